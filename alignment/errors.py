@@ -1,0 +1,53 @@
+"""The one kind of error a user sees without a traceback."""
+
+from __future__ import annotations
+
+
+class AlignError(Exception):
+    """Something the user can mend: says what is wrong, where, and what to do.
+
+    Args:
+        message: what is wrong, in one sentence.
+        where: file, line, row or config key.
+        remedy: what to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, where: str | None = None, remedy: str | None = None):
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.where:
+            parts.append(f"  where:  {self.where}")
+        if self.remedy:
+            parts.append(f"  remedy: {self.remedy}")
+        return "\n".join(parts)
+
+
+class ConfigError(AlignError):
+    """A wrong, missing or impossible setting."""
+
+    exit_code = 2
+
+
+class DataError(AlignError):
+    """Input data that cannot be used as it is."""
+
+    exit_code = 3
+
+
+class LockedError(AlignError):
+    """Another process holds the workspace."""
+
+    exit_code = 4
+
+
+class StageError(AlignError):
+    """A stage failed; the message carries the verdict."""
+
+    exit_code = 5

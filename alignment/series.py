@@ -1,0 +1,46 @@
+"""Training curves as JSON lines: step → named figures. Survives kill and resume without doubles."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+
+class Series:
+    """Append-only curve file of one stage.
+
+    On resume call `truncate(step)` with the step of the loaded checkpoint: later lines are dropped,
+    so that an interrupted run's file ends up byte-identical to an uninterrupted one's. Never put
+    wall times in it: outputs must not depend on the clock.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def log(self, step: int, **figures: float) -> None:
+        """Append one line; figures are rounded to 6 significant digits."""
+        row = {"step": step, **{name: float(f"{value:.6g}") for name, value in figures.items()}}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def truncate(self, step: int) -> None:
+        """Keep only the lines with a step ≤ `step`; a half-written last line is dropped."""
+        kept = [row for row in self.rows() if row["step"] <= step]
+        temporary = self.path.with_suffix(".tmp")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        os.replace(temporary, self.path)
+
+    def rows(self) -> list[dict[str, float]]:
+        """Every whole line, in order."""
+        if not self.path.exists():
+            return []
+        rows = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows

@@ -1,0 +1,34 @@
+"""Fixtures of all rooms."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Every library's telemetry is off, and nothing may look for a model hub.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    DO_NOT_TRACK="1",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and data beside the checkout; skips with a reason without it."""
+    root = Path(__file__).resolve().parents[1]
+    path = Path(os.environ.get("ALIGN_SHARED", root.parent / "shared"))
+    if not (path / "data").is_dir():
+        pytest.skip(f"real data not found at {path} (set ALIGN_SHARED)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def stories(shared: Path) -> Path:
+    """A real pretrained Llama of 260K parameters."""
+    return shared / "models" / "stories260k"
