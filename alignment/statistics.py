@@ -1,0 +1,112 @@
+"""Intervals and small estimators that every measurement of the project shares (numpy only)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Interval(NamedTuple):
+    """A figure with its lower and upper bound; all three are NaN where there was nothing to see."""
+
+    mean: float
+    low: float
+    high: float
+
+
+NOTHING = Interval(float("nan"), float("nan"), float("nan"))
+
+
+def bootstrap_mean(
+    values: np.ndarray, *, seed: int, samples: int = 1000, level: float = 0.95
+) -> Interval:
+    """Mean of `values` (n,) with its percentile bootstrap interval.
+
+    The same seed gives the same bounds. One value, or values that are all equal, give an interval
+    of width 0: the data hold no spread to resample; use `wilson` where a rate may be 0 or 1.
+    """
+    return bootstrap(values, np.mean, seed=seed, samples=samples, level=level)
+
+
+def bootstrap(
+    values: np.ndarray,
+    statistic: Callable[..., np.ndarray],
+    *,
+    seed: int,
+    samples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """`statistic` of `values` (n, ...) with its percentile bootstrap interval over the first axis.
+
+    Args:
+        statistic: called with `axis=1` on (blocks, n, ...) and with `axis=0` on the values.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) == 0:
+        return NOTHING
+    generator = np.random.default_rng(seed)
+    # Blocks bound the memory: never more than about 4 million drawn values at a time.
+    block = max(1, min(samples, 4_000_000 // max(values.size, 1)))
+    drawn = []
+    for start in range(0, samples, block):
+        count = min(block, samples - start)
+        picks = generator.integers(0, len(values), size=(count, len(values)))
+        drawn.append(np.asarray(statistic(values[picks], axis=1)))
+    low, high = percentile_bounds(np.concatenate(drawn), level)
+    return Interval(float(statistic(values, axis=0)), low, high)
+
+
+def cluster_bootstrap_mean(
+    values: np.ndarray,
+    clusters: np.ndarray,
+    *,
+    seed: int,
+    samples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """Mean of `values` (n,) where whole clusters (n,) are resampled: answers to one prompt, pairs
+    of one ranking. Narrower intervals than this would count the same evidence twice."""
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) == 0:
+        return NOTHING
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(index, weights=values)
+    counts = np.bincount(index).astype(np.float64)
+    generator = np.random.default_rng(seed)
+    means = np.empty(samples)
+    for sample in range(samples):
+        picks = generator.integers(0, len(sums), size=len(sums))
+        means[sample] = sums[picks].sum() / counts[picks].sum()
+    low, high = percentile_bounds(means, level)
+    return Interval(float(values.mean()), low, high)
+
+
+def percentile_bounds(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The central `level` of `draws` (n,)."""
+    tail = (1.0 - level) / 2.0
+    low, high = np.quantile(draws, [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
+def wilson(successes: float, trials: int, *, level: float = 0.95) -> Interval:
+    """A rate with Wilson's score interval (1927): sound for small counts and rates near 0 and 1."""
+    if trials <= 0:
+        return NOTHING
+    z = NormalDist().inv_cdf(0.5 + level / 2.0)
+    rate = successes / trials
+    scale = 1.0 + z * z / trials
+    centre = (rate + z * z / (2 * trials)) / scale
+    half = z * np.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / scale
+    return Interval(rate, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+
+
+def correlation(left: np.ndarray, right: np.ndarray) -> float:
+    """Pearson's r of two arrays (n,); NaN where one of them does not vary or n < 2."""
+    left = np.asarray(left, dtype=np.float64)
+    right = np.asarray(right, dtype=np.float64)
+    if len(left) < 2 or np.ptp(left) == 0 or np.ptp(right) == 0:
+        return float("nan")
+    return float(np.corrcoef(left, right)[0, 1])

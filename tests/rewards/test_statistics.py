@@ -1,0 +1,55 @@
+"""Intervals against numbers worked out by hand and against repeated sampling."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from alignment.statistics import (
+    bootstrap_mean,
+    cluster_bootstrap_mean,
+    correlation,
+    wilson,
+)
+
+
+def test_bootstrap_is_the_mean_and_repeats() -> None:
+    values = np.array([0.0, 1.0, 1.0, 1.0])
+    first = bootstrap_mean(values, seed=3)
+    assert first.mean == 0.75
+    assert first.low <= 0.75 <= first.high
+    assert first == bootstrap_mean(values, seed=3)
+    assert math.isnan(bootstrap_mean(np.array([]), seed=3).mean)
+
+
+def test_bootstrap_width_is_the_normal_one_for_many_values() -> None:
+    values = np.random.default_rng(0).normal(size=4000)
+    interval = bootstrap_mean(values, seed=1)
+    expected = 1.96 * values.std() / math.sqrt(len(values))
+    assert (interval.high - interval.low) / 2 == pytest.approx(expected, rel=0.1)
+
+
+def test_clusters_of_copies_count_once() -> None:
+    values = np.repeat(np.random.default_rng(2).normal(size=100), 10)
+    clusters = np.repeat(np.arange(100), 10)
+    naive = bootstrap_mean(values, seed=1)
+    honest = cluster_bootstrap_mean(values, clusters, seed=1)
+    assert honest.mean == pytest.approx(naive.mean)
+    ratio = (honest.high - honest.low) / (naive.high - naive.low)
+    assert ratio == pytest.approx(math.sqrt(10), rel=0.2)
+
+
+def test_wilson_by_hand() -> None:
+    # 8 of 10: centre (0.8 + 3.8415/20)/1.38415 = 0.71674, half-width 0.22658.
+    interval = wilson(8, 10)
+    assert interval == pytest.approx((0.8, 0.49016, 0.94332), abs=1e-4)
+    assert wilson(0, 10).low == 0.0
+    assert wilson(10, 10).high == pytest.approx(1.0)
+    assert math.isnan(wilson(0, 0).mean)
+
+
+def test_correlation() -> None:
+    assert correlation(np.array([1, 2, 3]), np.array([2, 4, 6])) == pytest.approx(1.0)
+    assert math.isnan(correlation(np.array([1, 1]), np.array([0, 1])))
