@@ -1,0 +1,63 @@
+"""`align bench`: speed and memory, one JSON line each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from cyclopts import App
+
+bench = App(name="bench", help="Measure speed and memory; each prints one JSON line.")
+
+
+@bench.command
+def reward(
+    *, model: Path, data: Path, pairs: int = 512, batch: int = 32, max_length: int = 512
+) -> None:
+    """Reward-model training: pairs per second, first loss, peak memory.
+
+    Example:
+
+    ```
+    align bench reward --model DIR --data harmless.jsonl.gz --pairs 512 --batch 32
+    ```
+    """
+    from alignment.bench.reward import run
+
+    print(json.dumps(run(model=model, data=data, pairs=pairs, batch=batch, max_length=max_length)))
+
+
+@bench.command
+def sample(*, model: Path, prompts: int = 64, k: int = 16, max_new_tokens: int = 96) -> None:
+    """Best-of-K sampling and scoring with two reward models: samples and tokens per second.
+
+    Example:
+
+    ```
+    align bench sample --model DIR --prompts 64 --k 16
+    ```
+    """
+    from alignment.bench.sample import run
+
+    print(json.dumps(run(model=model, prompts=prompts, k=k, max_new_tokens=max_new_tokens)))
+
+
+@bench.command
+def ppo(
+    *, model: Path, episodes: int = 256, batch: int = 64, new_tokens: int = 48, epochs: int = 4
+) -> None:
+    """PPO: episodes per second and peak memory.
+
+    Example:
+
+    ```
+    align bench ppo --model DIR --episodes 256 --batch 64
+    ```
+    """
+    from alignment.bench.ppo import run
+
+    print(
+        json.dumps(
+            run(model=model, episodes=episodes, batch=batch, new_tokens=new_tokens, epochs=epochs)
+        )
+    )

@@ -1,0 +1,78 @@
+"""`align chat` and `align export`: use a version."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alignment.cli.common import WorkspaceOption, load_workspace
+
+
+def chat(
+    version: str,
+    /,
+    *,
+    vs: str | None = None,
+    temperature: float = 0.7,
+    max_new_tokens: int = 256,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Talk with a version in the terminal, or with two side by side.
+
+    Examples:
+
+    ```
+    align chat rlhf-v5
+    align chat rlhf-v5 --vs sft
+    align chat champion --temperature 1.0
+    ```
+
+    Parameters
+    ----------
+    version
+        `base`, `sft`, `rlhf-v1` …, or `champion`.
+    vs
+        A second version that answers the same.
+    temperature
+        0 answers greedily.
+    """
+    from alignment.cli.results import policy_dir
+    from alignment.models.talk import open_session, talk
+
+    program = load_workspace(workspace)
+    names = [version] if vs is None else [version, vs]
+    sessions = [
+        open_session(
+            policy_dir(program, name),
+            name=name,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            device=program.compute.device,
+        )
+        for name in names
+    ]
+    talk(sessions)
+
+
+def export(version: str, directory: Path, /, *, workspace: WorkspaceOption = None) -> None:
+    """Write a version as a plain Hugging Face directory (adapters merged).
+
+    Examples:
+
+    ```
+    align export rlhf-v5 my-model
+    align export champion my-model
+    ```
+
+    Parameters
+    ----------
+    version
+        `base`, `sft`, `rlhf-v1` …, or `champion`.
+    directory
+        New or empty directory to write to.
+    """
+    from alignment.cli.results import policy_dir
+    from alignment.models.export import export as write
+
+    program = load_workspace(workspace)
+    write(policy_dir(program, version), directory)
+    print(directory)

@@ -1,0 +1,61 @@
+"""What several verbs need: finding the workspace, reading its program, printing JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from alignment.config.load import check_program
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
+from alignment.files import read_json
+
+WorkspaceOption = Annotated[Path | None, Parameter(name=["--workspace", "-w"])]
+"""Workspace directory. Default: $ALIGN_WORKSPACE, else the newest below ./workspaces."""
+
+SetOption = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
+"""Settings that replace those of the file, as KEY=VALUE; may be given several times."""
+
+JsonOption = Annotated[bool, Parameter(name="--json", negative=())]
+"""Print JSON for scripts."""
+
+
+def find_workspace(given: Path | None) -> Path:
+    """The workspace a verb works on.
+
+    Raises:
+        AlignError: there is none, or `given` is none.
+    """
+    if given is None and os.environ.get("ALIGN_WORKSPACE"):
+        given = Path(os.environ["ALIGN_WORKSPACE"])
+    if given is not None:
+        if (given / "program.json").is_file():
+            return given
+        raise AlignError(
+            f"{given} is no workspace: it holds no program.json",
+            remedy="start one with `align run CONFIG`",
+        )
+    found = sorted(Path("workspaces").glob("*/program.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise AlignError(
+            "no workspace found below ./workspaces",
+            remedy="start one with `align run CONFIG`, or name it: --workspace DIR",
+        )
+    return found[-1].parent
+
+
+def load_workspace(given: Path | None) -> ProgramConfig:
+    """The program of a workspace, as it was last run; its path is where it lies now."""
+    workspace = find_workspace(given)
+    values = read_json(workspace / "program.json")
+    values["workspace"] = str(workspace)
+    return check_program(values, source=str(workspace / "program.json"))
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,0 +1,82 @@
+"""The `align` command. Every verb is a few lines over the library, in a file of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+from cyclopts import App
+
+from alignment import __version__
+from alignment.errors import AlignError
+
+# Nobody's telemetry, before any library is imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+app = App(
+    name="align",
+    help="Iterative RLHF in the manner of Llama 2: SFT, then RLHF-V1 … RLHF-V5.",
+    version=__version__,
+    help_format="markdown",
+)
+
+VERBS = {
+    "run": "run:run",
+    "plan": "plan:plan",
+    "status": "status:status",
+    "stage": "stage:stage",
+    "resume": "resume:resume",
+    "ingest": "data:ingest",
+    "batches": "data:batches",
+    "compare": "compare:compare",
+    "report": "compare:report",
+    "chat": "chat:chat",
+    "export": "chat:export",
+    "bench": "bench:bench",
+    "ui": "ui:ui",
+}
+for name, target in VERBS.items():
+    app.command(f"alignment.cli.{target}", name=name)
+
+
+def main() -> NoReturn:
+    """Entry point of the `align` script: runs a verb, turns errors into messages and exit codes."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = app()
+    except AlignError as error:
+        _tell(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nstopped; `align resume` goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os._exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _tell(error: AlignError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), error.message))
+    if error.where:
+        console.print(Text.assemble(("  where:  ", "dim"), error.where))
+    if error.remedy:
+        console.print(Text.assemble(("  remedy: ", "dim"), error.remedy))
+
+
+if __name__ == "__main__":
+    main()

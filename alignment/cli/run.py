@@ -1,0 +1,49 @@
+"""`align run`: the whole program, or what is left of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+
+
+from alignment.cli.common import SetOption
+
+
+def run(
+    config: Path,
+    /,
+    *,
+    set_: SetOption = (),
+    until: str | None = None,
+    prefect: bool = True,
+) -> None:
+    """Carry out a program: base → SFT → RLHF-V1 … V5. Finished stages are not repeated.
+
+    Examples:
+
+    ```
+    align run configs/demo.yaml
+    align run configs/demo.yaml --set seed=2 --set workspace=workspaces/demo-2
+    align run configs/hh.yaml --set base.path=DIR --set intake.path=DIR
+    align run configs/demo.yaml --until rlhf-v1
+    align run configs/demo.yaml --no-prefect
+    ```
+
+    Parameters
+    ----------
+    config
+        The program's YAML file.
+    set_
+        KEY=VALUE that replaces a setting of the file; may be given several times.
+    until
+        Stop after this version.
+    prefect
+        Run the stages as Prefect flows (default), or in plain Python for debugging.
+    """
+    from alignment.cli.launch import run_program
+    from alignment.config.load import load_program
+
+    run_program(load_program(config, set_), until=until, prefect=prefect)
+
+

@@ -1,0 +1,38 @@
+"""`align stage`: one stage alone."""
+
+from __future__ import annotations
+
+from alignment.cli.common import WorkspaceOption, load_workspace
+from alignment.errors import AlignError
+
+
+def stage(name: str, /, *, workspace: WorkspaceOption = None) -> None:
+    """Run one stage; what it needs must be done already.
+
+    Examples:
+
+    ```
+    align stage rlhf-v2/reward_safety
+    align stage sft/evaluate --workspace workspaces/hh
+    ```
+
+    Parameters
+    ----------
+    name
+        VERSION/STAGE, as `align status` names it.
+    """
+    import difflib
+
+    from alignment.cli.launch import run_stages
+
+    program = load_workspace(workspace)
+    from alignment.plan import build_plan
+
+    nodes = {node.key: node for node in build_plan(program)}
+    if name not in nodes:
+        near = difflib.get_close_matches(name, nodes, n=1)
+        raise AlignError(
+            f"no stage {name!r} in program {program.name}",
+            remedy=f"did you mean {near[0]}?" if near else "see `align status` for the names",
+        )
+    run_stages(program, [nodes[name]])

@@ -1,0 +1,22 @@
+"""`align ui`: the MLflow and Prefect pages."""
+
+from __future__ import annotations
+
+import importlib
+
+from alignment.cli.common import WorkspaceOption, load_workspace
+
+
+def ui(*, workspace: WorkspaceOption = None, mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
+    """Start the MLflow and Prefect pages of a workspace on loopback; Ctrl-C stops both.
+
+    Examples:
+
+    ```
+    align ui
+    align ui --mlflow-port 5001 --prefect-port 4201
+    ```
+    """
+    importlib.import_module("flows.ui").serve(
+        load_workspace(workspace), mlflow_port=mlflow_port, prefect_port=prefect_port
+    )

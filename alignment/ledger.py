@@ -1,0 +1,269 @@
+"""What is done: fingerprints, manifests and attempts, all in plain files of the workspace.
+
+    versions/rlhf-v1/sample/
+        1f0c…/            committed outputs with their manifest.json, made by one rename
+        .1f0c….partial/   an unfinished attempt: `out/` and `scratch/` (checkpoints)
+        attempts/001.json what happened each time it was tried
+        attempts/001.log
+
+A directory without a manifest is never read. The same fingerprint means the same result.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from alignment.errors import AlignError
+from alignment.files import (
+    atomic_write_json,
+    digest_json,
+    fsync_directory,
+    read_json,
+    sha256_file,
+)
+from alignment.plan import Node
+
+Status = Literal["running", "done", "failed", "killed", "superseded"]
+MANIFEST = "manifest.json"
+SHOWN = 16  # hex digits of a fingerprint that name its directory
+
+
+@dataclass
+class Attempt:
+    """One try at a stage."""
+
+    version: str
+    stage: str
+    number: int
+    fingerprint: str
+    status: Status
+    pid: int
+    host: str
+    started: str
+    ended: str | None = None
+    seconds: float | None = None
+    error: str | None = None
+    resumed_from: int | None = None
+    """The attempt whose checkpoints this one goes on from."""
+
+    def alive(self) -> bool:
+        """Whether the process that runs it still exists (on this host)."""
+        if self.status != "running" or self.host != socket.gethostname():
+            return self.status == "running"
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The seal on a committed stage directory."""
+
+    version: str
+    stage: str
+    fingerprint: str
+    attempt: int
+    code_version: str
+    config: dict[str, Any]
+    options: dict[str, Any]
+    inputs: dict[str, dict[str, str]]
+    outputs: dict[str, str]
+    digest: str
+    seed: int
+    libraries: dict[str, str]
+    started: str
+    seconds: float
+    peak_memory_mb: float
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    datasets: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """The manifest of a committed directory; unknown fields of newer writers are ignored."""
+        values = read_json(directory / MANIFEST)
+        names = {item.name for item in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in names})
+
+
+class Ledger:
+    """All stages of one workspace."""
+
+    def __init__(self, workspace: Path):
+        self.root = workspace / "versions"
+
+    def stage_dir(self, version: str, stage: str) -> Path:
+        """Home of all attempts at a stage."""
+        return self.root / version / stage
+
+    def committed_dir(self, version: str, stage: str, fingerprint: str) -> Path:
+        """Where the outputs for `fingerprint` lie, or would lie."""
+        return self.stage_dir(version, stage) / fingerprint[:SHOWN]
+
+    def partial_dir(self, version: str, stage: str, fingerprint: str) -> Path:
+        """Where an unfinished attempt works."""
+        return self.stage_dir(version, stage) / f".{fingerprint[:SHOWN]}.partial"
+
+    def find(self, version: str, stage: str, fingerprint: str) -> Manifest | None:
+        """The manifest for `fingerprint` if that work is done."""
+        directory = self.committed_dir(version, stage, fingerprint)
+        return Manifest.read(directory) if (directory / MANIFEST).is_file() else None
+
+    def newest(self, version: str, stage: str) -> Manifest | None:
+        """The manifest that was committed last, whatever its fingerprint."""
+        found = [
+            Manifest.read(path.parent)
+            for path in self.stage_dir(version, stage).glob(f"*/{MANIFEST}")
+            if not path.parent.name.startswith(".")
+        ]
+        return max(found, key=lambda manifest: manifest.attempt, default=None)
+
+    def attempts(self, version: str, stage: str) -> list[Attempt]:
+        """Every try, in order; one whose process is gone is told as killed."""
+        attempts = []
+        for path in sorted(self.stage_dir(version, stage).glob("attempts/*.json")):
+            attempt = Attempt(**read_json(path))
+            if attempt.status == "running" and not attempt.alive():
+                done = self.find(version, stage, attempt.fingerprint)
+                attempt.status = "done" if done and done.attempt == attempt.number else "killed"
+            attempts.append(attempt)
+        return attempts
+
+    def begin(self, node: Node, fingerprint: str) -> Attempt:
+        """Open a new attempt and note it on disk; partial work for other fingerprints is removed."""
+        home = self.stage_dir(node.version, node.stage)
+        earlier = self.attempts(node.version, node.stage)
+        for past in earlier:
+            if past.status == "killed":
+                self.write_attempt(past)
+        partial = self.partial_dir(node.version, node.stage, fingerprint)
+        for rubbish in home.glob(".*.partial"):
+            if rubbish != partial:
+                shutil.rmtree(rubbish)
+        same = [past.number for past in earlier if past.fingerprint == fingerprint]
+        attempt = Attempt(
+            version=node.version,
+            stage=node.stage,
+            number=len(earlier) + 1,
+            fingerprint=fingerprint,
+            status="running",
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started=now(),
+            resumed_from=same[-1] if same and partial.exists() else None,
+        )
+        for name in ("out", "scratch"):
+            (partial / name).mkdir(parents=True, exist_ok=True)
+        self.write_attempt(attempt)
+        return attempt
+
+    def write_attempt(self, attempt: Attempt) -> None:
+        """Put an attempt's record on disk."""
+        atomic_write_json(self._attempt_path(attempt).with_suffix(".json"), asdict(attempt))
+
+    def log_path(self, attempt: Attempt) -> Path:
+        """The log file of an attempt."""
+        return self._attempt_path(attempt).with_suffix(".log")
+
+    def _attempt_path(self, attempt: Attempt) -> Path:
+        home = self.stage_dir(attempt.version, attempt.stage)
+        return home / "attempts" / f"{attempt.number:03d}"
+
+    def commit(self, attempt: Attempt, described: Mapping[str, Any]) -> Manifest:
+        """Seal the attempt's outputs and make them appear by one rename.
+
+        `described` gives the manifest's fields that the ledger does not know itself.
+        """
+        partial = self.partial_dir(attempt.version, attempt.stage, attempt.fingerprint)
+        out = partial / "out"
+        outputs = hash_outputs(out)
+        manifest = Manifest(
+            version=attempt.version,
+            stage=attempt.stage,
+            fingerprint=attempt.fingerprint,
+            attempt=attempt.number,
+            outputs=outputs,
+            digest=digest_json(outputs),
+            started=attempt.started,
+            **described,
+        )
+        atomic_write_json(out / MANIFEST, asdict(manifest))
+        target = self.committed_dir(attempt.version, attempt.stage, attempt.fingerprint)
+        out.rename(target)
+        fsync_directory(target.parent)
+        shutil.rmtree(partial)
+        return manifest
+
+    def supersede(self, version: str, stage: str) -> Path | None:
+        """Set the newest outputs of a stage aside, so that it is done again; they are kept."""
+        manifest = self.newest(version, stage)
+        if manifest is None:
+            return None
+        source = self.committed_dir(version, stage, manifest.fingerprint)
+        target = source.with_name(f".superseded-{source.name}-{manifest.attempt:03d}")
+        source.rename(target)
+        for attempt in self.attempts(version, stage):
+            if attempt.number == manifest.attempt:
+                attempt.status = "superseded"
+                self.write_attempt(attempt)
+        return target
+
+
+def hash_outputs(directory: Path) -> dict[str, str]:
+    """File → sha256 of everything a stage wrote, manifest excepted, in sorted order."""
+    outputs = {}
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_file() and name != MANIFEST:
+            outputs[name] = sha256_file(path)
+    if not outputs:
+        raise AlignError("the stage wrote no outputs", where=str(directory))
+    return outputs
+
+
+def fingerprint(
+    node: Node,
+    code_version: str,
+    config: Mapping[str, Any],
+    seed: int,
+    inputs: Mapping[str, str],
+) -> str:
+    """Digest over everything a stage's result depends on; `inputs` maps name → output digest."""
+    return digest_json(
+        {
+            "module": node.module,
+            "code_version": code_version,
+            "config": dict(config),
+            "options": dict(node.options),
+            "seed": seed,
+            "inputs": dict(inputs),
+        }
+    )
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def verify(directory: Path, names: Iterable[str] | None = None) -> list[str]:
+    """Files of a committed directory that are missing or differ from its manifest."""
+    manifest = Manifest.read(directory)
+    wrong = []
+    for name, digest in manifest.outputs.items():
+        if names is not None and name not in names:
+            continue
+        path = directory / name
+        if not path.is_file() or sha256_file(path) != digest:
+            wrong.append(name)
+    return wrong

@@ -1,0 +1,46 @@
+"""Peak memory of a stage: resident set on the CPU, allocator peak on a GPU."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import psutil
+
+
+class PeakMemory:
+    """Context manager; `peak_mb` is the largest resident set seen, sampled ten times a second.
+
+    On a GPU the allocator's own peak is added, which is exact.
+    """
+
+    def __init__(self, interval: float = 0.1):
+        self._interval = interval
+        self._process = psutil.Process()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.peak_mb = 0.0
+
+    def __enter__(self) -> PeakMemory:
+        self._look()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            self.peak_mb += torch.cuda.max_memory_allocated() / 2**20
+
+    def _look(self) -> None:
+        self.peak_mb = max(self.peak_mb, self._process.memory_info().rss / 2**20)
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._interval):
+            self._look()

@@ -1,0 +1,171 @@
+"""The stages of a program and what each needs: a directed acyclic graph in topological order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignment.config.load import for_version
+from alignment.config.program import ProgramConfig, VersionConfig
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage of one version.
+
+    Attributes:
+        module: name of the module in `alignment.stages` that does it.
+        inputs: input name → (version, stage) whose committed directory it gets.
+        options: what distinguishes this node from others of the same module.
+    """
+
+    version: str
+    stage: str
+    module: str
+    inputs: Mapping[str, Key] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """`rlhf-v1/sample`, as the command line names it."""
+        return f"{self.version}/{self.stage}"
+
+
+def build_plan(program: ProgramConfig) -> list[Node]:
+    """Every stage of the program, each after what it needs."""
+    nodes = [Node("base", "prepare", "prepare")]
+    base_stage = "pretrain" if program.base.source == "world" else "import"
+    module = "pretrain" if program.base.source == "world" else "import_base"
+    base: Key = ("base", base_stage)
+    nodes.append(Node(*base, module, {"prepare": ("base", "prepare")}))
+    nodes += _sft(program, base)
+    policies: dict[str, Key] = {"base": base, "sft": ("sft", "finetune")}
+    previous = "sft"
+    for version in program.versions:
+        nodes += _version(program, version, previous, policies)
+        previous = version.name
+    return nodes
+
+
+def policy_of(plan: list[Node], version: str) -> Key:
+    """The stage whose `model/` is the policy of `version`.
+
+    Raises:
+        KeyError: the plan has no such version.
+    """
+    stages = [node.stage for node in plan if node.version == version]
+    for stage in ("ppo", "finetune", "pretrain", "import"):
+        if stage in stages:
+            return (version, stage)
+    raise KeyError(version)
+
+
+def downstream(plan: list[Node], key: Key) -> list[Node]:
+    """`key`'s node and every node that depends on it, in order."""
+    tainted = {key}
+    for node in plan:
+        if any(source in tainted for source in node.inputs.values()):
+            tainted.add((node.version, node.stage))
+    return [node for node in plan if (node.version, node.stage) in tainted]
+
+
+def _prepare() -> dict[str, Key]:
+    return {"prepare": ("base", "prepare")}
+
+
+def _sft(program: ProgramConfig, base: Key) -> list[Node]:
+    policy: Key = ("sft", "finetune")
+    nodes = [
+        Node("sft", "finetune", "finetune", {"start": base, **_prepare()}),
+        Node(
+            "sft",
+            "evaluate",
+            "evaluate",
+            {"policy": policy, "sft_policy": policy, **_prepare()},
+        ),
+    ]
+    if program.intake.source != "split":
+        nodes.append(Node("sft", "collect", "collect", {"policy": policy, **_prepare()}))
+    return nodes
+
+
+def _version(
+    program: ProgramConfig, version: VersionConfig, previous: str, policies: dict[str, Key]
+) -> list[Node]:
+    name = version.name
+    seen = for_version(program, name)
+    earlier = [v for v in policies if v not in ("base",)]
+    earlier_rlhf = [v for v in earlier if v != "sft"]
+    collects = program.intake.source != "split"
+    rewards: dict[str, Key] = {
+        f"reward_{domain}": (name, f"reward_{domain}") for domain in ("helpfulness", "safety")
+    }
+    nodes = [Node(name, "intake", "intake", _intake_inputs(program, previous))]
+    batches: dict[str, Key] = {f"intake/{v}": (v, "intake") for v in (*earlier_rlhf, name)}
+    init = {"latest": previous, "sft": "sft", "base": "base"}.get(seen.rewards.init)
+    start = policies["base" if init is None else init]
+    for domain in ("helpfulness", "safety"):
+        inputs = {**batches, "init": start, **_prepare()}
+        if previous != "sft":
+            inputs["previous_reward"] = (previous, f"reward_{domain}")
+        nodes.append(
+            Node(name, f"reward_{domain}", "reward", inputs, {"domain": domain})
+        )
+    nodes.append(
+        Node(name, "sample", "sample", {"policy": policies[previous], **_prepare(), **rewards})
+    )
+    select: dict[str, Key] = {"sample": (name, "sample"), **_prepare(), **rewards}
+    if version.bag == "all":
+        select |= {f"earlier/{v}": (v, "select") for v in earlier_rlhf}
+    nodes.append(Node(name, "select", "select", select, {"bag": version.bag}))
+    start = policies[previous if version.start == "previous" else version.start]
+    nodes.append(
+        Node(name, "finetune", "finetune", {"start": start, "select": (name, "select"), **_prepare()})
+    )
+    policy: Key = (name, "finetune")
+    evaluate: dict[str, Key] = {}
+    if version.ppo:
+        nodes.append(
+            Node(name, "ppo", "ppo", {"policy": (name, "finetune"), **_prepare(), **rewards})
+        )
+        evaluate["no_ppo"] = policy
+        policy = (name, "ppo")
+    evaluate |= {"policy": policy, "sft_policy": policies["sft"], **_prepare(), **rewards}
+    evaluate["parent_policy"] = policies[previous]
+    evaluate |= {f"earlier/{v}": (v, "evaluate") for v in earlier}
+    nodes.append(Node(name, "evaluate", "evaluate", evaluate))
+    nodes.append(
+        Node(
+            name,
+            "promote",
+            "promote",
+            {
+                "evaluate": (name, "evaluate"),
+                **{f"earlier/{v}": (v, "promote") for v in earlier_rlhf},
+            },
+        )
+    )
+    if collects:
+        nodes.append(
+            Node(
+                name,
+                "collect",
+                "collect",
+                {"policy": policy, "earlier": policies[previous], **_prepare()},
+                {"earlier_version": previous},
+            )
+        )
+    policies[name] = policy
+    return nodes
+
+
+def _intake_inputs(program: ProgramConfig, previous: str) -> dict[str, Key]:
+    if program.intake.source == "simulated":
+        return {"collect": (previous, "collect"), **_prepare()}
+    if program.intake.source == "split":
+        return _prepare()
+    # The inbox: whatever people delivered; nothing upstream but the order of versions.
+    return {"collect": (previous, "collect")}

@@ -1,0 +1,381 @@
+"""Carries out stages: skips what the ledger has, runs the rest, commits, tells the observers.
+
+Knows nothing of Prefect and MLflow: flows call `Runner.run_node`, tracking listens as an observer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from alignment.config.load import for_version
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError, StageError
+from alignment.files import atomic_write_json
+from alignment.ledger import Attempt, Ledger, Manifest, fingerprint, now
+from alignment.lock import workspace_lock
+from alignment.memory import PeakMemory
+from alignment.plan import Node, build_plan
+from alignment.progress import Progress, SilentProgress
+from alignment.seeds import derive_seed
+from alignment.stages.context import ProgramView, StageContext
+from alignment.versions import library_versions
+
+log = logging.getLogger("alignment")
+
+ProgressFactory = Callable[[Node], AbstractContextManager[Progress]]
+
+
+class Observer(Protocol):
+    """Hears what the runner does. Its errors are reported and never lose a stage."""
+
+    def program_started(self, program: ProgramConfig, plan: Sequence[Node]) -> None: ...
+
+    def stage_started(self, attempt: Attempt) -> None: ...
+
+    def stage_finished(self, attempt: Attempt, manifest: Manifest) -> None: ...
+
+    def stage_failed(self, attempt: Attempt) -> None: ...
+
+    def stage_cached(self, node: Node, manifest: Manifest) -> None: ...
+
+    def program_finished(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What came of `run_node`."""
+
+    node: Node
+    manifest: Manifest
+    cached: bool
+
+
+class Runner:
+    """Runs the stages of one program in one workspace; use as a context manager (it locks).
+
+    Raises:
+        LockedError: on entering, when another process holds the workspace.
+        AlignError: the workspace cannot be written.
+    """
+
+    def __init__(
+        self,
+        program: ProgramConfig,
+        *,
+        progress_factory: ProgressFactory | None = None,
+        observers: Sequence[Observer] = (),
+        say: Callable[[str], None] = log.warning,
+    ):
+        self.program = program
+        self.workspace = program.workspace
+        self.ledger = Ledger(self.workspace)
+        self.plan = build_plan(program)
+        self._observers = observers
+        self._progress = progress_factory or (lambda _node: nullcontext(SilentProgress()))
+        self._say = say
+        self._lock: AbstractContextManager[None] | None = None
+        self.known = Fingerprints(program, self.ledger, self.plan)
+
+    def __enter__(self) -> Runner:
+        make_workspace(self.workspace)
+        self._lock = workspace_lock(self.workspace)
+        self._lock.__enter__()
+        atomic_write_json(self.workspace / "program.json", self.program.model_dump(mode="json"))
+        self._tell("program_started", self.program, self.plan)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        try:
+            self._tell("program_finished")
+        finally:
+            if self._lock is not None:
+                self._lock.__exit__(*exception)
+                self._lock = None
+
+    def fingerprint(self, node: Node) -> str | None:
+        """The node's fingerprint, or None while something upstream is not done."""
+        self.known.look_again()
+        return self.known.of(node)
+
+    def run_node(self, node: Node) -> StageRecord:
+        """Do one stage, unless the ledger has it already.
+
+        Raises:
+            AlignError: what the stage reported, or an input that is not done yet.
+            StageError: the stage broke in an unforeseen way; the traceback is in its log.
+        """
+        key = self.fingerprint(node)
+        if key is None:
+            raise AlignError(
+                f"{node.key} cannot run: {', '.join(self._missing(node))} not done yet",
+                remedy="run those stages first, or `align run` for all",
+            )
+        done = self.ledger.find(node.version, node.stage, key)
+        if done is not None:
+            self._tell("stage_cached", node, done)
+            return StageRecord(node, done, cached=True)
+        attempt = self.ledger.begin(node, key)
+        self._tell("stage_started", attempt)
+        began = time.monotonic()
+        try:
+            manifest = self._carry_out(node, attempt, began)
+        except BaseException as error:
+            self._note_failure(attempt, error, time.monotonic() - began)
+            if isinstance(error, AlignError) or not isinstance(error, Exception):
+                raise
+            raise StageError(
+                f"{node.key} failed: {type(error).__name__}: {error}",
+                where=str(self.ledger.log_path(attempt)),
+                remedy="see the log; `align resume` goes on from the last checkpoint",
+            ) from error
+        attempt.status, attempt.ended, attempt.seconds = "done", now(), manifest.seconds
+        self.ledger.write_attempt(attempt)
+        self._tell("stage_finished", attempt, manifest)
+        return StageRecord(node, manifest, cached=False)
+
+    def _carry_out(self, node: Node, attempt: Attempt, began: float) -> Manifest:
+        module = importlib.import_module(f"alignment.stages.{node.module}")
+        seen = for_version(self.program, node.version)
+        _set_threads(seen, module.READS)
+        partial = self.ledger.partial_dir(node.version, node.stage, attempt.fingerprint)
+        log_file = logging.FileHandler(self.ledger.log_path(attempt), encoding="utf-8")
+        log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(log_file)
+        try:
+            with self._progress(node) as progress, PeakMemory() as memory:
+                context = StageContext(
+                    version=node.version,
+                    stage=node.stage,
+                    config=ProgramView(seen, module.READS),
+                    options=dict(node.options),
+                    inputs=self._input_dirs(node),
+                    out=partial / "out",
+                    scratch=partial / "scratch",
+                    seed=derive_seed(self.program.seed, node.version, node.stage),
+                    workspace=self.workspace,
+                    progress=_Logged(progress),
+                )
+                module.run(context)
+                context.write_notes()
+            shutil.rmtree(partial / "scratch")
+            return self.ledger.commit(
+                attempt,
+                {
+                    "code_version": module.CODE_VERSION,
+                    "config": config_slice(seen, module.READS),
+                    "options": dict(node.options),
+                    "inputs": self._described_inputs(node),
+                    "seed": context.seed,
+                    "libraries": library_versions(),
+                    "seconds": round(time.monotonic() - began, 3),
+                    "peak_memory_mb": round(memory.peak_mb, 1),
+                    "metrics": dict(sorted(context.metrics.items())),
+                    "datasets": context.datasets,
+                },
+            )
+        except Exception:
+            logging.getLogger("alignment").debug("stage failed", exc_info=True)
+            with self.ledger.log_path(attempt).open("a", encoding="utf-8") as file:
+                file.write(traceback.format_exc())
+            raise
+        finally:
+            logging.getLogger().removeHandler(log_file)
+            log_file.close()
+
+    def _note_failure(self, attempt: Attempt, error: BaseException, seconds: float) -> None:
+        attempt.status = "failed" if isinstance(error, Exception) else "killed"
+        attempt.ended, attempt.seconds = now(), round(seconds, 3)
+        attempt.error = f"{type(error).__name__}: {error}".strip(": ")
+        self.ledger.write_attempt(attempt)
+        self._tell("stage_failed", attempt)
+
+    def _manifest(self, version: str, stage: str) -> Manifest | None:
+        return self.known.manifest(version, stage)
+
+    def _input_dirs(self, node: Node) -> dict[str, Path]:
+        directories = {}
+        for name, (version, stage) in node.inputs.items():
+            manifest = self._manifest(version, stage)
+            assert manifest is not None  # run_node has a fingerprint, so every input is done
+            directories[name] = self.ledger.committed_dir(version, stage, manifest.fingerprint)
+        return directories
+
+    def _described_inputs(self, node: Node) -> dict[str, dict[str, str]]:
+        described = {}
+        for name, (version, stage) in node.inputs.items():
+            manifest = self._manifest(version, stage)
+            assert manifest is not None
+            described[name] = {
+                "version": version,
+                "stage": stage,
+                "digest": manifest.digest,
+                "fingerprint": manifest.fingerprint,
+            }
+        return described
+
+    def _missing(self, node: Node) -> list[str]:
+        return [
+            f"{version}/{stage}"
+            for version, stage in node.inputs.values()
+            if self._manifest(version, stage) is None
+        ]
+
+    def _tell(self, event: str, *values: Any) -> None:
+        for observer in self._observers:
+            try:
+                getattr(observer, event)(*values)
+            except Exception as error:
+                name = type(observer).__name__
+                self._say(f"{name} could not note {event}: {type(error).__name__}: {error}")
+
+
+class Fingerprints:
+    """Fingerprints and manifests along the plan, each worked out once."""
+
+    def __init__(self, program: ProgramConfig, ledger: Ledger, plan: Sequence[Node]):
+        self._program = program
+        self._ledger = ledger
+        self._nodes = {(node.version, node.stage): node for node in plan}
+        self._known: dict[tuple[str, str], str | None] = {}
+        self._manifests: dict[tuple[str, str], Manifest | None] = {}
+        self._seen: dict[str, ProgramConfig] = {}
+
+    def look_again(self) -> None:
+        """Forget what was not done yet: it may be by now."""
+        self._known = {key: value for key, value in self._known.items() if value is not None}
+        self._manifests = {k: found for k, found in self._manifests.items() if found is not None}
+
+    def of(self, node: Node) -> str | None:
+        """The node's fingerprint, or None while an input is not done."""
+        key = (node.version, node.stage)
+        if key not in self._known:
+            self._known[key] = self._work_out(node)
+        return self._known[key]
+
+    def manifest(self, version: str, stage: str) -> Manifest | None:
+        """The manifest of a stage under the present configuration, if it is done."""
+        key = (version, stage)
+        if key not in self._manifests:
+            found = self.of(self._nodes[key])
+            self._manifests[key] = self._ledger.find(version, stage, found) if found else None
+        return self._manifests[key]
+
+    def parts(self, node: Node) -> tuple[str, dict[str, Any], dict[str, str]]:
+        """Code version, configuration slice and input digests behind a node's fingerprint.
+
+        Raises:
+            LookupError: an input is not done.
+        """
+        inputs = {}
+        for name, (version, stage) in node.inputs.items():
+            manifest = self.manifest(version, stage)
+            if manifest is None:
+                raise LookupError(f"{version}/{stage}")
+            inputs[name] = manifest.digest
+        if node.version not in self._seen:
+            self._seen[node.version] = for_version(self._program, node.version)
+        declared = stage_declaration(node.module)
+        return declared.code_version, config_slice(self._seen[node.version], declared.reads), inputs
+
+    def _work_out(self, node: Node) -> str | None:
+        try:
+            code_version, config, inputs = self.parts(node)
+        except LookupError:
+            return None
+        seed = derive_seed(self._program.seed, node.version, node.stage)
+        return fingerprint(node, code_version, config, seed, inputs)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """`CODE_VERSION` and `READS` of a stage module."""
+
+    code_version: str
+    reads: tuple[str, ...]
+
+
+_declared: dict[str, Declaration] = {}
+
+
+def stage_declaration(module: str) -> Declaration:
+    """Read a stage's declaration from its source, without importing torch and friends."""
+    if module not in _declared:
+        import ast
+
+        path = Path(__file__).parent / "stages" / f"{module}.py"
+        found: dict[str, Any] = {}
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                name = statement.targets[0].id
+                if name in ("CODE_VERSION", "READS"):
+                    found[name] = ast.literal_eval(statement.value)
+        _declared[module] = Declaration(found["CODE_VERSION"], tuple(found["READS"]))
+    return _declared[module]
+
+
+def config_slice(program: ProgramConfig, sections: Sequence[str]) -> dict[str, Any]:
+    """The sections a stage reads, as plain JSON values."""
+    return {name: _plain(getattr(program, name)) for name in sections}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def make_workspace(path: Path) -> None:
+    """Create the workspace, or say why it cannot be.
+
+    Raises:
+        AlignError: it is a file, or cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise AlignError(
+            f"cannot write the workspace: {error.strerror}",
+            where=str(path),
+            remedy="set `workspace` to a directory you may write: --set workspace=DIR",
+        ) from None
+
+
+def _set_threads(program: ProgramConfig, reads: Sequence[str]) -> None:
+    if "compute" in reads and program.compute.threads is not None:
+        import torch
+
+        torch.set_num_threads(program.compute.threads)
+
+
+class _Logged:
+    """A progress that also writes what is said into the attempt's log."""
+
+    def __init__(self, inner: Progress):
+        self._inner = inner
+
+    def begin(self, label: str, total: int | None = None, unit: str = "it") -> None:
+        log.debug("%s (%s %s)", label, total, unit)
+        self._inner.begin(label, total, unit)
+
+    def advance(self, amount: int = 1, **figures: float) -> None:
+        self._inner.advance(amount, **figures)
+
+    def say(self, message: str) -> None:
+        log.info(message)
+        self._inner.say(message)

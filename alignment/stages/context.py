@@ -1,0 +1,86 @@
+"""What a stage is given: its slice of the configuration, its inputs, and where to write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignment.config.program import ProgramConfig
+from alignment.files import atomic_write_json
+from alignment.progress import Progress, SilentProgress
+from alignment.series import Series
+
+
+class ProgramView:
+    """A program of which only the declared sections can be read.
+
+    A stage's fingerprint covers the sections it declares; reading another one would make the
+    ledger skip work that a changed setting needs, so it is an error.
+    """
+
+    def __init__(self, program: ProgramConfig, sections: Sequence[str]):
+        self._program = program
+        self._sections = tuple(sections)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._sections:
+            raise AttributeError(f"section {name!r} is not in this stage's READS")
+        return getattr(self._program, name)
+
+
+@dataclass
+class StageContext:
+    """The world as one stage sees it; see each field."""
+
+    version: str
+    """`base`, `sft`, `rlhf-v1`, …"""
+    stage: str
+    """Name of the stage, for example `reward_safety`."""
+    config: ProgramView
+    """The sections named in the stage's READS, with the version's own settings applied."""
+    options: dict[str, Any]
+    """What the plan says about this node (domain, bag)."""
+    inputs: dict[str, Path]
+    """Committed directories of the upstream stages; read-only."""
+    out: Path
+    """Where outputs go. Deterministic files only: no wall times, no absolute paths."""
+    scratch: Path
+    """Kept when the process dies and handed out again on resume; deleted on commit."""
+    seed: int
+    """Seed of this stage, derived from the program's."""
+    workspace: Path
+    """The workspace, for the preference store and caches."""
+    progress: Progress = field(default_factory=SilentProgress)
+    """Where to tell how far the work is."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    datasets: list[dict[str, Any]] = field(default_factory=list)
+
+    def metric(self, **figures: float) -> None:
+        """Keep final figures of the stage; names with `/` go in as `metric(**{"a/b": 1.0})`."""
+        for name, value in figures.items():
+            self.metrics[name] = float(value)
+
+    def dataset(self, name: str, digest: str, rows: int, role: str) -> None:
+        """Note a dataset this stage used (`training`, `evaluation`, `prompts`) for the lineage."""
+        self.datasets.append({"name": name, "digest": digest, "rows": rows, "role": role})
+
+    @property
+    def series(self) -> Series:
+        """The stage's training curves."""
+        return Series(self.out / "series.jsonl")
+
+    def write_notes(self) -> None:
+        """Write metrics and datasets beside the outputs; the runner calls it before the commit."""
+        finite = {name: _json_number(value) for name, value in sorted(self.metrics.items())}
+        atomic_write_json(self.out / "metrics.json", finite)
+        if self.datasets:
+            atomic_write_json(self.out / "datasets.json", self.datasets)
+
+
+def _json_number(value: float) -> float | None:
+    """JSON knows no NaN: an undefined figure is null."""
+    return float(f"{value:.8g}") if value == value and abs(value) != float("inf") else None

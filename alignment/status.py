@@ -1,0 +1,144 @@
+"""Where a program stands: the state of every stage, read from the ledger alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from alignment.config.program import ProgramConfig
+from alignment.evaluation.headline import headline
+from alignment.ledger import Attempt, Ledger, Manifest
+from alignment.plan import Node, build_plan
+from alignment.runner import Fingerprints
+
+State = Literal["done", "running", "failed", "pending", "stale"]
+
+
+@dataclass
+class StageStatus:
+    """One stage. `outputs` maps file → sha256; `seconds` is the time of the finished attempt."""
+
+    stage: str
+    state: State
+    attempts: int
+    seconds: float | None
+    fingerprint: str | None
+    outputs: dict[str, str] = field(default_factory=dict)
+    error: str | None = None
+    why: str | None = None
+    log: str | None = None
+    peak_memory_mb: float | None = None
+
+
+@dataclass
+class VersionStatus:
+    """One version and its headline metrics."""
+
+    name: str
+    stages: list[StageStatus]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        """Whether every stage is done."""
+        return all(stage.state == "done" for stage in self.stages)
+
+
+@dataclass
+class ProgramStatus:
+    """The whole program."""
+
+    program: str
+    workspace: str
+    versions: list[VersionStatus]
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return all(version.done for version in self.versions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `align status --json` prints."""
+        return asdict(self)
+
+
+def program_status(program: ProgramConfig) -> ProgramStatus:
+    """The state of every stage under the given configuration."""
+    ledger = Ledger(program.workspace)
+    plan = build_plan(program)
+    known = Fingerprints(program, ledger, plan)
+    versions = {name: VersionStatus(name, []) for name in program.version_names}
+    for node in plan:
+        versions[node.version].stages.append(_stage_status(node, ledger, known))
+    for version in versions.values():
+        manifests = {
+            stage.stage: known.manifest(version.name, stage.stage)
+            for stage in version.stages
+            if stage.state == "done"
+        }
+        version.metrics = headline(
+            {stage: manifest.metrics for stage, manifest in manifests.items() if manifest}
+        )
+    return ProgramStatus(program.name, str(program.workspace), list(versions.values()))
+
+
+def _stage_status(node: Node, ledger: Ledger, known: Fingerprints) -> StageStatus:
+    attempts = ledger.attempts(node.version, node.stage)
+    manifest = known.manifest(node.version, node.stage)
+    if manifest is not None:
+        return StageStatus(
+            node.stage,
+            "done",
+            len(attempts),
+            manifest.seconds,
+            manifest.fingerprint,
+            manifest.outputs,
+            peak_memory_mb=manifest.peak_memory_mb,
+        )
+    status = StageStatus(node.stage, "pending", len(attempts), None, known.of(node))
+    if attempts:
+        _tell_last(status, attempts[-1], ledger)
+    if status.state == "pending":
+        old = ledger.newest(node.version, node.stage)
+        if old is not None:
+            status.state = "stale"
+            status.seconds = old.seconds
+            status.why = why_stale(node, old, known)
+    return status
+
+
+def _tell_last(status: StageStatus, last: Attempt, ledger: Ledger) -> None:
+    status.log = str(ledger.log_path(last))
+    if last.status == "running":
+        status.state = "running"
+    elif last.status in ("failed", "killed"):
+        status.state = "failed"
+        status.seconds = last.seconds
+        status.error = last.error or "the process died (killed, or the machine went down)"
+
+
+def why_stale(node: Node, old: Manifest, known: Fingerprints) -> str:
+    """What differs between the outputs on disk and what the configuration asks for now."""
+    if known.of(node) is None:
+        return "an earlier stage must run again first"
+    code_version, config, inputs = known.parts(node)
+    if code_version != old.code_version:
+        return f"code version {old.code_version} → {code_version}"
+    changed = [
+        f"{key}: {before!r} → {after!r}"
+        for key, before, after in _differences(old.config, config, "")
+    ]
+    for name, digest in inputs.items():
+        if old.inputs.get(name, {}).get("digest") != digest:
+            changed.append(f"input {name} changed")
+    return "; ".join(changed[:4]) or "the seed or an option changed"
+
+
+def _differences(before: Any, after: Any, prefix: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        found = []
+        for key in sorted({*before, *after}):
+            dotted = f"{prefix}.{key}" if prefix else key
+            found += _differences(before.get(key), after.get(key), dotted)
+        return found
+    return [] if before == after else [(prefix, before, after)]
