@@ -1,0 +1,134 @@
+"""The handful of figures that every view of a version shows first, in this order.
+
+`align status`, `align compare`, the report and MLflow all take names and titles from here, so that
+a figure has one name wherever it is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One figure: its metric name and how it is shown."""
+
+    name: str
+    title: str
+    unit: Literal["share", "nats", "words", "tokens", "number"]
+    better: Literal["higher", "lower", "neither"]
+    interval: bool = False
+    """Whether `<name>_low` and `<name>_high` exist as well."""
+    description: str = ""
+
+    def show(self, figures: Mapping[str, float | None]) -> str:
+        """The figure for a person: `78.1 % [71.0, 84.2]`, or a dash where it is unknown."""
+        value = figures.get(self.name)
+        if value is None or value != value:
+            return "–"
+        low, high = figures.get(f"{self.name}_low"), figures.get(f"{self.name}_high")
+        if self.unit == "share":
+            text = f"{100 * value:.1f} %"
+            if self.interval and low is not None and high is not None:
+                text += f" [{100 * low:.0f}, {100 * high:.0f}]"
+            return text
+        text = f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+        return f"{text} {self.unit}" if self.unit != "number" else text
+
+
+HEADLINES: tuple[Headline, ...] = (
+    Headline(
+        "win_helpfulness",
+        "helpfulness win rate vs SFT",
+        "share",
+        "higher",
+        True,
+        "by the primary judge: gold in the built-in world, the newest reward model elsewhere",
+    ),
+    Headline(
+        "win_safety",
+        "safety win rate vs SFT",
+        "share",
+        "higher",
+        True,
+        "by the primary judge, on safety prompts",
+    ),
+    Headline(
+        "reward_accuracy_helpfulness",
+        "helpfulness RM accuracy",
+        "share",
+        "higher",
+        True,
+        "held-out comparisons whose better answer this version's reward model scores higher",
+    ),
+    Headline(
+        "reward_accuracy_safety",
+        "safety RM accuracy",
+        "share",
+        "higher",
+        True,
+        "the same for the safety reward model",
+    ),
+    Headline(
+        "kl_sft",
+        "KL from SFT",
+        "nats",
+        "lower",
+        False,
+        "nats per answer, on the version's own answers to the evaluation prompts",
+    ),
+    Headline(
+        "false_refusal",
+        "false refusals",
+        "share",
+        "lower",
+        True,
+        "refused share of borderline prompts (of helpfulness prompts where none are borderline)",
+    ),
+    Headline(
+        "length",
+        "answer length",
+        "tokens",
+        "neither",
+        False,
+        "mean tokens of an answer",
+    ),
+)
+
+HEADLINE_NAMES: tuple[str, ...] = tuple(headline.name for headline in HEADLINES)
+
+
+def find_headline(name: str) -> Headline:
+    """The headline figure called `name`.
+
+    Raises:
+        KeyError: there is none.
+    """
+    for found in HEADLINES:
+        if found.name == name:
+            return found
+    raise KeyError(name)
+
+
+def headline(stages: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
+    """The headline figures of one version, in order, with their interval bounds.
+
+    Args:
+        stages: stage name → that stage's metrics. Reward accuracies come from the two reward
+            stages (`accuracy`), all else from `evaluate`; what is unknown or undefined is left out.
+    """
+    merged = dict(stages.get("evaluate", {}))
+    for domain in ("helpfulness", "safety"):
+        for suffix in ("", "_low", "_high"):
+            value = stages.get(f"reward_{domain}", {}).get(f"accuracy{suffix}")
+            merged[f"reward_accuracy_{domain}{suffix}"] = value
+    figures: dict[str, float] = {}
+    for found in HEADLINES:
+        bounds = ("", "_low", "_high") if found.interval else ("",)
+        for name in (f"{found.name}{bound}" for bound in bounds):
+            value = merged.get(name)
+            if value is not None and value == value:
+                figures[name] = value
+    return figures

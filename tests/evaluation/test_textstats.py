@@ -1,0 +1,94 @@
+"""Text statistics against direct, slow definitions."""
+
+import math
+from collections import Counter
+
+import pytest
+
+from alignment.config.evaluate import REFUSAL_PHRASES
+from alignment.evaluation.textstats import (
+    RefusalDetector,
+    distinct_n,
+    grams,
+    repeated_share,
+    self_bleu,
+    words,
+)
+
+
+def slow_self_bleu(texts, n=4):
+    tokens = [words(text) for text in texts]
+    scores = []
+    for index, hypothesis in enumerate(tokens):
+        references = tokens[:index] + tokens[index + 1 :]
+        logs = []
+        for order in range(1, n + 1):
+            counts = Counter(grams(hypothesis, order))
+            total = sum(counts.values())
+            if total == 0:
+                continue
+            matched = sum(
+                min(count, max(Counter(grams(other, order))[gram] for other in references))
+                for gram, count in counts.items()
+            )
+            smooth = 0 if order == 1 else 1
+            value = (matched + smooth) / (total + smooth)
+            logs.append(math.log(value) if value else -math.inf)
+        closest = min((abs(len(r) - len(hypothesis)), len(r)) for r in references)[1]
+        penalty = 1.0 if len(hypothesis) >= closest else math.exp(1 - closest / len(hypothesis))
+        scores.append(penalty * math.exp(sum(logs) / len(logs)))
+    return sum(scores) / len(scores)
+
+
+TEXTS = [
+    "the cat sat on the mat the cat sat",
+    "the cat sat on the hat",
+    "a dog ran over the hill, and the dog sat",
+    "the dog",
+    "a dog ran over the hill and the dog sat on the mat",
+]
+
+
+def test_self_bleu_is_what_the_definition_says():
+    assert self_bleu(TEXTS) == pytest.approx(slow_self_bleu(TEXTS))
+
+
+def test_self_bleu_extremes():
+    assert self_bleu(["one two three four five"] * 3) == pytest.approx(1)
+    assert self_bleu(["one two three", "four five six", "seven eight"]) == 0
+    assert math.isnan(self_bleu(["alone", ""]))
+
+
+def test_distinct_by_hand():
+    # a b a b: unigrams 2 of 4; bigrams ab ba ab: 2 of 3
+    assert distinct_n(["a b a b"], 1) == 0.5
+    assert distinct_n(["a b a b"], 2) == pytest.approx(2 / 3)
+    assert math.isnan(distinct_n(["a"], 2))
+
+
+def test_repeated_by_hand():
+    # seven words of "x": four 4-grams, one distinct
+    assert repeated_share(["x x x x x x x"]) == 0.75
+    assert repeated_share(["x x x x x x x", "a b c d e", "short"]) == 0.375
+
+
+@pytest.mark.parametrize(
+    ("text", "refuses"),
+    [
+        ("I’m sorry, but I can’t help with that.", True),
+        ("Sorry, I can't do this for you.", True),
+        ("I  cannot\nhelp with that", True),
+        ("I won't tell you that.", True),
+        ("Sure! Here is how. You can do it.", False),
+        ("Wasi won't be a match: aspi will notice", False),
+        ("x" * 200 + " I cannot help", False),
+        ("hi will noting", False),
+        ("", False),
+    ],
+)
+def test_refusals(text, refuses):
+    assert RefusalDetector(REFUSAL_PHRASES, window=120)(text) is refuses
+
+
+def test_no_phrases_detects_nothing():
+    assert RefusalDetector(())("I cannot help") is False

@@ -1,0 +1,118 @@
+"""Win rates against brute force and planted truths."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from alignment.evaluation.winrate import from_outcomes, length_controlled, outcomes, win_rate
+
+
+def test_outcomes_by_hand():
+    assert outcomes([1, 2, 3, 4], [2, 2, 1, 4.05], tie_margin=0.1).tolist() == [0, 0.5, 1, 0.5]
+
+
+@pytest.mark.parametrize("bad", [([1.0], [1.0, 2.0]), ([float("nan")], [0.0])])
+def test_outcomes_refuse_what_is_no_pair(bad):
+    with pytest.raises(ValueError, match=r"pairs|NaN"):
+        outcomes(*bad)
+
+
+def test_rate_counts_ties_as_half():
+    found = win_rate([3, 1, 2, 5], [1, 3, 2, 0], [1, 1, 1, 1], [1, 1, 1, 1], seed=1)
+    assert found.rate.mean == (1 + 0 + 0.5 + 1) / 4
+    assert found.ties == 0.25
+    assert found.n == 4
+    assert found.row()["win_rate"] == found.rate.mean
+
+
+def test_rates_of_both_sides_sum_to_one():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
+    la, lb = rng.integers(1, 50, 60), rng.integers(1, 50, 60)
+    ab, ba = win_rate(a, b, la, lb, seed=3), win_rate(b, a, lb, la, seed=3)
+    assert ab.rate.mean + ba.rate.mean == pytest.approx(1)
+    assert ab.rate.low + ba.rate.high == pytest.approx(1)
+    assert ab.controlled.mean + ba.controlled.mean == pytest.approx(1)
+    assert ab.length_gap == -ba.length_gap
+
+
+def test_bootstrap_interval_against_every_possible_resample():
+    # Four prompts have 4^4 = 256 equally likely resamples: the exact bootstrap distribution.
+    won = np.array([1.0, 0.0, 0.5, 1.0])
+    means = [np.mean(pick) for pick in itertools.product(won, repeat=4)]
+    low, high = np.quantile(means, [0.1, 0.9])
+    found = from_outcomes(won, np.ones(4), np.ones(4), seed=5, samples=20_000, level=0.8).rate
+    assert found.low == pytest.approx(low, abs=0.126)  # neighbouring values are 1/8 apart
+    assert found.high == pytest.approx(high, abs=0.126)
+    assert np.mean(means) == pytest.approx(found.mean)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    covered = 0
+    for trial in range(200):
+        won = (rng.random(80) < 0.7).astype(float)
+        rate = from_outcomes(won, np.ones(80), np.ones(80), seed=trial, samples=300).rate
+        covered += rate.low <= 0.7 <= rate.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_length_controlled_is_the_penalised_logistic_fit():
+    rng = np.random.default_rng(2)
+    gaps = rng.normal(5, 20, 50)
+    won = rng.choice([0.0, 0.5, 1.0], 50)
+    feature = np.tanh(gaps / gaps.std())
+
+    def loss(x):
+        z = x[0] + x[1] * feature
+        return (np.logaddexp(0, z) - won * z).sum() + 0.05 * (x**2).sum()
+
+    best = minimize(loss, [0.0, 0.0], tol=1e-12).x
+    found = length_controlled(won, gaps, seed=0)
+    assert found.mean == pytest.approx(1 / (1 + np.exp(-best[0])), abs=1e-5)
+    assert found.low < found.mean < found.high
+
+
+def test_length_controlled_recovers_a_planted_bias():
+    # Equal quality, but the judge likes length and A writes longer: raw ≫ ½, controlled ≈ ½.
+    rng = np.random.default_rng(3)
+    gaps = rng.normal(30, 40, 4000)
+    feature = np.tanh(gaps / gaps.std())
+    won = (rng.random(4000) < 1 / (1 + np.exp(-2.0 * feature))).astype(float)
+    found = from_outcomes(won, gaps, np.zeros(4000), seed=0, samples=200)
+    assert found.rate.mean > 0.65
+    assert found.controlled.low < 0.5 < found.controlled.high
+    assert abs(found.controlled.mean - 0.5) < 0.04
+
+
+def test_length_controlled_keeps_a_planted_quality_gain():
+    rng = np.random.default_rng(4)
+    gaps = rng.normal(-20, 30, 4000)  # A is better and shorter, the judge likes length
+    z = 1.0 + 1.5 * np.tanh(gaps / gaps.std())
+    won = (rng.random(4000) < 1 / (1 + np.exp(-z))).astype(float)
+    found = length_controlled(won, gaps, seed=0, samples=200)
+    truth = 1 / (1 + np.exp(-1.0))
+    assert found.low < truth < found.high
+
+
+def test_clean_sweep_is_finite():
+    found = length_controlled(np.ones(200), np.linspace(-3, 9, 200), seed=0, samples=50)
+    assert 0.98 < found.mean < 1
+
+
+def test_equal_lengths_leave_the_raw_rate():
+    won = np.array([1.0, 0.0, 1.0, 1.0])
+    assert length_controlled(won, np.zeros(4), seed=0).mean == 0.75
+
+
+def test_same_seed_same_interval():
+    won = np.array([1.0, 0.0, 1.0, 0.5] * 10)
+    gaps = np.arange(40.0) % 7
+    assert length_controlled(won, gaps, seed=9) == length_controlled(won, gaps, seed=9)
+
+
+def test_no_prompts_is_an_error():
+    with pytest.raises(ValueError, match="no prompts"):
+        from_outcomes([], [], [], seed=0)
