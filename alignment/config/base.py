@@ -1,0 +1,23 @@
+"""The model a program starts from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from alignment.config.finetune import PretrainConfig
+from alignment.config.section import Section
+
+
+class BaseConfig(Section):
+    """Pretrain a small model on the built-in world, or bring your own."""
+
+    source: Literal["world", "path"] = "world"
+    """`world`: pretrain on the built-in world's corpus. `path`: take an existing model."""
+    path: str | None = Field(default=None, min_length=1)
+    """`source: path`: a directory with safetensors weights and a tokenizer, or a hub name."""
+    revision: str | None = Field(default=None, min_length=1)
+    """Branch, tag or commit of a hub name; unset takes the default branch."""
+    pretrain: PretrainConfig = PretrainConfig()
+    """`source: world`: shape and training of the small model."""
