@@ -1,0 +1,101 @@
+"""What one judgement looks like, whoever made it: the shape every reader turns its rows into."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from alignment.models.chat import Message
+
+Strength = Literal["significantly", "better", "slightly", "negligibly"]
+Domain = Literal["helpfulness", "safety"]
+SafetyBin = Literal["chosen_safe", "both_safe", "both_unsafe"]
+
+STRENGTHS: tuple[Strength, ...] = ("significantly", "better", "slightly", "negligibly")
+"""The four strengths of a preference, clearest first (Llama 2 §3.2.1)."""
+DOMAINS: tuple[Domain, ...] = ("helpfulness", "safety")
+"""The two campaigns of Llama 2, each with a reward model of its own."""
+SAFETY_BINS: tuple[SafetyBin, ...] = ("chosen_safe", "both_safe", "both_unsafe")
+"""Safety labels that are kept; Llama 2 saw them as 18, 47 and 35 %."""
+REJECTED_SAFE = "rejected_safe"
+"""The fourth bin, chosen unsafe and the other safe: Llama 2 drops such comparisons."""
+LLAMA2_BINS: dict[SafetyBin, float] = {"chosen_safe": 0.18, "both_safe": 0.47, "both_unsafe": 0.35}
+"""Shares of the three bins in Llama 2 §3.2.1."""
+
+
+class Producer(BaseModel):
+    """Who wrote an answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: str
+    """Name of the model version, such as `rlhf-v2`."""
+    temperature: float = Field(ge=0)
+    """Sampling temperature; 0 is greedy."""
+
+
+class Comparison(BaseModel):
+    """Two answers to one conversation, and which is better."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    conversation: list[Message]
+    """The turns before the answers; ends with a user turn."""
+    chosen: str
+    rejected: str
+    strength: Strength = "better"
+    domain: Domain
+    safety_bin: SafetyBin | None = None
+    """Absolute labels of both answers; only safety comparisons have one."""
+    chosen_by: Producer | None = None
+    rejected_by: Producer | None = None
+    annotator: str | None = None
+    group: str | None = None
+    """Ranking this pair belongs to; the pairs of a group stay together."""
+    votes: list[str] | None = None
+    """Single verdicts where several people judged: `chosen`, `rejected` or `tie`."""
+    category: str | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """Digest of domain, conversation and both answers in order; 16 hex digits."""
+        return comparison_id(self.domain, self.conversation, self.chosen, self.rejected)
+
+
+def text_digest(parts: Iterable[str]) -> str:
+    """sha256 of strings with their lengths, so that no two lists of parts collide."""
+    digest = hashlib.sha256()
+    for part in parts:
+        # surrogatepass: a digest must exist for broken text too, which is quarantined later.
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:" % len(data))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _spoken(conversation: Iterable[Mapping[str, Any]]) -> list[str]:
+    parts: list[str] = []
+    for message in conversation:
+        parts += (message["role"], message["content"])
+    return parts
+
+
+def conversation_digest(conversation: Iterable[Mapping[str, Any]]) -> str:
+    """Digest of the turns before the answers: what decides training or held-out."""
+    return text_digest(_spoken(conversation))
+
+
+def comparison_id(
+    domain: str, conversation: Iterable[Mapping[str, Any]], chosen: str, rejected: str
+) -> str:
+    """Id of a comparison: the same judgement has the same id in every batch."""
+    return text_digest([domain, *_spoken(conversation), chosen, rejected])[:16]
+
+
+def prompt_id(domain: str, messages: Iterable[Mapping[str, Any]]) -> str:
+    """Id of a prompt: 16 hex digits over domain and turns."""
+    return text_digest([domain, *_spoken(messages)])[:16]
