@@ -1,0 +1,103 @@
+"""The Markdown text on a version's page in MLflow."""
+
+from __future__ import annotations
+
+from alignment.evaluation.headline import HEADLINES
+from alignment.tracking.history import Try, VersionHistory
+from alignment.tracking.naming import version_title
+
+MARK = {"done": "✓", "superseded": "↺", "failed": "✗", "killed": "✗", "running": "…"}
+
+
+def version_note(history: VersionHistory, previous: str | None, verdict: str | None) -> str:
+    """What the version is, how good, made from what, and at what price."""
+    title = version_title(history.version)
+    lines = [f"## {title}", ""]
+    if previous is not None:
+        lines += [_origin(history, previous), ""]
+    if verdict:
+        lines += [f"**Verdict:** {verdict}", ""]
+    lines += _figures(history)
+    lines += _datasets(history)
+    lines += _stages(history)
+    return "\n".join(lines).strip() + "\n"
+
+
+def _origin(history: VersionHistory, previous: str) -> str:
+    config = history.config.version(history.version)
+    bag = "its own samples" if config.bag == "previous" else "the best samples of all versions"
+    start = previous if config.start == "previous" else config.start
+    text = (
+        f"Answers sampled from **{version_title(previous)}**, scored by this version's two reward "
+        f"models; fine-tuned from **{version_title(start)}** on {bag}"
+    )
+    return f"{text}; then PPO on the combined reward." if config.ppo else f"{text}."
+
+
+def _figures(history: VersionHistory) -> list[str]:
+    figures = history.headline()
+    if not figures:
+        return []
+    rows = [
+        f"| {item.title} | {item.show(figures)} | {item.description} |"
+        for item in HEADLINES
+        if item.name in figures
+    ]
+    return [
+        "### Headline figures",
+        "",
+        "| figure | value | what it is |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def _datasets(history: VersionHistory) -> list[str]:
+    rows = []
+    seen = set()
+    for stage, manifest in history.current.items():
+        for item in manifest.datasets:
+            key = (item["name"], item["digest"], item["role"])
+            if key not in seen:
+                seen.add(key)
+                rows.append(
+                    f"| {item['name']} | {item['role']} | {item['rows']:,} | "
+                    f"`{item['digest'][:12]}` | {stage} |"
+                )
+    if not rows:
+        return []
+    head = [
+        "### Made from",
+        "",
+        "| data | role | rows | digest | stage |",
+        "|---|---|---:|---|---|",
+    ]
+    return [*head, *rows, ""]
+
+
+def _stages(history: VersionHistory) -> list[str]:
+    rows = []
+    for node in history.nodes:
+        tries = history.tries.get(node.stage, [])
+        if not tries:
+            rows.append(f"| {node.stage} | – | | | |")
+        else:
+            rows.append(_stage_row(node.stage, tries, history))
+    head = [
+        "### Stages",
+        "",
+        "| stage | state | attempts | seconds | outputs |",
+        "|---|---|---:|---:|---|",
+    ]
+    return [*head, *rows]
+
+
+def _stage_row(stage: str, tries: list[Try], history: VersionHistory) -> str:
+    manifest = history.current.get(stage)
+    last = tries[-1].attempt
+    state = "done" if manifest else last.status
+    seconds = manifest.seconds if manifest else last.seconds
+    took = f"{seconds:.1f}" if seconds is not None else ""
+    digest = f"`{manifest.digest[:12]}`" if manifest else ""
+    return f"| {stage} | {MARK[state]} {state} | {len(tries)} | {took} | {digest} |"

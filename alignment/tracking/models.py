@@ -1,0 +1,99 @@
+"""Policies and reward models in MLflow: by reference, never copied.
+
+A model is known by the digest of the stage outputs it belongs to. MLflow holds its tags (path in
+the workspace, sha256 of every weight file, bytes) and who made it from what.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alignment.ledger import Manifest
+from alignment.tracking.store import Store
+
+DIGEST = "rlhf.digest"
+WEIGHTS = (".safetensors", ".bin")
+
+
+def holds_model(manifest: Manifest) -> bool:
+    """Whether a stage's outputs are a model."""
+    return any(name.startswith("model/") for name in manifest.outputs)
+
+
+def model_type(manifest: Manifest) -> str:
+    """`policy` or `reward-helpfulness` or `reward-safety`."""
+    domain = manifest.options.get("domain")
+    return f"reward-{domain}" if manifest.stage.startswith("reward") else "policy"
+
+
+class Models:
+    """The logged models of one experiment."""
+
+    def __init__(self, store: Store):
+        self.client = store.client
+        self.experiment = store.experiment
+        self.by_digest: dict[str, str] = {}
+        token = None
+        while True:
+            page = self.client.search_logged_models([self.experiment], page_token=token)
+            for model in page:
+                if DIGEST in model.tags:
+                    self.by_digest[model.tags[DIGEST]] = model.model_id
+            token = page.token
+            if not token:
+                break
+
+    def inputs_of(self, manifest: Manifest) -> list[str]:
+        """Ids of the models a stage read."""
+        digests = dict.fromkeys(source["digest"] for source in manifest.inputs.values())
+        return [self.by_digest[digest] for digest in digests if digest in self.by_digest]
+
+    def ensure(self, manifest: Manifest, directory: Path, workspace: Path, run_id: str) -> str:
+        """The id of the model that the stage made; logged once."""
+        if manifest.digest in self.by_digest:
+            return self.by_digest[manifest.digest]
+        model = self.client.create_logged_model(
+            self.experiment,
+            name=f"{manifest.version}-{manifest.stage}".replace("_", "-"),
+            source_run_id=run_id,
+            model_type=model_type(manifest),
+            tags={
+                "mlflow.model.isExternal": "true",
+                DIGEST: manifest.digest,
+                "rlhf.version": manifest.version,
+                "rlhf.stage": manifest.stage,
+                "rlhf.checkpoint": str((directory / "model").relative_to(workspace)),
+                **_weights(manifest, directory),
+            },
+            params={"code_version": manifest.code_version, "seed": str(manifest.seed)},
+        )
+        self.client.finalize_logged_model(model.model_id, "READY")
+        self.by_digest[manifest.digest] = model.model_id
+        return str(model.model_id)
+
+
+def _weights(manifest: Manifest, directory: Path) -> dict[str, str]:
+    tags: dict[str, str] = {}
+    total = 0
+    for name, digest in manifest.outputs.items():
+        if name.startswith("model/") and name.endswith(WEIGHTS):
+            tags[f"rlhf.sha256.{name.removeprefix('model/')}"] = digest
+            path = directory / name
+            total += path.stat().st_size if path.is_file() else 0
+    tags["rlhf.bytes"] = str(total)
+    return tags
+
+
+def log_links(client: Any, run: Any, inputs: list[str], outputs: list[str]) -> None:
+    """Note which models a run read and made; nothing is noted twice."""
+    from mlflow.entities import LoggedModelInput, LoggedModelOutput
+
+    known_in = {item.model_id for item in (run.inputs.model_inputs if run.inputs else [])}
+    known_out = {item.model_id for item in (run.outputs.model_outputs if run.outputs else [])}
+    new_in = [LoggedModelInput(item) for item in inputs if item not in known_in]
+    new_out = [LoggedModelOutput(item, 0) for item in outputs if item not in known_out]
+    if new_in:
+        client.log_inputs(run.info.run_id, models=new_in)
+    if new_out:
+        client.log_outputs(run.info.run_id, new_out)

@@ -1,0 +1,146 @@
+"""The model registry: policies and reward models of finished versions, and who is champion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from alignment.config.program import ProgramConfig
+from alignment.files import read_json
+from alignment.ledger import Manifest
+from alignment.plan import policy_of
+from alignment.tracking import naming
+from alignment.tracking.history import VersionHistory
+from alignment.tracking.models import DIGEST, Models, holds_model, model_type
+from alignment.tracking.store import Store, experiment_name
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate said of a version."""
+
+    promoted: bool
+    text: str
+
+
+def decision(history: VersionHistory) -> Decision | None:
+    """The verdict of the version's promote stage, if it is done."""
+    directory = history.directories.get("promote")
+    if directory is None:
+        return None
+    values = read_json(directory / "decision.json")
+    reasons = values.get("reasons") or []
+    words = values.get("verdict") or ("promoted" if values["promoted"] else "not promoted")
+    text = " ".join([str(words), *(str(reason) for reason in reasons)])
+    return Decision(bool(values["promoted"]), text)
+
+
+class Registry:
+    """Registered models `<program>-policy`, `<program>-reward-helpfulness`, `…-safety`."""
+
+    def __init__(self, store: Store, program: ProgramConfig):
+        self.client = store.client
+        self.prefix = experiment_name(program).replace("/", "-").replace(":", "-")
+        self._known: dict[str, dict[str, Any]] = {}
+        self._aliases: dict[tuple[str, str], str] = {}
+
+    def update(self, versions: list[VersionHistory], models: Models) -> None:
+        """Register what finished versions made; set the aliases by the gates' decisions."""
+        champion: str | None = None
+        newest: str | None = None
+        for history in versions:
+            if naming.version_number(history.version) is None or not _judged(history):
+                continue
+            self._register(history, models)
+            newest = history.version
+            verdict = decision(history)
+            # The SFT policy is what the first version must beat.
+            if verdict.promoted if verdict else history.version == "sft":
+                champion = history.version
+        if champion is None or newest is None:
+            return
+        by_name = {history.version: history for history in versions}
+        for kind in ("policy", "reward-helpfulness", "reward-safety"):
+            self._point(kind, CHAMPION, by_name[champion])
+            challenger = by_name[newest] if newest != champion else None
+            self._point(kind, CHALLENGER, challenger)
+
+    def _register(self, history: VersionHistory, models: Models) -> None:
+        for manifest in finished_models(history):
+            name = f"{self.prefix}-{model_type(manifest)}"
+            known = self._versions(name)
+            model_id = models.by_digest.get(manifest.digest)
+            if manifest.digest in known or model_id is None:
+                continue
+            made = self.client.create_model_version(
+                name,
+                source=f"models:/{model_id}",
+                model_id=model_id,
+                tags={
+                    DIGEST: manifest.digest,
+                    "rlhf.version": history.version,
+                    "rlhf.stage": manifest.stage,
+                },
+                description=f"{naming.version_title(history.version)}, stage {manifest.stage}",
+                await_creation_for=0,
+            )
+            known[manifest.digest] = made.version
+
+    def _versions(self, name: str) -> dict[str, Any]:
+        """Digest → registered version of model `name`, which is created if need be."""
+        if name in self._known:
+            return self._known[name]
+        found = self.client.search_registered_models(filter_string=f"name = '{name}'")
+        if not found:
+            self.client.create_registered_model(name)
+            known: dict[str, Any] = {}
+        else:
+            known = {
+                version.tags[DIGEST]: version.version
+                for version in self.client.search_model_versions(f"name = '{name}'")
+                if DIGEST in version.tags
+            }
+            for alias, version in found[0].aliases.items():
+                self._aliases[(name, alias)] = str(version)
+        self._known[name] = known
+        return known
+
+    def _point(self, kind: str, alias: str, history: VersionHistory | None) -> None:
+        """Set an alias to the version's model of that kind, or take it away."""
+        name = f"{self.prefix}-{kind}"
+        if name not in self._known:
+            return
+        wanted = None
+        if history is not None:
+            for manifest in finished_models(history):
+                if model_type(manifest) == kind:
+                    wanted = self._known[name].get(manifest.digest)
+        if wanted is None:
+            if (name, alias) in self._aliases:
+                self.client.delete_registered_model_alias(name, alias)
+                del self._aliases[(name, alias)]
+        elif self._aliases.get((name, alias)) != str(wanted):
+            self.client.set_registered_model_alias(name, alias, str(wanted))
+            self._aliases[(name, alias)] = str(wanted)
+
+
+def _judged(history: VersionHistory) -> bool:
+    """Whether a version is ready for the registry: evaluated, and judged where it has a gate."""
+    gated = any(node.stage == "promote" for node in history.nodes)
+    return "evaluate" in history.current and (not gated or "promote" in history.current)
+
+
+def finished_models(history: VersionHistory) -> list[Manifest]:
+    """The version's reward models and its policy (not the steps on the way to it)."""
+    found = [
+        manifest
+        for stage, manifest in history.current.items()
+        if stage.startswith("reward") and holds_model(manifest)
+    ]
+    stage = policy_of(history.nodes, history.version)[1]
+    if stage in history.current:
+        found.append(history.current[stage])
+    return found

@@ -1,0 +1,97 @@
+"""The MLflow store of a program: which one, its client, its experiment."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
+
+EXPERIMENT_NOTE = (
+    "Iterative RLHF: SFT, then RLHF-V1 … RLHF-Vn. One run per version (`rlhf.kind = version`), "
+    "under it one run per attempt at a stage; **RLHF progress** has every headline figure with the "
+    "version's number as step. Written from the ledger of the workspace; "
+    "`align mlflow rebuild` writes it anew."
+)
+
+
+def store_uri(program: ProgramConfig) -> str:
+    """The tracking store: from the configuration, the environment, or the workspace."""
+    uri = program.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return uri or f"sqlite:///{local_database(program.workspace)}"
+
+
+def local_database(workspace: Path) -> Path:
+    """The SQLite file of a workspace's own store."""
+    return workspace.resolve() / "mlflow.db"
+
+
+def experiment_name(program: ProgramConfig) -> str:
+    """The experiment of a program."""
+    return program.tracking.experiment or program.name
+
+
+def calm_environment() -> None:
+    """Settings MLflow reads from the environment; must be set before its first import."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["DO_NOT_TRACK"] = "true"
+    # A dead server must be noticed in seconds, not after minutes of retries.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+class Store:
+    """A client and an experiment.
+
+    Attributes:
+        client: an `mlflow.MlflowClient`.
+        experiment: id of the program's experiment.
+        identity: names store and experiment; a tracking state for another identity is void.
+    """
+
+    def __init__(self, program: ProgramConfig):
+        """Connect, and create the experiment if it is not there.
+
+        Raises:
+            AlignError: the experiment was deleted in MLflow.
+            Exception: whatever MLflow raises when the store cannot be reached or written.
+        """
+        calm_environment()
+        from mlflow import MlflowClient
+
+        for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        self.uri = store_uri(program)
+        self.client: Any = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        self.experiment = self._experiment(program)
+        self.identity = f"{self.uri} {self.experiment}"
+
+    def _experiment(self, program: ProgramConfig) -> str:
+        name = experiment_name(program)
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                raise AlignError(
+                    f"the MLflow experiment {name!r} was deleted",
+                    where=self.uri,
+                    remedy="restore it, or choose another name: tracking.experiment",
+                )
+            return str(found.experiment_id)
+        artifacts = None
+        if self.uri.startswith("sqlite:") or "://" not in self.uri:
+            artifacts = (program.workspace.resolve() / "mlartifacts").as_uri()
+        return str(
+            self.client.create_experiment(
+                name,
+                artifact_location=artifacts,
+                tags={
+                    "mlflow.note.content": EXPERIMENT_NOTE,
+                    # Opens the page with runs and charts rather than with traces of agents.
+                    "mlflow.experimentKind": "custom_model_development",
+                },
+            )
+        )

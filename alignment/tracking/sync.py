@@ -1,0 +1,273 @@
+"""Bring MLflow up to what the ledger says: compare, and write what is missing.
+
+Every call may die anywhere; the next one finishes the work. A stage run carries the tag
+`rlhf.published` once it is complete, so nothing is written twice and nothing is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from alignment.config.program import ProgramConfig
+from alignment.files import digest_json
+from alignment.tracking import naming
+from alignment.tracking.artifacts import log_files, version_pictures
+from alignment.tracking.datasets import dataset_inputs
+from alignment.tracking.describe import version_note
+from alignment.tracking.history import Try, VersionHistory, read_history
+from alignment.tracking.models import Models, holds_model, log_links
+from alignment.tracking.registry import Registry, decision
+from alignment.tracking.runs import PUBLISHED, Point, Runs
+from alignment.tracking.store import Store
+
+DESCRIBED = "rlhf.described"
+GIVE_UP_AFTER = 2  # failures in a row: the store is down, do not wait for it run by run
+
+
+class Sync:
+    """One program, one store.
+
+    Raises:
+        Exception: on creation, whatever MLflow raises when the store cannot be reached.
+    """
+
+    def __init__(self, program: ProgramConfig):
+        self.program = program
+        self.workspace = program.workspace.resolve()
+        self.store = Store(program)
+        self.client = self.store.client
+        self.runs = Runs(self.store)
+        self.models = Models(self.store)
+        self.registry = Registry(self.store, program) if program.tracking.registry else None
+        self.problems: list[str] = []
+        self._in_a_row = 0
+
+    def step(self, *, alive: bool, dead_pid: int | None = None) -> list[str]:
+        """Write everything that is missing; returns what could not be written, in words.
+
+        Args:
+            alive: whether the program is being worked on (else open runs are closed).
+            dead_pid: a process known to have died, though the system may still list it.
+        """
+        self.problems, self._in_a_row = [], 0
+        versions = [v for v in read_history(self.program, dead_pid=dead_pid) if v.begun]
+        previous: str | None = None
+        for history in versions:
+            self._version(history, previous, alive)
+            previous = None if history.version == "base" else history.version
+        self._attempt("RLHF progress", lambda: self._progress(versions))
+        if self.registry is not None:
+            registry = self.registry
+            self._attempt("model registry", lambda: registry.update(versions, self.models))
+        return self.problems
+
+    def _attempt(self, what: str, work: Callable[[], Any]) -> Any:
+        """Do `work`; a failure is noted and the rest goes on, unless the store seems to be down."""
+        if self._in_a_row >= GIVE_UP_AFTER:
+            if self.problems[-1] != "…":
+                self.problems.append("…")
+            return None
+        try:
+            result = work()
+        except Exception as error:
+            self._in_a_row += 1
+            text = str(error).strip().splitlines()
+            self.problems.append(f"{what}: {text[0] if text else type(error).__name__}"[:300])
+            return None
+        self._in_a_row = 0
+        return result
+
+    def _version(self, history: VersionHistory, previous: str | None, alive: bool) -> None:
+        title = naming.version_title(history.version)
+        parent = self._attempt(title, lambda: self._parent(history))
+        if parent is None:
+            return
+        for tries in history.tries.values():
+            for item in tries:
+                name = naming.attempt_key(item.attempt)
+                self._attempt(name, lambda item=item: self._stage(item, parent))
+        self._attempt(title, lambda: self._describe(history, parent, previous, alive))
+
+    def _parent(self, history: VersionHistory) -> Any:
+        params = naming.version_params(self.program, history.config, history.version)
+        run = self.runs.versions.get(history.version)
+        if run is not None:
+            known = run.data.params
+            if all(known.get(key, value) == value for key, value in params.items()):
+                self.runs.params(run, params)
+                return run
+            # MLflow never changes a parameter: other settings are another run.
+            self.runs.tag(run, {naming.KIND: "superseded"})
+            self.runs.finish(run, "FINISHED", None)
+        number = naming.version_number(history.version)
+        tags = {
+            naming.PROGRAM: self.program.name,
+            naming.KIND: "base" if number is None else "version",
+            naming.VERSION: history.version,
+        }
+        if number is not None:
+            tags["rlhf.number"] = str(number)
+        run = self.runs.create(
+            naming.version_title(history.version), tags, naming.milliseconds(history.started())
+        )
+        self.runs.versions[history.version] = run
+        self.runs.params(run, params)
+        return run
+
+    def _stage(self, item: Try, parent: Any) -> None:
+        attempt = item.attempt
+        run = self.runs.stages.get(naming.attempt_key(attempt))
+        if run is not None:
+            if run.info.lifecycle_stage == "deleted":
+                return
+            if run.data.tags.get(PUBLISHED) == attempt.status and attempt.status != "running":
+                return
+        tags = naming.attempt_tags(self.program.name, attempt, item.manifest)
+        if run is None:
+            title = naming.attempt_title(attempt.stage, attempt.number)
+            tags["mlflow.parentRunId"] = parent.info.run_id
+            run = self.runs.create(title, tags, naming.milliseconds(attempt.started))
+        else:
+            self.runs.tag(run, tags)
+        ended = naming.milliseconds(attempt.ended)
+        self.runs.points(run, _curves(item), ended)
+        if item.manifest is not None and item.directory is not None:
+            self._outputs(run, item, ended)
+        if attempt.error:
+            self.runs.tag(run, {"mlflow.note.content": _error_note(item)})
+        if attempt.status != "running":
+            # A killed attempt never noted its end: it ended when it was last heard of.
+            self.runs.finish(run, naming.STATUS[attempt.status], ended)
+            self.runs.tag(run, {PUBLISHED: attempt.status})
+
+    def _outputs(self, run: Any, item: Try, ended: int | None) -> None:
+        manifest, directory = item.manifest, item.directory
+        assert manifest is not None
+        assert directory is not None
+        self.runs.params(run, naming.stage_params(manifest))
+        figures = {k: naming.tidy(v) for k, v in manifest.metrics.items() if v is not None}
+        figures["cost/seconds"] = naming.tidy(manifest.seconds)
+        figures["cost/peak_memory_mb"] = naming.tidy(manifest.peak_memory_mb)
+        self.runs.figures(run, figures, ended)
+        datasets = dataset_inputs(manifest, self.workspace)
+        if datasets:
+            self.client.log_inputs(run.info.run_id, datasets)
+        made = []
+        if holds_model(manifest):
+            made = [self.models.ensure(manifest, directory, self.workspace, run.info.run_id)]
+        log_links(self.client, run, self.models.inputs_of(manifest), made)
+        log_files(self.client, run.info.run_id, directory, self.program.tracking.artifact_mb)
+
+    def _describe(
+        self, history: VersionHistory, parent: Any, previous: str | None, alive: bool
+    ) -> None:
+        verdict = decision(history)
+        note = version_note(history, previous, verdict.text if verdict else None)
+        figures = _version_figures(history)
+        status = history.status(alive)
+        tags = {"mlflow.note.content": note}
+        if verdict is not None:
+            tags["rlhf.promoted"] = str(verdict.promoted).lower()
+        if previous is not None:
+            tags["rlhf.previous"] = previous
+        told = digest_json([status, tags, figures])[:32]
+        if parent.data.tags.get(DESCRIBED) == told:
+            return
+        ended = naming.milliseconds(history.ended())
+        self.runs.tag(parent, tags)
+        self.runs.figures(parent, figures, ended)
+        datasets = [
+            item
+            for manifest in history.current.values()
+            for item in dataset_inputs(manifest, self.workspace)
+        ]
+        if datasets:
+            self.client.log_inputs(parent.info.run_id, datasets)
+        outputs = [
+            self.models.by_digest[manifest.digest]
+            for manifest in history.current.values()
+            if manifest.digest in self.models.by_digest
+        ]
+        log_links(self.client, self.client.get_run(parent.info.run_id), [], outputs)
+        version_pictures(self.client, parent.info.run_id, history)
+        self.runs.finish(parent, status, ended)
+        self.runs.tag(parent, {DESCRIBED: told})
+
+    def _progress(self, versions: list[VersionHistory]) -> None:
+        """One run whose charts show the series: step = number of the version."""
+        points: list[Point] = []
+        for history in versions:
+            number = naming.version_number(history.version)
+            if number is not None and "evaluate" in history.current:
+                figures = _version_figures(history)
+                points += [(name, value, number) for name, value in sorted(figures.items())]
+        if not points:
+            return
+        points.sort(key=lambda point: point[2])
+        run = self.runs.progress
+        told = digest_json(points)[:32]
+        if run is not None and run.data.tags.get(DESCRIBED) == told:
+            return
+        if run is not None and not self._grows(run, points):
+            self.runs.delete(run)
+            run = None
+        if run is None:
+            tags = {naming.KIND: "progress", naming.PROGRAM: self.program.name}
+            started = naming.milliseconds(versions[0].started())
+            run = self.runs.create("RLHF progress", tags, started)
+        ended = naming.milliseconds(versions[-1].ended())
+        self.runs.points(run, points, ended)
+        self.runs.finish(run, "FINISHED", ended)
+        self.runs.tag(run, {DESCRIBED: told})
+
+    def _grows(self, run: Any, points: list[Point]) -> bool:
+        """Whether what the run has is the beginning of `points`, so that appending suffices."""
+        wanted: dict[str, list[tuple[int, float]]] = {}
+        for name, value, step in points:
+            wanted.setdefault(name, []).append((step, value))
+        stored = self.client.get_run(run.info.run_id)
+        for name in stored.data.metrics:
+            have = self.client.get_metric_history(run.info.run_id, name)
+            pairs = [(metric.step, metric.value) for metric in have]
+            if wanted.get(name, [])[: len(pairs)] != pairs:
+                return False
+        run.data.metrics.update(stored.data.metrics)
+        return True
+
+
+def _curves(item: Try) -> list[Point]:
+    return [
+        (f"curve/{name}", value, int(row["step"]))
+        for row in item.curves()
+        for name, value in row.items()
+        if name != "step"
+    ]
+
+
+def _version_figures(history: VersionHistory) -> dict[str, float]:
+    """A version's figures: the headline ones bare, so that they come first; the rest grouped."""
+    figures: dict[str, float] = {}
+    for name, value in history.headline().items():
+        group = "interval/" if name.endswith(("_low", "_high")) else ""
+        figures[f"{group}{name}"] = naming.tidy(value)
+    if "evaluate" in history.current:
+        for name, value in history.current["evaluate"].metrics.items():
+            if value is not None and name not in figures and f"interval/{name}" not in figures:
+                figures[f"evaluate/{name}"] = naming.tidy(value)
+    manifests = history.current.values()
+    figures["cost/seconds"] = naming.tidy(sum(item.seconds for item in manifests))
+    figures["cost/peak_memory_mb"] = naming.tidy(
+        max((item.peak_memory_mb for item in manifests), default=0.0)
+    )
+    return figures
+
+
+def _error_note(item: Try) -> str:
+    attempt = item.attempt
+    log = Path("versions") / attempt.version / attempt.stage / "attempts"
+    return (
+        f"**{attempt.status}**\n\n```\n{attempt.error}\n```\n\n"
+        f"Log: `{log / f'{attempt.number:03d}.log'}` in the workspace."
+    )
