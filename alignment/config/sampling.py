@@ -1,0 +1,121 @@
+"""Sampling K answers a prompt, keeping the best, and collecting pairs for annotation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from alignment.config.section import Section
+
+
+class SampleConfig(Section):
+    """K answers for each prompt from the newest policy (Llama 2 §3.2.3)."""
+
+    engine: Literal["transformers", "vllm", "server"] = "transformers"
+    """Who generates: our own loop over transformers, vLLM in this process, or a server by `url`."""
+    url: str | None = None
+    """Address of an OpenAI-compatible server that serves the policy; `engine: server` needs it."""
+    prompts: int = Field(default=256, ge=1)
+    """How many prompts of the pool a version samples for; each version draws its own."""
+    k: int = Field(default=16, ge=1, le=1024)
+    """Answers a prompt. The paper never states its K; its figures cover 1 to 100."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """An answer that has not ended after so many tokens is cut and counts as unfinished."""
+    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    """Longer prompts lose whole turns from the front; unset: whatever the context leaves."""
+    temperature: float | Literal["search"] = "search"
+    """Sampling temperature, or `search`: the best of `grid`, tuned for each version (Fig 8)."""
+    grid: tuple[float, ...] = (0.7, 0.85, 1.0, 1.15, 1.3)
+    """Temperatures the search tries. Llama 2 found 1.2–1.3 best for its RLHF model."""
+    search_prompts: int = Field(default=32, ge=2)
+    """Prompts the temperature search samples for; drawn apart from the version's own prompts."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Nucleus: the smallest set of tokens with at least this probability. 1 is off."""
+    top_k: int = Field(default=0, ge=0)
+    """Only the k likeliest tokens. 0 is off."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer; the text itself is cut off."""
+    batch_size: int = Field(default=256, ge=1)
+    """Sequences side by side; halved when memory runs out. The text never depends on it."""
+    shard_prompts: int = Field(default=64, ge=1)
+    """Prompts between two points from which a killed run goes on."""
+
+    @field_validator("temperature")
+    @classmethod
+    def _warm(cls, value: float | str) -> float | str:
+        if not isinstance(value, str) and not 0 < value <= 10:
+            raise ValueError("temperature must lie in (0, 10]")
+        return value
+
+    @field_validator("grid")
+    @classmethod
+    def _grid(cls, grid: tuple[float, ...]) -> tuple[float, ...]:
+        if not grid or any(not 0 < value <= 10 for value in grid):
+            raise ValueError("grid needs at least one temperature, each in (0, 10]")
+        if len(set(grid)) != len(grid):
+            raise ValueError("grid names a temperature twice")
+        return grid
+
+    @field_validator("stop")
+    @classmethod
+    def _stop(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not text for text in stop):
+            raise ValueError("an empty stop text would end every answer at once")
+        return stop
+
+    @model_validator(mode="after")
+    def _served(self) -> SampleConfig:
+        if (self.engine == "server") != (self.url is not None):
+            raise ValueError("url belongs to engine: server, and engine: server needs a url")
+        return self
+
+
+class SelectConfig(Section):
+    """Which samples become gold answers."""
+
+    rule: Literal["top1", "threshold", "accept"] = "top1"
+    """`top1`: the best of K (Llama 2). `threshold`: every answer whose reward reaches the
+    `quantile` of all rewards (ReST). `accept`: each with probability exp((r − r_max)/beta), RSO."""
+    quantile: float = Field(default=0.75, ge=0, lt=1)
+    """For `threshold`: the share of all candidates that lies below the bar."""
+    beta: float = Field(default=0.5, gt=0)
+    """For `accept`: the temperature of acceptance (RSO: 0.5); towards 0 it becomes top-1."""
+    per_prompt: int = Field(default=4, ge=1)
+    """For `threshold` and `accept`: at most so many answers a prompt (RSO keeps 8 of 64)."""
+    safety_threshold: float | None = Field(default=0.15, ge=0, le=1)
+    """An answer whose safety probability σ(R_s) is lower never enters fine-tuning; unset is off.
+    The paper's 0.15 belongs to Meta's reward model: re-fit it on yours."""
+    safety_scope: Literal["safety_prompts", "all"] = "safety_prompts"
+    """Where the safety threshold holds: on prompts tagged for safety, or on every prompt."""
+    finished_only: bool = True
+    """Leave out answers that were cut at the token limit: they would teach not to end."""
+    random_control: bool = False
+    """Also write a random pick of the same size (`control.jsonl`), the arm every gain must beat."""
+    examples: int = Field(default=5, ge=0)
+    """Prompts shown with their best and worst answer in `examples.md`."""
+
+
+class CollectConfig(Section):
+    """Pairs of answers sent to annotation after each version."""
+
+    pairs: int = Field(default=256, ge=0)
+    """Pairs collected a version; 0 collects none."""
+    safety_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of pairs on prompts tagged for safety."""
+    temperatures: tuple[float, ...] = (0.7, 1.0, 1.3)
+    """The two sides of a pair are drawn at different temperatures of this list where it can be
+    (Llama 2 §3.2.1: two model variants, varying temperature)."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Longest answer of a pair."""
+    batch_size: int = Field(default=256, ge=1)
+    """Sequences generated side by side; halved when memory runs out."""
+
+    @field_validator("temperatures")
+    @classmethod
+    def _warm(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not values or any(not 0 < value <= 10 for value in values):
+            raise ValueError("temperatures needs at least one value, each in (0, 10]")
+        if len(set(values)) != len(values):
+            raise ValueError("temperatures names a value twice")
+        return values

@@ -1,0 +1,62 @@
+"""From logits to one token a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from alignment.sampling.noise import Race
+from alignment.sampling.settings import SamplingSettings
+from alignment.sampling.truncate import doubtful_masks, keep_mask
+
+
+@dataclass
+class Drawn:
+    """Tokens [rows], their log-probabilities [rows], and which rows were too close to call."""
+
+    tokens: torch.Tensor
+    logprobs: torch.Tensor
+    close: torch.Tensor | None
+
+
+def draw(
+    logits: torch.Tensor,
+    keys: torch.Tensor,
+    race: Race,
+    settings: SamplingSettings,
+    slack: float | None = None,
+) -> Drawn:
+    """Draw a token for each row.
+
+    Args:
+        logits: [rows, vocabulary] as the model gave them; overwritten.
+        keys: [rows, 2] of this step, see `noise.step_keys`.
+        slack: how far each logit, divided by the temperature, may be wrong. Rows whose winner
+            could then be another are marked in `close`; `None` marks nothing.
+    """
+    scores = logits.float()
+    if settings.temperature not in (0.0, 1.0):
+        scores = scores.div_(settings.temperature)
+    total = torch.logsumexp(scores, dim=-1)
+    noise = race.log_exponential(keys) if settings.temperature > 0 else None
+    surely = None
+    if slack is None:
+        maybe = keep_mask(scores, settings.top_k, settings.top_p)
+    else:
+        masks = doubtful_masks(scores, settings.top_k, settings.top_p, slack)
+        maybe, surely = masks if masks is not None else (None, None)
+    raced = scores if noise is None else torch.sub(scores, noise, out=noise)
+    if maybe is not None:
+        raced = raced.masked_fill(~maybe, -torch.inf)
+    best, tokens = raced.max(dim=-1, keepdim=True)
+    logprobs = scores.gather(-1, tokens).squeeze(-1) - total
+    close = None
+    if slack is not None:
+        raced = raced.clone() if raced is scores else raced
+        second = raced.scatter_(-1, tokens, -torch.inf).amax(dim=-1, keepdim=True)
+        close = best - second <= 2 * slack
+        if surely is not None:
+            close |= ~surely.gather(-1, tokens)
+        close = close.squeeze(-1)
+    return Drawn(tokens.squeeze(-1), logprobs, close)

@@ -1,0 +1,230 @@
+"""Answers by our own loop over a transformers model, on CPU or GPU.
+
+One prefill serves all K samples of a prompt, the cache grows in place, finished sequences leave
+the batch, and only the last position's logits are ever computed. What is drawn for a sequence
+depends on its seed alone: see `noise.py` and `referee.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from alignment.errors import ConfigError, StageError
+from alignment.models.chat import ChatRenderer
+from alignment.progress import Progress
+from alignment.sampling.decode import Row, decode
+from alignment.sampling.noise import Race, step_keys
+from alignment.sampling.referee import Referee
+from alignment.sampling.settings import SILENT, Sample, SamplingSettings
+from alignment.seeds import derive_seed
+
+
+def sample_seeds(seed: int, prompt_ids: Sequence[str], k: int) -> list[list[int]]:
+    """A seed for each (prompt id, k): independent, and the same in any order or subset."""
+    return [[derive_seed(seed, name, index) for index in range(k)] for name in prompt_ids]
+
+
+def sample(
+    model: Any,
+    renderer: ChatRenderer,
+    prompts: Sequence[Sequence[int]],
+    k: int,
+    settings: SamplingSettings,
+    seeds: Sequence[Sequence[int]],
+    progress: Progress = SILENT,
+) -> list[list[Sample]]:
+    """K answers to each prompt.
+
+    Args:
+        model: a causal language model; put into eval mode for the call.
+        prompts: token ids, one list a prompt.
+        seeds: for each prompt K seeds, see `sample_seeds`.
+
+    Returns:
+        For each prompt its K samples, in the order of its seeds.
+
+    Raises:
+        ConfigError: an empty prompt, or one that with `max_new_tokens` exceeds the context.
+        StageError: the model's output is not finite, or one sequence alone exhausts the memory.
+    """
+    if any(len(row) != k for row in seeds):
+        raise ConfigError(f"every prompt needs {k} seeds, one for each sample")
+    return TransformersEngine(model, renderer).sample(prompts, seeds, settings, progress)
+
+
+class TransformersEngine:
+    """See the module; implements `settings.Engine`.
+
+    Attributes:
+        refereed: draws that the last call decided one by one.
+        noise: largest rounding noise that the last call saw in the logits.
+    """
+
+    def __init__(self, model: Any, renderer: ChatRenderer):
+        self.model = model
+        self.renderer = renderer
+        self.refereed = 0
+        self.noise = 0.0
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Ids that end an answer: the tokenizer's EOS and those of the generation config."""
+        more = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        more = [more] if isinstance(more, int) else (more or [])
+        return frozenset([self.renderer.eos, *more])
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[Sequence[int]],
+        settings: SamplingSettings,
+        progress: Progress = SILENT,
+    ) -> list[list[Sample]]:
+        """See `settings.Engine` and `sample`."""
+        self._check(prompts, settings)
+        device = next(self.model.parameters()).device
+        dtype = next(self.model.parameters()).dtype
+        race = Race(self.model.get_output_embeddings().weight.shape[0], device)
+        exact = settings.exact if settings.exact is not None else dtype == torch.float32
+        referee = Referee(self.model, race, settings, progress) if exact else None
+        rows = [
+            Row(index, place, list(prompts[index]), seed)
+            for index, row in enumerate(seeds)
+            for place, seed in enumerate(row)
+        ]
+        progress.begin("sampling", len(rows), "answers")
+        found: list[list[Sample | None]] = [[None] * len(row) for row in seeds]
+        ends = _Ends(self.renderer, self.ends, settings.stop, device)
+        tokens, started = 0, time.monotonic()
+        with _quiet(self.model), torch.inference_mode():
+            for batch in self._batches(rows, settings, ends, race, referee, progress):
+                for row in batch:
+                    ids = row.tokens
+                    tokens += len(ids)
+                    text = ends.text(ids)
+                    found[row.prompt_index][row.place] = Sample(
+                        ids, row.logprobs, row.finished, text
+                    )
+                spent = max(time.monotonic() - started, 1e-9)
+                progress.advance(len(batch), tokens_per_s=tokens / spent)
+        self.refereed = referee.decided if referee else 0
+        self.noise = referee.noise if referee else 0.0
+        return [[one for one in row if one is not None] for row in found]
+
+    def _batches(
+        self,
+        rows: list[Row],
+        settings: SamplingSettings,
+        ends: _Ends,
+        race: Race,
+        referee: Referee | None,
+        progress: Progress,
+    ) -> Iterator[list[Row]]:
+        """Decode everything, longest prompts first (what does not fit shows early)."""
+        size = settings.batch_size
+        # Samples of one prompt stay together: they share its prefill.
+        waiting = deque(sorted(rows, key=lambda row: (-len(row.prompt), row.prompt_index)))
+        device = next(self.model.parameters()).device
+        while waiting:
+            batch = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+            seeds = [row.seed for row in batch]
+            keys = step_keys(seeds, settings.max_new_tokens).to(device)
+            try:
+                decode(self.model, batch, keys, settings, ends, race, referee)
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise StageError(
+                        "one sequence alone does not fit into memory",
+                        where=f"prompt of {len(batch[0].prompt)} tokens",
+                        remedy="lower sample.max_prompt_tokens or sample.max_new_tokens",
+                    ) from error
+                size = max(1, min(size, len(batch)) // 2)
+                waiting.extendleft(reversed(batch))
+                progress.say(f"out of memory: going on with {size} sequences side by side")
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+                continue
+            if not all(map(_finite, batch)):
+                raise StageError(
+                    "the policy's probabilities are not finite",
+                    remedy="its training diverged: look at the preceding stage's loss curve",
+                )
+            yield batch
+
+    def _check(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> None:
+        if any(not prompt for prompt in prompts):
+            raise ConfigError("an empty prompt cannot be answered")
+        limit = getattr(self.model.config, "max_position_embeddings", None)
+        longest = max((len(prompt) for prompt in prompts), default=0)
+        if limit is not None and longest + settings.max_new_tokens > limit:
+            raise ConfigError(
+                f"a prompt of {longest} tokens and {settings.max_new_tokens} new ones exceed "
+                f"the model's context of {limit}",
+                remedy="lower max_new_tokens or give the renderer a max_prompt_tokens",
+            )
+
+
+class _Ends:
+    """When an answer is over, and what its text is then; implements `decode.Ended`."""
+
+    def __init__(
+        self,
+        renderer: ChatRenderer,
+        ids: frozenset[int],
+        stop: tuple[str, ...],
+        device: torch.device,
+    ):
+        self._renderer = renderer
+        self._set = ids
+        self._stop = stop
+        self.ids = torch.tensor(sorted(ids), device=device)
+        # A token spells at least one byte (bar special ones, hence the margin), so this many last
+        # tokens hold any stop text that was just completed.
+        self._reach = max((len(text.encode()) for text in stop), default=0) + 8
+
+    def by_text(self, tokens: Sequence[int]) -> bool:
+        tail = list(tokens[-self._reach :])
+        spelled = self._renderer.tokenizer.decode(tail, skip_special_tokens=False)
+        return any(text in spelled for text in self._stop)
+
+    def text(self, tokens: list[int]) -> str:
+        kept = tokens[:-1] if tokens and tokens[-1] in self._set else tokens
+        return cut_at_stop(self._renderer.text(kept), self._stop)
+
+
+def cut_at_stop(text: str, stop: Sequence[str]) -> str:
+    """`text` up to the first stop text in it, edges removed."""
+    places = [text.find(one) for one in stop if one in text]
+    return text[: min(places)].strip() if places else text
+
+
+def _finite(row: Row) -> bool:
+    return all(math.isfinite(value) for value in row.logprobs)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Torch's own error on GPUs; on the CPU a plain RuntimeError that says so."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = str(error).lower()
+    return "can't allocate memory" in said or "not enough memory" in said
+
+
+@contextmanager
+def _quiet(model: Any) -> Iterator[None]:
+    """Dropout off while sampling; the model's mode is restored."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

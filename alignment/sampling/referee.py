@@ -1,0 +1,80 @@
+"""The same text in any company.
+
+The logits of a sequence differ in their last bits with the shape of the batch it is computed in:
+matrix products are summed in another order. Nearly always the drawn token is the same; about once
+in a million draws it is not, and the text goes another way. So a draw that such noise could turn
+is decided by the referee: the model runs over that sequence alone, without a cache, which is the
+same computation whatever the batch was. The others cannot turn as long as the noise stays under
+`slack`; every refereed draw measures the noise, and the slack widens if it comes near.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from alignment.progress import Progress
+from alignment.sampling.draw import draw
+from alignment.sampling.noise import Race
+from alignment.sampling.settings import SamplingSettings
+
+# Float32 noise of logits: 1e-6 to 2e-5 in models of 260K to 1B parameters.
+FIRST_SLACK = 1e-4
+
+
+class Referee:
+    """Decides close draws for one model and setting.
+
+    Attributes:
+        slack: assumed bound of the noise of logits divided by the temperature.
+        decided: draws decided so far.
+        noise: largest noise seen so far.
+    """
+
+    def __init__(
+        self, model: Any, race: Race, settings: SamplingSettings, progress: Progress
+    ) -> None:
+        self._model = model
+        self._race = race
+        self._settings = settings
+        self._progress = progress
+        self.slack = FIRST_SLACK
+        self.decided = 0
+        self.noise = 0.0
+
+    def decide(
+        self, ids: list[int], keys: torch.Tensor, batch_logits: torch.Tensor | None = None
+    ) -> tuple[int, float]:
+        """Token after `ids` and its log-probability, from the sequence alone.
+
+        Args:
+            keys: [2], the step's keys of this sequence.
+            batch_logits: [vocabulary] of the same position as the batch saw them, to compare.
+        """
+        logits = alone(self._model, ids)
+        if batch_logits is not None:
+            self.measure(logits, batch_logits)
+        drawn = draw(logits.clone(), keys[None], self._race, self._settings)
+        self.decided += 1
+        return int(drawn.tokens[0]), float(drawn.logprobs[0])
+
+    def measure(self, logits: torch.Tensor, batch_logits: torch.Tensor) -> None:
+        """Compare the two views of one position and widen the slack if they are far apart."""
+        temperature = self._settings.temperature or 1.0
+        difference = (logits.reshape(-1).float() - batch_logits.reshape(-1).float()).abs()
+        noise = float(difference[torch.isfinite(difference)].max()) / temperature
+        self.noise = max(self.noise, noise)
+        if noise > self.slack / 4:
+            self.slack = 8 * noise
+            self._progress.say(
+                f"rounding noise of {noise:.1e} in the logits: draws closer than "
+                f"{2 * self.slack:.1e} are now decided one by one"
+            )
+
+
+def alone(model: Any, ids: list[int]) -> torch.Tensor:
+    """Logits after `ids`, computed for this sequence by itself: float32 [1, vocabulary]."""
+    device = next(model.parameters()).device
+    tokens = torch.tensor([ids], device=device)
+    return model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()

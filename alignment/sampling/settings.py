@@ -1,0 +1,83 @@
+"""What an engine is asked for and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from alignment.errors import ConfigError
+from alignment.progress import Progress, SilentProgress
+
+SILENT = SilentProgress()
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How to draw answers.
+
+    Attributes:
+        max_new_tokens: longest answer, EOS included.
+        temperature: logits are divided by it; 0 takes the likeliest token.
+        top_p: nucleus, 1 is off.
+        top_k: likeliest tokens kept, 0 is off.
+        stop: texts that end an answer; they and what follows are cut from its text.
+        batch_size: sequences side by side; the text does not depend on it.
+        exact: decide close draws by a computation of that sequence alone, so that rounding noise
+            of a batch cannot change the text; `None` does so in float32 only (see `referee.py`).
+    """
+
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    stop: tuple[str, ...] = ()
+    batch_size: int = 256
+    exact: bool | None = None
+
+    def __post_init__(self) -> None:
+        wrong = [
+            name
+            for name, good in (
+                ("max_new_tokens must be ≥ 1", self.max_new_tokens >= 1),
+                ("temperature must be ≥ 0", self.temperature >= 0),
+                ("top_p must lie in (0, 1]", 0 < self.top_p <= 1),
+                ("top_k must be ≥ 0", self.top_k >= 0),
+                ("a stop text must not be empty", all(self.stop)),
+                ("batch_size must be ≥ 1", self.batch_size >= 1),
+            )
+            if not good
+        ]
+        if wrong:
+            raise ConfigError("; ".join(wrong), where="sampling settings")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer.
+
+    Attributes:
+        token_ids: the drawn ids, the EOS included if it was drawn.
+        logprobs: log π(token) at the sampling temperature, before top-k and top-p cut anything;
+            as long as `token_ids`.
+        finished: it ended by itself (EOS or stop text), not at the token limit.
+        text: what a person reads; stop text and special tokens removed.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    finished: bool
+    text: str
+
+
+class Engine(Protocol):
+    """Anything that draws answers: our transformers loop, vLLM, a server."""
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[Sequence[int]],
+        settings: SamplingSettings,
+        progress: Progress = SILENT,
+    ) -> list[list[Sample]]:
+        """For prompt i one answer per seed in `seeds[i]`; an answer depends on its seed alone."""
