@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from alignment.config.finetune import AdapterConfig
 from alignment.config.section import Section
 
 STRENGTHS = ("significantly", "better", "slightly", "negligibly")
@@ -77,6 +78,8 @@ class RewardsConfig(Section):
     """On matrices; norms and biases are left alone."""
     clip: float = Field(default=1.0, gt=0)
     """Highest norm of the gradient."""
+    adapter: AdapterConfig = AdapterConfig()
+    """Train all weights, or a low-rank adapter and the scalar head."""
     max_length: int = Field(default=4096, ge=8)
     """Comparisons with a longer side (prompt and answer, in tokens) are left out and counted."""
     tokens_per_batch: int = Field(default=8192, ge=64)

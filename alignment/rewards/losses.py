@@ -1,0 +1,51 @@
+"""The losses of a reward model: pure functions of scores.
+
+Notation: r_c, r_r are the scores of the chosen and the rejected answer, m the margin of the
+comparison's strength, σ the logistic function.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from alignment.config.rewards import STRENGTHS, MarginTable
+
+
+def margins_of(strengths: list[str], table: MarginTable) -> list[float]:
+    """The margin of each comparison's strength (Llama 2, Table 27).
+
+    Raises:
+        KeyError: a strength that is none of the four.
+    """
+    by_name = {name: float(getattr(table, name)) for name in STRENGTHS}
+    return [by_name[strength] for strength in strengths]
+
+
+def ranking_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+    """−log σ(r_c − r_r − m), Llama 2 eq. 2; with m = 0 eq. 1. All (n,), returns (n,)."""
+    return softplus(margin - (chosen - rejected))
+
+
+def label_loss(scores: Tensor, safe: Tensor) -> Tensor:
+    """−log σ(±r): + where the answer is safe, − where it is not. Both (n,), returns (n,).
+
+    Llama 2 names an auxiliary safety loss without a formula; this is the sign term of Safe-RLHF's
+    cost model (2310.12773, eq. 6) on each answer's own label. Score 0 becomes "as likely safe as
+    not", which is what the threshold 0.5 of Table 29 means.
+    """
+    return softplus(torch.where(safe > 0.5, -scores, scores))
+
+
+def group_weights(groups: list[int]) -> list[float]:
+    """Weight of each pair so that every group counts once: 1/C(K,2) for a full ranking of K
+    (InstructGPT §3.5), one over the pairs that are left where ties were dropped.
+
+    Args:
+        groups: for each pair the number of its group.
+    """
+    counts: dict[int, int] = {}
+    for group in groups:
+        counts[group] = counts.get(group, 0) + 1
+    return [1.0 / counts[group] for group in groups]

@@ -1,0 +1,58 @@
+"""The fixed reference set that puts two reward models on one scale."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from alignment.errors import DataError
+from alignment.models.chat import ChatRenderer, Tokens
+from alignment.rewards.mixture import Source
+from alignment.seeds import derive_seed
+
+
+def demonstrations(path: Path, renderer: ChatRenderer, rows: int) -> list[Tokens]:
+    """At most `rows` demonstrations spread evenly over the file.
+
+    Raises:
+        DataError: a line is no demonstration.
+    """
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    picks = np.unique(np.linspace(0, len(lines) - 1, min(rows, len(lines))).astype(int))
+    found = []
+    for number in picks if lines else []:
+        try:
+            row = json.loads(lines[number])
+            found.append(renderer.tokens(row["messages"], row["response"]))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise DataError(
+                f"no demonstration: {error!r}",
+                where=f"{path.name} line {number + 1}",
+                remedy='each line needs "messages" and "response"',
+            ) from None
+    return found
+
+
+def reference_answers(heldout: Sequence[Source], renderer: ChatRenderer, rows: int) -> list[Tokens]:
+    """Both answers of held-out comparisons of the first batch, half from each domain.
+
+    The first batch belongs to every version and is never trained on, so the scale stays the same
+    from version to version; answers of people's two candidates are good and bad ones alike, which
+    demonstrations are not.
+    """
+    first = heldout[0].batch if heldout else ""
+    found: list[Tokens] = []
+    for domain in ("helpfulness", "safety"):
+        own = [s for s in heldout if s.batch == first and s.comparison.domain == domain]
+        order = np.random.default_rng(derive_seed("reference", domain)).permutation(len(own))
+        found += [item for n in order[: max(1, rows // 4)] for item in _both(own[n], renderer)]
+    return found
+
+
+def _both(source: Source, renderer: ChatRenderer) -> Iterator[Tokens]:
+    row = source.comparison
+    for answer in (row.chosen, row.rejected):
+        yield renderer.tokens(row.conversation, answer)

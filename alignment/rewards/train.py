@@ -1,0 +1,272 @@
+"""The training loop of a reward model: one epoch, exact resume, nothing computed twice.
+
+Ours and not transformers' Trainer, because a batch here is cut into pieces by length, shares
+prefixes and must go on after `kill -9` to the same bits. Settings are Llama 2's (§3.2.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from alignment.config.rewards import RewardsConfig
+from alignment.progress import Progress, SilentProgress
+from alignment.rewards.elements import Element
+from alignment.rewards.forward import costs_of, forward, why_not_shared
+from alignment.rewards.layout import Costs, Inputs, Row, assemble, cut, rows_of
+from alignment.rewards.losses import label_loss, ranking_loss
+from alignment.seeds import derive_seed
+from alignment.series import Series
+from alignment.training import checkpoint
+
+
+@dataclass
+class Report:
+    """What a training run did."""
+
+    steps: int
+    first_loss: float = float("nan")
+    last_loss: float = float("nan")
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Sums of one optimiser step, before the gradient is clipped."""
+
+    loss: float
+    """Mean over elements: what is minimised."""
+    ranking: float
+    """Its ranking part."""
+    accuracy: float
+    """Share of pairs ranked right (ties count a half), each element counting once."""
+
+
+def learning_rate(step: int, steps: int, settings: RewardsConfig) -> float:
+    """Rate of optimiser step `step` (from 0) of `steps`: linear warm-up, cosine to `final_rate`.
+
+    The warm-up is 3 % and at least 5 steps in the paper; a run of a few steps warms up for half.
+    """
+    warmup = max(math.ceil(settings.warmup * steps), settings.warmup_steps)
+    warmup = min(warmup, steps // 2)
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1, steps - 1 - warmup)
+    shape = settings.final_rate + (1 - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+    return settings.learning_rate * shape
+
+
+def optimizer_of(model: torch.nn.Module, settings: RewardsConfig) -> torch.optim.AdamW:
+    """AdamW as in the paper; weight decay on matrices only."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.epsilon,
+        fused=True,
+    )
+
+
+class Batcher:
+    """Cuts elements into micro-batches for one model.
+
+    Args:
+        share: compute common prefixes once; where the model cannot, it is said and not done.
+        amp: the number format of autocast, if the weights are kept in another.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        pad: int,
+        tokens_per_batch: int,
+        max_length: int,
+        share: bool = True,
+        amp: torch.dtype | None = None,
+    ):
+        self.pad = pad
+        self.tokens = tokens_per_batch
+        self.device = model.device
+        self.dtype = amp or model.dtype
+        self.refusal = why_not_shared(model, max_length) if share else None
+        self.costs: Costs | None = costs_of(model) if share and self.refusal is None else None
+
+    def micro_batches(self, elements: Sequence[Element]) -> list[tuple[list[int], Inputs]]:
+        """Element numbers and tensors of each forward pass; an element is never cut. Answer
+        numbers count through the elements of the micro-batch in their order."""
+        rows = [
+            rows_of(element.sequences, range(len(element.sequences)), self.costs)
+            for element in elements
+        ]
+        lengths = [max(len(row) for row in unit) for unit in rows]
+        batches = []
+        for numbers in cut(lengths, [len(unit) for unit in rows], self.tokens):
+            renumbered, start = [], 0
+            for number in numbers:
+                for row in rows[number]:
+                    answers = tuple(start + answer for answer in row.answers)
+                    renumbered.append(Row(row.prefix, row.tails, answers))
+                start += len(elements[number].sequences)
+            inputs = assemble(renumbered, pad=self.pad, device=self.device, dtype=self.dtype)
+            batches.append((numbers, inputs))
+        return batches
+
+
+def backward(
+    model: PreTrainedModel,
+    elements: Sequence[Element],
+    batcher: Batcher,
+    *,
+    auxiliary_weight: float = 0.0,
+    amp: torch.dtype | None = None,
+) -> Figures:
+    """Accumulate the gradient of the mean loss over `elements`; returns the step's figures.
+
+    Each element weighs 1/B: its pairs 1/(B·pairs), its labelled answers 1/(B·answers).
+    """
+    device = model.device
+    total = torch.zeros(3, dtype=torch.float64, device=device)
+    for numbers, inputs in batcher.micro_batches(elements):
+        chosen, rejected, margins, weights = [], [], [], []
+        labelled, labels, label_weights = [], [], []
+        start = 0
+        for number in numbers:
+            element = elements[number]
+            for pair in element.pairs:
+                chosen.append(start + pair.chosen)
+                rejected.append(start + pair.rejected)
+                margins.append(pair.margin)
+                weights.append(1.0 / (len(elements) * len(element.pairs)))
+            known = [n for n, label in enumerate(element.labels) if label is not None]
+            labelled += [start + n for n in known]
+            labels += [float(element.labels[n] or 0.0) for n in known]
+            label_weights += [1.0 / (len(elements) * max(1, len(known)))] * len(known)
+            start += len(element.sequences)
+        context = torch.autocast(device.type, amp) if amp else nullcontext()
+        with context:
+            found = forward(model, inputs)
+        scores = found.new_empty(start).index_copy(
+            0, torch.tensor(inputs.answers, device=device), found
+        )
+        r_c, r_r = scores[chosen], scores[rejected]
+        weight = torch.tensor(weights, device=device)
+        ranking = (weight * ranking_loss(r_c, r_r, torch.tensor(margins, device=device))).sum()
+        loss = ranking
+        if auxiliary_weight > 0 and labelled:
+            own = label_loss(scores[labelled], torch.tensor(labels, device=device))
+            own = (torch.tensor(label_weights, device=device) * own).sum()
+            loss = loss + auxiliary_weight * own
+        loss.backward()
+        right = (weight * ((r_c > r_r).float() + 0.5 * (r_c == r_r).float())).sum()
+        total += torch.stack([loss, ranking, right]).detach().double()
+    values = total.tolist()
+    return Figures(*values)
+
+
+def train(
+    model: PreTrainedModel,
+    elements: Sequence[Element],
+    settings: RewardsConfig,
+    *,
+    pad: int,
+    seed: int,
+    checkpoints: Path | None = None,
+    series: Series | None = None,
+    progress: Progress | None = None,
+    auxiliary_weight: float = 0.0,
+    amp: torch.dtype | None = None,
+) -> Report:
+    """Train `model` in place; dropout stays off (the model stays in eval mode).
+
+    Args:
+        checkpoints: where checkpoints go, and where a killed run goes on from.
+        series: the curve; it is cut back to the loaded checkpoint.
+    """
+    progress = progress or SilentProgress()
+    model.eval()
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        _no_dropout(model)
+    batcher = Batcher(
+        model,
+        pad=pad,
+        tokens_per_batch=settings.tokens_per_batch,
+        max_length=settings.max_length,
+        share=settings.prefix_sharing,
+        amp=amp,
+    )
+    if batcher.refusal:
+        progress.say(f"prefix sharing is off: {batcher.refusal}")
+    per_epoch = math.ceil(len(elements) / settings.batch)
+    steps = per_epoch * settings.epochs
+    optimizer = optimizer_of(model, settings)
+    state = checkpoint.TrainingState({"model": model}, {"adamw": optimizer}, extra={"first": None})
+    done = 0
+    if checkpoints is not None and checkpoint.latest(checkpoints) is not None:
+        done = checkpoint.load(checkpoints, state)
+    if series is not None:
+        series.truncate(done)
+    progress.begin("reward model", steps, "step")
+    if done:
+        progress.advance(done)
+    report = Report(steps, notes=[batcher.refusal] if batcher.refusal else [])
+    order = np.empty(0, dtype=np.int64)
+    for step in range(done, steps):
+        epoch, place = divmod(step, per_epoch)
+        if place == 0 or step == done:
+            order = np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(
+                len(elements)
+            )
+        batch = [elements[i] for i in order[place * settings.batch : (place + 1) * settings.batch]]
+        rate = learning_rate(step, steps, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad(set_to_none=True)
+        figures = backward(model, batch, batcher, auxiliary_weight=auxiliary_weight, amp=amp)
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip))
+        optimizer.step()
+        if state.extra["first"] is None:
+            state.extra["first"] = figures.loss
+        state.extra["last"] = figures.loss
+        if series is not None:
+            series.log(
+                step + 1,
+                loss=figures.loss,
+                ranking_loss=figures.ranking,
+                accuracy=figures.accuracy,
+                learning_rate=rate,
+                gradient_norm=norm,
+            )
+        progress.advance(1, loss=figures.loss, accuracy=figures.accuracy)
+        every = (step + 1) % settings.checkpoint_every == 0
+        if checkpoints is not None and (every or step + 1 == steps):
+            checkpoint.save(checkpoints, step + 1, state)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_disable()
+        model.eval()
+    if steps:
+        report.first_loss, report.last_loss = state.extra["first"], state.extra["last"]
+    return report
+
+
+def _no_dropout(model: torch.nn.Module) -> None:
+    """Gradient checkpointing needs train mode; reward models are trained without dropout."""
+    for module in model.modules():
+        for name in ("p", "dropout", "attention_dropout", "attn_dropout", "hidden_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
