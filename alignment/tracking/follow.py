@@ -1,4 +1,6 @@
-"""The process that writes to MLflow while a program runs: `python -m alignment.tracking.follow DIR`.
+"""The process that writes to MLflow while a program runs.
+
+`python -m alignment.tracking.follow WORKSPACE PID`, started by `alignment.tracking.observer`.
 
 Reads one JSON line per event from stdin: `{"event": "changed"}` or `{"event": "finished"}`. When
 stdin ends without `finished`, the program died: its open runs are closed as KILLED. Answers with

@@ -56,7 +56,7 @@ def rebuild(program: ProgramConfig) -> Rebuilt:
             raise AlignError(
                 f"the MLflow store cannot be written: {type(error).__name__}: {error}",
                 where=store_uri(program),
-                remedy="see that the file or server is there and may be written; the ledger is whole",
+                remedy="see that it is there and may be written; the ledger is whole",
             ) from error
         problems = sync.step(alive=alive)
         runs = len(sync.runs.stages) + len(sync.runs.versions) + (sync.runs.progress is not None)

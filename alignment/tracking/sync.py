@@ -7,6 +7,7 @@ Every call may die anywhere; the next one finishes the work. A stage run carries
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Sync:
         for tries in history.tries.values():
             for item in tries:
                 name = naming.attempt_key(item.attempt)
-                self._attempt(name, lambda item=item: self._stage(item, parent))
+                self._attempt(name, partial(self._stage, item, parent))
         self._attempt(title, lambda: self._describe(history, parent, previous, alive))
 
     def _parent(self, history: VersionHistory) -> Any:
@@ -253,9 +254,9 @@ def _version_figures(history: VersionHistory) -> dict[str, float]:
         group = "interval/" if name.endswith(("_low", "_high")) else ""
         figures[f"{group}{name}"] = naming.tidy(value)
     if "evaluate" in history.current:
-        for name, value in history.current["evaluate"].metrics.items():
-            if value is not None and name not in figures and f"interval/{name}" not in figures:
-                figures[f"evaluate/{name}"] = naming.tidy(value)
+        for name, figure in history.current["evaluate"].metrics.items():
+            if figure is not None and name not in figures and f"interval/{name}" not in figures:
+                figures[f"evaluate/{name}"] = naming.tidy(figure)
     manifests = history.current.values()
     figures["cost/seconds"] = naming.tidy(sum(item.seconds for item in manifests))
     figures["cost/peak_memory_mb"] = naming.tidy(
