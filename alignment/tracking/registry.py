@@ -20,9 +20,15 @@ CHALLENGER = "challenger"
 
 @dataclass(frozen=True)
 class Decision:
-    """What the gate said of a version."""
+    """What the gate said of a version.
+
+    Attributes:
+        champion: who is champion after it.
+        text: the verdict in words, with its numbers.
+    """
 
     promoted: bool
+    champion: str
     text: str
 
 
@@ -32,10 +38,7 @@ def decision(history: VersionHistory) -> Decision | None:
     if directory is None:
         return None
     values = read_json(directory / "decision.json")
-    reasons = values.get("reasons") or []
-    words = values.get("verdict") or ("promoted" if values["promoted"] else "not promoted")
-    text = " ".join([str(words), *(str(reason) for reason in reasons)])
-    return Decision(bool(values["promoted"]), text)
+    return Decision(bool(values["promoted"]), str(values["champion"]), str(values["verdict"]))
 
 
 class Registry:
@@ -49,7 +52,7 @@ class Registry:
 
     def update(self, versions: list[VersionHistory], models: Models) -> None:
         """Register what finished versions made; set the aliases by the gates' decisions."""
-        champion: str | None = None
+        champion = "sft"  # what the first version must beat
         newest: str | None = None
         for history in versions:
             if naming.version_number(history.version) is None or not _judged(history):
@@ -57,12 +60,10 @@ class Registry:
             self._register(history, models)
             newest = history.version
             verdict = decision(history)
-            # The SFT policy is what the first version must beat.
-            if verdict.promoted if verdict else history.version == "sft":
-                champion = history.version
-        if champion is None or newest is None:
-            return
+            champion = verdict.champion if verdict else champion
         by_name = {history.version: history for history in versions}
+        if newest is None or champion not in by_name:
+            return
         for kind in ("policy", "reward-helpfulness", "reward-safety"):
             self._point(kind, CHAMPION, by_name[champion])
             challenger = by_name[newest] if newest != champion else None
