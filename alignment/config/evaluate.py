@@ -70,6 +70,8 @@ class EvaluateConfig(Section):
     """Sampling temperature. At 1 the KL figures are those of the policy itself."""
     max_new_tokens: int = Field(default=256, ge=1)
     """Longer answers are cut and count as without EOS."""
+    batch_size: int = Field(default=256, ge=1)
+    """Answers generated side by side; the texts do not depend on it."""
     batch_tokens: int = Field(default=16384, ge=1)
     """Tokens, padding included, of one forward pass when scoring and when measuring KL."""
     checkpoint_every: int = Field(default=64, ge=1)

@@ -1,0 +1,200 @@
+"""One answer to each evaluation prompt, drawn so that a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from alignment.config.evaluate import EvaluateConfig
+from alignment.errors import ConfigError
+from alignment.evaluation.divergence import measure
+from alignment.evaluation.responses import side_name
+from alignment.evaluation.standings import bounded
+from alignment.files import atomic_write_json, read_json
+from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.load import Dtype, load_policy, load_tokenizer
+from alignment.preferences.prompts import Prompt
+from alignment.progress import Progress
+from alignment.sampling.engine import sample
+from alignment.sampling.settings import SamplingSettings
+from alignment.seeds import derive_seed
+from alignment.statistics import bootstrap_mean
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A policy to evaluate and the policies its distance is measured from."""
+
+    version: str
+    name: str
+    policy: Path
+    references: Mapping[str, Path]
+    """`sft`, `parent` → model directory."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What an arm said, and how far it is from its references."""
+
+    table: pd.DataFrame
+    figures: dict[str, float]
+
+
+def choose_prompts(prompts: Sequence[Prompt], per_domain: int | None) -> list[Prompt]:
+    """At most `per_domain` prompts of each domain: those with the lowest ids, which are digests,
+    so that the choice is random, the same for every version, and grows without change."""
+    if per_domain is None:
+        return sorted(prompts, key=lambda prompt: prompt.id)
+    chosen: list[Prompt] = []
+    for domain in sorted({prompt.domain for prompt in prompts}):
+        of_domain = [prompt for prompt in prompts if prompt.domain == domain]
+        chosen += sorted(of_domain, key=lambda prompt: prompt.id)[:per_domain]
+    return sorted(chosen, key=lambda prompt: prompt.id)
+
+
+def prompts_digest(prompts: Sequence[Prompt]) -> str:
+    """sha256 over the ids of the prompts, in order."""
+    return hashlib.sha256("\n".join(prompt.id for prompt in prompts).encode()).hexdigest()
+
+
+def answer(
+    arm: Arm,
+    prompts: Sequence[Prompt],
+    config: EvaluateConfig,
+    *,
+    seed: int,
+    dtype: Dtype,
+    device: torch.device,
+    scratch: Path,
+    progress: Progress,
+) -> Answered:
+    """Answer every prompt once and measure the distances.
+
+    Answers are saved in `scratch` every `config.checkpoint_every` prompts. An answer depends on the
+    seed and its prompt's id alone, so the arms of a version share their luck.
+    """
+    model = load_policy(arm.policy, dtype=dtype, device=device)
+    renderer = ChatRenderer(load_tokenizer(arm.policy), _room(model, config.max_new_tokens))
+    rendered = [renderer.prompt(prompt.messages) for prompt in prompts]
+    label = side_name(arm.version, arm.name)
+    progress.begin(f"answers of {label}", total=len(prompts), unit="prompts")
+    answers: list[dict[str, Any]] = []
+    for start in range(0, len(prompts), config.checkpoint_every):
+        stop = min(start + config.checkpoint_every, len(prompts))
+        shard = scratch / f"answers-{arm.name}-{start:06d}.json"
+        if not shard.exists():
+            seeds = [[derive_seed(seed, prompt.id)] for prompt in prompts[start:stop]]
+            drawn = _draw(model, renderer, rendered[start:stop], seeds, config)
+            atomic_write_json(shard, drawn)
+        answers += read_json(shard)
+        progress.advance(stop - start)
+    table = pd.DataFrame(
+        {
+            "side": label,
+            "version": arm.version,
+            "arm": arm.name,
+            "prompt_id": [prompt.id for prompt in prompts],
+            "domain": [prompt.domain for prompt in prompts],
+            "category": [prompt.category for prompt in prompts],
+            "borderline": [prompt.borderline for prompt in prompts],
+            "text": [found["text"] for found in answers],
+            "n_tokens": [len(found["token_ids"]) for found in answers],
+            "finished": [found["finished"] for found in answers],
+        }
+    )
+    items = [
+        Tokens(prompt, found["token_ids"]) for prompt, found in zip(rendered, answers, strict=True)
+    ]
+    figures = _distances(arm, model, items, table, renderer.pad, config, seed, dtype, progress)
+    figures["tokens_generated"] = float(table.n_tokens.sum())
+    return Answered(table, figures)
+
+
+def _room(model: PreTrainedModel, max_new_tokens: int) -> int | None:
+    """How many prompt tokens the model's context leaves; None where it states no limit."""
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context is None:
+        return None
+    if context <= max_new_tokens:
+        raise ConfigError(
+            f"answers of {max_new_tokens} tokens leave no room for a prompt: "
+            f"the model's context is {context}",
+            where="evaluate.max_new_tokens",
+            remedy=f"set it well below {context}",
+        )
+    return context - max_new_tokens
+
+
+def _draw(
+    model: PreTrainedModel,
+    renderer: ChatRenderer,
+    prompts: Sequence[list[int]],
+    seeds: Sequence[Sequence[int]],
+    config: EvaluateConfig,
+) -> list[dict[str, Any]]:
+    settings = SamplingSettings(
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        batch_size=config.batch_size,
+    )
+    drawn = sample(model, renderer, prompts, 1, settings, seeds)
+    return [
+        {"token_ids": found.token_ids, "finished": found.finished, "text": found.text}
+        for (found,) in drawn
+    ]
+
+
+def _distances(
+    arm: Arm,
+    model: PreTrainedModel,
+    items: list[Tokens],
+    table: pd.DataFrame,
+    pad: int,
+    config: EvaluateConfig,
+    seed: int,
+    dtype: Dtype,
+    progress: Progress,
+) -> dict[str, float]:
+    """KL figures; adds `logprob` and `entropy` to the table.
+
+    A reference that is the policy itself has distance 0 by definition, and two names of one
+    directory are measured once.
+    """
+    device = next(model.parameters()).device
+    models = {
+        str(path): load_policy(path, dtype=dtype, device=device)
+        for path in dict.fromkeys(arm.references.values())
+        if path != arm.policy
+    }
+    measured = measure(
+        model,
+        models,
+        items,
+        pad=pad,
+        temperature=config.temperature,
+        batch_tokens=config.batch_tokens,
+        progress=progress,
+    )
+    table["logprob"], table["entropy"] = measured.logprob, measured.entropy
+    figures = {"entropy": float(measured.entropy.mean())}
+    for name, path in arm.references.items():
+        zero = np.zeros(len(items))
+        distance = measured.references.get(str(path))
+        exact, k1, k3 = (distance.exact, distance.k1, distance.k3) if distance else (zero,) * 3
+        interval = bootstrap_mean(
+            exact,
+            seed=derive_seed(seed, "bootstrap", "kl"),
+            samples=config.bootstrap_samples,
+            level=config.level,
+        )
+        figures |= bounded(f"kl_{name}", interval)
+        figures |= {f"kl_{name}_k1": float(k1.mean()), f"kl_{name}_k3": float(k3.mean())}
+    return figures

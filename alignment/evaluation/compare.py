@@ -1,0 +1,156 @@
+"""All versions side by side, read from what their stages left on disk.
+
+Nothing is computed here: `align status`, MLflow, the table, the report and the JSON show the
+figures that the evaluate and reward stages wrote. Win rates in the table come from the newest
+evaluation, which has judged the answers of all versions with one pair of reward models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignment.errors import AlignError
+from alignment.evaluation.headline import headline
+from alignment.evaluation.judging import Row
+from alignment.evaluation.responses import side_order, side_title, version_order
+from alignment.files import read_json
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+Stages = Mapping[str, Mapping[str, Path]]
+Figures = Mapping[str, float | None]
+
+JUDGE_TITLES = {"gold": "gold", "rm": "RM", "guard": "guard RM", "judge": "LM judge"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One side of the comparison."""
+
+    side: str
+    version: str
+    champion: bool
+    figures: Figures
+    """Everything in standings.json of the newest evaluation."""
+    headline: dict[str, float]
+    """What `align status` and MLflow show for the version (empty for the arm without PPO)."""
+
+    @property
+    def title(self) -> str:
+        """The name shown to people."""
+        return side_title(self.side)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Versions in order, and how each fared against each."""
+
+    newest: str
+    """The version whose evaluation the figures come from."""
+    judges: list[str]
+    level: float
+    entries: list[Entry]
+    winrates: list[Row]
+    decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Version → decision.json."""
+    forgetting: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Version → rows of its forgetting.json."""
+
+    @property
+    def champion(self) -> str | None:
+        """The version now recommended, if any decision was made."""
+        return next((entry.version for entry in self.entries if entry.champion), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON, without NaN."""
+        return {
+            "newest": self.newest,
+            "judges": self.judges,
+            "level": self.level,
+            "champion": self.champion,
+            "versions": [
+                {
+                    "name": entry.side,
+                    "title": entry.title,
+                    "version": entry.version,
+                    "champion": entry.champion,
+                    "headline": entry.headline,
+                    "figures": dict(entry.figures),
+                }
+                for entry in self.entries
+            ],
+            "winrates": self.winrates,
+            "decisions": self.decisions,
+            "forgetting": self.forgetting,
+        }
+
+    def render(self) -> Group:
+        """The table for a terminal, and below it who judged and why the champion is champion."""
+        from alignment.evaluation.table import render
+
+        return render(self)
+
+
+def comparison(stages: Stages) -> Comparison:
+    """Collect the figures of the given versions.
+
+    Args:
+        stages: version → stage → committed directory; versions without `evaluate` are left out.
+
+    Raises:
+        AlignError: no version is evaluated.
+    """
+    evaluated = sorted(
+        (name for name, found in stages.items() if "evaluate" in found), key=version_order
+    )
+    if not evaluated:
+        raise AlignError("no version is evaluated yet", remedy="`align run CONFIG`")
+    newest = evaluated[-1]
+    directory = stages[newest]["evaluate"]
+    winrates = read_json(directory / "winrates.json")
+    decisions = {
+        name: read_json(found["promote"] / "decision.json")
+        for name, found in sorted(stages.items(), key=lambda item: version_order(item[0]))
+        if "promote" in found
+    }
+    champion = next(reversed(decisions.values()))["champion"] if decisions else None
+    entries = []
+    for row in read_json(directory / "standings.json"):
+        side, version = row["side"], row["side"].partition("/")[0]
+        if version not in evaluated:
+            continue
+        entries.append(
+            Entry(
+                side=side,
+                version=version,
+                champion=side == champion,
+                figures=row["figures"],
+                headline=headline(stage_metrics(stages[version])) if side == version else {},
+            )
+        )
+    entries.sort(key=lambda entry: side_order(entry.side))
+    shown = {entry.side for entry in entries}
+    return Comparison(
+        newest=newest,
+        judges=winrates["judges"],
+        level=winrates["level"],
+        entries=entries,
+        winrates=[row for row in winrates["rows"] if row["a"] in shown and row["b"] in shown],
+        decisions=decisions,
+        forgetting={
+            name: read_json(stages[name]["evaluate"] / "forgetting.json") for name in evaluated
+        },
+    )
+
+
+def stage_metrics(stages: Mapping[str, Path]) -> dict[str, dict[str, float | None]]:
+    """Stage → its metrics.json, where there is one."""
+    return {
+        stage: read_json(path / "metrics.json")
+        for stage, path in stages.items()
+        if (path / "metrics.json").is_file()
+    }

@@ -1,0 +1,96 @@
+"""The table of answers that a version gave to the evaluation prompts, and its scores.
+
+One row per answer. A *side* is what takes part in comparisons: `rlhf-v3`, or `rlhf-v5/no_ppo` for
+the second arm of a version. Columns of responses.parquet:
+
+    side, version, arm, prompt_id, domain, category, borderline, text, n_tokens, finished, refused,
+    logprob, entropy and, in the built-in world, gold_helpfulness and gold_safety
+
+scores.parquet has the rows of every side so far, without texts, with `<judge>_<axis>` columns by
+the judges of the newest version: one judge for all, as scores of different reward models do not
+compare.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from alignment.errors import DataError
+
+FINAL = "final"
+NO_PPO = "no_ppo"
+AXES = ("helpfulness", "safety")
+TEXTS = "responses.parquet"
+SCORES = "scores.parquet"
+
+
+def side_name(version: str, arm: str = FINAL) -> str:
+    """`rlhf-v5` for the final arm, `rlhf-v5/no_ppo` for the other."""
+    return version if arm == FINAL else f"{version}/{arm}"
+
+
+def side_title(side: str) -> str:
+    """How a side is shown to people: `rlhf-v5 (no PPO)`."""
+    version, _, arm = side.partition("/")
+    return f"{version} (no PPO)" if arm == NO_PPO else side
+
+
+def version_order(version: str) -> tuple[int, str]:
+    """Sort key: sft, rlhf-v1, rlhf-v2, …, rlhf-v10."""
+    number = re.search(r"(\d+)$", version)
+    return (int(number.group(1)) if number else (-1 if version == "base" else 0), version)
+
+
+def side_order(side: str) -> tuple[int, str, int]:
+    """Sort key of sides: by version, the arm without PPO before the final one."""
+    version, _, arm = side.partition("/")
+    return (*version_order(version), 0 if arm else 1)
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write parquet whose bytes depend on the rows alone."""
+    table.reset_index(drop=True).to_parquet(path, engine="pyarrow", compression="zstd", index=False)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of this module.
+
+    Raises:
+        DataError: the file is missing or no parquet.
+    """
+    try:
+        return pd.read_parquet(path, engine="pyarrow")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"cannot read the answers of an evaluation: {error}", where=str(path)
+        ) from None
+
+
+def read_sides(directories: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
+    """The answers of every side in the `evaluate` directories of versions, in order."""
+    tables = [read_table(path / TEXTS) for _, path in sorted(directories.items())]
+    return split_sides(tables)
+
+
+def split_sides(tables: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Side → its rows."""
+    sides: dict[str, pd.DataFrame] = {}
+    for table in tables:
+        for side, rows in table.groupby("side", sort=False):
+            sides[str(side)] = rows.reset_index(drop=True)
+    return dict(sorted(sides.items(), key=lambda item: side_order(item[0])))
+
+
+def judges_of(table: pd.DataFrame) -> list[str]:
+    """Judges with scores on both axes, the primary one first: gold, then RM, then others."""
+    found = [
+        name.removesuffix("_helpfulness")
+        for name in table.columns
+        if name.endswith("_helpfulness") and f"{name.removesuffix('_helpfulness')}_safety" in table
+    ]
+    first = [name for name in ("gold", "rm") if name in found]
+    return first + sorted(set(found) - set(first))

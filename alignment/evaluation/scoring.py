@@ -1,0 +1,92 @@
+"""Scores of answers by the judges that give numbers: gold, and the newest reward models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from alignment.errors import DataError
+from alignment.evaluation.responses import AXES
+from alignment.preferences.prompts import Prompt
+from alignment.progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from alignment.models.load import Dtype
+    from alignment.world import World
+
+Key = tuple[str, str, bool]
+"""Prompt id, text and whether it ended by itself: what a score depends on."""
+
+
+def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt], world: World) -> None:
+    """Add `gold_helpfulness`, `gold_safety` and `refused` from the world's own rules."""
+    by_id = {prompt.id: prompt for prompt in prompts}
+    golds = [
+        world.gold(by_id[row.prompt_id], row.text, row.finished)
+        for row in table.itertuples(index=False)
+    ]
+    table["gold_helpfulness"] = np.array([gold.helpfulness for gold in golds], float)
+    table["gold_safety"] = np.array([gold.safety for gold in golds], float)
+    table["refused"] = np.array([gold.refused for gold in golds], bool)
+
+
+def add_refusals(table: pd.DataFrame, refuses: Callable[[str], bool]) -> None:
+    """Add `refused` from how the answers begin."""
+    table["refused"] = np.array([refuses(text) for text in table.text], bool)
+
+
+def add_reward_scores(
+    sides: Mapping[str, pd.DataFrame],
+    prompts: Sequence[Prompt],
+    models: Mapping[str, Path],
+    *,
+    judge: str = "rm",
+    dtype: Dtype,
+    device: torch.device,
+    batch_tokens: int,
+    progress: Progress,
+) -> None:
+    """Add `<judge>_helpfulness` and `<judge>_safety`: standardised scores by one pair of models.
+
+    Both models score every answer, so that combined rewards and histograms can be drawn; rates use
+    the axis' own prompts only. Equal answers to a prompt, frequent among versions, are scored once.
+
+    Args:
+        models: axis → reward model directory.
+    """
+    from alignment.rewards.model import RewardModel
+
+    by_id = {prompt.id: prompt for prompt in prompts}
+    keys: dict[Key, int] = {}
+    for table in sides.values():
+        for key in _keys(table):
+            if key[0] not in by_id:
+                raise DataError(
+                    f"prompt {key[0]} of an earlier version is not among the evaluation prompts",
+                    remedy="evaluate the earlier version again with the present prompts",
+                )
+            keys.setdefault(key, len(keys))
+    triples = [(by_id[prompt].messages, text, finished) for prompt, text, finished in keys]
+    for axis in AXES:
+        progress.begin(f"{axis} rewards", total=len(triples), unit="answers")
+        model = RewardModel.load(models[axis], dtype=dtype, device=device)
+        scores = np.asarray(
+            model.standardise(model.score_texts(triples, tokens_per_batch=batch_tokens)), float
+        )
+        progress.advance(len(triples))
+        del model
+        for table in sides.values():
+            order = [
+                keys[key] for key in zip(table.prompt_id, table.text, table.finished, strict=True)
+            ]
+            table[f"{judge}_{axis}"] = scores[order]
+
+
+def _keys(table: pd.DataFrame) -> Iterator[Key]:
+    return zip(table.prompt_id, table.text, table.finished, strict=True)

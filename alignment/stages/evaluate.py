@@ -1,0 +1,216 @@
+"""How good is this version, on both axes, against every earlier one, and at what price?
+
+Samples one answer to each fixed evaluation prompt, from the policy and, where the version ends with
+PPO, from the checkpoint before it as well (Llama 2, Fig 11, shows V5 both ways). The answers of all
+earlier versions are scored again with this version's reward models, so that one judge stands behind
+every comparison (Fig 20).
+
+Outputs: responses.parquet (own answers), scores.parquet (all sides by the newest judges),
+winrates.json (every pair of sides), standings.json (figures of every side), forgetting.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from alignment.evaluation.answering import Answered, Arm, answer, choose_prompts, prompts_digest
+from alignment.evaluation.forgetting import forgetting
+from alignment.evaluation.judging import all_win_rates, find_rate
+from alignment.evaluation.responses import (
+    AXES,
+    FINAL,
+    NO_PPO,
+    SCORES,
+    TEXTS,
+    judges_of,
+    read_sides,
+    side_name,
+    split_sides,
+    write_table,
+)
+from alignment.evaluation.scoring import add_gold, add_refusals, add_reward_scores
+from alignment.evaluation.standings import json_figures, standing
+from alignment.evaluation.summary import carried_figures, category_metrics, rate_metrics
+from alignment.evaluation.textstats import RefusalDetector
+from alignment.files import atomic_write_json
+from alignment.models.load import resolve_device
+from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.seeds import derive_seed
+from alignment.stages.context import StageContext
+
+CODE_VERSION = "1"
+READS = ("base", "world", "evaluate", "compute")
+
+
+def run(ctx: StageContext) -> None:
+    """Answer, score, compare; see the module's docstring."""
+    config = ctx.config.evaluate
+    every = read_prompts(ctx.inputs["prepare"] / "eval_prompts.jsonl")
+    prompts = choose_prompts(every, config.prompts_per_domain)
+    ctx.dataset("evaluation prompts", prompts_digest(prompts), len(prompts), "evaluation")
+    answered = {side_name(arm.version, arm.name): _answer(ctx, arm, prompts) for arm in _arms(ctx)}
+    for found in answered.values():
+        _describe(ctx, found.table, prompts)
+    own = pd.concat([found.table for found in answered.values()], ignore_index=True)
+    write_table(ctx.out / TEXTS, own)
+
+    earlier = {
+        name.removeprefix("earlier/"): path
+        for name, path in ctx.inputs.items()
+        if name.startswith("earlier/")
+    }
+    sides = read_sides(earlier) | split_sides([own])
+    _reward(ctx, sides, every)
+    for table in sides.values():
+        table["chars"] = table.text.str.len()
+    scored = pd.concat(sides.values(), ignore_index=True)
+    write_table(ctx.out / SCORES, scored.drop(columns=["text"]))
+    _report(ctx, sides, answered, earlier)
+
+
+def _arms(ctx: StageContext) -> list[Arm]:
+    references = {"sft": ctx.inputs["sft_policy"] / "model"}
+    if "parent_policy" in ctx.inputs:
+        references["parent"] = ctx.inputs["parent_policy"] / "model"
+    arms = [Arm(ctx.version, FINAL, ctx.inputs["policy"] / "model", references)]
+    if "no_ppo" in ctx.inputs:
+        arms.insert(0, Arm(ctx.version, NO_PPO, ctx.inputs["no_ppo"] / "model", references))
+    return arms
+
+
+def _answer(ctx: StageContext, arm: Arm, prompts: list[Prompt]) -> Answered:
+    return answer(
+        arm,
+        prompts,
+        ctx.config.evaluate,
+        seed=ctx.seed,
+        dtype=ctx.config.compute.dtype,
+        device=resolve_device(ctx.config.compute.device),
+        scratch=ctx.scratch,
+        progress=ctx.progress,
+    )
+
+
+def _describe(ctx: StageContext, table: pd.DataFrame, prompts: list[Prompt]) -> None:
+    """Gold scores and refusals, which do not change with later reward models."""
+    if ctx.config.base.source == "world":
+        from alignment.world import World
+
+        add_gold(table, prompts, World(ctx.config.world))
+        return
+    config = ctx.config.evaluate
+    add_refusals(table, RefusalDetector(config.refusal_phrases, config.refusal_window))
+
+
+def _reward(ctx: StageContext, sides: dict[str, pd.DataFrame], prompts: list[Prompt]) -> None:
+    models: dict[str, Path] = {
+        axis: ctx.inputs[f"reward_{axis}"] / "model"
+        for axis in AXES
+        if f"reward_{axis}" in ctx.inputs
+    }
+    if len(models) < len(AXES):
+        return  # SFT comes before any reward model; later versions score its answers.
+    add_reward_scores(
+        sides,
+        prompts,
+        models,
+        dtype=ctx.config.compute.dtype,
+        device=resolve_device(ctx.config.compute.device),
+        batch_tokens=ctx.config.evaluate.batch_tokens,
+        progress=ctx.progress,
+    )
+
+
+def _report(
+    ctx: StageContext,
+    sides: dict[str, pd.DataFrame],
+    answered: dict[str, Answered],
+    earlier: dict[str, Path],
+) -> None:
+    config = ctx.config.evaluate
+    # One seed for all versions: a figure that does not depend on the version that is being
+    # evaluated, such as V1's gold win rate, keeps its interval in every later table.
+    resampling: dict[str, Any] = {
+        "seed": derive_seed("evaluation"),
+        "samples": config.bootstrap_samples,
+        "level": config.level,
+    }
+    judges = judges_of(sides[ctx.version])
+    rates = all_win_rates(sides, tie_margin=config.tie_margin, **resampling)
+    carried = carried_figures(earlier)
+    standings = {}
+    for side, table in sides.items():
+        figures = standing(table, self_bleu_texts=config.self_bleu_texts, **resampling)
+        figures |= answered[side].figures if side in answered else carried.get(side, {})
+        for judge in judges:
+            figures |= _against_sft(rates, side, judge, primary=judge == judges[0])
+        standings[side] = figures
+    forgotten = _forgetting(sides, answered, judges, resampling)
+    atomic_write_json(
+        ctx.out / "winrates.json",
+        {
+            "version": ctx.version,
+            "judges": judges,
+            "primary": judges[0] if judges else None,
+            "level": config.level,
+            "temperature": config.temperature,
+            "rows": [_rounded(row) for row in rates],
+        },
+    )
+    atomic_write_json(
+        ctx.out / "standings.json",
+        [{"side": side, "figures": json_figures(figures)} for side, figures in standings.items()],
+    )
+    atomic_write_json(ctx.out / "forgetting.json", [_rounded(row) for row in forgotten])
+    for side in answered:
+        prefix = "" if side == ctx.version else f"{NO_PPO}/"
+        figures = {
+            **standings[side],
+            **rate_metrics(rates, side, [name for name in sides if name != side]),
+            **category_metrics([row for row in forgotten if row["side"] == side]),
+        }
+        ctx.metric(**{f"{prefix}{name}": value for name, value in figures.items()})
+
+
+def _against_sft(
+    rates: list[dict[str, Any]], side: str, judge: str, primary: bool
+) -> dict[str, float]:
+    """Win rates against SFT on both axes; `win_<axis>` for the primary judge. SFT against itself
+    is ½ by definition, so that curves over the versions have a beginning."""
+    figures: dict[str, float] = {}
+    for axis in AXES:
+        row = find_rate(rates, side, "sft", judge, axis)
+        if row is not None:
+            values = (row["win_rate"], row["low"], row["high"])
+        elif side == "sft":
+            values = (0.5, 0.5, 0.5)
+        else:
+            continue
+        for suffix, value in zip(("", "_low", "_high"), values, strict=True):
+            figures[f"win/{judge}/{axis}{suffix}"] = value
+            if primary:
+                figures[f"win_{axis}{suffix}"] = value
+    return figures
+
+
+def _forgetting(
+    sides: dict[str, pd.DataFrame],
+    answered: dict[str, Answered],
+    judges: list[str],
+    resampling: dict[str, Any],
+) -> list[dict[str, Any]]:
+    if not judges:
+        return []
+    past = {name: table for name, table in sides.items() if name not in answered}
+    rows = []
+    for side in answered:
+        rows += forgetting(side, {**past, side: sides[side]}, judges[0], **resampling)
+    return rows
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    numbers = {name: value for name, value in row.items() if isinstance(value, float)}
+    return {**row, **json_figures(numbers)}

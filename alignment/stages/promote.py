@@ -1,0 +1,43 @@
+"""Is this version the new champion? Reads the evaluation, writes the verdict in words and figures.
+
+Output: decision.json with `promoted`, `champion` (after the decision), `verdict` and `checks`.
+"""
+
+from __future__ import annotations
+
+from alignment.evaluation.gate import decide
+from alignment.evaluation.responses import version_order
+from alignment.files import atomic_write_json, read_json
+from alignment.stages.context import StageContext
+
+CODE_VERSION = "1"
+READS = ("promote",)
+
+
+def run(ctx: StageContext) -> None:
+    """Compare with the champion that the last earlier decision named, or with SFT."""
+    earlier = sorted(
+        (name.removeprefix("earlier/") for name in ctx.inputs if name.startswith("earlier/")),
+        key=version_order,
+    )
+    champion = "sft"
+    if earlier:
+        last = read_json(ctx.inputs[f"earlier/{earlier[-1]}"] / "decision.json")
+        champion = str(last["champion"])
+    evaluation = ctx.inputs["evaluate"]
+    winrates = read_json(evaluation / "winrates.json")
+    standings = {row["side"]: row["figures"] for row in read_json(evaluation / "standings.json")}
+    decision = decide(
+        ctx.version,
+        champion,
+        winrates["rows"],
+        standings,
+        winrates["judges"],
+        ctx.config.promote,
+    )
+    atomic_write_json(ctx.out / "decision.json", decision.to_dict())
+    ctx.progress.say(decision.verdict)
+    ctx.metric(
+        promoted=float(decision.promoted),
+        checks_failed=float(sum(not check.ok for check in decision.checks)),
+    )
