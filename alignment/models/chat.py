@@ -8,18 +8,28 @@ trained on text that is spelled differently from the text it wrote. The rules:
 * an answer ends with exactly one EOS token, also in the middle of a conversation. An answer cut at
   the token limit has none: `response(text, finished=False)`;
 * a tokenizer that brings a chat template is asked for it, one without gets the plain transcript of
-  HH-RLHF (`Human: ... Assistant: ...`), which any vocabulary can spell.
+  HH-RLHF (`Human: ... Assistant: ...`), which any vocabulary can spell;
+* text is never a command: a special token spelled out inside a message (`</s>`) is broken up by a
+  space, so that nobody can end an answer or open a turn by writing so.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypedDict
+from typing import Literal, Protocol
+
+from typing_extensions import TypedDict  # pydantic accepts typing.TypedDict from Python 3.12 only
 
 from alignment.errors import ConfigError, DataError
 
 Role = Literal["system", "user", "assistant"]
+
+
+# Stands for an answer while a template is asked what it puts around answers. Private-use
+# characters: no template and no text has them.
+_HOLE = "\ue000\ue001\ue000"
 
 
 class Message(TypedDict):
@@ -80,6 +90,13 @@ class ChatRenderer:
         self.max_prompt_tokens = max_prompt_tokens
         self.eos: int = tokenizer.eos_token_id
         self._encoded: dict[str, list[int]] = {}
+        self._commands = _special_tokens(tokenizer)
+        # What stands between the prompt and the answer's first word. Tokenizers of the
+        # SentencePiece kind put a space before every text themselves.
+        self._opening = ""
+        self._lead = "" if _brings_space(tokenizer) else " "
+        if tokenizer.chat_template:
+            self._opening, self._lead = self._around_answers()
 
     @property
     def pad(self) -> int:
@@ -87,24 +104,34 @@ class ChatRenderer:
         pad = self.tokenizer.pad_token_id
         return self.eos if pad is None else pad
 
-    def prompt(self, messages: Conversation) -> list[int]:
+    def prompt(self, messages: Conversation, *, limit: int | None = None) -> list[int]:
         """Ids of a conversation that ends with a user turn, up to where the answer begins.
 
+        Args:
+            limit: instead of `max_prompt_tokens`, for this prompt. A prompt that is too long loses
+                whole exchanges from the front (a system message stays), then tokens from the front
+                (BOS stays).
+
         Raises:
-            DataError: the conversation is empty or does not end with a user turn.
+            DataError: the conversation is empty, does not end with a user turn, or the tokenizer's
+                chat template refuses it.
         """
         if not messages or messages[-1]["role"] != "user":
             raise DataError(
                 "a prompt must end with a user turn",
                 remedy="drop the trailing assistant turn or add the user's message",
             )
+        limit = self.max_prompt_tokens if limit is None else limit
         ids = self._conversation(messages)
-        limit = self.max_prompt_tokens
-        start = 0
-        while limit is not None and len(ids) > limit and start + 2 < len(messages):
-            start += 2 if messages[start]["role"] == "user" else 1
-            ids = self._conversation(messages[start:])
-        return ids if limit is None else ids[-limit:]
+        if limit is None or len(ids) <= limit:
+            return ids
+        for shorter in _without_oldest(messages):
+            ids = self._conversation(shorter)
+            if len(ids) <= limit:
+                return ids
+        bos = self.tokenizer.bos_token_id
+        head = ids[:1] if limit > 1 and bos is not None and ids[0] == bos else []
+        return head + ids[len(ids) - limit + len(head) :]
 
     def response(self, text: str, *, finished: bool = True) -> list[int]:
         """Ids of an answer; `finished` appends the EOS token."""
@@ -123,12 +150,17 @@ class ChatRenderer:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _conversation(self, messages: Conversation) -> list[int]:
-        if self.tokenizer.chat_template:
-            return self._templated(messages)
+        safe: list[Message] = [
+            {"role": message["role"], "content": self._harmless(message["content"])}
+            for message in messages
+        ]
+        return self._templated(safe) if self.tokenizer.chat_template else self._transcript(safe)
+
+    def _transcript(self, messages: Conversation) -> list[int]:
         ids = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
         for message in messages:
             if message["role"] == "assistant":
-                ids += [*self._encode(self._answer_text(message["content"])), self.eos]
+                ids += self.response(message["content"])
             elif message["role"] == "system":
                 ids += self._encode(f"{message['content'].strip()}\n\n")
             else:
@@ -136,26 +168,72 @@ class ChatRenderer:
         return ids
 
     def _templated(self, messages: Conversation) -> list[int]:
-        """Walk the template turn by turn: what each user turn adds is tokenised on its own."""
+        """Walk the template turn by turn: what comes between two answers is tokenised on its own.
+
+        The last answer is replaced by a hole and all after the hole is taken. Comparing the text
+        before and after a turn would be simpler, but templates rewrite earlier turns (they move
+        the system message, or drop reasoning).
+        """
         ids: list[int] = []
-        rendered = ""
+        answered: int | None = None
         for index, message in enumerate(messages):
             if message["role"] == "assistant":
-                ids += [*self._encode(self._answer_text(message["content"])), self.eos]
-                rendered = self._apply(messages[: index + 1], generate=False)
+                ids += self.response(message["content"])
+                answered = index
             elif index + 1 == len(messages) or messages[index + 1]["role"] == "assistant":
-                full = self._apply(messages[: index + 1], generate=True)
-                ids += self._encode(full[_common_prefix(full, rendered) :])
-                rendered = full
+                turns = list(messages[: index + 1])
+                if answered is not None:
+                    turns[answered] = {"role": "assistant", "content": _HOLE}
+                text = self._apply(turns, generate=True).rpartition(_HOLE)[2]
+                text = self._without_eos(text) if answered is not None else text
+                ids += self._encode(text + self._opening)
         return ids
 
+    def _around_answers(self) -> tuple[str, str]:
+        """What the template puts before an answer beyond its generation prompt.
+
+        Returns:
+            (text that belongs to the prompt, such as an empty reasoning block; blank space that
+            belongs to the answer, such as the one after Llama 2's `[/INST]`).
+        """
+        question: list[Message] = [{"role": "user", "content": "?"}]
+        asked = self._apply(question, generate=True)
+        full = self._apply([*question, {"role": "assistant", "content": _HOLE}], generate=False)
+        before, found, _ = full.partition(_HOLE)
+        if not found or not before.startswith(asked):
+            return "", ""
+        between = before[len(asked) :]
+        if between.strip():
+            return between, ""
+        return "", "" if between == " " and _brings_space(self.tokenizer) else between
+
+    def _without_eos(self, text: str) -> str:
+        """Drop the EOS that a template writes after an answer: `response` has put it already."""
+        eos = self.tokenizer.decode([self.eos], skip_special_tokens=False).strip()
+        stripped = text.lstrip()
+        return stripped[len(eos) :] if eos and stripped.startswith(eos) else text
+
     def _apply(self, messages: Conversation, *, generate: bool) -> str:
+        from jinja2 import TemplateError
+
         apply = self.tokenizer.apply_chat_template  # type: ignore[attr-defined]
-        return str(apply(list(messages), tokenize=False, add_generation_prompt=generate))
+        try:
+            return str(apply(list(messages), tokenize=False, add_generation_prompt=generate))
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise DataError(
+                f"the tokenizer's chat template refuses a conversation: {error}",
+                where=f"roles: {roles}",
+                remedy="user and assistant must alternate; some templates know no system role",
+            ) from None
 
     def _answer_text(self, text: str) -> str:
-        # The plain transcript leaves "Assistant:" without a space: the answer brings it.
-        return text.strip() if self.tokenizer.chat_template else f" {text.strip()}"
+        return f"{self._lead}{self._harmless(text).strip()}"
+
+    def _harmless(self, text: str) -> str:
+        if self._commands is None:
+            return text
+        return self._commands.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def _encode(self, text: str) -> list[int]:
         # Prompts repeat K times and turns repeat across a batch: remember what was tokenised.
@@ -168,9 +246,29 @@ class ChatRenderer:
         return ids
 
 
-def _common_prefix(left: str, right: str) -> int:
-    length = min(len(left), len(right))
-    for index in range(length):
-        if left[index] != right[index]:
-            return index
-    return length
+def _without_oldest(messages: Conversation) -> list[list[Message]]:
+    """The conversation with one, two, … of its oldest exchanges gone; system messages stay."""
+    first = next(index for index, message in enumerate(messages) if message["role"] == "user")
+    system = [message for message in messages[:first] if message["role"] == "system"]
+    starts = [
+        index
+        for index in range(first + 1, len(messages))
+        if messages[index]["role"] == "user" and messages[index - 1]["role"] != "user"
+    ]
+    return [[*system, *messages[start:]] for start in starts]
+
+
+def _special_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+    """Finds the spelling of any special token of more than one character."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    names = {token.content for token in added if token.special}
+    names |= set(getattr(tokenizer, "all_special_tokens", ()))
+    spelled = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
+    return re.compile("|".join(re.escape(name) for name in spelled)) if spelled else None
+
+
+def _brings_space(tokenizer: Tokenizer) -> bool:
+    """Whether a text on its own is tokenised as if a space stood before it."""
+    pieces = getattr(tokenizer, "convert_ids_to_tokens", None)
+    ids = tokenizer.encode("a", add_special_tokens=False)
+    return bool(pieces and ids and str(pieces(ids[:1])[0]).startswith("▁"))
