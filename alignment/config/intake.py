@@ -1,0 +1,121 @@
+"""Settings of intake (what becomes of a delivery) and of real data (what a program is made from)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from alignment.config.section import Section
+
+DomainName = Literal["helpfulness", "safety"]
+StrengthName = Literal["significantly", "better", "slightly", "negligibly"]
+FormatName = Literal[
+    "hh", "native", "trl", "webgpt", "pandalm", "ranking", "label-studio", "argilla"
+]
+
+
+class Thresholds(Section):
+    """Lower bounds that turn a number into a strength; what lies below all is `negligibly`."""
+
+    significantly: float
+    """From here on the preference counts as significantly better."""
+    better: float
+    """From here on it counts as better."""
+    slightly: float
+    """From here on it counts as slightly better."""
+
+    @model_validator(mode="after")
+    def _falling(self) -> Thresholds:
+        if not self.significantly >= self.better >= self.slightly >= 0:
+            raise ValueError("thresholds must fall: significantly >= better >= slightly >= 0")
+        return self
+
+    def strength(self, value: float) -> StrengthName:
+        """The strength that `value` stands for."""
+        # A hair of slack, so that 2/3 reaches a threshold written as 0.6667 minus rounding.
+        value += 1e-9
+        if value >= self.significantly:
+            return "significantly"
+        if value >= self.better:
+            return "better"
+        return "slightly" if value >= self.slightly else "negligibly"
+
+
+class IntakeConfig(Section):
+    """Where preferences come from, and what a delivery must be like to be taken in."""
+
+    source: Literal["simulated", "split", "inbox"] = "simulated"
+    """`simulated`: the built-in world's annotators judge what `collect` sampled. `split`: the data
+    at `path` are split into arrivals, one for each version. `inbox`: what people delivered with
+    `align ingest`, and the files at `path`."""
+    path: str | None = None
+    """`split`: file or directory of real preferences. `inbox`: a directory that is looked through
+    for deliveries."""
+    format: FormatName | None = None
+    """Reader to use for every file; unset means that the content decides."""
+    domain: DomainName | None = None
+    """Domain of comparisons for which neither the row nor `domains` says one."""
+    domains: dict[str, DomainName] = Field(
+        default_factory=lambda: {
+            "*harmless*": "safety",
+            "*safety*": "safety",
+            "*red-team*": "safety",
+            "*helpful*": "helpfulness",
+            "*webgpt*": "helpfulness",
+            "*pandalm*": "helpfulness",
+        }
+    )
+    """File name pattern (of the path's last two parts, lower case) → domain; the first that fits
+    counts."""
+    strength: StrengthName = "better"
+    """Strength of comparisons whose format knows none (HH, TRL, rankings)."""
+    score_gaps: Thresholds = Thresholds(significantly=2.0, better=1.0, slightly=0.5)
+    """Scored pairs (WebGPT, −3 … 3): gap of the scores → strength. No gap is a tie."""
+    agreement: Thresholds = Thresholds(significantly=1.0, better=0.75, slightly=0.5)
+    """Several annotators a pair: share that voted for the winner → strength."""
+    max_quarantine: float = Field(default=0.1, ge=0, le=1)
+    """A delivery with a larger share of bad rows is refused whole."""
+    max_characters: int = Field(default=100_000, ge=1)
+    """Rows whose conversation and longer answer have more characters are quarantined."""
+    max_bytes: int = Field(default=8 * 2**30, ge=1)
+    """A file that unpacks to more bytes is refused: nobody's preferences are that many."""
+    heldout_rows: int = Field(default=1000, ge=0)
+    """Comparisons of a batch that are kept for measuring (Llama 2: 1000)."""
+    heldout_share: float = Field(default=0.1, ge=0, le=0.5)
+    """At most this share of a smaller batch is kept for measuring."""
+
+
+class DataConfig(Section):
+    """How real preferences (`base.source: path`) become a program's data.
+
+    Whole conversations (all that open with the same user turn) are dealt by hash into four parts
+    that share nothing: evaluation prompts, the pool of prompts that policies sample from,
+    demonstrations, and the arrivals. The first three leave; the arrivals get the rest.
+    """
+
+    arrivals: int = Field(default=5, ge=1)
+    """Deliveries made for `intake.source: split`; one for each version at least."""
+    evaluation_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of conversations whose prompts are answered in evaluation only."""
+    prompt_share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of conversations whose prompts policies sample from."""
+    demonstration_share: float = Field(default=0.2, gt=0, lt=1)
+    """Share of conversations whose preferred answers are demonstrations for SFT."""
+    max_evaluation: int = Field(default=1000, ge=1)
+    """At most so many evaluation prompts a domain."""
+    max_prompt_characters: int = Field(default=4000, ge=1)
+    """Longer conversations serve no prompt and no demonstration (tokens are counted later)."""
+    max_answer_characters: int = Field(default=4000, ge=1)
+    """Longer preferred answers serve no demonstration."""
+    borderline: str | None = None
+    """CSV of prompts that look unsafe (XSTest: columns `prompt`, `label`, `type`); those labelled
+    `safe` become borderline evaluation prompts, which must not be refused."""
+
+    @model_validator(mode="after")
+    def _something_left(self) -> DataConfig:
+        if self.evaluation_share + self.prompt_share + self.demonstration_share >= 1:
+            raise ValueError(
+                "evaluation_share, prompt_share and demonstration_share leave nothing for arrivals"
+            )
+        return self
