@@ -1,0 +1,68 @@
+"""Writes the world's files for a program: corpus, demonstrations, prompts."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from alignment.config.world import WorldConfig
+from alignment.files import atomic_write_text, canonical_json
+from alignment.preferences.prompts import write_prompts
+from alignment.seeds import derive_seed
+from alignment.world import corpus
+from alignment.world.demonstrations import answer, quality
+from alignment.world.prompts import Asked, draw, split
+
+
+def build(config: WorldConfig, seed: int, out: Path) -> dict[str, int]:
+    """Write corpus.jsonl, demonstrations.jsonl, prompts.jsonl and eval_prompts.jsonl into `out`.
+
+    Evaluation prompts occur in none of the other files.
+
+    Returns:
+        Rows of each file.
+    """
+    asked = split(config, derive_seed(seed, "world"))
+    texts = corpus.documents(
+        asked.train,
+        config.corpus_documents,
+        config.corpus_truth,
+        random.Random(derive_seed(seed, "corpus")),
+    )
+    demonstrations = _demonstrations(asked.train, config, seed)
+    pool = draw(asked.train, config, config.prompts, derive_seed(seed, "pool"))
+    kept = [each for all_ in asked.evaluation.values() for each in all_]
+    _write(out / "corpus.jsonl", [{"text": text} for text in texts])
+    _write(out / "demonstrations.jsonl", demonstrations)
+    write_prompts(out / "prompts.jsonl", [each.prompt for each in pool])
+    write_prompts(out / "eval_prompts.jsonl", [each.prompt for each in kept])
+    return {
+        "corpus": len(texts),
+        "demonstrations": len(demonstrations),
+        "prompts": len(pool),
+        "eval_prompts": len(kept),
+    }
+
+
+def _demonstrations(
+    asked: dict[str, list[Asked]], config: WorldConfig, seed: int
+) -> list[dict[str, Any]]:
+    rng = random.Random(derive_seed(seed, "demonstrations"))
+    drawn: list[Asked] = []
+    while len(drawn) < config.demonstrations:
+        # A category with few texts runs out early: prompts come again, with another answer.
+        drawn += draw(asked, config, config.demonstrations, rng.getrandbits(63))
+    return [
+        {
+            "messages": list(each.messages),
+            "response": answer(each.task, quality(rng), rng),
+            "domain": each.task.domain,
+            "category": each.task.category,
+        }
+        for each in drawn[: config.demonstrations]
+    ]
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    atomic_write_text(path, "".join(canonical_json(row) + "\n" for row in rows))

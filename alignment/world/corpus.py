@@ -1,0 +1,105 @@
+"""The text a base model learns the valley's language from: tales, rhymes, lists and talk.
+
+Most of it is true, some of it is not, as in any corpus. Talk is spelled as reported speech, never
+in the chat format: that is what SFT is for.
+"""
+
+from __future__ import annotations
+
+import random
+
+from alignment.world.demonstrations import answer
+from alignment.world.facts import ANIMALS, ATTRIBUTES, VALUES, Fact, truth
+from alignment.world.lexicon import FIRST_LINES, NAMES, NUMBERS, RHYMES, SECOND_LINES
+from alignment.world.prompts import Asked
+from alignment.world.sentences import RECALLED
+from alignment.world.tasks import KINDS, REPLIES, TOLD, TOLD_VALUES, spell
+
+
+def documents(
+    asked: dict[str, list[Asked]], count: int, truthfulness: float, rng: random.Random
+) -> list[str]:
+    """`count` short documents.
+
+    Args:
+        asked: prompts by category that villagers may ask in reported talk (training prompts only).
+        truthfulness: share of true statements about animals.
+        rng: everything is drawn from it.
+    """
+    writers = [
+        (0.22, lambda: _animal(truthfulness, rng)),
+        (0.08, lambda: _meeting(truthfulness, rng)),
+        (0.06, lambda: _rhyme(rng)),
+        (0.06, lambda: _list(rng)),
+        (0.08, lambda: _remembered(rng)),
+        (0.50, lambda: _talk(asked, rng)),
+    ]
+    weights = [weight for weight, _ in writers]
+    kinds = rng.choices(range(len(writers)), weights, k=count)
+    return [spell(writers[kind][1]()) for kind in kinds]
+
+
+def _claim(animal: str, attribute: str, truthfulness: float, rng: random.Random) -> str:
+    if rng.random() < truthfulness:
+        return truth(animal, attribute).sentence
+    return Fact(animal, attribute, rng.choice(VALUES[attribute])).sentence
+
+
+def _animal(truthfulness: float, rng: random.Random) -> str:
+    """A few statements about one animal."""
+    animal = rng.choice(ANIMALS)
+    attributes = rng.sample(ATTRIBUTES, rng.choice((2, 3, 4)))
+    return " ".join(f"{_claim(animal, each, truthfulness, rng)}." for each in attributes)
+
+
+def _meeting(truthfulness: float, rng: random.Random) -> str:
+    """A villager meets an animal."""
+    animal, name = rng.choice(ANIMALS), rng.choice(NAMES).lower()
+    home = truth(animal, "home").value
+    claims = rng.sample(("food", "color", "sound"), 2)
+    told = " ".join(f"{_claim(animal, each, truthfulness, rng)}." for each in claims)
+    return f"{name} saw a {animal} in the {home}. {told}"
+
+
+def _rhyme(rng: random.Random) -> str:
+    """One or two couplets, nine of ten of which rhyme."""
+    couplets = []
+    for _ in range(rng.choice((1, 1, 2))):
+        pair = rng.sample(rng.choice(RHYMES), 2)
+        if rng.random() < 0.1:
+            pair[1] = rng.choice(rng.choice(RHYMES))
+        first, second = rng.choice(FIRST_LINES), rng.choice(SECOND_LINES)
+        couplets.append(f"{first} {pair[0]}, {second} {pair[1]}.")
+    return " ".join(couplets)
+
+
+def _list(rng: random.Random) -> str:
+    """A list with its number."""
+    kind = rng.choice(list(KINDS))
+    number = rng.choice((2, 3, 4, 5))
+    items = rng.sample(KINDS[kind], number)
+    return f"here are {NUMBERS[number - 2]} {kind}: {', '.join(items[:-1])} and {items[-1]}."
+
+
+def _remembered(rng: random.Random) -> str:
+    """Two villagers talk; the second repeats what the first has said."""
+    first, second = (name.lower() for name in rng.sample(NAMES, 2))
+    attributes = rng.sample(list(TOLD), 2)
+    told = {attribute: rng.choice(TOLD_VALUES[attribute]) for attribute in attributes}
+    said = " and ".join(TOLD[each].format(value=told[each]) for each in attributes)
+    rng.shuffle(attributes)
+    repeated = " ".join(f"{RECALLED[each].format(value=told[each])}." for each in attributes)
+    return f"{first} said: {said}. {second} said: {rng.choice(REPLIES)} {repeated}"
+
+
+def _talk(asked: dict[str, list[Asked]], rng: random.Random) -> str:
+    """One villager asks what users ask, another answers as well as they can."""
+    category = rng.choice(list(asked))
+    question = rng.choice(asked[category])
+    first, second = (name.lower() for name in rng.sample(NAMES, 2))
+    lines = []
+    for index, message in enumerate(question.messages):
+        speaker, verb = (second, "said") if index % 2 else (first, "asked")
+        lines.append(f"{speaker} {verb}: {message['content']}")
+    lines.append(f"{second} said: {answer(question.task, rng.betavariate(2, 1.5), rng)}")
+    return " ".join(lines)
