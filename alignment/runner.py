@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, StageError
-from alignment.files import atomic_write_json
+from alignment.files import atomic_write_json, read_json
 from alignment.ledger import Attempt, Ledger, Manifest, fingerprint, now
 from alignment.lock import workspace_lock
 from alignment.memory import PeakMemory
@@ -178,7 +178,7 @@ class Runner:
                     "libraries": library_versions(),
                     "seconds": round(time.monotonic() - began, 3),
                     "peak_memory_mb": round(memory.peak_mb, 1),
-                    "metrics": dict(sorted(context.metrics.items())),
+                    "metrics": read_json(partial / "out" / "metrics.json"),
                     "datasets": context.datasets,
                 },
             )
