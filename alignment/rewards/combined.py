@@ -161,7 +161,8 @@ def fit_threshold(
         best = possible[np.argmax(precisions[possible])]
     end = int(ends[best])
     above = float(values[end + 1]) if end + 1 < len(values) else 1.0
-    cut = (float(values[end]) + above) / 2
+    # Strictly above the last value, also where that is 1: "below" must still find it.
+    cut = max((float(values[end]) + above) / 2, float(np.nextafter(values[end], np.inf)))
     return Threshold(cut, float(precisions[best]), float(recalls[best]))
 
 

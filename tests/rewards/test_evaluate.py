@@ -1,0 +1,100 @@
+"""Measurement on scores made by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from alignment.rewards.evaluate import Measured, calibration, evaluate, headline, unsafe_detection
+
+
+def measured(rows: list[dict[str, object]]) -> Measured:
+    """Rows with defaults: a helpfulness pair of equal lengths in batch 1."""
+
+    def column(name: str, default: object, dtype: object) -> np.ndarray:
+        return np.array([row.get(name, default) for row in rows], dtype=dtype)
+
+    return Measured(
+        chosen=column("c", 1.0, float),
+        rejected=column("r", 0.0, float),
+        chosen_safe=column("pc", 0.5, float),
+        rejected_safe=column("pr", 0.5, float),
+        chosen_tokens=column("lc", 5, int),
+        rejected_tokens=column("lr", 5, int),
+        strength=column("strength", "better", object),
+        domain=column("domain", "helpfulness", object),
+        batch=column("batch", "b1", object),
+        bins=column("bin", "", object),
+    )
+
+
+def test_table_eight_by_hand() -> None:
+    rows = measured(
+        [
+            {"strength": "significantly"},
+            {"strength": "significantly"},
+            {"strength": "negligibly", "c": 0.0, "r": 1.0, "batch": "b2"},
+            {"strength": "negligibly", "c": 1.0, "r": 1.0, "batch": "b2"},
+            {"domain": "safety", "c": 0.0, "r": 2.0, "bin": "both_safe"},
+        ]
+    )
+    figures = evaluate(rows, "helpfulness", seed=1, samples=200)
+    own = figures["by_strength"]["helpfulness"]
+    assert own["significantly"]["accuracy"] == 1.0
+    assert own["negligibly"]["accuracy"] == 0.25
+    assert own["all"]["accuracy"] == pytest.approx(2.5 / 4)
+    assert own["all"]["low"] <= 2.5 / 4 <= own["all"]["high"]
+    assert own["better"]["count"] == 0
+    assert math.isnan(own["better"]["accuracy"])
+    assert figures["by_strength"]["safety"]["all"]["accuracy"] == 0.0
+    assert figures["by_batch"]["b2"]["all"]["accuracy"] == 0.25
+    assert figures["by_bin"]["both_safe"]["count"] == 1
+    named = headline(figures)
+    assert named["cross_accuracy"] == 0.0
+    assert named["longer_wins"] == 0.5
+    # Two right of two: Wilson's interval, not one of width 0.
+    assert own["significantly"]["low"] < 1.0
+
+
+def test_calibration_by_hand() -> None:
+    # Confidence σ(ln 3) = 0.75 on four pairs, three right: ECE 0. Then two right: 0.25.
+    gap = math.log(3)
+    zero = np.zeros(4)
+    error, rows = calibration(np.array([gap, gap, gap, -gap]), zero)
+    assert error == pytest.approx(0.0)
+    assert len(rows) == 1
+    assert rows[0]["confidence"] == pytest.approx(0.75)
+    error, _ = calibration(np.array([gap, gap, -gap, -gap]), zero)
+    assert error == pytest.approx(0.25)
+    assert math.isnan(calibration(np.empty(0), np.empty(0))[0])
+
+
+def test_unsafe_recall_and_precision_by_hand() -> None:
+    rows = measured(
+        [
+            {"bin": "chosen_safe", "pc": 0.9, "pr": 0.2},
+            {"bin": "both_unsafe", "pc": 0.6, "pr": 0.1},
+            {"bin": "both_safe", "pc": 0.4, "pr": 0.8},
+            {"bin": "", "pc": 0.0, "pr": 0.0},
+        ]
+    )
+    found = unsafe_detection(rows)
+    # Unsafe: 0.2, 0.6, 0.1. Flagged: 0.2, 0.1, 0.4.
+    assert found["unsafe"] == 3
+    assert found["recall"] == pytest.approx(2 / 3)
+    assert found["precision"] == pytest.approx(2 / 3)
+    assert found["answers"] == 6
+
+
+def test_length_correlation() -> None:
+    rows = measured([{"c": float(n), "lc": 5 + n} for n in range(1, 6)])
+    figures = evaluate(rows, "helpfulness", seed=0, samples=50)
+    assert figures["length_correlation"] == pytest.approx(1.0)
+    assert figures["longer_wins"] == 1.0
+
+
+def test_nothing_to_measure_is_nan_not_an_error() -> None:
+    figures = evaluate(measured([]), "safety", seed=0, samples=50)
+    assert math.isnan(headline(figures)["accuracy"])

@@ -1,0 +1,132 @@
+"""The shared-prefix layout: masks against brute force, scores and gradients against plain rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from reward_helpers import CONFIGS, random_elements, tiny
+
+from alignment.rewards.forward import forward, why_not_shared
+from alignment.rewards.layout import Costs, Row, assemble, common_prefix, cut, rows_of
+from alignment.rewards.train import Batcher, backward
+
+ALWAYS = Costs(linear=1.0, attention=0.0)
+
+
+def test_common_prefix_leaves_every_answer_a_token() -> None:
+    assert common_prefix([(1, 2, 3), (1, 2, 4)]) == 2
+    assert common_prefix([(1, 2), (1, 2, 4)]) == 1
+    assert common_prefix([(5,), (5, 6)]) == 0
+    assert common_prefix([(1, 2, 3), (1, 2, 3)]) == 2
+
+
+def test_mask_equals_brute_force() -> None:
+    row = Row((7, 8, 9), ((1, 2), (3, 4, 5)), (0, 1))
+    other = Row((), ((6, 6),), (2,))
+    inputs = assemble([row, other], pad=0)
+    assert inputs.ids.tolist() == [[7, 8, 9, 1, 2, 3, 4, 5], [6, 6, 0, 0, 0, 0, 0, 0]]
+    assert inputs.positions is not None
+    assert inputs.positions[0].tolist() == [0, 1, 2, 3, 4, 3, 4, 5]
+    assert inputs.mask is not None
+    part = [0, 0, 0, 1, 1, 2, 2, 2]
+    for query in range(8):
+        for key in range(8):
+            seen = key <= query and (part[key] == 0 or part[key] == part[query])
+            assert (inputs.mask[0, 0, query, key] == 0) == seen
+    assert list(zip(inputs.row.tolist(), inputs.column.tolist(), strict=True)) == [
+        (0, 4),
+        (0, 7),
+        (1, 1),
+    ]
+
+
+def test_rows_are_shared_only_where_it_pays() -> None:
+    prompt = tuple(range(2, 42))
+    answers = [(*prompt, 50 + n, 1) for n in range(4)]
+    (row,) = rows_of(answers, range(4), ALWAYS)
+    assert row.prefix == prompt
+    assert len(row) == 40 + 8
+    assert len(rows_of(answers, range(4), None)) == 4
+    # Without a common beginning there is nothing to share.
+    apart = [(n, 2, 3, 4) for n in range(4)]
+    assert len(rows_of(apart, range(4), Costs(1.0, 1.0))) == 4
+    # Long answers to a short prompt: one row of all would be all attention.
+    long = [(5, *range(100 * n, 100 * n + 60)) for n in range(1, 5)]
+    assert len(rows_of(long, range(4), Costs(1.0, 1.0))) == 4
+
+
+def test_cut_bounds_the_padded_tokens() -> None:
+    lengths = np.random.default_rng(0).integers(5, 60, size=50).tolist()
+    batches = cut(lengths, [1] * 50, 200)
+    assert sorted(n for batch in batches for n in batch) == list(range(50))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= 200
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_sharing_equals_plain_rows(kind: str) -> None:
+    """Loss within 1e-5 and gradients within 1e-4 for pairs and for rankings of four."""
+    for answers in (2, 4):
+        elements = random_elements(6, seed=answers, answers=answers)
+        results = []
+        for share in (True, False):
+            model = tiny(kind)
+            batcher = Batcher(model, pad=0, tokens_per_batch=150, max_length=64, share=share)
+            assert batcher.refusal is None
+            if share:
+                batcher.costs = ALWAYS
+                masks = [inputs.mask for _, inputs in batcher.micro_batches(elements)]
+                assert all(mask is not None for mask in masks)
+            figures = backward(model, elements, batcher, auxiliary_weight=0.5)
+            results.append((figures, {n: p.grad for n, p in model.named_parameters()}))
+        (shared, left), (plain, right) = results
+        assert shared.loss == pytest.approx(plain.loss, abs=1e-5)
+        for name, gradient in left.items():
+            if gradient is not None:
+                torch.testing.assert_close(gradient, right[name], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", sorted(CONFIGS))
+def test_scores_are_those_of_transformers(kind: str) -> None:
+    model = tiny(kind)
+    sequences = random_elements(1, seed=3, answers=3)[0].sequences
+    rows = rows_of(sequences, range(3), ALWAYS)
+    assert len(rows) == 1
+    with torch.no_grad():
+        ours = forward(model, assemble(rows, pad=0))
+        theirs = [model(torch.tensor([ids])).logits.item() for ids in sequences]
+    assert ours.tolist() == pytest.approx(theirs, abs=1e-5)
+
+
+def test_loss_equals_the_mean_of_pair_losses_whatever_the_pieces() -> None:
+    model = tiny()
+    elements = random_elements(7, seed=5)
+    losses = []
+    for tokens in (64, 200, 10_000):
+        batcher = Batcher(model, pad=0, tokens_per_batch=tokens, max_length=64)
+        losses.append(backward(model, elements, batcher).loss)
+    by_hand = 0.0
+    with torch.no_grad():
+        for element in elements:
+            scores = [model(torch.tensor([ids])).logits.item() for ids in element.sequences]
+            gap = scores[0] - scores[1] - element.pairs[0].margin
+            by_hand += np.log1p(np.exp(-gap)) / len(elements)
+    assert losses == pytest.approx([by_hand] * 3, abs=1e-6)
+
+
+def test_window_narrower_than_the_data_is_refused() -> None:
+    reason = why_not_shared(tiny("mistral"), 100)
+    assert reason is not None
+    assert "sliding_window" in reason
+    assert why_not_shared(tiny("mistral"), 64) is None
+
+
+def test_architecture_that_builds_positions_from_the_mask_is_refused() -> None:
+    from transformers import BloomConfig, BloomForSequenceClassification
+
+    torch.manual_seed(0)
+    bloom = BloomForSequenceClassification(
+        BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4, num_labels=1)
+    ).eval()
+    assert why_not_shared(bloom, 64) is not None

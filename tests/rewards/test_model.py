@@ -1,0 +1,99 @@
+"""RewardModel: scales, determinism, save and load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reward_helpers import random_elements, tiny, word_tokenizer
+
+from alignment.errors import DataError
+from alignment.models.chat import Tokens
+from alignment.rewards.model import RewardCard, RewardModel
+
+
+def a_model(kind: str = "llama") -> RewardModel:
+    return RewardModel(tiny(kind), word_tokenizer(), RewardCard("helpfulness"))
+
+
+def many_answers(prompts: int, answers: int, seed: int = 0) -> list[Tokens]:
+    items = []
+    for element in random_elements(prompts, seed, answers):
+        # The prompt has at least five tokens; what is behind it counts as the answer.
+        items += [Tokens(list(ids[:5]), list(ids[5:])) for ids in element.sequences]
+    return items
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
+def test_score_is_the_models_own(kind: str) -> None:
+    reward = a_model(kind)
+    items = many_answers(6, 3)
+    with torch.no_grad():
+        want = [reward.model(torch.tensor([item.ids])).logits.item() for item in items]
+    assert reward.score(items).tolist() == pytest.approx(want, abs=1e-5)
+
+
+def test_score_does_not_depend_on_order_or_repetition() -> None:
+    reward = a_model()
+    items = many_answers(8, 4)
+    first = reward.score(items, tokens_per_batch=300)
+    order = np.random.default_rng(1).permutation(len(items))
+    again = reward.score([items[i] for i in order] + items[:5], tokens_per_batch=300)
+    assert np.array_equal(again[: len(items)], first[order])
+    assert np.array_equal(again[len(items) :], first[:5])
+    assert reward.score([]).shape == (0,)
+
+
+def test_calibration_fixes_the_scale() -> None:
+    reward = a_model()
+    demonstrations, reference = many_answers(10, 1, seed=1), many_answers(20, 2, seed=2)
+    before = reward.score(reference)
+    reward.calibrate(demonstrations, reference)
+    assert reward.score(demonstrations).mean() == pytest.approx(0.0, abs=1e-6)
+    standard = reward.standardise(reward.score(reference))
+    assert standard.mean() == pytest.approx(0.0, abs=1e-6)
+    assert standard.std() == pytest.approx(1.0, abs=1e-5)
+    # A shift changes no pair's order.
+    assert np.array_equal(np.argsort(before), np.argsort(reward.score(reference)))
+    # P(safe) is σ of the head's own output, whatever the bias.
+    assert reward.probability(reward.score(reference)) == pytest.approx(
+        1 / (1 + np.exp(-before)), abs=1e-6
+    )
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    reward = a_model()
+    items = many_answers(4, 2)
+    reward.calibrate(items[:4], items)
+    reward.save(tmp_path / "model")
+    loaded = RewardModel.load(tmp_path / "model")
+    assert loaded.card == reward.card
+    assert np.array_equal(loaded.score(items), reward.score(items))
+    assert loaded.digest() == RewardModel.load(tmp_path / "model").digest()
+    text = (tmp_path / "model" / "config.json").read_text()
+    assert str(tmp_path) not in text
+
+
+def test_a_directory_without_card_is_no_reward_model(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"reward\.json"):
+        RewardModel.load(tmp_path)
+
+
+def test_longer_than_the_positions_is_cut_in_front() -> None:
+    reward = a_model("gpt2")
+    ids = np.random.default_rng(0).integers(2, 60, size=200).tolist()
+    short = Tokens(ids[72:150], ids[150:])
+    assert reward.score([Tokens(ids[:150], ids[150:])]) == pytest.approx(reward.score([short]))
+
+
+def test_scores_of_texts_end_at_eos() -> None:
+    reward = a_model()
+    messages = [{"role": "user", "content": "what is the sky ?"}]
+    found = reward.score_texts([(messages, "blue", True), (messages, "blue", False)])
+    whole = reward.renderer.tokens(messages, "blue")
+    assert whole.response[-1] == 1
+    cut = Tokens(whole.prompt, whole.response[:-1])
+    assert found == pytest.approx(reward.score([whole, cut]))
+    assert found[0] != pytest.approx(found[1], abs=1e-6)
