@@ -140,7 +140,7 @@ class Ledger:
         return attempts
 
     def begin(self, node: Node, fingerprint: str) -> Attempt:
-        """Open a new attempt and note it on disk; partial work for other fingerprints is removed."""
+        """Open a new attempt and note it; partial work for other fingerprints is removed."""
         home = self.stage_dir(node.version, node.stage)
         earlier = self.attempts(node.version, node.stage)
         for past in earlier:

@@ -106,14 +106,13 @@ def _version(
     nodes = [Node(name, "intake", "intake", _intake_inputs(program, previous))]
     batches: dict[str, Key] = {f"intake/{v}": (v, "intake") for v in (*earlier_rlhf, name)}
     init = {"latest": previous, "sft": "sft", "base": "base"}.get(seen.rewards.init)
-    start = policies["base" if init is None else init]
     for domain in ("helpfulness", "safety"):
-        inputs = {**batches, "init": start, **_prepare()}
+        inputs = {**batches, **_prepare()}
+        if init is not None:  # otherwise `rewards.init` is a model directory of the user's
+            inputs["init"] = policies[init]
         if previous != "sft":
             inputs["previous_reward"] = (previous, f"reward_{domain}")
-        nodes.append(
-            Node(name, f"reward_{domain}", "reward", inputs, {"domain": domain})
-        )
+        nodes.append(Node(name, f"reward_{domain}", "reward", inputs, {"domain": domain}))
     nodes.append(
         Node(name, "sample", "sample", {"policy": policies[previous], **_prepare(), **rewards})
     )
@@ -123,7 +122,9 @@ def _version(
     nodes.append(Node(name, "select", "select", select, {"bag": version.bag}))
     start = policies[previous if version.start == "previous" else version.start]
     nodes.append(
-        Node(name, "finetune", "finetune", {"start": start, "select": (name, "select"), **_prepare()})
+        Node(
+            name, "finetune", "finetune", {"start": start, "select": (name, "select"), **_prepare()}
+        )
     )
     policy: Key = (name, "finetune")
     evaluate: dict[str, Key] = {}

@@ -71,14 +71,12 @@ def program_status(program: ProgramConfig) -> ProgramStatus:
     for node in plan:
         versions[node.version].stages.append(_stage_status(node, ledger, known))
     for version in versions.values():
-        manifests = {
-            stage.stage: known.manifest(version.name, stage.stage)
-            for stage in version.stages
-            if stage.state == "done"
-        }
-        version.metrics = headline(
-            {stage: manifest.metrics for stage, manifest in manifests.items() if manifest}
-        )
+        done = [stage.stage for stage in version.stages if stage.state == "done"]
+        if "evaluate" in done:
+            manifests = {stage: known.manifest(version.name, stage) for stage in done}
+            version.metrics = headline(
+                {stage: manifest.metrics for stage, manifest in manifests.items() if manifest}
+            )
     return ProgramStatus(program.name, str(program.workspace), list(versions.values()))
 
 

@@ -14,14 +14,29 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.files import read_json
 
-WorkspaceOption = Annotated[Path | None, Parameter(name=["--workspace", "-w"])]
-"""Workspace directory. Default: $ALIGN_WORKSPACE, else the newest below ./workspaces."""
-
-SetOption = Annotated[tuple[str, ...], Parameter(name="--set", negative=())]
-"""Settings that replace those of the file, as KEY=VALUE; may be given several times."""
-
-JsonOption = Annotated[bool, Parameter(name="--json", negative=())]
-"""Print JSON for scripts."""
+WorkspaceOption = Annotated[
+    Path | None,
+    Parameter(
+        name=["--workspace", "-w"],
+        help="Workspace directory. Default: $ALIGN_WORKSPACE, else the newest below ./workspaces.",
+    ),
+]
+SetOption = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--set",
+        negative=(),
+        help="Setting that replaces the file's, as KEY=VALUE; may be given several times.",
+    ),
+]
+JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON for scripts.")]
+PrefectOption = Annotated[
+    bool,
+    Parameter(
+        name="--prefect",
+        help="Run the stages as Prefect flows, or in plain Python for debugging.",
+    ),
+]
 
 
 def find_workspace(given: Path | None) -> Path:

@@ -9,10 +9,80 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from alignment.cli.progress import Narrator, bar
+from alignment.cli.results import check_version
 from alignment.config.program import ProgramConfig
+from alignment.ledger import Ledger
 from alignment.lock import refuse_if_held
-from alignment.plan import Node
-from alignment.runner import Runner
+from alignment.plan import Node, build_plan
+from alignment.preflight import preflight
+from alignment.runner import Fingerprints, Runner
+
+
+def run_program(program: ProgramConfig, *, until: str | None, prefect: bool) -> None:
+    """Do every stage that is not done yet, then show the versions side by side.
+
+    Raises:
+        LockedError: another process works on the workspace.
+        AlignError: something needed is missing, or a stage failed.
+    """
+    console = Console(highlight=False)
+    if until is not None:
+        check_version(program, until)
+    nodes = nodes_until(program, until)
+    refuse_if_held(program.workspace)
+    left = unfinished(program, nodes)
+    if not left:
+        console.print(f"nothing to do: all {len(nodes)} stages of {program.name} are done")
+        console.print(f"[dim]see: align compare -w {program.workspace}[/]")
+        return
+    preflight(program)
+    console.print(
+        f"[bold]{program.name}[/]  {len(left)} of {len(nodes)} stages to do  "
+        f"[dim]workspace {program.workspace}[/]"
+    )
+    run_stages(program, nodes, prefect=prefect, console=console)
+    summarise(program, console)
+
+
+def nodes_until(program: ProgramConfig, until: str | None) -> list[Node]:
+    """The plan, up to and including version `until`."""
+    plan = build_plan(program)
+    if until is None:
+        return plan
+    names = program.version_names
+    wanted = names[: names.index(until) + 1]
+    return [node for node in plan if node.version in wanted]
+
+
+def unfinished(program: ProgramConfig, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes that the ledger does not have."""
+    ledger = Ledger(program.workspace)
+    known = Fingerprints(program, ledger, build_plan(program))
+    return [node for node in nodes if known.manifest(node.version, node.stage) is None]
+
+
+def run_stages(
+    program: ProgramConfig,
+    nodes: Sequence[Node],
+    *,
+    prefect: bool = False,
+    console: Console | None = None,
+) -> None:
+    """Do `nodes` in order.
+
+    Raises:
+        LockedError: another process works on the workspace.
+        AlignError: a stage failed.
+    """
+    refuse_if_held(program.workspace)
+    console = console or Console(highlight=False)
+    with make_runner(program, console, len(nodes)) as runner:
+        if prefect:
+            # By name: the library never imports the flows; only this launcher reaches up to them.
+            importlib.import_module("flows.program").run(runner, list(nodes))
+        else:
+            for node in nodes:
+                runner.run_node(node)
 
 
 def make_runner(program: ProgramConfig, console: Console, total: int) -> Runner:
@@ -28,21 +98,24 @@ def make_runner(program: ProgramConfig, console: Console, total: int) -> Runner:
     )
 
 
-def run_stages(
-    program: ProgramConfig, nodes: Sequence[Node], *, prefect: bool = False
-) -> None:
-    """Do `nodes` in order.
+def summarise(program: ProgramConfig, console: Console) -> None:
+    """Print the table of versions and draw their path."""
+    from alignment.cli.results import evaluated_stages
+    from alignment.evaluation.compare import comparison
+    from alignment.evaluation.plots import plot_path
 
-    Raises:
-        LockedError: another process works on the workspace.
-        AlignError: a stage failed.
-    """
-    refuse_if_held(program.workspace)
-    console = Console(highlight=False)
-    with make_runner(program, console, len(nodes)) as runner:
-        if prefect:
-            # By name: the library below never imports the flows, only this launcher reaches up.
-            importlib.import_module("flows.program").run(runner, list(nodes))
-        else:
-            for node in nodes:
-                runner.run_node(node)
+    stages = evaluated_stages(program, ())
+    console.print()
+    console.print(comparison(stages).render())
+    if program.base.source == "world":
+        console.print(
+            "[dim]The built-in world is synthetic: its annotators are simulated, its gold scores "
+            "are exact and hidden from training.[/]"
+        )
+    picture = program.workspace / "report" / "path.png"
+    plot_path(stages, picture)
+    console.print(f"picture: {picture}")
+    console.print(
+        f"[dim]next: align report -w {program.workspace} · align ui -w {program.workspace} · "
+        f"align chat {list(stages)[-1]} -w {program.workspace}[/]"
+    )

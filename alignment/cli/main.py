@@ -28,22 +28,25 @@ app = App(
 )
 
 VERBS = {
-    "run": "run:run",
-    "plan": "plan:plan",
-    "status": "status:status",
-    "stage": "stage:stage",
-    "resume": "resume:resume",
-    "ingest": "data:ingest",
-    "batches": "data:batches",
-    "compare": "compare:compare",
-    "report": "compare:report",
-    "chat": "chat:chat",
-    "export": "chat:export",
-    "bench": "bench:bench",
-    "ui": "ui:ui",
+    "run": ("run:run", "Carry out a program: base → SFT → RLHF-V1 … V5."),
+    "resume": ("resume:resume", "Go on where a run broke off, or redo a stage."),
+    "plan": ("plan:plan", "Show what would run, what is done, and what it would cost."),
+    "status": ("status:status", "Show the state of every stage."),
+    "stage": ("stage:stage", "Run one stage alone."),
+    "ingest": ("data:ingest", "Take in a delivery of preferences."),
+    "batches": ("data:batches", "List the batches in the store."),
+    "compare": ("compare:compare", "Show versions side by side."),
+    "report": ("compare:report", "Write one HTML page with tables, pictures and samples."),
+    "chat": ("chat:chat", "Talk with a version, or with two side by side."),
+    "export": ("chat:export", "Write a version as a plain Hugging Face directory."),
+    "ui": ("ui:ui", "Start the MLflow and Prefect pages."),
+    "bench": ("bench:bench", "Measure speed and memory."),
 }
-for name, target in VERBS.items():
-    app.command(f"alignment.cli.{target}", name=name)
+# By name, so that `align status` does not wait for what only `align run` needs.
+for place, (verb, (target, summary)) in enumerate(VERBS.items()):
+    # A verb's own page shows its whole docstring, with examples; the overview shows one line.
+    shown = None if verb in sys.argv[1:2] else summary
+    app.command(f"alignment.cli.{target}", name=verb, help=shown, sort_key=place)
 
 
 def main() -> NoReturn:

@@ -28,9 +28,7 @@ def done_stages(program: ProgramConfig) -> dict[str, dict[str, Path]]:
     return found
 
 
-def evaluated_stages(
-    program: ProgramConfig, versions: Sequence[str]
-) -> dict[str, dict[str, Path]]:
+def evaluated_stages(program: ProgramConfig, versions: Sequence[str]) -> dict[str, dict[str, Path]]:
     """`done_stages` of the versions that are evaluated, or of those named.
 
     Raises:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from alignment.cli.common import WorkspaceOption, load_workspace
+from alignment.cli.common import PrefectOption, WorkspaceOption, load_workspace
 from alignment.errors import AlignError
 
 
@@ -16,7 +16,7 @@ def resume(
     *,
     from_: Annotated[str | None, Parameter(name="--from")] = None,
     workspace: WorkspaceOption = None,
-    prefect: bool = True,
+    prefect: PrefectOption = True,
 ) -> None:
     """Go on with an interrupted program: finished stages are skipped, the broken one continues
     from its last checkpoint, later ones follow.

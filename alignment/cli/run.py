@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
-
-
-from alignment.cli.common import SetOption
+from alignment.cli.common import PrefectOption, SetOption
 
 
 def run(
@@ -16,7 +13,7 @@ def run(
     *,
     set_: SetOption = (),
     until: str | None = None,
-    prefect: bool = True,
+    prefect: PrefectOption = True,
 ) -> None:
     """Carry out a program: base → SFT → RLHF-V1 … V5. Finished stages are not repeated.
 
@@ -34,16 +31,10 @@ def run(
     ----------
     config
         The program's YAML file.
-    set_
-        KEY=VALUE that replaces a setting of the file; may be given several times.
     until
         Stop after this version.
-    prefect
-        Run the stages as Prefect flows (default), or in plain Python for debugging.
     """
     from alignment.cli.launch import run_program
     from alignment.config.load import load_program
 
     run_program(load_program(config, set_), until=until, prefect=prefect)
-
-

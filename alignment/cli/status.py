@@ -49,12 +49,14 @@ def status(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> No
                 MARKS[stage.state],
                 str(stage.attempts or ""),
                 seconds,
-                stage.why or (stage.error or "").splitlines()[0:1] and stage.error or "",
+                stage.why or ((stage.error or "").splitlines()[0:1] and stage.error) or "",
             )
     console.print(table)
     who = holder(program_workspace := load_workspace(workspace).workspace)
     if who is not None:
-        console.print(f"at work in {program_workspace}: pid {who.get('pid')} since {who.get('since')}")
+        console.print(
+            f"at work in {program_workspace}: pid {who.get('pid')} since {who.get('since')}"
+        )
     for version in found.versions:
         for stage in version.stages:
             if stage.state == "failed":

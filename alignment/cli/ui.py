@@ -7,7 +7,9 @@ import importlib
 from alignment.cli.common import WorkspaceOption, load_workspace
 
 
-def ui(*, workspace: WorkspaceOption = None, mlflow_port: int = 5000, prefect_port: int = 4200) -> None:
+def ui(
+    *, workspace: WorkspaceOption = None, mlflow_port: int = 5000, prefect_port: int = 4200
+) -> None:
     """Start the MLflow and Prefect pages of a workspace on loopback; Ctrl-C stops both.
 
     Examples:

@@ -119,7 +119,9 @@ def parse_override(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {text!r} is not KEY=VALUE", remedy="for example: --set sample.k=8")
+        raise ConfigError(
+            f"--set {text!r} is not KEY=VALUE", remedy="for example: --set sample.k=8"
+        )
     try:
         return key.strip(), yaml.safe_load(value)
     except yaml.YAMLError:
@@ -176,7 +178,9 @@ def _explain(error: ValidationError, lines: dict[str, str], source: str) -> Conf
 
 def _line_of(location: Sequence[str], lines: dict[str, str]) -> str | None:
     for end in range(len(location), 0, -1):
-        found = lines.get(".".join(location[:end]))
+        dotted = ".".join(location[:end])
+        below = (place for key, place in lines.items() if key.startswith(f"{dotted}."))
+        found = lines.get(dotted) or next(below, None)
         if found:
             return found
     return None

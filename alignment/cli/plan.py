@@ -1,0 +1,81 @@
+"""`align plan`: what would run, what is done, and what it would cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alignment.cli.common import JsonOption, SetOption, print_json
+
+
+def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> None:
+    """Show the stages a program would run, which are done, and an estimate of time and memory.
+
+    Nothing is started and nothing is written.
+
+    Examples:
+
+    ```
+    align plan configs/demo.yaml
+    align plan configs/hh.yaml --set base.path=DIR --set intake.path=DIR
+    align plan configs/demo.yaml --json
+    ```
+
+    Parameters
+    ----------
+    config
+        The program's YAML file.
+    """
+    from alignment.cli.status import MARKS
+    from alignment.config.load import load_program
+    from alignment.estimate import estimate
+    from alignment.status import program_status
+
+    program = load_program(config, set_)
+    status = program_status(program)
+    estimates = estimate(program)
+    if json:
+        rows = [
+            {
+                "version": version.name,
+                "stage": stage.stage,
+                "state": stage.state,
+                "seconds": estimates[f"{version.name}/{stage.stage}"].seconds,
+                "memory_mb": estimates[f"{version.name}/{stage.stage}"].memory_mb,
+                "basis": estimates[f"{version.name}/{stage.stage}"].basis,
+            }
+            for version in status.versions
+            for stage in version.stages
+        ]
+        print_json({"program": program.name, "workspace": str(program.workspace), "stages": rows})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{program.name}  ({program.workspace})", title_justify="left", box=None)
+    for column in ("version", "stage", "state", "time", "memory", "estimated from"):
+        table.add_column(column, justify="right" if column in ("time", "memory") else "left")
+    left = 0.0
+    for version in status.versions:
+        for index, stage in enumerate(version.stages):
+            guess = estimates[f"{version.name}/{stage.stage}"]
+            if stage.state != "done":
+                left += guess.seconds
+            table.add_row(
+                f"[bold]{version.name}[/]" if index == 0 else "",
+                stage.stage,
+                MARKS[stage.state],
+                clock(guess.seconds),
+                f"{guess.memory_mb:,.0f} MB",
+                f"[dim]{guess.basis}[/]",
+            )
+    console = Console(highlight=False)
+    console.print(table)
+    peak = max(guess.memory_mb for guess in estimates.values())
+    console.print(f"still to do: about {clock(left)}, at most about {peak:,.0f} MB of memory")
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a person would say them: `4 s`, `3 min`, `2.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

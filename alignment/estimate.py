@@ -1,0 +1,216 @@
+"""Time and memory of each stage before anything starts: from earlier versions, else from sizes.
+
+A stage that was done before in this workspace is the best guide: its time and peak memory are taken
+as they were. Otherwise the work is counted (6 operations per parameter and trained token, 2 per
+token read or written) and divided by what this machine does on a small matrix product.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from alignment.config.load import for_version
+from alignment.config.program import ProgramConfig
+from alignment.ledger import Ledger, Manifest
+from alignment.plan import Node, build_plan
+
+TRAIN = 6  # operations per parameter and token: forward 2, backward 4
+READ = 2
+LIBRARIES_MB = 700.0  # torch, transformers and trl, imported
+START_SECONDS = 1.0  # loading a model, writing outputs
+UNKNOWN_PARAMETERS = 7e9  # a hub name that is not on this disk: the field's usual size
+TYPICAL_DEMONSTRATIONS = 2000
+TYPICAL_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`basis` says where the figures come from."""
+
+    seconds: float
+    memory_mb: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the base model weighs."""
+
+    parameters: float
+    width: int
+    layers: int
+
+
+def estimate(program: ProgramConfig) -> dict[str, Estimate]:
+    """`version/stage` → estimate, for every stage of the program."""
+    ledger = Ledger(program.workspace)
+    plan = build_plan(program)
+    size = base_size(program)
+    seen_before: dict[tuple[str, str], Manifest] = {}
+    found = {}
+    for node in plan:
+        exact = ledger.newest(node.version, node.stage)
+        if exact is not None:
+            seen_before[(node.module, node.stage)] = exact
+        guide = exact or seen_before.get((node.module, node.stage))
+        if guide is not None:
+            basis = f"{guide.version}, measured"
+            found[node.key] = Estimate(guide.seconds, guide.peak_memory_mb, basis)
+        else:
+            found[node.key] = _from_sizes(node, for_version(program, node.version), size)
+    return found
+
+
+def base_size(program: ProgramConfig) -> Size:
+    """Parameters and shape of the base model, from the settings or its config.json."""
+    if program.base.source == "world":
+        shape = program.base.pretrain
+        return Size(
+            _llama_parameters(
+                shape.vocabulary,
+                shape.hidden,
+                shape.layers,
+                shape.intermediate,
+                shape.kv_heads / shape.heads,
+            ),
+            shape.hidden,
+            shape.layers,
+        )
+    config = Path(program.base.path or "") / "config.json"
+    if not config.is_file():
+        return Size(UNKNOWN_PARAMETERS, 4096, 32)
+    values = json.loads(config.read_text(encoding="utf-8"))
+    width = int(values.get("hidden_size") or values.get("n_embd") or 1024)
+    layers = int(values.get("num_hidden_layers") or values.get("n_layer") or 12)
+    inner = int(values.get("intermediate_size") or 4 * width)
+    heads = int(values.get("num_attention_heads") or values.get("n_head") or 1)
+    groups = int(values.get("num_key_value_heads") or heads) / heads
+    vocabulary = int(values.get("vocab_size") or 32000)
+    return Size(_llama_parameters(vocabulary, width, layers, inner, groups), width, layers)
+
+
+def _llama_parameters(vocabulary: int, width: int, layers: int, inner: int, groups: float) -> float:
+    attention = width * width * (2 + 2 * groups)
+    return vocabulary * width + layers * (attention + 3 * width * inner)
+
+
+def _from_sizes(node: Node, program: ProgramConfig, size: Size) -> Estimate:
+    work, memory = COSTS[node.module](program, size)
+    seconds = START_SECONDS + work * size.parameters / machine_speed()
+    return Estimate(seconds, LIBRARIES_MB + memory, "sizes")
+
+
+def _training_mb(size: Size, tokens: float) -> float:
+    """Weights, gradients and two moments in float32, and activations of one forward pass."""
+    return (16 * size.parameters + 64 * size.width * size.layers * tokens) / 2**20
+
+
+def _reading_mb(size: Size, tokens: float, models: int = 1) -> float:
+    return (4 * models * size.parameters + 16 * size.width * size.layers * tokens) / 2**20
+
+
+Cost = tuple[float, float]
+
+
+def _prepare(program: ProgramConfig, size: Size) -> Cost:
+    return 0.0, 100.0
+
+
+def _pretrain(program: ProgramConfig, size: Size) -> Cost:
+    shape = program.base.pretrain
+    step = shape.batch * shape.length
+    return TRAIN * step * shape.steps, _training_mb(size, step)
+
+
+def _import(program: ProgramConfig, size: Size) -> Cost:
+    return 0.0, 4 * size.parameters / 2**20
+
+
+def _finetune(program: ProgramConfig, size: Size) -> Cost:
+    recipe = program.finetune.rejection
+    tokens = max(program.sample.prompts, TYPICAL_DEMONSTRATIONS) * TYPICAL_TOKENS
+    window = min(recipe.max_length, 512) * recipe.micro_batch
+    return TRAIN * tokens * recipe.epochs, _training_mb(size, window)
+
+
+def _intake(program: ProgramConfig, size: Size) -> Cost:
+    return 0.0, 100.0
+
+
+def _reward(program: ProgramConfig, size: Size) -> Cost:
+    pairs = max(program.collect.pairs * len(program.versions), 500)
+    tokens = pairs * 2 * TYPICAL_TOKENS
+    return TRAIN * tokens, _training_mb(size, program.rewards.tokens_per_batch)
+
+
+def _sample(program: ProgramConfig, size: Size) -> Cost:
+    setting = program.sample
+    tokens = setting.prompts * setting.k * min(setting.max_new_tokens, TYPICAL_TOKENS)
+    searched = len(setting.grid) * setting.search_prompts / setting.prompts
+    grow = 1 + (searched if setting.temperature == "search" else 0)
+    return READ * tokens * grow, _reading_mb(size, setting.batch_size * setting.max_new_tokens)
+
+
+def _select(program: ProgramConfig, size: Size) -> Cost:
+    tokens = program.sample.prompts * program.sample.k * TYPICAL_TOKENS
+    return READ * 2 * tokens, _reading_mb(size, 16384, models=2)
+
+
+def _ppo(program: ProgramConfig, size: Size) -> Cost:
+    setting = program.ppo
+    tokens = setting.iterations * setting.episodes * 2 * TYPICAL_TOKENS
+    roles = 4 * 4 * size.parameters / 2**20  # reference and both reward models, read only
+    step = setting.minibatch * 2 * TYPICAL_TOKENS
+    return (2 * TRAIN + 5 * READ) * tokens, 2 * _training_mb(size, step) + roles
+
+
+def _evaluate(program: ProgramConfig, size: Size) -> Cost:
+    prompts = 2 * (program.evaluate.prompts_per_domain or 400)
+    return READ * 6 * prompts * TYPICAL_TOKENS, _reading_mb(size, 16384, models=3)
+
+
+def _promote(program: ProgramConfig, size: Size) -> Cost:
+    return 0.0, 0.0
+
+
+def _collect(program: ProgramConfig, size: Size) -> Cost:
+    tokens = 2 * program.collect.pairs * TYPICAL_TOKENS
+    return READ * tokens, _reading_mb(size, program.collect.batch_size * TYPICAL_TOKENS, models=2)
+
+
+COSTS: dict[str, Callable[[ProgramConfig, Size], Cost]] = {
+    "prepare": _prepare,
+    "pretrain": _pretrain,
+    "import_base": _import,
+    "finetune": _finetune,
+    "intake": _intake,
+    "reward": _reward,
+    "sample": _sample,
+    "select": _select,
+    "ppo": _ppo,
+    "evaluate": _evaluate,
+    "promote": _promote,
+    "collect": _collect,
+}
+
+
+@cache
+def machine_speed() -> float:
+    """Operations per second that training reaches here, from a tenth of a second of products.
+
+    Small models reach about a fifth of what a plain matrix product does.
+    """
+    import numpy as np
+
+    square = np.ones((384, 384), dtype=np.float32)
+    square @ square
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.1:
+        square @ square
+        done += 1
+    return 0.2 * done * 2 * 384**3 / (time.perf_counter() - began)

@@ -1,0 +1,65 @@
+"""What must be there before a long run starts: model, data, disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError, ConfigError
+from alignment.runner import make_workspace
+
+FREE_BYTES = 200 * 2**20
+
+
+def preflight(program: ProgramConfig) -> None:
+    """Check the outside world once, before anything is computed.
+
+    Raises:
+        ConfigError: base model or data missing; names the key.
+        AlignError: workspace not writable, or the disk is nearly full.
+    """
+    make_workspace(program.workspace)
+    free = shutil.disk_usage(program.workspace).free
+    if free < FREE_BYTES:
+        raise AlignError(
+            f"only {free / 2**20:.0f} MiB are free; at least {FREE_BYTES >> 20} MiB are needed",
+            where=str(program.workspace),
+            remedy="free some space or set another workspace",
+        )
+    if program.base.source == "path":
+        _check_base(program)
+        _check_data(program)
+
+
+def _check_base(program: ProgramConfig) -> None:
+    if not program.base.path:
+        raise ConfigError(
+            "no base model is named",
+            where="base.path",
+            remedy="--set base.path=DIRECTORY (or a hub name)",
+        )
+    from alignment.models.load import check_model_directory
+
+    try:
+        check_model_directory(program.base.path)
+    except ConfigError as error:
+        raise ConfigError(error.message, where="base.path", remedy=error.remedy) from None
+
+
+def _check_data(program: ProgramConfig) -> None:
+    if program.intake.source != "split":
+        return
+    if program.intake.path is None:
+        raise ConfigError(
+            "no preference data is named",
+            where="intake.path",
+            remedy="--set intake.path=FILE_OR_DIRECTORY",
+        )
+    path = Path(program.intake.path)
+    if not path.exists():
+        raise ConfigError(
+            f"no file or directory {path}",
+            where="intake.path",
+            remedy="give the directory with the preference files",
+        )

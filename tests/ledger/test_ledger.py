@@ -1,0 +1,170 @@
+"""Attempts, commits and what a dead process leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from alignment.errors import AlignError
+from alignment.ledger import Ledger, Manifest, fingerprint, verify
+from alignment.plan import Node
+
+NODE = Node("rlhf-v1", "sample", "sample", {"policy": ("sft", "finetune")})
+DESCRIBED = {
+    "code_version": "1",
+    "config": {"sample": {"k": 4}},
+    "options": {},
+    "inputs": {},
+    "seed": 7,
+    "libraries": {},
+    "seconds": 1.5,
+    "peak_memory_mb": 10.0,
+}
+KEY = "a" * 64
+
+
+def finish(ledger: Ledger, text: str = "hello", key: str = KEY) -> Manifest:
+    attempt = ledger.begin(NODE, key)
+    (ledger.partial_dir("rlhf-v1", "sample", key) / "out" / "x.txt").write_text(text)
+    manifest = ledger.commit(attempt, DESCRIBED)
+    attempt.status = "done"
+    ledger.write_attempt(attempt)
+    return manifest
+
+
+def test_commit_makes_the_outputs_appear_with_their_digests(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    assert ledger.find("rlhf-v1", "sample", KEY) is None
+    manifest = finish(ledger)
+    found = ledger.find("rlhf-v1", "sample", KEY)
+    assert found == manifest
+    # sha256("hello")
+    assert manifest.outputs == {
+        "x.txt": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    }
+    directory = ledger.committed_dir("rlhf-v1", "sample", KEY)
+    assert verify(directory) == []
+    (directory / "x.txt").write_text("changed")
+    assert verify(directory) == ["x.txt"]
+    assert not ledger.partial_dir("rlhf-v1", "sample", KEY).exists()
+
+
+def test_a_directory_without_manifest_is_never_read(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    directory = ledger.committed_dir("rlhf-v1", "sample", KEY)
+    directory.mkdir(parents=True)
+    (directory / "x.txt").write_text("half")
+    assert ledger.find("rlhf-v1", "sample", KEY) is None
+    assert ledger.newest("rlhf-v1", "sample") is None
+
+
+def test_a_stage_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    attempt = ledger.begin(NODE, KEY)
+    with pytest.raises(AlignError, match="no outputs"):
+        ledger.commit(attempt, DESCRIBED)
+
+
+def test_killed_attempt_is_seen_and_its_scratch_is_handed_on(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        f"""
+        import os, signal
+        from pathlib import Path
+        from alignment.ledger import Ledger
+        from alignment.plan import Node
+        ledger = Ledger(Path({str(tmp_path)!r}))
+        ledger.begin(Node("rlhf-v1", "sample", "sample"), {KEY!r})
+        partial = ledger.partial_dir("rlhf-v1", "sample", {KEY!r})
+        (partial / "scratch" / "shard-0").write_text("done work")
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    process = subprocess.run([sys.executable, "-c", script], check=False)
+    assert process.returncode == -signal.SIGKILL
+    ledger = Ledger(tmp_path)
+    assert [attempt.status for attempt in ledger.attempts("rlhf-v1", "sample")] == ["killed"]
+    again = ledger.begin(NODE, KEY)
+    assert (again.number, again.resumed_from) == (2, 1)
+    partial = ledger.partial_dir("rlhf-v1", "sample", KEY)
+    assert (partial / "scratch" / "shard-0").read_text() == "done work"
+
+
+def test_partial_work_for_another_fingerprint_is_removed(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.begin(NODE, "b" * 64)
+    old = ledger.partial_dir("rlhf-v1", "sample", "b" * 64)
+    assert old.exists()
+    attempt = ledger.begin(NODE, KEY)
+    assert not old.exists()
+    assert attempt.resumed_from is None
+
+
+def test_supersede_keeps_the_old_outputs(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    finish(ledger, "old")
+    aside = ledger.supersede("rlhf-v1", "sample")
+    assert aside is not None
+    assert (aside / "x.txt").read_text() == "old"
+    assert ledger.find("rlhf-v1", "sample", KEY) is None
+    assert ledger.attempts("rlhf-v1", "sample")[0].status == "superseded"
+    finish(ledger, "new")
+    assert [a.status for a in ledger.attempts("rlhf-v1", "sample")] == ["superseded", "done"]
+
+
+def test_fingerprint_depends_on_every_part() -> None:
+    base = fingerprint(NODE, "1", {"sample": {"k": 4}}, 7, {"policy": "d1"})
+    assert base == fingerprint(NODE, "1", {"sample": {"k": 4}}, 7, {"policy": "d1"})
+    others = [
+        fingerprint(NODE, "2", {"sample": {"k": 4}}, 7, {"policy": "d1"}),
+        fingerprint(NODE, "1", {"sample": {"k": 5}}, 7, {"policy": "d1"}),
+        fingerprint(NODE, "1", {"sample": {"k": 4}}, 8, {"policy": "d1"}),
+        fingerprint(NODE, "1", {"sample": {"k": 4}}, 7, {"policy": "d2"}),
+        fingerprint(
+            Node("rlhf-v1", "sample", "sample", {}, {"bag": "all"}),
+            "1",
+            {"sample": {"k": 4}},
+            7,
+            {"policy": "d1"},
+        ),
+    ]
+    assert len({base, *others}) == 6
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from alignment.lock import workspace_lock
+with workspace_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_second_process_is_told_who_holds_and_a_dead_holder_is_taken_over(tmp_path: Path) -> None:
+    from alignment.errors import LockedError
+    from alignment.lock import holder, refuse_if_held, workspace_lock
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(LockedError, match=f"pid {process.pid}"), workspace_lock(tmp_path):
+            pass
+        with pytest.raises(LockedError):
+            refuse_if_held(tmp_path)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    refuse_if_held(tmp_path)
+    with workspace_lock(tmp_path):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+    assert holder(tmp_path) is None
