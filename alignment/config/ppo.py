@@ -1,0 +1,186 @@
+"""PPO (and RLOO) on the combined reward: the last step of RLHF-V5."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from alignment.config.section import Section
+
+
+class KLConfig(Section):
+    """How far the policy may move from the reference, and what a nat of it costs."""
+
+    coefficient: float = Field(default=0.01, ge=0)
+    """β, the price of one nat: 0.01 for Llama 2's 7B and 13B, 0.005 for 34B and 70B, 0.02 in
+    InstructGPT. With `adaptive` it is where β starts."""
+    estimator: Literal["k1", "k3"] = "k1"
+    """`k1`: log π − log π_ref, unbiased, may be negative. `k3`: never negative, less noise; as a
+    reward it no longer sums to the exact KL."""
+    adaptive: bool = False
+    """Steer β so that the KL per answer stays near `target` (Ziegler et al. 2019)."""
+    target: float = Field(default=6.0, gt=0)
+    """Adaptive: wanted KL per answer, in nats."""
+    horizon: int = Field(default=10_000, ge=1)
+    """Adaptive: episodes over which β may change by a factor of about e^0.2."""
+
+
+class RewardShapingConfig(Section):
+    """What happens to the combined score before it is placed on the answer's last token."""
+
+    missing_eos_penalty: float = Field(default=1.0, ge=0)
+    """Taken off the score of an answer that was cut at the token limit."""
+    length_penalty: float = Field(default=0.0, ge=0)
+    """Taken off the score for each token of the answer."""
+    normalise: Literal["none", "batch", "running"] = "none"
+    """Shift and scale scores to mean 0, deviation 1: of each batch, or of all batches so far
+    ("Secrets of RLHF I", 7). The reward models' own standardisation has come before."""
+    clip: float | None = Field(default=None, gt=0)
+    """Scores are cut to ± this, after normalisation; unset is off (DeepSpeed-Chat: 5)."""
+    whiten: bool = False
+    """Divide per-token rewards by the batch's deviation, without shifting the mean
+    ("N implementation details", 18)."""
+
+
+class PtxConfig(Section):
+    """PPO-ptx: a language-modelling loss on the side against forgetting (InstructGPT §3.5)."""
+
+    coefficient: float = Field(default=0.0, ge=0)
+    """γ, weight of the loss; 0 is plain PPO. InstructGPT: 27.8 on its scale."""
+    source: Literal["corpus", "demonstrations"] = "demonstrations"
+    """Texts it is taken on; a corpus exists in the built-in world only."""
+    per_episode: float = Field(default=1.0, gt=0)
+    """Texts seen for each episode; InstructGPT used 8."""
+    max_tokens: int = Field(default=512, ge=2)
+    """Longer texts are cut at the end."""
+
+
+class StopConfig(Section):
+    """When to end early, and which weights to keep."""
+
+    kl_budget: float | None = Field(default=None, gt=0)
+    """Stop when the mean KL per answer exceeds this many nats; unset is off."""
+    guard_every: int = Field(default=10, ge=0)
+    """Iterations between two looks at the held-out prompts; 0 never looks."""
+    heldout_prompts: int = Field(default=64, ge=1)
+    """Prompts kept out of training for these looks."""
+    patience: int | None = Field(default=3, ge=1)
+    """Stop after so many looks in a row without a new best; unset never stops."""
+    keep: Literal["best", "last"] = "best"
+    """Weights that are saved: of the best look at held-out prompts, or of the last iteration."""
+
+
+class AdapterRolesConfig(Section):
+    """LoRA adapters when all roles share one backbone."""
+
+    rank: int = Field(default=16, ge=1)
+    """Rank of the policy's and the critic's adapters."""
+    alpha: int = Field(default=32, ge=1)
+    """LoRA's α; the update is scaled by α / rank."""
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Modules that get an adapter."""
+
+
+class PPOConfig(Section):
+    """Reinforcement learning on the combined reward.
+
+    Defaults are Llama 2's (§3.2.3) where the paper gives them, else InstructGPT's.
+    """
+
+    algorithm: Literal["ppo", "rloo"] = "ppo"
+    """`ppo`: with a critic. `rloo`: several answers a prompt are each other's baseline, no critic
+    (Ahmadian et al. 2024)."""
+    iterations: int = Field(default=300, ge=1)
+    """Rounds of rollout and update (Llama 2: 200–400, with early stopping)."""
+    episodes: int = Field(default=512, ge=1)
+    """Answers an iteration samples."""
+    minibatch: int = Field(default=64, ge=1)
+    """Episodes a gradient step sees: 512/64 are 8 steps an iteration."""
+    epochs: int = Field(default=1, ge=1)
+    """Passes over an iteration's episodes; the paper takes one."""
+    samples_per_prompt: int = Field(default=1, ge=1)
+    """Answers to the same prompt in one iteration; RLOO needs at least 2 (usual: 4)."""
+    safety_share: float | None = Field(default=None, ge=0, le=1)
+    """Share of prompts tagged for safety; unset leaves the mix of the prompt pool."""
+    max_new_tokens: int = Field(default=128, ge=1)
+    """Longest answer."""
+    max_prompt_tokens: int | None = Field(default=None, ge=1)
+    """Longer prompts lose whole turns from the front."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Sampling temperature; log-probabilities are taken at it ("N details", 10)."""
+    rollout_batch: int = Field(default=512, ge=1)
+    """Answers decoded side by side."""
+    micro_batch_tokens: int = Field(default=16_384, ge=1)
+    """Tokens (padding included) of one forward and backward pass; bounds memory, changes no
+    result."""
+    old_logprobs: Literal["auto", "rollout", "forward"] = "auto"
+    """Where the ratio's denominator comes from: the rollout itself (free), or one more forward
+    pass. `auto` takes the rollout's in float32 once the first batch shows that both agree within
+    1e-5."""
+
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """Of the policy; constant after the warm-up. Tiny models want about 1e-4."""
+    critic_learning_rate: float = Field(default=9e-6, gt=0)
+    """Of the critic (InstructGPT: 9e-6)."""
+    warmup_iterations: int = Field(default=10, ge=0)
+    """Both rates climb from a tenth to the whole over so many iterations (InstructGPT)."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's first decay."""
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    """AdamW's second decay."""
+    epsilon: float = Field(default=1e-5, gt=0)
+    """AdamW's ε."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """On matrices; norms and biases are left alone."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Longer gradients are scaled down, policy and critic each for itself."""
+
+    clip: float = Field(default=0.2, gt=0)
+    """The ratio is clipped to 1 ± this."""
+    value_clip: float | None = Field(default=0.2, gt=0)
+    """New values are clipped to old values ± this in the value loss; unset is off."""
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    """Discount; 1 for answers."""
+    lam: float = Field(default=0.95, ge=0, le=1)
+    """λ of generalised advantage estimation."""
+    whiten_advantages: bool = True
+    """Advantages to mean 0 and deviation 1 over the batch."""
+    entropy_coefficient: float = Field(default=0.0, ge=0)
+    """Entropy bonus; not recommended ("Secrets of RLHF I", 15)."""
+    critic_init: Literal["helpfulness", "safety", "policy"] = "helpfulness"
+    """What the critic starts from: a reward model (InstructGPT) or the policy with a head of
+    zeros."""
+    critic_warmup_iterations: int = Field(default=0, ge=0)
+    """First iterations in which only the critic learns ("Secrets of RLHF I", 11)."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Save an exponential moving average of the policy, with this decay per iteration
+    (InstructGPT: 0.992); unset saves the weights themselves."""
+
+    kl: KLConfig = KLConfig()
+    """Penalty for leaving the reference."""
+    reward: RewardShapingConfig = RewardShapingConfig()
+    """Penalties, normalisation and clipping of scores."""
+    ptx: PtxConfig = PtxConfig()
+    """Language-modelling loss on the side."""
+    stop: StopConfig = StopConfig()
+    """Early stopping."""
+    share_backbone: bool = False
+    """One backbone in memory for all five roles: adapters for policy and critic (and for reward
+    models that are adapters of the same base), the bare base as reference."""
+    adapters: AdapterRolesConfig = AdapterRolesConfig()
+    """LoRA settings for `share_backbone`."""
+    checkpoint_every: int = Field(default=5, ge=1)
+    """Iterations between two points from which a killed run goes on."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> PPOConfig:
+        if self.algorithm == "rloo" and self.samples_per_prompt < 2:
+            raise ValueError("algorithm: rloo needs samples_per_prompt ≥ 2 (usual: 4)")
+        if self.episodes % self.samples_per_prompt:
+            raise ValueError("episodes must be a multiple of samples_per_prompt")
+        if self.minibatch > self.episodes:
+            raise ValueError("minibatch must not be larger than episodes")
+        if self.algorithm == "rloo" and self.critic_warmup_iterations:
+            raise ValueError("critic_warmup_iterations: rloo has no critic")
+        return self

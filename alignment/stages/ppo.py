@@ -1,0 +1,187 @@
+"""PPO on the combined reward, on top of the version's fine-tuned checkpoint (RLHF-V5).
+
+Inputs: `policy` (this version's fine-tune stage), `prepare`, `reward_helpfulness`,
+`reward_safety`, and optionally `guard` (a reward stage that training never sees).
+Outputs: `model/` (the policy), `critic/` (the trained critic), `series.jsonl`, `health.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from alignment.config.ppo import PPOConfig
+from alignment.errors import ConfigError, DataError
+from alignment.files import atomic_write_json, sha256_file
+from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.load import (
+    load_policy,
+    load_scalar,
+    load_tokenizer,
+    resolve_device,
+    save_model,
+)
+from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.rewards.model import RewardModel
+from alignment.seeds import derive_seed
+from alignment.stages.context import StageContext
+from alignment.training.ppo.guard import Guard
+from alignment.training.ppo.models import ModelScorer, probability_of
+from alignment.training.ppo.roles import Roles, full_copies, save_critic
+from alignment.training.ppo.scoring import CombinedReward, PromptItem
+from alignment.training.ppo.trainer import Outcome, PPOTrainer
+
+CODE_VERSION = "1"
+READS = ("ppo", "combine", "compute")
+
+
+def run(ctx: StageContext) -> None:
+    """Train, then write the policy, the critic, the curves and the verdicts."""
+    config: PPOConfig = ctx.config.ppo
+    compute = ctx.config.compute
+    device = resolve_device(compute.device)
+    start = ctx.inputs["policy"] / "model"
+    tokenizer = load_tokenizer(start)
+    renderer = ChatRenderer(tokenizer, config.max_prompt_tokens)
+    policy = load_policy(start, dtype=compute.dtype, device=device)
+    models = {
+        domain: RewardModel.load(ctx.inputs[f"reward_{domain}"] / "model", compute.dtype, device)
+        for domain in ("helpfulness", "safety")
+    }
+    roles = _roles(ctx, config, policy)
+    scorers = {domain: ModelScorer(model, renderer) for domain, model in models.items()}
+    reward = CombinedReward(
+        scorers["helpfulness"],
+        scorers["safety"],
+        ctx.config.combine,
+        probability=probability_of(models["safety"]),
+    )
+    learn, held = _prompts(ctx, config, renderer)
+    trainer = PPOTrainer(
+        roles,
+        renderer,
+        learn,
+        reward,
+        config,
+        seed=ctx.seed,
+        guard=_guard(ctx, held, reward, renderer),
+        ptx=_texts(ctx, config, renderer) if config.ptx.coefficient > 0 else None,
+        checkpoints=ctx.scratch / "checkpoints",
+        series=ctx.series,
+        progress=ctx.progress,
+    )
+    outcome = trainer.train()
+    save_model(policy, tokenizer, ctx.out / "model")
+    if roles.critic is not None:
+        save_critic(roles.critic, ctx.out / "critic")
+    _report(ctx, outcome)
+
+
+def _roles(ctx: StageContext, config: PPOConfig, policy: PreTrainedModel) -> Roles:
+    """Policy, reference and critic as full copies."""
+    if config.algorithm == "rloo":
+        return full_copies(policy, critic=None)
+    compute = ctx.config.compute
+    device = resolve_device(compute.device)
+    if config.critic_init == "policy":
+        source = ctx.inputs["policy"] / "model"
+        critic = load_policy(source, dtype=compute.dtype, device=device)
+        return full_copies(policy, critic=critic)
+    source = ctx.inputs[f"reward_{config.critic_init}"] / "model"
+    critic = load_scalar(source, dtype=compute.dtype, device=device)
+    card = json.loads((source / "reward.json").read_text(encoding="utf-8"))
+    return full_copies(policy, critic=critic, scale=(card["mean"] - card["bias"], card["std"]))
+
+
+def _prompts(
+    ctx: StageContext, config: PPOConfig, renderer: ChatRenderer
+) -> tuple[list[PromptItem], list[PromptItem]]:
+    """The pool to learn on, and the prompts held out for the guard (never the same)."""
+    path = ctx.inputs["prepare"] / "prompts.jsonl"
+    pool = read_prompts(path)
+    order = np.random.default_rng(derive_seed(ctx.seed, "heldout")).permutation(len(pool))
+    # The guard never takes more than a fifth of a small pool.
+    count = min(config.stop.heldout_prompts, len(pool) // 5) if config.stop.guard_every else 0
+    items = [_item(pool[i], renderer) for i in order]
+    if len(items) <= count:
+        raise DataError("there are too few prompts for PPO", where=str(path))
+    ctx.dataset("ppo_prompts", sha256_file(path), len(items) - count, "prompts")
+    return items[count:], items[:count]
+
+
+def _item(prompt: Prompt, renderer: ChatRenderer) -> PromptItem:
+    ids = tuple(renderer.prompt(prompt.messages))
+    return PromptItem(ids, tuple(prompt.messages), prompt.tag_safety)
+
+
+def _guard(
+    ctx: StageContext, held: list[PromptItem], reward: CombinedReward, renderer: ChatRenderer
+) -> Guard | None:
+    if not held:
+        return None
+    if "guard" in ctx.inputs:
+        compute = ctx.config.compute
+        device = resolve_device(compute.device)
+        judge = RewardModel.load(ctx.inputs["guard"] / "model", compute.dtype, device)
+        return Guard(held, ModelScorer(judge, renderer), "guard reward model")
+    # Without a guard model the training reward judges, on prompts it was never climbed on.
+    return Guard(held, reward.judge, "training reward on held-out prompts")
+
+
+def _texts(ctx: StageContext, config: PPOConfig, renderer: ChatRenderer) -> list[Tokens]:
+    """Texts of PPO-ptx. Corpus texts have a one-token prompt: the first token predicts the rest."""
+    name = "corpus" if config.ptx.source == "corpus" else "demonstrations"
+    path = ctx.inputs["prepare"] / f"{name}.jsonl"
+    if not path.is_file():
+        raise ConfigError(
+            f"PPO-ptx wants the {name}, which this program has not",
+            where="ppo.ptx.source",
+            remedy="set ppo.ptx.source to demonstrations, or ppo.ptx.coefficient to 0",
+        )
+    found = []
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            row: dict[str, Any] = json.loads(line)
+            if name == "corpus":
+                ids = renderer.response(row["text"])
+                tokens = Tokens(ids[:1], ids[1:])
+            else:
+                tokens = renderer.tokens(row["messages"], row["response"])
+            room = config.ptx.max_tokens - len(tokens.prompt)
+            if room > 0 and tokens.response:
+                found.append(Tokens(tokens.prompt, tokens.response[:room]))
+    ctx.dataset(f"ptx_{name}", sha256_file(path), len(found), "training")
+    return found
+
+
+def _report(ctx: StageContext, outcome: Outcome) -> None:
+    """Headline figures and the verdicts in plain language."""
+    rows = [row for row in outcome.history if "score/mean" in row]
+    first, last = rows[0], rows[-1]
+    for name in sorted(last):
+        ctx.metric(**{f"last/{name}": last[name]})
+    ctx.metric(
+        **{
+            "iterations": outcome.iterations,
+            "kept_iteration": outcome.kept,
+            "stopped_early": float(outcome.stopped is not None),
+            "first/score/mean": first["score/mean"],
+        }
+    )
+    looks = [row["guard/score"] for row in outcome.history if "guard/score" in row]
+    if looks:
+        ctx.metric(**{"guard/first": looks[0], "guard/best": max(looks), "guard/last": looks[-1]})
+    atomic_write_json(
+        ctx.out / "health.json",
+        {
+            "stopped": outcome.stopped,
+            "kept_iteration": outcome.kept,
+            "verdicts": [verdict.as_dict() for verdict in outcome.verdicts],
+        },
+    )
+    for verdict in outcome.verdicts:
+        if verdict.level != "ok":
+            ctx.progress.say(f"{verdict.message} {verdict.remedy}")

@@ -1,0 +1,61 @@
+"""Advantages: generalised advantage estimation, and leave-one-out for RLOO."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def generalised_advantages(
+    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, lam: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    """Advantages and returns (Schulman et al. 2016, eq. 11 and 16).
+
+    δ_i = r_i + γ V_{i+1} − V_i and A_i = δ_i + γλ A_{i+1}, where V after an answer's last token is
+    0: the episode is over there, whether by EOS or at the token limit. Returns are A + V.
+
+    Args:
+        rewards: (b, t).
+        values: (b, t) value of the state in which token i was chosen.
+        mask: (b, t) bool.
+
+    Returns:
+        advantages (b, t), returns (b, t); both 0 outside the mask.
+    """
+    real = mask.to(values.dtype)
+    values = values * real
+    rewards = rewards * real
+    advantages = torch.zeros_like(values)
+    running = torch.zeros_like(values[:, 0])
+    following = torch.zeros_like(values[:, 0])
+    for i in range(values.shape[1] - 1, -1, -1):
+        delta = rewards[:, i] + gamma * following - values[:, i]
+        running = (delta + gamma * lam * running) * real[:, i]
+        advantages[:, i] = running
+        following = values[:, i]
+    return advantages, (advantages + values) * real
+
+
+def leave_one_out(totals: Tensor, samples: int) -> Tensor:
+    """A_k = R_k − mean of the other answers' R to the same prompt (RLOO, Ahmadian et al. 2024).
+
+    Args:
+        totals: (b,) total reward of each episode; the `samples` answers to a prompt are neighbours.
+        samples: answers a prompt, at least 2.
+
+    Returns:
+        (b,)
+    """
+    grouped = totals.view(-1, samples)
+    others = (grouped.sum(1, keepdim=True) - grouped) / (samples - 1)
+    return (grouped - others).reshape(-1)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 − Var[returns − values] / Var[returns] on real tokens: 1 is a perfect critic, 0 one that
+    says the same of every state, below 0 one that does harm. 0 where returns do not vary."""
+    real_returns = returns[mask]
+    spread = real_returns.var(unbiased=False)
+    if real_returns.numel() == 0 or spread == 0:
+        return torch.zeros((), dtype=returns.dtype, device=returns.device)
+    return 1 - (real_returns - values[mask]).var(unbiased=False) / spread

@@ -1,0 +1,31 @@
+"""Copies of a module's learning weights: the running average, and the best seen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def learning(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that learn, by name; tied ones once."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of the learning parameters."""
+    return {name: p.detach().clone() for name, p in learning(module).items()}
+
+
+@torch.no_grad()
+def put(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Write copies back."""
+    for name, parameter in learning(module).items():
+        parameter.copy_(weights[name])
+
+
+@torch.no_grad()
+def average(mean: dict[str, Tensor], module: nn.Module, decay: float) -> None:
+    """mean ← decay · mean + (1 − decay) · weights, in place."""
+    for name, parameter in learning(module).items():
+        mean[name].lerp_(parameter.detach().to(mean[name].dtype), 1 - decay)

@@ -1,0 +1,124 @@
+"""Log-probabilities, entropies and values of answers, from forward passes that waste little.
+
+Rows are padded on the right, so causal attention needs neither mask nor position ids, and the
+heads are applied to the n answer positions only, never to prompts or padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alignment.models.chat import Tokens
+from alignment.training.ppo.losses import entropy, token_logprobs
+from alignment.training.ppo.roles import LanguageRole, ValueRole
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Some episodes as one right-padded forward pass; n answer tokens in all, row by row.
+
+    Attributes:
+        ids: (b, s) int64.
+        row, column: (n,) where the choice of each answer token is made: one before its place.
+        targets: (n,) the answer tokens.
+        where: numbers of the episodes in the caller's order.
+        place: (n,) column of each token in a (b, t) tensor of answers.
+    """
+
+    ids: Tensor
+    row: Tensor
+    column: Tensor
+    targets: Tensor
+    where: list[int]
+    place: Tensor
+
+    @property
+    def episode(self) -> Tensor:
+        """(n,) the caller's number of the episode that each token belongs to."""
+        return torch.tensor(self.where, device=self.row.device)[self.row]
+
+
+def pack(episodes: Sequence[Tokens], where: Sequence[int], device: torch.device) -> Packed:
+    """The forward pass over `episodes[i] for i in where`."""
+    chosen = [episodes[i] for i in where]
+    width = max(len(tokens) for tokens in chosen)
+    ids = np.zeros((len(chosen), width), dtype=np.int64)
+    rows, columns, targets, places = [], [], [], []
+    for r, tokens in enumerate(chosen):
+        whole = tokens.ids
+        ids[r, : len(whole)] = whole
+        count = len(tokens.response)
+        rows.append(np.full(count, r))
+        columns.append(np.arange(len(tokens.prompt) - 1, len(whole) - 1))
+        targets.append(np.asarray(tokens.response))
+        places.append(np.arange(count))
+
+    def tensor(parts: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(device)
+
+    return Packed(
+        torch.from_numpy(ids).to(device),
+        tensor(rows),
+        tensor(columns),
+        tensor(targets),
+        list(where),
+        tensor(places),
+    )
+
+
+def micro_batches(
+    episodes: Sequence[Tokens], where: Sequence[int], limit: int
+) -> Iterator[list[int]]:
+    """Episodes of like length together, at most about `limit` padded tokens at a time."""
+    batch: list[int] = []
+    for i in sorted(where, key=lambda i: (len(episodes[i]), i)):
+        if batch and (len(batch) + 1) * len(episodes[i]) > limit:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def logprobs(
+    role: LanguageRole, packed: Packed, temperature: float, *, with_entropy: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """log π (n,) of the answer tokens at `temperature`, and the entropies (n,) if asked for."""
+    logits = role.logits(packed.ids, packed.row, packed.column).float()
+    if temperature != 1.0:
+        logits = logits / temperature
+    taken = token_logprobs(logits, packed.targets)
+    return taken, entropy(logits) if with_entropy else None
+
+
+def values(role: ValueRole, packed: Packed) -> Tensor:
+    """V (n,) of the states in which the answer tokens were chosen."""
+    return role.values(packed.ids, packed.row, packed.column)
+
+
+@torch.no_grad()
+def over_all(
+    role: LanguageRole | ValueRole,
+    episodes: Sequence[Tokens],
+    width: int,
+    *,
+    temperature: float,
+    limit: int,
+    device: torch.device,
+) -> Tensor:
+    """`logprobs` or `values` of every episode, without gradient: (b, width), 0 on padding."""
+    found = torch.zeros(len(episodes), width, device=device)
+    with role.active():
+        for where in micro_batches(episodes, range(len(episodes)), limit):
+            packed = pack(episodes, where, device)
+            if isinstance(role, LanguageRole):
+                result, _ = logprobs(role, packed, temperature)
+            else:
+                result = values(role, packed)
+            found[packed.episode, packed.place] = result.float()
+    return found

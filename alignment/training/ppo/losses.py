@@ -1,0 +1,96 @@
+"""The losses of policy and critic, with the figures that tell whether they behave.
+
+Every loss is a *sum* over real tokens divided by `tokens`, the number of real tokens of the whole
+mini-batch, so that micro-batches add up to the mini-batch's mean exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """`loss` has a gradient; the rest are detached sums over real tokens (divide by tokens)."""
+
+    loss: Tensor
+    clipped: Tensor
+    approximate_kl: Tensor
+    ratio: Tensor
+    ratio_error: Tensor
+
+
+def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """log π of given tokens, in float32.
+
+    Args:
+        logits: (..., v), already divided by the temperature.
+        tokens: (...) int64.
+    """
+    logits = logits.float()
+    taken = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return taken - torch.logsumexp(logits, dim=-1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of softmax(logits): (..., v) → (...), in float32."""
+    logs = torch.log_softmax(logits.float(), dim=-1)
+    return -(logs.exp() * logs).sum(-1)
+
+
+def policy_loss(
+    logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, *, clip: float, tokens: float
+) -> PolicyLoss:
+    """Clipped surrogate: −min(ρA, clip(ρ, 1−ε, 1+ε)A) (Schulman et al. 2017, eq. 7).
+
+    Args:
+        logprobs: (b, t) or (n,) log π_θ of the taken tokens, with a gradient.
+        old: same shape, log-probabilities under the policy that drew them.
+        advantages: same shape.
+        mask: same shape, bool.
+        clip: ε.
+        tokens: real tokens of the mini-batch.
+    """
+    real = mask.to(logprobs.dtype)
+    # exp of a masked position could overflow and turn 0 × inf into NaN.
+    log_ratio = (logprobs - old) * real
+    ratio = log_ratio.exp()
+    straight = ratio * advantages
+    cut = ratio.clamp(1 - clip, 1 + clip) * advantages
+    loss = -(torch.minimum(straight, cut) * real).sum() / tokens
+    with torch.no_grad():
+        return PolicyLoss(
+            loss=loss,
+            clipped=((cut < straight) & mask).sum(),
+            approximate_kl=((ratio - 1 - log_ratio) * real).sum(),
+            ratio=(ratio * real).sum(),
+            ratio_error=((ratio - 1).abs() * real).max() if real.numel() else ratio.sum(),
+        )
+
+
+def value_loss(
+    values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, *, clip: float | None, tokens: float
+) -> tuple[Tensor, Tensor]:
+    """½ max((V − R)², (clip(V, V_old ± ε) − R)²), the clipped squared error of OpenAI's code.
+
+    Args:
+        values: (b, t) or (n,) with a gradient.
+        old, returns: same shape.
+        mask: same shape, bool.
+        clip: ε, or None for the plain squared error.
+        tokens: real tokens of the mini-batch.
+
+    Returns:
+        the loss, and how many tokens were clipped (detached).
+    """
+    real = mask.to(values.dtype)
+    error = (values - returns) ** 2
+    if clip is None:
+        return 0.5 * (error * real).sum() / tokens, torch.zeros_like(error.sum()).detach()
+    near = old + (values - old).clamp(-clip, clip)
+    near_error = (near - returns) ** 2
+    loss = 0.5 * (torch.maximum(error, near_error) * real).sum() / tokens
+    return loss, ((near_error > error) & mask).sum().detach()

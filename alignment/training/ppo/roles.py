@@ -1,0 +1,204 @@
+"""The models of PPO: who speaks (policy, reference) and who estimates (critic).
+
+A role is a model seen through one set of weights. With full fine-tuning every role has its own
+copy; with a shared backbone (`adapters.py`) roles are adapters that `active()` switches on.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel
+
+from alignment.errors import ConfigError
+from alignment.models.load import backbone, scalar_head
+
+
+class Switch(Protocol):
+    """Chooses the weights a shared backbone computes with."""
+
+    def __call__(self) -> AbstractContextManager[None]: ...
+
+
+def _always() -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+class LanguageRole:
+    """A causal language model in one role.
+
+    Args:
+        model: puts out logits; called without attention mask (right padding, causal).
+        trained: parameters that learn in this role; empty for a reference.
+        switch: makes the role's weights the ones the model computes with.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, trained: list[nn.Parameter], switch: Switch = _always
+    ):
+        self.model = model
+        self.parameters = trained
+        self.active = switch
+        with self.active():
+            self._direct = _head_is_linear(model)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def logits(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Logits (n, v) at n chosen places of ids (b, s); others are not computed where the head
+        is a plain linear layer."""
+        if self._direct:
+            hidden = backbone(self.model)(input_ids=ids, use_cache=False).last_hidden_state
+            head: nn.Module = self.model.get_output_embeddings()
+            return head(hidden[row, column])
+        return self.model(input_ids=ids, use_cache=False).logits[row, column]
+
+
+class ValueHead(nn.Module):
+    """A value for each hidden state: a linear layer with bias, in float32."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return hidden.float() @ self.weight + self.bias
+
+
+class ValueRole:
+    """A critic: a backbone and a head that gives each position a value."""
+
+    def __init__(
+        self,
+        body: nn.Module,
+        head: ValueHead,
+        trained: list[nn.Parameter],
+        switch: Switch = _always,
+    ):
+        self.body = body
+        self.head = head
+        self.parameters = trained
+        self.active = switch
+
+    def values(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Values (n,) float32 at n chosen places of ids (b, s)."""
+        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
+        value: Tensor = self.head(hidden[row, column])
+        return value
+
+
+class Roles:
+    """Who takes part, and which modules a checkpoint must hold.
+
+    Attributes:
+        policy: learns; its `model` is also the one that is decoded with.
+        reference: frozen.
+        critic: learns; None for RLOO.
+        modules: what training changes, by name.
+    """
+
+    def __init__(
+        self,
+        policy: LanguageRole,
+        reference: LanguageRole,
+        critic: ValueRole | None,
+        modules: dict[str, nn.Module],
+    ):
+        self.policy = policy
+        self.reference = reference
+        self.critic = critic
+        self.modules = modules
+
+
+def full_copies(
+    policy: PreTrainedModel,
+    *,
+    critic: PreTrainedModel | None,
+    scale: tuple[float, float] = (0.0, 1.0),
+    reference: PreTrainedModel | None = None,
+) -> Roles:
+    """Roles that share nothing.
+
+    Args:
+        policy: trained in place, dropout off.
+        critic: a reward model (scalar head kept, standardised), a causal model (new head of
+            zeros), or None for RLOO; trained in place.
+        scale: mean and deviation of the reward model's raw scores: the critic starts out saying
+            (score − mean) / deviation.
+        reference: None copies the policy as it is now.
+    """
+    frozen = copy.deepcopy(policy) if reference is None else reference
+    frozen.requires_grad_(False)
+    no_dropout(policy)
+    no_dropout(frozen)
+    policy.requires_grad_(True)
+    modules: dict[str, nn.Module] = {"policy": policy}
+    value = None
+    if critic is not None:
+        value = critic_from(critic, scale)
+        modules["critic"] = nn.ModuleDict({"body": value.body, "head": value.head})
+    speaker = LanguageRole(policy, list(policy.parameters()))
+    return Roles(speaker, LanguageRole(frozen, []), value, modules)
+
+
+def critic_from(model: PreTrainedModel, scale: tuple[float, float] = (0.0, 1.0)) -> ValueRole:
+    """A critic out of a reward model, or out of a language model with a head of zeros."""
+    no_dropout(model)
+    body = backbone(model)
+    body.requires_grad_(True)
+    width = int(model.config.get_text_config().hidden_size)
+    head = ValueHead(width)
+    if model.get_output_embeddings() is None:
+        linear = scalar_head(model)
+        mean, deviation = scale
+        with torch.no_grad():
+            head.weight.copy_(linear.weight[0].float() / deviation)
+            bias = 0.0 if linear.bias is None else float(linear.bias[0])
+            head.bias.fill_((bias - mean) / deviation)
+    head = head.to(next(body.parameters()).device)
+    return ValueRole(body, head, [*body.parameters(), *head.parameters()])
+
+
+def no_dropout(model: nn.Module) -> None:
+    """Eval mode for good: with dropout on, ratios and KL would compare different networks."""
+    model.eval()
+
+
+@torch.no_grad()
+def _head_is_linear(model: PreTrainedModel) -> bool:
+    """Whether logits are just the output embedding of hidden states (no soft cap, no scale)."""
+    head = model.get_output_embeddings()
+    if head is None:
+        raise ConfigError(f"{type(model).__name__} has no output embedding to speak with")
+    ids = torch.arange(1, 5, device=next(model.parameters()).device)[None]
+    ids = ids % int(model.config.get_text_config().vocab_size)
+    hidden = backbone(model)(input_ids=ids, use_cache=False).last_hidden_state
+    whole = model(input_ids=ids, use_cache=False).logits
+    return bool(torch.allclose(head(hidden), whole, rtol=1e-3, atol=1e-4))
+
+
+def save_critic(role: ValueRole, directory: Path) -> None:
+    """Write a critic: the backbone as transformers saves it, the head beside it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    body: Any = role.body
+    body.save_pretrained(directory)
+    head = {name: tensor.detach().cpu() for name, tensor in role.head.state_dict().items()}
+    save_file(head, directory / "value_head.safetensors")
+
+
+def load_critic(directory: Path) -> ValueRole:
+    """The critic that `save_critic` wrote."""
+    body = AutoModel.from_pretrained(directory, trust_remote_code=False, use_safetensors=True)
+    no_dropout(body)
+    head = ValueHead(int(body.config.get_text_config().hidden_size))
+    head.load_state_dict(load_file(directory / "value_head.safetensors"))
+    return ValueRole(body, head, [*body.parameters(), *head.parameters()])

@@ -1,0 +1,208 @@
+"""Episodes: answers drawn from the policy, with the log-probability of every token taken.
+
+The whole batch is decoded side by side with one growing cache, finished answers leave it, and no
+logits outlive their step. Random numbers are one uniform a token, drawn per episode from the
+iteration's seed: an answer does not depend on which others are decoded beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from alignment.errors import ConfigError, StageError
+from alignment.models.chat import Tokens
+from alignment.sampling.cache import new_cache
+from alignment.seeds import derive_seed
+
+# Rows leave the batch once this share of it is finished: each leaving copies the cache.
+_LEAVE = 0.25
+# On a GPU, asking whether all is done stalls the queue: ask every so many steps.
+_ASK_EVERY = 8
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was drawn for each prompt, in the order of the prompts.
+
+    Attributes:
+        responses: token ids, EOS included where it was drawn.
+        logprobs: (b, t) float32 log π at the sampling temperature, 0 on padding.
+        mask: (b, t) bool.
+        finished: (b,) bool, ended with EOS.
+    """
+
+    responses: list[list[int]]
+    logprobs: Tensor
+    mask: Tensor
+    finished: Tensor
+
+    def tokens(self, prompts: Sequence[Sequence[int]]) -> list[Tokens]:
+        """Prompts and answers together."""
+        return [Tokens(list(p), r) for p, r in zip(prompts, self.responses, strict=True)]
+
+
+def draw_uniforms(seed: int, episodes: int, length: int) -> np.ndarray:
+    """(episodes, length) float64 in [0, 1): row i depends on (seed, i) alone."""
+    rows = []
+    for i in range(episodes):
+        bits = np.random.Philox(key=derive_seed(seed, "episode", i))
+        rows.append(np.random.Generator(bits).random(length))
+    return np.stack(rows)
+
+
+def rollout(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    seed: int,
+    max_new_tokens: int,
+    temperature: float,
+    ends: Collection[int],
+    batch_size: int,
+) -> Answers:
+    """One answer to each prompt (repeat a prompt for more).
+
+    Args:
+        model: the policy, dropout off, its weights switched on.
+        prompts: token ids, none empty.
+        seed: of this iteration.
+        ends: ids that end an answer; none makes every answer exactly `max_new_tokens` long.
+        batch_size: answers decoded side by side.
+
+    Raises:
+        ConfigError: a prompt is empty, or exceeds the model's context with its answer.
+        StageError: the policy's probabilities are not finite.
+    """
+    _check(model, prompts, max_new_tokens)
+    device = next(model.parameters()).device
+    uniforms = torch.from_numpy(draw_uniforms(seed, len(prompts), max_new_tokens)).to(device)
+    tokens = torch.zeros(len(prompts), max_new_tokens, dtype=torch.long, device=device)
+    logprobs = torch.zeros(len(prompts), max_new_tokens, device=device)
+    lengths = torch.full((len(prompts),), max_new_tokens, device=device)
+    finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
+    for start in range(0, len(order), batch_size):
+        where = order[start : start + batch_size]
+        drawn = _decode(
+            model,
+            [prompts[i] for i in where],
+            uniforms[where],
+            temperature,
+            torch.tensor(sorted(ends), dtype=torch.long, device=device),
+        )
+        tokens[where], logprobs[where], lengths[where], finished[where] = drawn
+    if not bool(torch.isfinite(logprobs).all()):
+        raise StageError(
+            "the policy's probabilities are not finite",
+            remedy="lower ppo.learning_rate; the last good checkpoint is kept",
+        )
+    width = int(lengths.max())
+    mask = torch.arange(width, device=device)[None] < lengths[:, None]
+    rows = tokens.tolist()
+    responses = [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
+    kept = torch.where(mask, logprobs[:, :width], torch.zeros_like(logprobs[:, :width]))
+    return Answers(responses, kept, mask, finished)
+
+
+@torch.no_grad()
+def _decode(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    uniforms: Tensor,
+    temperature: float,
+    ends: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Tokens (b, t), log-probabilities (b, t), lengths (b,) and finished (b,) of one batch."""
+    device = uniforms.device
+    count, length = uniforms.shape
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.zeros(count, width, dtype=torch.long)
+    mask = torch.zeros(count, width + length, dtype=torch.bool)
+    mask[:, width:] = True
+    for row, prompt in enumerate(prompts):
+        # Padding stands on the left, so that all answers begin in the same column.
+        ids[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) : width] = True
+    ids, mask = ids.to(device), mask.to(device)
+    position = (mask[:, :width].cumsum(1) - 1).clamp(min=0)
+    cache, _ = new_cache(model.config, width + length)
+    padded = bool((~mask[:, :width]).any())
+
+    tokens = torch.zeros(count, length, dtype=torch.long, device=device)
+    logprobs = torch.zeros(count, length, device=device)
+    lengths = torch.full((count,), length, device=device)
+    finished = torch.zeros(count, dtype=torch.bool, device=device)
+    rows = torch.arange(count, device=device)
+    done = torch.zeros(count, dtype=torch.bool, device=device)
+    for step in range(length):
+        seen = mask[:, : width + step].long() if padded else None
+        logits = (
+            model(
+                input_ids=ids,
+                attention_mask=seen,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            .logits[:, -1]
+            .float()
+        )
+        taken, logs = choose(logits, uniforms[rows, step], temperature)
+        live = ~done
+        tokens[rows, step] = taken
+        logprobs[rows, step] = logs
+        if ends.numel():
+            ended = torch.isin(taken, ends) & live
+            lengths[rows[ended]] = step + 1
+            finished[rows[ended]] = True
+            done = done | ended
+            if device.type == "cpu" or step % _ASK_EVERY == _ASK_EVERY - 1:
+                share = float(done.float().mean())
+                if share == 1.0:
+                    break
+                if share >= _LEAVE:
+                    stay = (~done).nonzero().squeeze(1)
+                    cache.batch_select_indices(stay)
+                    rows, mask, position = rows[stay], mask[stay], position[stay]
+                    taken, done = taken[stay], done[stay]
+        ids = taken[:, None]
+        position = position[:, -1:] + 1
+    return tokens, logprobs, lengths, finished
+
+
+def choose(logits: Tensor, uniforms: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """A token for each row by inversion of the cumulative distribution, and its log-probability.
+
+    Args:
+        logits: (b, v) float32.
+        uniforms: (b,) float64 in [0, 1).
+
+    Returns:
+        tokens (b,), log π at `temperature` (b,).
+    """
+    logs = torch.log_softmax(logits / temperature if temperature != 1.0 else logits, dim=-1)
+    # float64: in a vocabulary of 150,000 a float32 sum would drift by more than rare tokens weigh.
+    cumulative = logs.exp().double().cumsum(-1)
+    edge = (uniforms.double() * cumulative[:, -1]).unsqueeze(-1)
+    taken = torch.searchsorted(cumulative, edge, right=True).clamp(max=logits.shape[-1] - 1)
+    return taken.squeeze(-1), logs.gather(-1, taken).squeeze(-1)
+
+
+def _check(model: PreTrainedModel, prompts: Sequence[Sequence[int]], new: int) -> None:
+    if not prompts or any(not prompt for prompt in prompts):
+        raise ConfigError("PPO needs prompts, and none of them may be empty")
+    limit = getattr(model.config, "max_position_embeddings", None)
+    longest = max(len(prompt) for prompt in prompts)
+    if limit is not None and longest + new > limit:
+        raise ConfigError(
+            f"a prompt of {longest} tokens and {new} new ones exceed the context of {limit}",
+            where="ppo.max_new_tokens",
+            remedy="lower ppo.max_new_tokens or set ppo.max_prompt_tokens",
+        )

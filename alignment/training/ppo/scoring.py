@@ -1,0 +1,190 @@
+"""What PPO climbs: named parts, put together into one score for each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from alignment.config.rewards import CombineConfig
+from alignment.errors import StageError
+from alignment.models.chat import ChatRenderer, Message, Tokens
+from alignment.rewards.combined import Multiplier, combine, routes_to_safety
+
+
+@dataclass(frozen=True)
+class PromptItem:
+    """A prompt to learn on.
+
+    Attributes:
+        ids: as the policy reads it.
+        messages: as people read it; reward models with another tokenizer spell it their own way.
+        is_safety: tagged as a safety prompt.
+    """
+
+    ids: tuple[int, ...]
+    messages: tuple[Message, ...] = ()
+    is_safety: bool = False
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One answer to one prompt."""
+
+    prompt: PromptItem
+    tokens: Tokens
+    finished: bool
+    renderer: ChatRenderer | None = field(default=None, repr=False)
+
+    @cached_property
+    def text(self) -> str:
+        """The answer as people read it; decoded when a part asks for it."""
+        return "" if self.renderer is None else self.renderer.text(self.tokens.response)
+
+
+Scorer = Callable[[Sequence[Episode]], np.ndarray]
+"""Scores (b,) of episodes, on the scale they are to be added on."""
+
+TextScorer = Callable[[Sequence[Message], str], float]
+"""Any function of a conversation and an answer."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a batch.
+
+    Attributes:
+        total: (b,) what is learned from.
+        parts: named (b,) arrays to look at; `combined` is the total before batch whitening.
+        figures: named numbers (multiplier, share of safety-routed answers).
+    """
+
+    total: np.ndarray
+    parts: dict[str, np.ndarray]
+    figures: dict[str, float]
+
+
+class Reward(Protocol):
+    """Anything PPO can climb."""
+
+    def score(self, episodes: Sequence[Episode], *, learn: bool) -> Scores:
+        """Score a batch; with `learn` it belongs to training and may move the reward's state."""
+
+    def state(self) -> dict[str, Any]:
+        """JSON state for checkpoints."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+
+
+class PlainReward:
+    """One scorer, nothing to combine."""
+
+    def __init__(self, scorer: Scorer):
+        self._scorer = scorer
+
+    def score(self, episodes: Sequence[Episode], *, learn: bool) -> Scores:  # noqa: ARG002
+        total = checked("reward", self._scorer(episodes), len(episodes))
+        return Scores(total, {"combined": total}, {})
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:  # noqa: ARG002
+        return None
+
+
+class CombinedReward:
+    """Helpfulness and safety scores as `combine` says, plus any functions of the text.
+
+    Args:
+        helpfulness, safety: standardised scores.
+        config: linear, piecewise or constrained.
+        probability: P(safe) of answers for the piecewise threshold; σ(safety score) without.
+        extra: name → (function of conversation and answer, weight), added to the combination.
+    """
+
+    def __init__(
+        self,
+        helpfulness: Scorer,
+        safety: Scorer,
+        config: CombineConfig,
+        *,
+        probability: Callable[[np.ndarray], np.ndarray] | None = None,
+        extra: Mapping[str, tuple[TextScorer, float]] | None = None,
+    ):
+        self._helpfulness = helpfulness
+        self._safety = safety
+        self._config = config
+        self._plain = config.model_copy(update={"whiten": False})
+        self._probability = probability
+        self._extra = dict(extra or {})
+        self.multiplier = Multiplier.start(config)
+
+    def score(self, episodes: Sequence[Episode], *, learn: bool) -> Scores:
+        count = len(episodes)
+        helpfulness = checked("helpfulness", self._helpfulness(episodes), count)
+        safety = checked("safety", self._safety(episodes), count)
+        tagged = np.array([episode.prompt.is_safety for episode in episodes])
+        parts = {"helpfulness": helpfulness, "safety": safety}
+        figures: dict[str, float] = {}
+        chance = self._probability(safety) if self._probability is not None else None
+        if self._config.method == "constrained":
+            if learn:
+                self.multiplier.update(float(safety.mean()), self._config)
+            figures["reward/multiplier"] = self.multiplier.value
+        if self._config.method == "piecewise":
+            seen = 1 / (1 + np.exp(-safety)) if chance is None else chance
+            figures["reward/under_threshold"] = float((seen < self._config.threshold).mean())
+            routed = routes_to_safety(seen, tagged, self._config.threshold)
+            figures["reward/safety_routed"] = float(routed.mean())
+
+        def together(config: CombineConfig) -> np.ndarray:
+            return combine(
+                helpfulness,
+                safety,
+                tagged,
+                config,
+                probability=chance,
+                multiplier=self.multiplier.value,
+            )
+
+        plain = together(self._plain)
+        # Whitening over a batch is for learning; a look at the score must see its mean move.
+        total = together(self._config) if learn and count > 1 else plain
+        for name, (function, weight) in self._extra.items():
+            found = [function(episode.prompt.messages, episode.text) for episode in episodes]
+            parts[name] = checked(name, np.array(found, dtype=np.float64), count)
+            total = total + weight * parts[name]
+            plain = plain + weight * parts[name]
+        return Scores(total, {**parts, "combined": plain}, figures)
+
+    def judge(self, episodes: Sequence[Episode]) -> np.ndarray:
+        """Scores (b,) that move no state and are not whitened, for looks from outside."""
+        return self.score(episodes, learn=False).parts["combined"]
+
+    def state(self) -> dict[str, Any]:
+        return {"log_multiplier": self.multiplier.log}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.multiplier.log = state["log_multiplier"]
+
+
+def checked(name: str, scores: np.ndarray, count: int) -> np.ndarray:
+    """Scores as float64 (b,), or a clear error."""
+    scores = np.asarray(scores, dtype=np.float64)
+    if scores.shape != (count,):
+        raise StageError(
+            f"reward part {name!r} gave scores of shape {scores.shape} for {count} answers",
+            remedy="a part returns one number for each answer",
+        )
+    bad = int((~np.isfinite(scores)).sum())
+    if bad:
+        raise StageError(
+            f"reward part {name!r} gave {bad} scores that are not finite",
+            remedy="look at the reward model's own evaluation; nothing was learned from them",
+        )
+    return scores
