@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from alignment.evaluation.judging import paired
+from alignment.evaluation.judging import by_prompt
 from alignment.seeds import derive_seed
 from alignment.statistics import bootstrap_mean
 
@@ -33,38 +33,38 @@ def forgetting(
     few prompts is a reason to read its answers, not yet a proof. Without earlier sides the rows
     have scores only.
     """
-    own = sides[side]
-    earlier = {name: table for name, table in sides.items() if name != side}
+    groups = {
+        name: {
+            (str(domain), str(category)): by_prompt(rows)[f"{judge}_{domain}"]
+            for (domain, category), rows in table.groupby(["domain", "category"], sort=True)
+        }
+        for name, table in sides.items()
+    }
     rows = []
-    for (domain, category), mine in own.groupby(["domain", "category"], sort=True):
-        column = f"{judge}_{domain}"
+    for key, own in groups[side].items():
         row: dict[str, Any] = {
             "side": side,
-            "domain": str(domain),
-            "category": str(category),
+            "domain": key[0],
+            "category": key[1],
             "judge": judge,
-            "n": len(mine),
-            "score": float(mine[column].mean()),
+            "n": len(own),
+            "score": float(own.mean()),
         }
-        best: tuple[float, str] | None = None
-        for name, table in earlier.items():
-            theirs = table[(table.domain == domain) & (table.category == category)]
-            if len(theirs) and (best is None or theirs[column].mean() > best[0]):
-                best = (float(theirs[column].mean()), name)
-        if best is not None:
-            theirs = earlier[best[1]]
-            left, right = paired(
-                mine, theirs[(theirs.domain == domain) & (theirs.category == category)]
-            )
+        earlier = {
+            name: found[key] for name, found in groups.items() if name != side and key in found
+        }
+        if earlier:
+            best = max(earlier, key=lambda name: float(earlier[name].mean()))
+            gaps = (own - earlier[best]).dropna().to_numpy(float)
             interval = bootstrap_mean(
-                (left[column] - right[column]).to_numpy(float),
-                seed=derive_seed(seed, "forgetting", category),
+                gaps,
+                seed=derive_seed(seed, "forgetting", *key),
                 samples=samples,
                 level=level,
             )
             row |= {
-                "best": best[1],
-                "best_score": best[0],
+                "best": best,
+                "best_score": float(earlier[best].mean()),
                 "difference": interval.mean,
                 "low": interval.low,
                 "high": interval.high,

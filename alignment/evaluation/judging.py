@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations, product
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from alignment.errors import DataError
 from alignment.evaluation.responses import AXES, judges_of
-from alignment.evaluation.winrate import WinRate, win_rate
+from alignment.evaluation.winrate import win_rate
 from alignment.seeds import derive_seed
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One side's answers to the prompts of one axis, by prompt id."""
+
+    prompts: NDArray[np.str_]
+    chars: NDArray[np.float64]
+    scores: dict[str, NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, axis: str, judges: list[str]) -> _Axis:
+        rows = by_prompt(table[table.domain == axis])
+        return cls(
+            np.asarray(rows.index, dtype=str),
+            rows.chars.to_numpy(float),
+            {judge: rows[f"{judge}_{axis}"].to_numpy(float) for judge in judges},
+        )
+
+    def at(self, prompts: NDArray[np.str_]) -> _Axis:
+        """Only these prompts, which must be among its own."""
+        if len(prompts) == len(self.prompts):
+            return self
+        where = np.searchsorted(self.prompts, prompts)
+        scores = {judge: values[where] for judge, values in self.scores.items()}
+        return _Axis(prompts, self.chars[where], scores)
 
 
 def all_win_rates(
@@ -29,59 +58,62 @@ def all_win_rates(
 
     Args:
         sides: side → scored answers, in the order of the versions.
+
+    Raises:
+        DataError: two sides answered different prompts.
     """
+    tables = {
+        (side, axis): _Axis.of(table, axis, judges_of(table))
+        for side, table in sides.items()
+        for axis in AXES
+    }
     rows: list[Row] = []
-    for (name_b, b), (name_a, a) in combinations(sides.items(), 2):
-        for judge, axis, rate in _compare(a, b, seed, tie_margin, samples, level):
-            rows.append({"a": name_a, "b": name_b, "judge": judge, "axis": axis, **rate.row()})
+    for (b, a), axis in product(combinations(sides, 2), AXES):
+        left, right = tables[a, axis], tables[b, axis]
+        common = _common(left.prompts, right.prompts)
+        if not len(common):
+            continue
+        left, right = left.at(common), right.at(common)
+        for judge in (name for name in left.scores if name in right.scores):
+            rate = win_rate(
+                left.scores[judge],
+                right.scores[judge],
+                left.chars,
+                right.chars,
+                # The same resamples of prompts for all pairs: differences between rows are then
+                # not blurred by the bootstrap's own noise.
+                seed=derive_seed(seed, "bootstrap", axis),
+                tie_margin=tie_margin,
+                samples=samples,
+                level=level,
+            )
+            rows.append({"a": a, "b": b, "judge": judge, "axis": axis, **rate.row()})
     return rows
 
 
-def _compare(
-    a: pd.DataFrame, b: pd.DataFrame, seed: int, tie_margin: float, samples: int, level: float
-) -> Iterator[tuple[str, str, WinRate]]:
-    judges = [judge for judge in judges_of(a) if judge in judges_of(b)]
-    for axis in AXES:
-        left, right = paired(a[a.domain == axis], b[b.domain == axis])
-        if left.empty:
-            continue
-        for judge in judges:
-            yield (
-                judge,
-                axis,
-                win_rate(
-                    left[f"{judge}_{axis}"],
-                    right[f"{judge}_{axis}"],
-                    left.chars,
-                    right.chars,
-                    # The same resamples of prompts for all pairs: differences between rows are
-                    # then not blurred by the bootstrap's own noise.
-                    seed=derive_seed(seed, "bootstrap", axis),
-                    tie_margin=tie_margin,
-                    samples=samples,
-                    level=level,
-                ),
-            )
-
-
-def paired(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of prompts that both sides answered, in the same order.
+def by_prompt(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with prompt ids as sorted index.
 
     Raises:
-        DataError: a prompt stands twice, or the sides share no prompt although both have some.
+        DataError: a prompt stands twice.
     """
-    left, right = a.set_index("prompt_id"), b.set_index("prompt_id")
-    for table in (left, right):
-        if table.index.has_duplicates:
-            twice = table.index[table.index.duplicated()][0]
-            raise DataError(f"evaluation prompt {twice} was answered twice")
-    common = left.index.intersection(right.index).sort_values()
-    if common.empty and len(left) and len(right):
+    rows = table.set_index("prompt_id").sort_index()
+    if rows.index.has_duplicates:
+        twice = rows.index[rows.index.duplicated()][0]
+        raise DataError(f"evaluation prompt {twice} was answered twice")
+    return rows
+
+
+def _common(left: NDArray[np.str_], right: NDArray[np.str_]) -> NDArray[np.str_]:
+    if np.array_equal(left, right):
+        return left
+    common = np.intersect1d(left, right)
+    if not len(common) and len(left) and len(right):
         raise DataError(
             "two versions were evaluated on different prompts",
             remedy="evaluate the earlier version again with the present prompts",
         )
-    return left.loc[common], right.loc[common]
+    return common
 
 
 def find_rate(rows: list[Row], a: str, b: str, judge: str, axis: str) -> Row | None:

@@ -71,17 +71,6 @@ def score_figures(table: pd.DataFrame, *, seed: int, samples: int, level: float)
     return figures
 
 
-def standing(
-    table: pd.DataFrame, *, seed: int, samples: int, level: float, self_bleu_texts: int
-) -> Figures:
-    """All figures of one side (texts and scores needed)."""
-    return {
-        **text_figures(table, self_bleu_texts),
-        **refusal_figures(table, level),
-        **score_figures(table, seed=seed, samples=samples, level=level),
-    }
-
-
 def json_figures(figures: Mapping[str, float]) -> dict[str, float | None]:
     """Six significant digits, null for NaN: what goes into files whose digests must not wobble."""
     return {

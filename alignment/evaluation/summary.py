@@ -11,7 +11,7 @@ from alignment.evaluation.judging import find_rate
 from alignment.evaluation.responses import AXES
 from alignment.files import read_json
 
-_CARRIED = re.compile(r"(kl_(sft|parent)(_\w+)?|entropy|tokens_generated)$")
+_JUDGED = ("score/", "win/", "win_")
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -21,7 +21,8 @@ def metric_name(text: str) -> str:
 
 
 def carried_figures(earlier: Mapping[str, Path]) -> dict[str, dict[str, float]]:
-    """Side → the figures that only its own evaluation could measure (KL, entropy)."""
+    """Side → the figures its own evaluation found that no later judge changes: KL, length,
+    refusals, variety."""
     found: dict[str, dict[str, float]] = {}
     for version, directory in earlier.items():
         for row in read_json(directory / "standings.json"):
@@ -30,7 +31,7 @@ def carried_figures(earlier: Mapping[str, Path]) -> dict[str, dict[str, float]]:
             found[row["side"]] = {
                 name: float("nan") if value is None else value
                 for name, value in row["figures"].items()
-                if _CARRIED.match(name)
+                if not name.startswith(_JUDGED)
             }
     return found
 

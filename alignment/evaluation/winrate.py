@@ -118,6 +118,9 @@ def length_controlled(
     returns sigmoid(θ), the prediction at gap 0. The gap is scaled, not centred: a gap of zero must
     stay zero, or the model that writes more would keep a part of its advantage.
 
+    Every resample needs a fit of its own, so a fifth of `samples` are drawn (at least 100), each
+    fitted from the solution for all prompts.
+
     Args:
         won: (n,) verdicts 1, ½, 0.
         gaps: (n,) length of A's answer minus that of B's.
@@ -129,37 +132,42 @@ def length_controlled(
     if spread == 0.0:  # all gaps alike: nothing to learn about length from these prompts
         return bootstrap_mean(results, seed=seed, samples=samples, level=level)
     features = np.tanh(distances / spread)
-    point = _predict_at_zero(results[None], features[None], penalty)[0]
+    fit = _fit(results[None], features[None], penalty)
     generator = np.random.default_rng(seed)
-    draws = generator.integers(0, results.size, size=(samples, results.size))
-    rates = _predict_at_zero(results[draws], features[draws], penalty)
-    return Interval(float(point), *percentile_bounds(rates, level))
+    size = (max(100, samples // 5), results.size)
+    draws = generator.integers(0, results.size, size=size)
+    refits = _fit(results[draws], features[draws], penalty, start=fit[:, 0])
+    rates = _sigmoid(refits[0])
+    return Interval(float(_sigmoid(fit[0])[0]), *percentile_bounds(rates, level))
 
 
-def _predict_at_zero(won: Floats, feature: Floats, penalty: float, steps: int = 25) -> Floats:
-    """sigmoid(θ) of logistic fits, one per row of the (m, n) arrays, by Newton's method.
+def _fit(
+    won: Floats, feature: Floats, penalty: float, start: Floats | None = None, steps: int = 30
+) -> Floats:
+    """(2, m) θ and φ of logistic fits, one per row of the (m, n) arrays, by Newton's method.
 
     The objective is strictly convex; a step is cut to length 4, which keeps Newton from leaping
     out of the region where its curvature means something.
     """
-    theta = np.zeros(len(won))
-    phi = np.zeros(len(won))
+    begin = np.zeros(2) if start is None else start
+    theta, phi = np.full(len(won), begin[0]), np.full(len(won), begin[1])
     for _ in range(steps):
         p = _sigmoid(theta[:, None] + phi[:, None] * feature)
         error, weight = p - won, p * (1 - p)
         g0 = error.sum(1) + penalty * theta
-        g1 = (error * feature).sum(1) + penalty * phi
+        g1 = np.einsum("mn,mn->m", error, feature) + penalty * phi
+        weighted = weight * feature
         h00 = weight.sum(1) + penalty
-        h01 = (weight * feature).sum(1)
-        h11 = (weight * feature**2).sum(1) + penalty
+        h01 = weighted.sum(1)
+        h11 = np.einsum("mn,mn->m", weighted, feature) + penalty
         determinant = h00 * h11 - h01**2
         d0 = (h11 * g0 - h01 * g1) / determinant
         d1 = (h00 * g1 - h01 * g0) / determinant
         cut = np.minimum(1.0, 4.0 / np.maximum(np.hypot(d0, d1), 1e-12))
         theta, phi = theta - cut * d0, phi - cut * d1
-        if np.hypot(d0, d1).max() < 1e-9:
+        if np.hypot(d0, d1).max() < 1e-7:
             break
-    return _sigmoid(theta)
+    return np.stack([theta, phi])
 
 
 def _sigmoid(x: Floats) -> Floats:

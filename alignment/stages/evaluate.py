@@ -32,7 +32,12 @@ from alignment.evaluation.responses import (
     write_table,
 )
 from alignment.evaluation.scoring import add_gold, add_refusals, add_reward_scores
-from alignment.evaluation.standings import json_figures, standing
+from alignment.evaluation.standings import (
+    json_figures,
+    refusal_figures,
+    score_figures,
+    text_figures,
+)
 from alignment.evaluation.summary import carried_figures, category_metrics, rate_metrics
 from alignment.evaluation.textstats import RefusalDetector
 from alignment.files import atomic_write_json
@@ -143,8 +148,13 @@ def _report(
     carried = carried_figures(earlier)
     standings = {}
     for side, table in sides.items():
-        figures = standing(table, self_bleu_texts=config.self_bleu_texts, **resampling)
-        figures |= answered[side].figures if side in answered else carried.get(side, {})
+        figures = score_figures(table, **resampling)
+        if side in answered:
+            figures |= text_figures(table, config.self_bleu_texts)
+            figures |= refusal_figures(table, config.level)
+            figures |= answered[side].figures
+        else:
+            figures |= carried[side]
         for judge in judges:
             figures |= _against_sft(rates, side, judge, primary=judge == judges[0])
         standings[side] = figures
