@@ -85,15 +85,17 @@ def _weights(manifest: Manifest, directory: Path) -> dict[str, str]:
     return tags
 
 
-def log_links(client: Any, run: Any, inputs: list[str], outputs: list[str]) -> None:
-    """Note which models a run read and made; nothing is noted twice."""
+def log_links(
+    client: Any, run: Any, datasets: list[Any], inputs: list[str], outputs: list[str]
+) -> None:
+    """Note which data and models a run read and which models it made; nothing is noted twice."""
     from mlflow.entities import LoggedModelInput, LoggedModelOutput
 
     known_in = {item.model_id for item in (run.inputs.model_inputs if run.inputs else [])}
     known_out = {item.model_id for item in (run.outputs.model_outputs if run.outputs else [])}
     new_in = [LoggedModelInput(item) for item in inputs if item not in known_in]
     new_out = [LoggedModelOutput(item, 0) for item in outputs if item not in known_out]
-    if new_in:
-        client.log_inputs(run.info.run_id, models=new_in)
+    if new_in or datasets:
+        client.log_inputs(run.info.run_id, datasets=datasets, models=new_in)
     if new_out:
         client.log_outputs(run.info.run_id, new_out)

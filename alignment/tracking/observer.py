@@ -47,7 +47,7 @@ class Tracker:
         self._closed = False
         self._warned = False
 
-    def program_started(self, program: ProgramConfig, plan: Sequence[Node]) -> None:  # noqa: ARG002
+    def program_started(self, program: ProgramConfig, plan: Sequence[Node]) -> None:
         """Start the process; it catches up with whatever earlier runs left unwritten."""
         with (self.workspace / "tracking.log").open("a", encoding="utf-8") as errors:
             self._process = subprocess.Popen(
@@ -69,15 +69,15 @@ class Tracker:
         self._reader.start()
         self._send("changed")
 
-    def stage_started(self, attempt: Attempt) -> None:  # noqa: ARG002
+    def stage_started(self, attempt: Attempt) -> None:
         """A run appears."""
         self._send("changed")
 
-    def stage_finished(self, attempt: Attempt, manifest: Manifest) -> None:  # noqa: ARG002
+    def stage_finished(self, attempt: Attempt, manifest: Manifest) -> None:
         """Its figures appear."""
         self._send("changed")
 
-    def stage_failed(self, attempt: Attempt) -> None:  # noqa: ARG002
+    def stage_failed(self, attempt: Attempt) -> None:
         """It is shown as failed or killed."""
         self._send("changed")
 

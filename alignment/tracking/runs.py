@@ -13,6 +13,8 @@ from alignment.tracking.store import Store
 PUBLISHED = "rlhf.published"
 """On a stage run: the status up to which everything has been written."""
 
+METRICS, OTHERS = 800, 90  # MLflow takes 1000 entries in one batch, 100 of them parameters or tags
+
 Point = tuple[str, float, int]
 """Metric name, value, step."""
 
@@ -68,33 +70,58 @@ class Runs:
         self._file(run)
         return run
 
-    def tag(self, run: Any, tags: Mapping[str, str]) -> None:
-        """Set those tags that differ."""
-        from mlflow.entities import RunTag
+    def write(
+        self,
+        run: Any,
+        *,
+        tags: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        figures: Mapping[str, float] | None = None,
+        points: Sequence[Point] = (),
+        stamp: int | None = None,
+    ) -> None:
+        """Write what is not there yet, in as few requests as MLflow's limits allow.
 
-        known = run.data.tags
-        new = {key: value for key, value in tags.items() if known.get(key) != value}
-        if new:
-            self.client.log_batch(run.info.run_id, tags=[RunTag(k, v) for k, v in new.items()])
-            known.update(new)
-
-    def params(self, run: Any, params: Mapping[str, str]) -> None:
-        """Write those parameters that are not there yet."""
-        from mlflow.entities import Param
-
-        new = [Param(k, v) for k, v in params.items() if k not in run.data.params]
-        for start in range(0, len(new), 100):  # MLflow's limit for one batch
-            self.client.log_batch(run.info.run_id, params=new[start : start + 100])
-        run.data.params.update(params)
-
-    def points(self, run: Any, points: Sequence[Point], stamp: int | None) -> None:
-        """Append metric points that are not there yet.
-
-        For each name the first n points are taken as written if the run has n of them: curves only
-        ever grow, and a resumed attempt repeats them exactly.
+        Args:
+            tags: written last, so that a tag may say that all the rest is there.
+            params: never changed once written.
+            figures: final values, at step 0; those that differ from what the run shows.
+            points: curves. For each name the first n points are taken as written if the run has n:
+                curves only ever grow, and a resumed attempt repeats them exactly.
+            stamp: time of figures and points in milliseconds; default now.
         """
+        from mlflow.entities import Metric, Param, RunTag
+
+        known = run.data
+        stamp = stamp or int(time.time() * 1000)
+        new_tags = [RunTag(k, v) for k, v in (tags or {}).items() if known.tags.get(k) != v]
+        new_params = [Param(k, v) for k, v in (params or {}).items() if k not in known.params]
+        metrics = [
+            Metric(name, value, stamp, 0)
+            for name, value in (figures or {}).items()
+            if known.metrics.get(name) != value
+        ]
+        metrics += self._new_points(run, points, stamp)
+        while metrics or new_params or new_tags:
+            last = len(metrics) <= METRICS and len(new_params) <= OTHERS
+            self.client.log_batch(
+                run.info.run_id,
+                metrics=metrics[:METRICS],
+                params=new_params[:OTHERS],
+                tags=new_tags if last else [],
+            )
+            if last:
+                new_tags = []
+            metrics, new_params = metrics[METRICS:], new_params[OTHERS:]
+        known.tags.update(tags or {})
+        known.params.update(params or {})
+        known.metrics.update(figures or {})
+
+    def _new_points(self, run: Any, points: Sequence[Point], stamp: int) -> list[Any]:
         from mlflow.entities import Metric
 
+        if not points:
+            return []
         sent = self._sent_to(run)
         skip = Counter(sent)
         new = []
@@ -102,34 +129,18 @@ class Runs:
             if skip[name] > 0:
                 skip[name] -= 1
                 continue
-            new.append(Metric(name, value, stamp or int(time.time() * 1000), step))
-        for start in range(0, len(new), 1000):  # MLflow's limit for one batch
-            batch = new[start : start + 1000]
-            self.client.log_batch(run.info.run_id, metrics=batch)
-            sent.update(metric.key for metric in batch)
-
-    def figures(self, run: Any, figures: Mapping[str, float], stamp: int | None) -> None:
-        """Set final figures: those that differ from what the run shows."""
-        from mlflow.entities import Metric
-
-        known = run.data.metrics
-        new = [
-            Metric(name, value, stamp or int(time.time() * 1000), 0)
-            for name, value in figures.items()
-            if known.get(name) != value
-        ]
-        for start in range(0, len(new), 1000):
-            self.client.log_batch(run.info.run_id, metrics=new[start : start + 1000])
-        known.update(figures)
+            new.append(Metric(name, value, stamp, step))
+            sent[name] += 1
+        return new
 
     def finish(self, run: Any, status: str, ended: int | None) -> None:
         """Set status and end time; a run that is RUNNING again has no end."""
         if status == "RUNNING":
             if run.info.status != "RUNNING":
                 self.client.update_run(run.info.run_id, status="RUNNING")
-        else:
+        elif run.info.status != status or run.info.end_time != ended:
             self.client.set_terminated(run.info.run_id, status=status, end_time=ended)
-        run.info._status = status
+        run.info._status, run.info._end_time = status, ended
 
     def delete(self, run: Any) -> None:
         """Put a run into MLflow's bin."""

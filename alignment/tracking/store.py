@@ -61,12 +61,17 @@ class Store:
             Exception: whatever MLflow raises when the store cannot be reached or written.
         """
         calm_environment()
-        from mlflow import MlflowClient
+        import mlflow
 
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self.uri = store_uri(program)
-        self.client: Any = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        if self.uri.startswith("sqlite:"):
+            _quick_sqlite()
+        # Registering a model looks its source up through the process-wide address.
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        self.client: Any = mlflow.MlflowClient()
         self.experiment = self._experiment(program)
         self.identity = f"{self.uri} {self.experiment}"
 
@@ -95,3 +100,29 @@ class Store:
                 },
             )
         )
+
+
+def _quick_sqlite() -> None:
+    """Let SQLite write ahead and leave the flushing to the system.
+
+    MLflow commits dozens of times for a run, at one flush of the disk each. A power cut can cost
+    the last entries, never the file, and everything can be written anew from the ledger. Readers
+    (the pages of `align ui`) are not locked out meanwhile.
+    """
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def set_pragmas(connection: Any, _record: Any) -> None:
+        if "sqlite" in type(connection).__module__:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.execute("PRAGMA synchronous = NORMAL")
+            cursor.close()
+
+    global _listening
+    if not _listening:
+        event.listen(Engine, "connect", set_pragmas)
+        _listening = True
+
+
+_listening = False

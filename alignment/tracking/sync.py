@@ -97,10 +97,10 @@ class Sync:
         if run is not None:
             known = run.data.params
             if all(known.get(key, value) == value for key, value in params.items()):
-                self.runs.params(run, params)
+                self.runs.write(run, params=params)
                 return run
             # MLflow never changes a parameter: other settings are another run.
-            self.runs.tag(run, {naming.KIND: "superseded"})
+            self.runs.write(run, tags={naming.KIND: "superseded"})
             self.runs.finish(run, "FINISHED", None)
         number = naming.version_number(history.version)
         tags = {
@@ -114,7 +114,7 @@ class Sync:
             naming.version_title(history.version), tags, naming.milliseconds(history.started())
         )
         self.runs.versions[history.version] = run
-        self.runs.params(run, params)
+        self.runs.write(run, params=params)
         return run
 
     def _stage(self, item: Try, parent: Any) -> None:
@@ -123,43 +123,46 @@ class Sync:
         if run is not None:
             if run.info.lifecycle_stage == "deleted":
                 return
-            if run.data.tags.get(PUBLISHED) == attempt.status and attempt.status != "running":
+            if attempt.status != "running" and self._published(run, attempt.status):
                 return
         tags = naming.attempt_tags(self.program.name, attempt, item.manifest)
         if run is None:
             title = naming.attempt_title(attempt.stage, attempt.number)
             tags["mlflow.parentRunId"] = parent.info.run_id
             run = self.runs.create(title, tags, naming.milliseconds(attempt.started))
-        else:
-            self.runs.tag(run, tags)
         ended = naming.milliseconds(attempt.ended)
-        self.runs.points(run, _curves(item), ended)
-        if item.manifest is not None and item.directory is not None:
-            self._outputs(run, item, ended)
         if attempt.error:
-            self.runs.tag(run, {"mlflow.note.content": _error_note(item)})
+            tags["mlflow.note.content"] = _error_note(item)
+        params, figures = self._outputs(run, item)
         if attempt.status != "running":
-            # A killed attempt never noted its end: it ended when it was last heard of.
+            tags[PUBLISHED] = attempt.status
+        self.runs.write(
+            run, tags=tags, params=params, figures=figures, points=_curves(item), stamp=ended
+        )
+        if attempt.status != "running":
             self.runs.finish(run, naming.STATUS[attempt.status], ended)
-            self.runs.tag(run, {PUBLISHED: attempt.status})
 
-    def _outputs(self, run: Any, item: Try, ended: int | None) -> None:
+    @staticmethod
+    def _published(run: Any, status: str) -> bool:
+        """Whether everything about an attempt was written, its end included."""
+        complete = run.data.tags.get(PUBLISHED) == status
+        return complete and run.info.status == naming.STATUS[status]
+
+    def _outputs(self, run: Any, item: Try) -> tuple[dict[str, str], dict[str, float]]:
+        """Data, models and files of a finished attempt; returns its parameters and figures."""
         manifest, directory = item.manifest, item.directory
-        assert manifest is not None
-        assert directory is not None
-        self.runs.params(run, naming.stage_params(manifest))
-        figures = {k: naming.tidy(v) for k, v in manifest.metrics.items() if v is not None}
-        figures["cost/seconds"] = naming.tidy(manifest.seconds)
-        figures["cost/peak_memory_mb"] = naming.tidy(manifest.peak_memory_mb)
-        self.runs.figures(run, figures, ended)
-        datasets = dataset_inputs(manifest, self.workspace)
-        if datasets:
-            self.client.log_inputs(run.info.run_id, datasets)
+        if manifest is None or directory is None:
+            return {}, {}
         made = []
         if holds_model(manifest):
             made = [self.models.ensure(manifest, directory, self.workspace, run.info.run_id)]
-        log_links(self.client, run, self.models.inputs_of(manifest), made)
+        datasets = dataset_inputs(manifest, self.workspace)
+        log_links(self.client, run, datasets, self.models.inputs_of(manifest), made)
         log_files(self.client, run.info.run_id, directory, self.program.tracking.artifact_mb)
+        figures = {k: naming.tidy(v) for k, v in manifest.metrics.items() if v is not None}
+        figures["cost/seconds"] = naming.tidy(manifest.seconds)
+        figures["cost/peak_memory_mb"] = naming.tidy(manifest.peak_memory_mb)
+        return naming.stage_params(manifest), figures
 
     def _describe(
         self, history: VersionHistory, parent: Any, previous: str | None, alive: bool
@@ -173,28 +176,26 @@ class Sync:
             tags["rlhf.promoted"] = str(verdict.promoted).lower()
         if previous is not None:
             tags["rlhf.previous"] = previous
-        told = digest_json([status, tags, figures])[:32]
+        whole = history.done or not alive
+        told = digest_json([status, tags, figures, whole])[:32]
         if parent.data.tags.get(DESCRIBED) == told:
             return
+        if whole:
+            self._links(history, parent)
         ended = naming.milliseconds(history.ended())
-        self.runs.tag(parent, tags)
-        self.runs.figures(parent, figures, ended)
-        datasets = [
-            item
-            for manifest in history.current.values()
-            for item in dataset_inputs(manifest, self.workspace)
-        ]
-        if datasets:
-            self.client.log_inputs(parent.info.run_id, datasets)
-        outputs = [
-            self.models.by_digest[manifest.digest]
-            for manifest in history.current.values()
-            if manifest.digest in self.models.by_digest
-        ]
-        log_links(self.client, self.client.get_run(parent.info.run_id), [], outputs)
-        version_pictures(self.client, parent.info.run_id, history)
+        tags[DESCRIBED] = told
+        self.runs.write(parent, tags=tags, figures=figures, stamp=ended)
         self.runs.finish(parent, status, ended)
-        self.runs.tag(parent, {DESCRIBED: told})
+
+    def _links(self, history: VersionHistory, parent: Any) -> None:
+        """Data, models and pictures of all stages on the version's own page."""
+        run = self.client.get_run(parent.info.run_id)
+        manifests = history.current.values()
+        datasets = [d for item in manifests for d in dataset_inputs(item, self.workspace)]
+        known = self.models.by_digest
+        made = [known[item.digest] for item in manifests if item.digest in known]
+        log_links(self.client, run, datasets, [], made)
+        version_pictures(self.client, parent.info.run_id, history)
 
     def _progress(self, versions: list[VersionHistory]) -> None:
         """One run whose charts show the series: step = number of the version."""
@@ -219,9 +220,8 @@ class Sync:
             started = naming.milliseconds(versions[0].started())
             run = self.runs.create("RLHF progress", tags, started)
         ended = naming.milliseconds(versions[-1].ended())
-        self.runs.points(run, points, ended)
+        self.runs.write(run, tags={DESCRIBED: told}, points=points, stamp=ended)
         self.runs.finish(run, "FINISHED", ended)
-        self.runs.tag(run, {DESCRIBED: told})
 
     def _grows(self, run: Any, points: list[Point]) -> bool:
         """Whether what the run has is the beginning of `points`, so that appending suffices."""

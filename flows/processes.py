@@ -1,0 +1,127 @@
+"""Server processes that end with us, however we end."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from alignment.errors import AlignError
+
+PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """A server process in its own process group, with its output in a file.
+
+    Raises:
+        AlignError: the program cannot be started.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path):
+        self.name = name
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as output:
+            try:
+                self._process = subprocess.Popen(
+                    list(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **env},
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent(),
+                )
+            except OSError as error:
+                raise AlignError(f"cannot start {name}: {error}") from error
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also its group's."""
+        return self._process.pid
+
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def wait_until(self, healthy: Callable[[], bool], timeout: float) -> None:
+        """Wait until `healthy()`.
+
+        Raises:
+            AlignError: it ended, or is not ready after `timeout` seconds.
+        """
+        until = time.monotonic() + timeout
+        while not healthy():
+            if not self.running():
+                raise AlignError(
+                    f"{self.name} ended at once: {self.last_line()}",
+                    where=str(self.log),
+                    remedy="the log says why; a port in use is the usual reason",
+                )
+            if time.monotonic() > until:
+                raise AlignError(
+                    f"{self.name} did not answer within {timeout:.0f} s", where=str(self.log)
+                )
+            time.sleep(0.1)
+
+    def last_line(self) -> str:
+        """The last thing it said."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1].strip() if lines else "no output"
+
+    def stop(self, grace: float = 10.0) -> None:
+        """End it and all its children: politely, then for good."""
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
+        self._signal(signal.SIGKILL)  # grandchildren that outlived it, or itself
+        self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """On Linux, have the kernel end a child whose parent was killed without warning."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return ask
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_taken(port: int) -> bool:
+    """Whether somebody listens on a loopback port."""
+    with socket.socket() as probe:
+        probe.settimeout(0.5)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def answers(url: str, timeout: float = 1.0) -> bool:
+    """Whether a GET of `url` succeeds."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False

@@ -1,0 +1,84 @@
+"""The whole series as a flow: base → SFT → RLHF-V1 … RLHF-Vn. What `align run` calls."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from alignment.plan import Node
+from alignment.runner import Runner
+from flows import environment
+from flows.server import Server, find_server, start_server
+
+if TYPE_CHECKING:
+    from flows.session import Session
+
+log = logging.getLogger("alignment.flows")
+
+
+def run(runner: Runner, nodes: Sequence[Node], *, say: Callable[[str], None] = log.warning) -> None:
+    """Do `nodes` through Prefect, on a server that is up or on one of our own.
+
+    A server of our own takes seconds to come up: meanwhile the first stage that is not done runs
+    already, and is shown in Prefect as done.
+
+    Args:
+        runner: a runner that has been entered (it holds the workspace).
+        say: where warnings go, one line each.
+
+    Raises:
+        AlignError: what a stage reported, unchanged; or the server did not come up.
+    """
+    workspace = runner.workspace
+    server = find_server(workspace, say)
+    if server is None:
+        server = start_server(workspace)
+    try:
+        environment.enter(workspace, server.url)
+        if not server.ready():
+            run_ahead(runner, nodes)
+        server.wait()
+        conduct(runner, nodes)
+    finally:
+        server.stop()
+
+
+def run_ahead(runner: Runner, nodes: Sequence[Node]) -> None:
+    """Do the first stage that is not done."""
+    for node in nodes:
+        if not runner.run_node(node).cached:
+            return
+
+
+def conduct(runner: Runner, nodes: Sequence[Node]) -> None:
+    """Run the program's flow against the server that this process is pointed at.
+
+    Raises:
+        AlignError: what a stage reported, unchanged.
+    """
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.series import program
+    from flows.session import session
+    from flows.tidy import close_dead_runs, flush
+
+    # Joining the heartbeat's thread costs a second per flow; the ledger knows who is alive.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        close_dead_runs(str(runner.workspace.resolve()))
+        with session(runner, nodes) as made:
+            try:
+                tagged(program, made)(
+                    program=runner.program.name, workspace=str(runner.workspace.resolve())
+                )
+            finally:
+                flush()
+
+
+def tagged(flow: Any, made: "Session") -> Any:
+    """The flow, its run named after the program and the versions it covers."""
+    covered = f"{made.versions[0]}–{made.versions[-1]}" if made.versions else "nothing"
+    stamp = time.strftime("%Y-%m-%d %H:%M")
+    return flow.with_options(flow_run_name=f"{made.runner.program.name} {covered} {stamp}")
+
+
+__all__ = ["Server", "conduct", "run", "run_ahead"]
