@@ -89,12 +89,15 @@ def make_runner(program: ProgramConfig, console: Console, total: int) -> Runner:
     """A runner that draws a bar, prints a line per stage and records to MLflow."""
     from alignment.tracking.observer import tracker
 
+    def say(message: str) -> None:
+        console.print(f"[yellow]warning:[/] {message}")
+
     logging.getLogger("alignment").setLevel(logging.INFO)
     return Runner(
         program,
         progress_factory=lambda node: bar(node, console),
-        observers=[Narrator(console, total), *tracker(program)],
-        say=lambda message: console.print(f"[yellow]warning:[/] {message}"),
+        observers=[Narrator(console, total), *tracker(program, say)],
+        say=say,
     )
 
 
@@ -102,20 +105,21 @@ def summarise(program: ProgramConfig, console: Console) -> None:
     """Print the table of versions and draw their path."""
     from alignment.cli.results import evaluated_stages
     from alignment.evaluation.compare import comparison
-    from alignment.evaluation.plots import plot_path
+    from alignment.evaluation.plots import path_picture
+    from alignment.files import atomic_write_bytes
 
-    stages = evaluated_stages(program, ())
+    compared = comparison(evaluated_stages(program, ()))
     console.print()
-    console.print(comparison(stages).render())
+    console.print(compared.render())
     if program.base.source == "world":
         console.print(
             "[dim]The built-in world is synthetic: its annotators are simulated, its gold scores "
             "are exact and hidden from training.[/]"
         )
     picture = program.workspace / "report" / "path.png"
-    plot_path(stages, picture)
+    atomic_write_bytes(picture, path_picture(compared))
     console.print(f"picture: {picture}")
     console.print(
         f"[dim]next: align report -w {program.workspace} · align ui -w {program.workspace} · "
-        f"align chat {list(stages)[-1]} -w {program.workspace}[/]"
+        f"align chat {compared.newest} -w {program.workspace}[/]"
     )
