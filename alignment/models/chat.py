@@ -271,4 +271,4 @@ def _brings_space(tokenizer: Tokenizer) -> bool:
     """Whether a text on its own is tokenised as if a space stood before it."""
     pieces = getattr(tokenizer, "convert_ids_to_tokens", None)
     ids = tokenizer.encode("a", add_special_tokens=False)
-    return bool(pieces and ids and str(pieces(ids[:1])[0]).startswith("▁"))
+    return bool(pieces and ids and str(pieces(ids[:1])[0]).startswith(("▁", "Ġ")))

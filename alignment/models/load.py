@@ -1,12 +1,12 @@
 """Loading and saving checkpoints: plain Hugging Face directories, safetensors only, no remote code.
 
-A policy directory is a full checkpoint, or a LoRA adapter (`adapter_config.json`) over the
-program's base model. An adapter remembers its base as a path relative to itself, so that a copied
-workspace still loads.
+A policy directory is a full checkpoint, or a LoRA adapter over one (see `adapters`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,27 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from alignment.errors import ConfigError
+from alignment.models.adapters import adapter_base, is_adapter
+
+__all__ = [
+    "adapter_base",
+    "backbone",
+    "check_model_directory",
+    "is_adapter",
+    "load_policy",
+    "load_scalar",
+    "load_tokenizer",
+    "quiet",
+    "resolve_device",
+    "save_model",
+    "scalar_head",
+]
+
+# Loading a model is a matter of a moment at any size where bars would disturb our own.
+logging.disable_progress_bar()
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 
@@ -77,20 +96,6 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def is_adapter(path: str | Path) -> bool:
-    """Whether the directory holds a LoRA adapter and not a full checkpoint."""
-    return (Path(path) / "adapter_config.json").is_file()
-
-
-def adapter_base(path: str | Path) -> str:
-    """Where the base model of an adapter directory lies; a relative path is resolved against it."""
-    from peft import PeftConfig
-
-    base = str(PeftConfig.from_pretrained(str(path)).base_model_name_or_path)
-    local = Path(path) / base
-    return str(local.resolve()) if local.exists() else base
-
-
 def load_policy(
     path: str | Path,
     *,
@@ -137,24 +142,57 @@ def load_scalar(
     ("N implementation details", reward model 8), with torch's current random state.
     """
     check_model_directory(str(path))
+    chosen = {} if attention is None else {"attn_implementation": attention}
     if is_adapter(path):
-        raise ConfigError(f"{path} is an adapter; merge it before giving it a scalar head")
+        policy = load_policy(path, dtype=dtype, attention=attention)
+        config = policy.config
+        config.num_labels = 1
+        config.pad_token_id = _pad(config)
+        model = AutoModelForSequenceClassification.from_config(
+            config, dtype=getattr(torch, dtype), **chosen
+        )
+        backbone(model).load_state_dict(backbone(policy).state_dict())
+        _draw_head(model)
+        return model.to(device).eval()
     config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, num_labels=1)
     fresh = not any("SequenceClassification" in name for name in config.architectures or [])
-    if config.pad_token_id is None:
-        config.pad_token_id = config.eos_token_id
-    model = AutoModelForSequenceClassification.from_pretrained(
-        str(path),
-        config=config,
-        dtype=getattr(torch, dtype),
-        trust_remote_code=False,
-        use_safetensors=True,
-        **({} if attention is None else {"attn_implementation": attention}),
-    )
+    config.pad_token_id = _pad(config)
+    with quiet():
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(path),
+            config=config,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            use_safetensors=True,
+            **chosen,
+        )
     if fresh:
-        head = scalar_head(model)
-        torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+        _draw_head(model)
     return model.to(device).eval()
+
+
+def _draw_head(model: PreTrainedModel) -> None:
+    head = scalar_head(model)
+    torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+
+
+def _pad(config: Any) -> int | None:
+    """The pad id, else (the first of) the EOS ids."""
+    if config.pad_token_id is not None:
+        return int(config.pad_token_id)
+    eos = config.eos_token_id
+    return eos[0] if isinstance(eos, list) else eos
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hush transformers' warnings about what we do on purpose: a new head, a pad token."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def scalar_head(model: PreTrainedModel) -> torch.nn.Linear:
@@ -174,5 +212,5 @@ def backbone(model: PreTrainedModel) -> torch.nn.Module:
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
     """Write a checkpoint that `from_pretrained` loads (safetensors, tokenizer beside it)."""
     directory.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(directory, safe_serialization=True)
+    model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)

@@ -41,8 +41,7 @@ class TrainingState:
 
 def latest(directory: Path) -> int | None:
     """Step of the newest whole checkpoint, or None."""
-    steps = [int(path.name.removeprefix(PREFIX)) for path in directory.glob(f"{PREFIX}*")]
-    return max(steps, default=None)
+    return max((_step(path) for path in directory.glob(f"{PREFIX}*")), default=None)
 
 
 def save(directory: Path, step: int, state: TrainingState, keep: int = 1) -> None:
@@ -72,10 +71,16 @@ def save(directory: Path, step: int, state: TrainingState, keep: int = 1) -> Non
     with (temporary / "state.safetensors").open("rb") as file:
         os.fsync(file.fileno())
     target = directory / f"{PREFIX}{step:06d}"
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
+    if target.exists():  # saved again at the same step: move the old one aside, never delete first
+        replaced = directory / f".{PREFIX}{step:06d}.replaced"
+        shutil.rmtree(replaced, ignore_errors=True)
+        target.rename(replaced)
+        temporary.rename(target)
+        shutil.rmtree(replaced)
+    else:
+        temporary.rename(target)
     fsync_directory(directory)
-    for old in sorted(directory.glob(f"{PREFIX}*"))[:-keep]:
+    for old in sorted(directory.glob(f"{PREFIX}*"), key=_step)[:-keep]:
         shutil.rmtree(old)
 
 
@@ -112,14 +117,21 @@ def load(directory: Path, state: TrainingState) -> int:
     return step
 
 
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
+
+
 def _module_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and persistent buffers, each storage once (tied embeddings are one tensor)."""
-    seen: set[int] = set()
+    seen: set[tuple[object, ...]] = set()
     found = {}
     for key, value in module.state_dict(keep_vars=True).items():
-        if isinstance(value, torch.Tensor) and value.data_ptr() not in seen:
-            seen.add(value.data_ptr())
-            found[key] = value
+        if isinstance(value, torch.Tensor):
+            # Address alone is not enough: a view may begin where another tensor begins.
+            place = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype)
+            if value.numel() == 0 or place not in seen:
+                seen.add(place)
+                found[key] = value
     return found
 
 
@@ -166,8 +178,9 @@ def _random_states(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
 def _restore_random(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     torch.set_rng_state(tensors["random/torch"])
     if torch.cuda.is_available():
-        states = [tensors[key] for key in sorted(tensors) if key.startswith("random/cuda/")]
-        torch.cuda.set_rng_state_all(states)
+        count = sum(key.startswith("random/cuda/") for key in tensors)
+        for index in range(min(count, torch.cuda.device_count())):
+            torch.cuda.set_rng_state(tensors[f"random/cuda/{index}"], index)
     version, words, gauss = described["python"]
     random.setstate((version, tuple(words), gauss))
     kind, keys, position, has_gauss, cached = described["numpy"]

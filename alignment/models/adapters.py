@@ -1,0 +1,125 @@
+"""LoRA adapters: a thin update over a frozen full checkpoint.
+
+An adapter directory names its base by a path relative to the nearest directory above both, for
+example `base/pretrain/1f0c…/model` below a workspace's `versions/`. It is found again by looking
+upwards from the adapter, so a copied or moved workspace still loads, and the name is the same
+wherever the workspace lies.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from alignment.config.finetune import AdapterConfig
+from alignment.errors import ConfigError
+from alignment.files import atomic_write_json, read_json
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def is_adapter(path: str | Path) -> bool:
+    """Whether the directory holds a LoRA adapter and not a full checkpoint."""
+    return (Path(path) / ADAPTER_CONFIG).is_file()
+
+
+def adapter_base(path: str | Path) -> str:
+    """The full checkpoint under an adapter directory, as an absolute path (or a hub name).
+
+    Raises:
+        ConfigError: it cannot be found.
+    """
+    here = Path(path).resolve()
+    name = str(read_json(here / ADAPTER_CONFIG)["base_model_name_or_path"])
+    for directory in (here, *here.parents):
+        candidate = directory / name
+        if (candidate / "config.json").is_file():
+            return str(candidate)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return name
+    raise ConfigError(
+        f"the base model {name} of this adapter is not there",
+        where=str(path),
+        remedy="copy the whole workspace, or export the version: adapters are merged then",
+    )
+
+
+def base_name(base: str | Path, directory: Path) -> str:
+    """How an adapter in `directory` names its base: relative to what both have in common."""
+    if not Path(base).exists():
+        return str(base)  # a hub name
+    source = Path(base).resolve()
+    common = os.path.commonpath([source, directory.resolve()])
+    return source.relative_to(common).as_posix()
+
+
+def add_adapter(model: PreTrainedModel, config: AdapterConfig, *, seed: int) -> Any:
+    """Freeze `model` and put a fresh adapter over it; the update starts at zero.
+
+    Raises:
+        ConfigError: a target module is not in the model.
+    """
+    import torch
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    lora = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=config.rank,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]
+        lora_dropout=config.dropout,
+        target_modules=_targets(config),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, lora)
+        except ValueError as error:
+            raise ConfigError(
+                f"no adapter fits this model: {error}",
+                where="finetune adapter.target_modules",
+                remedy="use all-linear, or names of layers of this architecture",
+            ) from None
+
+
+def check_continues(path: str | Path, config: AdapterConfig) -> None:
+    """Training from an adapter continues it: the configured shape must be its shape.
+
+    Raises:
+        ConfigError: rank or alpha differ.
+    """
+    stored = read_json(Path(path) / ADAPTER_CONFIG)
+    for name, key, wanted in (("rank", "r", config.rank), ("alpha", "lora_alpha", config.alpha)):
+        if stored[key] != wanted:
+            raise ConfigError(
+                f"adapter {name} {wanted} differs from {stored[key]} of the version it continues",
+                where=f"finetune adapter.{name}",
+                remedy=f"set {name} to {stored[key]}, or start from a full checkpoint",
+            )
+
+
+def save_adapter(
+    model: Any, tokenizer: PreTrainedTokenizerBase, directory: Path, base: str | Path
+) -> None:
+    """Write the adapter alone (safetensors), its tokenizer, and where its base lies.
+
+    The configuration is written in sorted order: peft keeps target names in a set, whose order
+    changes from process to process.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory, safe_serialization=True)
+    tokenizer.save_pretrained(directory)
+    described = read_json(directory / ADAPTER_CONFIG)
+    described["base_model_name_or_path"] = base_name(base, directory)
+    for key, value in described.items():
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            described[key] = sorted(value)
+    atomic_write_json(directory / ADAPTER_CONFIG, dict(sorted(described.items())))
+    (directory / "README.md").unlink(missing_ok=True)
+
+
+def _targets(config: AdapterConfig) -> str | list[str]:
+    names = list(config.target_modules)
+    return "all-linear" if names == ["all-linear"] else names

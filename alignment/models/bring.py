@@ -1,0 +1,146 @@
+"""Bring a model from outside into a workspace: safetensors, configuration and tokenizer only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from alignment.errors import ConfigError
+from alignment.files import atomic_write_json, read_json
+
+# What a checkpoint needs. Anything else (pickles, code, images, optimiser states) stays behind.
+WANTED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE*",
+)
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def bring(source: str, target: Path, *, revision: str | None = None) -> None:
+    """Copy or download the model at `source` into the new directory `target` and check it.
+
+    Args:
+        source: local directory or hub name.
+        revision: branch, tag or commit of a hub name.
+
+    Raises:
+        ConfigError: there is no such model, its weights are pickles only, it is an adapter, it has
+            no tokenizer with an EOS token, or it does not load as a causal language model.
+    """
+    local = Path(source).expanduser()
+    directory = local if local.exists() else _download(source, revision)
+    if not directory.is_dir():
+        raise ConfigError(f"{source} is a file", where="base.path", remedy="give its directory")
+    _check(directory, source)
+    target.mkdir(parents=True, exist_ok=True)
+    for pattern in WANTED:
+        for file in sorted(directory.glob(pattern)):
+            _place(file, target / file.name)
+    _drop_code(target / "config.json")
+    _try(target, source)
+
+
+def _download(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
+    except (HFValidationError, RepositoryNotFoundError):
+        problem = f"there is no directory and no hub model {name!r}"
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        problem = f"there is no directory {name!r}, and the hub could not be asked: {reason}"
+    raise ConfigError(
+        problem,
+        where="base.path",
+        remedy="give a directory with config.json, *.safetensors and a tokenizer",
+    ) from None
+
+
+def _check(directory: Path, source: str) -> None:
+    if (directory / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"{source} is an adapter, not a full model",
+            where="base.path",
+            remedy="merge it into its base first (merge_and_unload), then save_pretrained",
+        )
+    if not (directory / "config.json").is_file():
+        raise ConfigError(
+            f"{source} holds no config.json",
+            where="base.path",
+            remedy="give the directory that save_pretrained wrote",
+        )
+    if not any(directory.glob("*.safetensors")):
+        pickles = [file.name for pattern in PICKLES for file in directory.glob(pattern)]
+        found = f"only pickled weights ({pickles[0]})" if pickles else "no weights"
+        raise ConfigError(
+            f"{source} holds {found}; .safetensors are needed",
+            where="base.path",
+            remedy="load it once where you trust it and save_pretrained again; pickles can run "
+            "code and are never loaded here",
+        )
+
+
+def _place(file: Path, target: Path) -> None:
+    """A hard link where the file system allows it and the file is the user's to link, else a copy.
+
+    Weights are linked only if nobody can write to them: a linked file changes with its source.
+    """
+    real = file.resolve()
+    if not os.access(real, os.W_OK):
+        try:
+            os.link(real, target)
+            return
+        except OSError:
+            pass  # another file system, or links are not allowed: copying is as good
+    shutil.copyfile(real, target)
+
+
+def _drop_code(config: Path) -> None:
+    """Remove references to code that would be downloaded and run."""
+    values = read_json(config)
+    if values.pop("auto_map", None) is not None:
+        atomic_write_json(config, values)
+
+
+def _try(directory: Path, source: str) -> None:
+    """Load what was brought, once, on the CPU."""
+    from alignment.models.load import load_policy, load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(directory)
+        model = load_policy(directory)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{source} does not load as a causal language model with a tokenizer: {reason}",
+            where="base.path",
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"the tokenizer of {source} has no EOS token, so an answer could never end",
+            where="base.path",
+            remedy="set eos_token in tokenizer_config.json",
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ConfigError(
+            f"the tokenizer of {source} has {len(tokenizer)} tokens, the model only {rows}",
+            where="base.path",
+            remedy="resize the model's embeddings (resize_token_embeddings) and save it again",
+        )

@@ -1,0 +1,89 @@
+"""Supervised fine-tuning: SFT on demonstrations, RLHF versions on the best of K samples.
+
+`start` decides where the weights come from, `finetune.sft` or `finetune.rejection` how they are
+trained. Outputs: model/ (full checkpoint or adapter), series.jsonl (the loss curve).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignment.config.finetune import FinetuneConfig
+from alignment.errors import DataError
+from alignment.files import sha256_file
+from alignment.models.chat import ChatRenderer
+from alignment.models.load import load_tokenizer, resolve_device
+from alignment.seeds import derive_seed
+from alignment.stages.context import StageContext
+from alignment.training.policy import save_policy, trainable_policy
+from alignment.training.sft import Example, finetune
+
+CODE_VERSION = "1"
+READS = ("finetune", "compute")
+
+
+def run(ctx: StageContext) -> None:
+    """Train on answers; see the module's docstring."""
+    sections = ctx.config.finetune
+    config: FinetuneConfig = sections.rejection if "select" in ctx.inputs else sections.sft
+    compute = ctx.config.compute
+    start = ctx.inputs["start"] / "model"
+    examples = _examples(ctx, config)
+    tokenizer = load_tokenizer(start)
+    model = trainable_policy(
+        start,
+        config.adapter,
+        dtype=compute.dtype,
+        device=resolve_device(compute.device),
+        seed=derive_seed(ctx.seed, "adapter"),
+    )
+    figures = finetune(
+        model,
+        ChatRenderer(tokenizer),
+        examples,
+        config,
+        seed=ctx.seed,
+        scratch=ctx.scratch,
+        series=ctx.series,
+        bf16=compute.dtype == "bfloat16",
+        progress=ctx.progress,
+    )
+    save_policy(model, tokenizer, ctx.out / "model", start=start, dtype=compute.dtype)
+    ctx.metric(**figures)
+
+
+def _examples(ctx: StageContext, config: FinetuneConfig) -> list[Example]:
+    demonstrations = ctx.inputs["prepare"] / "demonstrations.jsonl"
+    if "select" not in ctx.inputs:
+        return _read(ctx, demonstrations, "demonstrations")
+    selected = _read(ctx, ctx.inputs["select"] / "selected.jsonl", "selected")
+    wanted = round(config.demonstrations * len(selected))
+    if wanted == 0:
+        return selected
+    mixed = _read(ctx, demonstrations, "demonstrations")
+    generator = np.random.default_rng(derive_seed(ctx.seed, "demonstrations"))
+    picked = generator.permutation(len(mixed))[:wanted]
+    ctx.metric(demonstrations=len(picked), selected=len(selected))
+    return selected + [mixed[index] for index in sorted(picked)]
+
+
+def _read(ctx: StageContext, path: Path, name: str) -> list[Example]:
+    examples = []
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            row: dict[str, Any] = json.loads(line)
+            examples.append(
+                Example(row["messages"], row["response"], bool(row.get("finished", True)))
+            )
+    if not examples:
+        raise DataError(
+            f"there is nothing to train on: {path.name} is empty",
+            where=str(path),
+            remedy="see the report of the stage that wrote it for what was left out and why",
+        )
+    ctx.dataset(name, sha256_file(path), len(examples), "training")
+    return examples

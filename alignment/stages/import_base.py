@@ -1,0 +1,42 @@
+"""Base model from outside: a directory or hub name becomes part of the workspace.
+
+Outputs: model/ (safetensors, configuration and tokenizer; nothing that could run code).
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from safetensors import safe_open
+
+from alignment.errors import ConfigError
+from alignment.models.bring import bring
+from alignment.stages.context import StageContext
+
+CODE_VERSION = "1"
+READS = ("base",)
+
+
+def run(ctx: StageContext) -> None:
+    """Copy or download, check, keep."""
+    base = ctx.config.base
+    if base.path is None:
+        raise ConfigError(
+            "no base model is named",
+            where="base.path",
+            remedy="--set base.path=DIRECTORY (or a hub name)",
+        )
+    model = ctx.out / "model"
+    ctx.progress.begin("import")
+    bring(base.path, model, revision=base.revision)
+    ctx.metric(parameters=_parameters(model))
+
+
+def _parameters(model: Path) -> int:
+    total = 0
+    for file in sorted(model.glob("*.safetensors")):
+        with safe_open(file, framework="np") as weights:
+            names = list(weights.keys())
+            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+    return total

@@ -1,0 +1,50 @@
+"""Base model of the built-in world: a tokenizer and a small Llama, trained on its corpus.
+
+Outputs: model/ (checkpoint with tokenizer), series.jsonl (the loss curve).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from alignment.errors import DataError
+from alignment.files import sha256_file
+from alignment.models.load import resolve_device, save_model
+from alignment.stages.context import StageContext
+from alignment.training.pretrain import pretrain
+from alignment.world.tokenizer import train_tokenizer
+
+CODE_VERSION = "1"
+READS = ("base", "compute")
+
+
+def run(ctx: StageContext) -> None:
+    """Train; see the module's docstring."""
+    corpus = ctx.inputs["prepare"] / "corpus.jsonl"
+    texts = _read(corpus)
+    ctx.dataset("corpus", sha256_file(corpus), len(texts), "training")
+    settings = ctx.config.base.pretrain
+    tokenizer = train_tokenizer(texts, settings.vocabulary)
+    compute = ctx.config.compute
+    model, figures = pretrain(
+        texts,
+        tokenizer,
+        settings,
+        seed=ctx.seed,
+        scratch=ctx.scratch,
+        series=ctx.series,
+        device=resolve_device(compute.device),
+        bf16=compute.dtype == "bfloat16",
+        progress=ctx.progress,
+    )
+    save_model(model, tokenizer, ctx.out / "model")
+    ctx.metric(**figures)
+
+
+def _read(path: Path) -> list[str]:
+    with path.open(encoding="utf-8") as file:
+        texts = [json.loads(line)["text"] for line in file if line.strip()]
+    if not texts:
+        raise DataError("the corpus is empty", where=str(path))
+    return texts

@@ -1,0 +1,117 @@
+"""Windows of several conversations for supervised fine-tuning, and the batches made of them.
+
+Packed conversations must not see one another: each keeps its own positions from 0, and
+transformers' masks cut the attention wherever positions start again (`find_packed_sequence_indices`
+in `masking_utils`), as long as no attention mask is given. Padding stands on the right and goes on
+counting: causal attention never looks there, and rows without packing keep the fast causal path.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from alignment.models.chat import Tokens
+
+IGNORE = -100
+
+
+@dataclass(frozen=True)
+class Window:
+    """One training row: the conversations that share it."""
+
+    items: tuple[Tokens, ...]
+
+    def __len__(self) -> int:
+        return sum(len(item) for item in self.items)
+
+
+def pack(items: Sequence[Tokens], length: int, order: Sequence[int]) -> list[Window]:
+    """Best-fit decreasing: the longest first, each into the fullest window that still has room.
+
+    Args:
+        order: a permutation of the items; decides between equally long ones and in which order
+            the windows come out.
+    """
+    place = {index: position for position, index in enumerate(order)}
+    bins: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (free tokens, bin), sorted
+    for index in sorted(order, key=lambda index: (-len(items[index]), place[index])):
+        size = len(items[index])
+        at = bisect.bisect_left(room, (size, -1))
+        if at == len(room):
+            bins.append([index])
+            bisect.insort(room, (length - size, len(bins) - 1))
+        else:
+            free, number = room.pop(at)
+            bins[number].append(index)
+            bisect.insort(room, (free - size, number))
+    bins.sort(key=lambda members: min(place[index] for index in members))
+    return [Window(tuple(items[index] for index in members)) for members in bins]
+
+
+def singles(items: Sequence[Tokens], order: Sequence[int]) -> list[Window]:
+    """No packing: every conversation its own row."""
+    return [Window((items[index],)) for index in order]
+
+
+def row_of(window: Window) -> dict[str, list[int]]:
+    """A window as the trainer wants it.
+
+    Returns:
+        `input_ids`, `labels` (the ids of answer tokens, EOS included, at their own position, and
+        -100 elsewhere; the model shifts them) and `position_ids` (from 0 in each conversation).
+    """
+    ids: list[int] = []
+    labels: list[int] = []
+    positions: list[int] = []
+    for item in window.items:
+        # The first token of a conversation has nothing of its own before it: never a target.
+        hidden = max(1, len(item.prompt))
+        ids += item.ids
+        labels += [IGNORE] * hidden + item.ids[hidden:]
+        positions += range(len(item))
+    return {"input_ids": ids, "labels": labels, "position_ids": positions}
+
+
+def collate(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    """Rows of a micro-batch padded on the right to the longest, each int64 (rows, longest)."""
+    longest = max(len(row["input_ids"]) for row in rows)
+    gaps = [longest - len(row["input_ids"]) for row in rows]
+    padded = {
+        "input_ids": [row["input_ids"] + [pad] * gap for row, gap in zip(rows, gaps, strict=True)],
+        "labels": [row["labels"] + [IGNORE] * gap for row, gap in zip(rows, gaps, strict=True)],
+        "position_ids": [
+            row["position_ids"]
+            + list(range(row["position_ids"][-1] + 1, row["position_ids"][-1] + 1 + gap))
+            for row, gap in zip(rows, gaps, strict=True)
+        ],
+    }
+    return {name: torch.tensor(values) for name, values in padded.items()}
+
+
+@torch.no_grad()
+def isolates(model: Any, vocabulary: int) -> bool:
+    """Whether this architecture keeps packed conversations apart, found out by trying.
+
+    Two short random segments in one row, then each alone: the logits must agree.
+    """
+    generator = torch.Generator().manual_seed(0)
+    device = next(model.parameters()).device
+    first, second = torch.randint(0, vocabulary, (2, 1, 6), generator=generator).to(device)
+    positions = torch.arange(6, device=device).repeat(2)[None]
+    training = model.training
+    model.eval()
+    try:
+        both = model(
+            input_ids=torch.cat([first, second], 1), position_ids=positions, use_cache=False
+        ).logits
+        alone = model(input_ids=second, use_cache=False).logits
+    finally:
+        model.train(training)
+    scale = alone.float().std()
+    return bool((both[:, 6:] - alone).float().abs().max() < 0.02 * scale)

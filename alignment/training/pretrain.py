@@ -1,0 +1,171 @@
+"""Pretraining of a small Llama on plain text: RMSNorm, SwiGLU, RoPE, grouped-query attention.
+
+Documents are joined with EOS between them and cut into rows of equal length, as in the Llama
+papers; a row may therefore begin in the middle of a document. The loop is our own and short: it
+must resume to the same bits, and at this size a general trainer would cost more than the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+
+from alignment.config.finetune import PretrainConfig
+from alignment.errors import DataError, StageError
+from alignment.progress import Progress, SilentProgress
+from alignment.seeds import derive_seed
+from alignment.series import Series
+from alignment.training import checkpoint
+from alignment.training.schedule import cosine, parameter_groups, warmup_steps
+
+
+def build_model(
+    config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> LlamaForCausalLM:
+    """A freshly initialised Llama of the configured shape, embeddings tied to the head."""
+    shape = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        intermediate_size=config.intermediate,
+        max_position_embeddings=config.context,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        return LlamaForCausalLM(shape)
+
+
+def rows_of(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: int) -> torch.Tensor:
+    """All documents in one stream, cut into rows.
+
+    Returns:
+        int64 tensor (rows, length + 1); neighbouring rows share one token, so that every token but
+        the first of the stream is predicted once.
+
+    Raises:
+        DataError: the corpus is shorter than one row.
+    """
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    stream: list[int] = []
+    for text in texts:
+        stream += [*start, *tokenizer.encode(text, add_special_tokens=False)]
+        stream.append(int(tokenizer.eos_token_id))
+    count = (len(stream) - 1) // length
+    if count < 1:
+        raise DataError(
+            f"the corpus has {len(stream)} tokens, fewer than one row of {length}",
+            remedy="add text or lower base.pretrain.length",
+        )
+    flat = torch.tensor(stream[: count * length + 1], dtype=torch.int64)
+    return flat.unfold(0, length + 1, length).contiguous()
+
+
+def pretrain(
+    texts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    config: PretrainConfig,
+    *,
+    seed: int,
+    scratch: Path,
+    series: Series,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+    progress: Progress | None = None,
+) -> tuple[LlamaForCausalLM, dict[str, float]]:
+    """Train from nothing, or go on from the checkpoint in `scratch`.
+
+    Args:
+        bf16: compute in bfloat16 (autocast); weights and optimiser stay float32.
+
+    Returns:
+        The model in eval mode, and figures: `loss` (mean of the last tenth of the steps, nats per
+        token), `tokens` seen, `parameters`.
+
+    Raises:
+        StageError: the loss is no longer a number.
+    """
+    progress = progress or SilentProgress()
+    device = torch.device(device)
+    rows = rows_of(texts, tokenizer, config.length)
+    model = build_model(config, tokenizer, seed).to(device).train()
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay),
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+        fused=True,
+    )
+    state = checkpoint.TrainingState({"model": model}, {"adamw": optimizer})
+    directory = scratch / "checkpoints"
+    done = 0 if checkpoint.latest(directory) is None else checkpoint.load(directory, state)
+    series.truncate(done)
+    warmup = warmup_steps(config.steps, config.warmup)
+    order = _Order(len(rows), config.batch, seed)
+    progress.begin("pretrain", config.steps, "step")
+    progress.advance(done)
+    for step in range(done, config.steps):
+        rate = config.learning_rate * cosine(step, config.steps, warmup, config.final_rate)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        batch = rows[order.batch_of(step)].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = model(input_ids=batch[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), batch[:, 1:].flatten()
+        )
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        value = loss.item()
+        if value != value:
+            raise StageError(
+                f"pretraining diverged: the loss is not a number at step {step + 1}",
+                remedy="lower base.pretrain.learning_rate",
+            )
+        series.log(step + 1, loss=value, grad_norm=norm.item(), learning_rate=rate)
+        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+            checkpoint.save(directory, step + 1, state)
+        progress.advance(1, loss=value)
+    last = [row["loss"] for row in series.rows()[-max(1, config.steps // 10) :]]
+    return model.eval(), {
+        "loss": sum(last) / len(last),
+        "tokens": float(config.steps * config.batch * config.length),
+        "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
+    }
+
+
+class _Order:
+    """Which rows a step sees: every pass over the corpus in a new order, known from the seed."""
+
+    def __init__(self, rows: int, batch: int, seed: int):
+        self._rows, self._batch, self._seed = rows, batch, seed
+        self._passes: dict[int, torch.Tensor] = {}
+
+    def batch_of(self, step: int) -> torch.Tensor:
+        """Row numbers (batch,) of a 0-based step."""
+        positions = torch.arange(step * self._batch, (step + 1) * self._batch)
+        picked = [
+            self._pass(number)[positions[positions // self._rows == number] % self._rows]
+            for number in range(
+                int(positions[0]) // self._rows, int(positions[-1]) // self._rows + 1
+            )
+        ]
+        return torch.cat(picked)
+
+    def _pass(self, number: int) -> torch.Tensor:
+        if number not in self._passes:
+            generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", number))
+            self._passes = {
+                key: value for key, value in self._passes.items() if key == number - 1
+            } | {number: torch.randperm(self._rows, generator=generator)}
+        return self._passes[number]

@@ -1,0 +1,320 @@
+"""Supervised fine-tuning on answers, with TRL's SFTTrainer (Llama 2 §3.1).
+
+What is ours around it, and why:
+
+* rows arrive as ids from `ChatRenderer`: nothing is tokenised a second time;
+* packing: TRL's flattens a micro-batch into one row, whose dense mask on the CPU grows with the
+  square of the whole micro-batch. We hand it windows with their own positions instead;
+* the order of all epochs is drawn beforehand from the seed and read in sequence, so that going on
+  from step s is training on what is left of the list;
+* checkpoints are ours (safetensors and JSON): the trainer's own are pickles.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, TrainerCallback
+
+from alignment.config.finetune import FinetuneConfig
+from alignment.errors import DataError, StageError
+from alignment.models.chat import ChatRenderer, Message, Tokens
+from alignment.models.load import quiet
+from alignment.progress import Progress, SilentProgress
+from alignment.seeds import derive_seed
+from alignment.series import Series
+from alignment.training import checkpoint
+from alignment.training.packing import Window, collate, isolates, pack, row_of, singles
+from alignment.training.schedule import cosine, parameter_groups, warmup_steps
+
+
+@dataclass(frozen=True)
+class Example:
+    """A conversation that ends with a user turn, and the answer to learn."""
+
+    messages: list[Message]
+    response: str
+    finished: bool = True
+
+
+def tokenize(
+    examples: Sequence[Example], renderer: ChatRenderer, length: int
+) -> tuple[list[Tokens], int]:
+    """Examples as ids that fit into `length` tokens.
+
+    Prompts too long lose whole turns, then tokens, from the front. An answer that leaves the
+    prompt less than a quarter of the window, or that is empty, is left out.
+
+    Returns:
+        The token rows, and how many examples were left out.
+    """
+    rows = []
+    for example in examples:
+        response = renderer.response(example.response, finished=example.finished)
+        room = length - len(response)
+        if not example.response.strip() or room < length // 4:
+            continue
+        prompt = renderer.prompt(example.messages, limit=room)
+        rows.append(Tokens(prompt, response))
+    return rows, len(examples) - len(rows)
+
+
+def training_rows(
+    items: Sequence[Tokens], config: FinetuneConfig, length: int, *, packing: bool, seed: int
+) -> list[dict[str, list[int]]]:
+    """Rows of all epochs in the order of training; every epoch is shuffled and packed anew."""
+    windows: list[Window] = []
+    for epoch in range(config.epochs):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
+        order = torch.randperm(len(items), generator=generator).tolist()
+        windows += pack(items, length, order) if packing else singles(items, order)
+    rows = [row_of(window) for window in windows]
+    ordered: list[dict[str, list[int]]] = []
+    for start in range(0, len(rows), config.batch):
+        # Within a batch the order is free: neighbours of like length need the least padding.
+        batch = rows[start : start + config.batch]
+        ordered += sorted(batch, key=lambda row: -len(row["input_ids"]))
+    return ordered
+
+
+def finetune(
+    model: Any,
+    renderer: ChatRenderer,
+    examples: Sequence[Example],
+    config: FinetuneConfig,
+    *,
+    seed: int,
+    scratch: Path,
+    series: Series,
+    bf16: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, float]:
+    """Train `model` in place, or go on from the checkpoint in `scratch`.
+
+    Args:
+        model: causal language model on its device, full or with a trainable adapter.
+        renderer: of the model's own tokenizer.
+        bf16: compute in bfloat16 (autocast); trained weights and optimiser stay float32.
+
+    Returns:
+        Figures: `loss` (mean of the last tenth of the steps, nats per answer token), `first_loss`,
+        `examples`, `left_out`, `windows` (one epoch), `answer_tokens` (one epoch), `steps`.
+
+    Raises:
+        DataError: no example fits the window.
+        StageError: the loss is no longer a number.
+    """
+    progress = progress or SilentProgress()
+    length = min(config.max_length, context_length(model))
+    items, left_out = tokenize(examples, renderer, length)
+    if not items:
+        raise DataError(
+            f"none of {len(examples)} examples fits a window of {length} tokens",
+            remedy="raise finetune max_length or shorten the answers",
+        )
+    if left_out:
+        progress.say(f"{left_out} of {len(examples)} answers do not fit {length} tokens: left out")
+    packing = config.packing
+    if packing and not isolates(model, model.config.vocab_size):
+        packing = False
+        progress.say("this architecture lets packed conversations see one another: packing is off")
+    rows = training_rows(items, config, length, packing=packing, seed=seed)
+    steps = math.ceil(len(rows) / config.batch)
+
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, config.weight_decay),
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+        fused=True,
+    )
+    warmup = warmup_steps(steps, config.warmup)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: cosine(step, steps, warmup, config.final_rate)
+    )
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    keeper = _Keeper(
+        checkpoint.TrainingState(
+            {"trained": _trained(model)}, {"adamw": optimizer}, {"cosine": scheduler}
+        ),
+        scratch / "checkpoints",
+        series,
+        progress,
+        every=config.checkpoint_every,
+        total=steps,
+    )
+    done = keeper.restore()
+    progress.begin("fine-tune", steps, "step")
+    progress.advance(done)
+    if done < steps:
+        trainer = _trainer(
+            model,
+            renderer,
+            rows[done * config.batch :],
+            config,
+            (optimizer, scheduler),
+            scratch=scratch,
+            bf16=bf16,
+        )
+        trainer.add_callback(keeper)
+        trainer.train()
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_disable()
+    model.eval()
+    curve = [row["loss"] for row in series.rows() if "loss" in row]
+    last = curve[-max(1, steps // 10) :]
+    answers = sum(len(item.response) for item in items)
+    return {
+        "loss": sum(last) / len(last),
+        "first_loss": curve[0],
+        "examples": float(len(items)),
+        "left_out": float(left_out),
+        "windows": float(len(rows) // config.epochs),
+        "answer_tokens": float(answers),
+        "steps": float(steps),
+    }
+
+
+def context_length(model: Any) -> int:
+    """Longest sequence the model was made for, in tokens; very large if it does not say."""
+    for name in ("max_position_embeddings", "n_positions"):
+        value = getattr(model.config, name, None)
+        if value:
+            return int(value)
+    return 1 << 20
+
+
+def _trainer(
+    model: Any,
+    renderer: ChatRenderer,
+    rows: Sequence[dict[str, list[int]]],
+    config: FinetuneConfig,
+    optimizers: tuple[torch.optim.Optimizer, Any],
+    *,
+    scratch: Path,
+    bf16: bool,
+) -> Any:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    device = next(model.parameters()).device
+    world = _processes()
+    micro = _divisor(config.batch // world, config.micro_batch)
+    with warnings.catch_warnings(), quiet():
+        warnings.simplefilter("ignore")
+        arguments = SFTConfig(
+            output_dir=str(scratch / "trainer"),
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=config.batch // world // micro,
+            num_train_epochs=1,  # `rows` holds all epochs
+            train_sampling_strategy="sequential",
+            max_grad_norm=config.clip,
+            gradient_checkpointing=False,  # on by default in TRL; `finetune` switches it itself
+            bf16=bf16,
+            use_cpu=device.type == "cpu",
+            dataloader_pin_memory=device.type == "cuda",
+            dataset_kwargs={"skip_prepare_dataset": True},
+            remove_unused_columns=False,
+            max_length=None,
+            save_strategy="no",
+            logging_strategy="steps",
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            report_to="none",
+            disable_tqdm=True,
+            seed=derive_seed(0, "trainer") % 2**31,  # nothing that matters is drawn from it
+        )
+        trainer = SFTTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(list(rows)),
+            processing_class=renderer.tokenizer,
+            data_collator=lambda batch: collate(batch, renderer.pad),
+            optimizers=optimizers,
+        )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+class _Keeper(TrainerCallback):
+    """Checkpoints, curves and progress of one fine-tuning.
+
+    It works in `on_log`, which the trainer calls once per step after everything else, so that a
+    checkpoint never lacks the curve's line of its own step.
+    """
+
+    def __init__(
+        self,
+        state: checkpoint.TrainingState,
+        directory: Path,
+        series: Series,
+        progress: Progress,
+        *,
+        every: int,
+        total: int,
+    ):
+        self._state, self._directory = state, directory
+        self._series, self._progress = series, progress
+        self._every, self._total = every, total
+        self._offset = 0
+
+    def restore(self) -> int:
+        """Load the newest checkpoint if there is one; returns its step."""
+        if checkpoint.latest(self._directory) is not None:
+            self._offset = checkpoint.load(self._directory, self._state)
+        self._series.truncate(self._offset)
+        return self._offset
+
+    def on_step_begin(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
+        """Random states: the trainer and its loader drew from them while starting up."""
+        if state.global_step == 0 and self._offset:
+            checkpoint.load(self._directory, self._state)
+
+    def on_log(
+        self, _args: Any, state: Any, _control: Any, logs: Any = None, **_kwargs: Any
+    ) -> None:
+        """One step is over."""
+        if not logs or "loss" not in logs:
+            return
+        step = self._offset + state.global_step
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise StageError(
+                f"fine-tuning diverged: the loss is {loss} at step {step}",
+                remedy="lower the learning rate of finetune",
+            )
+        names = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}
+        names |= {"mean_token_accuracy": "accuracy", "entropy": "entropy"}
+        figures = {ours: float(logs[name]) for name, ours in names.items() if name in logs}
+        if state.is_world_process_zero:
+            self._series.log(step, **figures)
+            if step % self._every == 0 or step == self._total:
+                checkpoint.save(self._directory, step, self._state)
+        self._progress.advance(1, loss=loss)
+
+
+def _trained(model: Any) -> torch.nn.Module:
+    """What a checkpoint must hold: all of a full model, the adapter of an adapted one."""
+    parameters = list(model.parameters())
+    if all(parameter.requires_grad for parameter in parameters):
+        return model
+    return torch.nn.ParameterList(p for p in parameters if p.requires_grad)
+
+
+def _processes() -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_world_size()
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _divisor(batch: int, limit: int) -> int:
+    """Largest divisor of `batch` that is at most `limit`."""
+    return max(size for size in range(1, min(batch, limit) + 1) if batch % size == 0)
