@@ -62,6 +62,10 @@ def conduct(runner: Runner, nodes: Sequence[Node]) -> None:
     from flows.session import session
     from flows.tidy import close_dead_runs, flush
 
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        # What Prefect tells of a run is in its pages; a failure's traceback is in the stage's log.
+        logging.getLogger(name).propagate = False
+
     # Joining the heartbeat's thread costs a second per flow; the ledger knows who is alive.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         close_dead_runs(str(runner.workspace.resolve()))

@@ -9,6 +9,7 @@ from alignment.errors import AlignError
 from alignment.files import atomic_write_json, read_json
 from flows.environment import home, server_environment
 from flows.processes import Child, answers, free_port
+from flows.template import use_template
 
 START_LIMIT = 120.0  # seconds; a fresh database takes ten of them on two quiet cores
 NOTE = "server.json"
@@ -74,6 +75,7 @@ def start_server(workspace: Path, *, port: int | None = None, embedded: bool = T
         AlignError: it cannot be started.
     """
     chosen = port or free_port()
+    use_template(home(workspace))
     command = [sys.executable, "-m", "prefect", "server", "start"]
     child = Child(
         "the Prefect server",
