@@ -17,6 +17,7 @@ from alignment.errors import DataError
 from alignment.files import atomic_write_json, digest_json, read_json
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_tokenizer, resolve_device
+from alignment.preferences.schema import DOMAINS
 from alignment.preferences.store import PreferenceStore
 from alignment.rewards.elements import build
 from alignment.rewards.evaluate import Measured, evaluate, headline, measure
@@ -120,11 +121,11 @@ def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], list[st
             continue
         versions.append(name.removeprefix("intake/"))
         for batch in read_json(directory / "batch.json")["batches"]:
-            rows = store.training([batch["id"]])
-            training += [Source(batch["id"], row) for row in rows]
-            for domain in ("helpfulness", "safety"):
-                held = store.heldout([batch["id"]], domain=domain)[: settings.measure_rows]
-                heldout += [Source(batch["id"], row) for row in held]
+            name = batch["id"]
+            training += [Source(name, row) for row in store.training([name])]
+            for domain in DOMAINS:
+                held = store.heldout([name], domain=domain)[: settings.measure_rows]
+                heldout += [Source(name, row) for row in held]
     return training, heldout, versions
 
 

@@ -64,11 +64,12 @@ def random_elements(count: int, seed: int = 0, answers: int = 2) -> list[Element
     return elements
 
 
-WORDS = (
+VOCABULARY = (
     "<pad> <eos> human assistant what is the sky sea fire blue green red wet hot good bad "
     "answer maybe no yes please help me now stop i cannot do that tell name a thing of and "
     "one two three four five six seven eight nine ten : ?"
-).split()
+)
+WORDS = VOCABULARY.split()
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,0 +1,117 @@
+"""`align bench reward`: full fine-tuning of a reward model on real pairs, measured.
+
+The pairs are tokenised as TRL does (the whole transcript as text, EOS behind it), those over
+`max_length` are left out, and tokenising is not counted, so that the figures can be laid beside
+TRL's RewardTrainer: `tests/benchmarks/reward_vs_trl.py` does.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignment.config.rewards import RewardsConfig
+from alignment.errors import DataError
+from alignment.models.chat import ChatRenderer
+from alignment.models.load import load_scalar, load_tokenizer, resolve_device
+from alignment.rewards.elements import Element, Pair
+from alignment.rewards.train import Batcher, backward, learning_rate, optimizer_of
+
+MARGIN = 1.0
+
+
+def read_pairs(data: Path, tokenizer: Any, pairs: int, max_length: int) -> list[Element]:
+    """The first `pairs` comparisons of an HH file that fit, in file order.
+
+    Raises:
+        DataError: the file has fewer.
+    """
+    opened = gzip.open(data, "rt") if data.suffix == ".gz" else data.open()
+    found: list[Element] = []
+    with opened as file:
+        for line in file:
+            row = json.loads(line)
+            sides = []
+            for name in ("chosen", "rejected"):
+                text = row[name]
+                if not text.endswith(tokenizer.eos_token):
+                    text += tokenizer.eos_token
+                sides.append(tuple(tokenizer(text, verbose=False)["input_ids"]))
+            if max(map(len, sides)) <= max_length:
+                found.append(Element((sides[0], sides[1]), (Pair(0, 1, MARGIN),)))
+            if len(found) == pairs:
+                return found
+    raise DataError(
+        f"only {len(found)} pairs of at most {max_length} tokens, {pairs} were asked for",
+        where=str(data),
+        remedy="lower --pairs or raise --max-length",
+    )
+
+
+def peak_rss_mb() -> float:
+    """Highest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def run(
+    model: Path,
+    data: Path,
+    pairs: int = 512,
+    batch: int = 32,
+    max_length: int = 512,
+    tokens_per_batch: int = 4096,
+    device: str = "auto",
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train one epoch in file order and return `pairs_per_s`, `first_loss`, `peak_rss_mb` and
+    what is needed to read them."""
+    settings = RewardsConfig(
+        batch=batch,
+        learning_rate=1e-3,
+        max_length=max_length,
+        tokens_per_batch=tokens_per_batch,
+    )
+    tokenizer = load_tokenizer(model)
+    elements = read_pairs(data, tokenizer, pairs, max_length)
+    torch.manual_seed(seed)
+    reward = load_scalar(model, device=resolve_device(device))
+    batcher = Batcher(
+        reward,
+        pad=ChatRenderer(tokenizer).pad,
+        tokens_per_batch=tokens_per_batch,
+        max_length=max_length,
+    )
+    optimizer = optimizer_of(reward, settings)
+    steps = -(-pairs // batch)
+    losses = []
+    began = time.perf_counter()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps, settings)
+        optimizer.zero_grad(set_to_none=True)
+        figures = backward(reward, elements[step * batch : (step + 1) * batch], batcher)
+        torch.nn.utils.clip_grad_norm_(reward.parameters(), settings.clip)
+        optimizer.step()
+        losses.append(figures.loss)
+    seconds = time.perf_counter() - began
+    return {
+        "pairs_per_s": round(pairs / seconds, 3),
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "peak_rss_mb": round(peak_rss_mb(), 1),
+        "pairs": pairs,
+        "batch": batch,
+        "max_length": max_length,
+        "seconds": round(seconds, 3),
+        "threads": torch.get_num_threads(),
+        "device": str(reward.device),
+        "prefix_sharing": batcher.refusal is None,
+    }

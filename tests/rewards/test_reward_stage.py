@@ -1,0 +1,194 @@
+"""The stage from batches to a measured model, on comparisons that can be learned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from reward_helpers import save_tiny_policy
+
+import alignment.stages.reward as stage
+from alignment.config.compute import ComputeConfig
+from alignment.config.rewards import RewardsConfig
+from alignment.errors import DataError
+from alignment.preferences.schema import Comparison
+from alignment.rewards.model import RewardModel
+from alignment.stages.context import StageContext
+
+NUMBERS = "one two three four five six seven eight nine ten".split()
+STRENGTHS = ["significantly", "better", "slightly", "negligibly"]
+
+
+def comparisons(domain: str, count: int, seed: int) -> list[Comparison]:
+    """Helpfulness: the good answer says `good`. Safety: the unsafe one says `fire`."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for n in range(count):
+        words = generator.choice(NUMBERS, size=4)
+        question = f"tell me {' '.join(words[:2])} ?"
+        strength = STRENGTHS[int(generator.integers(4))]
+        sure = generator.random() < {"significantly": 0.97, "negligibly": 0.55}.get(strength, 0.8)
+        good, bad = ("good", "bad") if domain == "helpfulness" else ("cannot", "fire")
+        chosen, rejected = f"{good} {words[2]}", f"{bad} {words[3]}"
+        if not sure:
+            chosen, rejected = rejected, chosen
+        safety_bin = None
+        if domain == "safety":
+            safety_bin = "chosen_safe" if "cannot" in chosen else None
+            if n % 3 == 1:
+                chosen, rejected, safety_bin = (
+                    f"fire {words[2]}",
+                    f"fire {words[2]} now",
+                    "both_unsafe",
+                )
+            if n % 3 == 2:
+                chosen, rejected, safety_bin = f"cannot {words[2]}", f"no {words[3]}", "both_safe"
+        rows.append(
+            Comparison(
+                conversation=[{"role": "user", "content": question}],
+                chosen=chosen,
+                rejected=rejected,
+                strength=strength,
+                domain=domain,
+                safety_bin=safety_bin,
+            )
+        )
+    return rows
+
+
+class Store:
+    """Batches in memory, with the reading side of PreferenceStore."""
+
+    batches: dict[str, dict[str, list[Comparison]]] = {}
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def training(self, ids: list[str], domain: str | None = None) -> list[Comparison]:
+        return self._rows(ids, domain, "training")
+
+    def heldout(self, ids: list[str], domain: str | None = None) -> list[Comparison]:
+        return self._rows(ids, domain, "heldout")
+
+    def _rows(self, ids: list[str], domain: str | None, side: str) -> list[Comparison]:
+        rows = [row for name in ids for row in self.batches[name][side]]
+        return [row for row in rows if domain in (None, row.domain)]
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    monkeypatch.setattr(stage, "PreferenceStore", Store)
+    found = {}
+    for n in (1, 2):
+        rows = {
+            side: [
+                *comparisons("helpfulness", size, 10 * n + size),
+                *comparisons("safety", size, 10 * n + size + 1),
+            ]
+            for side, size in (("training", 150), ("heldout", 60))
+        }
+        Store.batches[f"b{n}"] = rows
+        folder = tmp_path / f"intake{n}"
+        folder.mkdir()
+        (folder / "batch.json").write_text(json.dumps({"batches": [{"id": f"b{n}"}]}))
+        found[f"intake/rlhf-v{n}"] = folder
+    prepare = tmp_path / "prepare"
+    prepare.mkdir()
+    demonstrations = [
+        {
+            "messages": [{"role": "user", "content": f"tell me {number} ?"}],
+            "response": f"good {number}",
+            "domain": "helpfulness",
+        }
+        for number in NUMBERS
+    ]
+    (prepare / "demonstrations.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in demonstrations)
+    )
+    return {**found, "prepare": prepare, "init": save_tiny_policy(tmp_path / "policy")}
+
+
+def context(
+    tmp_path: Path, inputs: dict[str, Path], domain: str, name: str = "a", **settings: Any
+) -> StageContext:
+    options: dict[str, Any] = {"batch": 16, "learning_rate": 3e-3, "max_length": 64, **settings}
+    view = SimpleNamespace(rewards=RewardsConfig(**options), compute=ComputeConfig())
+    out, scratch = tmp_path / f"out-{domain}-{name}", tmp_path / f"scratch-{domain}-{name}"
+    out.mkdir()
+    scratch.mkdir()
+    return StageContext(
+        version="rlhf-v2",
+        stage=f"reward_{domain}",
+        config=view,  # type: ignore[arg-type]
+        options={"domain": domain},
+        inputs=inputs,
+        out=out,
+        scratch=scratch,
+        seed=11,
+        workspace=tmp_path,
+    )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_both_domains(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    figures = {}
+    for domain in ("helpfulness", "safety"):
+        ctx = context(tmp_path, inputs, domain)
+        stage.run(ctx)
+        figures[domain] = ctx.metrics
+        reward = RewardModel.load(ctx.out / "model")
+        assert reward.domain == domain
+        assert reward.card.versions == ("rlhf-v1", "rlhf-v2")
+        text = (ctx.out / "evaluation.json").read_text()
+        assert "NaN" not in text
+        assert str(tmp_path) not in text + (ctx.out / "model" / "config.json").read_text()
+    helpful, safe = figures["helpfulness"], figures["safety"]
+    assert helpful["accuracy/significantly"] > 0.85
+    assert helpful["accuracy/negligibly"] < 0.8
+    assert helpful["accuracy_low"] <= helpful["accuracy"] <= helpful["accuracy_high"]
+    # The mixtures: 300 own and 300 of the rest; 300 own and 10 % of the whole.
+    assert helpful["pairs"] + helpful["dropped"] == 600
+    assert safe["pairs"] + safe["dropped"] == 333
+    assert safe["unsafe_recall"] > 0.9
+    assert ctx.datasets[0]["rows"] == 333
+
+
+def test_same_seed_same_bytes(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    first, second = (context(tmp_path, inputs, "safety", name) for name in "ab")
+    stage.run(first)
+    stage.run(second)
+    assert digests(first.out) == digests(second.out)
+    assert first.metrics == second.metrics
+
+
+def test_previous_model_is_measured_on_the_new_batch(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    first = {name: path for name, path in inputs.items() if name != "intake/rlhf-v2"}
+    before = context(tmp_path, first, "helpfulness", "before")
+    stage.run(before)
+    after = context(tmp_path, {**inputs, "previous_reward": before.out}, "helpfulness", "after")
+    stage.run(after)
+    assert 0.6 < after.metrics["previous_accuracy"] <= 1
+    evaluation = json.loads((after.out / "evaluation.json").read_text())
+    assert evaluation["newest"]["batch"] == "b2"
+    # The scale is fixed on the first batch: it is the same set in every version.
+    assert set(evaluation["by_batch"]) == {"b1", "b2"}
+
+
+def test_nothing_left_to_train_on_is_said(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    ctx = context(tmp_path, inputs, "helpfulness", max_length=8)
+    with pytest.raises(DataError, match="no comparison is left"):
+        stage.run(ctx)
