@@ -1,4 +1,4 @@
-"""Settings of intake (what becomes of a delivery) and of real data (what a program is made from)."""
+"""Settings of intake (what becomes of a delivery) and of real data (what it is made from)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,25 @@ from alignment.config.section import Section
 DomainName = Literal["helpfulness", "safety"]
 StrengthName = Literal["significantly", "better", "slightly", "negligibly"]
 FormatName = Literal[
-    "hh", "native", "trl", "webgpt", "pandalm", "ranking", "label-studio", "argilla"
+    "hh",
+    "native",
+    "trl",
+    "webgpt",
+    "pandalm",
+    "ranking",
+    "label-studio",
+    "argilla",
+    "annotated",
 ]
+
+FILE_DOMAINS: dict[str, DomainName] = {
+    "*harmless*": "safety",
+    "*safety*": "safety",
+    "*red-team*": "safety",
+    "*helpful*": "helpfulness",
+    "*webgpt*": "helpfulness",
+    "*pandalm*": "helpfulness",
+}
 
 
 class Thresholds(Section):
@@ -56,17 +73,8 @@ class IntakeConfig(Section):
     """Reader to use for every file; unset means that the content decides."""
     domain: DomainName | None = None
     """Domain of comparisons for which neither the row nor `domains` says one."""
-    domains: dict[str, DomainName] = Field(
-        default_factory=lambda: {
-            "*harmless*": "safety",
-            "*safety*": "safety",
-            "*red-team*": "safety",
-            "*helpful*": "helpfulness",
-            "*webgpt*": "helpfulness",
-            "*pandalm*": "helpfulness",
-        }
-    )
-    """File name pattern (of the path's last two parts, lower case) → domain; the first that fits
+    domains: dict[str, DomainName] = Field(default_factory=lambda: dict(FILE_DOMAINS))
+    """Pattern of the file's name, else of its directory (lower case) → domain; the first that fits
     counts."""
     strength: StrengthName = "better"
     """Strength of comparisons whose format knows none (HH, TRL, rankings)."""

@@ -1,0 +1,100 @@
+"""Digests of a draft, and what earlier rows they meet: duplicates and contradictions."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from alignment.preferences.rows import Draft, RowError
+
+
+class Identity(NamedTuple):
+    """64-bit digests of one comparison."""
+
+    own: int
+    """The comparison; the first 16 hex digits of `Comparison.id`'s digest, as a number."""
+    swapped: int
+    """The same pair with the opposite verdict."""
+    opening: int
+    """Everything up to the first user turn. Conversations that open alike stay on one side of the
+    split: a later turn of a training conversation would quote an answer of a held-out one."""
+
+
+def identify(draft: Draft) -> Identity:
+    """Digests of a checked draft; agrees with `schema.comparison_id`.
+
+    Raises:
+        RowError: a text that UTF-8 cannot hold (a lone surrogate).
+    """
+    try:
+        parts = [_part(draft.domain or "")]
+        opening = b""
+        for role, content in draft.turns:
+            parts.append(_part(role))
+            parts.append(_part(content))
+            if not opening and role == "user":
+                opening = b"".join(parts[1:])
+        chosen, rejected = _part(draft.chosen), _part(draft.rejected)
+    except UnicodeEncodeError as error:
+        raise RowError("bad_utf8", "row", f"lone surrogate {error.object[error.start]!r}") from None
+    prefix = hashlib.sha256(b"".join(parts))
+    swapped = prefix.copy()
+    prefix.update(chosen + rejected)
+    swapped.update(rejected + chosen)
+    return Identity(
+        int.from_bytes(prefix.digest()[:8], "big"),
+        int.from_bytes(swapped.digest()[:8], "big"),
+        opening_key(opening),
+    )
+
+
+def opening_key(opening: bytes) -> int:
+    """64-bit digest of an opening; salted, so that no other hash split repeats this one."""
+    return int.from_bytes(hashlib.blake2b(opening, digest_size=8, salt=b"heldout").digest(), "big")
+
+
+def _part(text: str) -> bytes:
+    data = text.encode()
+    return b"%d:%s" % (len(data), data)
+
+
+class Seen:
+    """Comparisons of earlier batches and of this one.
+
+    Args:
+        earlier: ids of earlier batches, in any order.
+    """
+
+    def __init__(self, earlier: np.ndarray):
+        # A sorted array of machine words: 8 bytes a row where a set of Python ints takes 70.
+        self._earlier = array("Q", np.unique(earlier.astype(np.uint64)).tobytes())
+        self._here: set[int] = set()
+
+    def meet(self, identity: Identity) -> None:
+        """Remember a comparison.
+
+        Raises:
+            RowError: it, or its opposite, is there already.
+        """
+        here = self._here
+        if identity.own in here:
+            raise RowError("duplicate", "row")
+        if self._is_earlier(identity.own):
+            raise RowError("duplicate_earlier", "row")
+        if identity.swapped in here:
+            raise RowError(
+                "conflict", "chosen", "the opposite verdict stands earlier in this batch"
+            )
+        if self._is_earlier(identity.swapped):
+            raise RowError("conflict_earlier", "chosen", "the opposite verdict stands in a batch")
+        here.add(identity.own)
+
+    def _is_earlier(self, number: int) -> bool:
+        earlier: Sequence[int] = self._earlier
+        place = bisect_left(earlier, number)
+        return place < len(earlier) and earlier[place] == number

@@ -1,0 +1,51 @@
+"""PandaLM's test set: an instruction, two responses, and a verdict of each annotator."""
+
+from __future__ import annotations
+
+import re
+
+from alignment.config.intake import IntakeConfig
+from alignment.preferences.readers.format import Format, Keys, Row, label, text
+from alignment.preferences.readers.votes import majority
+from alignment.preferences.rows import Draft, Found, RowError
+
+_ANNOTATOR = re.compile(r"annotator(\d+)")
+_VERDICT = {0: "tie", 1: "first", 2: "second"}
+
+
+def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
+    instruction, given = text(row, "instruction").strip(), row.get("input")
+    if given is not None and type(given) is not str:
+        raise RowError("wrong_type", "input", f"{type(given).__name__}, not text")
+    if not instruction:
+        raise RowError("missing_prompt", "instruction")
+    prompt = f"{instruction}\n\n{given.strip()}" if given and given.strip() else instruction
+    answers = text(row, "response1").strip(), text(row, "response2").strip()
+    votes = [_vote(row, name) for name in sorted(filter(_ANNOTATOR.fullmatch, row))]
+    first, strength, seen = majority(votes, config.agreement)
+    chosen, rejected = answers if first else answers[::-1]
+    return [
+        Draft(
+            turns=[("user", prompt)],
+            chosen=chosen,
+            rejected=rejected,
+            strength=strength,
+            domain=label(row, "domain"),
+            votes=seen,
+            category=label(row, "motivation_app"),
+        )
+    ]
+
+
+def _vote(row: Row, name: str) -> str:
+    value = row[name]
+    if type(value) is not int or value not in _VERDICT:
+        raise RowError("bad_vote", name, f"{value!r} is none of 0 (tie), 1, 2"[:80])
+    return _VERDICT[value]
+
+
+def _matches(row: Row) -> bool:
+    return {"instruction", "response1", "response2", "annotator1"} <= row.keys()
+
+
+FORMAT = Format("pandalm", _matches, _read)

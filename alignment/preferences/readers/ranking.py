@@ -1,0 +1,121 @@
+"""Rankings of K ≥ 2 answers, ties allowed (InstructGPT §3.5): all C(K,2) pairs, one group.
+
+`responses` is a list of texts, or of {"text", "version", "temperature"}; `ranks` gives each its
+rank, 1 the best, equal ranks a tie. Or `ranking` lists indices from best to worst, a list of
+indices being a tie: [2, [0, 3], 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+from alignment.config.intake import IntakeConfig
+from alignment.preferences.readers.format import Format, Keys, Row, label, producer, turns
+from alignment.preferences.rows import Draft, Found, RowError, Turn
+from alignment.preferences.schema import text_digest
+
+
+def expand(
+    conversation: list[Turn],
+    answers: Sequence[str],
+    ranks: Sequence[float],
+    *,
+    strength: str,
+    by: Sequence[tuple[str, float] | None],
+    domain: str | None,
+    annotator: str | None = None,
+    category: str | None = None,
+) -> list[Found]:
+    """All pairs of a ranking (rank 1 is best) as drafts of one group; a tied pair is a `tie`."""
+    parts = [part for turn in conversation for part in turn]
+    group = text_digest([*parts, *answers, *(str(rank) for rank in ranks)])[:16]
+    found: list[Found] = []
+    for left, right in combinations(range(len(answers)), 2):
+        if ranks[left] == ranks[right]:
+            found.append(RowError("tie", "ranks", f"answers {left} and {right}"))
+            continue
+        better, worse = (left, right) if ranks[left] < ranks[right] else (right, left)
+        found.append(
+            Draft(
+                turns=conversation,
+                chosen=answers[better],
+                rejected=answers[worse],
+                strength=strength,
+                domain=domain,
+                chosen_by=by[better],
+                rejected_by=by[worse],
+                annotator=annotator,
+                group=group,
+                category=category,
+            )
+        )
+    return found
+
+
+def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
+    answers: list[str] = []
+    by: list[tuple[str, float] | None] = []
+    for index, response in enumerate(_list(row, "responses")):
+        where = f"responses.{index}"
+        given = response.get("text") if type(response) is dict else response
+        if type(given) is not str:
+            raise RowError("wrong_type", where, f"{type(given).__name__}, not text")
+        answers.append(given.strip())
+        known = type(response) is dict and response.get("version") is not None
+        by.append(producer(response, where) if known else None)
+    if len(answers) < 2:
+        raise RowError("missing_field", "responses", "a ranking needs two answers at least")
+    return expand(
+        _conversation(row),
+        answers,
+        _ranks(row, len(answers)),
+        strength=label(row, "strength") or config.strength,
+        by=by,
+        domain=label(row, "domain"),
+        annotator=label(row, "annotator"),
+        category=label(row, "category"),
+    )
+
+
+def _conversation(row: Row) -> list[Turn]:
+    value = row.get("conversation", row.get("prompt"))
+    if type(value) is str:
+        if not value.strip():
+            raise RowError("missing_prompt", "prompt")
+        return [("user", value.strip())]
+    return turns(value, "conversation" if "conversation" in row else "prompt")
+
+
+def _ranks(row: Row, count: int) -> list[float]:
+    if row.get("ranks") is not None:
+        ranks = _list(row, "ranks")
+        if len(ranks) != count or any(type(rank) not in (int, float) for rank in ranks):
+            raise RowError("bad_vote", "ranks", f"{count} numbers are needed")
+        return [float(rank) for rank in ranks]
+    placed: dict[int, float] = {}
+    for place, entry in enumerate(_list(row, "ranking"), 1):
+        for index in entry if type(entry) is list else [entry]:
+            if type(index) is not int or not 0 <= index < count or index in placed:
+                raise RowError("bad_vote", "ranking", f"{index!r} is no index, or is there twice")
+            placed[index] = float(place)
+    if len(placed) != count:
+        raise RowError("bad_vote", "ranking", f"{len(placed)} of {count} answers are placed")
+    return [placed[index] for index in range(count)]
+
+
+def _list(row: Row, name: str) -> list[Any]:
+    value = row.get(name)
+    if type(value) is not list:
+        if value is None:
+            raise RowError("missing_field", name)
+        raise RowError("wrong_type", name, f"{type(value).__name__}, not a list")
+    return value
+
+
+def _matches(row: Row) -> bool:
+    return "responses" in row and ("ranks" in row or "ranking" in row)
+
+
+FORMAT = Format("ranking", _matches, _read)

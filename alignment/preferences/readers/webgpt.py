@@ -1,0 +1,51 @@
+"""WebGPT comparisons: a question, two answers, two scores; the gap of scores is the strength."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignment.config.intake import IntakeConfig
+from alignment.preferences.readers.format import Format, Keys, Row, label, text
+from alignment.preferences.rows import Draft, Found, RowError
+
+
+def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
+    question: Any = row.get("question")
+    if type(question) is dict:  # the original release
+        question = question.get("full_text")
+    if type(question) is not str:
+        if question is None:
+            raise RowError("missing_prompt", "question")
+        raise RowError("wrong_type", "question", f"{type(question).__name__}, not text")
+    answers = text(row, "answer_0").strip(), text(row, "answer_1").strip()
+    gap = _score(row, "score_0") - _score(row, "score_1")
+    if gap == 0:
+        return [RowError("tie", "score_0")]
+    chosen, rejected = answers if gap > 0 else answers[::-1]
+    return [
+        Draft(
+            turns=[("user", question.strip())],
+            chosen=chosen,
+            rejected=rejected,
+            strength=config.score_gaps.strength(abs(gap)),
+            domain=label(row, "domain"),
+            annotator=label(row, "annotator"),
+            category=label(row, "category"),
+        )
+    ]
+
+
+def _score(row: Row, name: str) -> float:
+    value = row.get(name)
+    if value is None:
+        raise RowError("missing_field", name)
+    if type(value) not in (int, float) or value != value:
+        raise RowError("wrong_type", name, f"{value!r} is no score"[:80])
+    return float(value)
+
+
+def _matches(row: Row) -> bool:
+    return {"question", "answer_0", "answer_1", "score_0", "score_1"} <= row.keys()
+
+
+FORMAT = Format("webgpt", _matches, _read)

@@ -1,0 +1,142 @@
+"""The batch report: one dictionary, shown as a table, a picture or JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignment.preferences.rows import DROPPED, REASONS
+from alignment.preferences.schema import LLAMA2_BINS, STRENGTHS
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What became of a delivery.
+
+    Attributes:
+        values: the figures; the same for the same delivery on every machine.
+        directory: where the batch lies.
+        already: the same delivery had been taken in before; nothing was written.
+    """
+
+    values: dict[str, Any]
+    directory: Path
+    sequence: int
+    already: bool
+
+    @property
+    def id(self) -> str:
+        """The batch's id."""
+        return str(self.values["batch"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"already": self.already, "sequence": self.sequence, **self.values}
+
+    def picture(self, path: Path) -> None:
+        """Draw the report as one PNG."""
+        from alignment.preferences.picture import draw
+
+        draw(self.values, path)
+
+    def render(self) -> Group:
+        """The report for a terminal (rich)."""
+        from rich.console import Group
+
+        return Group(*_parts(self))
+
+
+def _parts(report: BatchReport) -> list[Any]:
+    from rich.table import Table
+    from rich.text import Text
+
+    values = report.values
+    rows = values["rows"]
+    state = "was taken in before as" if report.already else "is"
+    files = ", ".join(source["file"] for source in values["sources"])
+    parts: list[Any] = [
+        Text(f"{files} {state} batch {report.sequence} ({values['batch']})", style="bold"),
+        Text(
+            f"{rows['read']:,} read = {rows['accepted']:,} accepted + "
+            f"{rows['quarantined']:,} quarantined + {rows['dropped']:,} dropped"
+        ),
+    ]
+    if values["reasons"]:
+        table = Table("not accepted", "rows", "fate", box=None, pad_edge=False)
+        for reason, count in sorted(values["reasons"].items(), key=lambda entry: -entry[1]):
+            fate = "dropped" if reason in DROPPED else "quarantined"
+            table.add_row(REASONS[reason], f"{count:,}", fate)
+        parts += ["", table, Text(f"see {report.directory / 'quarantine.jsonl'}", style="dim")]
+    parts += ["", _sides(values), "", _figures(values)]
+    return parts
+
+
+def _sides(values: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table("domain", "training", "held out", *STRENGTHS, box=None, pad_edge=False)
+    for domain, strengths in values["strengths"].items():
+        total = sum(strengths.values())
+        table.add_row(
+            domain,
+            f"{values['counts']['training'][domain]:,}",
+            f"{values['counts']['heldout'][domain]:,}",
+            *(f"{strengths[name] / total:.0%}" for name in STRENGTHS),
+        )
+    return table
+
+
+def _figures(values: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    bins = values["safety_bins"]
+    labelled = sum(bins.values())
+    if labelled:
+        shown = " / ".join(f"{bins[name] / labelled:.0%}" for name in LLAMA2_BINS)
+        paper = " / ".join(f"{share:.0%}" for share in LLAMA2_BINS.values())
+        table.add_row(
+            "safety bins", f"{shown} chosen safe / both safe / both unsafe (Llama 2: {paper})"
+        )
+    table.add_row("turns", _spread(values["turns"]))
+    table.add_row("prompt", f"{_spread(values['prompt_characters'])} characters")
+    table.add_row("chosen", f"{_spread(values['chosen_characters'])} characters")
+    table.add_row("rejected", f"{_spread(values['rejected_characters'])} characters")
+    longer = values["longer_wins"]
+    if longer["share"] is not None:
+        gap = values["length_gap"]["mean"]
+        table.add_row("longer wins", f"{longer['share']:.1%} (mean gap {gap:+.0f} characters)")
+    for side in ("chosen", "rejected"):
+        made = values[f"{side}_by"]
+        if made:
+            table.add_row(
+                f"{side} by",
+                ", ".join(
+                    f"{m['version']} T={m['temperature']:g} ({m['comparisons']})" for m in made
+                ),
+            )
+    newer = values["newer_wins"]
+    if newer["share"] is not None:
+        table.add_row("newer wins", f"{newer['share']:.1%} of {newer['pairs']:,}")
+    people = values["annotators"]
+    if people["agreement"] is not None:
+        table.add_row(
+            "annotators agree", f"{people['agreement']:.1%} on {people['voted_pairs']:,} pairs"
+        )
+    if values["rankings"]:
+        table.add_row("rankings", f"{values['rankings']:,}")
+    leakage = values["leakage"]
+    table.add_row(
+        "split",
+        f"{leakage['rows_with_earlier_prompt']:,} rows with a prompt of an earlier batch, "
+        f"{leakage['prompts_on_both_sides']} prompts on both sides",
+    )
+    return table
+
+
+def _spread(figures: dict[str, float]) -> str:
+    return f"mean {figures['mean']:.1f}, median {figures['median']:.0f}, 95 % {figures['p95']:.0f}"

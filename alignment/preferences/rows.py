@@ -1,0 +1,161 @@
+"""What readers make of rows, and the checks that every row must pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alignment.preferences.schema import DOMAINS, REJECTED_SAFE, SAFETY_BINS, STRENGTHS
+
+REASONS: dict[str, str] = {
+    "bad_utf8": "text that is not valid UTF-8",
+    "not_json": "not a JSON object",
+    "line_too_long": "a line beyond the size bound",
+    "missing_field": "a field that is not there",
+    "unknown_field": "a field that the format does not know",
+    "wrong_type": "a value of the wrong type",
+    "missing_prompt": "no conversation before the answers",
+    "no_common_prompt": "two answers to different conversations",
+    "roles": "turns that do not alternate, or do not end with the user",
+    "empty_turn": "a turn without text",
+    "empty_answer": "an answer without text",
+    "identical_answers": "two answers that are the same",
+    "nul": "a NUL character",
+    "too_long": "more characters than the bound allows",
+    "unknown_strength": "a strength that is none of the four",
+    "unknown_domain": "a domain that is neither helpfulness nor safety, or none at all",
+    "unknown_bin": "a safety bin that is none of the four",
+    "unknown_task": "an annotation of a task that was never exported",
+    "bad_vote": "a verdict that cannot be read",
+    "conflict": "the opposite verdict on the same pair in this batch",
+    "conflict_earlier": "the opposite verdict on the same pair in an earlier batch",
+    "duplicate": "the same comparison earlier in this batch",
+    "duplicate_earlier": "the same comparison in an earlier batch",
+    "tie": "neither answer is better",
+    "rejected_safe": "chosen unsafe, the other safe",
+    "not_annotated": "nobody has judged it yet",
+}
+"""Every reason why a row is not accepted."""
+
+DROPPED = frozenset({"duplicate", "duplicate_earlier", "tie", "rejected_safe", "not_annotated"})
+"""Sound rows that are left out on purpose: counted, but no sign of a broken delivery."""
+
+
+class RowError(Exception):
+    """A row that is not accepted.
+
+    Args:
+        reason: a key of `REASONS`.
+        field: where in the row.
+        detail: what was found there.
+    """
+
+    def __init__(self, reason: str, field: str, detail: str = ""):
+        super().__init__(reason, field, detail)
+        self.reason = reason
+        self.field = field
+        self.detail = detail
+
+
+Turn = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A comparison as its reader found it, not yet checked."""
+
+    turns: list[Turn]
+    """(role, text) of the conversation before the answers."""
+    chosen: str
+    rejected: str
+    strength: str
+    domain: str | None = None
+    safety_bin: str | None = None
+    chosen_by: tuple[str, float] | None = None
+    rejected_by: tuple[str, float] | None = None
+    annotator: str | None = None
+    group: str | None = None
+    votes: list[str] | None = None
+    category: str | None = None
+
+
+Found = Draft | RowError
+"""A row stands for one or several comparisons; each is a draft or the reason why it is none."""
+
+
+def check(draft: Draft, max_characters: int) -> None:
+    """Refuse what no reward model may see.
+
+    Raises:
+        RowError: the first thing that is wrong.
+    """
+    chosen, rejected = draft.chosen, draft.rejected
+    if type(chosen) is not str:
+        raise RowError("wrong_type", "chosen", f"{type(chosen).__name__}, not text")
+    if type(rejected) is not str:
+        raise RowError("wrong_type", "rejected", f"{type(rejected).__name__}, not text")
+    size = _check_turns(draft.turns)
+    if not chosen or chosen.isspace():
+        raise RowError("empty_answer", "chosen")
+    if not rejected or rejected.isspace():
+        raise RowError("empty_answer", "rejected")
+    if "\0" in chosen or "\0" in rejected:
+        raise RowError("nul", "chosen" if "\0" in chosen else "rejected")
+    if chosen == rejected or chosen.strip() == rejected.strip():
+        raise RowError("identical_answers", "rejected")
+    size += max(len(chosen), len(rejected))
+    if size > max_characters:
+        raise RowError(
+            "too_long", "conversation", f"{size:,} characters, {max_characters:,} may be"
+        )
+    if draft.strength not in STRENGTHS:
+        raise RowError("unknown_strength", "strength", repr(draft.strength)[:80])
+    if draft.domain not in DOMAINS:
+        raise RowError("unknown_domain", "domain", repr(draft.domain)[:80])
+    if draft.safety_bin is not None and draft.safety_bin not in SAFETY_BINS:
+        if draft.safety_bin == REJECTED_SAFE:
+            raise RowError("rejected_safe", "safety_bin")
+        raise RowError("unknown_bin", "safety_bin", repr(draft.safety_bin)[:80])
+    for name, value in (
+        ("annotator", draft.annotator),
+        ("group", draft.group),
+        ("category", draft.category),
+    ):
+        if value is not None:
+            _check_label(name, value)
+
+
+def _check_turns(turns: list[Turn]) -> int:
+    if not turns:
+        raise RowError("missing_prompt", "conversation")
+    size = 0
+    expected = "user"
+    for index, (role, text) in enumerate(turns):
+        if type(text) is not str:
+            raise RowError(
+                "wrong_type", f"conversation.{index}.content", f"{type(text).__name__}, not text"
+            )
+        if role != expected:
+            if role == "system" and index == 0:
+                continue_with = "user"
+            else:
+                raise RowError(
+                    "roles", f"conversation.{index}.role", f"{role!r} after a turn too many"
+                )
+        else:
+            continue_with = "assistant" if role == "user" else "user"
+        if not text or text.isspace():
+            raise RowError("empty_turn", f"conversation.{index}.content")
+        if "\0" in text:
+            raise RowError("nul", f"conversation.{index}.content")
+        size += len(text)
+        expected = continue_with
+    if expected != "assistant":
+        raise RowError("roles", "conversation", f"ends with the {turns[-1][0]}, not with the user")
+    return size
+
+
+def _check_label(name: str, value: object) -> None:
+    if type(value) is not str:
+        raise RowError("wrong_type", name, f"{type(value).__name__}, not text")
+    if "\0" in value:
+        raise RowError("nul", name)

@@ -1,0 +1,302 @@
+"""From files to records: JSON lines, JSON arrays, parquet and `datasets`, streamed.
+
+A record is a line or row number from 1, the parsed JSON object or the `RowError` that says why
+there is none, and the bytes it came from where there are any. Damage to one row is that row's
+error; damage to the file as a whole (a broken archive, a size beyond the bound) is a `DataError`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from alignment.errors import DataError
+from alignment.files import sha256_file
+from alignment.preferences.rows import RowError
+
+BLOCK = 1 << 20
+MAX_LINE = 64 << 20  # one row of this size is no row
+MAX_ARRAY = 1 << 29  # a JSON array is parsed whole, so its size is bounded
+PARQUET_ROWS = 2000
+UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".download", "~")
+
+
+class Record(NamedTuple):
+    """One row of a file."""
+
+    line: int
+    value: dict[str, Any] | RowError
+    raw: bytes | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file, dataset directory or hub dataset of a delivery."""
+
+    name: str
+    """Name to show: the file's name, never a path of this machine."""
+    path: Path
+    kind: str
+    """`text`, `parquet`, `dataset` (saved by `datasets`) or `hub`."""
+    digest: str
+    """sha256 of the file's bytes, or of a directory's files."""
+    size: int
+
+
+def find_sources(paths: Iterable[str | Path]) -> list[Source]:
+    """The sources behind paths: directories are looked through for files, by name.
+
+    Raises:
+        DataError: nothing there, an empty directory, or a file that cannot be read.
+    """
+    found: list[Source] = []
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            found += _in_directory(path)
+        elif path.is_file():
+            found.append(_file(path))
+        elif _looks_like_hub(str(given)):
+            found.append(Source(str(given), path, "hub", _name_digest(str(given)), 0))
+        else:
+            raise DataError(f"no file or directory {path}", where=str(path))
+    if not found:
+        raise DataError("no files were given", remedy="name one or more files of preferences")
+    return found
+
+
+def complete_files(directory: Path) -> list[Path]:
+    """Files and dataset directories in `directory` that are not still being written, by name."""
+    return sorted(
+        path
+        for path in directory.iterdir()
+        if not path.name.startswith((".", "_")) and not path.name.endswith(UNFINISHED)
+    )
+
+
+def records(source: Source, max_bytes: int) -> Iterator[Record]:
+    """The rows of a source, in order.
+
+    Raises:
+        DataError: a broken archive, a file larger than `max_bytes` when unpacked, a binary file.
+    """
+    if source.kind == "parquet":
+        yield from _parquet(source, max_bytes)
+    elif source.kind in ("dataset", "hub"):
+        yield from _dataset(source)
+    else:
+        yield from _text(source, max_bytes)
+
+
+def _in_directory(path: Path) -> list[Source]:
+    if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(f"{file.relative_to(path)}\0{sha256_file(file)}\0".encode())
+        size = sum(file.stat().st_size for file in files)
+        return [Source(path.name, path, "dataset", digest.hexdigest(), size)]
+    names = (".jsonl", ".ndjson", ".json", ".parquet", ".gz")
+    files = [file for file in complete_files(path) if file.name.endswith(names)]
+    if not files:
+        raise DataError(
+            "no file of preferences in this directory",
+            where=str(path),
+            remedy=f"files must end with {', '.join(names)}",
+        )
+    return [_file(file) for file in files]
+
+
+def _file(path: Path) -> Source:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        kind = "parquet" if magic == b"PAR1" else "text"
+        return Source(path.name, path, kind, sha256_file(path), path.stat().st_size)
+    except OSError as error:
+        raise DataError(f"cannot read the file: {error.strerror}", where=str(path)) from error
+
+
+def _looks_like_hub(name: str) -> bool:
+    parts = name.split("/")
+    return len(parts) == 2 and all(parts) and not name.startswith((".", "/"))
+
+
+def _name_digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+# --- text ---------------------------------------------------------------------------------------
+
+
+def _text(source: Source, max_bytes: int) -> Iterator[Record]:
+    with source.path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        file: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
+        blocks = _blocks(source, file, max_bytes)
+        first = next(blocks, b"")
+        blocks = _chain(first, blocks)
+        if first.lstrip().startswith(b"["):
+            yield from _array(source, blocks)
+        else:
+            yield from _lines(blocks)
+
+
+def _blocks(source: Source, file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
+    total = 0
+    while True:
+        try:
+            block = file.read(BLOCK)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(
+                f"the compressed file is broken: {error}",
+                where=source.name,
+                remedy="fetch it again; nothing of it was taken in",
+            ) from error
+        if not block:
+            return
+        total += len(block)
+        if total > max_bytes:
+            raise DataError(
+                f"the file unpacks to more than {max_bytes:,} bytes",
+                where=source.name,
+                remedy="split it, or raise intake.max_bytes",
+            )
+        yield block
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest
+
+
+def _lines(blocks: Iterator[bytes]) -> Iterator[Record]:
+    number = 0
+    pending: list[bytes] = []
+    held = 0
+    skipping = False
+    for block in blocks:
+        *whole, tail = block.split(b"\n")
+        for line in whole:
+            number += 1
+            if pending:
+                line = b"".join((*pending, line))
+                pending, held = [], 0
+            if skipping:
+                skipping = False
+                yield Record(number, RowError("line_too_long", "row", f"over {MAX_LINE:,}"), None)
+            elif line and not line.isspace():
+                yield _parse(number, line)
+        if skipping:
+            continue
+        pending.append(tail)
+        held += len(tail)
+        if held > MAX_LINE:  # forget the rest of this line instead of filling the memory with it
+            pending, held, skipping = [], 0, True
+    last = b"".join(pending)
+    if skipping:
+        yield Record(number + 1, RowError("line_too_long", "row", f"over {MAX_LINE:,}"), None)
+    elif last and not last.isspace():
+        yield _parse(number + 1, last)
+
+
+def _parse(number: int, line: bytes) -> Record:
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return Record(number, RowError("bad_utf8", "row", f"byte {error.start}"), line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        return Record(number, RowError("not_json", "row", str(error)), line)
+    if type(value) is not dict:
+        return Record(number, RowError("not_json", "row", f"{type(value).__name__}"), line)
+    return Record(number, value, line)
+
+
+def _array(source: Source, blocks: Iterator[bytes]) -> Iterator[Record]:
+    collected = bytearray()
+    for block in blocks:
+        collected += block
+        if len(collected) > MAX_ARRAY:
+            raise DataError(
+                f"a JSON array of more than {MAX_ARRAY:,} bytes",
+                where=source.name,
+                remedy="export JSON lines instead: one object a line",
+            )
+    try:
+        values = json.loads(collected.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise DataError(f"not a JSON array: {error}", where=source.name) from error
+    for number, value in enumerate(values, 1):
+        if type(value) is dict:
+            yield Record(number, value, None)
+        else:
+            yield Record(number, RowError("not_json", "row", type(value).__name__), None)
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def _parquet(source: Source, max_bytes: int) -> Iterator[Record]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        file = pq.ParquetFile(source.path)
+        unpacked = sum(
+            file.metadata.row_group(index).total_byte_size
+            for index in range(file.metadata.num_row_groups)
+        )
+        if unpacked > max_bytes:
+            raise DataError(
+                f"the file unpacks to more than {max_bytes:,} bytes",
+                where=source.name,
+                remedy="split it, or raise intake.max_bytes",
+            )
+        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
+            for value in _rows(batch):
+                number += 1
+                yield Record(number, value, None)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise DataError(f"the parquet file is broken: {error}", where=source.name) from error
+
+
+def _rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
+    try:
+        yield from batch.to_pylist()
+        return
+    except UnicodeDecodeError:
+        pass  # one cell of the batch is no text: find out which row
+    for index in range(batch.num_rows):
+        try:
+            yield batch.slice(index, 1).to_pylist()[0]
+        except UnicodeDecodeError as error:
+            yield RowError("bad_utf8", "row", f"byte {error.start} of a cell")
+
+
+def _dataset(source: Source) -> Iterator[Record]:
+    import datasets
+
+    try:
+        if source.kind == "dataset":
+            loaded = datasets.load_from_disk(str(source.path))
+        else:
+            loaded = datasets.load_dataset(source.name)
+    except Exception as error:  # the library raises many kinds, all about what was named
+        raise DataError(
+            f"cannot load the dataset: {type(error).__name__}: {error}", where=source.name
+        ) from error
+    parts = loaded.values() if isinstance(loaded, dict) else [loaded]
+    number = 0
+    for part in parts:
+        for batch in part.with_format("arrow").iter(batch_size=PARQUET_ROWS):
+            for value in _rows(batch.to_batches()[0] if batch.num_rows else batch):
+                number += 1
+                yield Record(number, value, None)

@@ -1,0 +1,295 @@
+"""The preference store: batches that are in whole or not at all, and never change.
+
+preferences/
+  batches/0003-1f0c2a9b7d4e/   comparisons.parquet  index.parquet  quarantine.jsonl
+                               report.json  manifest.json
+  assignments/rlhf-v1.json     the batches a version took in
+  refused/…                    why a delivery was refused; never read by training
+  annotation/…                 keys of exported pairs (see `annotation`)
+  incoming/…                   work in progress; whatever a dead process left is rubbish
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignment.errors import DataError, LockedError
+from alignment.files import atomic_write_json, fsync_directory, read_json, sha256_file
+from alignment.preferences.schema import Comparison, Domain
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+PATIENCE = 600.0  # seconds to wait for another intake on the same store
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One accepted batch."""
+
+    id: str
+    """12 hex digits of the delivery's digest: the same delivery has the same id everywhere."""
+    sequence: int
+    """Order of arrival in this store, from 1."""
+    directory: Path
+    manifest: dict[str, Any]
+    versions: tuple[str, ...] = ()
+    """Versions that took it in."""
+
+    @property
+    def name(self) -> str:
+        """Name of its directory: `0003-1f0c2a9b7d4e`."""
+        return self.directory.name
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the comparisons and of their split."""
+        return str(self.manifest["digest"])
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """`training` and `heldout` → domain → comparisons."""
+        return dict(self.manifest["counts"])
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The batch report, as it was written on arrival."""
+        return dict(read_json(self.directory / "report.json"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `align batches --json`."""
+        kept = ("id", "sequence", "arrived", "origin", "sources", "rows", "counts", "digest")
+        return {key: self.manifest[key] for key in kept} | {
+            "name": self.name,
+            "versions": list(self.versions),
+        }
+
+
+class PreferenceStore:
+    """All batches of a workspace. Reading needs no lock; writing goes through `intake.ingest`.
+
+    Args:
+        root: `<workspace>/preferences`; made when something is written.
+    """
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        self._verified: set[str] = set()
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def batches(self) -> list[Batch]:
+        """Every accepted batch in order of arrival."""
+        directory = self.root / "batches"
+        if not directory.is_dir():
+            return []
+        taken = self._taken()
+        found = []
+        for path in directory.iterdir():
+            manifest = path / "manifest.json"
+            if manifest.is_file():
+                values = read_json(manifest)
+                versions = tuple(taken.get(values["id"], ()))
+                found.append(Batch(values["id"], values["sequence"], path, values, versions))
+        return sorted(found, key=lambda batch: batch.sequence)
+
+    def batch(self, name: str) -> Batch:
+        """The batch with this id, directory name or sequence number.
+
+        Raises:
+            DataError: there is none.
+        """
+        found = self.batches()
+        for batch in found:
+            if name in (batch.id, batch.name, str(batch.sequence)):
+                return batch
+        raise DataError(
+            f"no batch {name!r} in the store",
+            where=str(self.root),
+            remedy=f"there are: {', '.join(batch.name for batch in found) or 'none yet'}",
+        )
+
+    def training(self, ids: Sequence[str], domain: Domain | None = None) -> list[Comparison]:
+        """Comparisons to learn from, batch by batch in the order of `ids`, rows in file order."""
+        return self._load(ids, domain, heldout=False)
+
+    def heldout(self, ids: Sequence[str], domain: Domain | None = None) -> list[Comparison]:
+        """Comparisons to measure on; no prompt of theirs is in `training` of any batch."""
+        return self._load(ids, domain, heldout=True)
+
+    def table(self, id: str, domain: Domain | None = None, *, heldout: bool) -> pa.Table:
+        """One side of one batch as an arrow table.
+
+        Raises:
+            DataError: no such batch, or its files are not what was committed.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        batch = self.batch(id)
+        self._verify(batch)
+        index = pq.read_table(batch.directory / "index.parquet")
+        mask = index.column("heldout").to_numpy() == heldout
+        if domain is not None:
+            mask &= index.column("safety").to_numpy() == (domain == "safety")
+        rows = pq.read_table(batch.directory / "comparisons.parquet")
+        return rows.filter(pa.array(mask))
+
+    def index(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
+        """Index columns (`id`, `opening`, `safety`, `heldout`) of several batches in a row."""
+        import numpy as np
+        import pyarrow.parquet as pq
+
+        from alignment.preferences.columns import INDEX
+
+        known = {batch.id: batch for batch in self.batches()}
+        tables = [pq.read_table(known[id].directory / "index.parquet") for id in ids]
+        return {
+            name: np.concatenate(
+                [table.column(name).to_numpy() for table in tables]
+                or [np.zeros(0, bool if name in ("safety", "heldout") else np.uint64)]
+            )
+            for name in INDEX.names
+        }
+
+    def _load(
+        self, ids: Sequence[str], domain: Domain | None, *, heldout: bool
+    ) -> list[Comparison]:
+        from alignment.preferences.columns import comparisons
+
+        found: list[Comparison] = []
+        for id in ids:
+            found += comparisons(self.table(id, domain, heldout=heldout))
+        return found
+
+    def _verify(self, batch: Batch) -> None:
+        if batch.id in self._verified:
+            return
+        for name, expected in batch.manifest["files"].items():
+            path = batch.directory / name
+            if not path.is_file() or sha256_file(path) != expected:
+                raise DataError(
+                    f"{name} of batch {batch.name} is not what was taken in",
+                    where=str(path),
+                    remedy="restore it from a copy, or remove the batch and ingest it again",
+                )
+        self._verified.add(batch.id)
+
+    # --- who took what --------------------------------------------------------------------------
+
+    def assignment(self, version: str) -> list[str] | None:
+        """Ids of the batches that `version` took in, or None if it has taken none in yet."""
+        path = self.root / "assignments" / f"{version}.json"
+        return list(read_json(path)["batches"]) if path.is_file() else None
+
+    def assign(self, version: str, ids: Sequence[str]) -> None:
+        """Note that `version` takes these batches in."""
+        path = self.root / "assignments" / f"{version}.json"
+        atomic_write_json(path, {"version": version, "batches": list(ids)})
+
+    def unassigned(self) -> list[Batch]:
+        """Deliveries that no version has taken in, in order of arrival."""
+        return [
+            batch
+            for batch in self.batches()
+            if batch.manifest["origin"] == "delivery" and not batch.versions
+        ]
+
+    def _taken(self) -> dict[str, list[str]]:
+        taken: dict[str, list[str]] = {}
+        directory = self.root / "assignments"
+        for path in sorted(directory.glob("*.json")) if directory.is_dir() else ():
+            values = read_json(path)
+            for id in values["batches"]:
+                taken.setdefault(id, []).append(values["version"])
+        return taken
+
+    # --- writing --------------------------------------------------------------------------------
+
+    @contextmanager
+    def writing(self, say: Callable[[str], None] = lambda _message: None) -> Iterator[Path]:
+        """Hold the store; yields an empty directory to work in, gone afterwards.
+
+        Raises:
+            LockedError: another process has held it for ten minutes.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _wait_for(handle, self.root, say)
+            incoming = self.root / "incoming"
+            shutil.rmtree(incoming, ignore_errors=True)  # of a process that died: rubbish
+            work = incoming / "batch"
+            work.mkdir(parents=True)
+            try:
+                yield work
+            finally:
+                shutil.rmtree(incoming, ignore_errors=True)
+        finally:
+            os.close(handle)  # the kernel gives the lock back, also when the process is killed
+
+    def commit(self, work: Path, manifest: dict[str, Any]) -> Batch:
+        """Make a finished directory a batch, by one rename. Only inside `writing`."""
+        sequence = max((batch.sequence for batch in self.batches()), default=0) + 1
+        manifest = {
+            "id": manifest["identity"][:12],
+            "sequence": sequence,
+            "arrived": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **manifest,
+        }
+        atomic_write_json(work / "manifest.json", manifest)
+        _sync(work)
+        target = self.root / "batches" / f"{sequence:04d}-{manifest['id']}"
+        target.parent.mkdir(exist_ok=True)
+        work.rename(target)
+        fsync_directory(target.parent)
+        return Batch(manifest["id"], sequence, target, manifest)
+
+    def keep_refusal(self, work: Path, identity: str) -> Path:
+        """Keep why a delivery was refused, where a person can read it. Only inside `writing`."""
+        target = self.root / "refused" / identity[:12]
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(exist_ok=True)
+        for name in ("comparisons.parquet", "index.parquet"):
+            (work / name).unlink(missing_ok=True)
+        work.rename(target)
+        return target
+
+
+def _wait_for(handle: int, root: Path, say: Callable[[str], None]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    told = False
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise LockedError(
+                    "another intake has been writing to the preference store for ten minutes",
+                    where=str(root),
+                    remedy="wait for it, or stop it; half a batch never stays behind",
+                ) from None
+            if not told:
+                say("waiting for another intake on this store")
+                told = True
+            time.sleep(0.05)
+
+
+def _sync(directory: Path) -> None:
+    for path in directory.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    fsync_directory(directory)

@@ -1,0 +1,33 @@
+"""All batches of a store as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from alignment.preferences.store import Batch
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def batch_table(batches: Sequence[Batch]) -> Table:
+    """One row a batch: where it came from, what became of its rows, which versions took it in."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, title=None if batches else "no batches yet")
+    table.add_column("batch")
+    table.add_column("files", overflow="fold")
+    for name in ("read", "accepted", "quarantined", "dropped", "held out"):
+        table.add_column(name, justify="right")
+    table.add_column("taken in by")
+    for batch in batches:
+        rows = batch.manifest["rows"]
+        table.add_row(
+            batch.name,
+            ", ".join(source["file"] for source in batch.manifest["sources"]),
+            *(f"{rows[name]:,}" for name in ("read", "accepted", "quarantined", "dropped")),
+            f"{sum(batch.counts['heldout'].values()):,}",
+            ", ".join(batch.versions) or "–",
+        )
+    return table

@@ -1,0 +1,141 @@
+"""Figures of a batch, counted while it streams by."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from alignment.preferences.rows import Draft
+from alignment.preferences.schema import DOMAINS, LLAMA2_BINS, SAFETY_BINS, STRENGTHS
+from alignment.preferences.versions import version_order
+
+
+class Tally:
+    """Counts accepted comparisons; memory grows by 16 bytes a row."""
+
+    def __init__(self) -> None:
+        self.strengths: Counter[tuple[str, str]] = Counter()
+        self.bins: Counter[str] = Counter()
+        self.domains: Counter[str] = Counter()
+        self.categories: Counter[str] = Counter()
+        self.chosen_by: Counter[tuple[str, float]] = Counter()
+        self.rejected_by: Counter[tuple[str, float]] = Counter()
+        self.matches: Counter[tuple[str, str]] = Counter()
+        self.annotators: Counter[str] = Counter()
+        self.groups: set[str] = set()
+        self.turns = array("i")
+        self.prompt = array("i")
+        self.chosen = array("i")
+        self.rejected = array("i")
+        self.agreements = array("d")
+
+    def add(self, draft: Draft) -> None:
+        """Count one accepted comparison."""
+        domain = draft.domain or ""
+        self.strengths[domain, draft.strength] += 1
+        self.domains[domain] += 1
+        if draft.safety_bin is not None:
+            self.bins[draft.safety_bin] += 1
+        if draft.category is not None:
+            self.categories[draft.category] += 1
+        if draft.chosen_by is not None:
+            self.chosen_by[draft.chosen_by] += 1
+        if draft.rejected_by is not None:
+            self.rejected_by[draft.rejected_by] += 1
+            if draft.chosen_by is not None:
+                self.matches[draft.chosen_by[0], draft.rejected_by[0]] += 1
+        if draft.annotator is not None:
+            self.annotators[draft.annotator] += 1
+        if draft.group is not None:
+            self.groups.add(draft.group)
+        if draft.votes and len(draft.votes) > 1:
+            self.agreements.append(_agreement(draft.votes))
+        self.turns.append(sum(1 for role, _ in draft.turns if role == "user"))
+        self.prompt.append(sum(len(text) for _, text in draft.turns))
+        self.chosen.append(len(draft.chosen))
+        self.rejected.append(len(draft.rejected))
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as JSON values; deterministic."""
+        chosen, rejected = np.asarray(self.chosen), np.asarray(self.rejected)
+        gap = chosen - rejected
+        unequal = int((gap != 0).sum())
+        newer = self._newer()
+        return {
+            "domains": {name: self.domains[name] for name in DOMAINS if self.domains[name]},
+            "strengths": {
+                domain: {name: self.strengths[domain, name] for name in STRENGTHS}
+                for domain in DOMAINS
+                if self.domains[domain]
+            },
+            "safety_bins": {name: self.bins[name] for name in SAFETY_BINS},
+            "safety_bins_llama2": dict(LLAMA2_BINS),
+            "categories": _commonest(self.categories),
+            "turns": _summary(np.asarray(self.turns)),
+            "prompt_characters": _summary(np.asarray(self.prompt)),
+            "chosen_characters": _summary(chosen),
+            "rejected_characters": _summary(rejected),
+            "length_gap": _summary(gap),
+            "longer_wins": {
+                "pairs": unequal,
+                "share": _share(int((gap > 0).sum()), unequal),
+            },
+            "chosen_by": _producers(self.chosen_by),
+            "rejected_by": _producers(self.rejected_by),
+            "newer_wins": newer,
+            "annotators": {
+                "named": len(self.annotators),
+                "busiest": _commonest(self.annotators),
+                "voted_pairs": len(self.agreements),
+                "agreement": round(float(np.mean(self.agreements)), 4) if self.agreements else None,
+            },
+            "rankings": len(self.groups),
+        }
+
+    def _newer(self) -> dict[str, Any]:
+        """How often the newer of two different versions won."""
+        wins = pairs = 0
+        for (chosen, rejected), count in self.matches.items():
+            left, right = version_order(chosen), version_order(rejected)
+            if left != right:
+                pairs += count
+                wins += count if left > right else 0
+        return {"pairs": pairs, "share": _share(wins, pairs)}
+
+
+def _agreement(votes: list[str]) -> float:
+    """Share of pairs of people that said the same."""
+    counts = Counter(votes)
+    people = len(votes)
+    return sum(n * (n - 1) for n in counts.values()) / (people * (people - 1))
+
+
+def _summary(values: np.ndarray) -> dict[str, float | None]:
+    if len(values) == 0:
+        return {"mean": None, "median": None, "p95": None, "max": None}
+    return {
+        "mean": round(float(values.mean()), 2),
+        "median": float(np.median(values)),
+        "p95": float(np.quantile(values, 0.95, method="lower")),
+        "max": float(values.max()),
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def _commonest(counter: Counter[str], limit: int = 50) -> dict[str, int]:
+    ordered = sorted(counter.items(), key=lambda entry: (-entry[1], entry[0]))
+    return dict(ordered[:limit])
+
+
+def _producers(counter: Counter[tuple[str, float]]) -> list[dict[str, Any]]:
+    ordered = sorted(counter.items(), key=lambda entry: (version_order(entry[0][0]), entry[0][1]))
+    return [
+        {"version": version, "temperature": temperature, "comparisons": count}
+        for (version, temperature), count in ordered[:100]
+    ]

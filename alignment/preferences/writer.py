@@ -1,0 +1,111 @@
+"""Writes a batch's files while its rows stream by."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignment.preferences.columns import INDEX, LOW_CARDINALITY, SCHEMA, record_batch
+from alignment.preferences.identity import Identity
+from alignment.preferences.rows import DROPPED, REASONS, Draft, RowError
+
+ROW_GROUP = 8192
+KEPT_CHARACTERS = 20_000  # of a quarantined row
+
+
+class BatchWriter:
+    """comparisons.parquet, index.parquet and quarantine.jsonl in `directory`."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._parquet = pq.ParquetWriter(
+            directory / "comparisons.parquet",
+            SCHEMA,
+            compression="zstd",
+            use_dictionary=LOW_CARDINALITY,
+            write_statistics=False,
+        )
+        self._quarantine = (directory / "quarantine.jsonl").open("w", encoding="utf-8")
+        self._drafts: list[Draft] = []
+        self._sources: list[int] = []
+        self._lines: list[int] = []
+        self._ids = array("Q")
+        self._openings = array("Q")
+        self._safety = array("b")
+
+    def accept(self, draft: Draft, identity: Identity, source: int, line: int) -> None:
+        """One more comparison of the batch."""
+        self._drafts.append(draft)
+        self._sources.append(source)
+        self._lines.append(line)
+        self._ids.append(identity.own)
+        self._openings.append(identity.opening)
+        self._safety.append(draft.domain == "safety")
+        if len(self._drafts) == ROW_GROUP:
+            self._flush()
+
+    def refuse(self, error: RowError, file: str, line: int, raw: bytes | None, value: Any) -> None:
+        """One more row that is not in the batch, and why."""
+        entry: dict[str, Any] = {
+            "file": file,
+            "line": line,
+            "field": error.field,
+            "reason": error.reason,
+            "message": REASONS[error.reason] + (f": {error.detail}" if error.detail else ""),
+            "fate": "dropped" if error.reason in DROPPED else "quarantined",
+        }
+        if error.reason not in DROPPED:  # kept, so that it can be mended and sent again
+            text = raw.decode("utf-8", "backslashreplace") if raw is not None else _text(value)
+            entry["row"] = text[:KEPT_CHARACTERS]
+        self._quarantine.write(json.dumps(entry) + "\n")
+
+    @property
+    def openings(self) -> np.ndarray:
+        """Opening of every accepted comparison (n,)."""
+        return np.frombuffer(self._openings, dtype=np.uint64) if self._openings else _none()
+
+    @property
+    def safety(self) -> np.ndarray:
+        """Is it a safety comparison (n,)?"""
+        return np.frombuffer(self._safety, dtype=np.int8).astype(bool) if self._safety else _no()
+
+    def finish(self, heldout: np.ndarray) -> None:
+        """Write what is left and the index, and close the files."""
+        self._flush()
+        ids = np.frombuffer(self._ids, dtype=np.uint64) if self._ids else _none()
+        arrays = [pa.array(column) for column in (ids, self.openings, self.safety, heldout)]
+        pq.write_table(
+            pa.Table.from_arrays(arrays, schema=INDEX),
+            self._directory / "index.parquet",
+            compression="zstd",
+            use_dictionary=False,
+        )
+        self.close()
+
+    def close(self) -> None:
+        """Close the files; what is unfinished is of no use."""
+        self._parquet.close()
+        self._quarantine.close()
+
+    def _flush(self) -> None:
+        if self._drafts:
+            self._parquet.write_batch(record_batch(self._drafts, self._sources, self._lines))
+            self._drafts, self._sources, self._lines = [], [], []
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, default=str)[:KEPT_CHARACTERS] if value is not None else ""
+
+
+def _none() -> np.ndarray:
+    return np.zeros(0, dtype=np.uint64)
+
+
+def _no() -> np.ndarray:
+    return np.zeros(0, dtype=bool)
