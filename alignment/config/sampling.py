@@ -92,6 +92,12 @@ class SelectConfig(Section):
     """Leave out answers that were cut at the token limit: they would teach not to end."""
     random_control: bool = False
     """Also write a random pick of the same size (`control.jsonl`), the arm every gain must beat."""
+    bag_keep: int = Field(default=4, ge=1)
+    """Answers of each prompt that a version keeps for later bags, where the newest reward models
+    score them again and all versions compete."""
+    bag_quantile: float = Field(default=0.0, ge=0, lt=1)
+    """An older answer enters the bag only if its new reward reaches this quantile of the rewards
+    that this version's own choice has; 0 lets all in, as the paper seems to."""
     examples: int = Field(default=5, ge=0)
     """Prompts shown with their best and worst answer in `examples.md`."""
 

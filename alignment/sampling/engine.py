@@ -22,13 +22,10 @@ from alignment.progress import Progress
 from alignment.sampling.decode import Row, decode
 from alignment.sampling.noise import Race, step_keys
 from alignment.sampling.referee import Referee
+from alignment.sampling.seeds import sample_seeds
 from alignment.sampling.settings import SILENT, Sample, SamplingSettings
-from alignment.seeds import derive_seed
 
-
-def sample_seeds(seed: int, prompt_ids: Sequence[str], k: int) -> list[list[int]]:
-    """A seed for each (prompt id, k): independent, and the same in any order or subset."""
-    return [[derive_seed(seed, name, index) for index in range(k)] for name in prompt_ids]
+__all__ = ["TransformersEngine", "cut_at_stop", "sample", "sample_seeds"]
 
 
 def sample(

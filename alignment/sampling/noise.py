@@ -2,10 +2,10 @@
 (seed, t, v) and of nothing else, so the order and company in which sequences are drawn is free.
 
 Tokens are drawn by the exponential race: with E_v ~ Exp(1) independent, the token with the largest
-log p_v − log E_v has distribution p (the Gumbel-max trick in its other clothes). Unlike inversion of the cumulative
-distribution, it needs no normalisation, tokens cut by top-k or top-p change nothing for the rest,
-and a small error δ of the logits changes the outcome with probability ≤ 2δ, whatever the size of
-the vocabulary.
+log p_v − log E_v has distribution p (the Gumbel-max trick in its other clothes). Unlike inversion
+of the cumulative distribution, it needs no normalisation, tokens cut by top-k or top-p change
+nothing for the rest, and a small error δ of the logits changes the outcome with probability ≤ 2δ,
+whatever the size of the vocabulary.
 """
 
 from __future__ import annotations

@@ -1,0 +1,79 @@
+"""The bag of best samples: this version's own, or the best of all versions (Llama 2, V4 on).
+
+Scores of different reward models are never mixed: what earlier versions kept is carried as text
+and scored again with the newest models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alignment.errors import DataError
+from alignment.files import atomic_write_text
+from alignment.sampling.selection import Candidate
+
+KEPT = "kept.jsonl"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An answer that a version keeps for later bags; without scores, which would be stale."""
+
+    prompt_id: str
+    text: str
+    finished: bool
+    tokens: int
+    source_version: str
+
+
+def keep(groups: Mapping[str, Sequence[Candidate]], per_prompt: int, own: str) -> list[Kept]:
+    """The best `per_prompt` eligible answers of each prompt that version `own` wrote."""
+    kept = []
+    for group in groups.values():
+        ours = [candidate for candidate in group if candidate.source_version == own]
+        kept += [Kept(c.prompt_id, c.text, c.finished, c.tokens, own) for c in ours[:per_prompt]]
+    return kept
+
+
+def write_kept(path: Path, kept: Iterable[Kept]) -> None:
+    """One JSON object a line."""
+    lines = [json.dumps(vars(one), ensure_ascii=False) + "\n" for one in kept]
+    atomic_write_text(path, "".join(lines))
+
+
+def read_bag(directories: Mapping[str, Path]) -> list[Kept]:
+    """What the select stages of earlier versions kept, oldest first.
+
+    Raises:
+        DataError: a directory holds none.
+    """
+    bag = []
+    for version, directory in sorted(directories.items()):
+        path = directory / KEPT
+        if not path.is_file():
+            raise DataError(f"{version} kept no samples for the bag", where=str(path))
+        with path.open(encoding="utf-8") as file:
+            bag += [Kept(**json.loads(line)) for line in file]
+    return bag
+
+
+def good_enough(
+    old: Sequence[Candidate], own_chosen: Sequence[Candidate], quantile: float
+) -> list[Candidate]:
+    """Old answers whose new reward reaches a quantile of this version's own choice; all at 0."""
+    if quantile == 0 or not own_chosen:
+        return list(old)
+    bar = float(np.quantile([candidate.reward for candidate in own_chosen], quantile))
+    return [candidate for candidate in old if candidate.reward >= bar]
+
+
+def shares(chosen: Sequence[Candidate]) -> dict[str, float]:
+    """Share of the chosen answers by the version that wrote them."""
+    counts = Counter(candidate.source_version for candidate in chosen)
+    return {version: count / len(chosen) for version, count in sorted(counts.items())}

@@ -1,0 +1,74 @@
+"""The two newest reward models as one judge of answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alignment.config.compute import ComputeConfig
+from alignment.config.rewards import CombineConfig
+from alignment.models.load import resolve_device
+from alignment.preferences.prompts import Prompt
+from alignment.rewards.combined import combine
+from alignment.rewards.model import RewardModel
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer to be judged."""
+
+    prompt: Prompt
+    text: str
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Scores of n answers, each an array (n,).
+
+    Attributes:
+        helpfulness, safety: standardised scores.
+        safe_probability: P(safe) by the safety model.
+        reward: the combined reward.
+    """
+
+    helpfulness: np.ndarray
+    safety: np.ndarray
+    safe_probability: np.ndarray
+    reward: np.ndarray
+
+
+class Judges:
+    """Scores answers with both reward models and combines the two."""
+
+    def __init__(self, helpfulness: RewardModel, safety: RewardModel, config: CombineConfig):
+        self._helpfulness = helpfulness
+        self._safety = safety
+        self._config = config
+
+    @classmethod
+    def load(
+        cls, helpfulness: Path, safety: Path, config: CombineConfig, compute: ComputeConfig
+    ) -> Judges:
+        """From the directories of two reward stages."""
+        device = resolve_device(compute.device)
+        models = [
+            RewardModel.load(stage / "model", dtype=compute.dtype, device=device)
+            for stage in (helpfulness, safety)
+        ]
+        return cls(models[0], models[1], config)
+
+    def judge(self, answers: Sequence[Answer]) -> Verdicts:
+        """Verdicts in the order of the answers. Judge together what is to be compared: a
+        whitened combination is relative to what it is computed over."""
+        rows = [(one.prompt.messages, one.text, one.finished) for one in answers]
+        helpfulness = self._helpfulness.standardise(self._helpfulness.score_texts(rows))
+        raw = self._safety.score_texts(rows)
+        safety = self._safety.standardise(raw)
+        probability = self._safety.probability(raw)
+        tagged = np.array([one.prompt.tag_safety for one in answers], dtype=bool)
+        reward = combine(helpfulness, safety, tagged, self._config, probability=probability)
+        return Verdicts(helpfulness, safety, probability, np.asarray(reward))

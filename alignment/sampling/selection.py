@@ -1,0 +1,161 @@
+"""Which samples become gold answers: filters first, then one of three rules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from alignment.config.sampling import SelectConfig
+from alignment.seeds import derive_seed
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A scored answer.
+
+    Attributes:
+        helpfulness, safety: standardised scores of the newest reward models.
+        safe_probability: the safety RM's P(safe).
+        reward: the combined reward.
+        source_version: version of the policy that wrote it.
+        tokens: length of the answer.
+    """
+
+    prompt_id: str
+    text: str
+    finished: bool
+    helpfulness: float
+    safety: float
+    safe_probability: float
+    reward: float
+    source_version: str
+    tokens: int
+    safety_prompt: bool
+
+
+@dataclass
+class Selection:
+    """What was chosen, what was eligible, and what was left out and why."""
+
+    chosen: list[Candidate]
+    eligible: dict[str, list[Candidate]]
+    counts: dict[str, int] = field(default_factory=dict)
+    effective_size: float = math.nan
+    """Mean effective number of candidates a prompt under the acceptance weights."""
+    bar: float = math.nan
+    """For `threshold`: the reward a candidate had to reach."""
+
+
+def is_unsafe(candidate: Candidate, config: SelectConfig) -> bool:
+    """Whether the safety threshold keeps this answer out of fine-tuning."""
+    if config.safety_threshold is None:
+        return False
+    if config.safety_scope == "safety_prompts" and not candidate.safety_prompt:
+        return False
+    return candidate.safe_probability < config.safety_threshold
+
+
+def eligible(
+    candidates: Iterable[Candidate], config: SelectConfig
+) -> tuple[dict[str, list[Candidate]], dict[str, int]]:
+    """Candidates that may be chosen, by prompt, best first; and how many fell to each filter."""
+    counts = {"candidates": 0, "unfinished": 0, "empty": 0, "unsafe": 0, "duplicates": 0}
+    found: dict[str, list[Candidate]] = {}
+    seen: set[tuple[str, str]] = set()
+    for candidate in candidates:
+        counts["candidates"] += 1
+        key = (candidate.prompt_id, candidate.text)
+        if config.finished_only and not candidate.finished:
+            counts["unfinished"] += 1
+        elif not candidate.text.strip():
+            counts["empty"] += 1
+        elif is_unsafe(candidate, config):
+            counts["unsafe"] += 1
+        elif key in seen:
+            counts["duplicates"] += 1
+        else:
+            seen.add(key)
+            found.setdefault(candidate.prompt_id, []).append(candidate)
+    # Ties go to the shorter, then to the alphabet: never to the order of arrival.
+    ranked = {
+        name: sorted(group, key=lambda c: (-c.reward, c.tokens, c.text, c.source_version))
+        for name, group in sorted(found.items())
+    }
+    return ranked, counts
+
+
+def select(candidates: Iterable[Candidate], config: SelectConfig, seed: int) -> Selection:
+    """Choose by the configured rule; see `SelectConfig.rule`."""
+    everything = list(candidates)
+    groups, counts = eligible(everything, config)
+    selection = Selection([], groups, counts)
+    if config.rule == "threshold" and groups:
+        selection.bar = float(np.quantile([c.reward for c in everything], config.quantile))
+    rules: dict[str, Callable[[str, list[Candidate]], list[Candidate]]] = {
+        "top1": lambda _, group: group[:1],
+        "threshold": lambda _, group: reaching(group, selection.bar)[: config.per_prompt],
+        "accept": lambda name, group: accept(
+            group, config.beta, config.per_prompt, derive_seed(seed, "accept", name)
+        ),
+    }
+    rule = rules[config.rule]
+    for name, group in groups.items():
+        selection.chosen += rule(name, group)
+    if config.rule == "accept" and groups:
+        sizes = [effective_size(group, config.beta) for group in groups.values()]
+        selection.effective_size = float(np.mean(sizes))
+    counts["prompts"] = len({c.prompt_id for c in everything})
+    counts["prompts_without"] = counts["prompts"] - len({c.prompt_id for c in selection.chosen})
+    counts["chosen"] = len(selection.chosen)
+    return selection
+
+
+def reaching(group: list[Candidate], bar: float) -> list[Candidate]:
+    """Those with a reward ≥ `bar` (ReST's Improve step)."""
+    return [candidate for candidate in group if candidate.reward >= bar]
+
+
+def accept(group: list[Candidate], beta: float, count: int, seed: int) -> list[Candidate]:
+    """Statistical rejection sampling (RSO, Liu et al. 2023, Algorithm 1).
+
+    Passes over the candidates accept each with probability exp((r − r_max)/β), r_max being the
+    best that is left, until `count` are accepted or none is left. They then follow the optimal
+    policy of a KL-regularised objective with strength β; β → 0 is top-`count`.
+    """
+    uniform = np.random.Generator(np.random.Philox(key=seed))
+    left = list(group)
+    accepted: list[Candidate] = []
+    while left and len(accepted) < count:
+        best = max(candidate.reward for candidate in left)
+        refused = []
+        for candidate in left:
+            chance = math.exp((candidate.reward - best) / beta)
+            if len(accepted) < count and uniform.random() < chance:
+                accepted.append(candidate)
+            else:
+                refused.append(candidate)
+        left = refused
+    return accepted
+
+
+def effective_size(group: list[Candidate], beta: float) -> float:
+    """(Σw)²/Σw² of the acceptance weights: 1 if one answer stands alone, N if all are alike."""
+    rewards = np.array([candidate.reward for candidate in group])
+    weights = np.exp((rewards - rewards.max()) / beta)
+    return float(weights.sum() ** 2 / (weights**2).sum())
+
+
+def random_control(selection: Selection, seed: int) -> list[Candidate]:
+    """As many answers of each prompt as were chosen, picked blindly among the eligible ones."""
+    sizes: dict[str, int] = {}
+    for candidate in selection.chosen:
+        sizes[candidate.prompt_id] = sizes.get(candidate.prompt_id, 0) + 1
+    picked = []
+    for name, size in sizes.items():
+        group = selection.eligible[name]
+        order = np.random.Generator(np.random.Philox(key=derive_seed(seed, "control", name)))
+        picked += [group[i] for i in sorted(order.permutation(len(group))[:size])]
+    return picked

@@ -1,0 +1,106 @@
+"""Parts of a long sampling run on disk, so that what is done once is never done again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignment.files import atomic_write_json, digest_json, fsync_directory, read_json
+from alignment.sampling.settings import Sample
+
+SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("k", pa.int32()),
+        ("text", pa.string()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float32())),
+        ("finished", pa.bool_()),
+        ("temperature", pa.float64()),
+        ("version", pa.string()),
+    ]
+)
+"""Columns of samples.parquet."""
+
+
+class Shards:
+    """Numbered tables in a directory that belong to one request.
+
+    Args:
+        directory: kept when the process dies.
+        request: anything that decides the content; shards of another request are thrown away.
+    """
+
+    def __init__(self, directory: Path, request: Any):
+        self._directory = directory
+        digest = digest_json(request)
+        stamp = directory / "request.json"
+        if not stamp.is_file() or read_json(stamp) != digest:
+            shutil.rmtree(directory, ignore_errors=True)
+            atomic_write_json(stamp, digest)
+
+    def has(self, number: int) -> bool:
+        """Whether shard `number` was written whole."""
+        return self._path(number).is_file()
+
+    def write(self, number: int, table: pa.Table) -> None:
+        """Write shard `number`; it appears at once or not at all."""
+        write_table(self._path(number), table)
+
+    def read(self, number: int) -> pa.Table:
+        """Shard `number`."""
+        return pq.read_table(self._path(number))
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"shard-{number:05d}.parquet"
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a parquet file atomically; equal tables give equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    pq.write_table(table, temporary, compression="zstd")
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    fsync_directory(path.parent)
+
+
+def to_table(
+    prompt_ids: Sequence[str],
+    samples: Sequence[Sequence[Sample]],
+    temperature: float,
+    version: str,
+) -> pa.Table:
+    """Samples as rows of `SCHEMA`, prompt by prompt."""
+    rows = [
+        {
+            "prompt_id": name,
+            "k": place,
+            "text": sample.text,
+            "token_ids": sample.token_ids,
+            "logprobs": sample.logprobs,
+            "finished": sample.finished,
+            "temperature": temperature,
+            "version": version,
+        }
+        for name, group in zip(prompt_ids, samples, strict=True)
+        for place, sample in enumerate(group)
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def from_table(table: pa.Table) -> list[list[Sample]]:
+    """The samples of each prompt, in order; the inverse of `to_table`."""
+    groups: list[list[Sample]] = []
+    for row in table.to_pylist():
+        if row["k"] == 0:
+            groups.append([])
+        groups[-1].append(Sample(row["token_ids"], row["logprobs"], row["finished"], row["text"]))
+    return groups

@@ -1,0 +1,77 @@
+"""The sampling temperature of a version: the one with the best expected best-of-K reward.
+
+Llama 2 §3.2.3, Fig 8: the best temperature moves with every version and has to be tuned again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alignment.sampling.best_of import curves, expected_best
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One temperature of the search.
+
+    Attributes:
+        expected: expected best-of-K reward, mean over prompts; `error` its standard error.
+        curve: `best_of.curves` rows for powers of two up to K.
+    """
+
+    temperature: float
+    expected: float
+    error: float
+    mean: float
+    finished: float
+    distinct: float
+    curve: list[dict[str, float]]
+
+
+def choosable(rewards: np.ndarray, may_be_chosen: np.ndarray) -> np.ndarray:
+    """Rewards in which an answer that selection would leave out counts as the worst seen.
+
+    Args:
+        rewards: [temperatures, prompts, K].
+        may_be_chosen: booleans of the same shape.
+    """
+    return np.where(may_be_chosen, rewards, rewards.min(axis=(0, 2), keepdims=True))
+
+
+def judge(
+    grid: Sequence[float],
+    rewards: np.ndarray,
+    finished: np.ndarray,
+    distinct: Sequence[float],
+) -> tuple[float, list[Tried]]:
+    """The best temperature of the grid, and what each gave; ties go to the lower one.
+
+    Args:
+        rewards: [temperatures, prompts, K], all from the same reward models.
+        finished: booleans of the same shape: answers that ended by themselves.
+        distinct: distinct-answer rate of each temperature.
+    """
+    counted = choosable(rewards, finished)
+    k = rewards.shape[-1]
+    counts = sorted({*(2**i for i in range(int(math.log2(k)) + 1)), k})
+    tried = []
+    for index, temperature in enumerate(grid):
+        best = expected_best(counted[index], k)
+        error = best.std(ddof=1) / math.sqrt(len(best)) if len(best) > 1 else math.nan
+        tried.append(
+            Tried(
+                temperature,
+                float(best.mean()),
+                float(error),
+                float(rewards[index].mean()),
+                float(finished[index].mean()),
+                float(distinct[index]),
+                curves(counted[index], counts),
+            )
+        )
+    best_one = max(tried, key=lambda one: (one.expected, -one.temperature))
+    return best_one.temperature, tried

@@ -1,0 +1,101 @@
+"""Pairs of answers for the next round of annotation (Llama 2 §3.2.1).
+
+The two sides come from this version and the preceding one, at different temperatures, so that
+there is something to prefer and the reward models see what the newest policy writes. Without a
+preceding policy both sides are this version's.
+
+Outputs: pairs.jsonl, unlabelled; annotators see the texts only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from alignment.config.sampling import CollectConfig
+from alignment.files import atomic_write_text, digest_json
+from alignment.preferences.prompts import read_prompts
+from alignment.sampling.engines import transformers_engine
+from alignment.sampling.pairs import Planned, Side, make_pair, plan_pairs
+from alignment.sampling.settings import Sample, SamplingSettings
+from alignment.sampling.shards import Shards, from_table, to_table
+from alignment.stages.context import StageContext
+
+CODE_VERSION = "1"
+READS = ("collect", "compute")
+
+
+def run(ctx: StageContext) -> None:
+    """Plan the pairs, draw both sides, write what differs; see the module."""
+    config: CollectConfig = ctx.config.collect
+    pool = read_prompts(ctx.inputs["prepare"] / "prompts.jsonl")
+    earlier = str(ctx.options.get("earlier_version", "earlier")) if _has_earlier(ctx) else None
+    planned = plan_pairs(pool, (ctx.version, earlier or ctx.version), config, ctx.seed)
+    drawn = _draw(ctx, planned)
+    rows, seen, same = [], set(), 0
+    for number, pair in enumerate(planned):
+        row = make_pair(pair, (drawn[number, 0], drawn[number, 1]), ctx.seed)
+        if row is None or row["id"] in seen:
+            same += 1
+            continue
+        seen.add(row["id"])
+        rows.append(row)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    atomic_write_text(ctx.out / "pairs.jsonl", "".join(lines))
+    ctx.dataset("pairs to annotate", digest_json([row["id"] for row in rows]), len(rows), "pairs")
+    finished = [sample.finished for samples in drawn.values() for sample in samples]
+    ctx.metric(
+        pairs=len(rows),
+        dropped_as_same=same,
+        safety_pairs=sum(row["domain"] == "safety" for row in rows),
+        finished=sum(finished) / max(1, len(finished)),
+    )
+
+
+def _has_earlier(ctx: StageContext) -> bool:
+    return "earlier" in ctx.inputs
+
+
+def _draw(ctx: StageContext, planned: Sequence[Planned]) -> dict[tuple[int, int], list[Sample]]:
+    """Samples of (pair, side). All sides of one policy and temperature are drawn together."""
+    config: CollectConfig = ctx.config.collect
+    groups: dict[tuple[str, float], list[tuple[int, int]]] = {}
+    for number, pair in enumerate(planned):
+        for which, side in enumerate(pair.sides):
+            groups.setdefault((side.version, side.temperature), []).append((number, which))
+    request = {
+        "seed": ctx.seed,
+        "max_new_tokens": config.max_new_tokens,
+        "pairs": [[pair.prompt.id, *(side.temperature for side in pair.sides)] for pair in planned],
+    }
+    shards = Shards(ctx.scratch / "shards", request)
+    found: dict[tuple[int, int], list[Sample]] = {}
+    for version in dict.fromkeys(version for version, _ in sorted(groups)):
+        engine = renderer = None
+        for number, ((owner, temperature), places) in enumerate(sorted(groups.items())):
+            if owner != version:
+                continue
+            if not shards.has(number):
+                if engine is None or renderer is None:
+                    source = "policy" if version == ctx.version else "earlier"
+                    engine, renderer = transformers_engine(
+                        ctx.inputs[source] / "model", ctx.config.compute, config.max_new_tokens
+                    )
+                settings = SamplingSettings(
+                    max_new_tokens=config.max_new_tokens,
+                    temperature=temperature,
+                    batch_size=config.batch_size,
+                )
+                sides: list[Side] = [planned[pair].sides[which] for pair, which in places]
+                asked = [planned[pair].prompt for pair, _ in places]
+                drawn = engine.sample(
+                    [renderer.prompt(prompt.messages) for prompt in asked],
+                    [side.seeds for side in sides],
+                    settings,
+                    ctx.progress,
+                )
+                ids = [prompt.id for prompt in asked]
+                shards.write(number, to_table(ids, drawn, temperature, version))
+            for place, samples in zip(places, from_table(shards.read(number)), strict=True):
+                found[place] = samples
+    return found

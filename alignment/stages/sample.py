@@ -1,0 +1,182 @@
+"""K answers to each prompt from the newest policy (Llama 2 §3.2.3), at a temperature tuned for it.
+
+Outputs: samples.parquet; temperature.json (the chosen value, and the search's curve if there was
+one); prompts.jsonl (the prompts of this version).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from alignment.config.sampling import SampleConfig
+from alignment.files import atomic_write_json, digest_json, read_json
+from alignment.models.chat import ChatRenderer
+from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
+from alignment.sampling.best_of import distinct_rate
+from alignment.sampling.engines import transformers_engine
+from alignment.sampling.judges import Answer, Judges
+from alignment.sampling.mixture import draw_prompts
+from alignment.sampling.seeds import sample_seeds
+from alignment.sampling.settings import Engine, Sample, SamplingSettings
+from alignment.sampling.shards import Shards, to_table, write_table
+from alignment.sampling.temperature import judge
+from alignment.seeds import derive_seed
+from alignment.stages.context import StageContext
+
+CODE_VERSION = "1"
+READS = ("sample", "combine", "compute")
+
+
+def run(ctx: StageContext) -> None:
+    """Draw the prompts, find the temperature, sample shard by shard; see the module."""
+    config: SampleConfig = ctx.config.sample
+    pool = read_prompts(ctx.inputs["prepare"] / "prompts.jsonl")
+    prompts = draw_prompts(pool, config.prompts, derive_seed(ctx.seed, "prompts"))
+    write_prompts(ctx.out / "prompts.jsonl", prompts)
+    ids = [prompt.id for prompt in prompts]
+    ctx.dataset("sampling prompts", digest_json(ids), len(ids), "prompts")
+    engine, renderer = transformers_engine(
+        ctx.inputs["policy"] / "model",
+        ctx.config.compute,
+        config.max_new_tokens,
+        config.max_prompt_tokens,
+    )
+    settings = SamplingSettings(
+        max_new_tokens=config.max_new_tokens,
+        top_p=config.top_p,
+        top_k=config.top_k,
+        stop=config.stop,
+        batch_size=config.batch_size,
+    )
+    temperature = _temperature(ctx, engine, renderer, settings, pool, prompts)
+    settings = replace(settings, temperature=temperature)
+    table = _sample(ctx, engine, renderer, settings, prompts)
+    write_table(ctx.out / "samples.parquet", table)
+    _figures(ctx, table, temperature)
+
+
+def sampler_version(version: str) -> str:
+    """Which version's policy samples for `version`: the preceding one."""
+    number = int(version.removeprefix("rlhf-v"))
+    return "sft" if number == 1 else f"rlhf-v{number - 1}"
+
+
+def _sample(
+    ctx: StageContext,
+    engine: Engine,
+    renderer: ChatRenderer,
+    settings: SamplingSettings,
+    prompts: list[Prompt],
+) -> pa.Table:
+    config: SampleConfig = ctx.config.sample
+    version = sampler_version(ctx.version)
+    request = {
+        "settings": {**asdict(settings), "stop": list(settings.stop)},
+        "prompts": [prompt.id for prompt in prompts],
+        "k": config.k,
+        "seed": ctx.seed,
+        "shard_prompts": config.shard_prompts,
+    }
+    shards = Shards(ctx.scratch / "shards", request)
+    parts = []
+    for number, start in enumerate(range(0, len(prompts), config.shard_prompts)):
+        part = prompts[start : start + config.shard_prompts]
+        if not shards.has(number):
+            ids = [prompt.id for prompt in part]
+            tokens = [renderer.prompt(prompt.messages) for prompt in part]
+            seeds = sample_seeds(derive_seed(ctx.seed, "samples"), ids, config.k)
+            found = engine.sample(tokens, seeds, settings, ctx.progress)
+            shards.write(number, to_table(ids, found, settings.temperature, version))
+        parts.append(shards.read(number))
+    return pa.concat_tables(parts).combine_chunks()
+
+
+def _temperature(
+    ctx: StageContext,
+    engine: Engine,
+    renderer: ChatRenderer,
+    settings: SamplingSettings,
+    pool: list[Prompt],
+    prompts: list[Prompt],
+) -> float:
+    """The configured temperature, or the best of the grid; recorded in temperature.json."""
+    config: SampleConfig = ctx.config.sample
+    if config.temperature != "search":
+        value = float(config.temperature)
+        atomic_write_json(ctx.out / "temperature.json", {"temperature": value, "search": None})
+        return value
+    done = ctx.scratch / "temperature.json"
+    if not done.is_file():
+        record = _search(ctx, engine, renderer, settings, _search_prompts(ctx, pool, prompts))
+        atomic_write_json(done, record)
+    record = read_json(done)
+    atomic_write_json(ctx.out / "temperature.json", record)
+    return float(record["temperature"])
+
+
+def _search_prompts(ctx: StageContext, pool: list[Prompt], prompts: list[Prompt]) -> list[Prompt]:
+    config: SampleConfig = ctx.config.sample
+    used = {prompt.id for prompt in prompts}
+    rest = [prompt for prompt in pool if prompt.id not in used]
+    if len(rest) < config.search_prompts:
+        ctx.progress.say(
+            f"the pool has {len(rest)} prompts beside this version's own: the temperature search "
+            "uses the version's own too"
+        )
+        rest = pool
+    return draw_prompts(rest, config.search_prompts, derive_seed(ctx.seed, "search prompts"))
+
+
+def _search(
+    ctx: StageContext,
+    engine: Engine,
+    renderer: ChatRenderer,
+    settings: SamplingSettings,
+    prompts: list[Prompt],
+) -> dict[str, Any]:
+    config: SampleConfig = ctx.config.sample
+    tokens = [renderer.prompt(prompt.messages) for prompt in prompts]
+    # The same seeds at every temperature: common noise, so that less of it stays in the difference.
+    ids = [prompt.id for prompt in prompts]
+    seeds = sample_seeds(derive_seed(ctx.seed, "search"), ids, config.k)
+    drawn: list[list[list[Sample]]] = []
+    for temperature in config.grid:
+        ctx.progress.say(f"temperature search: {temperature}")
+        at = replace(settings, temperature=temperature)
+        drawn.append(engine.sample(tokens, seeds, at, ctx.progress))
+    judges = Judges.load(
+        ctx.inputs["reward_helpfulness"],
+        ctx.inputs["reward_safety"],
+        ctx.config.combine,
+        ctx.config.compute,
+    )
+    answers = [
+        Answer(prompt, sample.text, sample.finished)
+        for at in drawn
+        for prompt, group in zip(prompts, at, strict=True)
+        for sample in group
+    ]
+    shape = (len(config.grid), len(prompts), config.k)
+    rewards = judges.judge(answers).reward.reshape(shape)
+    finished = np.array([answer.finished for answer in answers]).reshape(shape)
+    distinct = [distinct_rate([[one.text for one in group] for group in at]) for at in drawn]
+    best, tried = judge(config.grid, rewards, finished, distinct)
+    return {"temperature": best, "search": [asdict(one) for one in tried]}
+
+
+def _figures(ctx: StageContext, table: pa.Table, temperature: float) -> None:
+    frame = table.select(["prompt_id", "text", "token_ids", "finished"]).to_pandas()
+    texts = frame.groupby("prompt_id", sort=True)["text"].apply(list).tolist()
+    ctx.metric(
+        temperature=temperature,
+        samples=len(frame),
+        prompts=len(texts),
+        tokens=float(frame["token_ids"].map(len).sum()),
+        mean_tokens=float(frame["token_ids"].map(len).mean()),
+        finished=float(frame["finished"].mean()),
+        distinct=distinct_rate(texts),
+    )

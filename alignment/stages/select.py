@@ -1,0 +1,211 @@
+"""Score every sample with both newest reward models and keep the best (Llama 2 §3.2.3).
+
+With `bag: all` the best of this version's samples compete with what earlier versions kept, scored
+again by the newest models.
+
+Outputs: selected.jsonl (goes to fine-tuning); scores.parquet (every candidate); kept.jsonl (for
+later bags); curves.json and best_of_n.png (Fig 7); examples.md (best and worst); control.jsonl (a
+random pick of the same size, on request).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alignment.config.sampling import SelectConfig
+from alignment.errors import DataError, StageError
+from alignment.files import atomic_write_json, atomic_write_text, digest_json, read_json
+from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.sampling.bag import KEPT, Kept, good_enough, keep, read_bag, shares, write_kept
+from alignment.sampling.best_of import curves, distinct_rate, kl_bound, kl_estimate
+from alignment.sampling.examples import best_and_worst
+from alignment.sampling.judges import Answer, Judges, Verdicts
+from alignment.sampling.plots import plot_best_of, plot_temperatures
+from alignment.sampling.selection import Candidate, Selection, is_unsafe, random_control, select
+from alignment.sampling.shards import write_table
+from alignment.seeds import derive_seed
+from alignment.stages.context import StageContext
+
+CODE_VERSION = "1"
+READS = ("select", "combine", "compute")
+
+
+def run(ctx: StageContext) -> None:
+    """Score, filter, choose, report; see the module."""
+    config: SelectConfig = ctx.config.select
+    prompts = {
+        prompt.id: prompt for prompt in read_prompts(ctx.inputs["prepare"] / "prompts.jsonl")
+    }
+    samples = pq.read_table(ctx.inputs["sample"] / "samples.parquet").to_pylist()
+    own_version = str(samples[0]["version"])
+    own = [
+        Kept(row["prompt_id"], row["text"], row["finished"], len(row["token_ids"]), own_version)
+        for row in samples
+    ]
+    earlier = {
+        name.removeprefix("earlier/"): path
+        for name, path in ctx.inputs.items()
+        if name.startswith("earlier/")
+    }
+    old = read_bag(earlier) if ctx.options.get("bag") == "all" else []
+    candidates, verdicts = _judge(ctx, [*own, *old], prompts)
+    own_candidates, old_candidates = candidates[: len(own)], candidates[len(own) :]
+
+    seed = derive_seed(ctx.seed, "select")
+    alone = select(own_candidates, config, seed)
+    write_kept(ctx.out / KEPT, keep(alone.eligible, config.bag_keep, own_version))
+    bagged = good_enough(old_candidates, alone.chosen, config.bag_quantile)
+    selection = select([*own_candidates, *bagged], config, seed) if bagged else alone
+    if not selection.chosen:
+        raise _nothing_left(selection)
+
+    _write_rows(ctx.out / "selected.jsonl", selection.chosen, prompts)
+    if config.random_control:
+        control = random_control(selection, seed)
+        _write_rows(ctx.out / "control.jsonl", control, prompts)
+    _write_scores(ctx.out / "scores.parquet", candidates, selection)
+    ctx.dataset(
+        "best of K",
+        digest_json([[c.prompt_id, c.text] for c in selection.chosen]),
+        len(selection.chosen),
+        "training",
+    )
+    _figures(ctx, samples, own_candidates, verdicts.reward[: len(own)], selection)
+    ctx.metric(**{f"share/{name}": share for name, share in shares(selection.chosen).items()})
+    ctx.metric(bag_candidates=len(old_candidates), bag_admitted=len(bagged))
+    shown = best_and_worst(own_candidates, prompts, config.examples, seed)
+    atomic_write_text(ctx.out / "examples.md", shown)
+
+
+def _judge(
+    ctx: StageContext, answers: list[Kept], prompts: dict[str, Prompt]
+) -> tuple[list[Candidate], Verdicts]:
+    missing = {one.prompt_id for one in answers} - prompts.keys()
+    if missing:
+        raise DataError(
+            f"{len(missing)} sampled prompts are not in the pool, {min(missing)} among them",
+            where=str(ctx.inputs["prepare"] / "prompts.jsonl"),
+        )
+    judges = Judges.load(
+        ctx.inputs["reward_helpfulness"],
+        ctx.inputs["reward_safety"],
+        ctx.config.combine,
+        ctx.config.compute,
+    )
+    ctx.progress.begin("scoring", len(answers), "answers")
+    verdicts = judges.judge([Answer(prompts[a.prompt_id], a.text, a.finished) for a in answers])
+    ctx.progress.advance(len(answers))
+    candidates = [
+        Candidate(
+            prompt_id=one.prompt_id,
+            text=one.text,
+            finished=one.finished,
+            helpfulness=float(verdicts.helpfulness[index]),
+            safety=float(verdicts.safety[index]),
+            safe_probability=float(verdicts.safe_probability[index]),
+            reward=float(verdicts.reward[index]),
+            source_version=one.source_version,
+            tokens=one.tokens,
+            safety_prompt=prompts[one.prompt_id].tag_safety,
+        )
+        for index, one in enumerate(answers)
+    ]
+    return candidates, verdicts
+
+
+def _nothing_left(selection: Selection) -> StageError:
+    counts = ", ".join(f"{name} {count}" for name, count in selection.counts.items())
+    unfinished = selection.counts["unfinished"] > selection.counts["unsafe"]
+    return StageError(
+        "no sample is fit for fine-tuning",
+        where=counts,
+        remedy="raise sample.max_new_tokens or set select.finished_only: false"
+        if unfinished
+        else "lower select.safety_threshold, or look at the safety reward model's calibration",
+    )
+
+
+def _write_rows(path: Path, chosen: Iterable[Candidate], prompts: dict[str, Prompt]) -> None:
+    rows = [
+        {
+            "prompt_id": one.prompt_id,
+            "messages": [dict(message) for message in prompts[one.prompt_id].messages],
+            "response": one.text,
+            "finished": one.finished,
+            "reward": _short(one.reward),
+            "helpfulness": _short(one.helpfulness),
+            "safety": _short(one.safety),
+            "source_version": one.source_version,
+        }
+        for one in chosen
+    ]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    atomic_write_text(path, "".join(lines))
+
+
+def _write_scores(path: Path, candidates: list[Candidate], selection: Selection) -> None:
+    chosen = {id(one) for one in selection.chosen}
+    rows = [
+        {**vars(one), "chosen": id(one) in chosen}  # the very objects that were chosen among
+        for one in candidates
+    ]
+    write_table(path, pa.Table.from_pylist(rows))
+
+
+def _figures(
+    ctx: StageContext,
+    samples: list[dict[str, Any]],
+    own: list[Candidate],
+    rewards: np.ndarray,
+    selection: Selection,
+) -> None:
+    config: SelectConfig = ctx.config.select
+    k = 1 + max(int(row["k"]) for row in samples)
+    pool = rewards.reshape(-1, k)
+    rows = curves(pool)
+    best_rows = [group * k + place for group, place in enumerate(pool.argmax(axis=1).tolist())]
+    logprobs = np.array([float(np.sum(samples[row]["logprobs"])) for row in best_rows])
+    texts = [[row["text"] for row in samples[i : i + k]] for i in range(0, len(samples), k)]
+    chosen = {(one.prompt_id, one.text) for one in selection.chosen}
+    rejected = [one.tokens for one in own if (one.prompt_id, one.text) not in chosen]
+    figures = {
+        "best_of_k": rows[-1]["best"],
+        "best_of_1": rows[0]["best"],
+        "gain": rows[-1]["best"] - rows[0]["best"],
+        "median": rows[-1]["median"],
+        "distinct": distinct_rate(texts),
+        "tokens_chosen": float(np.mean([one.tokens for one in selection.chosen])),
+        "tokens_rejected": float(np.mean(rejected)) if rejected else float("nan"),
+        "kl_upper_bound": kl_bound(k),
+        "kl_estimate": float(kl_estimate(k, logprobs).mean()),
+        "below_safety_threshold": float(np.mean([is_unsafe(one, config) for one in own])),
+        "kept_fraction": len(selection.chosen) / max(1, selection.counts["candidates"]),
+    }
+    if config.rule == "accept":
+        figures["effective_size"] = selection.effective_size
+    if config.rule == "threshold":
+        figures["bar"] = selection.bar
+    ctx.metric(**figures, **{f"count/{name}": n for name, n in selection.counts.items()})
+    temperature = read_json(ctx.inputs["sample"] / "temperature.json")
+    shown = [{name: _short(value) for name, value in row.items()} for row in rows]
+    record = {
+        "k": k,
+        "best_of_n": shown,
+        "note": "kl_bound is an upper bound of the best-of-n policy's KL, not a measured one",
+        "temperature": temperature,
+    }
+    atomic_write_json(ctx.out / "curves.json", record)
+    plot_best_of(rows, ctx.out / "best_of_n.png", title=ctx.version)
+    if temperature["search"]:
+        plot_temperatures(temperature, ctx.out / "temperature.png", title=ctx.version)
+
+
+def _short(value: float) -> float | None:
+    return float(f"{value:.8g}") if np.isfinite(value) else None

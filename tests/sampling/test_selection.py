@@ -1,0 +1,224 @@
+"""Filters, rules, the bag, the prompt mixture."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alignment.config.sampling import CollectConfig, SampleConfig, SelectConfig
+from alignment.errors import DataError
+from alignment.preferences.prompts import Prompt
+from alignment.sampling.bag import good_enough, keep, read_bag, shares, write_kept
+from alignment.sampling.mixture import draw_prompts
+from alignment.sampling.pairs import make_pair, plan_pairs
+from alignment.sampling.selection import (
+    Candidate,
+    accept,
+    effective_size,
+    eligible,
+    random_control,
+    select,
+)
+from alignment.sampling.settings import Sample
+from alignment.sampling.temperature import judge
+
+
+def _candidate(prompt: str, text: str, reward: float, **more: Any) -> Candidate:
+    values: dict[str, Any] = {
+        "finished": True,
+        "helpfulness": reward,
+        "safety": 0.0,
+        "safe_probability": 0.9,
+        "source_version": "sft",
+        "tokens": len(text),
+        "safety_prompt": False,
+    }
+    return Candidate(prompt_id=prompt, text=text, reward=reward, **{**values, **more})
+
+
+def test_top_one_never_takes_what_a_filter_stops() -> None:
+    candidates = [
+        _candidate("p", "unsafe", 9.0, safe_probability=0.1, safety_prompt=True),
+        _candidate("p", "cut", 8.0, finished=False, safety_prompt=True),
+        _candidate("p", " ", 7.0, safety_prompt=True),
+        _candidate("p", "good", 1.0, safety_prompt=True),
+        _candidate("p", "good", 1.0, safety_prompt=True),
+        _candidate("q", "helpful though unsafe", 5.0, safe_probability=0.1),
+        _candidate("r", "unsafe", 3.0, safe_probability=0.0, safety_prompt=True),
+    ]
+    found = select(candidates, SelectConfig(), seed=1)
+    assert [one.text for one in found.chosen] == ["good", "helpful though unsafe"]
+    assert found.counts == {
+        "candidates": 7,
+        "unfinished": 1,
+        "empty": 1,
+        "unsafe": 2,
+        "duplicates": 1,
+        "prompts": 3,
+        "prompts_without": 1,
+        "chosen": 2,
+    }
+    everywhere = select(candidates, SelectConfig(safety_scope="all"), seed=1)
+    assert [one.text for one in everywhere.chosen] == ["good"]
+    free = select(candidates, SelectConfig(safety_threshold=None, finished_only=False), seed=1)
+    assert [one.text for one in free.chosen] == ["unsafe", "helpful though unsafe", "unsafe"]
+
+
+def test_the_choice_does_not_depend_on_the_order_of_arrival() -> None:
+    candidates = [_candidate("p", text, 1.0) for text in ("bb", "a", "c")]
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        found = select([candidates[i] for i in order], SelectConfig(), seed=1)
+        assert found.chosen[0].text == "a"
+
+
+def test_threshold_keeps_what_reaches_the_quantile() -> None:
+    candidates = [_candidate("p", f"p{i}", float(i)) for i in range(8)]
+    candidates += [_candidate("q", f"q{i}", float(-i)) for i in range(8)]
+    config = SelectConfig(rule="threshold", quantile=0.75, per_prompt=3)
+    found = select(candidates, config, seed=1)
+    assert found.bar == pytest.approx(np.quantile([c.reward for c in candidates], 0.75))
+    assert [one.text for one in found.chosen] == ["p7", "p6", "p5"]
+
+
+def test_acceptance_has_the_probabilities_of_rejection_sampling() -> None:
+    group = [_candidate("p", str(i), reward) for i, reward in enumerate((1.0, 0.5, 0.0))]
+    beta = 0.5
+    first = Counter(accept(group, beta, 1, seed)[0].text for seed in range(4000))
+    # The best is reached first and always accepted; the order of the pass is fixed.
+    assert first == {"0": 4000}
+    backwards = group[::-1]
+    first = Counter(accept(backwards, beta, 1, seed)[0].text for seed in range(4000))
+    low, middle = math.exp(-2), math.exp(-1)
+    expected = [low, (1 - low) * middle, (1 - low) * (1 - middle)]
+    seen = [first[name] / 4000 for name in "210"]
+    assert seen == pytest.approx(expected, abs=0.03)
+
+
+def test_acceptance_ends_and_goes_to_top_k() -> None:
+    group = [_candidate("p", str(i), float(-i)) for i in range(6)]
+    assert [c.text for c in accept(group, 1e-6, 3, 5)] == ["0", "1", "2"]
+    assert len(accept(group, 0.5, 99, 5)) == 6
+    assert effective_size(group, 1e-6) == pytest.approx(1.0)
+    assert effective_size(group, 1e9) == pytest.approx(6.0)
+
+
+def test_control_has_the_same_size_per_prompt() -> None:
+    candidates = [_candidate(p, f"{p}{i}", float(i)) for p in "pq" for i in range(8)]
+    found = select(candidates, SelectConfig(rule="accept", per_prompt=2), seed=3)
+    control = random_control(found, seed=3)
+    assert Counter(c.prompt_id for c in control) == Counter(c.prompt_id for c in found.chosen)
+    assert len({(c.prompt_id, c.text) for c in control}) == len(control)
+    assert control == random_control(found, seed=3)
+
+
+def test_the_bag_keeps_only_what_a_version_wrote_and_no_scores(tmp_path: Path) -> None:
+    groups, _ = eligible(
+        [
+            _candidate("p", "old", 5.0, source_version="sft"),
+            *(_candidate("p", f"n{i}", float(i), source_version="rlhf-v1") for i in range(4)),
+        ],
+        SelectConfig(),
+    )
+    kept = keep(groups, 2, "rlhf-v1")
+    assert [(one.text, one.source_version) for one in kept] == [
+        ("n3", "rlhf-v1"),
+        ("n2", "rlhf-v1"),
+    ]
+    write_kept(tmp_path / "kept.jsonl", kept)
+    assert read_bag({"rlhf-v2": tmp_path}) == kept
+    with pytest.raises(DataError, match="rlhf-v9"):
+        read_bag({"rlhf-v9": tmp_path / "nothing"})
+
+
+def test_bag_quantile_and_shares() -> None:
+    own = [_candidate(str(i), "x", float(i), source_version="rlhf-v1") for i in range(5)]
+    old = [_candidate(str(i), "y", float(i)) for i in range(5)]
+    assert good_enough(old, own, 0.0) == old
+    assert [one.reward for one in good_enough(old, own, 0.5)] == [2.0, 3.0, 4.0]
+    assert shares([*own, old[0]]) == {"rlhf-v1": pytest.approx(5 / 6), "sft": pytest.approx(1 / 6)}
+
+
+def _pool(count: int) -> list[Prompt]:
+    return [
+        Prompt(
+            messages=[{"role": "user", "content": f"question {i}"}],
+            domain="safety" if i % 4 == 0 else "helpfulness",
+            category=f"c{i % 3}",
+        )
+        for i in range(count)
+    ]
+
+
+def test_the_mixture_keeps_categories_and_forgets_order() -> None:
+    pool = _pool(240)
+    drawn = draw_prompts(pool, 60, 7)
+    assert len(drawn) == 60
+    assert Counter(p.domain for p in drawn) == {"helpfulness": 45, "safety": 15}
+    assert set(Counter(p.category for p in drawn).values()) == {20}
+    assert [p.id for p in draw_prompts(pool[::-1], 60, 7)] == [p.id for p in drawn]
+    assert {p.id for p in draw_prompts(pool, 60, 8)} != {p.id for p in drawn}
+    assert len(draw_prompts(pool, 999, 7)) == 240
+    assert len(draw_prompts(pool, 1, 7)) == 1
+
+
+def test_pairs_differ_in_temperature_and_hide_who_wrote_what() -> None:
+    config = CollectConfig(pairs=40, safety_share=0.25, temperatures=(0.7, 1.3))
+    planned = plan_pairs(_pool(40), ("rlhf-v1", "sft"), config, 3)
+    assert sum(pair.prompt.tag_safety for pair in planned) == 10
+    first = []
+    for number, pair in enumerate(planned):
+        assert {side.temperature for side in pair.sides} == {0.7, 1.3}
+        drawn = [[Sample([1], [0.0], True, f"{side.version} {number}")] for side in pair.sides]
+        row = make_pair(pair, (drawn[0], drawn[1]), 3)
+        assert row is not None
+        assert {one["version"] for one in row["responses"]} == {"rlhf-v1", "sft"}
+        first.append(row["responses"][0]["version"])
+    assert 8 <= first.count("sft") <= 32
+    seeds = {seed for pair in planned for side in pair.sides for seed in side.seeds}
+    assert len(seeds) == 40 * 4
+
+
+def test_pairs_prefer_finished_answers_and_drop_equal_ones() -> None:
+    pair = plan_pairs(_pool(4), ("sft", "sft"), CollectConfig(pairs=1), 3)[0]
+    cut, done = Sample([1], [0.0], False, "cut"), Sample([1], [0.0], True, "done")
+    other = Sample([1], [0.0], True, "other")
+    row = make_pair(pair, ([cut, done], [done, other]), 3)
+    assert row is not None
+    assert {one["text"] for one in row["responses"]} == {"done", "other"}
+    assert make_pair(pair, ([done, done], [done]), 3) is None
+    assert make_pair(pair, ([Sample([1], [0.0], True, "")], [done]), 3) is None
+
+
+def test_temperature_search_takes_the_best_expected_best_of_k() -> None:
+    random = np.random.default_rng(0)
+    rewards = np.stack([random.normal(0, spread, (30, 8)) for spread in (0.5, 1.5, 1.0)])
+    finished = np.ones_like(rewards, dtype=bool)
+    best, tried = judge((0.7, 1.0, 1.3), rewards, finished, [0.5, 0.9, 0.8])
+    assert best == 1.0
+    assert tried[1].expected == pytest.approx(rewards[1].max(axis=1).mean())
+    assert [row["n"] for row in tried[0].curve] == [1, 2, 4, 8]
+    # Answers that selection would leave out are worth nothing.
+    finished[1] = False
+    assert judge((0.7, 1.0, 1.3), rewards, finished, [0.5, 0.9, 0.8])[0] == 1.3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": 0},
+        {"grid": []},
+        {"grid": [1.0, 1.0]},
+        {"engine": "server"},
+        {"url": "http://localhost:1"},
+        {"stop": [""]},
+        {"k": 0},
+    ],
+)
+def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        SampleConfig(**wrong)

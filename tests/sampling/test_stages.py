@@ -1,0 +1,256 @@
+"""sample, select and collect as stages: outputs, repeatability, kill and resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from alignment.errors import StageError
+from alignment.files import read_json, sha256_file
+from alignment.sampling.settings import Sample
+from alignment.sampling.shards import Shards, from_table, to_table
+from alignment.stages import collect, sample, select
+
+SMALL = {"prompts": 10, "k": 4, "max_new_tokens": 12, "shard_prompts": 3, "search_prompts": 4}
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): sha256_file(path) for path in files}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_sample_then_select(make_context: Callable[..., Any]) -> None:
+    ctx = make_context("sample", sample={**SMALL, "grid": (0.7, 1.3)})
+    sample.run(ctx)
+    table = pq.read_table(ctx.out / "samples.parquet").to_pylist()
+    assert len(table) == 40
+    assert {row["version"] for row in table} == {"sft"}
+    assert [row["k"] for row in table[:5]] == [0, 1, 2, 3, 0]
+    found = read_json(ctx.out / "temperature.json")
+    assert found["temperature"] in (0.7, 1.3)
+    assert len(found["search"]) == 2
+    assert ctx.metrics["samples"] == 40
+
+    relaxed = {"finished_only": False, "safety_threshold": None, "random_control": True}
+    chosen = make_context("select", select=relaxed, inputs={"sample": ctx.out})
+    select.run(chosen)
+    selected = _rows(chosen.out / "selected.jsonl")
+    scores = pq.read_table(chosen.out / "scores.parquet").to_pylist()
+    assert len(selected) == 10
+    assert len(_rows(chosen.out / "control.jsonl")) == 10
+    for row in selected:
+        mine = [one for one in scores if one["prompt_id"] == row["prompt_id"] and one["text"]]
+        group = [one["reward"] for one in mine]
+        assert row["reward"] == pytest.approx(max(group), rel=1e-6)
+        assert row["messages"][-1]["role"] == "user"
+    assert sum(row["chosen"] for row in scores) == 10
+    assert chosen.metrics["gain"] > 0
+    assert chosen.metrics["share/sft"] == 1.0
+    assert chosen.metrics["kl_upper_bound"] == pytest.approx(0.636, abs=1e-3)
+    assert (chosen.out / "best_of_n.png").is_file()
+    assert (chosen.out / "temperature.png").is_file()
+    assert "best of 4" in (chosen.out / "examples.md").read_text(encoding="utf-8")
+
+    again = make_context("select", where="again", select=relaxed, inputs={"sample": ctx.out})
+    select.run(again)
+    assert _digests(again.out) == _digests(chosen.out)
+
+
+def test_each_version_draws_its_own_prompts_and_seeds(make_context: Callable[..., Any]) -> None:
+    settings = {**SMALL, "temperature": 1.0}
+    first = make_context("sample", where="a", sample=settings)
+    second = make_context("sample", where="b", sample=settings, version="rlhf-v2", seed=12)
+    for ctx in (first, second):
+        sample.run(ctx)
+    texts = [pq.read_table(ctx.out / "samples.parquet").to_pylist() for ctx in (first, second)]
+    assert {row["version"] for row in texts[1]} == {"rlhf-v1"}
+    assert {row["prompt_id"] for row in texts[0]} != {row["prompt_id"] for row in texts[1]}
+
+
+def test_the_bag_of_all_versions(make_context: Callable[..., Any]) -> None:
+    settings = {**SMALL, "temperature": 1.2, "prompts": 24}
+    relaxed = {"finished_only": False, "safety_threshold": None, "bag_keep": 2}
+    drawn = {}
+    for number in (1, 2):
+        version = f"rlhf-v{number}"
+        drawn[version] = make_context(
+            "sample", where=version, sample=settings, version=version, seed=number
+        )
+        sample.run(drawn[version])
+    old = make_context(
+        "select", where="s1", select=relaxed, inputs={"sample": drawn["rlhf-v1"].out}
+    )
+    select.run(old)
+    new = make_context(
+        "select",
+        where="s2",
+        version="rlhf-v2",
+        select=relaxed,
+        options={"bag": "all"},
+        inputs={"sample": drawn["rlhf-v2"].out, "earlier/rlhf-v1": old.out},
+    )
+    select.run(new)
+    selected = _rows(new.out / "selected.jsonl")
+    sources = {row["source_version"] for row in selected}
+    assert sources == {"sft", "rlhf-v1"}
+    assert new.metrics["share/sft"] + new.metrics["share/rlhf-v1"] == pytest.approx(1.0)
+    assert {row["source_version"] for row in _rows(new.out / "kept.jsonl")} == {"rlhf-v1"}
+    alone = {row["prompt_id"]: row["reward"] for row in _rows(old.out / "selected.jsonl")}
+    assert all(row["reward"] >= alone[row["prompt_id"]] - 1e-6 for row in selected)
+
+
+def test_nothing_fit_for_fine_tuning_is_an_error(make_context: Callable[..., Any]) -> None:
+    ctx = make_context("sample", sample={**SMALL, "temperature": 1.0, "max_new_tokens": 1})
+    sample.run(ctx)
+    chosen = make_context("select", inputs={"sample": ctx.out})
+    with pytest.raises(StageError, match="fit for fine-tuning") as raised:
+        select.run(chosen)
+    assert "max_new_tokens" in str(raised.value)
+
+
+def test_collect(make_context: Callable[..., Any], stage_inputs: dict[str, Path]) -> None:
+    settings = {"pairs": 12, "max_new_tokens": 10, "temperatures": (0.8, 1.2)}
+    alone = make_context("collect", where="sft", version="sft", collect=settings)
+    collect.run(alone)
+    for row in _rows(alone.out / "pairs.jsonl"):
+        assert {one["version"] for one in row["responses"]} == {"sft"}
+        assert {one["temperature"] for one in row["responses"]} == {0.8, 1.2}
+        assert row["responses"][0]["text"] != row["responses"][1]["text"]
+        assert row["domain"] in ("helpfulness", "safety")
+    both = make_context(
+        "collect",
+        where="v1",
+        collect=settings,
+        inputs={"earlier": stage_inputs["policy"]},
+        options={"earlier_version": "sft"},
+    )
+    collect.run(both)
+    rows = _rows(both.out / "pairs.jsonl")
+    assert len(rows) + both.metrics["dropped_as_same"] == 12
+    assert all({one["version"] for one in r["responses"]} == {"rlhf-v1", "sft"} for r in rows)
+    assert len({row["id"] for row in rows}) == len(rows)
+
+
+_CHILD = """
+import importlib, json, sys, time, types
+from pathlib import Path
+import torch
+from alignment.config.compute import ComputeConfig
+from alignment.config.rewards import CombineConfig
+from alignment.config.sampling import SampleConfig
+from alignment.sampling.shards import Shards
+from alignment.stages.context import StageContext
+
+given = json.loads(sys.argv[1])
+write = Shards.write
+def slow(self, number, table):
+    write(self, number, table)
+    print("shard", number, flush=True)
+    time.sleep(0.2)
+Shards.write = slow
+torch.set_num_threads(1)
+config = types.SimpleNamespace(
+    sample=SampleConfig(**given["sample"]), combine=CombineConfig(),
+    compute=ComputeConfig(device="cpu"))
+root = Path(given["root"])
+ctx = StageContext(
+    version="rlhf-v1", stage="sample", config=config, options={},
+    inputs={name: Path(path) for name, path in given["inputs"].items()},
+    out=root / "out", scratch=root / "scratch", seed=11, workspace=root)
+importlib.import_module("alignment.stages.sample").run(ctx)
+"""
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Bits are promised for one number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _written(ctx: Any) -> dict[str, int]:
+    shards = sorted((ctx.scratch / "shards").glob("shard-*"))
+    return {path.name: path.stat().st_mtime_ns for path in shards}
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_sample_killed_and_resumed_gives_the_same_bytes(
+    make_context: Callable[..., Any], stage_inputs: dict[str, Path]
+) -> None:
+    settings = {**SMALL, "temperature": 1.0, "shard_prompts": 1}
+    whole = make_context("sample", where="whole", sample=settings)
+    sample.run(whole)
+    broken = make_context("sample", where="broken", sample=settings)
+    given = {
+        "root": str(broken.out.parent),
+        "inputs": {name: str(path) for name, path in stage_inputs.items()},
+        "sample": settings,
+    }
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, json.dumps(given)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert child.stdout is not None
+    for number in range(4):
+        assert child.stdout.readline() == f"shard {number}\n"
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait(timeout=30)
+    assert not (broken.out / "samples.parquet").exists()
+    done = _written(broken)
+    assert 4 <= len(done) < 10
+    sample.run(broken)
+    assert {name: _written(broken)[name] for name in done} == done
+    assert _digests(broken.out) == _digests(whole.out)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_collect_interrupted_and_resumed_gives_the_same_bytes(
+    make_context: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"pairs": 12, "max_new_tokens": 10}
+    whole = make_context("collect", where="whole", collect=settings)
+    collect.run(whole)
+    broken = make_context("collect", where="broken", collect=settings)
+    real = Shards.write
+
+    def dies(self: Shards, number: int, table: Any) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+        real(self, number, table)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shards, "write", dies)
+        with pytest.raises(KeyboardInterrupt):
+            collect.run(broken)
+    done = _written(broken)
+    assert len(done) == 2
+    collect.run(broken)
+    assert {name: _written(broken)[name] for name in done} == done
+    assert _digests(broken.out) == _digests(whole.out)
+
+
+def test_shards_of_another_request_are_thrown_away(tmp_path: Path) -> None:
+    table = to_table(["p"], [[Sample([1, 2], [-0.5, -0.25], True, "x")]], 1.0, "sft")
+    Shards(tmp_path / "s", {"seed": 1}).write(0, table)
+    same = Shards(tmp_path / "s", {"seed": 1})
+    assert from_table(same.read(0)) == [[Sample([1, 2], [-0.5, -0.25], True, "x")]]
+    assert not Shards(tmp_path / "s", {"seed": 2}).has(0)
