@@ -33,9 +33,8 @@ def read_pairs(data: Path, tokenizer: Any, pairs: int, max_length: int) -> list[
     Raises:
         DataError: the file has fewer.
     """
-    opened = gzip.open(data, "rt") if data.suffix == ".gz" else data.open()
     found: list[Element] = []
-    with opened as file:
+    with gzip.open(data, "rt") if data.suffix == ".gz" else data.open() as file:
         for line in file:
             row = json.loads(line)
             sides = []

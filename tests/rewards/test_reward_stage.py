@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from alignment.preferences.schema import Comparison
 from alignment.rewards.model import RewardModel
 from alignment.stages.context import StageContext
 
-NUMBERS = "one two three four five six seven eight nine ten".split()
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 STRENGTHS = ["significantly", "better", "slightly", "negligibly"]
 
 
@@ -64,7 +64,7 @@ def comparisons(domain: str, count: int, seed: int) -> list[Comparison]:
 class Store:
     """Batches in memory, with the reading side of PreferenceStore."""
 
-    batches: dict[str, dict[str, list[Comparison]]] = {}
+    batches: ClassVar[dict[str, dict[str, list[Comparison]]]] = {}
 
     def __init__(self, root: Path):
         self.root = root
