@@ -42,16 +42,12 @@ class Box:
         """From `point` to the box; 0 inside."""
         return math.dist(point, self.nearest(point))
 
-    def inside(self, frame: Box) -> float:
-        """Area of this box that lies within `frame`."""
-        return self.overlap(frame)
-
     @property
     def area(self) -> float:
         """Width times height."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
 
-    def crossed(self, segment: Segment, steps: int = 24) -> float:
+    def crossed(self, segment: Segment, steps: int = 16) -> float:
         """Share of the segment that runs through the box."""
         (ax, ay), (bx, by) = segment
         hits = 0
@@ -78,25 +74,26 @@ def place_labels(
     leaving the frame cost most, then lying on a path, then distance.
     """
     marks = [Box(x, y, x, y).grown(mark) for x, y in anchors]
-    chosen = [
-        _candidates(anchor, size, mark)[0] for anchor, size in zip(anchors, sizes, strict=True)
-    ]
+    options: list[list[tuple[float, Box]]] = []
+    for anchor, size in zip(anchors, sizes, strict=True):
+        priced = []
+        for box in _candidates(anchor, size, mark):
+            covered = sum(box.overlap(other) for other in marks)
+            crossed = sum(box.crossed(segment) for segment in segments)
+            bad = covered + box.area - box.overlap(frame)
+            priced.append((10 * bad + 200 * crossed + box.distance(anchor), box))
+        options.append(priced)
+    chosen = [min(priced, key=lambda option: option[0])[1] for priced in options]
     for _ in range(rounds):
         before = list(chosen)
-        for index, (anchor, size) in enumerate(zip(anchors, sizes, strict=True)):
+        for index, priced in enumerate(options):
             others = [box for other, box in enumerate(chosen) if other != index]
-
-            def cost(
-                box: Box, anchor: Pixel = anchor, others: Sequence[Box] = tuple(others)
-            ) -> float:
-                covered = sum(box.grown(2).overlap(other) for other in others)
-                covered += sum(box.overlap(other) for other in marks)
-                outside = box.area - box.inside(frame)
-                crossed = sum(box.crossed(segment) for segment in segments)
-                far = box.distance(anchor)
-                return 10 * covered + 10 * outside + 200 * crossed + far
-
-            chosen[index] = min(_candidates(anchor, size, mark), key=cost)
+            best = float("inf")
+            for price, box in priced:
+                if price < best:
+                    price += 10 * sum(box.grown(2).overlap(other) for other in others)
+                if price < best:
+                    best, chosen[index] = price, box
         if chosen == before:
             break
     return chosen

@@ -105,13 +105,17 @@ def path_picture(comparison: Comparison) -> bytes:
     if not panels:
         raise ValueError("no judge has compared two versions on both axes")
     with mpl.rc_context(STYLE):
-        width = 12.0 if len(panels) > 1 else 8.4
-        figure, axes = new_figure(width, 6.6 if len(panels) > 1 else 7.4, len(panels))
+        width = 12.0 if len(panels) > 1 else 7.2
+        figure = Figure(figsize=(width, 6.6))
+        # Places by hand: a layout engine would draw everything twice.
+        edges = {"left": 0.72 / width, "right": 1 - 0.12 / width, "bottom": 0.1, "top": 0.87}
+        figure.subplots_adjust(**edges, wspace=0.17)
+        axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
         limits = _limits([point for judge in panels for point in points(comparison, judge)])
         for axis, judge in zip(axes, panels, strict=True):
             _path_panel(axis, comparison, judge, limits)
         handles = _legend(comparison)
-        figure.legend(handles=handles, loc="outside upper right", ncols=3, fontsize=11)
+        figure.legend(handles=handles, loc="upper right", ncols=3, fontsize=11)
         _label_panels(figure, axes, comparison, panels)
         return png(figure)
 
@@ -220,12 +224,10 @@ def short(side: str) -> str:
 def _label_panels(
     figure: Figure, axes: Sequence[Axes], comparison: Comparison, panels: Sequence[str]
 ) -> None:
-    """Name the points where there is room, once the layout is fixed."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    figure.set_layout_engine("none")
-    renderer = canvas.get_renderer()
+    """Name the points where there is room."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
     for axis, judge in zip(axes, panels, strict=True):
+        axis.apply_aspect()
         found = points(comparison, judge)
         pixels = [tuple(axis.transData.transform((p.x, p.y))) for p in found]
         titles = [short(p.side) for p in found]

@@ -4,7 +4,7 @@ One row per answer. A *side* is what takes part in comparisons: `rlhf-v3`, or `r
 the second arm of a version. Columns of responses.parquet:
 
     side, version, arm, prompt_id, domain, category, borderline, text, n_tokens, finished, refused,
-    logprob, entropy and, in the built-in world, gold_helpfulness and gold_safety
+    logprob, entropy and, in the built-in world, gold_helpfulness, gold_safety and harmful
 
 scores.parquet has the rows of every side so far, without texts, with `<judge>_<axis>` columns by
 the judges of the newest version: one judge for all, as scores of different reward models do not

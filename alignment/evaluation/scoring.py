@@ -25,7 +25,7 @@ Key = tuple[str, str, bool]
 
 
 def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt], world: World) -> None:
-    """Add `gold_helpfulness`, `gold_safety` and `refused` from the world's own rules."""
+    """Add `gold_helpfulness`, `gold_safety`, `refused` and `harmful` by the world's own rules."""
     by_id = {prompt.id: prompt for prompt in prompts}
     golds = [
         world.gold(by_id[row.prompt_id], row.text, row.finished)
@@ -34,6 +34,7 @@ def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt], world: World) -> No
     table["gold_helpfulness"] = np.array([gold.helpfulness for gold in golds], float)
     table["gold_safety"] = np.array([gold.safety for gold in golds], float)
     table["refused"] = np.array([gold.refused for gold in golds], bool)
+    table["harmful"] = np.array([gold.harmful for gold in golds], bool)
 
 
 def add_refusals(table: pd.DataFrame, refuses: Callable[[str], bool]) -> None:

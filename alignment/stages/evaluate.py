@@ -6,7 +6,8 @@ earlier versions are scored again with this version's reward models, so that one
 every comparison (Fig 20).
 
 Outputs: responses.parquet (own answers), scores.parquet (all sides by the newest judges),
-winrates.json (every pair of sides), standings.json (figures of every side), forgetting.json.
+winrates.json (every pair of sides), standings.json (figures of every side), forgetting.json,
+prompts.jsonl (what was asked), path.png (the way so far on helpfulness × safety axes).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from alignment.evaluation.answering import Answered, Arm, answer, choose_prompts, prompts_digest
+from alignment.evaluation.compare import Comparison, Entry
 from alignment.evaluation.forgetting import forgetting
 from alignment.evaluation.judging import all_win_rates, find_rate
 from alignment.evaluation.responses import (
@@ -40,9 +42,9 @@ from alignment.evaluation.standings import (
 )
 from alignment.evaluation.summary import carried_figures, category_metrics, rate_metrics
 from alignment.evaluation.textstats import RefusalDetector
-from alignment.files import atomic_write_json
+from alignment.files import atomic_write_bytes, atomic_write_json
 from alignment.models.load import resolve_device
-from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 
@@ -61,6 +63,7 @@ def run(ctx: StageContext) -> None:
         _describe(ctx, found.table, prompts)
     own = pd.concat([found.table for found in answered.values()], ignore_index=True)
     write_table(ctx.out / TEXTS, own)
+    write_prompts(ctx.out / "prompts.jsonl", prompts)
 
     earlier = {
         name.removeprefix("earlier/"): path
@@ -104,7 +107,7 @@ def _describe(ctx: StageContext, table: pd.DataFrame, prompts: list[Prompt]) -> 
     if ctx.config.base.source == "world":
         from alignment.world import World
 
-        add_gold(table, prompts, World(ctx.config.world))
+        add_gold(table, prompts, World(ctx.config.world, ctx.seed))
         return
     config = ctx.config.evaluate
     add_refusals(table, RefusalDetector(config.refusal_phrases, config.refusal_window))
@@ -175,6 +178,7 @@ def _report(
         [{"side": side, "figures": json_figures(figures)} for side, figures in standings.items()],
     )
     atomic_write_json(ctx.out / "forgetting.json", [_rounded(row) for row in forgotten])
+    _draw_path(ctx, standings, judges)
     for side in answered:
         prefix = "" if side == ctx.version else f"{NO_PPO}/"
         figures = {
@@ -183,6 +187,21 @@ def _report(
             **category_metrics([row for row in forgotten if row["side"] == side]),
         }
         ctx.metric(**{f"{prefix}{name}": value for name, value in figures.items()})
+
+
+def _draw_path(
+    ctx: StageContext, standings: dict[str, dict[str, float]], judges: list[str]
+) -> None:
+    if len(standings) < 2 or not judges:
+        return
+    from alignment.evaluation.plots import path_picture
+
+    entries = [
+        Entry(side, side.partition("/")[0], False, json_figures(figures), {})
+        for side, figures in standings.items()
+    ]
+    seen = Comparison(ctx.version, judges, ctx.config.evaluate.level, entries, [])
+    atomic_write_bytes(ctx.out / "path.png", path_picture(seen))
 
 
 def _against_sft(
