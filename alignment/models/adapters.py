@@ -9,6 +9,7 @@ wherever the workspace lies.
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig, *, seed: int) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return get_peft_model(model, lora)
+            with warnings.catch_warnings():  # of transformers' names that peft still uses
+                warnings.simplefilter("ignore", FutureWarning)
+                return get_peft_model(model, lora)
         except ValueError as error:
             raise ConfigError(
                 f"no adapter fits this model: {error}",
@@ -109,7 +112,8 @@ def save_adapter(
     changes from process to process.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(directory, safe_serialization=True)
+    # "auto" would look for the base by its name to see whether its vocabulary grew. It cannot here.
+    model.save_pretrained(directory, safe_serialization=True, save_embedding_layers=False)
     tokenizer.save_pretrained(directory)
     described = read_json(directory / ADAPTER_CONFIG)
     described["base_model_name_or_path"] = base_name(base, directory)
@@ -118,6 +122,7 @@ def save_adapter(
             described[key] = sorted(value)
     atomic_write_json(directory / ADAPTER_CONFIG, dict(sorted(described.items())))
     (directory / "README.md").unlink(missing_ok=True)
+    (directory / "adapter_model.safetensors").chmod(0o644)
 
 
 def _targets(config: AdapterConfig) -> str | list[str]:

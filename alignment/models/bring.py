@@ -137,7 +137,7 @@ def _try(directory: Path, source: str) -> None:
             where="base.path",
             remedy="set eos_token in tokenizer_config.json",
         )
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = next(iter(model.get_input_embeddings().parameters())).shape[0]
     if len(tokenizer) > rows:
         raise ConfigError(
             f"the tokenizer of {source} has {len(tokenizer)} tokens, the model only {rows}",

@@ -18,7 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from typing_extensions import TypedDict  # pydantic accepts typing.TypedDict from Python 3.12 only
 
@@ -43,16 +43,23 @@ Conversation = Sequence[Message]
 
 
 class Tokenizer(Protocol):
-    """What we use of a transformers tokenizer."""
+    """What we use of a transformers tokenizer (whose own signatures are wider)."""
 
-    eos_token_id: int | None
-    bos_token_id: int | None
-    pad_token_id: int | None
-    chat_template: str | None
+    @property
+    def eos_token_id(self) -> Any: ...
 
-    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
+    @property
+    def bos_token_id(self) -> Any: ...
 
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = ...) -> str: ...
+    @property
+    def pad_token_id(self) -> Any: ...
+
+    @property
+    def chat_template(self) -> Any: ...
+
+    def encode(self, text: str, *, add_special_tokens: bool = ...) -> Any: ...
+
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool = ...) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,17 @@ class Tokens:
     def ids(self) -> list[int]:
         """Prompt and response in a row."""
         return self.prompt + self.response
+
+
+TRANSCRIPT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}"
+    "{{ '\\n\\nHuman: ' + message['content'] | trim + '\\n\\nAssistant:' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ ' ' + message['content'] | trim + eos_token }}"
+    "{% else %}{{ message['content'] | trim + '\\n\\n' }}{% endif %}{% endfor %}"
+)
+"""The plain transcript as a chat template, for exported models whose tokenizer brought none."""
 
 
 class ChatRenderer:
@@ -102,7 +120,7 @@ class ChatRenderer:
     def pad(self) -> int:
         """Id used to fill batches; always masked, so EOS does where a tokenizer has no pad."""
         pad = self.tokenizer.pad_token_id
-        return self.eos if pad is None else pad
+        return self.eos if pad is None else int(pad)
 
     def prompt(self, messages: Conversation, *, limit: int | None = None) -> list[int]:
         """Ids of a conversation that ends with a user turn, up to where the answer begins.
@@ -147,7 +165,7 @@ class ChatRenderer:
         ids = list(response)
         if self.eos in ids:
             ids = ids[: ids.index(self.eos)]
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def _conversation(self, messages: Conversation) -> list[int]:
         safe: list[Message] = [
@@ -209,7 +227,7 @@ class ChatRenderer:
 
     def _without_eos(self, text: str) -> str:
         """Drop the EOS that a template writes after an answer: `response` has put it already."""
-        eos = self.tokenizer.decode([self.eos], skip_special_tokens=False).strip()
+        eos = str(self.tokenizer.decode([self.eos], skip_special_tokens=False)).strip()
         stripped = text.lstrip()
         return stripped[len(eos) :] if eos and stripped.startswith(eos) else text
 

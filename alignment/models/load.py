@@ -5,6 +5,7 @@ A policy directory is a full checkpoint, or a LoRA adapter over one (see `adapte
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,10 +117,12 @@ def load_policy(
         from peft import PeftModel
 
         base = load_policy(adapter_base(path), dtype=dtype, device=device, attention=attention)
-        model: Any = PeftModel.from_pretrained(base, str(path), is_trainable=not merge)
-        model = model.merge_and_unload() if merge else model
+        with warnings.catch_warnings():  # of transformers' names that peft still uses
+            warnings.simplefilter("ignore", FutureWarning)
+            model: Any = PeftModel.from_pretrained(base, str(path), is_trainable=not merge)
+            model = model.merge_and_unload() if merge else model
         return model.eval()
-    loaded = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         str(path),
         dtype=getattr(torch, dtype),
         trust_remote_code=False,
@@ -214,3 +217,5 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direc
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+    for file in directory.glob("*.safetensors"):
+        file.chmod(0o644)  # safetensors writes for the owner alone

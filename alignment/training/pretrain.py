@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
@@ -96,7 +97,8 @@ def pretrain(
     progress = progress or SilentProgress()
     device = torch.device(device)
     rows = rows_of(texts, tokenizer, config.length)
-    model = build_model(config, tokenizer, seed).to(device).train()
+    model: Any = build_model(config, tokenizer, seed)
+    model = model.to(device).train()
     optimizer = torch.optim.AdamW(
         parameter_groups(model, config.weight_decay),
         lr=config.learning_rate,

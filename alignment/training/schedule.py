@@ -28,7 +28,8 @@ def cosine(step: int, total: int, warmup: int, final: float) -> float:
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Trainable parameters in two groups: matrices are decayed, norms and biases are not."""
-    matrices, vectors = [], []
+    matrices: list[torch.nn.Parameter] = []
+    vectors: list[torch.nn.Parameter] = []
     for parameter in _trainable(model):
         (matrices if parameter.ndim >= 2 else vectors).append(parameter)
     groups = [

@@ -15,10 +15,11 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PrinterCallback, TrainerCallback
@@ -155,17 +156,18 @@ def finetune(
     progress.begin("fine-tune", steps, "step")
     progress.advance(done)
     if done < steps:
-        trainer = _trainer(
-            model,
-            renderer,
-            rows[done * config.batch :],
-            config,
-            (optimizer, scheduler),
-            scratch=scratch,
-            bf16=bf16,
-        )
-        trainer.add_callback(keeper)
-        trainer.train()
+        with _settings_kept(model, renderer):
+            trainer = _trainer(
+                model,
+                renderer,
+                rows[done * config.batch :],
+                config,
+                (optimizer, scheduler),
+                scratch=scratch,
+                bf16=bf16,
+            )
+            trainer.add_callback(keeper)
+            trainer.train()
     if config.gradient_checkpointing:
         model.gradient_checkpointing_disable()
     model.eval()
@@ -190,6 +192,23 @@ def context_length(model: Any) -> int:
         if value:
             return int(value)
     return 1 << 20
+
+
+@contextmanager
+def _settings_kept(model: Any, renderer: ChatRenderer) -> Iterator[None]:
+    """The trainer writes its own pad token and `use_cache: false` into what will be saved."""
+    tokenizer: Any = renderer.tokenizer
+    owners = [owner for owner in (model.config, model.generation_config) if owner is not None]
+    names = ("use_cache", "pad_token_id", "bos_token_id", "eos_token_id")
+    before = [{name: getattr(owner, name, None) for name in names} for owner in owners]
+    pad = tokenizer.pad_token
+    try:
+        yield
+    finally:
+        for owner, values in zip(owners, before, strict=True):
+            for name, value in values.items():
+                setattr(owner, name, value)
+        tokenizer.pad_token = pad
 
 
 def _trainer(
@@ -236,7 +255,7 @@ def _trainer(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_list(list(rows)),
-            processing_class=renderer.tokenizer,
+            processing_class=cast(Any, renderer.tokenizer),
             data_collator=lambda batch: collate(batch, renderer.pad),
             optimizers=optimizers,
         )
@@ -273,15 +292,14 @@ class _Keeper(TrainerCallback):
         self._series.truncate(self._offset)
         return self._offset
 
-    def on_step_begin(self, _args: Any, state: Any, _control: Any, **_kwargs: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Random states: the trainer and its loader drew from them while starting up."""
         if state.global_step == 0 and self._offset:
             checkpoint.load(self._directory, self._state)
 
-    def on_log(
-        self, _args: Any, state: Any, _control: Any, logs: Any = None, **_kwargs: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """One step is over."""
+        logs = kwargs.get("logs")
         if not logs or "loss" not in logs:
             return
         step = self._offset + state.global_step

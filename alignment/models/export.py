@@ -1,0 +1,73 @@
+"""A version as a plain Hugging Face directory that needs nothing of this project."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from alignment.errors import AlignError, ConfigError
+from alignment.models.bring import WANTED
+from alignment.models.chat import TRANSCRIPT_TEMPLATE
+from alignment.models.load import (
+    check_model_directory,
+    is_adapter,
+    load_policy,
+    load_tokenizer,
+    save_model,
+)
+
+
+def export(policy_dir: Path, target: Path) -> Path:
+    """Write the policy at `policy_dir` to `target`; it appears whole or not at all.
+
+    Adapters are merged. A tokenizer without a chat template gets the plain transcript that the
+    policy was trained on, so that `apply_chat_template` spells prompts as training did.
+
+    Args:
+        policy_dir: model directory, or a stage directory with one in `model/`.
+        target: new or empty directory.
+
+    Returns:
+        The directory written.
+
+    Raises:
+        ConfigError: there is no model at `policy_dir`.
+        AlignError: `target` holds something, or cannot be written.
+    """
+    source = policy_dir / "model" if (policy_dir / "model").is_dir() else policy_dir
+    if not source.is_dir():
+        raise ConfigError(f"no model directory at {policy_dir}", remedy="see `align status`")
+    check_model_directory(str(source))
+    target = target.expanduser().absolute()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise AlignError(
+            f"{target} exists and is not an empty directory",
+            remedy="name a new directory; nothing is overwritten",
+        )
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        _write(source, partial)
+        partial.rename(target)  # over an empty directory this is allowed
+    except OSError as error:
+        raise AlignError(f"cannot write {target}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target
+
+
+def _write(source: Path, target: Path) -> None:
+    tokenizer = load_tokenizer(source)
+    bare = tokenizer.chat_template is None
+    if bare:
+        bos = "{{ bos_token }}" if tokenizer.bos_token_id is not None else ""
+        tokenizer.chat_template = TRANSCRIPT_TEMPLATE.replace("{{ bos_token }}", bos)
+    if is_adapter(source):
+        save_model(load_policy(source), tokenizer, target)
+        return
+    for pattern in WANTED:
+        for file in sorted(source.glob(pattern)):
+            shutil.copyfile(file, target / file.name)
+    if bare:
+        tokenizer.save_pretrained(target)

@@ -1,0 +1,190 @@
+"""Talking with a version in the terminal, or with two side by side. The library behind `chat`."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.columns import Columns
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.text import Text
+
+from alignment.errors import ConfigError
+from alignment.models.chat import ChatRenderer, Message
+from alignment.models.load import Dtype, load_policy, load_tokenizer, resolve_device
+
+HELP = "/reset starts a new conversation, /quit (or Ctrl-D) leaves, Ctrl-C stops an answer."
+
+
+class ChatSession:
+    """One model and the conversation held with it so far.
+
+    Args:
+        temperature: 0 answers greedily.
+        seed: of everything drawn; the same seed and inputs give the same answers.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        renderer: ChatRenderer,
+        *,
+        name: str,
+        temperature: float = 0.7,
+        max_new_tokens: int = 256,
+        seed: int | None = None,
+    ):
+        if temperature < 0 or max_new_tokens < 1:
+            raise ConfigError("temperature must be at least 0 and max_new_tokens at least 1")
+        self.name = name
+        self.messages: list[Message] = []
+        self._model, self._renderer = model, renderer
+        self._temperature, self._limit = temperature, max_new_tokens
+        self._device = next(model.parameters()).device
+        self._random = torch.Generator().manual_seed(secrets.randbits(62) if seed is None else seed)
+        more = getattr(model.generation_config, "eos_token_id", None)
+        self._ends = {renderer.eos, *([more] if isinstance(more, int) else more or [])}
+
+    def reset(self) -> None:
+        """Forget the conversation."""
+        self.messages = []
+
+    def reply(self, text: str) -> Iterator[str]:
+        """Say `text`; yields the answer piece by piece and remembers both.
+
+        A caller that stops listening cuts the answer there; what was said is remembered.
+        """
+        self.messages.append({"role": "user", "content": text})
+        said: list[int] = []
+        shown = ""
+        try:
+            for token in self._tokens():
+                said.append(token)
+                whole = self._renderer.text(said)
+                # A character may need several tokens: wait until it is whole.
+                if not whole.endswith("\ufffd") and len(whole) > len(shown):
+                    yield whole[len(shown) :]
+                    shown = whole
+            whole = self._renderer.text(said)
+            if len(whole) > len(shown):
+                yield whole[len(shown) :]
+        finally:
+            answer = self._renderer.text(said)
+            self.messages.append({"role": "assistant", "content": answer})
+
+    def _tokens(self) -> Iterator[int]:
+        context = getattr(self._model.config, "max_position_embeddings", None) or 1 << 20
+        # A prompt keeps at least half of the model's window; long answers are cut before that.
+        room = max(context - self._limit, context // 2)
+        ids = self._renderer.prompt(self.messages, limit=room)
+        past = None
+        feed = torch.tensor([ids], device=self._device)
+        for _ in range(min(self._limit, context - len(ids))):
+            with torch.inference_mode():
+                output = self._model(input_ids=feed, past_key_values=past, use_cache=True)
+            past = output.past_key_values
+            token = self._draw(output.logits[0, -1].float().cpu())
+            if token in self._ends:
+                return
+            yield token
+            feed = torch.tensor([[token]], device=self._device)
+
+    def _draw(self, logits: torch.Tensor) -> int:
+        if self._temperature == 0:
+            return int(logits.argmax())
+        chances = torch.softmax(logits / self._temperature, dim=-1)
+        return int(torch.multinomial(chances, 1, generator=self._random))
+
+
+def open_session(
+    path: Path,
+    *,
+    name: str,
+    temperature: float = 0.7,
+    max_new_tokens: int = 256,
+    device: str = "auto",
+    dtype: Dtype = "float32",
+    seed: int | None = None,
+) -> ChatSession:
+    """Load a model directory (full or adapter) for talking."""
+    model = load_policy(path, dtype=dtype, device=resolve_device(device))
+    return ChatSession(
+        model,
+        ChatRenderer(load_tokenizer(path)),
+        name=name,
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
+        seed=seed,
+    )
+
+
+def talk(sessions: Sequence[ChatSession], console: Console | None = None) -> None:
+    """Read lines and answer them until the user leaves. With two sessions both answer."""
+    console = console or Console()
+    names = " and ".join(session.name for session in sessions)
+    console.print(f"Talking with {names}. {HELP}", style="dim", markup=False, highlight=False)
+    while True:
+        try:
+            line = console.input("[bold]you>[/bold] ").strip()
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+            return
+        if line in ("/quit", "/exit"):
+            return
+        if line == "/reset":
+            for session in sessions:
+                session.reset()
+            console.print("A new conversation.", style="dim")
+        elif line.startswith("/"):
+            console.print(HELP, style="dim", markup=False, highlight=False)
+        elif line:
+            _answer(sessions, line, console)
+
+
+def _answer(sessions: Sequence[ChatSession], line: str, console: Console) -> None:
+    replies = [session.reply(line) for session in sessions]
+    try:
+        if len(sessions) == 1:
+            console.print(f"{sessions[0].name}> ", style="bold cyan", end="", markup=False)
+            for piece in replies[0]:
+                console.print(piece, end="", markup=False, highlight=False, soft_wrap=True)
+            console.print()
+        else:
+            _side_by_side(sessions, replies, console)
+    except KeyboardInterrupt:
+        console.print(" …", style="dim")
+    finally:
+        for reply in replies:
+            reply.close()  # type: ignore[attr-defined]
+
+
+def _side_by_side(
+    sessions: Sequence[ChatSession], replies: Sequence[Iterator[str]], console: Console
+) -> None:
+    """A panel each; they take turns, one piece at a time."""
+    texts = ["" for _ in sessions]
+    going = set(range(len(sessions)))
+
+    def panels() -> Columns:
+        width = max(20, console.width // len(sessions) - 2)
+        return Columns(
+            [
+                Panel(Text(text), title=Text(session.name), width=width)
+                for session, text in zip(sessions, texts, strict=True)
+            ]
+        )
+
+    with Live(panels(), console=console, refresh_per_second=12) as live:
+        while going:
+            for number in sorted(going):
+                piece = next(replies[number], None)
+                if piece is None:
+                    going.discard(number)
+                else:
+                    texts[number] += piece
+            live.update(panels())
