@@ -83,7 +83,8 @@ class IntakeConfig(Section):
     agreement: Thresholds = Thresholds(significantly=1.0, better=0.75, slightly=0.5)
     """Several annotators a pair: share that voted for the winner → strength."""
     max_quarantine: float = Field(default=0.1, ge=0, le=1)
-    """A delivery with a larger share of bad rows is refused whole."""
+    """A delivery with a larger share of bad rows is refused whole. Contradictions between people
+    are quarantined too, but do not count here."""
     max_characters: int = Field(default=100_000, ge=1)
     """Rows whose conversation and longer answer have more characters are quarantined."""
     max_bytes: int = Field(default=8 * 2**30, ge=1)
@@ -102,6 +103,9 @@ class DataConfig(Section):
     demonstrations, and the arrivals. The first three leave; the arrivals get the rest.
     """
 
+    path: str | None = None
+    """File or directory of real preferences to make prompts and demonstrations from; unset:
+    `intake.path` where that is split. With `intake.source: inbox` it is needed."""
     arrivals: int = Field(default=5, ge=1)
     """Deliveries made for `intake.source: split`; one for each version at least."""
     evaluation_share: float = Field(default=0.1, gt=0, lt=1)

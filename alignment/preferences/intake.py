@@ -22,7 +22,7 @@ from alignment.preferences.annotation import load_keys
 from alignment.preferences.identity import Seen, identify
 from alignment.preferences.reading import Reading
 from alignment.preferences.report import BatchReport
-from alignment.preferences.rows import DROPPED, REASONS, RowError
+from alignment.preferences.rows import DISPUTED, DROPPED, REASONS, RowError
 from alignment.preferences.schema import DOMAINS, Domain
 from alignment.preferences.sources import Record, Source, find_sources
 from alignment.preferences.split import Sides, split
@@ -217,7 +217,8 @@ class _Intake:
         """
         rows = self.rows()
         limit = self.reading.config.max_quarantine
-        share = rows["quarantined"] / rows["read"] if rows["read"] else 0.0
+        bad = rows["quarantined"] - sum(self.reasons[reason] for reason in DISPUTED)
+        share = bad / rows["read"] if rows["read"] else 0.0
         if share <= limit and self.accepted > 0:
             return
         atomic_write_json(
@@ -230,7 +231,7 @@ class _Intake:
         )
         if share > limit:
             raise DataError(
-                f"the delivery is refused: {rows['quarantined']} of {rows['read']} rows are bad "
+                f"the delivery is refused: {bad} of {rows['read']} rows are bad "
                 f"({share:.1%}, {limit:.1%} may be): {told}",
                 where=str(kept / "quarantine.jsonl"),
                 remedy=self._remedy(),

@@ -39,6 +39,9 @@ REASONS: dict[str, str] = {
 DROPPED = frozenset({"duplicate", "duplicate_earlier", "tie", "rejected_safe", "not_annotated"})
 """Sound rows that are left out on purpose: counted, but no sign of a broken delivery."""
 
+DISPUTED = frozenset({"conflict", "conflict_earlier"})
+"""Quarantined for a person to decide, but no sign of a broken delivery either: people differ."""
+
 
 class RowError(Exception):
     """A row that is not accepted.

@@ -1,0 +1,271 @@
+"""A program's data out of real preferences: prompts, demonstrations, arrivals.
+
+Whole conversations (all that open with the same user turn) are dealt by hash into four parts that
+share nothing:
+
+* `eval_prompts.jsonl`: answered in evaluation only;
+* `prompts.jsonl`: the pool that policies sample from;
+* `demonstrations.jsonl`: the preferred answers, for SFT. A part of their own, so that no reward
+  model is measured or trained on pairs whose better side its starting checkpoint has learnt;
+* `arrivals/01`, `arrivals/02`, …: the deliveries, in the native schema.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from alignment.config.intake import DataConfig, IntakeConfig
+from alignment.errors import DataError
+from alignment.files import atomic_write_json, atomic_write_text, canonical_json
+from alignment.models.chat import Message
+from alignment.preferences.identity import identify
+from alignment.preferences.prompts import Prompt, write_prompts
+from alignment.preferences.reading import Reading
+from alignment.preferences.rows import Draft, RowError
+from alignment.preferences.sources import find_sources
+from alignment.progress import Progress, SilentProgress
+
+
+def prepare_files(
+    paths: Sequence[str | Path],
+    data: DataConfig,
+    intake: IntakeConfig,
+    seed: int,
+    out: Path,
+    *,
+    arrivals: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Write a program's data into `out`; the same files and seed give the same bytes.
+
+    Args:
+        paths: files or directories of preferences in any known format.
+        arrivals: write the deliveries too; without, their rows are left where they are.
+
+    Returns:
+        Rows of each part, and `skipped`: rows that were no comparison (see skipped.json).
+
+    Raises:
+        DataError: unreadable files, or a part that stays empty.
+    """
+    progress = progress or SilentProgress()
+    dealt = _Dealt()
+    numbers = data.arrivals if arrivals else 0
+    for number in range(1, numbers + 1):
+        (out / "arrivals" / f"{number:02d}").mkdir(parents=True, exist_ok=True)
+    files = [
+        (out / "arrivals" / f"{number:02d}" / "comparisons.jsonl").open("w", encoding="utf-8")
+        for number in range(1, numbers + 1)
+    ]
+    try:
+        for source in find_sources(paths):
+            _deal(source, Reading(intake), data, seed, dealt, files, progress)
+    finally:
+        for file in files:
+            file.close()
+    return _write(dealt, data, out)
+
+
+@dataclass
+class _Dealt:
+    """What has come up so far; `keyed` parts carry a hash that orders them."""
+
+    evaluation: dict[str, tuple[str, Prompt]] = field(default_factory=dict)
+    pool: dict[str, tuple[str, Prompt]] = field(default_factory=dict)
+    demonstrations: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+    arrivals: int = 0
+    too_long: int = 0
+
+
+def _deal(
+    source: Any,
+    reading: Reading,
+    data: DataConfig,
+    seed: int,
+    dealt: _Dealt,
+    files: Sequence[TextIO],
+    progress: Progress,
+) -> None:
+    _format, found = reading.open(source)
+    progress.begin(f"dealing {source.name}", None, "rows")
+    category = source.name.split(".")[0]
+    for _record, draft in found:
+        progress.advance()
+        if isinstance(draft, RowError):
+            dealt.skipped[draft.reason] += 1
+            continue
+        try:
+            identity = identify(draft)
+        except RowError as error:
+            dealt.skipped[error.reason] += 1
+            continue
+        draft.category = draft.category or category
+        # The same number for everything that opens alike; the salt keeps it apart from the split
+        # into training and held-out comparisons.
+        place = _fraction(seed, identity.opening)
+        key = f"{_number(seed, 'order', identity.own):016x}"
+        for share, take in (
+            (data.evaluation_share, _evaluation),
+            (data.prompt_share, _pool),
+            (data.demonstration_share, _demonstration),
+        ):
+            if place < share:
+                take(draft, key, data, dealt)
+                break
+            place -= share
+        else:
+            dealt.arrivals += 1
+            if files:
+                number = _number(seed, "arrival", identity.opening) % len(files)
+                files[number].write(canonical_json(native(draft)) + "\n")
+
+
+def native(draft: Draft) -> dict[str, Any]:
+    """A draft as a row of the native schema; what is unset is left out."""
+    row: dict[str, Any] = {
+        "conversation": _messages(draft),
+        "chosen": draft.chosen,
+        "rejected": draft.rejected,
+        "strength": draft.strength,
+        "domain": draft.domain,
+        "safety_bin": draft.safety_bin,
+        "annotator": draft.annotator,
+        "group": draft.group,
+        "votes": draft.votes,
+        "category": draft.category,
+    }
+    for side, by in (("chosen_by", draft.chosen_by), ("rejected_by", draft.rejected_by)):
+        row[side] = None if by is None else {"version": by[0], "temperature": by[1]}
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _evaluation(draft: Draft, key: str, data: DataConfig, dealt: _Dealt) -> None:
+    _prompt(draft, key, data, dealt, dealt.evaluation)
+
+
+def _pool(draft: Draft, key: str, data: DataConfig, dealt: _Dealt) -> None:
+    _prompt(draft, key, data, dealt, dealt.pool)
+
+
+def _prompt(
+    draft: Draft, key: str, data: DataConfig, dealt: _Dealt, part: dict[str, tuple[str, Prompt]]
+) -> None:
+    if _length(draft) > data.max_prompt_characters:
+        dealt.too_long += 1
+        return
+    prompt = Prompt(
+        messages=_messages(draft),
+        domain=draft.domain,  # type: ignore[arg-type]  # checked when it was read
+        category=draft.category or "general",
+    )
+    part.setdefault(prompt.id, (key, prompt))
+
+
+def _demonstration(draft: Draft, key: str, data: DataConfig, dealt: _Dealt) -> None:
+    if (
+        _length(draft) > data.max_prompt_characters
+        or len(draft.chosen) > data.max_answer_characters
+    ):
+        dealt.too_long += 1
+        return
+    row = {
+        "messages": _messages(draft),
+        "response": draft.chosen,
+        "domain": draft.domain,
+        "category": draft.category,
+    }
+    dealt.demonstrations.setdefault(key, (key, row))
+
+
+def _write(dealt: _Dealt, data: DataConfig, out: Path) -> dict[str, int]:
+    pool = [prompt for _, prompt in sorted(dealt.pool.values(), key=lambda entry: entry[0])]
+    evaluation = _limited(dealt.evaluation, data.max_evaluation)
+    if data.borderline is not None:
+        evaluation += read_borderline(Path(data.borderline))
+    rows = [row for _, row in sorted(dealt.demonstrations.values(), key=lambda entry: entry[0])]
+    parts = {
+        "demonstrations": len(rows),
+        "prompts": len(pool),
+        "eval_prompts": len(evaluation),
+        "arrivals": dealt.arrivals,
+    }
+    empty = [name for name, count in parts.items() if count == 0]
+    if empty:
+        raise DataError(
+            f"nothing is left for {', '.join(empty)}: {sum(parts.values())} sound comparisons, "
+            f"{sum(dealt.skipped.values())} skipped, {dealt.too_long} too long",
+            remedy="give more data, or change the shares and bounds under `data`",
+        )
+    atomic_write_text(out / "demonstrations.jsonl", "".join(canonical_json(r) + "\n" for r in rows))
+    write_prompts(out / "prompts.jsonl", pool)
+    write_prompts(out / "eval_prompts.jsonl", evaluation)
+    skipped = {**dict(sorted(dealt.skipped.items())), "too_long_for_its_part": dealt.too_long}
+    atomic_write_json(out / "skipped.json", skipped)
+    return {**parts, "skipped": sum(skipped.values())}
+
+
+def _limited(part: dict[str, tuple[str, Prompt]], limit: int) -> list[Prompt]:
+    """At most `limit` prompts a domain, those with the lowest hash."""
+    taken: Counter[str] = Counter()
+    kept = []
+    for _, prompt in sorted(part.values(), key=lambda entry: entry[0]):
+        taken[prompt.domain] += 1
+        if taken[prompt.domain] <= limit:
+            kept.append(prompt)
+    return kept
+
+
+def read_borderline(path: Path) -> list[Prompt]:
+    """Harmless prompts that look unsafe, from a CSV such as XSTest's.
+
+    Raises:
+        DataError: no such file, missing columns, or no prompt labelled `safe`.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = {"prompt", "label"} - set(reader.fieldnames or ())
+            if missing:
+                raise DataError(
+                    f"columns are missing: {', '.join(sorted(missing))}",
+                    where=str(path),
+                    remedy="XSTest's columns are id, prompt, type, label, focus, note",
+                )
+            rows = [row for row in reader if row["label"] == "safe" and row["prompt"].strip()]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read the borderline prompts: {error}", where=str(path)) from error
+    if not rows:
+        raise DataError("no prompt is labelled safe", where=str(path))
+    return [
+        Prompt(
+            messages=[{"role": "user", "content": row["prompt"].strip()}],
+            domain="helpfulness",
+            category=f"borderline: {row.get('type') or 'general'}",
+            borderline=True,
+        )
+        for row in rows
+    ]
+
+
+def _messages(draft: Draft) -> list[Message]:
+    return [{"role": role, "content": text} for role, text in draft.turns]  # type: ignore[typeddict-item]
+
+
+def _length(draft: Draft) -> int:
+    return sum(len(text) for _, text in draft.turns)
+
+
+def _number(seed: int, salt: str, key: int) -> int:
+    digest = hashlib.blake2b(f"{seed}\x1f{salt}\x1f{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _fraction(seed: int, opening: int) -> float:
+    return _number(seed, "part", opening) / 2**64
