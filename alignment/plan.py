@@ -103,7 +103,7 @@ def _version(
     rewards: dict[str, Key] = {
         f"reward_{domain}": (name, f"reward_{domain}") for domain in ("helpfulness", "safety")
     }
-    nodes = [Node(name, "intake", "intake", _intake_inputs(program, previous))]
+    nodes = [Node(name, "intake", "intake", _intake_inputs(program, previous, earlier_rlhf))]
     batches: dict[str, Key] = {f"intake/{v}": (v, "intake") for v in (*earlier_rlhf, name)}
     init = {"latest": previous, "sft": "sft", "base": "base"}.get(seen.rewards.init)
     for domain in ("helpfulness", "safety"):
@@ -163,10 +163,12 @@ def _version(
     return nodes
 
 
-def _intake_inputs(program: ProgramConfig, previous: str) -> dict[str, Key]:
+def _intake_inputs(program: ProgramConfig, previous: str, earlier: list[str]) -> dict[str, Key]:
+    # Earlier batches decide what is a duplicate, and on which side of the split a prompt stays.
+    before: dict[str, Key] = {f"intake/{v}": (v, "intake") for v in earlier}
     if program.intake.source == "simulated":
-        return {"collect": (previous, "collect"), **_prepare()}
+        return {"collect": (previous, "collect"), **_prepare(), **before}
     if program.intake.source == "split":
-        return _prepare()
+        return {**_prepare(), **before}
     # The inbox: whatever people delivered; nothing upstream but the order of versions.
-    return {"collect": (previous, "collect")}
+    return {"collect": (previous, "collect"), **before}
