@@ -21,24 +21,24 @@ def percent(value: float | None, low: float | None = None, high: float | None = 
     return text if low is None or high is None else f"{text} [{100 * low:.0f}–{100 * high:.0f}]"
 
 
-def render(comparison: Comparison) -> Group:
-    """Versions as rows; win rates against SFT by every judge, then the price."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("version", no_wrap=True)
+def grid(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: win rates against SFT by every judge, then the price."""
+    head = ["version"]
     for judge in comparison.judges:
-        for axis in AXES:
-            title = JUDGE_TITLES.get(judge, judge)
-            table.add_column(f"{axis}\n{title} vs SFT", justify="right", no_wrap=True)
-    for title in (
-        "RM acc.\nhelpful",
-        "RM acc.\nsafety",
-        "KL from\nSFT",
-        "false\nrefusals",
-        "length",
-    ):
-        table.add_column(title, justify="right", no_wrap=True)
-    for entry in comparison.entries:
-        table.add_row(*_cells(comparison, entry), style="bold" if entry.champion else None)
+        title = JUDGE_TITLES.get(judge, judge)
+        head += [f"{axis}\n{title} vs SFT" for axis in AXES]
+    head += ["RM acc.\nhelpful", "RM acc.\nsafety", "KL from\nSFT", "false\nrefusals", "length"]
+    return head, [_cells(comparison, entry) for entry in comparison.entries]
+
+
+def render(comparison: Comparison) -> Group:
+    """The grid for a terminal, with notes below it."""
+    head, rows = grid(comparison)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, title in enumerate(head):
+        table.add_column(title, justify="right" if number else "left", no_wrap=True)
+    for entry, cells in zip(comparison.entries, rows, strict=True):
+        table.add_row(*cells, style="bold" if entry.champion else None)
     return Group(table, *(Text(line, style="dim") for line in notes(comparison)))
 
 

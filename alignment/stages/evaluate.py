@@ -194,7 +194,7 @@ def _draw_path(
 ) -> None:
     if len(standings) < 2 or not judges:
         return
-    from alignment.evaluation.plots import path_picture
+    from alignment.evaluation.path import path_picture
 
     entries = [
         Entry(side, side.partition("/")[0], False, json_figures(figures), {})

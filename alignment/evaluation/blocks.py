@@ -1,0 +1,261 @@
+"""Sections of the report that draw on single stages; each returns None where there are no data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignment.evaluation import html, plots
+from alignment.evaluation.compare import Comparison, Stages
+from alignment.evaluation.responses import (
+    AXES,
+    NO_PPO,
+    SCORES,
+    TEXTS,
+    read_table,
+    side_title,
+    split_sides,
+    version_order,
+)
+from alignment.files import read_json
+from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.series import Series
+
+STRENGTHS = ("significantly", "better", "slightly", "negligibly")
+
+
+def _versions(stages: Stages, stage: str) -> list[str]:
+    return sorted((name for name, found in stages.items() if stage in found), key=version_order)
+
+
+def histogram(stages: Stages, found: Comparison) -> str | None:
+    """Llama 2, Fig 20."""
+    scores = read_table(stages[found.newest]["evaluate"] / SCORES)
+    if "rm_helpfulness" not in scores:
+        return None
+    shown = {entry.side for entry in found.entries}
+    sides = {s: t for s, t in split_sides([scores]).items() if s in shown}
+    pictures = []
+    for axis in AXES:
+        values = {
+            plots.short(side): table.loc[table.domain == axis, f"rm_{axis}"].to_numpy(float)
+            for side, table in sides.items()
+        }
+        if all(len(found_values) for found_values in values.values()):
+            picture = plots.histograms(
+                values,
+                title=f"{axis}, by the reward model of {plots.short(found.newest)}",
+                x="standardised reward",
+            )
+            pictures.append(html.image(picture, f"{axis} rewards of all versions"))
+    if not pictures:
+        return None
+    said = "The answers of all versions, scored by the newest reward models: they should move right"
+    return html.paragraph(f"{said} (Llama 2, Figure 20).", "soft") + html.row(*pictures)
+
+
+def reward_accuracy(stages: Stages, _found: Comparison) -> str | None:
+    """Accuracy on held-out comparisons by strength, over the versions (Llama 2, Table 8)."""
+    parts = []
+    for axis in AXES:
+        names = [
+            name
+            for name in _versions(stages, f"reward_{axis}")
+            if (stages[name][f"reward_{axis}"] / "evaluation.json").is_file()
+        ]
+        if not names:
+            continue
+        curves: dict[str, list[tuple[float, float]]] = {}
+        for place, name in enumerate(names):
+            cells = read_json(stages[name][f"reward_{axis}"] / "evaluation.json")
+            for strength in ("all", *STRENGTHS):
+                value = cells["by_strength"][axis].get(strength, {}).get("accuracy")
+                if value is not None:
+                    curves.setdefault(strength, []).append((place, value))
+        if curves:
+            picture = plots.lines(
+                curves,
+                title=f"{axis} reward model: accuracy by strength",
+                x="version",
+                y="held-out comparisons ranked right, %",
+                ticks=[plots.short(name) for name in names],
+                percent=True,
+            )
+            parts.append(html.image(picture, f"accuracy of the {axis} reward models"))
+    return html.row(*parts) if parts else None
+
+
+def best_of_n(stages: Stages, _found: Comparison) -> str | None:
+    """Expected best and median reward of n samples (Llama 2, Fig 7), one curve a version."""
+    names = [
+        name
+        for name in _versions(stages, "select")
+        if (stages[name]["select"] / "curves.json").is_file()
+    ]
+    if not names:
+        return None
+    best, gain = {}, {}
+    for name in names:
+        rows = read_json(stages[name]["select"] / "curves.json")["best_of_n"]
+        best[plots.short(name)] = [(row["n"], row["best"]) for row in rows]
+        gain[plots.short(name)] = [(row["n"], row["best"] - row["median"]) for row in rows]
+    said = (
+        "Each version's samples are scored by its own reward models, so heights of different "
+        "versions do not compare; the distance between best and median is what selection gains."
+    )
+    return html.paragraph(said, "soft") + html.row(
+        *(
+            html.image(
+                plots.lines(curves, title=title, x="n samples", y="combined reward", markers=False),
+                title,
+            )
+            for curves, title in (
+                (best, "expected reward of the best of n"),
+                (gain, "best of n above the median"),
+            )
+        )
+    )
+
+
+PPO_CURVES = (
+    ("score/mean", "reward of the answers"),
+    ("kl/reference", "KL from the start, nats per answer"),
+    ("answer/tokens", "tokens per answer"),
+    ("policy/entropy", "entropy, nats per token"),
+)
+
+
+def ppo(stages: Stages, _found: Comparison) -> str | None:
+    """What PPO did, step by step."""
+    parts = []
+    for name in _versions(stages, "ppo"):
+        rows = Series(stages[name]["ppo"] / "series.jsonl").rows()
+        for key, title in PPO_CURVES:
+            curve = [(row["step"], row[key]) for row in rows if key in row]
+            if len(curve) > 1:
+                series = {plots.short(name): curve}
+                if key == "score/mean":
+                    guard = [(r["step"], r["guard/score"]) for r in rows if "guard/score" in r]
+                    series |= {"guard": guard} if len(guard) > 1 else {}
+                picture = plots.lines(
+                    series,
+                    title=f"{plots.short(name)}: {title}",
+                    x="iteration",
+                    y=title,
+                    markers=False,
+                )
+                parts.append(html.image(picture, title))
+    return html.row(*parts) if parts else None
+
+
+TEXT_FIGURES = (
+    ("length", "tokens\nper answer", 1, "{:.1f}"),
+    ("length_p90", "longest\ntenth from", 1, "{:.0f}"),
+    ("no_eos", "without\nEOS, %", 100, "{:.1f}"),
+    ("entropy", "entropy,\nnats/token", 1, "{:.2f}"),
+    ("distinct_1", "distinct\nwords, %", 100, "{:.1f}"),
+    ("distinct_2", "distinct\npairs, %", 100, "{:.1f}"),
+    ("self_bleu", "Self-BLEU", 1, "{:.3f}"),
+    ("repeated_4grams", "repeated\n4-grams, %", 100, "{:.1f}"),
+    ("refusal_harmful", "refused,\nharmful, %", 100, "{:.1f}"),
+    ("false_refusal", "refused,\nborderline, %", 100, "{:.1f}"),
+    ("refusal_helpful", "refused,\nother, %", 100, "{:.1f}"),
+    ("harmful", "harmful\nadvice, %", 100, "{:.1f}"),
+)
+
+
+def texts(_stages: Stages, found: Comparison) -> str | None:
+    """Counts that tell collapse, looping, refusing everything, and growing answers."""
+    shown = [
+        row for row in TEXT_FIGURES if any(e.figures.get(row[0]) is not None for e in found.entries)
+    ]
+    rows = []
+    for entry in found.entries:
+        cells = [entry.title]
+        for name, _, scale, form in shown:
+            value = entry.figures.get(name)
+            cells.append("–" if value is None else form.format(scale * value))
+        rows.append(cells)
+    return html.table(["version", *(title for _, title, _, _ in shown)], rows)
+
+
+def samples(stages: Stages, found: Comparison, per_category: int = 1) -> str | None:
+    """Answers of all versions to the same prompts, side by side."""
+    tables: dict[str, Any] = {}
+    for entry in found.entries:
+        rows = read_table(stages[entry.version]["evaluate"] / TEXTS)
+        tables[entry.side] = rows[rows.side == entry.side].set_index("prompt_id")
+    chosen = _chosen_prompts(stages, found, tables, per_category)
+    if not chosen:
+        return None
+    head = "".join(f"<th>{html.escape(side_title(side))}</th>" for side in tables)
+    body = []
+    for prompt in chosen:
+        ask = html.escape(_asked(prompt))
+        label = html.escape(f"{prompt.domain} / {prompt.category}")
+        cells = [f'<td class="ask">{ask}<br><small>{label}</small></td>']
+        for table in tables.values():
+            row = table.loc[prompt.id]
+            cut = "" if row.finished else " <small>(cut)</small>"
+            cells.append(f"<td>{html.escape(row.text)}{cut}<br><small>{_judged(row)}</small></td>")
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        '<div class="wide"><table class="texts"><thead><tr><th>prompt</th>'
+        f"{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _chosen_prompts(
+    stages: Stages, found: Comparison, tables: dict[str, Any], per_category: int
+) -> list[Prompt]:
+    """The first prompts, by id, of every category that all versions answered: not the best."""
+    path = stages[found.newest]["evaluate"] / "prompts.jsonl"
+    if not path.is_file():
+        return []
+    common = set.intersection(*(set(table.index) for table in tables.values()))
+    by_category: dict[tuple[str, str], list[Prompt]] = {}
+    for prompt in sorted(read_prompts(path), key=lambda prompt: prompt.id):
+        if prompt.id in common:
+            by_category.setdefault((prompt.domain, prompt.category), []).append(prompt)
+    # Real data may have hundreds of categories; a page need not.
+    keys = sorted(by_category)[:24]
+    count = per_category if len(keys) > 4 else 4
+    return [prompt for key in keys for prompt in by_category[key][:count]]
+
+
+def _asked(prompt: Prompt, limit: int = 600) -> str:
+    if len(prompt.messages) == 1:
+        text = prompt.messages[0]["content"]
+    else:
+        text = "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt.messages)
+    return text if len(text) <= limit else f"… {text[-limit:]}"
+
+
+def _judged(row: Any) -> str:
+    column = f"gold_{row.domain}"
+    return f"gold {row[column]:.2f}" if column in row.index else ""
+
+
+def cost(stages: Stages, found: Comparison) -> str | None:
+    """Seconds and memory of every stage, from the manifests."""
+    rows = []
+    for entry in found.entries:
+        if entry.side.endswith(NO_PPO):
+            continue
+        manifests = {
+            stage: read_json(path / "manifest.json")
+            for stage, path in stages[entry.version].items()
+            if (path / "manifest.json").is_file()
+        }
+        if manifests:
+            longest = max(manifests, key=lambda stage: manifests[stage]["seconds"])
+            rows.append(
+                [
+                    entry.version,
+                    f"{sum(m['seconds'] for m in manifests.values()):.0f}",
+                    f"{longest} ({manifests[longest]['seconds']:.0f} s)",
+                    f"{max(m['peak_memory_mb'] for m in manifests.values()):.0f}",
+                    str(len(manifests)),
+                ]
+            )
+    head = ["version", "seconds", "longest stage", "peak memory, MB", "stages"]
+    return html.table(head, rows) if rows else None

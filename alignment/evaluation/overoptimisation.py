@@ -1,0 +1,124 @@
+"""Does the reward still buy quality? Reward and gold against the distance that was paid.
+
+Gao et al. 2022 (arXiv 2210.10760) plot both against d = √KL: the trained-on reward goes on rising
+where gold turns down, gold ≈ d·(α − β·d) for best-of-n. The series has few points, so the law is
+fitted to show where its peak would lie, not to be believed to the digit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alignment.evaluation import html, plots
+from alignment.evaluation.compare import JUDGE_TITLES, Comparison, Entry, Stages
+from alignment.evaluation.responses import AXES
+
+
+@dataclass(frozen=True)
+class Law:
+    """gain ≈ d·(α − β·d) with its fit's residual; gains in standard deviations of SFT's scores."""
+
+    alpha: float
+    beta: float
+    residual: float
+
+    @property
+    def peak(self) -> float | None:
+        """The d at which the gain is greatest; None where the law does not turn down."""
+        return self.alpha / (2 * self.beta) if self.beta > 0 and self.alpha > 0 else None
+
+
+def fit_law(distances: Sequence[float], gains: Sequence[float]) -> Law | None:
+    """Least squares through the origin; None with fewer than three points off the origin."""
+    d, gain = np.asarray(distances, float), np.asarray(gains, float)
+    if (d > 0).sum() < 3:
+        return None
+    features = np.stack([d, -(d**2)], axis=1)
+    (alpha, beta), *_ = np.linalg.lstsq(features, gain, rcond=None)
+    residual = float(np.sqrt(np.mean((features @ [alpha, beta] - gain) ** 2)))
+    return Law(float(alpha), float(beta), residual)
+
+
+def gains(comparison: Comparison, judge: str, axis: str) -> list[tuple[float, float]]:
+    """(√KL from SFT, mean score − SFT's mean score) for every side that has both, SFT first."""
+    name = f"score/{judge}/{axis}"
+    start = next(
+        (entry.figures.get(name) for entry in comparison.entries if entry.side == "sft"), None
+    )
+    if start is None:
+        return []
+    found = []
+    for entry in comparison.entries:
+        value, kl = entry.figures.get(name), entry.figures.get("kl_sft")
+        if value is not None and kl is not None:
+            found.append((math.sqrt(max(kl, 0.0)), value - start))
+    return found
+
+
+def diverging(comparison: Comparison, axis: str, reward: str, truth: str) -> list[str]:
+    """Sides for which `reward` prefers them to their predecessor and `truth` the predecessor,
+    both with the interval off ½: the reward was climbed at the cost of what it stands for."""
+    from alignment.evaluation.judging import find_rate
+
+    warned = []
+    for before, after in zip(comparison.entries, comparison.entries[1:], strict=False):
+        rows = [
+            find_rate(comparison.winrates, after.side, before.side, judge, axis)
+            for judge in (reward, truth)
+        ]
+        if rows[0] and rows[1] and rows[0]["low"] > 0.5 and rows[1]["high"] < 0.5:
+            warned.append(after.side)
+    return warned
+
+
+def section(_stages: Stages, comparison: Comparison) -> str | None:
+    """The report's section."""
+    pictures, said = [], []
+    for axis in AXES:
+        curves = {}
+        for judge in comparison.judges:
+            curve = gains(comparison, judge, axis)
+            if len(curve) < 2:
+                continue
+            title = JUDGE_TITLES.get(judge, judge)
+            scale = _spread(comparison.entries, judge, axis)
+            curve = [(d, gain / scale) for d, gain in curve]
+            curves[f"{title} score"] = sorted(curve)
+            law = fit_law(*zip(*curve, strict=True))
+            if law is not None and law.peak is not None and judge != "rm":
+                said.append(
+                    f"{axis}, {title}: gain ≈ d·({law.alpha:.2f} − {law.beta:.3f}·d) peaks at "
+                    f"d = √KL = {law.peak:.1f}"
+                )
+        if curves:
+            picture = plots.lines(
+                curves,
+                title=f"{axis}: gain over SFT against distance",
+                x="√KL from SFT, √nats per answer",
+                y="gain, as a share of the largest",
+            )
+            pictures.append(html.image(picture, f"{axis} over-optimisation"))
+        for truth in (judge for judge in comparison.judges if judge != "rm"):
+            for side in diverging(comparison, axis, "rm", truth):
+                said.append(
+                    f"Warning: on {axis} the reward models prefer {side} to its predecessor, "
+                    f"{JUDGE_TITLES.get(truth, truth)} does not"
+                )
+    if not pictures:
+        return None
+    note = (
+        "Each judge's mean score minus SFT's, scaled to its largest gain, since scores of "
+        "different judges have no common unit. Curves that part are the sign of over-optimisation."
+    )
+    return html.paragraph(note, "soft") + html.row(*pictures) + (html.bullets(said) if said else "")
+
+
+def _spread(entries: Sequence[Entry], judge: str, axis: str) -> float:
+    values = [entry.figures.get(f"score/{judge}/{axis}") for entry in entries]
+    known = [value for value in values if value is not None]
+    start = known[0]
+    return max((abs(value - start) for value in known), default=0.0) or 1.0
