@@ -31,21 +31,22 @@ def identify(draft: Draft) -> Identity:
     Raises:
         RowError: a text that UTF-8 cannot hold (a lone surrogate).
     """
+    domain, spoken, opening = draft.domain or "", [], ""
+    for role, content in draft.turns:
+        spoken.append(f"{len(role)}:{role}{len(content)}:{content}")
+        if not opening and role == "user":
+            opening = "".join(spoken)
+    chosen, rejected = draft.chosen, draft.rejected
+    before = f"{len(domain)}:{domain}{''.join(spoken)}"
     try:
-        parts = [_part(draft.domain or "")]
-        opening = b""
-        for role, content in draft.turns:
-            parts.append(_part(role))
-            parts.append(_part(content))
-            if not opening and role == "user":
-                opening = b"".join(parts[1:])
-        chosen, rejected = _part(draft.chosen), _part(draft.rejected)
+        prefix = hashlib.sha256(before.encode())
+        first = f"{len(chosen)}:{chosen}".encode()
+        second = f"{len(rejected)}:{rejected}".encode()
     except UnicodeEncodeError as error:
         raise RowError("bad_utf8", "row", f"lone surrogate {error.object[error.start]!r}") from None
-    prefix = hashlib.sha256(b"".join(parts))
     swapped = prefix.copy()
-    prefix.update(chosen + rejected)
-    swapped.update(rejected + chosen)
+    prefix.update(first + second)
+    swapped.update(second + first)
     return Identity(
         int.from_bytes(prefix.digest()[:8], "big"),
         int.from_bytes(swapped.digest()[:8], "big"),
@@ -53,14 +54,11 @@ def identify(draft: Draft) -> Identity:
     )
 
 
-def opening_key(opening: bytes) -> int:
-    """64-bit digest of an opening; salted, so that no other hash split repeats this one."""
-    return int.from_bytes(hashlib.blake2b(opening, digest_size=8, salt=b"heldout").digest(), "big")
-
-
-def _part(text: str) -> bytes:
-    data = text.encode()
-    return b"%d:%s" % (len(data), data)
+def opening_key(opening: str) -> int:
+    """64-bit digest of the framed turns of an opening; salted, so that no other hash split repeats
+    this one."""
+    data = opening.encode()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, salt=b"heldout").digest(), "big")
 
 
 class Seen:

@@ -157,7 +157,7 @@ def _pool(draft: Draft, key: str, data: DataConfig, dealt: _Dealt) -> None:
 def _prompt(
     draft: Draft, key: str, data: DataConfig, dealt: _Dealt, part: dict[str, tuple[str, Prompt]]
 ) -> None:
-    if _length(draft) > data.max_prompt_characters:
+    if draft.prompt_characters > data.max_prompt_characters:
         dealt.too_long += 1
         return
     prompt = Prompt(
@@ -170,7 +170,7 @@ def _prompt(
 
 def _demonstration(draft: Draft, key: str, data: DataConfig, dealt: _Dealt) -> None:
     if (
-        _length(draft) > data.max_prompt_characters
+        draft.prompt_characters > data.max_prompt_characters
         or len(draft.chosen) > data.max_answer_characters
     ):
         dealt.too_long += 1
@@ -256,10 +256,6 @@ def read_borderline(path: Path) -> list[Prompt]:
 
 def _messages(draft: Draft) -> list[Message]:
     return [{"role": role, "content": text} for role, text in draft.turns]  # type: ignore[typeddict-item]
-
-
-def _length(draft: Draft) -> int:
-    return sum(len(text) for _, text in draft.turns)
 
 
 def _number(seed: int, salt: str, key: int) -> int:

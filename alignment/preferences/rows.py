@@ -79,6 +79,8 @@ class Draft:
     group: str | None = None
     votes: list[str] | None = None
     category: str | None = None
+    prompt_characters: int = 0
+    """Filled in by `check`."""
 
 
 Found = Draft | RowError
@@ -96,7 +98,7 @@ def check(draft: Draft, max_characters: int) -> None:
         raise RowError("wrong_type", "chosen", f"{type(chosen).__name__}, not text")
     if type(rejected) is not str:
         raise RowError("wrong_type", "rejected", f"{type(rejected).__name__}, not text")
-    size = _check_turns(draft.turns)
+    size = draft.prompt_characters = _check_turns(draft.turns)
     if not chosen or chosen.isspace():
         raise RowError("empty_answer", "chosen")
     if not rejected or rejected.isspace():

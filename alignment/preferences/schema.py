@@ -66,15 +66,15 @@ class Comparison(BaseModel):
         return comparison_id(self.domain, self.conversation, self.chosen, self.rejected)
 
 
+def framed(*parts: str) -> str:
+    """Strings in a row with their lengths, so that no two lists of parts give the same text."""
+    return "".join([f"{len(part)}:{part}" for part in parts])
+
+
 def text_digest(parts: Iterable[str]) -> str:
-    """sha256 of strings with their lengths, so that no two lists of parts collide."""
-    digest = hashlib.sha256()
-    for part in parts:
-        # surrogatepass: a digest must exist for broken text too, which is quarantined later.
-        data = part.encode("utf-8", "surrogatepass")
-        digest.update(b"%d:" % len(data))
-        digest.update(data)
-    return digest.hexdigest()
+    """sha256 (hex) of `framed` parts."""
+    # surrogatepass: a digest must exist for broken text too, which is quarantined later.
+    return hashlib.sha256(framed(*parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _spoken(conversation: Iterable[Mapping[str, Any]]) -> list[str]:

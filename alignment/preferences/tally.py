@@ -53,8 +53,8 @@ class Tally:
             self.groups.add(draft.group)
         if draft.votes and len(draft.votes) > 1:
             self.agreements.append(_agreement(draft.votes))
-        self.turns.append(sum(1 for role, _ in draft.turns if role == "user"))
-        self.prompt.append(sum(len(text) for _, text in draft.turns))
+        self.turns.append((len(draft.turns) + 1) // 2)  # user turns: they alternate, last included
+        self.prompt.append(draft.prompt_characters)
         self.chosen.append(len(draft.chosen))
         self.rejected.append(len(draft.rejected))
 

@@ -15,6 +15,7 @@ from alignment.config.world import WorldConfig
 from alignment.errors import ConfigError, DataError
 from alignment.preferences.identity import opening_key
 from alignment.preferences.prompts import read_prompts
+from alignment.preferences.schema import framed
 from alignment.preferences.store import PreferenceStore
 from alignment.seeds import derive_seed
 from alignment.stages import intake, prepare
@@ -57,11 +58,9 @@ def real(shared: Path, **changes: Any) -> dict[str, Any]:
 
 def opening(row: dict[str, Any]) -> int:
     """What `identify` calls the opening, from a JSON row."""
-    parts = b""
+    parts = ""
     for message in row.get("conversation") or row["messages"]:
-        for text in (message["role"], message["content"]):
-            data = text.encode()
-            parts += b"%d:%s" % (len(data), data)
+        parts += framed(message["role"], message["content"])
         if message["role"] == "user":
             break
     return opening_key(parts)
