@@ -28,7 +28,7 @@ def is_adapter(path: str | Path) -> bool:
 
 
 def adapter_base(path: str | Path) -> str:
-    """The full checkpoint under an adapter directory, as an absolute path (or a hub name).
+    """The full checkpoint under an adapter directory, as an absolute path.
 
     Raises:
         ConfigError: it cannot be found.
@@ -39,8 +39,6 @@ def adapter_base(path: str | Path) -> str:
         candidate = directory / name
         if (candidate / "config.json").is_file():
             return str(candidate)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return name
     raise ConfigError(
         f"the base model {name} of this adapter is not there",
         where=str(path),
@@ -50,8 +48,6 @@ def adapter_base(path: str | Path) -> str:
 
 def base_name(base: str | Path, directory: Path) -> str:
     """How an adapter in `directory` names its base: relative to what both have in common."""
-    if not Path(base).exists():
-        return str(base)  # a hub name
     source = Path(base).resolve()
     common = os.path.commonpath([source, directory.resolve()])
     return source.relative_to(common).as_posix()
@@ -78,6 +74,8 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig, *, seed: int) -> 
         try:
             with warnings.catch_warnings():  # of transformers' names that peft still uses
                 warnings.simplefilter("ignore", FutureWarning)
+                # Of GPT-2's transposed layers, which peft recognises and handles.
+                warnings.filterwarnings("ignore", message="fan_in_fan_out")
                 return get_peft_model(model, lora)
         except ValueError as error:
             raise ConfigError(

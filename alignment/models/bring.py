@@ -120,12 +120,14 @@ def _drop_code(config: Path) -> None:
 
 def _try(directory: Path, source: str) -> None:
     """Load what was brought, once, on the CPU."""
+    from safetensors import SafetensorError
+
     from alignment.models.load import load_policy, load_tokenizer
 
     try:
         tokenizer = load_tokenizer(directory)
         model = load_policy(directory)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"{source} does not load as a causal language model with a tokenizer: {reason}",
