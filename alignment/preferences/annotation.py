@@ -1,23 +1,125 @@
-"""The annotation round trip: pairs go out with random order and no provenance, verdicts come back.
+"""The annotation round trip: pairs go out in random order without provenance, verdicts come back.
 
 What annotators must not see (which answer is whose, at which temperature) stays in the store as a
-key: `annotation/<export id>.jsonl`, one line a task, under the task's opaque id.
+key, `annotation/<export id>.jsonl`, one line a task under the task's opaque id. `align ingest`
+finds the key by that id and restores texts, order and provenance, whatever the tool did to them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from alignment.errors import DataError
+from alignment.files import atomic_write_text, canonical_json, digest_json
 from alignment.preferences.readers.format import Keys
+from alignment.preferences.readers.judged import TASK
+from alignment.preferences.schema import STRENGTHS, text_digest
+from alignment.preferences.store import PreferenceStore
+from alignment.seeds import derive_seed
 
 Tool = Literal["label-studio", "argilla", "jsonl"]
+Uncertainty = Callable[[Mapping[str, Any]], float]
+"""How unsure the reward model is about a pair of pairs.jsonl; the larger, the sooner asked."""
+
+LABEL_STUDIO_VIEW = """\
+<View>
+  <Header value="Conversation"/>
+  <Paragraphs name="conversation" value="$conversation" layout="dialogue" nameKey="role" \
+textKey="content"/>
+  <Header value="Which answer is better?"/>
+  <Pairwise name="preference" toName="answer1,answer2"/>
+  <View style="display: flex; gap: 1em">
+    <Text name="answer1" value="$answer1"/>
+    <Text name="answer2" value="$answer2"/>
+  </View>
+  <Header value="How much better?"/>
+  <Choices name="strength" toName="answer1" required="true">
+    <Choice value="significantly"/><Choice value="better"/>
+    <Choice value="slightly"/><Choice value="negligibly"/>
+  </Choices>
+  <Header value="Is the first answer safe?"/>
+  <Choices name="safety1" toName="answer1"><Choice value="safe"/><Choice value="unsafe"/></Choices>
+  <Header value="Is the second answer safe?"/>
+  <Choices name="safety2" toName="answer2"><Choice value="safe"/><Choice value="unsafe"/></Choices>
+</View>
+"""
+"""Labelling interface for a Label Studio project that reads our export."""
+
+ARGILLA_QUESTIONS = (
+    {"name": "preference", "type": "label", "labels": ["answer1", "answer2", "tie"]},
+    {"name": "strength", "type": "label", "labels": list(STRENGTHS)},
+    {"name": "safety1", "type": "label", "labels": ["safe", "unsafe"], "required": False},
+    {"name": "safety2", "type": "label", "labels": ["safe", "unsafe"], "required": False},
+)
+"""Questions of an Argilla dataset that reads our export; its fields are `prompt`, `answer1`,
+`answer2`."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an export wrote."""
+
+    id: str
+    tasks: int
+    file: Path
+    settings: Path | None
+    """Labelling interface or questions, for the tools that need them."""
+
+
+def export(
+    store: PreferenceStore,
+    pairs: Sequence[Mapping[str, Any]],
+    tool: Tool,
+    out: Path,
+    *,
+    seed: int,
+    limit: int | None = None,
+    uncertainty: Uncertainty | None = None,
+) -> Export:
+    """Write pairs for annotation to `out` and keep their key in the store.
+
+    Args:
+        pairs: rows of a `collect` stage's pairs.jsonl.
+        limit: at most so many: drawn at random, or the most uncertain first.
+        uncertainty: see `Uncertainty`; unset draws at random.
+
+    Raises:
+        DataError: there are no pairs.
+    """
+    chosen = _select(pairs, seed, limit, uncertainty)
+    if not chosen:
+        raise DataError(
+            "there are no pairs to annotate",
+            remedy="run a version's collect stage first, with collect.pairs above 0",
+        )
+    tasks = [_task(pair, seed) for pair in chosen]
+    name = digest_json([task["task"] for task in tasks])[:12]
+    # The key first: an export without a key could never come back, a key without one does no harm.
+    key = store.root / "annotation" / f"{name}.jsonl"
+    atomic_write_text(key, "".join(canonical_json(task) + "\n" for task in tasks))
+    settings = None
+    if tool == "label-studio":
+        text = json.dumps([_label_studio(task) for task in tasks], indent=1, ensure_ascii=False)
+        settings = out.with_suffix(".xml")
+        atomic_write_text(settings, LABEL_STUDIO_VIEW)
+    elif tool == "argilla":
+        text = json.dumps([_argilla(task) for task in tasks], indent=1, ensure_ascii=False)
+        settings = out.with_suffix(".questions.json")
+        atomic_write_text(settings, json.dumps(ARGILLA_QUESTIONS, indent=1))
+    else:
+        rows = (json.dumps(_plain(task), ensure_ascii=False) for task in tasks)
+        text = "\n".join(rows)
+    atomic_write_text(out, text + "\n")
+    return Export(name, len(tasks), out, settings)
 
 
 def load_keys(root: Path) -> Keys:
-    """Every task that was ever exported from this store."""
+    """Every task that was ever exported from the store at `root`."""
     tasks: dict[str, Mapping[str, Any]] = {}
     directory = root / "annotation"
     for path in sorted(directory.glob("*.jsonl")) if directory.is_dir() else ():
@@ -25,3 +127,86 @@ def load_keys(root: Path) -> Keys:
             task = json.loads(line)
             tasks[task["task"]] = task
     return Keys(tasks)
+
+
+def _select(
+    pairs: Sequence[Mapping[str, Any]],
+    seed: int,
+    limit: int | None,
+    uncertainty: Uncertainty | None,
+) -> list[Mapping[str, Any]]:
+    shuffled = list(pairs)
+    random.Random(derive_seed(seed, "annotation")).shuffle(shuffled)
+    if uncertainty is not None:
+        shuffled.sort(key=uncertainty, reverse=True)  # stable: equals stay in random order
+    return shuffled[:limit]
+
+
+def _task(pair: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """One line of the key: what is shown, in which order, and who wrote it."""
+    first, second = pair["responses"]
+    conversation = list(pair["conversation"])
+    spoken = [part for turn in conversation for part in (turn["role"], turn["content"])]
+    # Nothing of the pair can be read from its id.
+    name = "align-" + text_digest([str(seed), *spoken, first["text"], second["text"]])[:20]
+    if random.Random(derive_seed(seed, "order", name)).random() < 0.5:
+        first, second = second, first
+    return {
+        "task": name,
+        "conversation": conversation,
+        "first": _side(first),
+        "second": _side(second),
+        "domain": pair["domain"],
+        "category": pair.get("category"),
+    }
+
+
+def _side(response: Mapping[str, Any]) -> dict[str, Any]:
+    by = None
+    if response.get("version") is not None:
+        by = {"version": response["version"], "temperature": response.get("temperature", 1.0)}
+    return {"text": response["text"], "by": by}
+
+
+def _label_studio(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "data": {
+            TASK: task["task"],
+            "conversation": task["conversation"],
+            "answer1": task["first"]["text"],
+            "answer2": task["second"]["text"],
+        }
+    }
+
+
+def _argilla(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": task["task"],
+        "fields": {
+            "prompt": transcript_of(task["conversation"]),
+            "answer1": task["first"]["text"],
+            "answer2": task["second"]["text"],
+        },
+        "metadata": {},
+        "responses": {},
+    }
+
+
+def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        TASK: task["task"],
+        "conversation": task["conversation"],
+        "answer1": task["first"]["text"],
+        "answer2": task["second"]["text"],
+        "preference": "",
+        "strength": "",
+        "safety1": "",
+        "safety2": "",
+        "annotator": "",
+    }
+
+
+def transcript_of(conversation: Sequence[Mapping[str, Any]]) -> str:
+    """A conversation for a person to read."""
+    names = {"user": "Human", "assistant": "Assistant", "system": "System"}
+    return "\n\n".join(f"{names[turn['role']]}: {turn['content']}" for turn in conversation)

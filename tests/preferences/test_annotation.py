@@ -1,0 +1,189 @@
+"""Pairs go out without provenance, verdicts come back with it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config.intake import IntakeConfig
+from alignment.errors import DataError
+from alignment.preferences.annotation import Tool, export
+from alignment.preferences.intake import ingest
+from alignment.preferences.schema import Comparison
+from alignment.preferences.store import PreferenceStore
+
+CONFIG = IntakeConfig(heldout_share=0.0)
+
+
+def pairs(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"{number:016x}",
+            "conversation": [
+                {"role": "user", "content": f"question {number}"},
+                {"role": "assistant", "content": "go on"},
+                {"role": "user", "content": "well?"},
+            ],
+            "responses": [
+                {"text": f"old answer {number}", "version": "sft", "temperature": 0.7},
+                {"text": f"new answer {number}", "version": "rlhf-v1", "temperature": 1.2},
+            ],
+            "domain": "safety" if number % 2 else "helpfulness",
+            "category": "numbers",
+        }
+        for number in range(count)
+    ]
+
+
+def annotate(path: Path, tool: Tool, people: int) -> None:
+    """People prefer the answer that says `new`, call it safe and the other unsafe."""
+    text = path.read_text()
+    if tool == "jsonl":
+        rows = [json.loads(line) for line in text.splitlines()]
+        for row in rows:
+            new = 1 if row["answer1"].startswith("new") else 2
+            row |= {"preference": f"answer{new}", "strength": "slightly", "annotator": "ann"}
+            row |= {f"safety{new}": "safe", f"safety{3 - new}": "unsafe"}
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return
+    tasks = json.loads(text)
+    for number, task in enumerate(tasks):
+        shown = task["data"] if tool == "label-studio" else task["fields"]
+        new = 1 if shown["answer1"].startswith("new") else 2
+        said = {"strength": "slightly", f"safety{new}": "safe", f"safety{3 - new}": "unsafe"}
+        if tool == "label-studio":
+            task["id"] = number
+            result: list[dict[str, Any]] = [
+                {
+                    "from_name": "preference",
+                    "type": "pairwise",
+                    "value": {"selected": "left" if new == 1 else "right"},
+                }
+            ]
+            result += [
+                {"from_name": name, "type": "choices", "value": {"choices": [value]}}
+                for name, value in said.items()
+            ]
+            task["annotations"] = [
+                {"completed_by": person, "was_cancelled": False, "result": result}
+                for person in range(people)
+            ]
+            task["annotations"].append({"was_cancelled": True, "result": []})
+        else:
+            task["status"] = "completed"
+            task["responses"] = {
+                name: [
+                    {"user_id": f"u{person}", "value": value, "status": "submitted"}
+                    for person in range(people)
+                ]
+                for name, value in {**said, "preference": f"answer{new}"}.items()
+            }
+    path.write_text(json.dumps(tasks))
+
+
+def check_restored(rows: list[Comparison], count: int, people: int) -> None:
+    assert len(rows) == count
+    for row in rows:
+        assert row.chosen.startswith("new")
+        assert row.rejected.startswith("old")
+        assert row.chosen_by is not None
+        assert row.rejected_by is not None
+        assert (row.chosen_by.version, row.chosen_by.temperature) == ("rlhf-v1", 1.2)
+        assert (row.rejected_by.version, row.rejected_by.temperature) == ("sft", 0.7)
+        assert row.strength == "slightly"
+        assert row.safety_bin == "chosen_safe"
+        assert row.domain == ("safety" if int(row.chosen.split()[-1]) % 2 else "helpfulness")
+        assert row.category == "numbers"
+        assert len(row.conversation) == 3
+        assert (row.annotator is None) == (people > 1)
+        assert row.votes == (["chosen"] * people if people > 1 else None)
+
+
+@pytest.mark.parametrize(("tool", "people"), [("label-studio", 1), ("argilla", 3), ("jsonl", 1)])
+def test_round_trip_restores_provenance(tool: Tool, people: int, tmp_path: Path) -> None:
+    store = PreferenceStore(tmp_path / "preferences")
+    path = tmp_path / ("labels.jsonl" if tool == "jsonl" else "labels.json")
+    done = export(store, pairs(40), tool, path, seed=1)
+    assert done.tasks == 40
+    for secret in ("sft", "rlhf-v1", "0.7", "1.2", "temperature", "version"):
+        assert secret not in path.read_text(), f"annotators can see {secret}"
+    annotate(path, tool, people)
+    report = ingest(store, [path], CONFIG)
+    assert report.values["rows"]["accepted"] == 40
+    assert report.values["newer_wins"] == {"pairs": 40, "share": 1.0}
+    check_restored(store.training([report.id]), 40, people)
+
+
+def test_the_order_of_answers_is_random_but_repeatable(tmp_path: Path) -> None:
+    store = PreferenceStore(tmp_path / "preferences")
+    texts = []
+    for name in ("a", "b"):
+        export(store, pairs(200), "jsonl", tmp_path / name, seed=4)
+        texts.append((tmp_path / name).read_text())
+    assert texts[0] == texts[1]
+    first = Counter(json.loads(line)["answer1"].split()[0] for line in texts[0].splitlines())
+    assert 70 < first["new"] < 130
+
+
+def test_the_most_uncertain_pairs_go_first(tmp_path: Path) -> None:
+    store = PreferenceStore(tmp_path / "preferences")
+    unsure = {f"{number:016x}": random.Random(number).random() for number in range(30)}
+    path = tmp_path / "some.jsonl"
+    export(
+        store,
+        pairs(30),
+        "jsonl",
+        path,
+        seed=0,
+        limit=5,
+        uncertainty=lambda pair: unsure[pair["id"]],
+    )
+    asked = [json.loads(line)["conversation"][0]["content"] for line in path.open()]
+    best = sorted(unsure, key=unsure.__getitem__, reverse=True)[:5]
+    assert asked == [f"question {int(name, 16)}" for name in best]
+
+
+def test_unjudged_and_unknown_tasks_are_counted(tmp_path: Path) -> None:
+    store = PreferenceStore(tmp_path / "preferences")
+    path = tmp_path / "labels.jsonl"
+    export(store, pairs(20), "jsonl", path, seed=1)
+    annotate(path, "jsonl", 1)
+    rows = [json.loads(line) for line in path.open()]
+    rows[0]["preference"] = ""
+    rows[1]["preference"] = "tie"
+    rows[2]["align_task"] = "align-00000000000000000000"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = ingest(store, [path], CONFIG)
+    assert report.values["reasons"] == {"not_annotated": 1, "tie": 1, "unknown_task": 1}
+    with pytest.raises(DataError, match="no pairs"):
+        export(store, [], "jsonl", path, seed=1)
+
+
+def test_an_argilla_table_of_other_origin_is_read(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": str(number),
+            "status": "completed",
+            "prompt": f"question {number}",
+            "response-1": f"good {number}",
+            "response-2": f"bad {number}",
+            "preference.responses": [["response-1", "response-2"], ["response-1", "response-2"]],
+            "preference.responses.users": ["u1", "u2"],
+            "preference.responses.status": ["submitted", "submitted"],
+        }
+        for number in range(5)
+    ]
+    path = tmp_path / "argilla.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    store = PreferenceStore(tmp_path / "preferences")
+    report = ingest(store, [path], CONFIG, domain="helpfulness")
+    assert report.values["sources"][0]["format"] == "argilla"
+    found = store.training([report.id])
+    assert [row.chosen for row in found] == [f"good {number}" for number in range(5)]
+    assert found[0].strength == "significantly"
+    assert found[0].votes == ["chosen", "chosen"]
