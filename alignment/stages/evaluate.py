@@ -7,7 +7,8 @@ every comparison (Fig 20).
 
 Outputs: responses.parquet (own answers), scores.parquet (all sides by the newest judges),
 winrates.json (every pair of sides), standings.json (figures of every side), forgetting.json,
-prompts.jsonl (what was asked), path.png (the way so far on helpfulness × safety axes).
+prompts.jsonl (what was asked), path.png (the way so far on helpfulness × safety axes), and
+verdicts.jsonl where a language-model judge is configured.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from alignment.evaluation.answering import Answered, Arm, answer, choose_prompts
 from alignment.evaluation.compare import Comparison, Entry
 from alignment.evaluation.forgetting import forgetting
 from alignment.evaluation.judging import all_win_rates, find_rate
+from alignment.evaluation.llm_rates import JUDGE, carried_rates, judged_rates
 from alignment.evaluation.responses import (
     AXES,
     FINAL,
@@ -76,7 +78,18 @@ def run(ctx: StageContext) -> None:
         table["chars"] = table.text.str.len()
     scored = pd.concat(sides.values(), ignore_index=True)
     write_table(ctx.out / SCORES, scored.drop(columns=["text"]))
-    _report(ctx, sides, answered, earlier)
+    judged, about = judged_rates(
+        ctx.version,
+        sides,
+        prompts,
+        config,
+        seed=derive_seed("evaluation"),
+        scratch=ctx.scratch,
+        out=ctx.out,
+        progress=ctx.progress,
+    )
+    ctx.metric(**about)
+    _report(ctx, sides, answered, earlier, judged)
 
 
 def _arms(ctx: StageContext) -> list[Arm]:
@@ -137,6 +150,7 @@ def _report(
     sides: dict[str, pd.DataFrame],
     answered: dict[str, Answered],
     earlier: dict[str, Path],
+    judged: list[dict[str, Any]],
 ) -> None:
     config = ctx.config.evaluate
     # One seed for all versions: a figure that does not depend on the version that is being
@@ -148,6 +162,11 @@ def _report(
     }
     judges = judges_of(sides[ctx.version])
     rates = all_win_rates(sides, tie_margin=config.tie_margin, **resampling)
+    extra = carried_rates(earlier) + judged
+    scoring = judges[0] if judges else None  # what forgetting needs: a judge that gives scores
+    if extra:
+        rates += extra
+        judges.append(JUDGE)
     carried = carried_figures(earlier)
     standings = {}
     for side, table in sides.items():
@@ -161,7 +180,7 @@ def _report(
         for judge in judges:
             figures |= _against_sft(rates, side, judge, primary=judge == judges[0])
         standings[side] = figures
-    forgotten = _forgetting(sides, answered, judges, resampling)
+    forgotten = _forgetting(sides, answered, scoring, resampling)
     atomic_write_json(
         ctx.out / "winrates.json",
         {
@@ -228,15 +247,15 @@ def _against_sft(
 def _forgetting(
     sides: dict[str, pd.DataFrame],
     answered: dict[str, Answered],
-    judges: list[str],
+    judge: str | None,
     resampling: dict[str, Any],
 ) -> list[dict[str, Any]]:
-    if not judges:
+    if judge is None:
         return []
     past = {name: table for name, table in sides.items() if name not in answered}
     rows = []
     for side in answered:
-        rows += forgetting(side, {**past, side: sides[side]}, judges[0], **resampling)
+        rows += forgetting(side, {**past, side: sides[side]}, judge, **resampling)
     return rows
 
 

@@ -121,7 +121,7 @@ class World:
         answered = {
             str(table.side[0]): Answered(table, {"kl_sft": kl, "entropy": 1.0}) for table in tables
         }
-        evaluate_stage._report(ctx, sides, answered, earlier)
+        evaluate_stage._report(ctx, sides, answered, earlier, [])
         ctx.write_notes()
         self.stages.setdefault(version, {})["evaluate"] = ctx.out
         self.metrics[version] = ctx.metrics

@@ -1,0 +1,301 @@
+"""The language-model judge against a real local server that misbehaves in every way."""
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from alignment.config.evaluate import JudgeConfig
+from alignment.errors import ConfigError, StageError
+from alignment.evaluation.endpoint import Endpoint
+from alignment.evaluation.llm_judge import Pair, judge_pairs, read_kept, read_verdict
+from alignment.progress import SilentProgress
+
+KEY = "sk-very-secret-0123456789"
+
+
+class Server:
+    """Answers by `reply(number, text, headers)`: a str is the judge's reply, a (status, headers,
+    body) tuple is sent as it is."""
+
+    def __init__(self):
+        self.calls = []
+        self.reply = lambda *_: "Verdict: tie"
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                text = body["messages"][-1]["content"]
+                outer.calls.append((self.path, body, dict(self.headers)))
+                said = outer.reply(len(outer.calls), text, self.headers)
+                if isinstance(said, str):
+                    content = {"choices": [{"message": {"content": said}}]}
+                    said = (200, {}, json.dumps(content))
+                status, headers, payload = said
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(payload.encode())))
+                self.end_headers()
+                with contextlib.suppress(BrokenPipeError):
+                    self.wfile.write(payload.encode())
+
+            def log_message(self, *_):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+
+
+@pytest.fixture
+def server():
+    found = Server()
+    yield found
+    found.http.shutdown()
+    found.http.server_close()
+
+
+def pairs(n=6):
+    """A's answer is good where the number is even."""
+    ask = [{"role": "user", "content": "Say something good"}]
+    return [
+        Pair(f"p{i}", ask, *(("good", "bad") if i % 2 == 0 else ("bad", "good"))) for i in range(n)
+    ]
+
+
+def honest(_number, text, _headers):
+    first = text.split("<first>\n")[1].split("\n</first>")[0]
+    second = text.split("<second>\n")[1].split("\n</second>")[0]
+    if first == second:
+        return "Verdict: tie"
+    return f"It reads well.\nVerdict: {'first' if first == 'good' else 'second'}"
+
+
+def run(server, tmp_path, *, rows=None, pauses=None, **settings):
+    config = JudgeConfig(base_url=server.url, model="judge-1", **{"retries": 4, **settings})
+    waits = pauses if pauses is not None else []
+    endpoint = Endpoint(config, pause=waits.append)
+    judged = judge_pairs(
+        rows or pairs(),
+        "helpfulness",
+        endpoint,
+        config,
+        kept=tmp_path / "verdicts.jsonl",
+        seed=1,
+        progress=SilentProgress(),
+    )
+    return judged, endpoint
+
+
+def test_honest_judge(server, tmp_path):
+    server.reply = honest
+    judged, endpoint = run(server, tmp_path)
+    assert judged.outcomes.tolist() == [1, 0, 1, 0, 1, 0]
+    assert judged.inconsistent == 0
+    assert endpoint.requests == 12  # both orders
+    path, body, _ = server.calls[0]
+    assert path == "/v1/chat/completions"
+    assert body["model"] == "judge-1"
+    kept = read_kept(tmp_path / "verdicts.jsonl")
+    assert len(kept) == 12
+    assert all("It reads well" in verdict.reply for verdict in kept)
+
+
+def test_position_bias_cancels(server, tmp_path):
+    server.reply = lambda *_: "Verdict: first"
+    judged, _ = run(server, tmp_path)
+    assert judged.outcomes.tolist() == [0.5] * 6
+    assert judged.inconsistent == 1
+    assert judged.first_favoured == 1
+
+
+def test_half_biased_judge_keeps_what_it_knows(server, tmp_path):
+    def reply(number, text, headers):  # knows bad answers, else prefers the first
+        return honest(number, text, headers) if "bad" in text else "Verdict: first"
+
+    server.reply = reply
+    rows = [*pairs(2), Pair("same", pairs()[0].messages, "good", "good too")]
+    judged, _ = run(server, tmp_path, rows=rows)
+    assert judged.outcomes.tolist() == [1, 0, 0.5]
+
+
+def test_errors_rates_and_nonsense_are_retried(server, tmp_path):
+    def reply(number, text, headers):
+        troubles = {
+            1: (500, {}, "oops"),
+            2: (429, {"Retry-After": "3"}, "slow down"),
+            3: (200, {}, "<html>not json</html>"),
+            4: (200, {}, json.dumps({"choices": []})),
+            5: (200, {}, json.dumps({"choices": [{"message": {"content": None}}]})),
+            6: "I would rather not say.",
+            7: (503, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, "busy"),
+        }
+        return troubles.get(number) or honest(number, text, headers)
+
+    server.reply = reply
+    pauses = []
+    judged, endpoint = run(server, tmp_path, concurrency=1, retries=7, pauses=pauses)
+    assert judged.outcomes.tolist() == [1, 0, 1, 0, 1, 0]
+    assert endpoint.requests == 12 + 7
+    assert any(2 < pause <= 3 for pause in pauses), pauses  # Retry-After was honoured
+    assert server.calls[0][1]["temperature"] == 0
+    assert server.calls[1][1]["temperature"] > 0
+
+
+def test_slow_server_times_out_and_is_asked_again(server, tmp_path):
+    def reply(number, text, headers):
+        if number == 1:
+            time.sleep(0.6)
+        return honest(number, text, headers)
+
+    server.reply = reply
+    judged, endpoint = run(server, tmp_path, rows=pairs(1), timeout=0.25, concurrency=1)
+    assert judged.outcomes.tolist() == [1]
+    assert endpoint.requests == 3
+
+
+def test_dead_server_fails_with_its_reason(server, tmp_path):
+    server.reply = lambda *_: (500, {}, "melted")
+    with pytest.raises(StageError, match="no verdict on 6 of 6 helpfulness pairs") as caught:
+        run(server, tmp_path, retries=1)
+    assert "melted" in str(caught.value)
+
+
+def test_few_failures_are_left_out_and_counted(server, tmp_path):
+    def reply(number, text, headers):
+        return "no comment" if "poison" in text else honest(number, text, headers)
+
+    server.reply = reply
+    rows = [*pairs(4), Pair("x", pairs()[0].messages, "poison", "bad")]
+    judged, _ = run(server, tmp_path, rows=rows, retries=1, max_failed=0.25)
+    assert judged.failed == 1
+    assert judged.pairs == ["p0", "p1", "p2", "p3"]
+
+
+def test_resumed_run_asks_only_for_what_is_missing(server, tmp_path):
+    def dies(number, text, headers):
+        return (401, {}, "who?") if number > 5 else honest(number, text, headers)
+
+    server.reply = dies
+    with pytest.raises(StageError, match="refuses"):
+        run(server, tmp_path, concurrency=1)
+    kept = tmp_path / "verdicts.jsonl"
+    assert len(read_kept(kept)) == 5
+    with kept.open("a") as file:
+        file.write('{"pair": "p2", "ax')  # killed while writing
+    server.reply = honest
+    server.calls.clear()
+    judged, endpoint = run(server, tmp_path)
+    assert endpoint.requests == 12 - 5
+    assert judged.outcomes.tolist() == [1, 0, 1, 0, 1, 0]
+    assert len(read_kept(kept)) == 12
+
+
+def test_key_comes_from_the_environment_and_is_never_told(server, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    caplog.set_level(logging.DEBUG)
+    server.reply = lambda _n, _t, headers: (403, {}, f"bad header {headers['Authorization']}")
+    with pytest.raises(StageError) as caught:
+        run(server, tmp_path, api_key_env="JUDGE_KEY")
+    assert server.calls[0][2]["Authorization"] == f"Bearer {KEY}"
+    assert KEY not in str(caught.value)
+    assert "[key]" in str(caught.value)
+    assert KEY not in caplog.text
+    server.reply = lambda *_: f"your key is {KEY}. Verdict: tie"
+    run(server, tmp_path, api_key_env="JUDGE_KEY", rows=pairs(1))
+    server.reply = lambda *_: f"your key is {KEY}"
+    with pytest.raises(StageError) as caught:
+        run(server, tmp_path, api_key_env="JUDGE_KEY", retries=0)
+    assert KEY not in str(caught.value)
+    kept = (tmp_path / "verdicts.jsonl").read_text()
+    assert "your key is [key]" in kept
+    assert KEY not in kept
+
+
+def test_redirects_are_not_followed(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("JUDGE_KEY", KEY)
+    other = Server()
+    server.reply = lambda *_: (307, {"Location": f"{other.url}/chat/completions"}, "")
+    with pytest.raises(StageError, match="HTTP 307"):
+        run(server, tmp_path, api_key_env="JUDGE_KEY")
+    assert other.calls == []
+    other.http.shutdown()
+    other.http.server_close()
+
+
+def test_settings_that_cannot_work(monkeypatch):
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    with pytest.raises(ConfigError, match="JUDGE_KEY"):
+        Endpoint(JudgeConfig(base_url="http://x/v1", model="m", api_key_env="JUDGE_KEY"))
+    with pytest.raises(ConfigError, match="no HTTP address"):
+        Endpoint(JudgeConfig(base_url="file:///etc/passwd", model="m"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "order", "winner"),
+    [
+        ("Verdict: first", "ab", "a"),
+        ("Verdict: first", "ba", "b"),
+        ("**Verdict:** Second.", "ab", "b"),
+        ("verdict - TIE", "ba", "tie"),
+        ("Verdict: first? No.\nVerdict: second", "ab", "b"),
+        ("The first one.", "ab", None),
+        ("Verdict: firstly, both are fine", "ab", None),
+    ],
+)
+def test_reading_verdicts(reply, order, winner):
+    assert read_verdict(reply, order) == winner
+
+
+def test_rates_by_the_judge_join_those_of_the_others(server, world, planted, tmp_path):
+    from alignment.config.evaluate import EvaluateConfig
+    from alignment.evaluation.llm_rates import carried_rates, judged_rates
+    from alignment.files import atomic_write_json
+    from alignment.preferences.prompts import Prompt
+
+    sides = {name: planted(name, per_category=4) for name in ("sft", "rlhf-v1", "rlhf-v2")}
+    for side, table in sides.items():
+        table["text"] = "good" if side == "rlhf-v2" else "bad"
+    prompts = [
+        Prompt(
+            id=row.prompt_id,
+            messages=[{"role": "user", "content": "?"}],
+            domain=row.domain,
+            category=row.category,
+        )
+        for row in sides["sft"].itertuples()
+    ]
+    server.reply = honest
+    config = EvaluateConfig(
+        judge=JudgeConfig(
+            base_url=server.url, model="m", against=("sft", "previous"), prompts_per_axis=5
+        )
+    )
+    rows, about = judged_rates(
+        "rlhf-v2",
+        sides,
+        prompts,
+        config,
+        seed=1,
+        scratch=tmp_path,
+        out=world.root,
+        progress=SilentProgress(),
+    )
+    assert [(row["b"], row["axis"], row["n"], row["win_rate"]) for row in rows] == [
+        ("sft", "helpfulness", 5, 1.0),
+        ("sft", "safety", 5, 1.0),
+        ("rlhf-v1", "helpfulness", 5, 1.0),
+        ("rlhf-v1", "safety", 5, 1.0),
+    ]
+    assert about == {"judge/inconsistent": 0.0, "judge/failed": 0.0, "judge/pairs": 20.0}
+    assert len(read_kept(world.root / "verdicts.jsonl")) == 40
+    folder = tmp_path / "v2"
+    atomic_write_json(folder / "winrates.json", {"rows": rows})
+    assert carried_rates({"rlhf-v2": folder}) == rows
+    assert carried_rates({"rlhf-v1": folder}) == []
