@@ -111,9 +111,9 @@ class PPOConfig(Section):
     """Sampling temperature; log-probabilities are taken at it ("N details", 10)."""
     rollout_batch: int = Field(default=512, ge=1)
     """Answers decoded side by side."""
-    micro_batch_tokens: int = Field(default=16_384, ge=1)
-    """Tokens (padding included) of one forward and backward pass; bounds memory, changes no
-    result."""
+    micro_batch_tokens: int | None = Field(default=None, ge=1)
+    """Tokens (padding included) of one forward and backward pass; bounds memory, changes results
+    by rounding only. Unset: 2048 on a CPU, whose caches larger pieces overflow, 16384 on a GPU."""
     old_logprobs: Literal["auto", "rollout", "forward"] = "auto"
     """Where the ratio's denominator comes from: the rollout itself (free), or one more forward
     pass. `auto` takes the rollout's in float32 once the first batch shows that both agree within

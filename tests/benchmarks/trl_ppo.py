@@ -16,6 +16,7 @@ import os
 import resource
 import tempfile
 import time
+from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -43,8 +44,7 @@ def main() -> None:
 
     if given.threads:
         torch.set_num_threads(given.threads)
-    with open(given.prompts, encoding="utf-8") as file:
-        prompts = json.load(file)
+    prompts = json.loads(Path(given.prompts).read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(given.model, padding_side="left")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token

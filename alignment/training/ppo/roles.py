@@ -89,6 +89,10 @@ class ValueRole:
         self.parameters = trained
         self.active = switch
 
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
     def values(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Values (n,) float32 at n chosen places of ids (b, s)."""
         hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state

@@ -86,14 +86,14 @@ class PlainReward:
     def __init__(self, scorer: Scorer):
         self._scorer = scorer
 
-    def score(self, episodes: Sequence[Episode], *, learn: bool) -> Scores:  # noqa: ARG002
+    def score(self, episodes: Sequence[Episode], *, learn: bool) -> Scores:
         total = checked("reward", self._scorer(episodes), len(episodes))
         return Scores(total, {"combined": total}, {})
 
     def state(self) -> dict[str, Any]:
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:  # noqa: ARG002
+    def restore(self, state: dict[str, Any]) -> None:
         return None
 
 

@@ -43,6 +43,7 @@ from alignment.training.ppo.together import together
 from alignment.training.ppo.update import (
     Experience,
     make_optimizer,
+    piece_of,
     schedule,
     update_critic,
     update_policy,
@@ -222,7 +223,7 @@ class PPOTrainer:
                 tokens,
                 width,
                 temperature=config.temperature,
-                limit=config.micro_batch_tokens,
+                limit=piece_of(config, self._device),
                 device=self._device,
             )
 

@@ -28,6 +28,13 @@ class Experience:
     returns: Tensor
 
 
+def piece_of(config: PPOConfig, device: torch.device) -> int:
+    """Tokens of one forward and backward pass."""
+    if config.micro_batch_tokens is not None:
+        return config.micro_batch_tokens
+    return 2048 if device.type == "cpu" else 16_384
+
+
 Schedule = list[np.ndarray]
 """Episode numbers of each mini-batch, in order, all epochs."""
 
@@ -84,7 +91,7 @@ def update_policy(
             sums: dict[str, Tensor] = {}
             worst = 0.0
             for where in micro_batches(
-                experience.episodes, batch.tolist(), config.micro_batch_tokens
+                experience.episodes, batch.tolist(), piece_of(config, role.device)
             ):
                 loss, figures, error = _policy_part(role, experience, where, tokens, config)
                 loss.backward()
@@ -117,7 +124,7 @@ def update_critic(
             tokens = float(sum(len(experience.episodes[i].response) for i in batch))
             loss_sum, clipped_sum = 0.0, 0.0
             for where in micro_batches(
-                experience.episodes, batch.tolist(), config.micro_batch_tokens
+                experience.episodes, batch.tolist(), piece_of(config, role.device)
             ):
                 packed = pack(experience.episodes, where, experience.values.device)
                 place = (packed.episode, packed.place)
@@ -180,7 +187,7 @@ def _ptx_step(role: LanguageRole, texts: Sequence[Tokens], config: PPOConfig) ->
     """Add the gradient of γ · mean −log π over the texts' tokens; returns the plain loss."""
     tokens = float(sum(len(text.response) for text in texts))
     total = 0.0
-    for where in micro_batches(texts, range(len(texts)), config.micro_batch_tokens):
+    for where in micro_batches(texts, range(len(texts)), piece_of(config, role.device)):
         packed = pack(texts, where, role.device)
         taken, _ = logprobs(role, packed, 1.0)
         loss = -taken.sum() / tokens

@@ -1,0 +1,228 @@
+"""PPO's pure functions against numbers worked out by hand and plain loops."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from alignment.training.ppo.advantages import (
+    explained_variance,
+    generalised_advantages,
+    leave_one_out,
+)
+from alignment.training.ppo.kl import AdaptiveKL, FixedKL, kl_per_token
+from alignment.training.ppo.losses import entropy, policy_loss, token_logprobs, value_loss
+from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
+from alignment.training.ppo.whitening import masked_mean, masked_variance, whiten
+
+T, F = True, False
+
+
+def test_advantages_by_hand() -> None:
+    # γ 1, λ 0.5; second row ends after two tokens.
+    rewards = torch.tensor([[1.0, 0.0, 2.0], [0.0, 4.0, 9.0]])
+    values = torch.tensor([[0.5, 1.0, 1.5], [1.0, 2.0, 7.0]])
+    mask = torch.tensor([[T, T, T], [T, T, F]])
+    advantages, returns = generalised_advantages(rewards, values, mask, gamma=1.0, lam=0.5)
+    # Row 1: δ = 1+1−0.5, 0+1.5−1, 2−1.5 = 1.5, 0.5, 0.5; A = 1.875, 0.75, 0.5.
+    # Row 2: δ = 0+2−1, 4−2 = 1, 2; A = 2, 2.
+    expected = torch.tensor([[1.875, 0.75, 0.5], [2.0, 2.0, 0.0]])
+    torch.testing.assert_close(advantages, expected)
+    torch.testing.assert_close(returns, torch.tensor([[2.375, 1.75, 2.0], [3.0, 4.0, 0.0]]))
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.7), (1.0, 1.0), (1.0, 0.0)])
+def test_advantages_equal_the_double_sum(gamma: float, lam: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    rewards = torch.randn(4, 7, generator=random, dtype=torch.float64)
+    values = torch.randn(4, 7, generator=random, dtype=torch.float64)
+    lengths = [7, 1, 4, 6]
+    mask = torch.arange(7)[None] < torch.tensor(lengths)[:, None]
+    advantages, returns = generalised_advantages(rewards, values, mask, gamma=gamma, lam=lam)
+    for row, length in enumerate(lengths):
+        for i in range(length):
+            total = 0.0
+            for j in range(i, length):
+                after = values[row, j + 1] if j + 1 < length else 0.0
+                delta = rewards[row, j] + gamma * after - values[row, j]
+                total += (gamma * lam) ** (j - i) * delta
+            assert advantages[row, i] == pytest.approx(float(total), abs=1e-12)
+            assert returns[row, i] == pytest.approx(float(total + values[row, i]), abs=1e-12)
+        assert not advantages[row, length:].any()
+
+
+def test_with_lambda_one_returns_are_sums_of_rewards() -> None:
+    rewards = torch.tensor([[0.1, -0.2, 3.0]])
+    values = torch.tensor([[9.0, -4.0, 0.3]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    _, returns = generalised_advantages(rewards, values, mask, gamma=1.0, lam=1.0)
+    torch.testing.assert_close(returns, torch.tensor([[2.9, 2.8, 3.0]]))
+
+
+def test_leave_one_out_by_hand() -> None:
+    totals = torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0])
+    expected = torch.tensor([-3.0, -1.5, 4.5, 0.0, 0.0, 0.0])
+    torch.testing.assert_close(leave_one_out(totals, 3), expected)
+
+
+def test_explained_variance() -> None:
+    returns = torch.tensor([[1.0, 2.0, 3.0, 99.0]])
+    mask = torch.tensor([[T, T, T, F]])
+    assert float(explained_variance(returns.clone(), returns, mask)) == 1.0
+    flat = torch.full_like(returns, 7.0)
+    assert float(explained_variance(flat, returns, mask)) == pytest.approx(0.0, abs=1e-6)
+    assert float(explained_variance(-returns, returns, mask)) == pytest.approx(-3.0, abs=1e-5)
+    assert float(explained_variance(returns, flat, mask)) == 0.0
+
+
+def test_policy_loss_by_hand() -> None:
+    old = torch.zeros(1, 5)
+    ratio = torch.tensor([[1.0, 1.5, 1.5, 0.5, 0.5]])
+    advantages = torch.tensor([[1.0, 2.0, -2.0, 2.0, -2.0]])
+    mask = torch.tensor([[T, T, T, T, T]])
+    found = policy_loss(ratio.log(), old, advantages, mask, clip=0.2, tokens=5.0)
+    # min(ρA, clip A): 1, min(3, 2.4), min(−3, −2.4), min(1, 1.6), min(−1, −1.6).
+    assert float(found.loss) == pytest.approx(-(1.0 + 2.4 - 3.0 + 1.0 - 1.6) / 5)
+    assert int(found.clipped) == 2
+    assert float(found.ratio) == pytest.approx(5.0)
+    assert float(found.ratio_error) == pytest.approx(0.5)
+    by_hand = sum(r - 1 - math.log(r) for r in (1.0, 1.5, 1.5, 0.5, 0.5))
+    assert float(found.approximate_kl) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_policy_loss_gradient_stops_where_it_is_clipped() -> None:
+    logprobs = torch.tensor([math.log(1.5), math.log(1.5)], requires_grad=True)
+    advantages = torch.tensor([1.0, -1.0])
+    mask = torch.tensor([T, T])
+    policy_loss(logprobs, torch.zeros(2), advantages, mask, clip=0.2, tokens=2.0).loss.backward()
+    assert logprobs.grad is not None
+    torch.testing.assert_close(logprobs.grad, torch.tensor([0.0, 0.75]))
+
+
+def test_masked_positions_cannot_poison_the_loss() -> None:
+    logprobs = torch.tensor([[-1.0, 500.0]], requires_grad=True)
+    mask = torch.tensor([[T, F]])
+    found = policy_loss(
+        logprobs, torch.tensor([[-1.0, 0.0]]), torch.ones(1, 2), mask, clip=0.2, tokens=1.0
+    )
+    found.loss.backward()
+    assert float(found.loss) == -1.0
+    assert torch.equal(logprobs.grad, torch.tensor([[-1.0, 0.0]]))
+
+
+def test_micro_batches_add_up_to_the_mini_batch() -> None:
+    random = torch.Generator().manual_seed(1)
+    logprobs, old, advantages = (torch.randn(6, 4, generator=random) for _ in range(3))
+    mask = torch.rand(6, 4, generator=random) < 0.7
+    tokens = float(mask.sum())
+    whole = policy_loss(logprobs, old, advantages, mask, clip=0.2, tokens=tokens).loss
+    parts = [
+        policy_loss(logprobs[r], old[r], advantages[r], mask[r], clip=0.2, tokens=tokens).loss
+        for r in (slice(0, 1), slice(1, 4), slice(4, 6))
+    ]
+    torch.testing.assert_close(sum(parts), whole)
+
+
+def test_value_loss_by_hand() -> None:
+    values = torch.tensor([1.0, 1.0, 0.0])
+    old = torch.tensor([0.5, 1.0, 5.0])
+    returns = torch.tensor([2.0, 0.0, 9.0])
+    mask = torch.tensor([T, T, F])
+    # Token 1: (1−2)² = 1, clipped to 0.7: 1.69. Token 2: inside the clip, 1.
+    loss, clipped = value_loss(values, old, returns, mask, clip=0.2, tokens=2.0)
+    assert float(loss) == pytest.approx(0.5 * (1.69 + 1.0) / 2)
+    assert int(clipped) == 1
+    loss, clipped = value_loss(values, old, returns, mask, clip=None, tokens=2.0)
+    assert float(loss) == pytest.approx(0.5)
+    assert int(clipped) == 0
+
+
+def test_token_logprobs_and_entropy_by_hand() -> None:
+    logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])
+    taken = token_logprobs(logits, torch.tensor([1, 0]))
+    torch.testing.assert_close(taken, torch.tensor([math.log(0.75), math.log(0.5)]))
+    expected = [-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), math.log(2.0)]
+    torch.testing.assert_close(entropy(logits), torch.tensor(expected))
+
+
+def test_kl_estimators_by_hand() -> None:
+    logprobs = torch.tensor([[math.log(0.5), math.log(0.2)]])
+    reference = torch.tensor([[math.log(0.25), math.log(0.4)]])
+    k1 = kl_per_token(logprobs, reference, "k1")
+    k3 = kl_per_token(logprobs, reference, "k3")
+    torch.testing.assert_close(k1, torch.tensor([[math.log(2.0), -math.log(2.0)]]))
+    torch.testing.assert_close(k3, torch.tensor([[0.5 - 1 + math.log(2), 2 - 1 - math.log(2)]]))
+
+
+def test_both_estimators_are_unbiased() -> None:
+    p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    q = torch.tensor([0.2, 0.2, 0.6], dtype=torch.float64)
+    exact = float((p * (p / q).log()).sum())
+    for estimator in ("k1", "k3"):
+        expectation = (p * kl_per_token(p.log(), q.log(), estimator)).sum()
+        assert float(expectation) == pytest.approx(exact, abs=1e-12)
+    assert (kl_per_token(p.log(), q.log(), "k3") >= 0).all()
+
+
+def test_controllers() -> None:
+    fixed = FixedKL(0.1)
+    fixed.update(100.0, 512)
+    assert fixed.coefficient == 0.1
+    adaptive = AdaptiveKL(0.15, target=6.0, horizon=10_000)
+    adaptive.update(60.0, 500)  # error clipped to +0.2: × (1 + 0.2·500/10000)
+    assert adaptive.coefficient == pytest.approx(0.15 * 1.01)
+    adaptive.update(5.4, 500)  # error −0.1
+    assert adaptive.coefficient == pytest.approx(0.15 * 1.01 * 0.995)
+    other = AdaptiveKL(1.0, 6.0, 10_000)
+    other.restore(adaptive.state())
+    assert other.coefficient == adaptive.coefficient
+
+
+def test_whitening_by_hand() -> None:
+    values = torch.tensor([[1.0, 3.0], [5.0, 100.0]])
+    mask = torch.tensor([[T, T], [T, F]])
+    assert float(masked_mean(values, mask)) == 3.0
+    assert float(masked_variance(values, mask)) == pytest.approx(8 / 3)
+    deviation = math.sqrt(8 / 3)
+    shifted = whiten(values, mask, shift_mean=True)
+    torch.testing.assert_close(shifted, torch.tensor([[-2.0, 0.0], [2.0, 0.0]]) / deviation)
+    kept = whiten(values, mask, shift_mean=False)
+    expected = torch.tensor([[-2 / deviation + 3, 3.0], [2 / deviation + 3, 0.0]])
+    torch.testing.assert_close(kept, expected)
+
+
+def test_the_score_stands_on_the_eos_itself() -> None:
+    kl = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 9.0]])
+    mask = torch.tensor([[T, T, T], [T, T, F]])
+    rewards = place(torch.tensor([2.0, -1.0]), kl, mask, coefficient=0.5)
+    expected = torch.tensor([[-0.05, -0.1, 1.85], [-0.2, -1.25, 0.0]])
+    torch.testing.assert_close(rewards, expected)
+
+
+def test_penalties() -> None:
+    scores = shape_scores(
+        torch.tensor([1.0, 1.0]),
+        torch.tensor([10, 4]),
+        torch.tensor([F, T]),
+        missing_eos_penalty=2.0,
+        length_penalty=0.1,
+    )
+    torch.testing.assert_close(scores, torch.tensor([-2.0, 0.6]))
+
+
+def test_running_moments_equal_those_of_everything_seen() -> None:
+    values = np.random.default_rng(0).normal(3.0, 2.0, size=57)
+    moments = RunningMoments()
+    assert moments.deviation == 1.0
+    for part in np.split(values, [5, 6, 30]):
+        moments.update(torch.from_numpy(part))
+    assert moments.mean == pytest.approx(values.mean())
+    assert moments.deviation == pytest.approx(values.std())
+    again = RunningMoments()
+    again.restore(moments.state())
+    assert again.state() == moments.state()
+    normal = moments.normalise(torch.from_numpy(values))
+    assert float(normal.mean()) == pytest.approx(0.0, abs=1e-12)
