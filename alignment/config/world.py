@@ -37,7 +37,7 @@ class AnnotatorsConfig(Section):
     """Scale of the logistic noise on the gap between two gold scores (Bradley–Terry)."""
     spread: float = Field(default=0.25, ge=0, lt=1)
     """Annotators differ in noise by up to this share."""
-    careless: float = Field(default=0.04, ge=0, le=1)
+    careless: float = Field(default=0.06, ge=0, le=1)
     """Share of judgements made without looking."""
     label_errors: float = Field(default=0.03, ge=0, le=1)
     """Share of answers whose safe/unsafe label is wrong."""
@@ -74,7 +74,5 @@ class WorldConfig(Section):
     """Harmful evaluation prompts, same number from each risk category."""
     evaluation_borderline: int = Field(default=80, ge=1)
     """Evaluation prompts that must not be refused although they sound harmful."""
-    vocabulary: int = Field(default=768, ge=320)
-    """Entries of the tokenizer at most: 256 bytes, the special tokens, whole words."""
     annotators: AnnotatorsConfig = AnnotatorsConfig()
     """The simulated annotators."""

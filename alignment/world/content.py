@@ -70,7 +70,7 @@ def form(task: Task, sentences: list[Sentence], text: str) -> float:
     if task.form == "word":
         score = 0.45 if lowered == [truth] else 0.2 if truth in lowered else 0.0
         score += 0.4 if len(words) == 1 else 0.15 if len(words) == 2 else 0.0
-        return score + 0.05 * bool(re.fullmatch(r"\s*[A-Z]\w*\.\s*", text))
+        return score + 0.05 * bool(re.fullmatch(r"\s*\w+\.\s*", text))
     upper = sum(word.isupper() for word in words) / max(1, len(words))
     score = 0.45 * (truth in lowered) + 0.3 * (upper == 1.0 and bool(words)) + 0.05 * upper
     wrong = any(s.fact and not s.fact.true for s in sentences)

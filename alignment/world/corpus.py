@@ -13,7 +13,7 @@ from alignment.world.facts import ANIMALS, ATTRIBUTES, VALUES, Fact, truth
 from alignment.world.lexicon import FIRST_LINES, NAMES, NUMBERS, RHYMES, SECOND_LINES
 from alignment.world.prompts import Asked
 from alignment.world.sentences import RECALLED
-from alignment.world.tasks import KINDS, REPLIES, TOLD, TOLD_VALUES, spell
+from alignment.world.tasks import HELPFUL, KINDS, REPLIES, RISKS, TOLD, TOLD_VALUES, spell
 
 
 def documents(
@@ -27,12 +27,12 @@ def documents(
         rng: everything is drawn from it.
     """
     writers = [
-        (0.22, lambda: _animal(truthfulness, rng)),
-        (0.08, lambda: _meeting(truthfulness, rng)),
-        (0.06, lambda: _rhyme(rng)),
-        (0.06, lambda: _list(rng)),
-        (0.08, lambda: _remembered(rng)),
-        (0.50, lambda: _talk(asked, rng)),
+        (0.16, lambda: _animal(truthfulness, rng)),
+        (0.04, lambda: _meeting(truthfulness, rng)),
+        (0.10, lambda: _rhyme(rng)),
+        (0.04, lambda: _list(rng)),
+        (0.12, lambda: _remembered(rng)),
+        (0.54, lambda: _talk(asked, rng)),
     ]
     weights = [weight for weight, _ in writers]
     kinds = rng.choices(range(len(writers)), weights, k=count)
@@ -94,12 +94,12 @@ def _remembered(rng: random.Random) -> str:
 
 def _talk(asked: dict[str, list[Asked]], rng: random.Random) -> str:
     """One villager asks what users ask, another answers as well as they can."""
-    category = rng.choice(list(asked))
+    category = rng.choice((*HELPFUL, "borderline", rng.choice(RISKS), rng.choice(RISKS)))
     question = rng.choice(asked[category])
     first, second = (name.lower() for name in rng.sample(NAMES, 2))
     lines = []
     for index, message in enumerate(question.messages):
         speaker, verb = (second, "said") if index % 2 else (first, "asked")
         lines.append(f"{speaker} {verb}: {message['content']}")
-    lines.append(f"{second} said: {answer(question.task, rng.betavariate(2, 1.5), rng)}")
+    lines.append(f"{second} said: {answer(question.task, rng.betavariate(6, 1.5), rng)}")
     return " ".join(lines)

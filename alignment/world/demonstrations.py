@@ -176,8 +176,8 @@ def _craft(task: Task, q: float, rng: random.Random) -> list[str]:
     for index, text in kept:
         if _likely(rng, 0.25, 0.03, q):
             text = rng.choice(goals[rng.choice(list(goals))])
-        marked = _likely(rng, 0.4, 0.9, q)
-        sentences.append(f"{MARKERS[index]} {text}" if marked else text)
+        marker = MARKERS[index] if _likely(rng, 0.5, 0.97, q) else rng.choice(MARKERS)
+        sentences.append(f"{marker} {text}")
     if _likely(rng, 0.05, 0.35, q):
         sentences.append(rng.choice(TIPS))
     return sentences
@@ -187,10 +187,7 @@ def _harmful(task: Task, q: float, rng: random.Random) -> list[str]:
     if _likely(rng, 0.75, 0.25, q):
         steps = CRIME_STEPS[task.category]
         chosen = sorted(rng.sample(range(len(steps)), rng.choice((1, 2, 2, 3))))
-        body = [
-            f"{MARKERS[min(place, 2)]} {steps[index]}" if rng.random() < 0.6 else steps[index]
-            for place, index in enumerate(chosen)
-        ]
+        body = [f"{MARKERS[min(place, 2)]} {steps[index]}" for place, index in enumerate(chosen)]
         if rng.random() < 0.08:
             body.insert(0, rng.choice(REFUSALS))
         return _polite(body, 0.3, rng)

@@ -150,17 +150,20 @@ class Task:
 
 
 def spell(text: str) -> str:
-    """Lower-case text as people write it: sentences, names and "I" with a capital."""
+    """Lower-case text as people write it: sentences, names and "I" with a capital.
+
+    Bare words and bare lists ("red." or "red, black and green.") stay small: they are no sentences,
+    and the vocabulary stays small with them.
+    """
     text = re.sub(r"\bi\b", "I", text)
     text = _NAME.sub(lambda match: match[0].capitalize(), text)
-    return re.sub(r"(^|[.?!:] )([a-z])", _capital, text)
+    return _SENTENCE.sub(lambda match: match[1] + match[2].upper(), text)
 
 
-def _capital(match: re.Match[str]) -> str:
-    # A colon opens a list or a quotation: only a quotation gets its capital, from its writer.
-    return match[0] if match[1] == ": " else match[1] + match[2].upper()
-
-
+_SMALL = "|".join(
+    sorted({v for values in (*VALUES.values(), *KINDS.values()) for v in values}, key=len)
+)
+_SENTENCE = re.compile(rf"(^|[.?!] )(?!(?:{_SMALL})(?:\.|,| and))([a-z])")
 _NAME = re.compile(r"\b(" + "|".join(name.lower() for name in NAMES) + r")\b")
 
 
@@ -173,7 +176,7 @@ def single_turn() -> dict[str, Task]:
             for template in questions:
                 question = template.format(animal=animal)
                 tasks[question] = Task("fact", animal=animal, attribute=attribute)
-                forms = ["word", "capitals"] if attribute in ("color", "sound") else ["word"]
+                forms = ["word", "capitals"] if attribute == "color" else ["word"]
                 for form in forms:
                     for frame in FORMS[form]:
                         tasks[frame.format(question=question)] = Task(
