@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from alignment.config.load import for_version
@@ -121,7 +121,7 @@ def _tries(ledger: Ledger, node: Node, dead_pid: int | None) -> list[Try]:
     tries = []
     for attempt in ledger.attempts(node.version, node.stage):
         directory = _directory(ledger, attempt)
-        manifest = Manifest.read(directory) if directory else None
+        manifest = _read(directory) if directory else None
         if attempt.status == "running":
             if manifest is not None:
                 attempt.status = "done"
@@ -143,14 +143,16 @@ def _directory(ledger: Ledger, attempt: Attempt) -> Path | None:
     aside = home.with_name(f".superseded-{attempt.fingerprint[:SHOWN]}-{attempt.number:03d}")
     if (aside / MANIFEST).is_file():
         return aside
-    if (home / MANIFEST).is_file() and Manifest.read(home).attempt == attempt.number:
+    if (home / MANIFEST).is_file() and _read(home).attempt == attempt.number:
         return home
     return None
 
 
-def input_titles(manifest: Manifest) -> Mapping[str, str]:
-    """Input name → `version/stage (digest)`."""
-    return {
-        name: f"{source['version']}/{source['stage']} ({source['digest'][:12]})"
-        for name, source in manifest.inputs.items()
-    }
+def _read(directory: Path) -> Manifest:
+    """A committed manifest; it never changes, so it is parsed once."""
+    return _parsed(directory, (directory / MANIFEST).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(directory: Path, _changed: int) -> Manifest:
+    return Manifest.read(directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -86,6 +87,11 @@ def attempt_tags(program: str, attempt: Attempt, manifest: Manifest | None) -> d
     return tags
 
 
+def clean(name: str) -> str:
+    """A parameter's or metric's name as MLflow admits it: letters, digits, `_ - . : /`, spaces."""
+    return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:250]
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as dotted names; lists as JSON; long values cut."""
     flat: dict[str, str] = {}
@@ -98,7 +104,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             cut = text if len(text) <= VALUE_LENGTH else text[: VALUE_LENGTH - 1] + "…"
-            flat[name] = cut
+            flat[clean(name)] = cut
     return flat
 
 

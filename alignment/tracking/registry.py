@@ -45,6 +45,7 @@ class Registry:
     """Registered models `<program>-policy`, `<program>-reward-helpfulness`, `…-safety`."""
 
     def __init__(self, store: Store, program: ProgramConfig):
+        self.store = store
         self.client = store.client
         self.prefix = experiment_name(program).replace("/", "-").replace(":", "-")
         self._known: dict[str, dict[str, Any]] = {}
@@ -76,18 +77,19 @@ class Registry:
             model_id = models.by_digest.get(manifest.digest)
             if manifest.digest in known or model_id is None:
                 continue
-            made = self.client.create_model_version(
-                name,
-                source=f"models:/{model_id}",
-                model_id=model_id,
-                tags={
-                    DIGEST: manifest.digest,
-                    "rlhf.version": history.version,
-                    "rlhf.stage": manifest.stage,
-                },
-                description=f"{naming.version_title(history.version)}, stage {manifest.stage}",
-                await_creation_for=0,
-            )
+            with self.store.as_default():
+                made = self.client.create_model_version(
+                    name,
+                    source=f"models:/{model_id}",
+                    model_id=model_id,
+                    tags={
+                        DIGEST: manifest.digest,
+                        "rlhf.version": history.version,
+                        "rlhf.stage": manifest.stage,
+                    },
+                    description=f"{naming.version_title(history.version)}, stage {manifest.stage}",
+                    await_creation_for=0,
+                )
             known[manifest.digest] = made.version
 
     def _versions(self, name: str) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +63,32 @@ class Store:
             Exception: whatever MLflow raises when the store cannot be reached or written.
         """
         calm_environment()
-        import mlflow
+        from mlflow import MlflowClient
 
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self.uri = store_uri(program)
         if self.uri.startswith("sqlite:"):
             _quick_sqlite()
-        # Registering a model looks its source up through the process-wide address.
-        mlflow.set_tracking_uri(self.uri)
-        mlflow.set_registry_uri(self.uri)
-        self.client: Any = mlflow.MlflowClient()
+        self.client: Any = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         self.experiment = self._experiment(program)
         self.identity = f"{self.uri} {self.experiment}"
+
+    @contextmanager
+    def as_default(self) -> Iterator[None]:
+        """Make this the process's store for a moment.
+
+        Registering a model looks its source up there, whatever client is used.
+        """
+        before = os.environ.get("MLFLOW_TRACKING_URI")
+        os.environ["MLFLOW_TRACKING_URI"] = self.uri
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["MLFLOW_TRACKING_URI"]
+            else:
+                os.environ["MLFLOW_TRACKING_URI"] = before
 
     def _experiment(self, program: ProgramConfig) -> str:
         name = experiment_name(program)

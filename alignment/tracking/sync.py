@@ -157,9 +157,14 @@ class Sync:
         if holds_model(manifest):
             made = [self.models.ensure(manifest, directory, self.workspace, run.info.run_id)]
         datasets = dataset_inputs(manifest, self.workspace)
-        log_links(self.client, run, datasets, self.models.inputs_of(manifest), made)
+        linked = self.client.get_run(run.info.run_id)  # a search leaves the models out
+        log_links(self.client, linked, datasets, self.models.inputs_of(manifest), made)
         log_files(self.client, run.info.run_id, directory, self.program.tracking.artifact_mb)
-        figures = {k: naming.tidy(v) for k, v in manifest.metrics.items() if v is not None}
+        figures = {
+            naming.clean(name): naming.tidy(value)
+            for name, value in manifest.metrics.items()
+            if value is not None
+        }
         figures["cost/seconds"] = naming.tidy(manifest.seconds)
         figures["cost/peak_memory_mb"] = naming.tidy(manifest.peak_memory_mb)
         return naming.stage_params(manifest), figures
@@ -240,7 +245,7 @@ class Sync:
 
 def _curves(item: Try) -> list[Point]:
     return [
-        (f"curve/{name}", value, int(row["step"]))
+        (naming.clean(f"curve/{name}"), value, int(row["step"]))
         for row in item.curves()
         for name, value in row.items()
         if name != "step"
@@ -256,7 +261,7 @@ def _version_figures(history: VersionHistory) -> dict[str, float]:
     if "evaluate" in history.current:
         for name, figure in history.current["evaluate"].metrics.items():
             if figure is not None and name not in figures and f"interval/{name}" not in figures:
-                figures[f"evaluate/{name}"] = naming.tidy(figure)
+                figures[naming.clean(f"evaluate/{name}")] = naming.tidy(figure)
     manifests = history.current.values()
     figures["cost/seconds"] = naming.tidy(sum(item.seconds for item in manifests))
     figures["cost/peak_memory_mb"] = naming.tidy(

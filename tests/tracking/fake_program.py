@@ -20,9 +20,7 @@ def fake_program(workspace: Path, versions: int = 2, **values: Any) -> ProgramCo
     """A small program on the built-in world."""
     named: list[dict[str, Any]] = [{"name": f"rlhf-v{n}"} for n in range(1, versions + 1)]
     named[-1]["ppo"] = True
-    return check_program(
-        {"name": "fake", "workspace": str(workspace), "versions": named, **values}
-    )
+    return check_program({"name": "fake", "workspace": str(workspace), "versions": named, **values})
 
 
 class FakeStages:
@@ -58,7 +56,9 @@ class FakeStages:
             (context.out / "model" / "model.safetensors").write_text(text)
             for step in range(1, 6):
                 context.series.log(step * 10, loss=1.0 / step, accuracy=0.5 + step / 20)
-            context.dataset(f"{context.version}-data", sha256_file(context.out / "result.txt"), 7, "training")
+            context.dataset(
+                f"{context.version}-data", sha256_file(context.out / "result.txt"), 7, "training"
+            )
         number = int(context.version[-1]) if context.version.startswith("rlhf") else 0
         if module == "reward":
             context.metric(accuracy=0.6 + number / 100, accuracy_low=0.5, accuracy_high=0.7)

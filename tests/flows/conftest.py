@@ -1,0 +1,46 @@
+"""Fixtures of the flow tests: invented stages, and a Prefect server for all of them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FAKE = Path(__file__).parents[1] / "tracking" / "fake_program.py"
+_spec = importlib.util.spec_from_file_location("fake_program", FAKE)
+assert _spec is not None
+assert _spec.loader is not None
+fake = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fake)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[None]:
+    """A Prefect server with an empty database."""
+    from flows.environment import QUIET
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in QUIET.items():
+            if name != "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE":
+                patch.setenv(name, value)
+        from prefect.testing.utilities import prefect_test_harness
+
+        with prefect_test_harness(server_startup_timeout=180):
+            yield
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The runner uses invented stages that take no time."""
+    made = fake.FakeStages()
+    monkeypatch.setattr("alignment.runner.importlib", made)
+    return made
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Any:
+    """A program of one version."""
+    return fake.fake_program(tmp_path / "workspace", versions=1)

@@ -1,0 +1,40 @@
+"""Run as a script by test_killed: a program of invented stages through Prefect and MLflow.
+
+Arguments: workspace, key of a stage that waits for ever (or `-`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from pathlib import Path
+
+root = Path(__file__).parents[2]
+sys.path.insert(0, str(root))
+spec = importlib.util.spec_from_file_location("fake", root / "tests/tracking/fake_program.py")
+assert spec is not None
+assert spec.loader is not None
+fake = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(fake)
+
+import alignment.runner  # noqa: E402
+from alignment.tracking.observer import tracker  # noqa: E402
+from flows.program import run  # noqa: E402
+
+
+def before(context: object) -> None:
+    """Hang in the chosen stage, and say so."""
+    key = f"{context.version}/{context.stage}"  # type: ignore[attr-defined]
+    if key == sys.argv[2]:
+        print("waiting", flush=True)
+        time.sleep(600)
+
+
+stages = fake.FakeStages()
+stages.before = before
+alignment.runner.importlib = stages
+program = fake.fake_program(Path(sys.argv[1]), versions=1)
+with alignment.runner.Runner(program, observers=tracker(program, print)) as runner:
+    run(runner, runner.plan, say=print)
+print("ran", len(stages.ran), flush=True)

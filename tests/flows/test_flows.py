@@ -1,0 +1,120 @@
+"""Prefect conducts; the ledger decides what is done; errors come out as they went in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.errors import DataError
+from alignment.plan import build_plan
+from alignment.runner import Runner
+
+
+def test_no_postponed_annotations() -> None:
+    """Prefect cannot resolve them when a deployment starts."""
+    for path in (Path(__file__).parents[2] / "flows").glob("*.py"):
+        assert "from __future__ import annotations\n" not in path.read_text(), path
+
+
+def test_reward_models_form_a_group(program: Any) -> None:
+    from flows.iteration import groups
+
+    nodes = [node for node in build_plan(program) if node.version == "rlhf-v1"]
+    found = [[node.stage for node in group] for group in groups(nodes)]
+    assert ["reward_helpfulness", "reward_safety"] in found
+    assert [stage for group in found for stage in group] == [node.stage for node in nodes]
+    assert sum(len(group) > 1 for group in found) == 1
+
+
+def read_runs() -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Flow run name → state; task run name → states of its runs, as Prefect's pages show them."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        flows = {run.name: run.state_name or "" for run in client.read_flow_runs()}
+        tasks: dict[str, list[str]] = {}
+        for run in client.read_task_runs():
+            tasks.setdefault(run.name, []).append(run.state_name or "")
+    return flows, tasks
+
+
+@pytest.mark.usefixtures("server")
+def test_every_stage_once_then_cached(stages: Any, program: Any) -> None:
+    from flows.program import conduct
+
+    with Runner(program) as runner:
+        conduct(runner, runner.plan)
+        assert stages.ran == [node.key for node in runner.plan]
+        conduct(runner, runner.plan)
+        assert len(stages.ran) == len(runner.plan)
+    flows, tasks = read_runs()
+    assert {"base", "sft", "rlhf-v1"} <= set(flows)
+    assert set(flows.values()) == {"Completed"}
+    # Subflows have task runs of their own; task states may arrive a moment later.
+    stage_tasks = {name: states for name, states in tasks.items() if "/" in name}
+    assert set(stage_tasks) <= {node.key for node in build_plan(program)}
+    assert sorted(stage_tasks["base/prepare"]) == ["Cached", "Completed"]
+
+
+@pytest.mark.usefixtures("server")
+def test_failure_comes_out_unchanged(
+    stages: Any, program: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from flows.program import conduct
+
+    raised = DataError("row 3 is bad", where="x.jsonl:3", remedy="mend it")
+
+    def before(context: Any) -> None:
+        if context.stage == "select":
+            raise raised
+
+    stages.before = before
+    with Runner(program) as runner:
+        with pytest.raises(DataError) as caught:
+            conduct(runner, runner.plan)
+        assert caught.value is raised
+        assert stages.ran[-1] == "rlhf-v1/sample"
+        stages.before = lambda _context: None
+        conduct(runner, runner.plan)
+    assert stages.ran[-1] == runner.plan[-1].key
+    assert stages.ran.count("rlhf-v1/sample") == 1
+    printed = capfd.readouterr()
+    assert "Traceback" not in printed.out + printed.err
+
+
+@pytest.mark.usefixtures("server")
+def test_side_by_side_where_the_runner_allows(
+    stages: Any, program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    from flows.program import conduct
+
+    meet = threading.Barrier(2, timeout=30)
+    stages.before = lambda context: meet.wait() if "reward" in context.stage else None
+    with Runner(program) as runner:
+        monkeypatch.setattr(runner, "parallel", True, raising=False)
+        conduct(runner, runner.plan)  # would break the barrier one after the other
+    assert len(stages.ran) == len(runner.plan)
+
+
+@pytest.mark.usefixtures("server")
+def test_runs_of_dead_processes_are_closed(stages: Any, program: Any) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.states import Running
+
+    from flows.series import program as flow
+    from flows.tidy import close_dead_runs
+
+    parameters = {"program": "fake", "workspace": "/somewhere"}
+    with get_client(sync_client=True) as client:
+        dead = client.create_flow_run(flow, parameters=parameters, state=Running())
+        other = client.create_flow_run(
+            flow, parameters=parameters | {"workspace": "/elsewhere"}, state=Running()
+        )
+        assert close_dead_runs("/somewhere") == 1
+        assert client.read_flow_run(dead.id).state_name == "Crashed"
+        assert client.read_flow_run(other.id).state_name == "Running"
+        assert close_dead_runs("/elsewhere") == 1

@@ -1,0 +1,66 @@
+"""Everything an experiment holds, in plain values that two stores can be compared by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+RANDOM = ("mlflow.parentRunId", "rlhf.described", "mlflow.user", "mlflow.source.name")
+
+
+def dump(store: Any) -> dict[str, Any]:
+    """Runs by name, registered models by name; no ids."""
+    from mlflow.entities import ViewType
+
+    client = store.client
+    runs = client.search_runs(
+        [store.experiment], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000
+    )
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    models = {
+        model.model_id: model.tags["rlhf.digest"]
+        for model in client.search_logged_models([store.experiment])
+    }
+    found: dict[str, Any] = {}
+    for run in runs:
+        key = run.data.tags.get("rlhf.attempt", run.info.run_name)
+        assert key not in found, f"two runs for {key}"
+        found[key] = _run(client, client.get_run(run.info.run_id), names, models)
+    found["registry"] = {
+        model.name: {
+            version.version: (
+                version.tags["rlhf.digest"],
+                sorted(a for a, v in model.aliases.items() if str(v) == str(version.version)),
+            )
+            for version in client.search_model_versions(f"name = '{model.name}'")
+        }
+        for model in client.search_registered_models()
+    }
+    return found
+
+
+def _run(client: Any, run: Any, names: dict[str, str], models: dict[str, str]) -> dict[str, Any]:
+    tags = run.data.tags
+    inputs = run.inputs
+    outputs = run.outputs.model_outputs if run.outputs else []
+    return {
+        "name": run.info.run_name,
+        "parent": names.get(tags.get("mlflow.parentRunId", "")),
+        "status": run.info.status,
+        "times": (run.info.start_time, run.info.end_time),
+        "tags": {k: v for k, v in tags.items() if k not in RANDOM},
+        "params": run.data.params,
+        "curves": {
+            name: [
+                (point.step, point.value)
+                for point in client.get_metric_history(run.info.run_id, name)
+            ]
+            for name in run.data.metrics
+        },
+        "datasets": sorted(
+            (item.dataset.name, item.dataset.digest, item.tags[0].value)
+            for item in inputs.dataset_inputs
+        ),
+        "read": sorted(models[item.model_id] for item in inputs.model_inputs),
+        "made": sorted(models[item.model_id] for item in outputs),
+        "files": sorted(item.path for item in client.list_artifacts(run.info.run_id)),
+    }
