@@ -212,7 +212,7 @@ def _parse(number: int, line: bytes) -> Record:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Record(number, RowError("bad_utf8", "row", f"byte {error.start}"), line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         return Record(number, RowError("not_json", "row", str(error)), line)
     if type(value) is not dict:
         return Record(number, RowError("not_json", "row", f"{type(value).__name__}"), line)
@@ -231,7 +231,7 @@ def _array(source: Source, blocks: Iterator[bytes]) -> Iterator[Record]:
             )
     try:
         values = json.loads(collected.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"not a JSON array: {error}", where=source.name) from error
     for number, value in enumerate(values, 1):
         if type(value) is dict:

@@ -24,6 +24,7 @@ PROGRAM = """
 import os
 import sys
 from pathlib import Path
+import pandas  # pyarrow imports it when it first meets a numpy array
 import pyarrow.parquet
 from alignment.config.intake import IntakeConfig
 from alignment.preferences.intake import ingest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,10 +116,21 @@ def producer(value: Any, name: str) -> tuple[str, float] | None:
     temperature: Any = value.get("temperature")
     if type(version) is not str:
         raise RowError("wrong_type", f"{name}.version", f"{type(version).__name__}, not text")
-    number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
-    if not number or not 0 <= temperature < 1000:
-        raise RowError("wrong_type", f"{name}.temperature", repr(temperature)[:80])
-    return version, float(temperature)
+    degrees = number(temperature)
+    if degrees is None or not 0 <= degrees < 1000:
+        raise RowError("wrong_type", f"{name}.temperature", type(temperature).__name__)
+    return version, degrees
+
+
+def number(value: Any) -> float | None:
+    """A finite number as a float; None for anything else (also for a truth value)."""
+    if type(value) not in (int, float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None
 
 
 def common_prefix(left: str, right: str) -> int:

@@ -12,7 +12,7 @@ from itertools import combinations
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Keys, Row, label, producer, turns
+from alignment.preferences.readers.format import Format, Keys, Row, label, number, producer, turns
 from alignment.preferences.rows import Draft, Found, RowError, Turn
 from alignment.preferences.schema import text_digest
 
@@ -90,10 +90,11 @@ def _conversation(row: Row) -> list[Turn]:
 
 def _ranks(row: Row, count: int) -> list[float]:
     if row.get("ranks") is not None:
-        ranks = _list(row, "ranks")
-        if len(ranks) != count or any(type(rank) not in (int, float) for rank in ranks):
+        ranks = [number(rank) for rank in _list(row, "ranks")]
+        sound = [rank for rank in ranks if rank is not None]
+        if len(ranks) != count or len(sound) != count:
             raise RowError("bad_vote", "ranks", f"{count} numbers are needed")
-        return [float(rank) for rank in ranks]
+        return sound
     placed: dict[int, float] = {}
     for place, entry in enumerate(_list(row, "ranking"), 1):
         for index in entry if type(entry) is list else [entry]:

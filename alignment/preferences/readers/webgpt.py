@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Keys, Row, label, text
+from alignment.preferences.readers.format import Format, Keys, Row, label, number, text
 from alignment.preferences.rows import Draft, Found, RowError
 
 
@@ -39,9 +39,10 @@ def _score(row: Row, name: str) -> float:
     value = row.get(name)
     if value is None:
         raise RowError("missing_field", name)
-    if type(value) not in (int, float) or value != value:
-        raise RowError("wrong_type", name, f"{value!r} is no score"[:80])
-    return float(value)
+    score = number(value)
+    if score is None:
+        raise RowError("wrong_type", name, f"{type(value).__name__}, no finite number")
+    return score
 
 
 def _matches(row: Row) -> bool:
