@@ -13,10 +13,18 @@ from alignment.sampling.truncate import doubtful_masks, keep_mask
 
 @dataclass
 class Drawn:
-    """Tokens [rows], their log-probabilities [rows], and which rows were too close to call."""
+    """One token a row.
+
+    Attributes:
+        tokens: [rows].
+        logprobs: [rows] at the temperature, before top-k and top-p.
+        scores: [rows, vocabulary] logits divided by the temperature, float32.
+        close: [rows] whether another token might have won; `None` if that was not asked.
+    """
 
     tokens: torch.Tensor
     logprobs: torch.Tensor
+    scores: torch.Tensor
     close: torch.Tensor | None
 
 
@@ -53,10 +61,10 @@ def draw(
     logprobs = scores.gather(-1, tokens).squeeze(-1) - total
     close = None
     if slack is not None:
-        raced = raced.clone() if raced is scores else raced
+        raced = raced.clone() if raced is scores else raced  # scores are kept
         second = raced.scatter_(-1, tokens, -torch.inf).amax(dim=-1, keepdim=True)
         close = best - second <= 2 * slack
         if surely is not None:
             close |= ~surely.gather(-1, tokens)
         close = close.squeeze(-1)
-    return Drawn(tokens.squeeze(-1), logprobs, close)
+    return Drawn(tokens.squeeze(-1), logprobs, scores, close)

@@ -20,10 +20,12 @@ from alignment.errors import ConfigError, StageError
 from alignment.models.chat import ChatRenderer
 from alignment.progress import Progress
 from alignment.sampling.decode import Row, decode
+from alignment.sampling.lean import LeanStepper, why_not
 from alignment.sampling.noise import Race, step_keys
 from alignment.sampling.referee import Referee
 from alignment.sampling.seeds import sample_seeds
 from alignment.sampling.settings import SILENT, Sample, SamplingSettings
+from alignment.sampling.stepper import ModelStepper, Stepper
 
 __all__ = ["TransformersEngine", "cut_at_stop", "sample", "sample_seeds"]
 
@@ -134,7 +136,7 @@ class TransformersEngine:
             seeds = [row.seed for row in batch]
             keys = step_keys(seeds, settings.max_new_tokens).to(device)
             try:
-                decode(self.model, batch, keys, settings, ends, race, referee)
+                decode(self._stepper(settings), batch, keys, settings, ends, race, referee)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
@@ -156,6 +158,10 @@ class TransformersEngine:
                     remedy="its training diverged: look at the preceding stage's loss curve",
                 )
             yield batch
+
+    def _stepper(self, settings: SamplingSettings) -> Stepper:
+        kind = LeanStepper if why_not(self.model) is None else ModelStepper
+        return kind(self.model, settings.max_new_tokens)
 
     def _check(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> None:
         if any(not prompt for prompt in prompts):

@@ -18,6 +18,7 @@ from alignment.progress import Progress
 from alignment.sampling.draw import draw
 from alignment.sampling.noise import Race
 from alignment.sampling.settings import SamplingSettings
+from alignment.sampling.stepper import last_only
 
 # Float32 noise of logits: 1e-6 to 2e-5 in models of 260K to 1B parameters.
 FIRST_SLACK = 1e-4
@@ -44,26 +45,23 @@ class Referee:
         self.noise = 0.0
 
     def decide(
-        self, ids: list[int], keys: torch.Tensor, batch_logits: torch.Tensor | None = None
+        self, ids: list[int], keys: torch.Tensor, batch_scores: torch.Tensor
     ) -> tuple[int, float]:
         """Token after `ids` and its log-probability, from the sequence alone.
 
         Args:
             keys: [2], the step's keys of this sequence.
-            batch_logits: [vocabulary] of the same position as the batch saw them, to compare.
+            batch_scores: [vocabulary] logits over temperature as the batch saw them, to compare.
         """
-        logits = alone(self._model, ids)
-        if batch_logits is not None:
-            self.measure(logits, batch_logits)
-        drawn = draw(logits.clone(), keys[None], self._race, self._settings)
+        drawn = draw(alone(self._model, ids), keys[None], self._race, self._settings)
+        self.measure(drawn.scores, batch_scores)
         self.decided += 1
         return int(drawn.tokens[0]), float(drawn.logprobs[0])
 
-    def measure(self, logits: torch.Tensor, batch_logits: torch.Tensor) -> None:
+    def measure(self, scores: torch.Tensor, batch_scores: torch.Tensor) -> None:
         """Compare the two views of one position and widen the slack if they are far apart."""
-        temperature = self._settings.temperature or 1.0
-        difference = (logits.reshape(-1).float() - batch_logits.reshape(-1).float()).abs()
-        noise = float(difference[torch.isfinite(difference)].max()) / temperature
+        difference = (scores.reshape(-1) - batch_scores.reshape(-1)).abs()
+        noise = float(difference[torch.isfinite(difference)].max())
         self.noise = max(self.noise, noise)
         if noise > self.slack / 4:
             self.slack = 8 * noise
@@ -77,4 +75,4 @@ def alone(model: Any, ids: list[int]) -> torch.Tensor:
     """Logits after `ids`, computed for this sequence by itself: float32 [1, vocabulary]."""
     device = next(model.parameters()).device
     tokens = torch.tensor([ids], device=device)
-    return model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+    return model(input_ids=tokens, use_cache=False, **last_only(model)).logits[:, -1].float()

@@ -20,8 +20,10 @@ from alignment.progress import SilentProgress
 from alignment.sampling import decode as decode_module
 from alignment.sampling.draw import draw
 from alignment.sampling.engine import TransformersEngine, cut_at_stop, sample, sample_seeds
+from alignment.sampling.lean import LeanStepper, why_not
 from alignment.sampling.noise import Race, step_keys
 from alignment.sampling.settings import Sample, SamplingSettings
+from alignment.sampling.stepper import ModelStepper
 from alignment.sampling.truncate import doubtful_masks, keep_mask
 
 
@@ -165,17 +167,18 @@ def test_the_referee_undoes_noise(
     seeds = sample_seeds(6, [prompt.id for prompt in prompts], 8)
     clean = sample(policy, renderer, ids, 8, SamplingSettings(max_new_tokens=30), seeds)
     monkeypatch.setattr("alignment.sampling.referee.FIRST_SLACK", 0.08)
-    forward, prefill = decode_module._forward, decode_module._prefill
 
-    def disturbed(logits: torch.Tensor) -> torch.Tensor:
-        return logits + (torch.rand_like(logits) * 2 - 1) * 0.019
+    class Noisy(LeanStepper):
+        def start(self, *given: Any) -> torch.Tensor:
+            return self._disturbed(super().start(*given))
 
-    def noisy_prefill(*given: Any) -> Any:
-        state, logits, *rest = prefill(*given)
-        return (state, disturbed(logits), *rest)
+        def step(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self._disturbed(super().step(tokens))
 
-    monkeypatch.setattr(decode_module, "_forward", lambda *given: disturbed(forward(*given)))
-    monkeypatch.setattr(decode_module, "_prefill", noisy_prefill)
+        def _disturbed(self, logits: torch.Tensor) -> torch.Tensor:
+            return logits + (torch.rand_like(logits) * 2 - 1) * 0.019
+
+    monkeypatch.setattr("alignment.sampling.engine.LeanStepper", Noisy)
 
     def texts(exact: bool) -> list[list[list[int]]]:
         settings = SamplingSettings(max_new_tokens=30, exact=exact)
@@ -199,10 +202,98 @@ def test_the_slack_widens_when_the_noise_comes_near(policy: Any, renderer: ChatR
     race = Race(policy.config.vocab_size, torch.device("cpu"))
     referee = Referee(policy, race, SamplingSettings(), Listener())
     with torch.inference_mode():
-        logits = alone(policy, [5, 6, 7])
-        referee.measure(logits, logits + 1e-3)
+        scores = alone(policy, [5, 6, 7])
+        referee.measure(scores, scores + 1e-3)
     assert referee.slack == pytest.approx(8e-3, rel=0.01)
     assert len(said) == 1
+
+
+def _family(tokenizer: Any, name: str) -> Any:
+    """A small model of another shape: biases, plain heads, sliding window, learned positions."""
+    from transformers import (
+        AutoModelForCausalLM,
+        GPT2Config,
+        MistralConfig,
+        Qwen2Config,
+        Qwen3Config,
+    )
+
+    common: dict[str, Any] = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 128,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+    }
+    config = {
+        "qwen2": lambda: Qwen2Config(**common, num_key_value_heads=1),
+        "qwen3": lambda: Qwen3Config(**common, num_key_value_heads=2, head_dim=16),
+        "mistral": lambda: MistralConfig(**common, num_key_value_heads=2, sliding_window=None),
+        "window": lambda: MistralConfig(**common, num_key_value_heads=2, sliding_window=8),
+        "gpt2": lambda: GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=128,
+            n_embd=32,
+            n_layer=2,
+            n_head=4,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=tokenizer.eos_token_id,
+        ),
+    }[name]()
+    torch.manual_seed(4)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for key, weight in model.named_parameters():
+            if "norm" not in key and "ln" not in key:
+                weight.add_(torch.randn_like(weight) * 0.1)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "lean"),
+    [("qwen2", True), ("mistral", True), ("qwen3", False), ("window", False), ("gpt2", False)],
+)
+def test_other_architectures(
+    name: str, lean: bool, tokenizer: Any, renderer: ChatRenderer, prompts: list[Any]
+) -> None:
+    model = _family(tokenizer, name)
+    assert (why_not(model) is None) == lean
+    ids = _prompts(renderer, prompts)[:8]
+    seeds = sample_seeds(5, [prompt.id for prompt in prompts[:8]], 3)
+    found = {}
+    for size in (24, 5):
+        settings = SamplingSettings(max_new_tokens=24, batch_size=size)
+        found[size] = sample(model, renderer, ids, 3, settings, seeds)
+    for prompt, left, right in zip(ids, found[24], found[5], strict=True):
+        for one, other in zip(left, right, strict=True):
+            assert one.token_ids == other.token_ids
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + one.token_ids])).logits[0]
+            expected = logits.log_softmax(-1)[len(prompt) - 1 : -1]
+            expected = expected.gather(-1, torch.tensor(one.token_ids)[:, None])[:, 0]
+            assert np.allclose(one.logprobs, expected.numpy(), atol=1e-5)
+
+
+def test_both_steppers_agree(policy: Any) -> None:
+    torch.manual_seed(0)
+    prompts = [[5, 6, 7], [8, 9, 10, 11, 12], [4]]
+    owner = torch.tensor([0, 0, 0, 1, 1, 2])
+    with torch.inference_mode():
+        lean, plain = LeanStepper(policy, 80), ModelStepper(policy, 80)
+        assert torch.allclose(lean.start(prompts, owner), plain.start(prompts, owner), atol=1e-5)
+        rows = 6
+        for step in range(80):
+            tokens = torch.randint(2, 26, (rows,))
+            assert torch.allclose(lean.step(tokens), plain.step(tokens), atol=1e-4)
+            if step in (3, 20, 40):
+                staying = {3: [0, 2, 3, 4, 5], 20: [1, 2, 4], 40: [2]}[step]
+                for stepper in (lean, plain):
+                    stepper.select(torch.tensor(staying))
+                rows = len(staying)
 
 
 def test_greedy_is_the_likeliest_token(
