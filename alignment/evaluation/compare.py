@@ -19,7 +19,7 @@ from alignment.evaluation.responses import side_order, side_title, version_order
 from alignment.files import read_json
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from alignment.evaluation.table import View
 
 Stages = Mapping[str, Mapping[str, Path]]
 Figures = Mapping[str, float | None]
@@ -88,11 +88,11 @@ class Comparison:
             "forgetting": self.forgetting,
         }
 
-    def render(self) -> Group:
+    def render(self) -> View:
         """The table for a terminal, and below it who judged and why the champion is champion."""
-        from alignment.evaluation.table import render
+        from alignment.evaluation.table import View
 
-        return render(self)
+        return View(self)
 
 
 def comparison(stages: Stages) -> Comparison:

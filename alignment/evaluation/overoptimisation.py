@@ -78,6 +78,7 @@ def diverging(comparison: Comparison, axis: str, reward: str, truth: str) -> lis
 def section(_stages: Stages, comparison: Comparison) -> str | None:
     """The report's section."""
     pictures, said = [], []
+    sides = [entry.side for entry in comparison.entries if entry.figures.get("kl_sft") is not None]
     for axis in AXES:
         curves = {}
         for judge in comparison.judges:
@@ -87,7 +88,7 @@ def section(_stages: Stages, comparison: Comparison) -> str | None:
             title = JUDGE_TITLES.get(judge, judge)
             scale = _spread(comparison.entries, judge, axis)
             curve = [(d, gain / scale) for d, gain in curve]
-            curves[f"{title} score"] = sorted(curve)
+            curves[f"{title} score"] = curve
             law = fit_law(*zip(*curve, strict=True))
             if law is not None and law.peak is not None and judge != "rm":
                 said.append(
@@ -100,6 +101,7 @@ def section(_stages: Stages, comparison: Comparison) -> str | None:
                 title=f"{axis}: gain over SFT against distance",
                 x="√KL from SFT, √nats per answer",
                 y="gain, as a share of the largest",
+                names=[plots.short(side) for side in sides],
             )
             pictures.append(html.image(picture, f"{axis} over-optimisation"))
         for truth in (judge for judge in comparison.judges if judge != "rm"):

@@ -107,8 +107,15 @@ def lines(
     ticks: Sequence[str] | None = None,
     percent: bool = False,
     markers: bool = True,
+    names: Sequence[str] = (),
 ) -> bytes:
-    """Curves with names: `series` maps a name to its (x, y) points."""
+    """Curves with names: `series` maps a name to its (x, y) points.
+
+    Args:
+        ticks: what stands at x = 0, 1, 2, …
+        percent: y values are shares.
+        names: of the points, written beside those of the first curve that has as many.
+    """
     colours = (BLUE, RED, GREEN, ORANGE, PINK, SKY, GREY)
     styles = ("-", "--", ":")
     with mpl.rc_context(STYLE):
@@ -124,6 +131,16 @@ def lines(
                 marker="o" if markers else None,
                 markersize=5,
                 linewidth=1.8,
+            )
+        named = next((list(c) for c in series.values() if names and len(c) == len(names)), [])
+        for name, (px, py) in zip(names, named, strict=False):
+            axis.annotate(
+                name,
+                (px, 100 * py if percent else py),
+                xytext=(6, -12),
+                textcoords="offset points",
+                fontsize=10,
+                color="#444444",
             )
         if ticks is not None:
             axis.set_xticks(range(len(ticks)), ticks, rotation=25 if len(ticks) > 5 else 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -11,35 +11,58 @@ from alignment.evaluation.headline import find_headline
 from alignment.evaluation.responses import AXES
 
 DASH = "–"
+PRICE = 5  # columns that tell the price, not the gain
 
 
 def percent(value: float | None, low: float | None = None, high: float | None = None) -> str:
-    """`78.1 % [71–84]`."""
+    """`78.1 [71–84]`, or `78.1 %` without bounds."""
     if value is None:
         return DASH
-    text = f"{100 * value:.1f} %"
-    return text if low is None or high is None else f"{text} [{100 * low:.0f}–{100 * high:.0f}]"
+    if low is None or high is None:
+        return f"{100 * value:.1f} %"
+    text = f"{100 * value:.1f}"
+    return f"{text} [{100 * low:.0f}–{100 * high:.0f}]"
 
 
 def grid(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: win rates against SFT by every judge, then the price."""
+    """Head and rows: win rates against SFT by every judge, then the price (`PRICE` columns)."""
     head = ["version"]
     for judge in comparison.judges:
         title = JUDGE_TITLES.get(judge, judge)
-        head += [f"{axis}\n{title} vs SFT" for axis in AXES]
+        head += [f"{axis}\n{title}, %" for axis in AXES]
     head += ["RM acc.\nhelpful", "RM acc.\nsafety", "KL from\nSFT", "false\nrefusals", "length"]
     return head, [_cells(comparison, entry) for entry in comparison.entries]
 
 
-def render(comparison: Comparison) -> Group:
-    """The grid for a terminal, with notes below it."""
-    head, rows = grid(comparison)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, title in enumerate(head):
-        table.add_column(title, justify="right" if number else "left", no_wrap=True)
-    for entry, cells in zip(comparison.entries, rows, strict=True):
-        table.add_row(*cells, style="bold" if entry.champion else None)
-    return Group(table, *(Text(line, style="dim") for line in notes(comparison)))
+class View:
+    """The grid for a terminal, with notes below it; two tables where one is too wide."""
+
+    def __init__(self, comparison: Comparison):
+        self._comparison = comparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Called by rich."""
+        head, rows = grid(self._comparison)
+        whole = self._table(head, rows)
+        if console.measure(whole, options=options.update(max_width=10_000)).minimum <= (
+            options.max_width
+        ):
+            yield whole
+        else:
+            split = len(head) - PRICE
+            yield self._table(head[:split], [row[:split] for row in rows])
+            yield Text()
+            yield self._table([head[0], *head[split:]], [[row[0], *row[split:]] for row in rows])
+        for line in notes(self._comparison):
+            yield Text(line, style="dim")
+
+    def _table(self, head: list[str], rows: list[list[str]]) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for number, title in enumerate(head):
+            table.add_column(title, justify="right" if number else "left", no_wrap=True)
+        for entry, cells in zip(self._comparison.entries, rows, strict=True):
+            table.add_row(*cells, style="bold" if entry.champion else None)
+        return table
 
 
 def _cells(comparison: Comparison, entry: Entry) -> list[str]:
@@ -61,7 +84,10 @@ def _cells(comparison: Comparison, entry: Entry) -> list[str]:
 def notes(comparison: Comparison) -> list[str]:
     """What one must know to read the table, and the last verdict."""
     lines = []
-    said = f"{100 * comparison.level:g} % intervals over prompts; KL in nats, length in tokens"
+    said = (
+        f"Win rates against SFT with {100 * comparison.level:g} % intervals over prompts; "
+        "KL in nats, length in tokens"
+    )
     if "rm" in comparison.judges:
         said += f"; RM: all versions judged by the reward models of {comparison.newest}"
     lines.append(f"\n{said}.")
@@ -69,11 +95,11 @@ def notes(comparison: Comparison) -> list[str]:
         lines.append(f"★ champion: {comparison.champion}.")
     if comparison.decisions:
         lines.append(next(reversed(comparison.decisions.values()))["verdict"])
-    for version, rows in comparison.forgetting.items():
-        lost = [row for row in rows if row.get("forgotten") and row["side"] == version]
-        for row in lost:
+    newest = comparison.forgetting.get(comparison.newest, [])
+    for row in newest:
+        if row.get("forgotten") and row["side"] == comparison.newest:
             lines.append(
-                f"{version} lost in {row['domain']} / {row['category']}: "
+                f"{comparison.newest} lost in {row['domain']} / {row['category']}: "
                 f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] "
                 f"against {row['best']}"
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alignment.statistics import Interval, bootstrap_mean, percentile_bounds
+from alignment.statistics import Interval, bootstrap_mean, percentile_bounds, wilson
 
 Floats = NDArray[np.float64]
 
@@ -94,12 +94,19 @@ def from_outcomes(
         raise ValueError("no prompts to compare on")
     gaps = np.asarray(lengths_a, float) - np.asarray(lengths_b, float)
     return WinRate(
-        rate=bootstrap_mean(results, seed=seed, samples=samples, level=level),
+        rate=_rate(results, seed=seed, samples=samples, level=level),
         ties=float((results == 0.5).mean()),
         controlled=length_controlled(results, gaps, seed=seed, samples=samples, level=level),
         length_gap=float(gaps.mean()),
         n=int(results.size),
     )
+
+
+def _rate(won: Floats, *, seed: int, samples: int, level: float) -> Interval:
+    """Bootstrap, but Wilson's interval for a clean sweep, which has no spread to resample."""
+    if won.min() == won.max() and won[0] != 0.5:
+        return wilson(float(won.sum()), won.size, level=level)
+    return bootstrap_mean(won, seed=seed, samples=samples, level=level)
 
 
 def length_controlled(
@@ -130,7 +137,7 @@ def length_controlled(
     results, distances = np.asarray(won, float), np.asarray(gaps, float)
     spread = float(distances.std())
     if spread == 0.0:  # all gaps alike: nothing to learn about length from these prompts
-        return bootstrap_mean(results, seed=seed, samples=samples, level=level)
+        return _rate(results, seed=seed, samples=samples, level=level)
     features = np.tanh(distances / spread)
     fit = _fit(results[None], features[None], penalty)
     generator = np.random.default_rng(seed)

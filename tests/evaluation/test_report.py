@@ -75,8 +75,10 @@ def test_report_is_whole_self_contained_and_escaped(whole, tmp_path):
     assert str(tmp_path) not in page
 
 
-def test_same_figures_same_page(whole):
-    assert render_report(whole.stages, title="x") == render_report(whole.stages, title="x")
+def test_same_figures_same_page(world, planted):
+    world.evaluate(planted("sft"))
+    world.evaluate(planted("rlhf-v1", gold=1.0))
+    assert render_report(world.stages, title="x") == render_report(world.stages, title="x")
 
 
 def test_report_with_little_data_says_what_is_missing(world, planted):

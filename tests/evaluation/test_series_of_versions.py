@@ -81,8 +81,18 @@ def test_table_is_whole(series):
     console = Console(width=200, record=True)
     console.print(comparison(series.stages).render())
     text = console.export_text()
-    for word in ("rlhf-v2 ★", "rlhf-v2 (no PPO)", "champion", "75.0 %", "gold vs SFT"):
+    for word in ("rlhf-v2 ★", "rlhf-v2 (no PPO)", "champion", "75.0 %", "gold, %"):
         assert word in text, text
+
+
+def test_table_in_a_narrow_terminal_loses_nothing(series):
+    from rich.console import Console
+
+    console = Console(width=90, record=True)
+    console.print(comparison(series.stages).render())
+    text = console.export_text()
+    assert text.count("rlhf-v2 ★") == 2
+    assert "…" not in text.split("Win rates")[0]
 
 
 def test_comparison_of_some_versions(series):

@@ -102,6 +102,14 @@ def test_clean_sweep_is_finite():
     assert 0.98 < found.mean < 1
 
 
+def test_clean_sweep_is_not_certain():
+    sweep = from_outcomes(np.ones(20), np.zeros(20), np.zeros(20), seed=0).rate
+    assert sweep.mean == 1
+    assert sweep.low == pytest.approx(20 / (20 + 1.96**2), abs=1e-3)  # Wilson at p = 1
+    ties = from_outcomes(np.full(20, 0.5), np.zeros(20), np.zeros(20), seed=0).rate
+    assert ties == (0.5, 0.5, 0.5)
+
+
 def test_equal_lengths_leave_the_raw_rate():
     won = np.array([1.0, 0.0, 1.0, 1.0])
     assert length_controlled(won, np.zeros(4), seed=0).mean == 0.75
