@@ -46,7 +46,7 @@ def tiny_llama(
         num_key_value_heads=1,
         max_position_embeddings=64,
         tie_word_embeddings=False,
-        initializer_range=0.3,
+        initializer_range=0.15,
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=None,

@@ -1,0 +1,6 @@
+"""The toys are a module of the tests, not of the library."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,82 @@
+"""Verdicts on curves made for the purpose, and the watch that stops a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignment.config.ppo import StopConfig
+from alignment.training.ppo.guard import Watch
+from alignment.training.ppo.health import verdicts
+
+WELL = {
+    "policy/first_ratio_error": 1e-6,
+    "kl/reference": 0.5,
+    "policy/entropy": 2.0,
+    "answer/tokens": 20.0,
+    "answer/cut_share": 0.0,
+    "critic/explained_variance": 0.6,
+    "policy/clip_share": 0.05,
+    "score/mean": 1.0,
+}
+
+
+def levels(rows: list[dict[str, float]]) -> dict[str, str]:
+    return {v.name: v.level for v in verdicts(rows, max_new_tokens=32)}
+
+
+def curve(**ends: tuple[float, float]) -> list[dict[str, float]]:
+    """Twenty iterations of good health, some figures going from one value to another."""
+    rows = []
+    for i in range(20):
+        row: dict[str, Any] = dict(WELL)
+        for name, (first, last) in ends.items():
+            row[name.replace("__", "/")] = first + (last - first) * i / 19
+        rows.append(row)
+    return rows
+
+
+def test_good_health_is_said_too() -> None:
+    found = verdicts(curve(), max_new_tokens=32)
+    assert len(found) == 6
+    assert all(verdict.level == "ok" and not verdict.remedy for verdict in found)
+    assert verdicts([], max_new_tokens=32) == []
+
+
+def test_each_illness_is_named_with_its_number_and_a_remedy() -> None:
+    cases = {
+        "first_ratio": {"policy__first_ratio_error": (0.0, 0.2)},
+        "negative_kl": {"kl__reference": (0.0, -2.0)},
+        "entropy": {"policy__entropy": (2.0, 0.05)},
+        "length": {"answer__tokens": (10.0, 31.0), "answer__cut_share": (0.0, 0.9)},
+        "critic": {"critic__explained_variance": (0.0, -0.2)},
+        "step_size": {"policy__clip_share": (0.1, 0.6)},
+    }
+    for name, ends in cases.items():
+        rows = curve(**ends)
+        ill = {verdict.name: verdict for verdict in verdicts(rows, max_new_tokens=32)}
+        assert {n for n, v in ill.items() if v.level != "ok"} == {name}
+        assert "ppo." in ill[name].remedy or "algorithm" in ill[name].remedy
+
+
+def test_reward_up_while_guard_down() -> None:
+    rows = curve(score__mean=(0.0, 5.0))
+    for number, score in ((0, 1.0), (9, 2.0), (19, 1.0)):
+        rows[number] |= {"guard/score": score, "guard/error": 0.1}
+    assert levels(rows)["guard"] == "bad"
+    rows[19]["guard/score"] = 1.9  # within two standard errors of the best
+    assert levels(rows)["guard"] == "ok"
+
+
+def test_the_watch_stops_on_budget_and_patience() -> None:
+    watch = Watch(StopConfig(kl_budget=3.0, patience=2, guard_every=5))
+    assert [i for i in range(11) if watch.due(i)] == [0, 5, 10]
+    assert watch.look(0, 1.0)
+    assert watch.look(5, 2.0)
+    assert not watch.look(10, 1.5)
+    assert watch.reason(1.0) is None
+    assert not watch.look(15, 2.0)
+    assert "since iteration 5" in str(watch.reason(1.0))
+    again = Watch(StopConfig())
+    again.restore(watch.state())
+    assert again.state() == watch.state()
+    assert "budget of 3" in str(Watch(StopConfig(kl_budget=3.0)).reason(3.1))

@@ -1,0 +1,134 @@
+"""Rollouts: log-probabilities, left padding, ends, independence of company."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from toys import renderer, tiny_llama
+
+from alignment.errors import ConfigError
+from alignment.models.chat import Tokens
+from alignment.training.ppo.forward import logprobs, micro_batches, over_all, pack, values
+from alignment.training.ppo.roles import LanguageRole, critic_from
+from alignment.training.ppo.rollout import choose, draw_uniforms, rollout
+
+PROMPTS = [(1, 2, 3), (4,), (5, 6, 7, 1, 2), (3, 3)]
+
+
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return tiny_llama(vocabulary=12, layers=2)
+
+
+def roll(model, prompts, *, ends=(), batch_size=64, temperature=1.0, length=9):
+    return rollout(
+        model,
+        prompts,
+        seed=5,
+        max_new_tokens=length,
+        temperature=temperature,
+        ends=ends,
+        batch_size=batch_size,
+    )
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_equal_a_plain_forward_pass(model, temperature: float) -> None:
+    answers = roll(model, PROMPTS, temperature=temperature, ends=(0,))
+    for row, prompt in enumerate(PROMPTS):
+        answer = answers.responses[row]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0]
+        logs = torch.log_softmax(logits / temperature, -1)
+        expected = [float(logs[len(prompt) - 1 + i, token]) for i, token in enumerate(answer)]
+        found = answers.logprobs[row, : len(answer)].tolist()
+        assert found == pytest.approx(expected, abs=1e-5)
+        assert not answers.logprobs[row, len(answer) :].any()
+        assert answers.mask[row].sum() == len(answer)
+
+
+def test_an_answer_ends_with_its_eos_or_at_the_limit(model) -> None:
+    answers = roll(model, PROMPTS * 16, ends=(0,), length=12)
+    assert 0 < int(answers.finished.sum()) < 64
+    for answer, finished in zip(answers.responses, answers.finished.tolist(), strict=True):
+        assert 0 not in answer[:-1]
+        assert finished == (answer[-1] == 0)
+        assert finished or len(answer) == 12
+
+
+def test_without_ends_every_answer_has_the_full_length(model) -> None:
+    answers = roll(model, PROMPTS)
+    assert {len(answer) for answer in answers.responses} == {9}
+    assert not answers.finished.any()
+
+
+def test_batch_size_changes_nothing(model) -> None:
+    together = roll(model, PROMPTS * 4, ends=(0,))
+    alone = roll(model, PROMPTS * 4, ends=(0,), batch_size=3)
+    assert together.responses == alone.responses
+    torch.testing.assert_close(together.logprobs, alone.logprobs, atol=1e-5, rtol=0)
+
+
+def test_tokens_follow_the_distribution() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).expand(40_000, -1)
+    uniforms = torch.from_numpy(np.random.default_rng(0).random(40_000))
+    taken, logs = choose(logits, uniforms, 0.8)
+    expected = torch.softmax(logits[0] / 0.8, -1) * 40_000
+    counts = torch.bincount(taken, minlength=4)
+    chi_square = float(((counts - expected) ** 2 / expected).sum())
+    assert chi_square < 16.3  # 99.9 % of χ² with 3 degrees of freedom
+    torch.testing.assert_close(logs.exp() * 40_000, expected[taken])
+
+
+def test_an_impossible_token_is_never_chosen() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf], [-torch.inf, 0.0, -torch.inf]])
+    taken, _ = choose(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), 1.0)
+    assert taken.tolist() == [1, 1]
+
+
+def test_random_numbers_of_an_episode_are_its_own() -> None:
+    many, few = draw_uniforms(9, 6, 10), draw_uniforms(9, 2, 4)
+    np.testing.assert_array_equal(many[:2, :4], few)
+
+
+def test_empty_prompts_and_long_ones_are_refused(model) -> None:
+    with pytest.raises(ConfigError, match="empty"):
+        roll(model, [(1,), ()])
+    with pytest.raises(ConfigError, match="exceed the context"):
+        roll(model, [(1,) * 60])
+
+
+def test_packing_reaches_each_answer_token_once(model) -> None:
+    episodes = [Tokens([1, 2], [3, 4, 5]), Tokens([6], [7]), Tokens([1, 1, 1], [2, 0])]
+    packed = pack(episodes, [2, 0], torch.device("cpu"))
+    assert packed.targets.tolist() == [2, 0, 3, 4, 5]
+    assert packed.episode.tolist() == [2, 2, 0, 0, 0]
+    assert packed.place.tolist() == [0, 1, 0, 1, 2]
+    assert packed.column.tolist() == [2, 3, 1, 2, 3]
+    batches = list(micro_batches(episodes, [0, 1, 2], 10))
+    assert sorted(i for batch in batches for i in batch) == [0, 1, 2]
+    assert batches == [[1, 0], [2]]
+
+
+def test_values_come_from_the_state_before_each_token(model) -> None:
+    critic = critic_from(tiny_llama(12, 3))
+    with torch.no_grad():
+        critic.head.weight.normal_()
+    episode = Tokens([1, 2], [3, 4])
+    found = values(critic, pack([episode], [0], torch.device("cpu")))
+    hidden = critic.body(input_ids=torch.tensor([[1, 2, 3, 4]])).last_hidden_state[0]
+    torch.testing.assert_close(found, critic.head(hidden[1:3]))
+
+
+def test_over_all_fills_a_padded_table(model) -> None:
+    role = LanguageRole(model, [])
+    episodes = [Tokens([1, 2], [3, 4, 5]), Tokens([6], [7])]
+    table = over_all(role, episodes, 3, temperature=1.0, limit=5, device=torch.device("cpu"))
+    one, _ = logprobs(role, pack(episodes, [1], torch.device("cpu")), 1.0)
+    assert table[1].tolist() == pytest.approx([float(one.detach()), 0.0, 0.0])
+    assert (table[0] < 0).all()
+
+
+def test_renderer_of_the_toys_spells_what_it_reads() -> None:
+    assert renderer().text([3, 4, 0]) == "3 4"

@@ -1,0 +1,305 @@
+"""The loop: first ratio, resume to the same bits, guards, both algorithms, all knobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toys import Problem, renderer, tiny_llama, toy_config
+
+from alignment.config.ppo import PPOConfig
+from alignment.config.rewards import CombineConfig
+from alignment.errors import ConfigError, StageError
+from alignment.models.chat import Tokens
+from alignment.series import Series
+from alignment.training import checkpoint
+from alignment.training.ppo.guard import Guard
+from alignment.training.ppo.roles import full_copies
+from alignment.training.ppo.scoring import CombinedReward, PlainReward, PromptItem
+from alignment.training.ppo.trainer import Outcome, PPOTrainer
+
+PROMPTS = [PromptItem((1, *range(2, 2 + i)), is_safety=i % 3 == 0) for i in range(7)]
+
+EVERYTHING: dict[str, Any] = {
+    "iterations": 6,
+    "episodes": 16,
+    "minibatch": 8,
+    "epochs": 2,
+    "max_new_tokens": 6,
+    "learning_rate": 1e-2,
+    "critic_learning_rate": 1e-2,
+    "warmup_iterations": 2,
+    "critic_warmup_iterations": 1,
+    "checkpoint_every": 1,
+    "ema": 0.9,
+    "safety_share": 0.5,
+    "entropy_coefficient": 0.01,
+    "kl": {"coefficient": 0.05, "adaptive": True, "target": 0.01, "horizon": 20},
+    "reward": {"normalise": "running", "clip": 3.0, "whiten": True, "length_penalty": 0.01},
+    "ptx": {"coefficient": 0.1},
+    "stop": {"guard_every": 2, "heldout_prompts": 4, "patience": None},
+}
+
+
+def evens(episodes: Any) -> np.ndarray:
+    return np.array([np.mean([t % 2 == 0 for t in e.tokens.response]) for e in episodes])
+
+
+def small(episodes: Any) -> np.ndarray:
+    return np.array([-np.mean(e.tokens.response) / 4 for e in episodes])
+
+
+def build(directory: Path | None, **changes: Any) -> PPOTrainer:
+    config = PPOConfig.model_validate({**EVERYTHING, **changes})
+    policy = tiny_llama(10)
+    critic = tiny_llama(10, 4) if config.algorithm == "ppo" else None
+    guard = Guard(PROMPTS[:3], small) if config.stop.guard_every else None
+    return PPOTrainer(
+        full_copies(policy, critic=critic),
+        renderer(),
+        PROMPTS,
+        CombinedReward(evens, small, CombineConfig(method="constrained")),
+        config,
+        seed=11,
+        guard=guard,
+        ptx=[Tokens([1], [2, 3, 0]), Tokens([4, 5], [6, 0]), Tokens([7], [1, 0])],
+        ends=(0,),
+        checkpoints=None if directory is None else directory / "checkpoints",
+        series=None if directory is None else Series(directory / "series.jsonl"),
+    )
+
+
+def weights(trainer: PPOTrainer) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in trainer.roles.policy.model.named_parameters()}
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+@pytest.mark.parametrize("old", ["auto", "rollout", "forward"])
+def test_the_first_ratio_is_one(old: str) -> None:
+    trainer = build(None, old_logprobs=old, critic_warmup_iterations=0)
+    for iteration in range(3):
+        assert trainer.iterate(iteration)["policy/first_ratio_error"] <= 1e-5
+
+
+class Broken(RuntimeError):
+    """Stands for a killed process."""
+
+
+def break_after(trainer: PPOTrainer, iteration: int) -> None:
+    original = trainer.iterate
+
+    def iterate(number: int) -> dict[str, float]:
+        if number == iteration:
+            raise Broken
+        return original(number)
+
+    trainer.iterate = iterate  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"algorithm": "rloo", "samples_per_prompt": 2, "critic_warmup_iterations": 0}]
+)
+def test_a_broken_run_goes_on_to_the_same_bits(tmp_path: Path, changes: dict[str, Any]) -> None:
+    whole = build(tmp_path / "whole", **changes)
+    outcome = whole.train()
+    for point, every in ((1, 1), (3, 2), (5, 1)):
+        place = tmp_path / f"broken{point}"
+        broken = build(place, checkpoint_every=every, **changes)
+        break_after(broken, point)
+        with pytest.raises(Broken):
+            broken.train()
+        resumed = build(place, checkpoint_every=every, **changes)
+        torch.manual_seed(999)  # a new process starts with other random states
+        again = resumed.train()
+        assert same(weights(whole), weights(resumed))
+        assert again.history == outcome.history
+        assert again.kept == outcome.kept
+        series = (tmp_path / "whole" / "series.jsonl").read_bytes()
+        assert (place / "series.jsonl").read_bytes() == series
+
+
+def test_curves_lost_with_the_output_are_written_anew(tmp_path: Path) -> None:
+    build(tmp_path).train()
+    series = (tmp_path / "series.jsonl").read_bytes()
+    (tmp_path / "series.jsonl").unlink()
+    build(tmp_path).train()
+    assert (tmp_path / "series.jsonl").read_bytes() == series
+
+
+def test_scores_that_are_not_finite_stop_the_run_and_keep_the_checkpoint(tmp_path: Path) -> None:
+    calls = []
+
+    def poisoned(episodes: Any) -> np.ndarray:
+        calls.append(1)
+        return np.full(len(episodes), np.nan) if len(calls) > 2 else evens(episodes)
+
+    trainer = build(tmp_path, stop={"guard_every": 0})
+    trainer.reward = PlainReward(poisoned)
+    with pytest.raises(StageError, match="not finite"):
+        trainer.train()
+    assert checkpoint.latest(tmp_path / "checkpoints") == 2
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
+    trainer = build(None, critic_warmup_iterations=0)
+    trainer.iterate(0)
+    assert trainer.roles.critic is not None
+    with torch.no_grad():
+        trainer.roles.critic.head.bias.fill_(float("nan"))
+    with pytest.raises(StageError, match="not finite"):
+        trainer.iterate(1)
+    assert all(torch.isfinite(p).all() for p in trainer.roles.policy.model.parameters())
+
+
+def test_only_the_critic_learns_while_it_warms_up() -> None:
+    trainer = build(None, critic_warmup_iterations=2, ptx={"coefficient": 0.0})
+    before = weights(trainer)
+    assert trainer.roles.critic is not None
+    bias = float(trainer.roles.critic.head.bias)
+    trainer.iterate(0)
+    assert same(before, weights(trainer))
+    assert float(trainer.roles.critic.head.bias) != bias
+    trainer.iterate(2)
+    assert not same(before, weights(trainer))
+
+
+def test_the_reference_never_moves() -> None:
+    trainer = build(None)
+    before = {n: p.clone() for n, p in trainer.roles.reference.model.named_parameters()}
+    trainer.train()
+    after = dict(trainer.roles.reference.model.named_parameters())
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_kl_is_zero_before_the_first_step() -> None:
+    figures = build(None).iterate(0)
+    assert figures["kl/reference"] == pytest.approx(0.0, abs=1e-5)
+    assert figures["kl/k3"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_micro_batches_change_rounding_only() -> None:
+    found = []
+    for size in (8, 10_000):
+        trainer = build(None, micro_batch_tokens=size, critic_warmup_iterations=0)
+        trainer.iterate(0)
+        found.append(weights(trainer))
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], atol=2e-5, rtol=1e-3)
+
+
+def test_threads_change_rounding_only() -> None:
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            trainer = build(None, critic_warmup_iterations=0)
+            trainer.iterate(0)
+            found.append(weights(trainer))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], atol=2e-5, rtol=1e-3)
+
+
+def test_a_kl_budget_ends_the_run() -> None:
+    trainer = build(
+        None,
+        iterations=50,
+        learning_rate=5e-2,
+        stop={"guard_every": 0, "kl_budget": 0.2},
+        kl={"coefficient": 0.0},
+        ptx={"coefficient": 0.0},
+    )
+    outcome = trainer.train()
+    assert outcome.iterations < 50
+    assert "budget" in str(outcome.stopped)
+    assert outcome.history[-1]["kl/reference"] > 0.2
+
+
+def train_against_the_guard(keep: str) -> tuple[PPOTrainer, Outcome]:
+    """The guard likes what the reward punishes, so the start is best."""
+    policy = tiny_llama(10)
+    config = PPOConfig.model_validate(
+        {
+            **EVERYTHING,
+            "ema": None,
+            "ptx": {"coefficient": 0.0},
+            "iterations": 30,
+            "critic_warmup_iterations": 0,
+            "episodes": 32,
+            "stop": {"guard_every": 5, "patience": 3, "keep": keep},
+        }
+    )
+    trainer = PPOTrainer(
+        full_copies(policy, critic=tiny_llama(10, 4)),
+        renderer(),
+        PROMPTS,
+        PlainReward(evens),
+        config,
+        seed=1,
+        guard=Guard(PROMPTS * 8, lambda episodes: -evens(episodes)),
+        ends=(),
+    )
+    return trainer, trainer.train()
+
+
+def test_the_guard_stops_early_and_the_best_weights_are_kept() -> None:
+    start = {n: p.detach().clone() for n, p in tiny_llama(10).named_parameters()}
+    trainer, outcome = train_against_the_guard("best")
+    assert outcome.iterations == 15
+    assert outcome.kept == 0
+    assert same(weights(trainer), start)
+    assert {v.name: v.level for v in outcome.verdicts}["guard"] == "bad"
+    last, _ = train_against_the_guard("last")
+    assert not same(weights(last), start)
+
+
+def test_safety_share_and_passes_of_the_prompt_stream() -> None:
+    trainer = build(None)
+    taken = [trainer._stream.take(i) for i in range(6)]
+    assert all(sum(p.is_safety for p in batch) == 8 for batch in taken)
+    safe = [p.ids for batch in taken for p in batch if p.is_safety]
+    tagged = {p.ids for p in PROMPTS if p.is_safety}
+    for start in range(0, len(safe) - len(tagged) + 1, len(tagged)):
+        assert set(safe[start : start + len(tagged)]) == tagged
+
+
+def test_what_is_missing_is_said() -> None:
+    policy = tiny_llama(10)
+    with pytest.raises(ConfigError, match="critic"):
+        PPOTrainer(
+            full_copies(policy, critic=None),
+            renderer(),
+            PROMPTS,
+            PlainReward(evens),
+            PPOConfig(episodes=8, minibatch=8),
+            seed=0,
+        )
+    with pytest.raises(ConfigError, match="no prompts of the kind"):
+        PPOTrainer(
+            full_copies(policy, critic=tiny_llama(10)),
+            renderer(),
+            PROMPTS[1:2],
+            PlainReward(evens),
+            PPOConfig(safety_share=1.0),
+            seed=0,
+        )
+    with pytest.raises(ValueError, match="samples_per_prompt"):
+        PPOConfig(algorithm="rloo")
+
+
+def test_piecewise_whitening_does_not_hide_the_score() -> None:
+    reward = CombinedReward(evens, small, CombineConfig(method="piecewise"))
+    problem = Problem(4, 2, np.zeros(16))
+    trainer = problem.trainer(toy_config(0.1, 2, iterations=1), reward=reward)
+    figures = trainer.iterate(0)
+    assert figures["score/mean"] != pytest.approx(0.0, abs=1e-3)
+    assert 0 <= figures["reward/safety_routed"] <= 1
