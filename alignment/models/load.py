@@ -120,7 +120,8 @@ def load_policy(
         with warnings.catch_warnings():  # of transformers' names that peft still uses
             warnings.simplefilter("ignore", FutureWarning)
             model: Any = PeftModel.from_pretrained(base, str(path), is_trainable=not merge)
-            model = model.merge_and_unload() if merge else model
+            # peft froze the base under the adapter; merged, it is an ordinary model again.
+            model = model.merge_and_unload().requires_grad_(True) if merge else model
         return model.eval()
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         str(path),

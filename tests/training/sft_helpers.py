@@ -1,0 +1,56 @@
+"""A small fine-tuning, as a function that a fresh process can run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from model_helpers import CHATML, bytes_tokenizer, tiny_model
+
+from alignment.config.finetune import AdapterConfig, FinetuneConfig
+from alignment.models.chat import ChatRenderer
+from alignment.series import Series
+from alignment.training.policy import save_policy, trainable_policy
+from alignment.training.sft import Example, finetune
+
+COLOURS = ("red", "blue", "green")
+
+
+def examples(count: int = 24) -> list[Example]:
+    """Questions and answers of different lengths; every seventh answer was cut."""
+    return [
+        Example(
+            [{"role": "user", "content": f"what is the colour of hat {n}?" + " the cat" * (n % 5)}],
+            f"it is {COLOURS[n % 3]}" + " the mat" * (n % 4),
+            finished=n % 7 != 0,
+        )
+        for n in range(count)
+    ]
+
+
+def settings(**more: Any) -> FinetuneConfig:
+    """Twelve steps without packing."""
+    values: dict[str, Any] = {"learning_rate": 1e-3, "batch": 4, "micro_batch": 2, "epochs": 2}
+    return FinetuneConfig(**{**values, "max_length": 128, "checkpoint_every": 1, **more})
+
+
+def tune(tmp_path: Path, config: FinetuneConfig, model: Any = None, **more: Any) -> Any:
+    """Fine-tune a tiny Llama, or `model`; returns (model, figures, curve)."""
+    model = tiny_model("llama") if model is None else model
+    rows = more.pop("rows", None) or examples()
+    renderer = ChatRenderer(bytes_tokenizer(CHATML))
+    series = Series(tmp_path / "series.jsonl")
+    figures = finetune(
+        model, renderer, rows, config, seed=7, scratch=tmp_path, series=series, **more
+    )
+    return model, figures, series.rows()
+
+
+def whole_run(where: str, start: str, method: str) -> None:
+    """Fine-tune the checkpoint at `start` and write the result, all below `where`."""
+    torch.set_num_threads(1)
+    adapter = AdapterConfig(method=method, rank=4, dropout=0.1)  # type: ignore[arg-type]
+    model = trainable_policy(Path(start), adapter, seed=3)
+    tune(Path(where), settings(packing=False, checkpoint_every=5, adapter=adapter), model)
+    save_policy(model, bytes_tokenizer(CHATML), Path(where) / "model", start=Path(start))
