@@ -78,7 +78,7 @@ def view_state() -> dict[str, object]:
             "tags.`rlhf.previous`",
         ],
         "runsExpanded": {},
-        "lifecycleFilter": "ACTIVE",
+        "lifecycleFilter": "Active",
         "startTime": "ALL",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",

@@ -165,8 +165,8 @@ class Sync:
             for name, value in manifest.metrics.items()
             if value is not None
         }
-        figures["cost/seconds"] = naming.tidy(manifest.seconds)
-        figures["cost/peak_memory_mb"] = naming.tidy(manifest.peak_memory_mb)
+        figures["price/seconds"] = naming.tidy(manifest.seconds)
+        figures["price/peak_memory_mb"] = naming.tidy(manifest.peak_memory_mb)
         return naming.stage_params(manifest), figures
 
     def _describe(
@@ -253,18 +253,22 @@ def _curves(item: Try) -> list[Point]:
 
 
 def _version_figures(history: VersionHistory) -> dict[str, float]:
-    """A version's figures: the headline ones bare, so that they come first; the rest grouped."""
+    """A version's figures: the headline ones bare, the rest in groups.
+
+    MLflow puts bare names under "Model metrics" and sorts its groups by the alphabet, so the other
+    groups have names that come after: the headline figures are what one sees first.
+    """
     figures: dict[str, float] = {}
     for name, value in history.headline().items():
-        group = "interval/" if name.endswith(("_low", "_high")) else ""
+        group = "range/" if name.endswith(("_low", "_high")) else ""
         figures[f"{group}{name}"] = naming.tidy(value)
     if "evaluate" in history.current:
         for name, figure in history.current["evaluate"].metrics.items():
-            if figure is not None and name not in figures and f"interval/{name}" not in figures:
-                figures[naming.clean(f"evaluate/{name}")] = naming.tidy(figure)
+            if figure is not None and name not in figures and f"range/{name}" not in figures:
+                figures[naming.clean(f"other/{name}")] = naming.tidy(figure)
     manifests = history.current.values()
-    figures["cost/seconds"] = naming.tidy(sum(item.seconds for item in manifests))
-    figures["cost/peak_memory_mb"] = naming.tidy(
+    figures["price/seconds"] = naming.tidy(sum(item.seconds for item in manifests))
+    figures["price/peak_memory_mb"] = naming.tidy(
         max((item.peak_memory_mb for item in manifests), default=0.0)
     )
     return figures

@@ -35,7 +35,7 @@ def test_a_finished_program(stages: Any, program: Any, run_all: Any, dump: Any) 
         assert run["parent"] == node.version.upper()
         assert run["tags"]["rlhf.digest"] == manifest.digest
         assert run["params"]["seed"] == str(manifest.seed)
-        assert run["curves"]["cost/seconds"] == [(0, pytest.approx(manifest.seconds, rel=1e-5))]
+        assert run["curves"]["price/seconds"] == [(0, pytest.approx(manifest.seconds, rel=1e-5))]
         for data in manifest.datasets:
             assert (data["name"], data["digest"][:36], "training") in run["datasets"]
     reward = runs["rlhf-v1/reward_safety#1"]
@@ -61,9 +61,9 @@ def test_versions_show_headlines_first(stages: Any, program: Any, run_all: Any, 
     assert version["params"]["ppo"] == "true"
     assert len(version["params"]) <= 30
     assert version["curves"]["win_helpfulness"] == [(0, 0.7)]
-    assert version["curves"]["interval/win_helpfulness_low"] == [(0, 0.6)]
+    assert version["curves"]["range/win_helpfulness_low"] == [(0, 0.6)]
     assert version["curves"]["reward_accuracy_safety"] == [(0, 0.62)]
-    assert version["curves"]["evaluate/category/rhyme"] == [(0, 0.3)]
+    assert version["curves"]["other/category/rhyme"] == [(0, 0.3)]
     note = version["tags"]["mlflow.note.content"]
     assert "rlhf-v2 is not promoted." in note
     assert "| safety win rate vs SFT | 66.7 %" in note

@@ -1,0 +1,29 @@
+"""Names, parameters and times as MLflow wants them."""
+
+from __future__ import annotations
+
+from alignment.tracking.naming import clean, flatten, milliseconds, version_number
+
+
+def test_names_admitted_by_mlflow() -> None:
+    assert clean("intake.domains.*harmless*") == "intake.domains._harmless_"
+    assert clean("évaluation/a-b c:d") == "_valuation/a-b c:d"
+    assert len(clean("x" * 400)) == 250
+
+
+def test_settings_become_dotted_names() -> None:
+    values = {"a": {"b": 1, "c": [1, "x"]}, "d": None, "e": True, "f": "y" * 600}
+    flat = flatten(values)
+    assert flat["a.b"] == "1"
+    assert flat["a.c"] == '[1, "x"]'
+    assert "d" not in flat
+    assert flat["e"] == "true"
+    assert len(flat["f"]) == 500
+
+
+def test_numbers_and_times() -> None:
+    assert version_number("base") is None
+    assert version_number("sft") == 0
+    assert version_number("rlhf-v12") == 12
+    assert milliseconds("1970-01-01T00:01:00Z") == 60_000
+    assert milliseconds(None) is None
