@@ -21,8 +21,9 @@ from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_scalar, load_tokenizer, resolve_device
+from alignment.rewards.batches import Batcher
 from alignment.rewards.elements import Element, Pair
-from alignment.rewards.train import Batcher, backward, learning_rate, optimizer_of
+from alignment.rewards.train import backward, learning_rate, optimizer_of
 
 MARGIN = 1.0
 
@@ -112,5 +113,5 @@ def run(
         "seconds": round(seconds, 3),
         "threads": torch.get_num_threads(),
         "device": str(reward.device),
-        "prefix_sharing": batcher.refusal is None,
+        "layout": batcher.style.name,
     }

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from alignment.rewards.packed import Plan
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Tensors of one forward pass; `positions` and `mask` are None where no row is shared.
+    """Tensors of one forward pass; `positions` and `mask` are None where no row is shared, and
+    only a packed layout has a `plan`.
 
     Attributes:
         ids: (R, L) int64, padded on the right.
@@ -47,12 +52,13 @@ class Inputs:
     row: Tensor
     column: Tensor
     answers: list[int]
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What decides whether sharing pays: a token costs `linear`, a pair of tokens in one row
-    costs `attention` (any unit)."""
+    """What decides whether sharing under a mask pays: a token costs `linear`, a pair of tokens in
+    one row costs `attention` (any unit)."""
 
     linear: float = 1.0
     attention: float = 0.0

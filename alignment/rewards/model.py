@@ -24,8 +24,8 @@ from alignment.errors import DataError
 from alignment.files import atomic_write_json, digest_json, read_json, sha256_file
 from alignment.models.chat import ChatRenderer, Conversation, Tokens
 from alignment.models.load import Dtype, load_scalar, load_tokenizer, save_model
-from alignment.rewards.forward import costs_of, forward, why_not_shared
-from alignment.rewards.layout import Row, assemble, cut, rows_of
+from alignment.rewards.batches import Batcher, Name, choose_style, forward
+from alignment.rewards.layout import Row
 
 CARD = "reward.json"
 
@@ -65,8 +65,7 @@ class RewardModel:
         self.renderer = ChatRenderer(tokenizer)
         self.card = card
         self.source: Path | None = None
-        self._costs: Any = None
-        self._checked = False
+        self._style: tuple[int, Name] | None = None
 
     @classmethod
     def load(
@@ -122,11 +121,7 @@ class RewardModel:
         """
         if not items:
             return np.empty(0)
-        if not self._checked:
-            limit = max(self.card.max_length, max(len(item) for item in items))
-            shares = why_not_shared(self.model, limit) is None
-            self._costs = costs_of(self.model) if shares else None
-            self._checked = True
+        batcher = self._batcher(max(len(item) for item in items), tokens_per_batch)
         # A fixed order of different items: neither order nor repetition changes a batch.
         unique: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
         keys = [self._cut_front(item) for item in items]
@@ -141,22 +136,28 @@ class RewardModel:
             for answer, number in zip(ordered, numbers, strict=True):
                 answers[answer] = number
                 sequences.append(prompt + answer)
-            rows += rows_of([sequences[n] for n in numbers], numbers, self._costs)
-        scores = self._score_rows(rows, len(sequences), tokens_per_batch)
+            rows += batcher.rows([sequences[n] for n in numbers], numbers)
+        scores = self._score_rows(rows, len(sequences), batcher)
         found = np.array([scores[unique[prompt][answer]] for prompt, answer in keys])
         return found + self.card.bias
 
-    def _score_rows(self, rows: list[Row], count: int, tokens: int) -> np.ndarray:
+    def _batcher(self, longest: int, tokens: int) -> Batcher:
+        longest = max(longest, self.card.max_length)
+        if self._style is None or longest > self._style[0]:
+            self._style = (longest, choose_style(self.model, longest).name)
+        return Batcher(
+            self.model,
+            pad=self.renderer.pad,
+            tokens_per_batch=tokens,
+            max_length=longest,
+            style=self._style[1],
+        )
+
+    def _score_rows(self, rows: list[Row], count: int, batcher: Batcher) -> np.ndarray:
         scores = np.empty(count, dtype=np.float64)
-        batches = cut([len(row) for row in rows], [1] * len(rows), tokens)
-        with torch.inference_mode():
-            for numbers in batches:
-                inputs = assemble(
-                    [rows[n] for n in numbers],
-                    pad=self.renderer.pad,
-                    device=self.model.device,
-                    dtype=self.model.dtype,
-                )
+        with torch.inference_mode(), batcher.running():
+            for numbers in batcher.cut([[row] for row in rows]):
+                inputs = batcher.inputs([rows[n] for n in numbers])
                 scores[inputs.answers] = forward(self.model, inputs).double().cpu().numpy()
         return scores
 

@@ -7,8 +7,7 @@ prefixes and must go on after `kill -9` to the same bits. Settings are Llama 2's
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,9 +17,9 @@ from transformers import PreTrainedModel
 
 from alignment.config.rewards import RewardsConfig
 from alignment.progress import Progress, SilentProgress
+from alignment.rewards.batches import Batcher, forward
 from alignment.rewards.elements import Element
-from alignment.rewards.forward import costs_of, forward, why_not_shared
-from alignment.rewards.layout import Costs, Inputs, Row, assemble, cut, rows_of
+from alignment.rewards.layout import Inputs, Row
 from alignment.rewards.losses import label_loss, ranking_loss
 from alignment.seeds import derive_seed
 from alignment.series import Series
@@ -79,50 +78,20 @@ def optimizer_of(model: torch.nn.Module, settings: RewardsConfig) -> torch.optim
     )
 
 
-class Batcher:
-    """Cuts elements into micro-batches for one model.
-
-    Args:
-        share: compute common prefixes once; where the model cannot, it is said and not done.
-        amp: the number format of autocast, if the weights are kept in another.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        *,
-        pad: int,
-        tokens_per_batch: int,
-        max_length: int,
-        share: bool = True,
-        amp: torch.dtype | None = None,
-    ):
-        self.pad = pad
-        self.tokens = tokens_per_batch
-        self.device = model.device
-        self.dtype = amp or model.dtype
-        self.refusal = why_not_shared(model, max_length) if share else None
-        self.costs: Costs | None = costs_of(model) if share and self.refusal is None else None
-
-    def micro_batches(self, elements: Sequence[Element]) -> list[tuple[list[int], Inputs]]:
-        """Element numbers and tensors of each forward pass; an element is never cut. Answer
-        numbers count through the elements of the micro-batch in their order."""
-        rows = [
-            rows_of(element.sequences, range(len(element.sequences)), self.costs)
-            for element in elements
-        ]
-        lengths = [max(len(row) for row in unit) for unit in rows]
-        batches = []
-        for numbers in cut(lengths, [len(unit) for unit in rows], self.tokens):
-            renumbered, start = [], 0
-            for number in numbers:
-                for row in rows[number]:
-                    answers = tuple(start + answer for answer in row.answers)
-                    renumbered.append(Row(row.prefix, row.tails, answers))
-                start += len(elements[number].sequences)
-            inputs = assemble(renumbered, pad=self.pad, device=self.device, dtype=self.dtype)
-            batches.append((numbers, inputs))
-        return batches
+def micro_batches(
+    batcher: Batcher, elements: Sequence[Element]
+) -> Iterator[tuple[list[int], Inputs]]:
+    """Element numbers and tensors of each forward pass; an element is never cut. Answer numbers
+    count through the elements of the micro-batch in their order."""
+    units = [batcher.rows(e.sequences, range(len(e.sequences))) for e in elements]
+    for numbers in batcher.cut(units):
+        renumbered, start = [], 0
+        for number in numbers:
+            for row in units[number]:
+                answers = tuple(start + answer for answer in row.answers)
+                renumbered.append(Row(row.prefix, row.tails, answers))
+            start += len(elements[number].sequences)
+        yield numbers, batcher.inputs(renumbered)
 
 
 def backward(
@@ -131,7 +100,6 @@ def backward(
     batcher: Batcher,
     *,
     auxiliary_weight: float = 0.0,
-    amp: torch.dtype | None = None,
 ) -> Figures:
     """Accumulate the gradient of the mean loss over `elements`; returns the step's figures.
 
@@ -139,7 +107,7 @@ def backward(
     """
     device = model.device
     total = torch.zeros(3, dtype=torch.float64, device=device)
-    for numbers, inputs in batcher.micro_batches(elements):
+    for numbers, inputs in micro_batches(batcher, elements):
         chosen, rejected, margins, weights = [], [], [], []
         labelled, labels, label_weights = [], [], []
         start = 0
@@ -155,21 +123,19 @@ def backward(
             labels += [float(element.labels[n] or 0.0) for n in known]
             label_weights += [1.0 / (len(elements) * max(1, len(known)))] * len(known)
             start += len(element.sequences)
-        context = torch.autocast(device.type, amp) if amp else nullcontext()
-        with context:
+        with batcher.running():
             found = forward(model, inputs)
-        scores = found.new_empty(start).index_copy(
-            0, torch.tensor(inputs.answers, device=device), found
-        )
-        r_c, r_r = scores[chosen], scores[rejected]
-        weight = torch.tensor(weights, device=device)
-        ranking = (weight * ranking_loss(r_c, r_r, torch.tensor(margins, device=device))).sum()
-        loss = ranking
-        if auxiliary_weight > 0 and labelled:
-            own = label_loss(scores[labelled], torch.tensor(labels, device=device))
-            own = (torch.tensor(label_weights, device=device) * own).sum()
-            loss = loss + auxiliary_weight * own
-        loss.backward()
+            places = torch.tensor(inputs.answers, device=device)
+            scores = found.new_empty(start).index_copy(0, places, found)
+            r_c, r_r = scores[chosen], scores[rejected]
+            weight = torch.tensor(weights, device=device)
+            ranking = (weight * ranking_loss(r_c, r_r, torch.tensor(margins, device=device))).sum()
+            loss = ranking
+            if auxiliary_weight > 0 and labelled:
+                own = label_loss(scores[labelled], torch.tensor(labels, device=device))
+                own = (torch.tensor(label_weights, device=device) * own).sum()
+                loss = loss + auxiliary_weight * own
+            loss.backward()
         right = (weight * ((r_c > r_r).float() + 0.5 * (r_c == r_r).float())).sum()
         total += torch.stack([loss, ranking, right]).detach().double()
     values = total.tolist()
@@ -236,7 +202,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        figures = backward(model, batch, batcher, auxiliary_weight=auxiliary_weight, amp=amp)
+        figures = backward(model, batch, batcher, auxiliary_weight=auxiliary_weight)
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip))
         optimizer.step()

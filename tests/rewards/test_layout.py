@@ -7,9 +7,10 @@ import pytest
 import torch
 from reward_helpers import CONFIGS, random_elements, tiny
 
-from alignment.rewards.forward import forward, why_not_shared
+from alignment.rewards.batches import Batcher, choose_style, forward
 from alignment.rewards.layout import Costs, Row, assemble, common_prefix, cut, rows_of
-from alignment.rewards.train import Batcher, backward
+from alignment.rewards.packed import BlockAttention, pack, plan_of
+from alignment.rewards.train import backward, micro_batches
 
 ALWAYS = Costs(linear=1.0, attention=0.0)
 
@@ -64,20 +65,19 @@ def test_cut_bounds_the_padded_tokens() -> None:
         assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= 200
 
 
+@pytest.mark.parametrize("style", ["packed", "rows"])
 @pytest.mark.parametrize("kind", sorted(CONFIGS))
-def test_sharing_equals_plain_rows(kind: str) -> None:
+def test_sharing_equals_plain_rows(kind: str, style: str) -> None:
     """Loss within 1e-5 and gradients within 1e-4 for pairs and for rankings of four."""
     for answers in (2, 4):
         elements = random_elements(6, seed=answers, answers=answers)
         results = []
-        for share in (True, False):
+        for name in (style, "plain"):
             model = tiny(kind)
-            batcher = Batcher(model, pad=0, tokens_per_batch=150, max_length=64, share=share)
-            assert batcher.refusal is None
-            if share:
+            batcher = Batcher(model, pad=0, tokens_per_batch=150, max_length=64, style=name)
+            if name == "rows":
                 batcher.costs = ALWAYS
-                masks = [inputs.mask for _, inputs in batcher.micro_batches(elements)]
-                assert all(mask is not None for mask in masks)
+                assert all(i.mask is not None for _, i in micro_batches(batcher, elements))
             figures = backward(model, elements, batcher, auxiliary_weight=0.5)
             results.append((figures, {n: p.grad for n, p in model.named_parameters()}))
         (shared, left), (plain, right) = results
@@ -91,12 +91,65 @@ def test_sharing_equals_plain_rows(kind: str) -> None:
 def test_scores_are_those_of_transformers(kind: str) -> None:
     model = tiny(kind)
     sequences = random_elements(1, seed=3, answers=3)[0].sequences
-    rows = rows_of(sequences, range(3), ALWAYS)
-    assert len(rows) == 1
     with torch.no_grad():
-        ours = forward(model, assemble(rows, pad=0))
         theirs = [model(torch.tensor([ids])).logits.item() for ids in sequences]
-    assert ours.tolist() == pytest.approx(theirs, abs=1e-5)
+        for style in ("packed", "rows", "plain"):
+            batcher = Batcher(model, pad=0, tokens_per_batch=500, max_length=64, style=style)
+            batcher.costs = ALWAYS if style == "rows" else None
+            rows = batcher.rows(sequences, range(3))
+            assert len(rows) == (3 if style == "plain" else 1)
+            with batcher.running():
+                ours = forward(model, batcher.inputs(rows))
+            assert ours.tolist() == pytest.approx(theirs, abs=1e-5)
+
+
+def test_the_fastest_sound_layout_is_chosen() -> None:
+    for kind in CONFIGS:
+        assert choose_style(tiny(kind), 64).name == "packed"
+
+
+def test_plan_equals_brute_force() -> None:
+    """Every query of every block sees what the shared-prefix rule says, also over 64 tokens."""
+    rows = [
+        Row(tuple(range(150)), (tuple(range(70)), tuple(range(3))), (0, 1)),
+        Row((), (tuple(range(5)),), (2,)),
+    ]
+    plan = plan_of(rows)
+    expected = {}
+    first = 0
+    for row in rows:
+        parts = [0] * len(row.prefix)
+        for n, tail in enumerate(row.tails, start=1):
+            parts += [n] * len(tail)
+        for query, part in enumerate(parts):
+            keys = [k for k in range(query + 1) if parts[k] in (0, part)]
+            expected[first + query] = [first + key for key in keys]
+        first += len(parts)
+    assert plan.tokens == first
+    numbers = torch.arange(first)
+    for blocks in (plan.all, plan.scored):
+        for block in blocks:
+            keys = block.keys(numbers).tolist()
+            for place, query in enumerate(range(block.start, block.end)):
+                later = block.end - block.start - 1 - place
+                assert keys[: len(keys) - later] == expected[query]
+    assert sorted(q for b in plan.all for q in range(b.start, b.end)) == list(range(first))
+    assert [block.start for block in plan.scored] == pack(rows).column.tolist()
+
+
+def test_block_attention_gradient() -> None:
+    """Against finite differences, with two query heads to each key head."""
+    rows = [Row((1, 2, 3), ((4, 5), (6,)), (0, 1)), Row((), ((7, 8),), (2,))]
+    plan = plan_of(rows)
+    torch.manual_seed(0)
+    sizes = [(1, heads, plan.tokens, 4) for heads in (4, 2, 2)]
+    tensors = [torch.randn(size, dtype=torch.float64, requires_grad=True) for size in sizes]
+    for blocks in (plan.all, plan.scored):
+
+        def found(*inputs: torch.Tensor, blocks: object = blocks) -> torch.Tensor:
+            return BlockAttention.apply(*inputs, blocks, 0.5)
+
+        assert torch.autograd.gradcheck(found, tensors)
 
 
 def test_loss_equals_the_mean_of_pair_losses_whatever_the_pieces() -> None:
@@ -116,10 +169,9 @@ def test_loss_equals_the_mean_of_pair_losses_whatever_the_pieces() -> None:
 
 
 def test_window_narrower_than_the_data_is_refused() -> None:
-    reason = why_not_shared(tiny("mistral"), 100)
-    assert reason is not None
-    assert "sliding_window" in reason
-    assert why_not_shared(tiny("mistral"), 64) is None
+    style = choose_style(tiny("mistral"), 100)
+    assert style.name == "plain"
+    assert "sliding_window" in str(style.refusal)
 
 
 def test_architecture_that_builds_positions_from_the_mask_is_refused() -> None:
@@ -129,4 +181,16 @@ def test_architecture_that_builds_positions_from_the_mask_is_refused() -> None:
     bloom = BloomForSequenceClassification(
         BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4, num_labels=1)
     ).eval()
-    assert why_not_shared(bloom, 64) is not None
+    style = choose_style(bloom, 64)
+    assert style.name == "plain"
+    assert "Bloom" in str(style.refusal)
+
+
+def test_attention_is_the_models_own_again_afterwards() -> None:
+    model = tiny()
+    before = model.config._attn_implementation
+    batcher = Batcher(model, pad=0, tokens_per_batch=150, max_length=64)
+    with pytest.raises(RuntimeError, match="inside"), batcher.running():
+        assert model.config._attn_implementation != before
+        raise RuntimeError("inside")
+    assert model.config._attn_implementation == before

@@ -1,0 +1,224 @@
+"""Which layout a model gets, and the cutting of work into forward passes.
+
+Three layouts give the same scores: `packed` (CPU; see `packed`), `rows` (shared prefixes under a
+block mask; GPU) and `plain` (one answer a row; any architecture). The first that the model is
+seen to compute rightly is taken; why others are not is kept for the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from alignment.models.load import backbone, scalar_head
+from alignment.rewards.layout import Costs, Inputs, Row, assemble, common_prefix, cut, rows_of
+from alignment.rewards.packed import pack, packed_attention, set_plan
+
+Name = Literal["packed", "rows", "plain"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """A layout; `refusal` says why prefixes are not shared, if they are not."""
+
+    name: Name
+    refusal: str | None = None
+
+
+def forward(model: PreTrainedModel, inputs: Inputs) -> Tensor:
+    """Scores (A,) in float32: the scalar head on the hidden state of each answer's last token.
+
+    The head is applied to A positions, not to all R × L. Right padding needs no mask: under
+    causal attention no real token sees what stands behind it.
+    """
+    extra = {}
+    if inputs.mask is not None:
+        extra["attention_mask"] = inputs.mask
+    if inputs.positions is not None:
+        extra["position_ids"] = inputs.positions
+    if inputs.plan is not None:
+        set_plan(inputs.plan)
+    output = backbone(model)(input_ids=inputs.ids, use_cache=False, **extra)
+    last = output.last_hidden_state[inputs.row, inputs.column]
+    head: Tensor = scalar_head(model)(last)
+    return head.squeeze(-1).float()
+
+
+class Batcher:
+    """Lays answers out for one model and cuts them into forward passes.
+
+    Args:
+        tokens_per_batch: tokens of a forward pass, padding counted.
+        max_length: longest answer with its prompt that will come.
+        share: compute common prefixes once where the model can.
+        amp: number format of autocast, if the weights are kept in another.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        pad: int,
+        tokens_per_batch: int,
+        max_length: int,
+        share: bool = True,
+        amp: torch.dtype | None = None,
+        style: Name | None = None,
+    ):
+        self.model = model
+        self.pad = pad
+        self.tokens = tokens_per_batch
+        self.amp = amp
+        if style is not None:
+            self.style = Style(style)
+        else:
+            self.style = choose_style(model, max_length) if share else Style("plain")
+        self.costs = costs_of(model) if self.style.name == "rows" else None
+
+    @property
+    def refusal(self) -> str | None:
+        """Why prefixes are not shared although that was asked for."""
+        return self.style.refusal
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Forward and backward passes over this batcher's inputs belong inside."""
+        device = self.model.device.type
+        with (
+            packed_attention(self.model) if self.style.name == "packed" else nullcontext(),
+            torch.autocast(device, self.amp) if self.amp else nullcontext(),
+        ):
+            yield
+
+    def rows(self, sequences: Sequence[tuple[int, ...]], answers: Sequence[int]) -> list[Row]:
+        """Rows for answers to one prompt."""
+        if self.style.name != "packed":
+            return rows_of(sequences, answers, self.costs)
+        found = []
+        start = 0
+        while start < len(sequences):
+            end, length = start + 1, len(sequences[start])
+            prefix = common_prefix(sequences) if len(sequences) > 1 else 0
+            while end < len(sequences):
+                length += len(sequences[end]) - prefix
+                if length > self.tokens:
+                    break
+                end += 1
+            group = sequences[start:end]
+            shared = common_prefix(group) if len(group) > 1 else 0
+            tails = tuple(ids[shared:] for ids in group)
+            found.append(Row(group[0][:shared], tails, tuple(answers[start:end])))
+            start = end
+        return found
+
+    def cut(self, units: Sequence[Sequence[Row]]) -> list[list[int]]:
+        """Numbers of units (rows that stay together) for each forward pass."""
+        if self.style.name != "packed":
+            lengths = [max(len(row) for row in unit) for unit in units]
+            return cut(lengths, [len(unit) for unit in units], self.tokens)
+        batches: list[list[int]] = []
+        filled = self.tokens + 1
+        for number, unit in enumerate(units):
+            length = sum(len(row) for row in unit)
+            if filled + length > self.tokens:
+                batches.append([])
+                filled = 0
+            batches[-1].append(number)
+            filled += length
+        return batches
+
+    def inputs(self, rows: Sequence[Row]) -> Inputs:
+        """The tensors of one forward pass."""
+        if self.style.name == "packed":
+            return pack(rows, device=self.model.device)
+        dtype = self.amp or self.model.dtype
+        return assemble(rows, pad=self.pad, device=self.model.device, dtype=dtype)
+
+
+def costs_of(model: PreTrainedModel) -> Costs:
+    """Costs of the model's layers: a token's matrix products against one query-key product.
+
+    Attention counts double: the products are small, and softmax and mask cost as much again.
+    """
+    config = model.config.get_text_config()
+    body = sum(p.numel() for p in backbone(model).parameters() if p.ndim >= 2)
+    table = config.vocab_size * config.hidden_size
+    layers = config.num_hidden_layers
+    return Costs(
+        linear=float(max(body - table, table // 8)),
+        attention=2.0 * 2 * layers * config.hidden_size,
+    )
+
+
+def choose_style(model: PreTrainedModel, max_length: int) -> Style:
+    """The fastest layout that gives this model's own scores.
+
+    Windows narrower than `max_length` are read from the config; everything else (positions built
+    from the mask, recurrent layers, attention kernels without masks) is found by trying.
+    """
+    reason = _narrow_window(model, max_length)
+    if reason is not None:
+        return Style("plain", reason)
+    names: tuple[Name, ...] = ("packed", "rows") if model.device.type == "cpu" else ("rows",)
+    for name in names:
+        reason = _why_wrong(model, name)
+        if reason is None:
+            return Style(name)
+    return Style("plain", reason)
+
+
+def _narrow_window(model: PreTrainedModel, max_length: int) -> str | None:
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or [])
+    windowed = not kinds or any("sliding" in kind or "chunked" in kind for kind in kinds)
+    for name in ("sliding_window", "attention_chunk_size"):
+        size = getattr(config, name, None)
+        off = getattr(config, "use_sliding_window", True) is False
+        if isinstance(size, int) and size < max_length and windowed and not off:
+            return f"{name} is {size}, shorter than max_length {max_length}"
+    return None
+
+
+def _why_wrong(model: PreTrainedModel, name: Name) -> str | None:
+    """Why a layout fails on a few tokens, or None. Two prompts of different lengths are tried,
+    so that one leaking into the other is seen."""
+    size = max(4, min(model.config.get_text_config().vocab_size, 97))
+    ids = tuple(1 + (7 * i) % (size - 1) for i in range(80))
+    sequences = [ids[:9] + ids[9:16], ids[:9] + ids[20:28], ids[30:70], ids[30:50] + ids[70:73]]
+    batcher = Batcher(model, pad=0, tokens_per_batch=1000, max_length=80, style=name)
+    plain = Batcher(model, pad=0, tokens_per_batch=1000, max_length=80, style="plain")
+    shares = Costs(1.0, 0.0)
+    batcher.costs = shares if name == "rows" else None
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            with batcher.running():
+                rows = batcher.rows(sequences[:2], [0, 1]) + batcher.rows(sequences[2:], [2, 3])
+                got = forward(model, batcher.inputs(rows))
+            with plain.running():
+                want = torch.cat(
+                    [forward(model, plain.inputs([Row((), (s,), (0,))])) for s in sequences]
+                )
+    except (
+        AttributeError,
+        IndexError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        return f"{type(model).__name__}: {str(error).strip().splitlines()[0][:120]}"
+    finally:
+        model.train(training)
+    scale = float(want.abs().max().clamp(min=0.1))
+    tolerance = scale * (1e-3 if model.dtype == torch.float32 else 5e-2)
+    if not torch.allclose(got, want, atol=tolerance, rtol=0):
+        return f"{type(model).__name__} gives other scores when prompts are shared"
+    return None
