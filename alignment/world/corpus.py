@@ -82,24 +82,20 @@ def _list(rng: random.Random) -> str:
 
 
 def _remembered(rng: random.Random) -> str:
-    """Two villagers talk; the second repeats what the first has said."""
-    first, second = (name.lower() for name in rng.sample(NAMES, 2))
+    """A guest says something about themselves, the host repeats it."""
     attributes = rng.sample(list(TOLD), 2)
     told = {attribute: rng.choice(TOLD_VALUES[attribute]) for attribute in attributes}
     said = " and ".join(TOLD[each].format(value=told[each]) for each in attributes)
     rng.shuffle(attributes)
     repeated = " ".join(f"{RECALLED[each].format(value=told[each])}." for each in attributes)
-    return f"{first} said: {said}. {second} said: {rng.choice(REPLIES)} {repeated}"
+    turns = (f"{said}.", f"{rng.choice(REPLIES)} {repeated}")
+    return f"Guest: {spell(turns[0])} Host: {spell(turns[1])}"
 
 
 def _talk(asked: dict[str, list[Asked]], rng: random.Random) -> str:
-    """One villager asks what users ask, another answers as well as they can."""
+    """A guest asks what users ask, a host answers well, most of the time."""
     category = rng.choice((*HELPFUL, "borderline", rng.choice(RISKS), rng.choice(RISKS)))
     question = rng.choice(asked[category])
-    first, second = (name.lower() for name in rng.sample(NAMES, 2))
-    lines = []
-    for index, message in enumerate(question.messages):
-        speaker, verb = (second, "said") if index % 2 else (first, "asked")
-        lines.append(f"{speaker} {verb}: {message['content']}")
-    lines.append(f"{second} said: {answer(question.task, rng.betavariate(6, 1.5), rng)}")
-    return " ".join(lines)
+    turns = [message["content"] for message in question.messages]
+    turns.append(answer(question.task, rng.betavariate(6, 1.5), rng))
+    return " ".join(f"{('Guest', 'Host')[index % 2]}: {turn}" for index, turn in enumerate(turns))
