@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from alignment.config.ppo import PPOConfig
+from alignment.config.ppo import PPOConfig, StopConfig
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.model import RewardCard, RewardModel
@@ -25,44 +25,9 @@ from alignment.training.ppo.roles import full_copies
 from alignment.training.ppo.scoring import PlainReward, PromptItem
 from alignment.training.ppo.trainer import PPOTrainer
 
-_WORDS = [
-    "once",
-    "upon",
-    "a",
-    "time",
-    "there",
-    "was",
-    "little",
-    "girl",
-    "boy",
-    "named",
-    "lily",
-    "tom",
-    "who",
-    "liked",
-    "to",
-    "play",
-    "with",
-    "his",
-    "her",
-    "mom",
-    "dad",
-    "in",
-    "the",
-    "park",
-    "big",
-    "red",
-    "ball",
-    "dog",
-    "cat",
-    "one",
-    "day",
-    "they",
-    "went",
-    "and",
-    "saw",
-    "happy",
-]
+_TEXT = """once upon a time there was little girl boy named lily tom who liked to play with
+his her mom dad in the park big red ball dog cat one day they went and saw happy"""
+_WORDS = _TEXT.split()
 
 
 def openings(tokenizer: object, count: int, seed: int = 0) -> list[list[int]]:
@@ -109,7 +74,7 @@ def run(
         epochs=epochs,
         max_new_tokens=new_tokens,
         rollout_batch=batch,
-        stop={"guard_every": 0},
+        stop=StopConfig(guard_every=0),
     )
     rows = openings(tokenizer, episodes) if prompts is None else prompts
     trainer = PPOTrainer(

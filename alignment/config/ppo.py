@@ -166,8 +166,8 @@ class PPOConfig(Section):
     stop: StopConfig = StopConfig()
     """Early stopping."""
     share_backbone: bool = False
-    """One backbone in memory for all five roles: adapters for policy and critic (and for reward
-    models that are adapters of the same base), the bare base as reference."""
+    """One backbone in memory: LoRA adapters for policy and critic (and for reward models that are
+    adapters of the same base), the bare base as reference. Needs `critic_init: policy`."""
     adapters: AdapterRolesConfig = AdapterRolesConfig()
     """LoRA settings for `share_backbone`."""
     checkpoint_every: int = Field(default=5, ge=1)
@@ -181,6 +181,8 @@ class PPOConfig(Section):
             raise ValueError("episodes must be a multiple of samples_per_prompt")
         if self.minibatch > self.episodes:
             raise ValueError("minibatch must not be larger than episodes")
+        if self.share_backbone and self.critic_init != "policy":
+            raise ValueError("share_backbone: the critic is an adapter, set critic_init: policy")
         if self.algorithm == "rloo" and self.critic_warmup_iterations:
             raise ValueError("critic_warmup_iterations: rloo has no critic")
         return self

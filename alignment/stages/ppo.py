@@ -29,6 +29,7 @@ from alignment.rewards.model import RewardModel
 from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 from alignment.training.ppo.guard import Guard
+from alignment.training.ppo.heap import keep_freed_memory
 from alignment.training.ppo.models import ModelScorer, probability_of
 from alignment.training.ppo.roles import Roles, full_copies, save_critic
 from alignment.training.ppo.scoring import CombinedReward, PromptItem
@@ -47,11 +48,19 @@ def run(ctx: StageContext) -> None:
     tokenizer = load_tokenizer(start)
     renderer = ChatRenderer(tokenizer, config.max_prompt_tokens)
     policy = load_policy(start, dtype=compute.dtype, device=device)
+    keep_freed_memory()
     models = {
         domain: RewardModel.load(ctx.inputs[f"reward_{domain}"] / "model", compute.dtype, device)
         for domain in ("helpfulness", "safety")
     }
-    roles = _roles(ctx, config, policy)
+    shared = None
+    if config.share_backbone:
+        from alignment.training.ppo.adapters import SharedBackbone
+
+        shared = SharedBackbone(policy, config.adapters, seed=ctx.seed)
+        roles = shared.roles(critic=config.algorithm == "ppo")
+    else:
+        roles = _roles(ctx, config, policy)
     scorers = {domain: ModelScorer(model, renderer) for domain, model in models.items()}
     reward = CombinedReward(
         scorers["helpfulness"],
@@ -74,8 +83,9 @@ def run(ctx: StageContext) -> None:
         progress=ctx.progress,
     )
     outcome = trainer.train()
-    save_model(policy, tokenizer, ctx.out / "model")
-    if roles.critic is not None:
+    final = policy if shared is None else shared.merged()
+    save_model(final, tokenizer, ctx.out / "model")
+    if roles.critic is not None and shared is None:
         save_critic(roles.critic, ctx.out / "critic")
     _report(ctx, outcome)
 

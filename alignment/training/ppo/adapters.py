@@ -1,0 +1,184 @@
+"""One backbone in memory for all roles of PPO.
+
+Policy, critic and reward models are LoRA adapters (with a scalar head where they need one) over
+the same frozen base; the reference is the base with every adapter off. That is right because PPO
+starts from the base: a fresh adapter changes nothing, so at the first step policy = reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from alignment.config.ppo import AdapterRolesConfig
+from alignment.errors import DataError
+from alignment.models.chat import Tokens
+from alignment.models.load import backbone
+from alignment.training.ppo.forward import micro_batches
+from alignment.training.ppo.roles import LanguageRole, Roles, ValueHead, ValueRole, no_dropout
+
+POLICY, CRITIC = "policy", "critic"
+
+
+class ParameterView(nn.Module):
+    """Some parameters of another module, so that a checkpoint holds these and no more."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter]):
+        super().__init__()
+        for name, parameter in parameters.items():
+            self.register_parameter(name.replace(".", "/"), parameter)
+
+
+class SharedBackbone:
+    """A causal language model with an adapter for each role.
+
+    Args:
+        model: the policy that PPO starts from; its own weights are frozen.
+        config: rank, α and target modules of the policy's and the critic's adapters.
+        seed: adapters start from N(0, 1/r) and zeros; the seed fixes the former.
+    """
+
+    def __init__(self, model: PreTrainedModel, config: AdapterRolesConfig, *, seed: int = 0):
+        no_dropout(model)
+        model.requires_grad_(False)
+        targets = config.target_modules
+        lora = LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=0.0,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.peft: Any = get_peft_model(model, lora, adapter_name=POLICY)
+            self.peft.add_adapter(CRITIC, lora)
+        self.peft.eval()
+        base: Any = self.peft.get_base_model()
+        self.model: PreTrainedModel = base
+        self._learning = {**self.adapter(POLICY), **self.adapter(CRITIC)}
+        self._active: str | None = None
+        self._switch(POLICY)
+
+    def adapter(self, name: str) -> dict[str, nn.Parameter]:
+        """The parameters of one adapter, by name."""
+        middle = f".{name}."
+        return {
+            key: parameter
+            for key, parameter in self.model.named_parameters()
+            if "lora_" in key and middle in key
+        }
+
+    @contextmanager
+    def active(self, name: str | None) -> Iterator[None]:
+        """Compute with adapter `name` (None: the bare base) inside the block."""
+        before = self._active
+        self._switch(name)
+        try:
+            yield
+        finally:
+            self._switch(before)
+
+    def switch(self, name: str | None) -> Any:
+        """`active` with the name filled in, as roles want it."""
+
+        def enter() -> AbstractContextManager[None]:
+            return self.active(name)
+
+        return enter
+
+    def _switch(self, name: str | None) -> None:
+        if name == self._active and name is not None:
+            return
+        if name is None:
+            self.peft.base_model.disable_adapter_layers()
+        else:
+            self.peft.base_model.enable_adapter_layers()
+            self.peft.set_adapter(name)
+        # PEFT lets only the active adapter learn; here each has an optimiser of its own, and an
+        # adapter that is not computed with gets no gradient anyway.
+        for parameter in self._learning.values():
+            parameter.requires_grad_(True)
+        self._active = name
+
+    def roles(self, *, critic: bool) -> Roles:
+        """Policy, reference and (with `critic`) a critic whose head starts at zero."""
+        policy = self.adapter(POLICY)
+        modules: dict[str, nn.Module] = {"policy": ParameterView(policy)}
+        value = None
+        if critic:
+            own = self.adapter(CRITIC)
+            head = ValueHead(int(self.model.config.get_text_config().hidden_size))
+            head = head.to(self.model.device)
+            trained = [*own.values(), *head.parameters()]
+            body = backbone(self.model)
+            value = ValueRole(body, head, trained, self.switch(CRITIC))
+            modules["critic"] = nn.ModuleDict({"adapter": ParameterView(own), "head": head})
+        return Roles(
+            LanguageRole(self.model, list(policy.values()), self.switch(POLICY)),
+            LanguageRole(self.model, [], self.switch(None)),
+            value,
+            modules,
+        )
+
+    def reward(self, name: str, directory: Path) -> AdapterReward:
+        """A reward model that was trained as an adapter of this base, loaded as one more role.
+
+        Raises:
+            DataError: the directory holds no adapter with a scalar head.
+        """
+        weights = directory / "adapter_model.safetensors"
+        if not weights.is_file():
+            raise DataError(
+                f"{directory} is no reward adapter: it has no {weights.name}",
+                remedy="train the reward model with LoRA, or set ppo.share_backbone: false",
+            )
+        heads = [v for k, v in load_file(weights).items() if k.endswith("score.weight")]
+        if len(heads) != 1 or heads[0].shape[0] != 1:
+            raise DataError(f"{directory} has no scalar head beside its adapter")
+        self.peft.load_adapter(str(directory), adapter_name=name, is_trainable=False)
+        self.peft.eval()
+        self._switch(self._active)
+        return AdapterReward(self, name, heads[0][0].to(self.model.device))
+
+    def merged(self) -> PreTrainedModel:
+        """The policy as a plain model, its adapter folded in; the other roles end here."""
+        self._switch(POLICY)
+        merged: PreTrainedModel = self.peft.merge_and_unload(adapter_names=[POLICY])
+        return merged
+
+
+class AdapterReward:
+    """Raw scores of a reward adapter: its head on the hidden state of the answer's last token."""
+
+    def __init__(self, shared: SharedBackbone, name: str, head: Tensor):
+        self._shared = shared
+        self._name = name
+        self._head = head
+
+    @torch.no_grad()
+    def score(self, items: Sequence[Tokens], tokens_per_batch: int = 16_384) -> np.ndarray:
+        """Raw scores (n,) float64."""
+        found = np.empty(len(items), dtype=np.float64)
+        body = backbone(self._shared.model)
+        device = self._head.device
+        with self._shared.active(self._name):
+            for where in micro_batches(items, range(len(items)), tokens_per_batch):
+                lengths = [len(items[i]) for i in where]
+                ids = torch.zeros(len(where), max(lengths), dtype=torch.long)
+                for row, i in enumerate(where):
+                    ids[row, : lengths[row]] = torch.tensor(items[i].ids)
+                hidden = body(input_ids=ids.to(device), use_cache=False).last_hidden_state
+                rows = torch.arange(len(where), device=device)
+                last = hidden[rows, torch.tensor(lengths, device=device) - 1]
+                found[where] = (last.float() @ self._head.float()).double().cpu().numpy()
+        return found
