@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from alignment.config.intake import IntakeConfig
-from alignment.errors import DataError
+from alignment.errors import AlignError, DataError
 from alignment.files import atomic_write_json, digest_json, sha256_file
 from alignment.preferences.annotation import load_keys
 from alignment.preferences.identity import Seen, identify
@@ -59,10 +59,28 @@ def ingest(
     Raises:
         DataError: unreadable or broken files, an unknown format, too large a share of bad rows, or
             nothing new in them. The store is unchanged then.
+        AlignError: the store cannot be written (a full disk).
     """
     progress = progress or SilentProgress()
     sources = find_sources(paths)
     reading = Reading(config, domain, format, load_keys(store.root))
+    try:
+        return _take_in(store, sources, reading, against, progress)
+    except OSError as error:
+        raise AlignError(
+            f"the delivery was not taken in: {error}",
+            where=str(store.root),
+            remedy="nothing of it stays behind; free some space or mend the directory, then again",
+        ) from error
+
+
+def _take_in(
+    store: PreferenceStore,
+    sources: Sequence[Source],
+    reading: Reading,
+    against: Sequence[str] | None,
+    progress: Progress,
+) -> BatchReport:
     identity = _identity(sources, reading, against)
     with store.writing(progress.say) as work:
         for batch in store.batches():

@@ -15,7 +15,9 @@ def draw(values: dict[str, Any], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 7), layout="constrained")
+    figure = Figure(figsize=(10, 7))
+    # By hand: an automatic layout would draw everything twice to find the same places.
+    figure.subplots_adjust(left=0.16, right=0.97, top=0.9, bottom=0.08, hspace=0.32, wspace=0.42)
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 2)
     rows = values["rows"]
@@ -83,7 +85,7 @@ def _lengths(axis: Any, values: dict[str, Any]) -> None:
         axis.plot(found["median"], place, "o", color="#2d3748")
         axis.plot(found["mean"], place, "|", color="#2d3748", ms=14, mew=2)
     axis.set_yticks(range(3), names)
-    axis.invert_yaxis()
+    axis.set_ylim(2.6, -0.6)
     axis.set_xlabel("characters: median (dot), mean (line), up to the 95th percentile (bar)")
     longer = values["longer_wins"]["share"]
     axis.set_title("Lengths" if longer is None else f"Lengths; the longer answer wins {longer:.0%}")
@@ -99,7 +101,8 @@ def _refused(axis: Any, values: dict[str, Any]) -> None:
     axis.barh(
         [name.replace("_", " ") for name, _ in ordered],
         [count for _, count in ordered],
+        height=0.7,
         color="#718096",
     )
-    axis.invert_yaxis()
+    axis.set_ylim(max(len(ordered), 4) - 0.4, -0.6)
     axis.set_xlabel("rows")

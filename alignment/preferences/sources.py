@@ -291,7 +291,9 @@ def _dataset(source: Source) -> Iterator[Record]:
             loaded = datasets.load_dataset(source.name)
     except Exception as error:  # the library raises many kinds, all about what was named
         raise DataError(
-            f"cannot load the dataset: {type(error).__name__}: {error}", where=source.name
+            f"cannot load the dataset: {type(error).__name__}: {error}",
+            where=source.name,
+            remedy=None if source.kind == "dataset" else "no such file either; a misspelt path?",
         ) from error
     parts = loaded.values() if isinstance(loaded, dict) else [loaded]
     number = 0

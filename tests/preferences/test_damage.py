@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from alignment.config.intake import IntakeConfig
-from alignment.errors import DataError
+from alignment.errors import AlignError, DataError
 from alignment.preferences.intake import ingest
 from alignment.preferences.prepare_files import native
 from alignment.preferences.reading import Reading
 from alignment.preferences.rows import DROPPED, Draft
 from alignment.preferences.sources import find_sources
 from alignment.preferences.store import PreferenceStore
+from alignment.preferences.writer import BatchWriter
 
 Row = dict[str, Any]
 
@@ -198,3 +199,29 @@ def test_a_batch_that_was_changed_afterwards_is_not_used(tmp_path: Path) -> None
         file.write(b"?")
     with pytest.raises(DataError, match="is not what was taken in"):
         PreferenceStore(tmp_path / "preferences").training([report.id])
+
+
+def test_a_store_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    row = {"question": "q", "answer_0": "a", "answer_1": "b", "score_0": 1, "score_1": 0}
+    path = tmp_path / "webgpt.jsonl"
+    path.write_bytes(line(row))
+    with pytest.raises(AlignError, match="not taken in"):
+        ingest(PreferenceStore(path / "preferences"), [path], IntakeConfig())
+    with pytest.raises(DataError, match="no file or directory"):
+        ingest(PreferenceStore(tmp_path / "p"), [tmp_path / "absent.jsonl"], IntakeConfig())
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    row = {"question": "q", "answer_0": "a", "answer_1": "b", "score_0": 1, "score_1": 0}
+    path = tmp_path / "webgpt.jsonl"
+    path.write_bytes(line(row))
+    store = PreferenceStore(tmp_path / "preferences")
+    with monkeypatch.context() as patched:
+        patched.setattr(BatchWriter, "finish", full)
+        with pytest.raises(AlignError, match="No space left"):
+            ingest(store, [path], IntakeConfig())
+    assert sorted(p.name for p in store.root.iterdir()) == ["lock"]
+    assert ingest(store, [path], IntakeConfig()).sequence == 1
