@@ -156,7 +156,10 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A series without pictures, which take longer than all else; the test of the whole stage
+    draws them."""
+    monkeypatch.setattr(evaluate_stage, "_draw_path", lambda *_: None)
     return World(tmp_path)
 
 

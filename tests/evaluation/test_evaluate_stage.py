@@ -111,6 +111,7 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
     assert sides["sft"]["win_helpfulness"] == 0.5
     assert sides["sft"]["kl_sft"] == 0
     assert v1.datasets[0]["rows"] == 9
+    assert (v1.out / "path.png").read_bytes()[:4] == b"\x89PNG"
 
     # Killed after the first shard of answers, then called again with the same scratch.
     again = context(tmp_path / "again", "rlhf-v1", inputs)
