@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -46,24 +47,25 @@ def draw(
     scores = logits.float()
     if settings.temperature not in (0.0, 1.0):
         scores = scores.div_(settings.temperature)
-    total = torch.logsumexp(scores, dim=-1)
-    noise = race.log_exponential(keys) if settings.temperature > 0 else None
+    highest = scores.amax(dim=-1, keepdim=True)
+    chance = torch.sub(scores, highest).exp_()
+    total = chance.sum(dim=-1).log_().add_(highest.squeeze(-1))
     surely = None
     if slack is None:
         maybe = keep_mask(scores, settings.top_k, settings.top_p)
     else:
         masks = doubtful_masks(scores, settings.top_k, settings.top_p, slack)
         maybe, surely = masks if masks is not None else (None, None)
-    raced = scores if noise is None else torch.sub(scores, noise, out=noise)
     if maybe is not None:
-        raced = raced.masked_fill(~maybe, -torch.inf)
-    best, tokens = raced.max(dim=-1, keepdim=True)
+        chance.masked_fill_(~maybe, 0.0)
+    if settings.temperature > 0:
+        chance.div_(race.exponential(keys))
+    best, tokens = chance.max(dim=-1, keepdim=True)
     logprobs = scores.gather(-1, tokens).squeeze(-1) - total
     close = None
     if slack is not None:
-        raced = raced.clone() if raced is scores else raced  # scores are kept
-        second = raced.scatter_(-1, tokens, -torch.inf).amax(dim=-1, keepdim=True)
-        close = best - second <= 2 * slack
+        second = chance.scatter_(-1, tokens, 0.0).amax(dim=-1, keepdim=True)
+        close = second >= best * math.exp(-2 * slack)
         if surely is not None:
             close |= ~surely.gather(-1, tokens)
         close = close.squeeze(-1)

@@ -2,10 +2,10 @@
 (seed, t, v) and of nothing else, so the order and company in which sequences are drawn is free.
 
 Tokens are drawn by the exponential race: with E_v ~ Exp(1) independent, the token with the largest
-log p_v − log E_v has distribution p (the Gumbel-max trick in its other clothes). Unlike inversion
-of the cumulative distribution, it needs no normalisation, tokens cut by top-k or top-p change
-nothing for the rest, and a small error δ of the logits changes the outcome with probability ≤ 2δ,
-whatever the size of the vocabulary.
+p_v / E_v has distribution p (the Gumbel-max trick in its other clothes). Unlike inversion of the
+cumulative distribution, it needs no normalisation, tokens cut by top-k or top-p change nothing for
+the rest, and a small error δ of the logits changes the outcome with probability ≤ 2δ, whatever the
+size of the vocabulary.
 """
 
 from __future__ import annotations
@@ -47,33 +47,29 @@ class Race:
         self._bits: torch.Tensor | None = None
         self._shifted: torch.Tensor | None = None
 
-    def log_exponential(self, keys: torch.Tensor) -> torch.Tensor:
-        """log E for each row and token: float32 [rows, vocabulary] from keys int32 [rows, 2]."""
+    def exponential(self, keys: torch.Tensor) -> torch.Tensor:
+        """E for each row and token: float32 [rows, vocabulary] from keys int32 [rows, 2]."""
         rows = keys.shape[0]
         if self._bits is None or self._shifted is None or self._bits.shape[0] < rows:
             shape = (rows, self._tokens.shape[0])
             self._bits = torch.empty(shape, dtype=torch.int32, device=keys.device)
             self._shifted = torch.empty_like(self._bits)
         bits, shifted = self._bits[:rows], self._shifted[:rows]
+        # Murmur3's finaliser, the second key between its two products.
         torch.add(self._tokens, keys[:, :1], out=bits)
-        # Murmur3's finaliser twice, the second key between the rounds. Torch shifts int32
-        # arithmetically; the mask makes the shift logical.
         _xor_shift(bits, shifted, 16)
-        bits.mul_(_signed(_MIX1))
+        bits.mul_(_signed(_MIX1)).add_(keys[:, 1:])
         _xor_shift(bits, shifted, 13)
-        bits.add_(keys[:, 1:])
         bits.mul_(_signed(_MIX2))
         _xor_shift(bits, shifted, 16)
-        bits.mul_(_signed(_MIX1))
-        _xor_shift(bits, shifted, 15)
         # u = (bits + 1/2)/2³¹ in (0, 1) and E = −log(1 − u): small E, which decide who wins, keep
         # their relative precision down to 2⁻³².
         bits.bitwise_and_(0x7FFFFFFF)
-        uniform = bits.to(torch.float32).add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
-        return uniform.neg_().log1p_().neg_().log_()
+        negative = bits.to(torch.float32).add_(0.5).mul_(-(2.0**-31)).clamp_(min=2.0**-24 - 1)
+        return negative.log1p_().neg_()
 
 
 def _xor_shift(bits: torch.Tensor, buffer: torch.Tensor, amount: int) -> None:
+    # The shift is arithmetic: it repeats the sign bit, which leaves the map one to one.
     torch.bitwise_right_shift(bits, amount, out=buffer)
-    buffer.bitwise_and_((1 << (32 - amount)) - 1)
     bits.bitwise_xor_(buffer)
