@@ -19,7 +19,7 @@ from alignment.plan import Node
 log = logging.getLogger("alignment.tracking")
 
 REMEDY = "no stage is lost: the next run, or `align mlflow rebuild`, writes what is missing"
-CLOSE_AFTER = 120.0  # seconds to wait for the last runs to be written
+CLOSE_AFTER = 300.0  # seconds to wait for the last runs to be written on a busy machine
 
 
 def tracker(program: ProgramConfig, say: Callable[[str], None] = log.warning) -> list[Tracker]:
