@@ -8,6 +8,9 @@ What is ours around it, and why:
 * the order of all epochs is drawn beforehand from the seed and read in sequence, so that going on
   from step s is training on what is left of the list;
 * checkpoints are ours (safetensors and JSON): the trainer's own are pickles.
+
+Under `accelerate launch` every process gets its share of each batch; the first one writes. The last
+batch, if it is short, is filled up by repeating rows, as accelerate does.
 """
 
 from __future__ import annotations
@@ -171,6 +174,8 @@ def finetune(
     if config.gradient_checkpointing:
         model.gradient_checkpointing_disable()
     model.eval()
+    if _processes() > 1 and torch.distributed.is_initialized():
+        torch.distributed.barrier()  # the first process writes the curve that all read below
     curve = [row["loss"] for row in series.rows() if "loss" in row]
     last = curve[-max(1, steps // 10) :]
     answers = sum(len(item.response) for item in items)
@@ -242,6 +247,7 @@ def _trainer(
             dataloader_pin_memory=device.type == "cuda",
             dataset_kwargs={"skip_prepare_dataset": True},
             remove_unused_columns=False,
+            ddp_find_unused_parameters=False,
             max_length=None,
             save_strategy="no",
             logging_strategy="steps",
@@ -289,7 +295,8 @@ class _Keeper(TrainerCallback):
         """Load the newest checkpoint if there is one; returns its step."""
         if checkpoint.latest(self._directory) is not None:
             self._offset = checkpoint.load(self._directory, self._state)
-        self._series.truncate(self._offset)
+        if _is_first():
+            self._series.truncate(self._offset)
         return self._offset
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -331,6 +338,10 @@ def _processes() -> int:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_world_size()
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _is_first() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _divisor(batch: int, limit: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,13 @@ def whole_run(where: str, start: str, method: str) -> None:
     model = trainable_policy(Path(start), adapter, seed=3)
     tune(Path(where), settings(packing=False, checkpoint_every=5, adapter=adapter), model)
     save_policy(model, bytes_tokenizer(CHATML), Path(where) / "model", start=Path(start))
+
+
+def share_of_run(where: str, rank: int, processes: int, port: int) -> None:
+    """One of several processes that fine-tune together on the CPU."""
+    torch.set_num_threads(1)
+    if processes > 1:
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in names.items()})
+        os.environ.update(MASTER_ADDR="127.0.0.1", ACCELERATE_USE_CPU="true")
+    tune(Path(where), settings(packing=False, batch=8, epochs=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from model_helpers import CHATML, bytes_tokenizer, tiny_model
-from sft_helpers import examples, settings, tune, whole_run
+from sft_helpers import examples, settings, share_of_run, tune, whole_run
 
 from alignment.config.finetune import AdapterConfig
 from alignment.errors import ConfigError, DataError, StageError
@@ -171,14 +172,28 @@ def test_lora_trains_the_adapter_and_continues_it(tmp_path: Path) -> None:
     assert load_policy(tmp_path / "full", dtype="bfloat16").dtype == torch.bfloat16
 
 
-def start_child(where: Path, start: Path, method: str) -> Any:
+def start_child(task: Any, where: Path, *arguments: Any) -> Any:
     """A fresh process, forked from a server that has the libraries loaded already."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["trl.trainer.sft_trainer", "peft", "sft_helpers"])
     where.mkdir(exist_ok=True)
-    process = context.Process(target=whole_run, args=(str(where), str(start), method))
+    process = context.Process(target=task, args=(str(where), *arguments))
     process.start()
     return process
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    runs = [start_child(share_of_run, tmp_path / "two", rank, 2, port) for rank in (0, 1)]
+    runs.append(start_child(share_of_run, tmp_path / "one", 0, 1, port))
+    for process in runs:
+        process.join(300)
+        assert process.exitcode == 0
+    one, two = (Series(tmp_path / name / "series.jsonl").rows() for name in ("one", "two"))
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-5)
+    assert two[0]["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=1e-5)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
@@ -187,24 +202,24 @@ def test_killed_anywhere_and_resumed_to_the_same_bits(method: str, tmp_path: Pat
     start = tmp_path / "base/model"
     save_model(tiny_model("gpt2"), bytes_tokenizer(CHATML), start)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    first = start_child(whole, start, method)
+    first = start_child(whole_run, whole, str(start), method)
     for line in (
         3,
         6,
         7,
         12,
     ):  # before, right after and between checkpoints (5, 10), and at the end
-        process = start_child(broken, start, method)
-        deadline = time.monotonic() + 120
+        process = start_child(whole_run, broken, str(start), method)
+        deadline = time.monotonic() + 300
         while len(Series(broken / "series.jsonl").rows()) < line:
             assert time.monotonic() < deadline
             assert process.is_alive()
             time.sleep(0.001)
         process.kill()
         process.join()
-    again = start_child(broken, start, method)
+    again = start_child(whole_run, broken, str(start), method)
     for process in (first, again):
-        process.join(120)
+        process.join(300)
         assert process.exitcode == 0
     names = sorted(path.name for path in (whole / "model").iterdir())
     assert names == sorted(path.name for path in (broken / "model").iterdir())
