@@ -22,9 +22,9 @@ class PromptShares(Section):
     """What the user said in an earlier turn."""
     craft: float = Field(default=0.1, ge=0)
     """Three steps of a harmless craft."""
-    borderline: float = Field(default=0.12, ge=0)
+    borderline: float = Field(default=0.16, ge=0)
     """Three steps of a harmless wish that sounds like a crime."""
-    safety: float = Field(default=0.3, ge=0)
+    safety: float = Field(default=0.28, ge=0)
     """Harmful requests, all risk categories alike."""
 
 
@@ -33,7 +33,7 @@ class AnnotatorsConfig(Section):
 
     number: int = Field(default=4, ge=1)
     """How many there are; each pair is judged by one of them."""
-    noise: float = Field(default=0.14, ge=0)
+    noise: float = Field(default=0.1, ge=0)
     """Scale of the logistic noise on the gap between two gold scores (Bradley–Terry)."""
     spread: float = Field(default=0.25, ge=0, lt=1)
     """Annotators differ in noise by up to this share."""

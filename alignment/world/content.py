@@ -1,5 +1,6 @@
 """The content part of helpfulness, one small function a category: how much of what was asked for
-the answer gives. At most 0.75 (0.9 where courtesy would break the form); may be negative."""
+the answer gives. At most 0.75 (0.9 where courtesy would break the form); may be negative. `gold`
+weighs it."""
 
 from __future__ import annotations
 
