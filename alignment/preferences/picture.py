@@ -45,7 +45,7 @@ def _strengths(axis: Any, values: dict[str, Any]) -> None:
     axis.set_xticks([index + 0.4 for index in range(len(STRENGTHS))], STRENGTHS)
     axis.set_ylabel("% of comparisons")
     axis.set_title("How clear the preferences are")
-    axis.legend()
+    axis.legend(loc="upper right")
 
 
 def _bins(axis: Any, values: dict[str, Any]) -> None:
@@ -74,7 +74,8 @@ def _bins(axis: Any, values: dict[str, Any]) -> None:
     )
     axis.set_xticks([0.4, 1.4, 2.4], [name.replace("_", " ") for name in names])
     axis.set_ylabel("% of labelled comparisons")
-    axis.legend()
+    axis.set_ylim(0, 1.3 * axis.get_ylim()[1])  # room for the legend
+    axis.legend(loc="upper right")
 
 
 def _lengths(axis: Any, values: dict[str, Any]) -> None:

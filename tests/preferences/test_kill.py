@@ -18,7 +18,7 @@ import pytest
 
 from alignment.preferences.store import PreferenceStore
 
-KILLS = 40
+KILLS = 25
 PROGRAM = """
 # Imports once, then forks a child for every intake: a fresh interpreter each would take seconds.
 import os

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alignment.config.intake import IntakeConfig
@@ -297,6 +297,7 @@ def outcome(reader: Format, row: dict[str, Any]) -> list[str | Draft]:
     return said
 
 
+@example(row={"preference.responses": [], "preference.responses.users": 1.0})
 @given(row=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=8))
 @settings(max_examples=150, deadline=None)
 def test_no_row_breaks_a_reader(row: dict[str, Any]) -> None:

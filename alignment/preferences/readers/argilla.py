@@ -89,6 +89,9 @@ def _flat(row: Row) -> tuple[dict[str, Any], Said]:
             raise RowError("wrong_type", name, f"{type(values).__name__}, not a list")
         users = row.get(f"{name}.users") or [f"#{index}" for index in range(len(values))]
         states = row.get(f"{name}.status") or [None] * len(values)
+        for suffix, given in (("users", users), ("status", states)):
+            if type(given) is not list:
+                raise RowError("wrong_type", f"{name}.{suffix}", f"{type(given).__name__}")
         if not len(users) == len(states) == len(values):
             raise RowError("bad_vote", name, "users, status and values differ in number")
         for user, state, value in zip(users, states, values, strict=True):
