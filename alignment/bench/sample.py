@@ -1,0 +1,87 @@
+"""Speed of best-of-K: what `align bench sample` prints.
+
+K answers to story openings of 8 to 12 words at temperature 1, without top-k, and two reward models
+of the policy's size score them all. Loading is not counted, everything else is.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignment.bench.ppo import openings
+from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.load import Dtype, load_policy, load_scalar, load_tokenizer, resolve_device
+from alignment.rewards.model import RewardCard, RewardModel
+from alignment.sampling.engine import TransformersEngine, sample_seeds
+from alignment.sampling.settings import SamplingSettings
+
+
+def run(
+    *,
+    model: Path,
+    prompts: int = 64,
+    k: int = 16,
+    max_new_tokens: int = 96,
+    batch_size: int = 256,
+    ends: Sequence[int] = (),
+    device: str = "auto",
+    dtype: Dtype = "float32",
+) -> dict[str, Any]:
+    """Sample and score once and measure.
+
+    Args:
+        ends: more token ids that end an answer; a common one makes answers of all lengths.
+    """
+    place = resolve_device(device)
+    policy = load_policy(model, dtype=dtype, device=place)
+    tokenizer = load_tokenizer(model)
+    renderer = ChatRenderer(tokenizer)
+    policy.generation_config.eos_token_id = [renderer.eos, *ends]
+    rewards = []
+    for domain in ("helpfulness", "safety"):
+        torch.manual_seed(len(domain))
+        scalar = load_scalar(model, dtype=dtype, device=place)
+        rewards.append(RewardModel(scalar, tokenizer, RewardCard(domain)))
+    rows = openings(tokenizer, prompts)
+    engine = TransformersEngine(policy, renderer)
+    settings = SamplingSettings(max_new_tokens=max_new_tokens, batch_size=batch_size)
+    seeds = sample_seeds(0, [str(number) for number in range(prompts)], k)
+    began, cpu = time.perf_counter(), time.process_time()
+    found = engine.sample(rows, seeds, settings)
+    _wait(place)
+    generated = time.perf_counter()
+    items = [
+        Tokens(row, one.token_ids) for row, group in zip(rows, found, strict=True) for one in group
+    ]
+    for reward in rewards:
+        reward.score(items)
+    _wait(place)
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    tokens = sum(len(item.response) for item in items)
+    return {
+        "bench": "sample",
+        "implementation": "align",
+        "samples_per_s": round(len(items) / seconds, 2),
+        "tokens_per_s": round(tokens / seconds, 1),
+        "samples": len(items),
+        "tokens": tokens,
+        "seconds": round(seconds, 3),
+        "generate_seconds": round(generated - began, 3),
+        "score_seconds": round(began + seconds - generated, 3),
+        "cpu_seconds": round(cpu, 3),
+        "refereed": engine.refereed,
+        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "threads": torch.get_num_threads(),
+        "device": str(place),
+    }
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
