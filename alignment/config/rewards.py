@@ -79,7 +79,7 @@ class RewardsConfig(Section):
     clip: float = Field(default=1.0, gt=0)
     """Highest norm of the gradient."""
     adapter: AdapterConfig = AdapterConfig()
-    """Train all weights, or a low-rank adapter and the scalar head."""
+    """Train all weights, or a low-rank adapter and the scalar head; folded together when done."""
     max_length: int = Field(default=4096, ge=8)
     """Comparisons with a longer side (prompt and answer, in tokens) are left out and counted."""
     tokens_per_batch: int = Field(default=8192, ge=64)

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from alignment.config.rewards import RewardsConfig
 from alignment.progress import Progress, SilentProgress
+from alignment.rewards.adapter import dropouts
 from alignment.rewards.batches import Batcher, forward
 from alignment.rewards.elements import Element
 from alignment.rewards.layout import Inputs, Row
@@ -155,7 +156,7 @@ def train(
     auxiliary_weight: float = 0.0,
     amp: torch.dtype | None = None,
 ) -> Report:
-    """Train `model` in place; dropout stays off (the model stays in eval mode).
+    """Train `model` in place; dropout stays off, but for an adapter's own.
 
     Args:
         checkpoints: where checkpoints go, and where a killed run goes on from.
@@ -175,6 +176,10 @@ def train(
         share=settings.prefix_sharing,
         amp=amp,
     )
+    if settings.adapter.method == "lora" and settings.adapter.dropout > 0:
+        torch.manual_seed(derive_seed(seed, "dropout"))
+        for module in dropouts(model):
+            module.train()
     if batcher.refusal:
         progress.say(f"prefix sharing is off: {batcher.refusal}")
     per_epoch = math.ceil(len(elements) / settings.batch)
@@ -224,7 +229,7 @@ def train(
             checkpoint.save(checkpoints, step + 1, state)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_disable()
-        model.eval()
+    model.eval()
     if steps:
         report.first_loss, report.last_loss = state.extra["first"], state.extra["last"]
     return report

@@ -19,6 +19,7 @@ from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_tokenizer, resolve_device
 from alignment.preferences.schema import DOMAINS
 from alignment.preferences.store import PreferenceStore
+from alignment.rewards.adapter import inject, merge
 from alignment.rewards.elements import build
 from alignment.rewards.evaluate import Measured, evaluate, headline, measure
 from alignment.rewards.initial import initial_model
@@ -64,6 +65,7 @@ def run(ctx: StageContext) -> None:
             f"{settings.max_length} tokens and left out"
         )
     model = initial_model(start, ctx.scratch, seed=derive_seed(ctx.seed, "head"), device=device)
+    inject(model, settings.adapter, seed=derive_seed(ctx.seed, "adapter"))
     series = Series(ctx.scratch / "series.jsonl")
     report = train(
         model,
@@ -77,6 +79,8 @@ def run(ctx: StageContext) -> None:
         auxiliary_weight=settings.auxiliary_weight if domain == "safety" else 0.0,
         amp=amp,
     )
+    if settings.adapter.method == "lora":
+        merge(model)
     shutil.copyfile(series.path, ctx.series.path)
     card = RewardCard(
         domain=domain,

@@ -35,7 +35,7 @@ def trl(options: argparse.Namespace, checkpointing: bool) -> dict[str, Any]:
     tokenizer = load_tokenizer(options.model)
     tokenizer.padding_side = "right"
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     elements = read_pairs(options.data, tokenizer, options.pairs, options.max_length)
     rows = [
         {

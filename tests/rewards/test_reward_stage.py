@@ -14,6 +14,7 @@ from reward_helpers import save_tiny_policy
 
 import alignment.stages.reward as stage
 from alignment.config.compute import ComputeConfig
+from alignment.config.finetune import AdapterConfig
 from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
 from alignment.preferences.schema import Comparison
@@ -192,3 +193,17 @@ def test_nothing_left_to_train_on_is_said(tmp_path: Path, inputs: dict[str, Path
     ctx = context(tmp_path, inputs, "helpfulness", max_length=8)
     with pytest.raises(DataError, match="no comparison is left"):
         stage.run(ctx)
+
+
+def test_adapter_is_folded_into_the_checkpoint(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    adapter = AdapterConfig(method="lora", rank=8, alpha=16, dropout=0.05)
+    first, second = (
+        context(tmp_path, inputs, "helpfulness", name, adapter=adapter, learning_rate=1e-2)
+        for name in "ab"
+    )
+    stage.run(first)
+    stage.run(second)
+    assert digests(first.out) == digests(second.out)
+    assert first.metrics["accuracy/significantly"] > 0.85
+    reward = RewardModel.load(first.out / "model")
+    assert not [name for name, _ in reward.model.named_parameters() if "lora" in name]
