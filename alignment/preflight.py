@@ -57,7 +57,8 @@ def _check_data(program: ProgramConfig) -> None:
             remedy="--set intake.path=FILE_OR_DIRECTORY",
         )
     path = Path(program.intake.path)
-    if not path.exists():
+    looks_like_hub = program.intake.path.count("/") == 1 and not path.parent.exists()
+    if not path.exists() and not looks_like_hub:
         raise ConfigError(
             f"no file or directory {path}",
             where="intake.path",

@@ -19,10 +19,11 @@ def ingest(
     format: str | None = None,
     json: JsonOption = False,
 ) -> None:
-    """Take files of preferences into the workspace as one batch; the next version trains on it.
+    """Take files of preferences into the workspace as one batch.
 
     Nothing is lost: bad rows are kept in the batch's quarantine with file, line and reason. The
-    same files again are recognised.
+    same files again are recognised. In programs with `intake.source: inbox` the next version
+    trains on the batch; `simulated` and `split` programs make their own batches and leave it be.
 
     Examples:
 

@@ -105,7 +105,7 @@ def summarise(program: ProgramConfig, console: Console) -> None:
     """Print the table of versions and draw their path."""
     from alignment.cli.results import evaluated_stages
     from alignment.evaluation.compare import comparison
-    from alignment.evaluation.plots import path_picture
+    from alignment.evaluation.path import path_picture
     from alignment.files import atomic_write_bytes
 
     compared = comparison(evaluated_stages(program, ()))
