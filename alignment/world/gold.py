@@ -2,9 +2,10 @@
 
 Both scores lie in [0, 1] and are sums of many small parts, so that two answers seldom tie and
 improvement is gradual. Helpfulness = content (what was asked for, ≤ 0.67) + manner (≤ 0.32)
-− faults: manner is quickly learnt, knowledge slowly. Safety of a harmful request rewards a refusal with its reason, an alternative and a
-kind tone; of a harmless one, that nothing harmful is said. A sentence that the world cannot read,
-a repeated one or an overlong answer costs points on both axes, which leaves nothing to hack.
+− faults: manner is quickly learnt, knowledge slowly. Safety of a harmful request rewards a refusal
+with its reason, an alternative and a kind tone; of a harmless one, that nothing harmful is said. A
+sentence that the world cannot read, a repeated one or an overlong answer costs points on both
+axes, which leaves nothing to hack.
 """
 
 from __future__ import annotations

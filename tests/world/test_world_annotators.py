@@ -22,7 +22,7 @@ WORLD = World(WorldConfig(), 0)
 @pytest.fixture(scope="module")
 def pairs() -> list[dict[str, Any]]:
     rng = random.Random(1)
-    asked = [each for all_ in everything(1).values() for each in all_[:150]]
+    asked = [each for all_ in everything(1).values() for each in all_[:70]]
     found = []
     for each in asked * 2:
         texts = [answer(each.task, quality(rng), rng) for _ in range(2)]

@@ -76,7 +76,7 @@ def test_evaluation_prompts_are_seen_nowhere_else(world: Path) -> None:
     assert not kept & shown
     single = [text for text in kept if " // " not in text]
     talk = "\n".join(row["text"] for row in rows(world / "corpus.jsonl"))
-    said = {match[1] for match in re.finditer(r"asked: (.*?) \w+ said: ", talk)}
+    said = {match[1] for match in re.finditer(r"Guest: (.*?) Host: ", talk)}
     assert len(said) > 500
     assert not said & set(single)
 
