@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, StageError
+from alignment.external import external_digest
 from alignment.files import atomic_write_json, read_json
 from alignment.ledger import Attempt, Ledger, Manifest, fingerprint, now
 from alignment.lock import workspace_lock
@@ -220,6 +221,9 @@ class Runner:
                 "digest": manifest.digest,
                 "fingerprint": manifest.fingerprint,
             }
+        outside = self.known.parts(node)[2].get("outside")
+        if outside is not None:
+            described["outside"] = {"digest": outside}
         return described
 
     def _missing(self, node: Node) -> list[str]:
@@ -281,10 +285,24 @@ class Fingerprints:
             if manifest is None:
                 raise LookupError(f"{version}/{stage}")
             inputs[name] = manifest.digest
+        outside = self._outside(node)
+        if outside is not None:
+            inputs["outside"] = outside
         if node.version not in self._seen:
             self._seen[node.version] = for_version(self._program, node.version)
         declared = stage_declaration(node.module)
         return declared.code_version, config_slice(self._seen[node.version], declared.reads), inputs
+
+    def _outside(self, node: Node) -> str | None:
+        """Digest of what the node reads from outside the workspace, if anything.
+
+        A copied workspace may have left it behind: then what was read before still counts.
+        """
+        found = external_digest(self._program, node.module)
+        if found is None and self._program.base.source == "path":
+            done = self._ledger.newest(node.version, node.stage)
+            return done.inputs.get("outside", {}).get("digest") if done else None
+        return found
 
     def _work_out(self, node: Node) -> str | None:
         try:

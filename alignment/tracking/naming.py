@@ -81,9 +81,8 @@ def attempt_tags(program: str, attempt: Attempt, manifest: Manifest | None) -> d
         tags["rlhf.digest"] = manifest.digest
         tags["rlhf.code_version"] = manifest.code_version
         for name, source in manifest.inputs.items():
-            tags[f"rlhf.input.{name}"] = (
-                f"{source['version']}/{source['stage']} {source['digest'][:12]}"
-            )
+            origin = f"{source['version']}/{source['stage']} " if "stage" in source else ""
+            tags[f"rlhf.input.{name}"] = f"{origin}{source['digest'][:12]}"
     return tags
 
 
