@@ -1,0 +1,72 @@
+"""One small program, run once for all tests of this folder, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+name: small
+seed: 3
+workspace: WORKSPACE
+base:
+  pretrain: {vocabulary: 768, hidden: 32, layers: 2, heads: 2, kv_heads: 1, intermediate: 64,
+             context: 128, length: 64, batch: 8, steps: 60, checkpoint_every: 20}
+world: {corpus_documents: 1200, demonstrations: 160, prompts: 300, evaluation_helpfulness: 12,
+        evaluation_safety: 10, evaluation_borderline: 4}
+finetune:
+  sft: {learning_rate: 2.0e-3, batch: 16, micro_batch: 16, max_length: 128, packing: false,
+        checkpoint_every: 5}
+  rejection: {learning_rate: 1.0e-3, epochs: 1, batch: 8, micro_batch: 8, max_length: 128,
+              packing: false, checkpoint_every: 2}
+rewards: {learning_rate: 1.0e-3, batch: 16, max_length: 128, checkpoint_every: 2}
+sample: {prompts: 24, k: 3, max_new_tokens: 16, grid: [0.8, 1.0], search_prompts: 4,
+         shard_prompts: 8}
+select: {finished_only: false}
+collect: {pairs: 80, max_new_tokens: 16}
+ppo: {iterations: 4, episodes: 16, minibatch: 8, max_new_tokens: 12, learning_rate: 1.0e-4,
+      warmup_iterations: 1, checkpoint_every: 1, stop: {guard_every: 2, heldout_prompts: 8}}
+evaluate: {max_new_tokens: 16, bootstrap_samples: 100, checkpoint_every: 8}
+compute: {threads: 1}
+versions:
+  - {name: rlhf-v1, bag: previous}
+  - {name: rlhf-v2, bag: all, ppo: true}
+"""
+
+
+def align(
+    *words: str, cwd: Path, check: bool = True, timeout: float = 500
+) -> subprocess.CompletedProcess[str]:
+    """Run the command as a person would."""
+    process = subprocess.run(
+        command(words), cwd=cwd, text=True, capture_output=True, timeout=timeout, check=False
+    )
+    if check and process.returncode:
+        raise AssertionError(f"align {' '.join(words)}\n{process.stdout}\n{process.stderr}")
+    return process
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """The command line of `align` in this environment."""
+    return [sys.executable, "-m", "alignment.cli.main", *words]
+
+
+def write_program(folder: Path) -> Path:
+    """The small program's YAML, its workspace beside it."""
+    path = folder / "small.yaml"
+    path.write_text(PROGRAM.replace("WORKSPACE", str(folder / "workspace")))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the small program, run to its end through Prefect."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    folder = tmp_path_factory.mktemp("finished")
+    align("run", str(write_program(folder)), cwd=folder)
+    return folder
