@@ -26,8 +26,9 @@ from alignment.sampling.referee import Referee
 from alignment.sampling.seeds import sample_seeds
 from alignment.sampling.settings import SILENT, Sample, SamplingSettings
 from alignment.sampling.stepper import ModelStepper, Stepper
+from alignment.sampling.text import cut_at_stop
 
-__all__ = ["TransformersEngine", "cut_at_stop", "sample", "sample_seeds"]
+__all__ = ["TransformersEngine", "sample", "sample_seeds"]
 
 
 def sample(
@@ -202,12 +203,6 @@ class _Ends:
     def text(self, tokens: list[int]) -> str:
         kept = tokens[:-1] if tokens and tokens[-1] in self._set else tokens
         return cut_at_stop(self._renderer.text(kept), self._stop)
-
-
-def cut_at_stop(text: str, stop: Sequence[str]) -> str:
-    """`text` up to the first stop text in it, edges removed."""
-    places = [text.find(one) for one in stop if one in text]
-    return text[: min(places)].strip() if places else text
 
 
 def _finite(row: Row) -> bool:

@@ -2,13 +2,57 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from alignment.config.compute import ComputeConfig
+from alignment.config.sampling import SampleConfig
+from alignment.errors import ConfigError
 from alignment.models.chat import ChatRenderer
-from alignment.models.load import load_policy, load_tokenizer, resolve_device
+from alignment.models.load import (
+    adapter_base,
+    is_adapter,
+    load_policy,
+    load_tokenizer,
+    resolve_device,
+)
 from alignment.sampling.engine import TransformersEngine
 from alignment.sampling.settings import Engine
+
+
+def open_engine(
+    model: Path, config: SampleConfig, compute: ComputeConfig
+) -> tuple[Engine, ChatRenderer]:
+    """The engine that `sample.engine` names, over the policy in `model`.
+
+    Raises:
+        ConfigError: vLLM is asked for but not installed, or the policy is an adapter.
+    """
+    if config.engine == "transformers":
+        return transformers_engine(model, compute, config.max_new_tokens, config.max_prompt_tokens)
+    from alignment.sampling.vllm_engine import ServerEngine, VLLMEngine
+
+    renderer = ChatRenderer(
+        load_tokenizer(model),
+        prompt_limit(_context(model), config.max_new_tokens, config.max_prompt_tokens),
+    )
+    if config.url is not None:
+        # A key is no setting: it would end up in manifests.
+        return ServerEngine(config.url, renderer, key=os.environ.get("ALIGN_SERVER_KEY")), renderer
+    if is_adapter(model):
+        raise ConfigError(
+            "vLLM in this process needs a whole checkpoint, the policy is an adapter",
+            remedy="align export it, serve that and set sample.engine: server with its url",
+        )
+    return VLLMEngine(model, renderer, compute.dtype), renderer
+
+
+def _context(model: Path) -> int | None:
+    from transformers import AutoConfig
+
+    source = adapter_base(model) if is_adapter(model) else model
+    config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+    return getattr(config, "max_position_embeddings", None)
 
 
 def transformers_engine(
@@ -28,8 +72,17 @@ def transformers_engine(
 
 
 def prompt_limit(context: int | None, max_new_tokens: int, wanted: int | None) -> int | None:
-    """Longest prompt that leaves room for the answer; at least one token."""
+    """Longest prompt that leaves room for the answer.
+
+    Raises:
+        ConfigError: the answer alone fills the context.
+    """
     if context is None:
         return wanted
-    room = max(1, context - max_new_tokens)
+    room = context - max_new_tokens
+    if room < 1:
+        raise ConfigError(
+            f"{max_new_tokens} new tokens leave no room for a prompt in a context of {context}",
+            remedy="lower max_new_tokens",
+        )
     return room if wanted is None else min(room, wanted)

@@ -55,7 +55,9 @@ class _Projection:
     """One or several linear maps of the same input, side by side in the output."""
 
     def __init__(self, maps: Sequence[torch.nn.Linear], fuse: bool):
-        self._parts = [(one.weight, one.bias) for one in maps]
+        self._parts: list[tuple[torch.Tensor, torch.Tensor | None]] = [
+            (one.weight, one.bias) for one in maps
+        ]
         if fuse and len(maps) > 1 and len({bias is None for _, bias in self._parts}) == 1:
             weight = torch.cat([weight for weight, _ in self._parts])
             biases = [bias for _, bias in self._parts if bias is not None]

@@ -17,7 +17,7 @@ from alignment.files import atomic_write_json, digest_json, read_json
 from alignment.models.chat import ChatRenderer
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.sampling.best_of import distinct_rate
-from alignment.sampling.engines import transformers_engine
+from alignment.sampling.engines import open_engine
 from alignment.sampling.judges import Answer, Judges
 from alignment.sampling.mixture import draw_prompts
 from alignment.sampling.seeds import sample_seeds
@@ -39,12 +39,7 @@ def run(ctx: StageContext) -> None:
     write_prompts(ctx.out / "prompts.jsonl", prompts)
     ids = [prompt.id for prompt in prompts]
     ctx.dataset("sampling prompts", digest_json(ids), len(ids), "prompts")
-    engine, renderer = transformers_engine(
-        ctx.inputs["policy"] / "model",
-        ctx.config.compute,
-        config.max_new_tokens,
-        config.max_prompt_tokens,
-    )
+    engine, renderer = open_engine(ctx.inputs["policy"] / "model", config, ctx.config.compute)
     settings = SamplingSettings(
         max_new_tokens=config.max_new_tokens,
         top_p=config.top_p,

@@ -19,11 +19,12 @@ from alignment.models.chat import ChatRenderer
 from alignment.progress import SilentProgress
 from alignment.sampling import decode as decode_module
 from alignment.sampling.draw import draw
-from alignment.sampling.engine import TransformersEngine, cut_at_stop, sample, sample_seeds
+from alignment.sampling.engine import TransformersEngine, sample, sample_seeds
 from alignment.sampling.lean import LeanStepper, why_not
 from alignment.sampling.noise import Race, step_keys
 from alignment.sampling.settings import Sample, SamplingSettings
 from alignment.sampling.stepper import ModelStepper
+from alignment.sampling.text import cut_at_stop
 from alignment.sampling.truncate import doubtful_masks, keep_mask
 
 
