@@ -10,8 +10,8 @@ import logging
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, StageError
 from alignment.external import external_digest
 from alignment.files import atomic_write_json, read_json
+from alignment.isolate import run_isolated
 from alignment.ledger import Attempt, Ledger, Manifest, fingerprint, now
 from alignment.lock import workspace_lock
 from alignment.memory import PeakMemory
@@ -143,54 +144,64 @@ class Runner:
         self._tell("stage_finished", attempt, manifest)
         return StageRecord(node, manifest, cached=False)
 
-    def _carry_out(self, node: Node, attempt: Attempt, began: float) -> Manifest:
+    def execute(self, node: Node, key: str, progress: Progress) -> None:
+        """Do the work of an opened attempt in this process, up to but without the commit."""
         module = importlib.import_module(f"alignment.stages.{node.module}")
         seen = for_version(self.program, node.version)
         _set_threads(seen, module.READS)
+        partial = self.ledger.partial_dir(node.version, node.stage, key)
+        context = StageContext(
+            version=node.version,
+            stage=node.stage,
+            config=ProgramView(seen, module.READS),
+            options=dict(node.options),
+            inputs=self._input_dirs(node),
+            out=partial / "out",
+            scratch=partial / "scratch",
+            seed=derive_seed(self.program.seed, node.version, node.stage),
+            workspace=self.workspace,
+            progress=progress,
+        )
+        module.run(context)
+        context.write_notes()
+
+    def _carry_out(self, node: Node, attempt: Attempt, began: float) -> Manifest:
         partial = self.ledger.partial_dir(node.version, node.stage, attempt.fingerprint)
-        log_file = logging.FileHandler(self.ledger.log_path(attempt), encoding="utf-8")
-        log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger().addHandler(log_file)
-        try:
-            with self._progress(node) as progress, PeakMemory() as memory:
-                context = StageContext(
-                    version=node.version,
-                    stage=node.stage,
-                    config=ProgramView(seen, module.READS),
-                    options=dict(node.options),
-                    inputs=self._input_dirs(node),
-                    out=partial / "out",
-                    scratch=partial / "scratch",
-                    seed=derive_seed(self.program.seed, node.version, node.stage),
-                    workspace=self.workspace,
-                    progress=_Logged(progress),
-                )
-                module.run(context)
-                context.write_notes()
-            shutil.rmtree(partial / "scratch")
-            return self.ledger.commit(
-                attempt,
-                {
-                    "code_version": module.CODE_VERSION,
-                    "config": config_slice(seen, module.READS),
-                    "options": dict(node.options),
-                    "inputs": self._described_inputs(node),
-                    "seed": context.seed,
-                    "libraries": library_versions(),
-                    "seconds": round(time.monotonic() - began, 3),
-                    "peak_memory_mb": round(memory.peak_mb, 1),
-                    "metrics": read_json(partial / "out" / "metrics.json"),
-                    "datasets": context.datasets,
-                },
-            )
-        except Exception:
-            logging.getLogger("alignment").debug("stage failed", exc_info=True)
-            with self.ledger.log_path(attempt).open("a", encoding="utf-8") as file:
-                file.write(traceback.format_exc())
-            raise
-        finally:
-            logging.getLogger().removeHandler(log_file)
-            log_file.close()
+        log_path = self.ledger.log_path(attempt)
+        if self.isolated(node):
+            peak_mb = run_isolated(self.workspace, node, partial, log_path)
+        else:
+            with _log_to(log_path), self._progress(node) as progress, PeakMemory() as memory:
+                self.execute(node, attempt.fingerprint, _Logged(progress))
+            peak_mb = memory.peak_mb
+        shutil.rmtree(partial / "scratch")
+        declared = stage_declaration(node.module)
+        seen = for_version(self.program, node.version)
+        datasets = partial / "out" / "datasets.json"
+        return self.ledger.commit(
+            attempt,
+            {
+                "code_version": declared.code_version,
+                "config": config_slice(seen, declared.reads),
+                "options": dict(node.options),
+                "inputs": self._described_inputs(node),
+                "seed": derive_seed(self.program.seed, node.version, node.stage),
+                "libraries": library_versions(),
+                "seconds": round(time.monotonic() - began, 3),
+                "peak_memory_mb": round(peak_mb, 1),
+                "metrics": read_json(partial / "out" / "metrics.json"),
+                "datasets": read_json(datasets) if datasets.is_file() else [],
+            },
+        )
+
+    def isolated(self, node: Node) -> bool:
+        """Whether the node runs in a process of its own."""
+        return self.parallel and node.module == "reward"
+
+    @property
+    def parallel(self) -> bool:
+        """Whether stages that do not need one another run side by side: the two reward models."""
+        return self.program.orchestration.parallel_rewards
 
     def _note_failure(self, attempt: Attempt, error: BaseException, seconds: float) -> None:
         attempt.status = "failed" if isinstance(error, Exception) else "killed"
@@ -372,6 +383,23 @@ def make_workspace(path: Path) -> None:
             where=str(path),
             remedy="set `workspace` to a directory you may write: --set workspace=DIR",
         ) from None
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Copy log lines, and the traceback of what goes wrong, into the attempt's log."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    except Exception:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def _set_threads(program: ProgramConfig, reads: Sequence[str]) -> None:

@@ -59,7 +59,14 @@ def for_version(program: ProgramConfig, name: str) -> ProgramConfig:
         return program
     values = program.model_dump(mode="json")
     for key, value in overrides.items():
-        if key.split(".")[0] in ("versions", "name", "seed", "workspace", "tracking"):
+        if key.split(".")[0] in (
+            "versions",
+            "name",
+            "seed",
+            "workspace",
+            "tracking",
+            "orchestration",
+        ):
             raise ConfigError(
                 f"{key} cannot differ between versions", where=f"versions: {name}: set: {key}"
             )

@@ -12,6 +12,7 @@ from alignment.config.compute import ComputeConfig
 from alignment.config.evaluate import EvaluateConfig, PromoteConfig
 from alignment.config.finetune import FinetuneConfig
 from alignment.config.intake import DataConfig, IntakeConfig
+from alignment.config.orchestration import OrchestrationConfig
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig, RewardsConfig
 from alignment.config.sampling import CollectConfig, SampleConfig, SelectConfig
@@ -76,6 +77,7 @@ class ProgramConfig(Section):
     collect: CollectConfig = CollectConfig()
     tracking: TrackingConfig = TrackingConfig()
     compute: ComputeConfig = ComputeConfig()
+    orchestration: OrchestrationConfig = OrchestrationConfig()
     versions: tuple[VersionConfig, ...] = Field(default_factory=paper_versions, min_length=1)
     """The turns of the loop, in order."""
 

@@ -1,0 +1,94 @@
+"""A stage in a process of its own: stages can run side by side, and memory is freed for sure.
+
+The child gets no more than the workspace and the stage's name; both sides read the ledger. It dies
+with its parent, and an error it reports is raised here as if the stage had run here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from alignment import errors
+from alignment.errors import AlignError, StageError
+from alignment.files import read_json
+from alignment.plan import Node
+
+RESULT = "result.json"  # in the partial directory, beside `out` and `scratch`
+PR_SET_PDEATHSIG = 1
+GRACE = 20.0
+
+
+def run_isolated(workspace: Path, node: Node, partial: Path, log: Path) -> float:
+    """Run `node` in a child process; returns its peak memory in MB.
+
+    Raises:
+        AlignError: what the stage reported.
+        StageError: the child died without a word.
+    """
+    result = partial / RESULT
+    result.unlink(missing_ok=True)
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "alignment.stages.run", str(workspace), node.key],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=_die_with_parent(),
+        )
+    try:
+        code = child.wait()
+    except BaseException:
+        _stop(child)
+        raise
+    told = read_json(result) if result.is_file() else {}
+    if "error" in told:
+        kind = getattr(errors, told["kind"], StageError)
+        raise kind(told["error"], where=told["where"], remedy=told["remedy"])
+    if code or "peak_mb" not in told:
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        raise StageError(
+            f"the process of {node.key} ended with {how}",
+            where=str(log),
+            remedy="see the log; `align resume` goes on from the last checkpoint",
+        )
+    result.unlink()
+    return float(told["peak_mb"])
+
+
+def described(error: AlignError) -> dict[str, str | None]:
+    """An error as JSON, to be raised again on the other side."""
+    return {
+        "kind": type(error).__name__,
+        "error": error.message,
+        "where": error.where,
+        "remedy": error.remedy,
+    }
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """End the child and whatever it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(child.pid, number)
+            child.wait(GRACE)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+        return
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)  # loaded before the fork: the child must not import
+
+    def ask() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return ask
