@@ -18,6 +18,7 @@ from alignment.bench.ppo import openings
 from alignment.models.chat import ChatRenderer, Tokens
 from alignment.models.load import Dtype, load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.model import RewardCard, RewardModel
+from alignment.sampling.crew import side_by_side
 from alignment.sampling.engine import TransformersEngine, sample_seeds
 from alignment.sampling.settings import SamplingSettings
 
@@ -59,8 +60,7 @@ def run(
     items = [
         Tokens(row, one.token_ids) for row, group in zip(rows, found, strict=True) for one in group
     ]
-    for reward in rewards:
-        reward.score(items)
+    side_by_side(policy, [lambda: rewards[0].score(items), lambda: rewards[1].score(items)])
     _wait(place)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     tokens = sum(len(item.response) for item in items)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat import ChatRenderer
 from alignment.progress import Progress
+from alignment.sampling.crew import crew
 from alignment.sampling.decode import Row, decode
 from alignment.sampling.lean import LeanStepper, why_not
 from alignment.sampling.noise import Race, step_keys
@@ -91,9 +92,7 @@ class TransformersEngine:
         self._check(prompts, settings)
         device = next(self.model.parameters()).device
         dtype = next(self.model.parameters()).dtype
-        race = Race(self.model.get_output_embeddings().weight.shape[0], device)
         exact = settings.exact if settings.exact is not None else dtype == torch.float32
-        referee = Referee(self.model, race, settings, progress) if exact else None
         rows = [
             Row(index, place, list(prompts[index]), seed)
             for index, row in enumerate(seeds)
@@ -102,20 +101,18 @@ class TransformersEngine:
         progress.begin("sampling", len(rows), "answers")
         found: list[list[Sample | None]] = [[None] * len(row) for row in seeds]
         ends = _Ends(self.renderer, self.ends, settings.stop, device)
+        self.refereed, self.noise = 0, 0.0
         tokens, started = 0, time.monotonic()
-        with _quiet(self.model), torch.inference_mode():
-            for batch in self._batches(rows, settings, ends, race, referee, progress):
+        with _quiet(self.model), crew(self.model) as workers:
+            for batch in self._batches(rows, settings, ends, exact, workers, progress):
                 for row in batch:
-                    ids = row.tokens
-                    tokens += len(ids)
-                    text = ends.text(ids)
+                    tokens += len(row.tokens)
+                    text = ends.text(row.tokens)
                     found[row.prompt_index][row.place] = Sample(
-                        ids, row.logprobs, row.finished, text
+                        row.tokens, row.logprobs, row.finished, text
                     )
                 spent = max(time.monotonic() - started, 1e-9)
                 progress.advance(len(batch), tokens_per_s=tokens / spent)
-        self.refereed = referee.decided if referee else 0
-        self.noise = referee.noise if referee else 0.0
         return [[one for one in row if one is not None] for row in found]
 
     def _batches(
@@ -123,42 +120,64 @@ class TransformersEngine:
         rows: list[Row],
         settings: SamplingSettings,
         ends: _Ends,
-        race: Race,
-        referee: Referee | None,
+        exact: bool,
+        workers: int,
         progress: Progress,
     ) -> Iterator[list[Row]]:
         """Decode everything, longest prompts first (what does not fit shows early)."""
-        size = settings.batch_size
         # Samples of one prompt stay together: they share its prefill.
-        waiting = deque(sorted(rows, key=lambda row: (-len(row.prompt), row.prompt_index)))
-        device = next(self.model.parameters()).device
-        while waiting:
-            batch = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-            seeds = [row.seed for row in batch]
-            keys = step_keys(seeds, settings.max_new_tokens).to(device)
+        ordered = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt_index))
+        size = min(settings.batch_size, -(-len(ordered) // workers)) or 1
+        batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+        def work(batch: list[Row]) -> Referee | None:
+            return self._decode(batch, settings, ends, exact, progress)
+
+        with ThreadPoolExecutor(workers) as pool:
+            running = {pool.submit(work, batch): batch for batch in batches}
             try:
-                decode(self._stepper(settings), batch, keys, settings, ends, race, referee)
-            except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
-                    raise
-                if size == 1:
-                    raise StageError(
-                        "one sequence alone does not fit into memory",
-                        where=f"prompt of {len(batch[0].prompt)} tokens",
-                        remedy="lower sample.max_prompt_tokens or sample.max_new_tokens",
-                    ) from error
-                size = max(1, min(size, len(batch)) // 2)
-                waiting.extendleft(reversed(batch))
-                progress.say(f"out of memory: going on with {size} sequences side by side")
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
-                continue
-            if not all(map(_finite, batch)):
-                raise StageError(
-                    "the policy's probabilities are not finite",
-                    remedy="its training diverged: look at the preceding stage's loss curve",
-                )
-            yield batch
+                while running:
+                    for done in wait(running, return_when=FIRST_COMPLETED).done:
+                        batch = running.pop(done)
+                        error = done.exception()
+                        if error is not None and _out_of_memory(error):
+                            halves = _halves(batch, error)
+                            if torch.cuda.is_available():
+                                torch.cuda.empty_cache()
+                            progress.say(
+                                f"out of memory with {len(batch)} sequences side by side: "
+                                f"going on with {len(halves[0])}"
+                            )
+                            running |= {pool.submit(work, half): half for half in halves}
+                            continue
+                        referee = done.result()
+                        self.refereed += referee.decided if referee else 0
+                        self.noise = max(self.noise, referee.noise if referee else 0.0)
+                        yield batch
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _decode(
+        self,
+        batch: list[Row],
+        settings: SamplingSettings,
+        ends: _Ends,
+        exact: bool,
+        progress: Progress,
+    ) -> Referee | None:
+        """Draw the answers of one batch; returns who decided the close draws."""
+        device = next(self.model.parameters()).device
+        race = Race(self.model.get_output_embeddings().weight.shape[0], device)
+        referee = Referee(self.model, race, settings, progress) if exact else None
+        keys = step_keys([row.seed for row in batch], settings.max_new_tokens).to(device)
+        with torch.inference_mode():
+            decode(self._stepper(settings), batch, keys, settings, ends, race, referee)
+        if not all(map(_finite, batch)):
+            raise StageError(
+                "the policy's probabilities are not finite",
+                remedy="its training diverged: look at the preceding stage's loss curve",
+            )
+        return referee
 
     def _stepper(self, settings: SamplingSettings) -> Stepper:
         kind = LeanStepper if why_not(self.model) is None else ModelStepper
@@ -203,6 +222,17 @@ class _Ends:
     def text(self, tokens: list[int]) -> str:
         kept = tokens[:-1] if tokens and tokens[-1] in self._set else tokens
         return cut_at_stop(self._renderer.text(kept), self._stop)
+
+
+def _halves(batch: list[Row], error: BaseException) -> list[list[Row]]:
+    if len(batch) == 1:
+        raise StageError(
+            "one sequence alone does not fit into memory",
+            where=f"prompt of {len(batch[0].prompt)} tokens",
+            remedy="lower sample.max_prompt_tokens or sample.max_new_tokens",
+        ) from error
+    middle = (len(batch) + 1) // 2
+    return [batch[:middle], batch[middle:]]
 
 
 def _finite(row: Row) -> bool:

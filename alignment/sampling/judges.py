@@ -14,6 +14,7 @@ from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt
 from alignment.rewards.combined import combine
 from alignment.rewards.model import RewardModel
+from alignment.sampling.crew import side_by_side
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,14 @@ class Judges:
         """Verdicts in the order of the answers. Judge together what is to be compared: a
         whitened combination is relative to what it is computed over."""
         rows = [(one.prompt.messages, one.text, one.finished) for one in answers]
-        helpfulness = self._helpfulness.standardise(self._helpfulness.score_texts(rows))
-        raw = self._safety.score_texts(rows)
+        raw_helpfulness, raw = side_by_side(
+            self._safety.model,
+            [
+                lambda: self._helpfulness.score_texts(rows),
+                lambda: self._safety.score_texts(rows),
+            ],
+        )
+        helpfulness = self._helpfulness.standardise(raw_helpfulness)
         safety = self._safety.standardise(raw)
         probability = self._safety.probability(raw)
         tagged = np.array([one.prompt.tag_safety for one in answers], dtype=bool)
