@@ -19,6 +19,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Its hints on tokens and caches are for programmers; errors still come through.
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 
 app = App(
     name="align",

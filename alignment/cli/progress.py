@@ -86,7 +86,7 @@ class Narrator:
     def __init__(self, console: Console, total: int):
         self._console = console
         self._total = total
-        self._count = 0
+        self._shown: set[str] = set()
         self._began = time.monotonic()
 
     def program_started(self, program: object, plan: object) -> None:
@@ -103,6 +103,8 @@ class Narrator:
         self._line("[green]✓[/]", attempt.version, attempt.stage, f"{manifest.seconds:6.1f} s")
 
     def stage_cached(self, node: Node, manifest: Manifest) -> None:
+        if node.key in self._shown:
+            return  # done a moment ago, while Prefect's server was coming up
         self._line("[dim]·[/]", node.version, node.stage, "[dim]done before[/]")
 
     def stage_failed(self, attempt: Attempt) -> None:
@@ -112,8 +114,8 @@ class Narrator:
         return None
 
     def _line(self, mark: str, version: str, stage: str, text: str) -> None:
-        self._count += 1
+        self._shown.add(f"{version}/{stage}")
         elapsed = int(time.monotonic() - self._began)
         clock = f"{elapsed // 60}:{elapsed % 60:02d}"
-        place = f"[dim]{self._count:3d}/{self._total}  {clock:>6}[/]"
+        place = f"[dim]{len(self._shown):3d}/{self._total}  {clock:>6}[/]"
         self._console.print(f"{place}  {mark} {version + '/' + stage:<28}{text}")
