@@ -30,7 +30,13 @@ def grid(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     for judge in comparison.judges:
         title = JUDGE_TITLES.get(judge, judge)
         head += [f"{axis}\n{title}, %" for axis in AXES]
-    head += ["RM acc.\nhelpful", "RM acc.\nsafety", "KL from\nSFT", "false\nrefusals", "length"]
+    head += [
+        "RM acc., %\nhelpful",
+        "RM acc., %\nsafety",
+        "KL from\nSFT",
+        "false\nrefusals",
+        "length",
+    ]
     return head, [_cells(comparison, entry) for entry in comparison.entries]
 
 
@@ -44,7 +50,7 @@ class View:
         """Called by rich."""
         head, rows = grid(self._comparison)
         whole = self._table(head, rows)
-        if console.measure(whole, options=options.update(max_width=10_000)).minimum <= (
+        if console.measure(whole, options=options.update(max_width=10_000)).maximum <= (
             options.max_width
         ):
             yield whole
@@ -74,7 +80,10 @@ def _cells(comparison: Comparison, entry: Entry) -> list[str]:
             bounds = (figures.get(f"{name}{end}") for end in ("", "_low", "_high"))
             cells.append(DASH if entry.side == "sft" else percent(*bounds))
     for axis in AXES:
-        cells.append(percent(entry.headline.get(f"reward_accuracy_{axis}")))
+        name = f"reward_accuracy_{axis}"
+        cells.append(
+            percent(*(entry.headline.get(f"{name}{end}") for end in ("", "_low", "_high")))
+        )
     cells.append(find_headline("kl_sft").show(figures).removesuffix(" nats"))
     cells.append(percent(figures.get("false_refusal")))
     cells.append(find_headline("length").show(figures).removesuffix(" tokens"))
