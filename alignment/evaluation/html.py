@@ -18,7 +18,8 @@ p, li { max-width: 80ch; }
 .soft { color: var(--soft); }
 .verdict { background: var(--mark); border-left: 4px solid #009e73; padding: 12px 16px;
   margin: 16px 0; }
-nav a { margin-right: 14px; white-space: nowrap; }
+nav { display: flex; flex-wrap: wrap; gap: 4px 14px; }
+nav a { white-space: nowrap; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 14px; margin: 10px 0; }
 th, td { padding: 6px 10px; text-align: right; border-bottom: 1px solid var(--line);
