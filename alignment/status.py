@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from alignment.config.program import ProgramConfig
 from alignment.evaluation.headline import headline
+from alignment.fingerprints import Fingerprints
 from alignment.ledger import Attempt, Ledger, Manifest
 from alignment.plan import Node, build_plan
-from alignment.runner import Fingerprints
 
 State = Literal["done", "running", "failed", "pending", "stale"]
 

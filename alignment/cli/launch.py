@@ -11,11 +11,12 @@ from rich.console import Console
 from alignment.cli.progress import Narrator, bar
 from alignment.cli.results import check_version
 from alignment.config.program import ProgramConfig
+from alignment.fingerprints import Fingerprints
 from alignment.ledger import Ledger
 from alignment.lock import refuse_if_held
 from alignment.plan import Node, build_plan
 from alignment.preflight import preflight
-from alignment.runner import Fingerprints, Runner
+from alignment.runner import Runner
 
 
 def run_program(program: ProgramConfig, *, until: str | None, prefect: bool) -> None:

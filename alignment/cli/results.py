@@ -8,9 +8,9 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.fingerprints import Fingerprints
 from alignment.ledger import Ledger
 from alignment.plan import build_plan, policy_of
-from alignment.runner import Fingerprints
 
 
 def done_stages(program: ProgramConfig) -> dict[str, dict[str, Path]]:

@@ -11,7 +11,8 @@ from typing import Any
 from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
 from alignment.files import sha256_file
-from alignment.runner import Runner, stage_declaration
+from alignment.fingerprints import stage_declaration
+from alignment.runner import Runner
 
 WEIGHTS = {"pretrain": 1, "import_base": 1, "finetune": 1, "ppo": 1, "reward": 1}
 

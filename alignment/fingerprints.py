@@ -1,0 +1,127 @@
+"""What every stage depends on, worked out along the plan: fingerprints and manifests."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.config.load import for_version
+from alignment.config.program import ProgramConfig
+from alignment.external import external_digest
+from alignment.ledger import Ledger, Manifest, fingerprint
+from alignment.plan import Node
+from alignment.seeds import derive_seed
+
+
+class Fingerprints:
+    """Fingerprints and manifests along the plan, each worked out once."""
+
+    def __init__(self, program: ProgramConfig, ledger: Ledger, plan: Sequence[Node]):
+        self._program = program
+        self._ledger = ledger
+        self._nodes = {(node.version, node.stage): node for node in plan}
+        self._known: dict[tuple[str, str], str | None] = {}
+        self._manifests: dict[tuple[str, str], Manifest | None] = {}
+        self._seen: dict[str, ProgramConfig] = {}
+
+    def look_again(self) -> None:
+        """Forget what was not done yet: it may be by now."""
+        self._known = {key: value for key, value in self._known.items() if value is not None}
+        self._manifests = {k: found for k, found in self._manifests.items() if found is not None}
+
+    def of(self, node: Node) -> str | None:
+        """The node's fingerprint, or None while an input is not done."""
+        key = (node.version, node.stage)
+        if key not in self._known:
+            self._known[key] = self._work_out(node)
+        return self._known[key]
+
+    def manifest(self, version: str, stage: str) -> Manifest | None:
+        """The manifest of a stage under the present configuration, if it is done."""
+        key = (version, stage)
+        if key not in self._manifests:
+            found = self.of(self._nodes[key])
+            self._manifests[key] = self._ledger.find(version, stage, found) if found else None
+        return self._manifests[key]
+
+    def parts(self, node: Node) -> tuple[str, dict[str, Any], dict[str, str]]:
+        """Code version, configuration slice and input digests behind a node's fingerprint.
+
+        Raises:
+            LookupError: an input is not done.
+        """
+        inputs = {}
+        for name, (version, stage) in node.inputs.items():
+            manifest = self.manifest(version, stage)
+            if manifest is None:
+                raise LookupError(f"{version}/{stage}")
+            inputs[name] = manifest.digest
+        outside = self._outside(node)
+        if outside is not None:
+            inputs["outside"] = outside
+        if node.version not in self._seen:
+            self._seen[node.version] = for_version(self._program, node.version)
+        declared = stage_declaration(node.module)
+        return declared.code_version, config_slice(self._seen[node.version], declared.reads), inputs
+
+    def _outside(self, node: Node) -> str | None:
+        """Digest of what the node reads from outside the workspace, if anything.
+
+        A copied workspace may have left it behind: then what was read before still counts.
+        """
+        found = external_digest(self._program, node.module)
+        if found is None and self._program.base.source == "path":
+            done = self._ledger.newest(node.version, node.stage)
+            return done.inputs.get("outside", {}).get("digest") if done else None
+        return found
+
+    def _work_out(self, node: Node) -> str | None:
+        try:
+            code_version, config, inputs = self.parts(node)
+        except LookupError:
+            return None
+        seed = derive_seed(self._program.seed, node.version, node.stage)
+        return fingerprint(node, code_version, config, seed, inputs)
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """`CODE_VERSION` and `READS` of a stage module."""
+
+    code_version: str
+    reads: tuple[str, ...]
+
+
+_declared: dict[str, Declaration] = {}
+
+
+def stage_declaration(module: str) -> Declaration:
+    """Read a stage's declaration from its source, without importing torch and friends."""
+    if module not in _declared:
+        path = Path(__file__).parent / "stages" / f"{module}.py"
+        found: dict[str, Any] = {}
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                name = statement.targets[0].id
+                if name in ("CODE_VERSION", "READS"):
+                    found[name] = ast.literal_eval(statement.value)
+        _declared[module] = Declaration(found["CODE_VERSION"], tuple(found["READS"]))
+    return _declared[module]
+
+
+def config_slice(program: ProgramConfig, sections: Sequence[str]) -> dict[str, Any]:
+    """The sections a stage reads, as plain JSON values."""
+    return {name: _plain(getattr(program, name)) for name in sections}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
