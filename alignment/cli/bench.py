@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from cyclopts import App
 
@@ -25,6 +26,29 @@ def reward(
     from alignment.bench.reward import run
 
     print(json.dumps(run(model=model, data=data, pairs=pairs, batch=batch, max_length=max_length)))
+
+
+@bench.command
+def intake(
+    *,
+    data: Path,
+    rows: int = 500_000,
+    shape: Literal["hh", "native"] = "hh",
+    packed: bool = False,
+) -> None:
+    """Intake: rows per second and peak memory for a delivery made of real comparisons.
+
+    The delivery (about 1.4 KB a row) is written below the temporary directory ($TMPDIR) first.
+
+    Example:
+
+    ```
+    align bench intake --rows 500000 --data harmless.jsonl.gz
+    ```
+    """
+    from alignment.bench.intake import run
+
+    print(json.dumps(run(data=data, rows=rows, shape=shape, packed=packed)))
 
 
 @bench.command

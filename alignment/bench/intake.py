@@ -1,0 +1,108 @@
+"""Speed and memory of intake: what `align bench intake` prints.
+
+A delivery of as many comparisons as wanted is made from real ones: each is repeated with a number
+of its own in its first turn, so that sizes and texts are real and no two rows are the same. Making
+it is not counted; everything that `align ingest` does with it is, the digest of the file included.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import resource
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import cycle, islice
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from alignment.config.intake import IntakeConfig
+from alignment.errors import DataError
+from alignment.preferences.intake import ingest
+from alignment.preferences.prepare_files import native
+from alignment.preferences.reading import Reading
+from alignment.preferences.rows import Draft
+from alignment.preferences.sources import find_sources
+from alignment.preferences.store import PreferenceStore
+
+Shape = Literal["hh", "native"]
+
+
+def run(
+    *, data: Path, rows: int = 500_000, shape: Shape = "hh", packed: bool = False
+) -> dict[str, Any]:
+    """Take in one made-up delivery and measure.
+
+    Args:
+        data: file or directory of real preferences in any known format.
+        shape: write the delivery as transcripts of HH-RLHF or in our own schema.
+        packed: compress it with gzip.
+
+    Raises:
+        DataError: no sound comparison in `data`.
+    """
+    with tempfile.TemporaryDirectory(prefix="align-bench-") as name:
+        place = Path(name)
+        delivery = place / ("delivery.jsonl.gz" if packed else "delivery.jsonl")
+        make_delivery(data, rows, shape, delivery)
+        store = PreferenceStore(place / "preferences")
+        began, cpu = time.perf_counter(), time.process_time()
+        report = ingest(store, [delivery], IntakeConfig(domain="helpfulness"))
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        counts = report.values["rows"]
+        return {
+            "bench": "intake",
+            "shape": shape,
+            "rows": counts["read"],
+            "rows_per_s": round(counts["read"] / seconds, 1),
+            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "seconds": round(seconds, 2),
+            "cpu_seconds": round(cpu, 2),
+            "accepted": counts["accepted"],
+            "quarantined": counts["quarantined"],
+            "dropped": counts["dropped"],
+            "delivery_mb": round(delivery.stat().st_size / 1e6, 1),
+            "packed": packed,
+            "store_mb": round(sum(f.stat().st_size for f in report.directory.iterdir()) / 1e6, 1),
+        }
+
+
+def make_delivery(data: Path, rows: int, shape: Shape, path: Path) -> None:
+    """Write `rows` different comparisons of real sizes to `path` as JSON lines."""
+    drafts = _sound(data)
+    write = _transcript if shape == "hh" else native
+    with ExitStack() as stack:
+        file: IO[bytes] = stack.enter_context(path.open("wb"))
+        if path.suffix == ".gz":
+            file = stack.enter_context(gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6))
+        for number, draft in enumerate(islice(cycle(drafts), rows)):
+            turns = draft.turns
+            first = next(place for place, turn in enumerate(turns) if turn[0] == "user")
+            draft.turns = [*turns]
+            draft.turns[first] = ("user", f"({number}) {turns[first][1]}")
+            file.write(json.dumps(write(draft), ensure_ascii=False).encode() + b"\n")
+            draft.turns = turns
+
+
+def _sound(data: Path) -> Sequence[Draft]:
+    reading = Reading(IntakeConfig(domain="helpfulness"))
+    found = [
+        draft
+        for source in find_sources([data])
+        for _, draft in reading.open(source)[1]
+        if isinstance(draft, Draft)
+    ]
+    if not found:
+        raise DataError("no sound comparison to make a delivery from", where=str(data))
+    return found
+
+
+def _transcript(draft: Draft) -> dict[str, Any]:
+    names = {"user": "Human", "assistant": "Assistant", "system": "Human"}
+    before = "".join(f"\n\n{names[role]}: {text}" for role, text in draft.turns)
+    return {
+        "chosen": f"{before}\n\nAssistant: {draft.chosen}",
+        "rejected": f"{before}\n\nAssistant: {draft.rejected}",
+    }
