@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from alignment.config.program import ProgramConfig
@@ -78,6 +79,21 @@ def program_status(program: ProgramConfig) -> ProgramStatus:
                 {stage: manifest.metrics for stage, manifest in manifests.items() if manifest}
             )
     return ProgramStatus(program.name, str(program.workspace), list(versions.values()))
+
+
+def done_stages(program: ProgramConfig) -> dict[str, dict[str, Path]]:
+    """Version → stage → directory of everything that is done under the present configuration."""
+    ledger = Ledger(program.workspace)
+    plan = build_plan(program)
+    known = Fingerprints(program, ledger, plan)
+    found: dict[str, dict[str, Path]] = {}
+    for node in plan:
+        manifest = known.manifest(node.version, node.stage)
+        if manifest is not None:
+            found.setdefault(node.version, {})[node.stage] = ledger.committed_dir(
+                node.version, node.stage, manifest.fingerprint
+            )
+    return found
 
 
 def _stage_status(node: Node, ledger: Ledger, known: Fingerprints) -> StageStatus:

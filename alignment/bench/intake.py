@@ -13,10 +13,9 @@ import resource
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from itertools import cycle, islice
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
@@ -72,11 +71,9 @@ def run(
 def make_delivery(data: Path, rows: int, shape: Shape, path: Path) -> None:
     """Write `rows` different comparisons of real sizes to `path` as JSON lines."""
     drafts = _sound(data)
+    packed = path.suffix == ".gz"
     write = _transcript if shape == "hh" else native
-    with ExitStack() as stack:
-        file: IO[bytes] = stack.enter_context(path.open("wb"))
-        if path.suffix == ".gz":
-            file = stack.enter_context(gzip.GzipFile(fileobj=file, mode="wb", compresslevel=6))
+    with gzip.open(path, "wb", 6) if packed else path.open("wb") as file:
         for number, draft in enumerate(islice(cycle(drafts), rows)):
             turns = draft.turns
             first = next(place for place, turn in enumerate(turns) if turn[0] == "user")

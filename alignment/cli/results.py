@@ -8,24 +8,8 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.fingerprints import Fingerprints
-from alignment.ledger import Ledger
 from alignment.plan import build_plan, policy_of
-
-
-def done_stages(program: ProgramConfig) -> dict[str, dict[str, Path]]:
-    """Version → stage → directory of everything that is done under the present configuration."""
-    ledger = Ledger(program.workspace)
-    plan = build_plan(program)
-    known = Fingerprints(program, ledger, plan)
-    found: dict[str, dict[str, Path]] = {}
-    for node in plan:
-        manifest = known.manifest(node.version, node.stage)
-        if manifest is not None:
-            found.setdefault(node.version, {})[node.stage] = ledger.committed_dir(
-                node.version, node.stage, manifest.fingerprint
-            )
-    return found
+from alignment.status import done_stages
 
 
 def evaluated_stages(program: ProgramConfig, versions: Sequence[str]) -> dict[str, dict[str, Path]]:

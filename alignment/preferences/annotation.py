@@ -1,8 +1,8 @@
 """The annotation round trip: pairs go out in random order without provenance, verdicts come back.
 
 What annotators must not see (which answer is whose, at which temperature) stays in the store as a
-key, `annotation/<export id>.jsonl`, one line a task under the task's opaque id. `align ingest`
-finds the key by that id and restores texts, order and provenance, whatever the tool did to them.
+key (see `exports`). `align ingest` finds it by the task's opaque id and restores texts, order and
+provenance, whatever the tool did to them.
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from alignment.errors import DataError
-from alignment.files import atomic_write_text, canonical_json, digest_json
-from alignment.preferences.readers.format import Keys
+from alignment.errors import AlignError, DataError
+from alignment.files import atomic_write_text, digest_json
+from alignment.preferences.exports import Export, Tool, keep_key, keep_record
 from alignment.preferences.readers.judged import TASK
 from alignment.preferences.schema import STRENGTHS, text_digest
 from alignment.preferences.store import PreferenceStore
 from alignment.seeds import derive_seed
 
-Tool = Literal["label-studio", "argilla", "jsonl"]
 Uncertainty = Callable[[Mapping[str, Any]], float]
 """How unsure the reward model is about a pair of pairs.jsonl; the larger, the sooner asked."""
 
@@ -60,17 +58,6 @@ ARGILLA_QUESTIONS = (
 `answer2`."""
 
 
-@dataclass(frozen=True)
-class Export:
-    """What an export wrote."""
-
-    id: str
-    tasks: int
-    file: Path
-    settings: Path | None
-    """Labelling interface or questions, for the tools that need them."""
-
-
 def export(
     store: PreferenceStore,
     pairs: Sequence[Mapping[str, Any]],
@@ -80,16 +67,20 @@ def export(
     seed: int,
     limit: int | None = None,
     uncertainty: Uncertainty | None = None,
+    version: str | None = None,
 ) -> Export:
-    """Write pairs for annotation to `out` and keep their key in the store.
+    """Write pairs for annotation and keep their key in the store.
 
     Args:
         pairs: rows of a `collect` stage's pairs.jsonl.
+        out: file to write, or a directory in which it gets a name of its own.
         limit: at most so many: drawn at random, or the most uncertain first.
         uncertainty: see `Uncertainty`; unset draws at random.
+        version: whose `collect` made the pairs, for the record.
 
     Raises:
         DataError: there are no pairs.
+        AlignError: `out` is there already (it may hold somebody's work), or cannot be written.
     """
     chosen = _select(pairs, seed, limit, uncertainty)
     if not chosen:
@@ -99,34 +90,48 @@ def export(
         )
     tasks = [_task(pair, seed) for pair in chosen]
     name = digest_json([task["task"] for task in tasks])[:12]
-    # The key first: an export without a key could never come back, a key without one does no harm.
-    key = store.root / "annotation" / f"{name}.jsonl"
-    atomic_write_text(key, "".join(canonical_json(task) + "\n" for task in tasks))
-    settings = None
+    if out.is_dir():
+        out = out / f"annotate-{name}.{'jsonl' if tool == 'jsonl' else 'json'}"
+    text, settings = _written(tasks, tool, out)
+    try:
+        if out.exists() and out.read_text(encoding="utf-8") != text:
+            raise AlignError(
+                f"{out} exists, perhaps with somebody's verdicts in it",
+                remedy="name another file; nothing is overwritten",
+            )
+        # The key first: an export without a key could never come back, a key without an export
+        # does no harm. The record last: what has none was not handed out, and is offered again.
+        keep_key(store.root, name, tasks)
+        if settings is not None:
+            atomic_write_text(*settings)
+        atomic_write_text(out, text)
+        done = Export(
+            name,
+            len(tasks),
+            out,
+            None if settings is None else settings[0],
+            tool,
+            version,
+            "random" if uncertainty is None else "uncertain",
+        )
+        keep_record(store.root, done)
+    except OSError as error:
+        raise AlignError(f"cannot write the pairs: {error}", where=str(out)) from error
+    return done
+
+
+def _written(
+    tasks: Sequence[Mapping[str, Any]], tool: Tool, out: Path
+) -> tuple[str, tuple[Path, str] | None]:
+    """Content of the file for annotators, and path and content of the tool's settings."""
     if tool == "label-studio":
-        text = json.dumps([_label_studio(task) for task in tasks], indent=1, ensure_ascii=False)
-        settings = out.with_suffix(".xml")
-        atomic_write_text(settings, LABEL_STUDIO_VIEW)
-    elif tool == "argilla":
-        text = json.dumps([_argilla(task) for task in tasks], indent=1, ensure_ascii=False)
-        settings = out.with_suffix(".questions.json")
-        atomic_write_text(settings, json.dumps(ARGILLA_QUESTIONS, indent=1))
-    else:
-        rows = (json.dumps(_plain(task), ensure_ascii=False) for task in tasks)
-        text = "\n".join(rows)
-    atomic_write_text(out, text + "\n")
-    return Export(name, len(tasks), out, settings)
-
-
-def load_keys(root: Path) -> Keys:
-    """Every task that was ever exported from the store at `root`."""
-    tasks: dict[str, Mapping[str, Any]] = {}
-    directory = root / "annotation"
-    for path in sorted(directory.glob("*.jsonl")) if directory.is_dir() else ():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            task = json.loads(line)
-            tasks[task["task"]] = task
-    return Keys(tasks)
+        rows = json.dumps([_label_studio(task) for task in tasks], indent=1, ensure_ascii=False)
+        return rows + "\n", (out.with_suffix(".xml"), LABEL_STUDIO_VIEW)
+    if tool == "argilla":
+        rows = json.dumps([_argilla(task) for task in tasks], indent=1, ensure_ascii=False)
+        questions = json.dumps(ARGILLA_QUESTIONS, indent=1) + "\n"
+        return rows + "\n", (out.with_suffix(".questions.json"), questions)
+    return "".join(json.dumps(_plain(task), ensure_ascii=False) + "\n" for task in tasks), None
 
 
 def _select(
@@ -153,6 +158,7 @@ def _task(pair: Mapping[str, Any], seed: int) -> dict[str, Any]:
         first, second = second, first
     return {
         "task": name,
+        "pair": pair["id"],
         "conversation": conversation,
         "first": _side(first),
         "second": _side(second),

@@ -18,7 +18,7 @@ import numpy as np
 from alignment.config.intake import IntakeConfig
 from alignment.errors import AlignError, DataError
 from alignment.files import atomic_write_json, digest_json, sha256_file
-from alignment.preferences.annotation import load_keys
+from alignment.preferences.exports import load_keys
 from alignment.preferences.identity import Seen, identify
 from alignment.preferences.reading import Reading
 from alignment.preferences.report import BatchReport

@@ -1,0 +1,158 @@
+"""What was handed out to annotators, and what came back.
+
+preferences/annotation/
+  1f0c2a9b7d4e.jsonl   the key, one line a task: texts, order, provenance, whose pair it is
+  1f0c2a9b7d4e.json    the record, written when the tasks were handed out
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from alignment.errors import DataError
+from alignment.files import atomic_write_json, atomic_write_text, canonical_json, read_json
+from alignment.preferences.readers.format import Keys
+from alignment.preferences.schema import comparison_id
+from alignment.preferences.store import PreferenceStore
+
+Tool = Literal["label-studio", "argilla", "jsonl"]
+
+
+@dataclass(frozen=True)
+class Export:
+    """Tasks that were handed out together.
+
+    Attributes:
+        file: as it was written; it may have moved since.
+        settings: labelling interface or questions, for the tools that need them.
+        version: whose `collect` sampled the pairs.
+        selection: `random` or `uncertain`.
+        accepted: tasks whose verdict stands in a batch. Ties and skipped ones do not.
+    """
+
+    id: str
+    tasks: int
+    file: Path
+    settings: Path | None
+    tool: Tool
+    version: str | None
+    selection: str
+    when: str = ""
+    accepted: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "id": self.id,
+            "version": self.version,
+            "tool": self.tool,
+            "selection": self.selection,
+            "tasks": self.tasks,
+            "accepted": self.accepted,
+            "file": str(self.file),
+            "settings": None if self.settings is None else str(self.settings),
+            "when": self.when,
+        }
+
+
+def keep_key(root: Path, name: str, tasks: Sequence[Mapping[str, Any]]) -> None:
+    """Keep what must not be seen, in the store at `root`."""
+    path = root / "annotation" / f"{name}.jsonl"
+    atomic_write_text(path, "".join(canonical_json(task) + "\n" for task in tasks))
+
+
+def keep_record(root: Path, export: Export) -> None:
+    """Note that these tasks were handed out."""
+    values = export.to_dict() | {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+    values = {name: value for name, value in values.items() if name not in ("accepted", "settings")}
+    # Not where it was written: a workspace may be copied to another machine.
+    atomic_write_json(
+        root / "annotation" / f"{export.id}.json", values | {"file": export.file.name}
+    )
+
+
+def load_keys(root: Path) -> Keys:
+    """Every task that was ever exported from the store at `root`.
+
+    Raises:
+        DataError: a key is damaged.
+    """
+    tasks: dict[str, Mapping[str, Any]] = {}
+    directory = root / "annotation"
+    for path in sorted(directory.glob("*.jsonl")) if directory.is_dir() else ():
+        for task in _read_key(path):
+            tasks[task["task"]] = task
+    return Keys(tasks)
+
+
+def exported_pairs(root: Path) -> set[str]:
+    """Ids of the pairs that were handed out before."""
+    directory = root / "annotation"
+    return {
+        task["pair"]
+        for path in (sorted(directory.glob("*.json")) if directory.is_dir() else ())
+        for task in _read_key(path.with_suffix(".jsonl"))
+        if "pair" in task
+    }
+
+
+def list_exports(store: PreferenceStore) -> list[Export]:
+    """Everything that was handed out, oldest first, with what came back of it."""
+    directory = store.root / "annotation"
+    records = sorted(directory.glob("*.json")) if directory.is_dir() else []
+    if not records:
+        return []
+    known = np.unique(store.index([batch.id for batch in store.batches()])["id"])
+    found = []
+    for path in records:
+        values = read_json(path)
+        key = _read_key(path.with_suffix(".jsonl"))
+        accepted = int(np.isin(_verdicts(key), known).any(axis=1).sum())
+        found.append(
+            Export(
+                values["id"],
+                values["tasks"],
+                Path(values["file"]),
+                None,
+                values["tool"],
+                values["version"],
+                values["selection"],
+                values["when"],
+                accepted,
+            )
+        )
+    return sorted(found, key=lambda export: (export.when, export.id))
+
+
+def _verdicts(key: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Ids (n, 2) of the comparisons that the two possible verdicts on each task make."""
+    ids = [
+        [
+            int(comparison_id(task["domain"], task["conversation"], chosen, rejected), 16)
+            for chosen, rejected in (
+                (task["first"]["text"], task["second"]["text"]),
+                (task["second"]["text"], task["first"]["text"]),
+            )
+        ]
+        for task in key
+    ]
+    return np.array(ids, dtype=np.uint64).reshape(-1, 2)
+
+
+def _read_key(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the key of an export is damaged: {error}",
+            where=str(path),
+            remedy="restore it from a copy; without it the labels cannot come back",
+        ) from error

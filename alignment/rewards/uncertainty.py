@@ -1,0 +1,48 @@
+"""How sure reward models are about pairs that nobody has judged yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alignment.config.compute import ComputeConfig
+from alignment.models.load import resolve_device
+from alignment.progress import Progress
+from alignment.rewards.model import RewardModel
+
+
+def score_gaps(
+    pairs: Sequence[Mapping[str, Any]],
+    models: Mapping[str, Path],
+    compute: ComputeConfig,
+    progress: Progress,
+) -> np.ndarray:
+    """|r(first) − r(second)| (n,) in standard deviations, by the reward model of a pair's domain.
+
+    With Bradley and Terry's σ(Δr) a small gap is a verdict near one half: what a person says about
+    such a pair teaches the reward model most (uncertainty sampling).
+
+    Args:
+        pairs: rows of a `collect` stage's pairs.jsonl.
+        models: domain → reward model directory.
+    """
+    gaps = np.zeros(len(pairs))
+    device = resolve_device(compute.device)
+    for domain, directory in models.items():
+        mine = [number for number, pair in enumerate(pairs) if pair["domain"] == domain]
+        if not mine:
+            continue
+        progress.begin(f"asking the {domain} reward model", len(mine), "pairs")
+        model = RewardModel.load(directory, dtype=compute.dtype, device=device)
+        rows = [
+            (pairs[number]["conversation"], side["text"], True)
+            for number in mine
+            for side in pairs[number]["responses"]
+        ]
+        scores = model.standardise(model.score_texts(rows)).reshape(-1, 2)
+        gaps[mine] = np.abs(scores[:, 0] - scores[:, 1])
+        progress.advance(len(mine))
+    return gaps
