@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from alignment.approval import accepted, find_approval
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig, VersionConfig
 
@@ -34,8 +35,15 @@ class Node:
         return f"{self.version}/{self.stage}"
 
 
+DOMAINS = ("helpfulness", "safety")
+
+
 def build_plan(program: ProgramConfig) -> list[Node]:
-    """Every stage of the program, each after what it needs."""
+    """Every stage of the program, each after what it needs.
+
+    A version starts from the one before it, or from the champion if that was rejected
+    (`alignment.approval`); which stages there are does not depend on it.
+    """
     nodes = [Node("base", "prepare", "prepare")]
     base_stage = "pretrain" if program.base.source == "world" else "import"
     module = "pretrain" if program.base.source == "world" else "import_base"
@@ -43,10 +51,14 @@ def build_plan(program: ProgramConfig) -> list[Node]:
     nodes.append(Node(*base, module, {"prepare": ("base", "prepare")}))
     nodes += _sft(program, base)
     policies: dict[str, Key] = {"base": base, "sft": ("sft", "finetune")}
-    previous = "sft"
+    previous = parent = "sft"
+    standing: list[str] = []  # versions that nothing speaks against
     for version in program.versions:
-        nodes += _version(program, version, previous, policies)
+        nodes += _version(program, version, previous, parent, policies, standing)
         previous = version.name
+        if accepted(program, previous):
+            parent = previous
+            standing.append(previous)
     return nodes
 
 
@@ -93,34 +105,50 @@ def _sft(program: ProgramConfig, base: Key) -> list[Node]:
 
 
 def _version(
-    program: ProgramConfig, version: VersionConfig, previous: str, policies: dict[str, Key]
+    program: ProgramConfig,
+    version: VersionConfig,
+    previous: str,
+    parent: str,
+    policies: dict[str, Key],
+    standing: list[str],
 ) -> list[Node]:
+    """The stages of one version.
+
+    Args:
+        previous: the version before it: its batch and its reward models came last.
+        parent: the version it starts from: `previous`, or the champion if that was rejected.
+        standing: the earlier versions that were not rejected.
+    """
     name = version.name
     seen = for_version(program, name)
     earlier = [v for v in policies if v not in ("base",)]
     earlier_rlhf = [v for v in earlier if v != "sft"]
     collects = program.intake.source != "split"
-    rewards: dict[str, Key] = {
-        f"reward_{domain}": (name, f"reward_{domain}") for domain in ("helpfulness", "safety")
-    }
+    rewards: dict[str, Key] = {f"reward_{d}": (name, f"reward_{d}") for d in DOMAINS}
+    guards: dict[str, Key] = {}
+    if seen.rewards.guard_share > 0:
+        guards = {f"guard_{d}": (name, f"guard_{d}") for d in DOMAINS}
     nodes = [Node(name, "intake", "intake", _intake_inputs(program, previous, earlier_rlhf))]
     batches: dict[str, Key] = {f"intake/{v}": (v, "intake") for v in (*earlier_rlhf, name)}
-    init = {"latest": previous, "sft": "sft", "base": "base"}.get(seen.rewards.init)
-    for domain in ("helpfulness", "safety"):
+    init = {"latest": parent, "sft": "sft", "base": "base"}.get(seen.rewards.init)
+    for domain in DOMAINS:
         inputs = {**batches, **_prepare()}
         if init is not None:  # otherwise `rewards.init` is a model directory of the user's
             inputs["init"] = policies[init]
+        if guards:
+            options = {"domain": domain, "guard": True}
+            nodes.append(Node(name, f"guard_{domain}", "reward", dict(inputs), options))
         if previous != "sft":
             inputs["previous_reward"] = (previous, f"reward_{domain}")
         nodes.append(Node(name, f"reward_{domain}", "reward", inputs, {"domain": domain}))
     nodes.append(
-        Node(name, "sample", "sample", {"policy": policies[previous], **_prepare(), **rewards})
+        Node(name, "sample", "sample", {"policy": policies[parent], **_prepare(), **rewards})
     )
     select: dict[str, Key] = {"sample": (name, "sample"), **_prepare(), **rewards}
     if version.bag == "all":
         select |= {f"earlier/{v}": (v, "select") for v in earlier_rlhf}
     nodes.append(Node(name, "select", "select", select, {"bag": version.bag}))
-    start = policies[previous if version.start == "previous" else version.start]
+    start = policies[parent if version.start == "previous" else version.start]
     nodes.append(
         Node(
             name, "finetune", "finetune", {"start": start, "select": (name, "select"), **_prepare()}
@@ -130,37 +158,43 @@ def _version(
     evaluate: dict[str, Key] = {}
     if version.ppo:
         nodes.append(
-            Node(name, "ppo", "ppo", {"policy": (name, "finetune"), **_prepare(), **rewards})
+            Node(
+                name,
+                "ppo",
+                "ppo",
+                {"policy": (name, "finetune"), **_prepare(), **rewards, **guards},
+            )
         )
         evaluate["no_ppo"] = policy
         policy = (name, "ppo")
     evaluate |= {"policy": policy, "sft_policy": policies["sft"], **_prepare(), **rewards}
-    evaluate["parent_policy"] = policies[previous]
+    evaluate |= guards
+    evaluate["parent_policy"] = policies[parent]
     evaluate |= {f"earlier/{v}": (v, "evaluate") for v in earlier}
     nodes.append(Node(name, "evaluate", "evaluate", evaluate))
-    nodes.append(
-        Node(
-            name,
-            "promote",
-            "promote",
-            {
-                "evaluate": (name, "evaluate"),
-                **{f"earlier/{v}": (v, "promote") for v in earlier_rlhf},
-            },
-        )
-    )
+    nodes.append(_promote(program, name, standing))
     if collects:
         nodes.append(
             Node(
                 name,
                 "collect",
                 "collect",
-                {"policy": policy, "earlier": policies[previous], **_prepare()},
-                {"earlier_version": previous},
+                {"policy": policy, "earlier": policies[parent], **_prepare()},
+                {"earlier_version": parent},
             )
         )
     policies[name] = policy
     return nodes
+
+
+def _promote(program: ProgramConfig, name: str, standing: list[str]) -> Node:
+    inputs: dict[str, Key] = {"evaluate": (name, "evaluate")}
+    inputs |= {f"earlier/{version}": (version, "promote") for version in standing}
+    options = {}
+    word = find_approval(program.workspace, standing[-1]) if standing else None
+    if word is not None:  # a person's word on the last one; otherwise the gate's counts
+        options["champion"] = standing[-1]
+    return Node(name, "promote", "promote", inputs, options)
 
 
 def _intake_inputs(program: ProgramConfig, previous: str, earlier: list[str]) -> dict[str, Key]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from alignment import distributed
+from alignment.approval import awaited
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, StageError
@@ -32,6 +34,9 @@ from alignment.stages.context import ProgramView, StageContext
 from alignment.versions import library_versions
 
 log = logging.getLogger("alignment")
+
+# Stages that know how to share their work among several processes.
+_SHARED = ("reward", "finetune", "ppo")
 
 ProgressFactory = Callable[[Node], AbstractContextManager[Progress]]
 
@@ -64,6 +69,9 @@ class StageRecord:
 class Runner:
     """Runs the stages of one program in one workspace; use as a context manager (it locks).
 
+    Args:
+        patience: seconds to wait on entering for another process that holds the workspace.
+
     Raises:
         LockedError: on entering, when another process holds the workspace.
         AlignError: the workspace cannot be written.
@@ -76,20 +84,21 @@ class Runner:
         progress_factory: ProgressFactory | None = None,
         observers: Sequence[Observer] = (),
         say: Callable[[str], None] = log.warning,
+        patience: float = 0.0,
     ):
         self.program = program
         self.workspace = program.workspace
         self.ledger = Ledger(self.workspace)
-        self.plan = build_plan(program)
+        self.plan: list[Node] = []
         self._observers = observers
         self._progress = progress_factory or (lambda _node: nullcontext(SilentProgress()))
         self._say = say
         self._lock: AbstractContextManager[None] | None = None
-        self.known = Fingerprints(program, self.ledger, self.plan)
+        self.plan_again()
 
     def __enter__(self) -> Runner:
         make_workspace(self.workspace)
-        self._lock = workspace_lock(self.workspace)
+        self._lock = workspace_lock(self.workspace, self._patience, self._say)
         self._lock.__enter__()
         atomic_write_json(self.workspace / "program.json", self.program.model_dump(mode="json"))
         self._tell("program_started", self.program, self.plan)
@@ -103,6 +112,11 @@ class Runner:
                 self._lock.__exit__(*exception)
                 self._lock = None
 
+    def plan_again(self) -> None:
+        """Decisions on a version change what the next one starts from."""
+        self.plan = build_plan(self.program)
+        self.known = Fingerprints(self.program, self.ledger, self.plan)
+
     def fingerprint(self, node: Node) -> str | None:
         """The node's fingerprint, or None while something upstream is not done."""
         self.known.look_again()
@@ -113,8 +127,10 @@ class Runner:
 
         Raises:
             AlignError: what the stage reported, or an input that is not done yet.
+            WaitingForApproval: a person has to decide on the version before first.
             StageError: the stage broke in an unforeseen way; the traceback is in its log.
         """
+        node = self._as_decided(node)
         key = self.fingerprint(node)
         if key is None:
             raise AlignError(
@@ -125,6 +141,9 @@ class Runner:
         if done is not None:
             self._tell("stage_cached", node, done)
             return StageRecord(node, done, cached=True)
+        waiting = self._awaited_before(node)
+        if waiting is not None:
+            raise waiting
         attempt = self.ledger.begin(node, key)
         self._tell("stage_started", attempt)
         began = time.monotonic()
@@ -142,7 +161,18 @@ class Runner:
         attempt.status, attempt.ended, attempt.seconds = "done", now(), manifest.seconds
         self.ledger.write_attempt(attempt)
         self._tell("stage_finished", attempt, manifest)
+        if node.module == "promote":
+            self.plan_again()
         return StageRecord(node, manifest, cached=False)
+
+    def _as_decided(self, node: Node) -> Node:
+        """The node as the present plan has it: its inputs may hang on a decision taken since."""
+        same = (item for item in self.plan if item.key == node.key)
+        return next(same, node)
+
+    def _awaited_before(self, node: Node) -> AlignError | None:
+        names = self.program.version_names
+        return awaited(self.program, names[max(names.index(node.version) - 1, 0)])
 
     def execute(self, node: Node, key: str, progress: Progress) -> None:
         """Do the work of an opened attempt in this process, up to but without the commit."""
@@ -150,13 +180,15 @@ class Runner:
         seen = for_version(self.program, node.version)
         _set_threads(seen, module.READS)
         partial = self.ledger.partial_dir(node.version, node.stage, key)
+        process = distributed.rank()
         context = StageContext(
             version=node.version,
             stage=node.stage,
             config=ProgramView(seen, module.READS),
             options=dict(node.options),
             inputs=self._input_dirs(node),
-            out=partial / "out",
+            # Of several processes on one stage the first one's outputs count.
+            out=partial / "out" if process == 0 else partial / "scratch" / f"out-{process}",
             scratch=partial / "scratch",
             seed=derive_seed(self.program.seed, node.version, node.stage),
             workspace=self.workspace,
@@ -169,7 +201,9 @@ class Runner:
         partial = self.ledger.partial_dir(node.version, node.stage, attempt.fingerprint)
         log_path = self.ledger.log_path(attempt)
         if self.isolated(node):
-            peak_mb = run_isolated(self.workspace, node, partial, log_path)
+            peak_mb = run_isolated(
+                self.workspace, node, partial, log_path, processes=self.processes(node)
+            )
         else:
             with _log_to(log_path), self._progress(node) as progress, PeakMemory() as memory:
                 self.execute(node, attempt.fingerprint, _Logged(progress))
@@ -195,8 +229,12 @@ class Runner:
         )
 
     def isolated(self, node: Node) -> bool:
-        """Whether the node runs in a process of its own."""
-        return self.parallel and node.module == "reward"
+        """Whether the node runs in a process of its own, or in several."""
+        return self.processes(node) > 1 or (self.parallel and node.module == "reward")
+
+    def processes(self, node: Node) -> int:
+        """How many processes share the node's work."""
+        return self.program.compute.processes if node.module in _SHARED else 1
 
     @property
     def parallel(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from alignment.approval import WaitingForApproval, awaited, find_approval
 from alignment.cli.progress import Narrator, bar
 from alignment.cli.results import check_version
 from alignment.config.program import ProgramConfig
@@ -29,10 +30,14 @@ def run_program(program: ProgramConfig, *, until: str | None, prefect: bool) -> 
     console = Console(highlight=False)
     if until is not None:
         check_version(program, until)
-    nodes = nodes_until(program, until)
+    nodes = until_decision(program, nodes_until(program, until))
     refuse_if_held(program.workspace)
     left = unfinished(program, nodes)
     if not left:
+        waiting = waited_for(program, nodes)
+        if waiting is not None:
+            say_waiting(waiting, console)
+            return
         console.print(f"nothing to do: all {len(nodes)} stages of {program.name} are done")
         console.print(f"[dim]see: align compare -w {program.workspace}[/]")
         return
@@ -43,6 +48,32 @@ def run_program(program: ProgramConfig, *, until: str | None, prefect: bool) -> 
     )
     run_stages(program, nodes, prefect=prefect, console=console)
     summarise(program, console)
+    waiting = waited_for(program, nodes)
+    if waiting is not None:
+        say_waiting(waiting, console)
+
+
+def until_decision(program: ProgramConfig, nodes: Sequence[Node]) -> list[Node]:
+    """The nodes up to the end of the first version on which a person has not decided yet."""
+    if program.promote.approval != "person":
+        return list(nodes)
+    for name in program.version_names:
+        if name.startswith("rlhf-") and find_approval(program.workspace, name) is None:
+            names = program.version_names[: program.version_names.index(name) + 1]
+            return [node for node in nodes if node.version in names]
+    return list(nodes)
+
+
+def waited_for(program: ProgramConfig, nodes: Sequence[Node]) -> WaitingForApproval | None:
+    """The decision that `nodes` end at, if a person has to take one."""
+    return awaited(program, nodes[-1].version) if nodes else None
+
+
+def say_waiting(waiting: WaitingForApproval, console: Console) -> None:
+    """Tell a person what is asked of them."""
+    console.print()
+    console.print(f"[bold yellow]{waiting.message}[/]")
+    console.print(f"decide: {waiting.remedy}")
 
 
 def nodes_until(program: ProgramConfig, until: str | None) -> list[Node]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from alignment.config.section import Section
@@ -95,6 +97,13 @@ class EvaluateConfig(Section):
 class PromoteConfig(Section):
     """The gate: when a version becomes champion."""
 
+    approval: Literal["gate", "person"] = "gate"
+    """Who decides: the gate alone, or a person who sees its verdict (`align approve`); the next
+    version begins when that is done."""
+    parent: Literal["latest", "champion"] = "latest"
+    """What a version starts from when the gate did not pass the one before: that one all the same
+    (Llama 2 went on from its latest), or the champion. After a person's rejection always the
+    champion."""
     margin: float = Field(default=0.05, ge=0, lt=0.5)
     """How far below ½ the interval on an axis may reach if the other axis is won."""
     max_false_refusal_rise: float = Field(default=0.05, ge=0, le=1)

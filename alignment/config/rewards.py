@@ -56,6 +56,9 @@ class RewardsConfig(Section):
     """Safety RM: weight of the logistic loss on each answer's own safe/unsafe label."""
     mixture: MixtureConfig = MixtureConfig()
     """Which comparisons each model learns from."""
+    guard_share: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of the prompts whose comparisons train two guard models only, which training never
+    sees and evaluation and early stopping ask; 0 trains none."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the data; the paper warns that more than one over-fits."""
     batch: int = Field(default=512, ge=1)

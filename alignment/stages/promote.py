@@ -15,7 +15,7 @@ READS = ("promote",)
 
 
 def run(ctx: StageContext) -> None:
-    """Compare with the champion that the last earlier decision named, or with SFT."""
+    """Compare with the champion: whom a person approved last, the last verdict named, or SFT."""
     earlier = sorted(
         (name.removeprefix("earlier/") for name in ctx.inputs if name.startswith("earlier/")),
         key=version_order,
@@ -24,6 +24,7 @@ def run(ctx: StageContext) -> None:
     if earlier:
         last = read_json(ctx.inputs[f"earlier/{earlier[-1]}"] / "decision.json")
         champion = str(last["champion"])
+    champion = ctx.options.get("champion", champion)
     evaluation = ctx.inputs["evaluate"]
     winrates = read_json(evaluation / "winrates.json")
     standings = {row["side"]: row["figures"] for row in read_json(evaluation / "standings.json")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from alignment.approval import champion as standing_champion
 from alignment.config.program import ProgramConfig
 from alignment.files import read_json
 from alignment.ledger import Manifest
@@ -46,22 +47,21 @@ class Registry:
 
     def __init__(self, store: Store, program: ProgramConfig):
         self.store = store
+        self.program = program
         self.client = store.client
         self.prefix = experiment_name(program).replace("/", "-").replace(":", "-")
         self._known: dict[str, dict[str, Any]] = {}
         self._aliases: dict[tuple[str, str], str] = {}
 
     def update(self, versions: list[VersionHistory], models: Models) -> None:
-        """Register what finished versions made; set the aliases by the gates' decisions."""
-        champion = "sft"  # what the first version must beat
+        """Register what finished versions made; set the aliases by what was decided."""
         newest: str | None = None
         for history in versions:
             if naming.version_number(history.version) is None or not _judged(history):
                 continue
             self._register(history, models)
             newest = history.version
-            verdict = decision(history)
-            champion = verdict.champion if verdict else champion
+        champion = standing_champion(self.program)
         by_name = {history.version: history for history in versions}
         if newest is None or champion not in by_name:
             return

@@ -1,0 +1,93 @@
+"""`align approve` and `align reject`: a person's word on a version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+
+ByOption = Annotated[str | None, Parameter(help="Who decides. Default: the user's name.")]
+
+
+def approve(
+    version: str,
+    /,
+    *,
+    reason: str = "",
+    by: ByOption = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a version champion, whatever the gate said; the next version starts from it.
+
+    Examples:
+
+    ```
+    align approve rlhf-v3
+    align approve rlhf-v3 --reason "read 50 answers, fine" --by ana
+    ```
+
+    Parameters
+    ----------
+    version
+        A finished version.
+    reason
+        Why, for the history.
+    """
+    _decide(version, True, reason, by, workspace, json)
+
+
+def reject(
+    version: str,
+    /,
+    *,
+    reason: str,
+    by: ByOption = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Hold a version back. It stays in the history; the next version starts from the champion.
+
+    Examples:
+
+    ```
+    align reject rlhf-v3 --reason "talks too long"
+    ```
+
+    Parameters
+    ----------
+    version
+        A finished version.
+    reason
+        Why, for the history.
+    """
+    _decide(version, False, reason, by, workspace, json)
+
+
+def _decide(
+    version: str,
+    approved: bool,
+    reason: str,
+    by: str | None,
+    workspace: WorkspaceOption,
+    json: bool,
+) -> None:
+    from dataclasses import asdict
+
+    from alignment.approval import champion, decide
+    from alignment.cli.results import check_version
+    from alignment.tracking.decisions import note_decision
+
+    program = load_workspace(workspace)
+    check_version(program, version)
+    made = decide(program.workspace, version, approved=approved, reason=reason, by=by)
+    now_champion = champion(program)
+    note_decision(program)
+    if json:
+        print_json({**asdict(made), "champion": now_champion})
+        return
+    word = "approved" if made.approved else "rejected"
+    print(f"{version} {word} by {made.by}; champion: {now_champion}")
+    print(f"go on with: align resume -w {program.workspace}")

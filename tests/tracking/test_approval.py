@@ -1,0 +1,144 @@
+"""A person's word: what waits for it, what it changes, when it counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.approval import WaitingForApproval, awaited, champion, decide, find_approval
+from alignment.errors import AlignError
+from alignment.plan import Node, build_plan
+from alignment.runner import Runner
+from alignment.tracking.decisions import note_decision
+
+
+def nodes_of(program: Any) -> dict[str, Node]:
+    return {node.key: node for node in build_plan(program)}
+
+
+def run_version(program: Any, name: str) -> None:
+    with Runner(program) as runner:
+        for node in list(runner.plan):
+            if program.version_names.index(node.version) <= program.version_names.index(name):
+                runner.run_node(node)
+
+
+@pytest.fixture
+def held(make_program: Any) -> Any:
+    return make_program(versions=4, promote={"approval": "person"})
+
+
+def test_next_version_waits_for_the_word(held: Any, stages: Any, run_all: Any) -> None:
+    with pytest.raises(WaitingForApproval, match="rlhf-v1 is promoted"):
+        run_all(held)
+    assert stages.ran[-1] == "rlhf-v1/collect"
+    assert champion(held) == "sft"  # nobody has said yes yet
+    decide(held.workspace, "rlhf-v1", approved=True, by="ana")
+    assert awaited(held, "rlhf-v1") is None
+    assert champion(held) == "rlhf-v1"
+    with pytest.raises(WaitingForApproval, match="rlhf-v2"):
+        run_all(held)
+    assert stages.ran[-1] == "rlhf-v2/collect"
+
+
+def test_rejected_version_is_not_started_from(held: Any, stages: Any) -> None:
+    run_version(held, "rlhf-v1")
+    decide(held.workspace, "rlhf-v1", approved=True)
+    run_version(held, "rlhf-v2")
+    decide(held.workspace, "rlhf-v2", approved=False, reason="talks too long")
+    assert champion(held) == "rlhf-v1"
+    nodes = nodes_of(held)
+    assert nodes["rlhf-v3/sample"].inputs["policy"] == ("rlhf-v1", "finetune")
+    assert nodes["rlhf-v3/finetune"].inputs["start"] == ("rlhf-v1", "finetune")
+    assert nodes["rlhf-v3/reward_safety"].inputs["init"] == ("rlhf-v1", "finetune")
+    assert nodes["rlhf-v3/promote"].options == {"champion": "rlhf-v1"}
+    assert nodes["rlhf-v3/collect"].options == {"earlier_version": "rlhf-v1"}
+    # It stays in the history: its batch, its reward models and its evaluation still count.
+    assert nodes["rlhf-v3/reward_safety"].inputs["intake/rlhf-v2"] == ("rlhf-v2", "intake")
+    assert nodes["rlhf-v3/evaluate"].inputs["earlier/rlhf-v2"] == ("rlhf-v2", "evaluate")
+    before = list(stages.ran)
+    run_version(held, "rlhf-v3")
+    assert all(key.startswith("rlhf-v3") for key in stages.ran[len(before) :])
+
+
+def test_runner_follows_a_decision_taken_while_it_is_open(held: Any, stages: Any) -> None:
+    with Runner(held) as runner:
+        old = {node.key: node for node in runner.plan}
+        for node in old.values():
+            if node.version in ("base", "sft", "rlhf-v1"):
+                runner.run_node(node)
+        decide(held.workspace, "rlhf-v1", approved=False, reason="no")
+        runner.plan_again()
+        for node in old.values():
+            if node.version == "rlhf-v2":
+                runner.run_node(node)
+        manifest = runner.known.manifest("rlhf-v2", "finetune")
+    assert manifest is not None
+    assert manifest.inputs["start"]["version"] == "sft"
+
+
+def test_word_on_an_older_verdict_does_not_count(held: Any, stages: Any) -> None:
+    run_version(held, "rlhf-v1")
+    decide(held.workspace, "rlhf-v1", approved=True)
+    changed = held.model_copy(update={"promote": held.promote.model_copy(update={"margin": 0.01})})
+    run_version(changed, "rlhf-v1")
+    assert find_approval(held.workspace, "rlhf-v1") is None
+    assert awaited(held, "rlhf-v1") is not None
+
+
+def test_decisions_that_make_no_sense(held: Any, stages: Any) -> None:
+    held.workspace.mkdir()
+    with pytest.raises(AlignError, match="nothing to decide"):
+        decide(held.workspace, "rlhf-v1", approved=True)
+    run_version(held, "rlhf-v1")
+    with pytest.raises(AlignError, match="needs a reason"):
+        decide(held.workspace, "rlhf-v1", approved=False, reason=" ")
+    decide(held.workspace, "rlhf-v1", approved=False, reason="dull")
+    decide(held.workspace, "rlhf-v1", approved=True)  # changed one's mind in time
+    run_version(held, "rlhf-v2")
+    with pytest.raises(AlignError, match="next version has begun"):
+        decide(held.workspace, "rlhf-v1", approved=False, reason="too late")
+
+
+def test_damaged_record_is_told(held: Any, stages: Any) -> None:
+    run_version(held, "rlhf-v1")
+    path: Path = held.workspace / "approvals" / "rlhf-v1.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"version": "rlhf-v1"}))
+    with pytest.raises(AlignError, match="damaged decision"):
+        awaited(held, "rlhf-v1")
+
+
+def test_gate_alone_can_send_the_next_version_back(make_program: Any, stages: Any) -> None:
+    program = make_program(versions=3, promote={"parent": "champion"})
+    with Runner(program) as runner:
+        for node in list(runner.plan):
+            runner.run_node(node)
+        manifest = runner.known.manifest("rlhf-v3", "finetune")
+    assert manifest is not None
+    assert manifest.inputs["start"]["version"] == "rlhf-v1"  # the gate did not pass v2
+    latest = make_program(versions=3)
+    assert nodes_of(latest)["rlhf-v3/finetune"].inputs["start"] == ("rlhf-v2", "finetune")
+
+
+def test_alias_moves_with_the_word(program: Any, stages: Any, run_all: Any) -> None:
+    from alignment.tracking.store import Store
+
+    run_all(program)
+    note_decision(program)
+    client = Store(program).client
+    name = "fake-policy"
+
+    def holder(alias: str) -> str:
+        return client.get_model_version_by_alias(name, alias).tags["rlhf.version"]
+
+    assert (holder("champion"), holder("challenger")) == ("rlhf-v1", "rlhf-v2")
+    decide(program.workspace, "rlhf-v2", approved=True)
+    note_decision(program)
+    assert holder("champion") == "rlhf-v2"
+    decide(program.workspace, "rlhf-v2", approved=False, reason="a second look")
+    note_decision(program)
+    assert (holder("champion"), holder("challenger")) == ("rlhf-v1", "rlhf-v2")
