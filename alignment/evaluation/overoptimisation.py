@@ -17,19 +17,29 @@ from alignment.evaluation import html, plots
 from alignment.evaluation.compare import JUDGE_TITLES, Comparison, Entry, Stages
 from alignment.evaluation.responses import AXES
 
+BELIEVED = 3.0  # a peak is told up to so many times the greatest distance that was measured
+
 
 @dataclass(frozen=True)
 class Law:
-    """gain ≈ d·(α − β·d) with its fit's residual; gains in standard deviations of SFT's scores."""
+    """gain ≈ d·(α − β·d) with its fit's residual; gains in standard deviations of SFT's scores.
+
+    `reach` is the greatest d that was measured.
+    """
 
     alpha: float
     beta: float
     residual: float
+    reach: float
 
     @property
     def peak(self) -> float | None:
-        """The d at which the gain is greatest; None where the law does not turn down."""
-        return self.alpha / (2 * self.beta) if self.beta > 0 and self.alpha > 0 else None
+        """The d at which the gain is greatest; None where the law does not turn down, or so far
+        beyond what was measured that the figure would be made of noise."""
+        if self.beta <= 0 or self.alpha <= 0:
+            return None
+        peak = self.alpha / (2 * self.beta)
+        return peak if peak <= BELIEVED * self.reach else None
 
 
 def fit_law(distances: Sequence[float], gains: Sequence[float]) -> Law | None:
@@ -40,7 +50,7 @@ def fit_law(distances: Sequence[float], gains: Sequence[float]) -> Law | None:
     features = np.stack([d, -(d**2)], axis=1)
     (alpha, beta), *_ = np.linalg.lstsq(features, gain, rcond=None)
     residual = float(np.sqrt(np.mean((features @ [alpha, beta] - gain) ** 2)))
-    return Law(float(alpha), float(beta), residual)
+    return Law(float(alpha), float(beta), residual, float(d.max()))
 
 
 def gains(comparison: Comparison, judge: str, axis: str) -> list[tuple[float, float]]:
