@@ -1,31 +1,32 @@
 """A stage in a process of its own: stages can run side by side, and memory is freed for sure.
 
 The child gets no more than the workspace and the stage's name; both sides read the ledger. It dies
-with its parent, and an error it reports is raised here as if the stage had run here.
+with its parent, and an error it reports is raised here as if the stage had run here. The stage may
+also be spread over several processes (`compute.processes`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from alignment import errors
 from alignment.errors import AlignError, StageError
 from alignment.files import read_json
 from alignment.plan import Node
+from alignment.processes import die_with_parent
 
 RESULT = "result.json"  # in the partial directory, beside `out` and `scratch`
-PR_SET_PDEATHSIG = 1
 GRACE = 20.0
 
 
-def run_isolated(workspace: Path, node: Node, partial: Path, log: Path) -> float:
-    """Run `node` in a child process; returns its peak memory in MB.
+def run_isolated(
+    workspace: Path, node: Node, partial: Path, log: Path, *, processes: int = 1
+) -> float:
+    """Run `node` in a child process, or in `processes` of them; returns their peak memory in MB.
 
     Raises:
         AlignError: what the stage reported.
@@ -33,14 +34,18 @@ def run_isolated(workspace: Path, node: Node, partial: Path, log: Path) -> float
     """
     result = partial / RESULT
     result.unlink(missing_ok=True)
+    module = "alignment.stages.run"
+    start = (
+        ["-m", module] if processes == 1 else ["-m", "alignment.launcher", str(processes), module]
+    )
     with log.open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "alignment.stages.run", str(workspace), node.key],
+            [sys.executable, *start, str(workspace), node.key],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=die_with_parent(),
         )
     try:
         code = child.wait()
@@ -81,14 +86,3 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
         except (ProcessLookupError, subprocess.TimeoutExpired):
             continue
         return
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)  # loaded before the fork: the child must not import
-
-    def ask() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    return ask

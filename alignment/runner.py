@@ -194,6 +194,7 @@ class Runner:
             workspace=self.workspace,
             progress=progress,
         )
+        context.out.mkdir(parents=True, exist_ok=True)
         module.run(context)
         context.write_notes()
 

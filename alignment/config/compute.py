@@ -17,4 +17,8 @@ class ComputeConfig(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and activations."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of torch; unset leaves torch's choice. Results are repeatable for one setting."""
+    """CPU threads of torch in each process; unset leaves torch's choice. Results are repeatable for
+    one setting."""
+    processes: int = Field(default=1, ge=1)
+    """Processes of this machine that share reward training, fine-tuning and PPO: one for each GPU,
+    or several on a CPU with many cores. Losses equal one process's up to rounding."""

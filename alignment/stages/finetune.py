@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from alignment import distributed
 from alignment.config.finetune import FinetuneConfig
 from alignment.errors import DataError
 from alignment.files import sha256_file
@@ -22,7 +23,7 @@ from alignment.stages.context import StageContext
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.sft import Example, finetune
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 READS = ("finetune", "compute")
 
 
@@ -52,8 +53,12 @@ def run(ctx: StageContext) -> None:
         bf16=compute.dtype == "bfloat16",
         progress=ctx.progress,
     )
+    if not distributed.is_first():
+        return
     save_policy(model, tokenizer, ctx.out / "model", start=start, dtype=compute.dtype)
     ctx.metric(**figures)
+    if figures:
+        ctx.metric(tokens_trained=config.epochs * figures["answer_tokens"])
 
 
 def _examples(ctx: StageContext, config: FinetuneConfig) -> list[Example]:

@@ -1,6 +1,7 @@
 """`python -m alignment.stages.run WORKSPACE VERSION/STAGE`: the other side of `isolate`.
 
 Does the work of an attempt that the parent has opened in the ledger; the parent commits it.
+Started in several processes (`launcher`, torchrun), they share the work and the first one writes.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ import logging
 import sys
 from pathlib import Path
 
+from alignment import distributed
 from alignment.config.load import check_program
 from alignment.errors import AlignError
 from alignment.files import atomic_write_json, read_json
 from alignment.isolate import RESULT, described
 from alignment.memory import PeakMemory
+from alignment.progress import SilentProgress
 from alignment.runner import Runner
 
 
@@ -41,12 +44,17 @@ def main(workspace: Path, key: str) -> int:
         raise SystemExit(f"{key}: what it needs is not done")
     result = runner.ledger.partial_dir(node.version, node.stage, fingerprint) / RESULT
     try:
+        distributed.join(runner.program.compute.device)
         with PeakMemory() as memory:
-            runner.execute(node, fingerprint, LogProgress())
+            progress = LogProgress() if distributed.is_first() else SilentProgress()
+            runner.execute(node, fingerprint, progress)
     except AlignError as error:
         atomic_write_json(result, described(error))
         return error.exit_code
-    atomic_write_json(result, {"peak_mb": memory.peak_mb})
+    peak_mb = distributed.total(memory.peak_mb)
+    if distributed.is_first():
+        atomic_write_json(result, {"peak_mb": peak_mb})
+    distributed.leave()
     return 0
 
 

@@ -9,8 +9,8 @@ What is ours around it, and why:
   from step s is training on what is left of the list;
 * checkpoints are ours (safetensors and JSON): the trainer's own are pickles.
 
-Under `accelerate launch` every process gets its share of each batch; the first one writes. The last
-batch, if it is short, is filled up by repeating rows, as accelerate does.
+In several processes every one gets its share of each batch; the first one writes. The last batch, if
+it is short, is filled up by repeating rows, as accelerate does.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def finetune(
 
     Returns:
         Figures: `loss` (mean of the last tenth of the steps, nats per answer token), `first_loss`,
-        `examples`, `left_out`, `windows` (one epoch), `answer_tokens` (one epoch), `steps`.
+        `examples`, `left_out`, `windows` (one epoch), `answer_tokens` (one epoch), `steps`; none in
+        processes other than the first.
 
     Raises:
         DataError: no example fits the window.
@@ -174,8 +175,8 @@ def finetune(
     if config.gradient_checkpointing:
         model.gradient_checkpointing_disable()
     model.eval()
-    if _processes() > 1 and torch.distributed.is_initialized():
-        torch.distributed.barrier()  # the first process writes the curve that all read below
+    if not _is_first():
+        return {}  # only the first process has the curve
     curve = [row["loss"] for row in series.rows() if "loss" in row]
     last = curve[-max(1, steps // 10) :]
     answers = sum(len(item.response) for item in items)

@@ -1,0 +1,83 @@
+"""`python -m alignment.launcher N MODULE ARGUMENTS…`: one module in N processes of this machine.
+
+Does what torchrun does, with two differences: the processes meet through a file and listen on the
+loopback interface only, and they die with their launcher. The first one to fail ends all.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from alignment.distributed import RENDEZVOUS
+from alignment.processes import die_with_parent
+
+_LOOK_EVERY = 0.05
+_GRACE = 10.0
+
+
+def launch(count: int, module: str, arguments: list[str]) -> int:
+    """Run `python -m module arguments` in `count` processes; returns the exit code of the first
+    that failed, or 0 when all have ended well."""
+    with tempfile.TemporaryDirectory(prefix="align-") as directory:
+        children = [
+            subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env=_environment(number, count, Path(directory)),
+                preexec_fn=die_with_parent(signal.SIGKILL),
+            )
+            for number in range(count)
+        ]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda code, _frame: sys.exit(128 + code))
+        try:
+            return _watch(children)
+        finally:
+            _end(children)
+
+
+def _environment(number: int, count: int, directory: Path) -> dict[str, str]:
+    threads = max(1, len(os.sched_getaffinity(0)) // count) if sys.platform == "linux" else 1
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+        **os.environ,
+        "RANK": str(number),
+        "LOCAL_RANK": str(number),
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        RENDEZVOUS: str(directory / "rendezvous"),
+    }
+
+
+def _watch(children: list[subprocess.Popen[bytes]]) -> int:
+    while True:
+        codes = [child.poll() for child in children]
+        failed = [code for code in codes if code]
+        if failed:
+            return failed[0] if failed[0] > 0 else 128 - failed[0]
+        if all(code == 0 for code in codes):
+            return 0
+        time.sleep(_LOOK_EVERY)
+
+
+def _end(children: list[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        if child.poll() is None:
+            child.terminate()
+    deadline = time.monotonic() + _GRACE
+    for child in children:
+        try:
+            child.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(launch(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
