@@ -93,6 +93,7 @@ class Runner:
         self._observers = observers
         self._progress = progress_factory or (lambda _node: nullcontext(SilentProgress()))
         self._say = say
+        self._patience = patience
         self._lock: AbstractContextManager[None] | None = None
         self.plan_again()
 
