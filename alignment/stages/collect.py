@@ -21,7 +21,7 @@ from alignment.sampling.settings import Sample, SamplingSettings
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 READS = ("collect", "compute")
 
 
@@ -43,12 +43,13 @@ def run(ctx: StageContext) -> None:
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     atomic_write_text(ctx.out / "pairs.jsonl", "".join(lines))
     ctx.dataset("pairs to annotate", digest_json([row["id"] for row in rows]), len(rows), "pairs")
-    finished = [sample.finished for samples in drawn.values() for sample in samples]
+    every = [sample for samples in drawn.values() for sample in samples]
     ctx.metric(
         pairs=len(rows),
         dropped_as_same=same,
         safety_pairs=sum(row["domain"] == "safety" for row in rows),
-        finished=sum(finished) / max(1, len(finished)),
+        finished=sum(sample.finished for sample in every) / max(1, len(every)),
+        tokens_generated=sum(len(sample.token_ids) for sample in every),
     )
 
 

@@ -35,7 +35,7 @@ from alignment.training.ppo.roles import Roles, full_copies, save_critic
 from alignment.training.ppo.scoring import CombinedReward, PromptItem
 from alignment.training.ppo.trainer import Outcome, PPOTrainer
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 READS = ("ppo", "combine", "compute")
 
 
@@ -87,7 +87,7 @@ def run(ctx: StageContext) -> None:
     save_model(final, tokenizer, ctx.out / "model")
     if roles.critic is not None and shared is None:
         save_critic(roles.critic, ctx.out / "critic")
-    _report(ctx, outcome)
+    _report(ctx, outcome, len(held))
 
 
 def _roles(ctx: StageContext, config: PPOConfig, policy: PreTrainedModel) -> Roles:
@@ -167,10 +167,14 @@ def _texts(ctx: StageContext, config: PPOConfig, renderer: ChatRenderer) -> list
     return found
 
 
-def _report(ctx: StageContext, outcome: Outcome) -> None:
-    """Headline figures and the verdicts in plain language."""
+def _report(ctx: StageContext, outcome: Outcome, held: int) -> None:
+    """Headline figures and the verdicts in plain language; `held` prompts were held out."""
     rows = [row for row in outcome.history if "score/mean" in row]
     first, last = rows[0], rows[-1]
+    config: PPOConfig = ctx.config.ppo
+    learnt = round(sum(row["answer/tokens"] * config.episodes for row in rows))
+    looked = sum(row.get("guard/tokens", 0.0) for row in outcome.history) * held
+    ctx.metric(tokens_generated=learnt + round(looked), tokens_trained=learnt * config.epochs)
     for name in sorted(last):
         ctx.metric(**{f"last/{name}": last[name]})
     ctx.metric(

@@ -15,7 +15,7 @@ from alignment.stages.context import StageContext
 from alignment.training.pretrain import pretrain
 from alignment.world.tokenizer import train_tokenizer
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 READS = ("base", "compute")
 
 
@@ -39,7 +39,7 @@ def run(ctx: StageContext) -> None:
         progress=ctx.progress,
     )
     save_model(model, tokenizer, ctx.out / "model")
-    ctx.metric(**figures)
+    ctx.metric(**figures, tokens_trained=figures["tokens"])
 
 
 def _read(path: Path) -> list[str]:

@@ -31,7 +31,7 @@ from alignment.seeds import derive_seed
 from alignment.series import Series
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 READS = ("rewards", "compute")
 
 
@@ -103,6 +103,7 @@ def run(ctx: StageContext) -> None:
         "pairs": built.pairs,
         "dropped_long": built.dropped_long,
         "dropped_same": built.dropped_same,
+        "tokens": sum(len(s) for e in built.elements for s in e.sequences) * settings.epochs,
         "steps": report.steps,
         "first_loss": report.first_loss,
         "last_loss": report.last_loss,
@@ -168,6 +169,7 @@ def _notes(ctx: StageContext, figures: dict[str, Any], rows: list[Source]) -> No
     ctx.metric(
         **headline(figures),
         pairs=training["pairs"],
+        tokens_trained=training["tokens"],
         dropped=training["dropped_long"] + training["dropped_same"],
         first_loss=training["first_loss"],
         last_loss=training["last_loss"],

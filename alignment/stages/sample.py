@@ -27,7 +27,7 @@ from alignment.sampling.temperature import judge
 from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 READS = ("sample", "combine", "compute")
 
 
@@ -160,17 +160,21 @@ def _search(
     finished = np.array([answer.finished for answer in answers]).reshape(shape)
     distinct = [distinct_rate([[one.text for one in group] for group in at]) for at in drawn]
     best, tried = judge(config.grid, rewards, finished, distinct)
-    return {"temperature": best, "search": [asdict(one) for one in tried]}
+    tokens = sum(len(one.token_ids) for at in drawn for group in at for one in group)
+    return {"temperature": best, "search": [asdict(one) for one in tried], "tokens": tokens}
 
 
 def _figures(ctx: StageContext, table: pa.Table, temperature: float) -> None:
+    searched = read_json(ctx.out / "temperature.json").get("tokens", 0)
     frame = table.select(["prompt_id", "text", "token_ids", "finished"]).to_pandas()
     texts = frame.groupby("prompt_id", sort=True)["text"].apply(list).tolist()
+    tokens = float(frame["token_ids"].map(len).sum())
     ctx.metric(
         temperature=temperature,
         samples=len(frame),
         prompts=len(texts),
-        tokens=float(frame["token_ids"].map(len).sum()),
+        tokens=tokens,
+        tokens_generated=tokens + searched,
         mean_tokens=float(frame["token_ids"].map(len).mean()),
         finished=float(frame["finished"].mean()),
         distinct=distinct_rate(texts),
