@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+
+if TYPE_CHECKING:
+    from alignment.config.program import ProgramConfig
+    from alignment.preferences.store import PreferenceStore
 
 
 def ingest(
@@ -22,8 +26,8 @@ def ingest(
     """Take files of preferences into the workspace as one batch.
 
     Nothing is lost: bad rows are kept in the batch's quarantine with file, line and reason. The
-    same files again are recognised. In programs with `intake.source: inbox` the next version
-    trains on the batch; `simulated` and `split` programs make their own batches and leave it be.
+    same files again are recognised. The next version that begins trains on the batch, in programs
+    with `intake.source: simulated` or `split` together with the batch that they make themselves.
 
     Examples:
 
@@ -50,10 +54,29 @@ def ingest(
     program = load_workspace(workspace)
     store = PreferenceStore(program.workspace / "preferences")
     report = take_in(store, list(files), program.intake, domain=domain, format=format)
+    taken = list(store.batch(report.id).versions)
+    coming = next_version(program, store)
     if json:
-        print_json(report.to_dict())
+        print_json({**report.to_dict(), "versions": taken, "next_version": coming})
+        return
+    console = Console(highlight=False)
+    console.print(report.render())
+    console.print()
+    if taken:
+        console.print(f"taken in by {', '.join(taken)}")
+    elif coming is not None:
+        console.print(f"{coming} will take it in")
     else:
-        Console(highlight=False).print(report.render())
+        console.print(
+            "[yellow]every version has begun with what was there before:[/] no version takes it in "
+            "until you add one to `versions`"
+        )
+
+
+def next_version(program: ProgramConfig, store: PreferenceStore) -> str | None:
+    """The first version that has not begun: it takes in what is delivered now."""
+    names = [version.name for version in program.versions]
+    return next((name for name in names if store.assignment(name) is None), None)
 
 
 def batches(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:

@@ -34,6 +34,10 @@ from alignment.progress import Progress, SilentProgress
 STEP = 2000  # rows between two signs of life
 
 
+class NothingNewError(DataError):
+    """A delivery in which every sound row is in the store already, or nothing was decided."""
+
+
 def ingest(
     store: PreferenceStore,
     paths: Sequence[str | Path],
@@ -49,16 +53,17 @@ def ingest(
     Args:
         domain: of comparisons whose rows do not say; before `config.domains` and `config.domain`.
         format: reader to use for every file; before `config.format`; unset: detected.
-        against: ids of the batches that count as earlier. `None`: all, as for a delivery by
-            people. A stage names those of its own lineage, so that its batch depends on its inputs
-            alone and not on what else is in the store.
+        against: ids of the batches that count as earlier. `None`: all that stand, as for a delivery
+            by people. A stage names those of its own lineage, so that its batch does not depend on
+            what was made under other settings.
 
     Returns:
         The report; `already` is set where the same delivery was taken in before.
 
     Raises:
-        DataError: unreadable or broken files, an unknown format, too large a share of bad rows, or
-            nothing new in them. The store is unchanged then.
+        DataError: unreadable or broken files, an unknown format, or too large a share of bad rows.
+            The store is unchanged then.
+        NothingNewError: every sound row is in the store already.
         AlignError: the store cannot be written (a full disk).
     """
     progress = progress or SilentProgress()
@@ -86,7 +91,7 @@ def _take_in(
         for batch in store.batches():
             if batch.manifest["identity"] == identity:
                 return _known(batch)
-        earlier = [batch.id for batch in store.batches()] if against is None else list(against)
+        earlier = store.standing() if against is None else list(against)
         index = store.index(earlier)
         intake = _Intake(reading, Seen(index["id"]), BatchWriter(work))
         try:
@@ -254,7 +259,7 @@ class _Intake:
                 where=str(kept / "quarantine.jsonl"),
                 remedy=self._remedy(),
             )
-        raise DataError(
+        raise NothingNewError(
             f"nothing new in this delivery: {told or 'no rows at all'}",
             where=str(kept / "quarantine.jsonl"),
             remedy="the same comparisons are in the store already, or nothing was decided",

@@ -118,20 +118,63 @@ class PreferenceStore:
             remedy=f"there are: {', '.join(batch.name for batch in found) or 'none yet'}",
         )
 
-    def training(self, ids: Sequence[str], domain: Domain | None = None) -> list[Comparison]:
-        """Comparisons to learn from, batch by batch in the order of `ids`, rows in file order."""
-        return self._load(ids, domain, heldout=False)
+    def training(
+        self,
+        ids: Sequence[str],
+        domain: Domain | None = None,
+        *,
+        beside: Sequence[str] | None = None,
+    ) -> list[Comparison]:
+        """Comparisons to learn from, batch by batch in the order of `ids`, rows in file order.
+
+        Args:
+            beside: batches to measure on, if others than `ids`: none of their held-out prompts is
+                among the rows. (Only batches made under different settings can disagree.)
+        """
+        import numpy as np
+
+        index = self.index(list(dict.fromkeys([*ids, *(beside or ())])))
+        secret = np.unique(index["opening"][index["heldout"]])
+        return self._load(ids, domain, heldout=False, without=secret)
 
     def heldout(self, ids: Sequence[str], domain: Domain | None = None) -> list[Comparison]:
         """Comparisons to measure on; no prompt of theirs is in `training` of any batch."""
         return self._load(ids, domain, heldout=True)
 
-    def table(self, id: str, domain: Domain | None = None, *, heldout: bool) -> pa.Table:
+    def standing(self) -> list[str]:
+        """Ids of the batches that a new delivery is compared with: everything people delivered,
+        and what versions use now. A stage's batch that another one has replaced is left out."""
+        return [
+            batch.id
+            for batch in self.batches()
+            if batch.versions or batch.manifest["origin"] == "delivery"
+        ]
+
+    def leaked(self, ids: Sequence[str]) -> int:
+        """Prompts that are held out in one of these batches and trained on in another."""
+        import numpy as np
+
+        index = self.index(ids)
+        mask = index["heldout"]
+        return int(np.intersect1d(index["opening"][mask], index["opening"][~mask]).size)
+
+    def table(
+        self,
+        id: str,
+        domain: Domain | None = None,
+        *,
+        heldout: bool,
+        without: np.ndarray | None = None,
+    ) -> pa.Table:
         """One side of one batch as an arrow table.
+
+        Args:
+            without: openings whose rows are left out.
 
         Raises:
             DataError: no such batch, or its files are not what was committed.
         """
+        import numpy as np
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -141,6 +184,8 @@ class PreferenceStore:
         mask = index.column("heldout").to_numpy() == heldout
         if domain is not None:
             mask &= index.column("safety").to_numpy() == (domain == "safety")
+        if without is not None:
+            mask &= ~np.isin(index.column("opening").to_numpy(), without)
         rows = pq.read_table(batch.directory / "comparisons.parquet")
         return rows.filter(pa.array(mask))
 
@@ -162,13 +207,18 @@ class PreferenceStore:
         }
 
     def _load(
-        self, ids: Sequence[str], domain: Domain | None, *, heldout: bool
+        self,
+        ids: Sequence[str],
+        domain: Domain | None,
+        *,
+        heldout: bool,
+        without: np.ndarray | None = None,
     ) -> list[Comparison]:
         from alignment.preferences.columns import comparisons
 
         found: list[Comparison] = []
         for id in ids:
-            found += comparisons(self.table(id, domain, heldout=heldout))
+            found += comparisons(self.table(id, domain, heldout=heldout, without=without))
         return found
 
     def _verify(self, batch: Batch) -> None:

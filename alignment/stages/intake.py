@@ -3,8 +3,11 @@
 * `intake.source: simulated`: the built-in world's annotators judge what the preceding version's
   `collect` sampled, and their verdicts go through the same reader and checks as any delivery;
 * `split`: the arrival with the version's number, made by `base/prepare`;
-* `inbox`: every delivery that no version has taken in yet, from `align ingest` and from the
-  directory `intake.path`.
+* `inbox`: every delivery that no version has taken in yet, from `align ingest` or from
+  the inbox (`alignment.preferences.inbox`, which whoever starts a version looks through first).
+
+With `simulated` and `split`, deliveries by people that no version has taken in yet join the
+version's own batch: a person's verdict stands, and what the program makes is checked against it.
 
 The batches stay in the store. Outputs: batch.json (ids, digests and counts of this version's
 batches), report.json, report-<id>.png.
@@ -19,36 +22,79 @@ from typing import Any
 from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
 from alignment.files import atomic_write_json, atomic_write_text, canonical_json, read_json
-from alignment.preferences.intake import ingest
+from alignment.preferences.intake import NothingNewError, ingest
 from alignment.preferences.report import BatchReport
-from alignment.preferences.sources import complete_files
 from alignment.preferences.store import PreferenceStore
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 READS = ("intake", "world")
 
 
 def run(ctx: StageContext) -> None:
     """Bring this version's batches into the store and note which they are; see the module."""
     store = PreferenceStore(ctx.workspace / "preferences")
-    config: IntakeConfig = ctx.config.intake
-    if config.source == "inbox":
-        ids = _inbox(ctx, store, config)
+    ids = _deliveries(ctx, store)
+    if ctx.config.intake.source == "inbox":
+        if not ids:
+            raise DataError(
+                "no new preferences have been delivered",
+                where=str(store.root),
+                remedy="`align ingest FILE ...`, then `align resume`",
+            )
     else:
-        delivery = _simulated(ctx) if config.source == "simulated" else _arrival(ctx)
-        report = ingest(store, [delivery], config, against=_earlier(ctx), progress=ctx.progress)
-        ids = [report.id]
-    store.assign(ctx.version, ids)
+        own = _own(ctx, store, ids)
+        ids = [own, *ids] if own is not None else ids
+        store.assign(ctx.version, ids)
     _write(ctx, store, ids)
 
 
-def _simulated(ctx: StageContext) -> Path:
-    """Have the world's annotators judge the collected pairs; returns their delivery."""
+def _deliveries(ctx: StageContext, store: PreferenceStore) -> list[str]:
+    """Ids of the deliveries that this version takes in.
+
+    What a version has taken in stays its own: killed after that, or run again, it gets the same
+    batches, and what came in the meantime waits for the next version.
+    """
+    taken = store.assignment(ctx.version)
+    if taken is None:
+        ids = [batch.id for batch in store.unassigned()]
+        if ids or ctx.config.intake.source != "inbox":
+            store.assign(ctx.version, ids)
+        return ids
+    return [id for id in taken if store.batch(id).manifest["origin"] == "delivery"]
+
+
+def _own(ctx: StageContext, store: PreferenceStore, delivered: list[str]) -> str | None:
+    """Id of the batch that the program makes itself; None if people judged all of it before."""
+    config: IntakeConfig = ctx.config.intake
+    simulated = config.source == "simulated"
+    delivery = _simulated(ctx, needed=not delivered) if simulated else _arrival(ctx)
+    if delivery is None:
+        return None
+    # Deliveries of later versions too: one prompt must not stand on both sides, ever.
+    facts = [batch.id for batch in store.batches() if batch.manifest["origin"] == "delivery"]
+    against = list(dict.fromkeys([*_earlier(ctx), *facts]))
+    try:
+        return ingest(store, [delivery], config, against=against, progress=ctx.progress).id
+    except NothingNewError as error:
+        if not delivered:
+            raise
+        ctx.progress.say(f"{error.message}; {ctx.version} takes in what people delivered")
+        return None
+
+
+def _simulated(ctx: StageContext, needed: bool) -> Path | None:
+    """Have the world's annotators judge the collected pairs; returns their delivery.
+
+    Args:
+        needed: there is nothing else to learn from, so that no pairs at all are an error.
+    """
     from alignment.world.annotators import label_rows
     from alignment.world.judge import World
 
     pairs = _json_lines(ctx.inputs["collect"] / "pairs.jsonl")
+    if not pairs and not needed:
+        return None
     if not pairs:
         raise DataError(
             "no pairs were collected, so there is nothing to judge",
@@ -75,33 +121,6 @@ def _arrival(ctx: StageContext) -> Path:
             remedy=f"set data.arrivals to {number} or more",
         )
     return path
-
-
-def _inbox(ctx: StageContext, store: PreferenceStore, config: IntakeConfig) -> list[str]:
-    """Ids of the deliveries that this version takes in.
-
-    What a version has taken in stays its own: killed after that, or run again, it gets the same
-    batches, and what came in the meantime waits for the next version.
-    """
-    taken = store.assignment(ctx.version)
-    if taken is not None:
-        return taken
-    if config.path is not None:
-        directory = Path(config.path)
-        if not directory.is_dir():
-            raise DataError(
-                f"no directory {directory}", where="intake.path", remedy="create it, or unset it"
-            )
-        for path in complete_files(directory):
-            ingest(store, [path], config, progress=ctx.progress)
-    ids = [batch.id for batch in store.unassigned()]
-    if not ids:
-        raise DataError(
-            "no new preferences have been delivered",
-            where=config.path or str(store.root),
-            remedy="`align ingest FILE ...`, then `align resume`",
-        )
-    return ids
 
 
 def _earlier(ctx: StageContext) -> list[str]:
@@ -140,9 +159,15 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
         for side, counts in batch.counts.items():
             for domain, count in counts.items():
                 totals[f"{side}/{domain}"] = totals.get(f"{side}/{domain}", 0) + count
+    leaked = store.leaked([*_earlier(ctx), *ids])
+    if leaked:
+        ctx.progress.say(
+            f"{leaked} prompts are held out in one batch and trained on in another, made under "
+            "other settings; no reward model is trained on them"
+        )
     atomic_write_json(ctx.out / "batch.json", {"version": ctx.version, "batches": batches})
     atomic_write_json(ctx.out / "report.json", {"batches": reports})
-    ctx.metric(batches=len(ids), **totals)
+    ctx.metric(batches=len(ids), leaked_prompts=leaked, **totals)
     if len(reports) == 1:
         longer = reports[0]["longer_wins"]["share"]
         newer = reports[0]["newer_wins"]["share"]
