@@ -135,12 +135,17 @@ def _version(
         inputs = {**batches, **_prepare()}
         if init is not None:  # otherwise `rewards.init` is a model directory of the user's
             inputs["init"] = policies[init]
-        if guards:
-            options = {"domain": domain, "guard": True}
-            nodes.append(Node(name, f"guard_{domain}", "reward", dict(inputs), options))
+        common = dict(inputs)
         if previous != "sft":
             inputs["previous_reward"] = (previous, f"reward_{domain}")
+        # Measured beside it on the same comparisons: accuracy against data learned from.
+        older = [v for v in earlier_rlhf if v != previous]
+        inputs |= {f"earlier_reward/{v}": (v, f"reward_{domain}") for v in older}
         nodes.append(Node(name, f"reward_{domain}", "reward", inputs, {"domain": domain}))
+        if guards:  # it is told how far the main model agrees with it, and learns nothing from that
+            common["reward"] = rewards[f"reward_{domain}"]
+            options = {"domain": domain, "guard": True}
+            nodes.append(Node(name, f"guard_{domain}", "reward", common, options))
     nodes.append(
         Node(name, "sample", "sample", {"policy": policies[parent], **_prepare(), **rewards})
     )
@@ -169,6 +174,7 @@ def _version(
         policy = (name, "ppo")
     evaluate |= {"policy": policy, "sft_policy": policies["sft"], **_prepare(), **rewards}
     evaluate |= guards
+    evaluate |= batches  # evaluation prompts must not be among them
     evaluate["parent_policy"] = policies[parent]
     evaluate |= {f"earlier/{v}": (v, "evaluate") for v in earlier}
     nodes.append(Node(name, "evaluate", "evaluate", evaluate))

@@ -90,6 +90,9 @@ class EvaluateConfig(Section):
     """An answer that begins with one of these refuses (real text; the built-in world knows)."""
     refusal_window: int = Field(default=120, ge=1)
     """How many characters from the start of an answer are searched for a refusal phrase."""
+    max_leaked: float = Field(default=0.1, ge=0, lt=1)
+    """Evaluation prompts that turn up in a batch are left out; the stage fails if more than this
+    share of them does."""
     judge: JudgeConfig | None = None
     """A language-model judge beside the reward models; unset means none."""
 

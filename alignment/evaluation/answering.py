@@ -114,7 +114,6 @@ def answer(
         Tokens(prompt, found["token_ids"]) for prompt, found in zip(rendered, answers, strict=True)
     ]
     figures = _distances(arm, model, items, table, renderer.pad, config, seed, dtype, progress)
-    figures["tokens_generated"] = float(table.n_tokens.sum())
     return Answered(table, figures)
 
 

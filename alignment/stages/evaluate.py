@@ -7,8 +7,9 @@ every comparison (Fig 20).
 
 Outputs: responses.parquet (own answers), scores.parquet (all sides by the newest judges),
 winrates.json (every pair of sides), standings.json (figures of every side), forgetting.json,
-prompts.jsonl (what was asked), path.png (the way so far on helpfulness × safety axes), and
-verdicts.jsonl where a language-model judge is configured.
+prompts.jsonl (what was asked), leaks.json (prompts left out because they stand in a batch),
+path.png (the way so far on helpfulness × safety axes), and verdicts.jsonl where a language-model
+judge is configured.
 """
 
 from __future__ import annotations
@@ -22,6 +23,14 @@ from alignment.evaluation.answering import Answered, Arm, answer, choose_prompts
 from alignment.evaluation.compare import Comparison, Entry
 from alignment.evaluation.forgetting import forgetting
 from alignment.evaluation.judging import all_win_rates, find_rate
+from alignment.evaluation.leaks import (
+    LEAKS,
+    Leak,
+    find_leaks,
+    leak_rows,
+    training_conversations,
+    without_leaks,
+)
 from alignment.evaluation.llm_rates import JUDGE, carried_rates, judged_rates
 from alignment.evaluation.responses import (
     AXES,
@@ -47,10 +56,11 @@ from alignment.evaluation.textstats import RefusalDetector
 from alignment.files import atomic_write_bytes, atomic_write_json
 from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
+from alignment.preferences.store import PreferenceStore
 from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 READS = ("base", "world", "evaluate", "compute")
 
 
@@ -58,11 +68,18 @@ def run(ctx: StageContext) -> None:
     """Answer, score, compare; see the module's docstring."""
     config = ctx.config.evaluate
     every = read_prompts(ctx.inputs["prepare"] / "eval_prompts.jsonl")
-    prompts = choose_prompts(every, config.prompts_per_domain)
+    chosen = choose_prompts(every, config.prompts_per_domain)
+    leaks = _leaks(ctx, chosen)
+    prompts = without_leaks(chosen, leaks, config.max_leaked, ctx.progress)
+    atomic_write_json(ctx.out / LEAKS, leak_rows(leaks))
     ctx.dataset("evaluation prompts", prompts_digest(prompts), len(prompts), "evaluation")
     answered = {side_name(arm.version, arm.name): _answer(ctx, arm, prompts) for arm in _arms(ctx)}
     for found in answered.values():
         _describe(ctx, found.table, prompts)
+    ctx.metric(
+        tokens_generated=sum(found.table.n_tokens.sum() for found in answered.values()),
+        leaked_prompts=len(chosen) - len(prompts),
+    )
     own = pd.concat([found.table for found in answered.values()], ignore_index=True)
     write_table(ctx.out / TEXTS, own)
     write_prompts(ctx.out / "prompts.jsonl", prompts)
@@ -72,7 +89,12 @@ def run(ctx: StageContext) -> None:
         for name, path in ctx.inputs.items()
         if name.startswith("earlier/")
     }
-    sides = read_sides(earlier) | split_sides([own])
+    asked = {prompt.id for prompt in prompts}
+    sides = {
+        name: table[table.prompt_id.isin(asked)].reset_index(drop=True)
+        for name, table in read_sides(earlier).items()
+    }
+    sides |= split_sides([own])
     _reward(ctx, sides, every)
     for table in sides.values():
         table["chars"] = table.text.str.len()
@@ -90,6 +112,13 @@ def run(ctx: StageContext) -> None:
     )
     ctx.metric(**about)
     _report(ctx, sides, answered, earlier, judged)
+
+
+def _leaks(ctx: StageContext, prompts: list[Prompt]) -> list[Leak]:
+    """Prompts that any version so far was trained on."""
+    intakes = [path for name, path in ctx.inputs.items() if name.startswith("intake/")]
+    store = PreferenceStore(ctx.workspace / "preferences")
+    return find_leaks(prompts, training_conversations(ctx.inputs["prepare"], intakes, store))
 
 
 def _arms(ctx: StageContext) -> list[Arm]:
@@ -127,22 +156,24 @@ def _describe(ctx: StageContext, table: pd.DataFrame, prompts: list[Prompt]) -> 
 
 
 def _reward(ctx: StageContext, sides: dict[str, pd.DataFrame], prompts: list[Prompt]) -> None:
-    models: dict[str, Path] = {
-        axis: ctx.inputs[f"reward_{axis}"] / "model"
-        for axis in AXES
-        if f"reward_{axis}" in ctx.inputs
-    }
-    if len(models) < len(AXES):
-        return  # SFT comes before any reward model; later versions score its answers.
-    add_reward_scores(
-        sides,
-        prompts,
-        models,
-        dtype=ctx.config.compute.dtype,
-        device=resolve_device(ctx.config.compute.device),
-        batch_tokens=ctx.config.evaluate.batch_tokens,
-        progress=ctx.progress,
-    )
+    for judge, stage in (("rm", "reward"), ("guard", "guard")):
+        models: dict[str, Path] = {
+            axis: ctx.inputs[f"{stage}_{axis}"] / "model"
+            for axis in AXES
+            if f"{stage}_{axis}" in ctx.inputs
+        }
+        if len(models) < len(AXES):
+            continue  # SFT comes before any reward model; later versions score its answers.
+        add_reward_scores(
+            sides,
+            prompts,
+            models,
+            judge=judge,
+            dtype=ctx.config.compute.dtype,
+            device=resolve_device(ctx.config.compute.device),
+            batch_tokens=ctx.config.evaluate.batch_tokens,
+            progress=ctx.progress,
+        )
 
 
 def _report(
