@@ -7,6 +7,7 @@ error; damage to the file as a whole (a broken archive, a size beyond the bound)
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
 import json
@@ -18,12 +19,23 @@ from typing import IO, Any, NamedTuple
 
 from alignment.errors import DataError
 from alignment.files import sha256_file
+from alignment.preferences.json_array import NotAnArrayError, elements
 from alignment.preferences.rows import RowError
 
 BLOCK = 1 << 20
 MAX_LINE = 64 << 20  # one row of this size is no row
-MAX_ARRAY = 1 << 29  # a JSON array is parsed whole, so its size is bounded
 PARQUET_ROWS = 2000
+FOREIGN = {
+    b"PK\x03\x04": "a zip archive or an Excel sheet",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"\x28\xb5\x2f\xfd": "a zstd archive",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+    b"\x80\x04\x95": "a pickle",
+    b"\x80\x05\x95": "a pickle",
+}
+"""What people send by mistake, by its first bytes."""
 UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".download", "~")
 
 
@@ -142,6 +154,14 @@ def _text(source: Source, max_bytes: int) -> Iterator[Record]:
         file: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
         blocks = _blocks(source, file, max_bytes)
         first = next(blocks, b"")
+        for magic, what in FOREIGN.items():
+            if first.startswith(magic):
+                raise DataError(
+                    f"the file is {what}",
+                    where=source.name,
+                    remedy="send JSON lines (gzip may be), a JSON array or parquet, text in UTF-8",
+                )
+        first = first.removeprefix(codecs.BOM_UTF8)
         blocks = _chain(first, blocks)
         if first.lstrip().startswith(b"["):
             yield from _array(source, blocks)
@@ -220,24 +240,18 @@ def _parse(number: int, line: bytes) -> Record:
 
 
 def _array(source: Source, blocks: Iterator[bytes]) -> Iterator[Record]:
-    collected = bytearray()
-    for block in blocks:
-        collected += block
-        if len(collected) > MAX_ARRAY:
-            raise DataError(
-                f"a JSON array of more than {MAX_ARRAY:,} bytes",
-                where=source.name,
-                remedy="export JSON lines instead: one object a line",
-            )
     try:
-        values = json.loads(collected.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"not a JSON array: {error}", where=source.name) from error
-    for number, value in enumerate(values, 1):
-        if type(value) is dict:
-            yield Record(number, value, None)
-        else:
-            yield Record(number, RowError("not_json", "row", type(value).__name__), None)
+        for number, value in enumerate(elements(blocks, MAX_LINE), 1):
+            if type(value) is dict:
+                yield Record(number, value, None)
+            else:
+                yield Record(number, RowError("not_json", "row", type(value).__name__), None)
+    except NotAnArrayError as error:
+        raise DataError(
+            f"not a JSON array: {error}",
+            where=source.name,
+            remedy="fetch or export it again; nothing of it was taken in",
+        ) from error
 
 
 # --- tables -------------------------------------------------------------------------------------
