@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,14 @@ from alignment.errors import LockedError
 
 
 @contextmanager
-def workspace_lock(workspace: Path) -> Iterator[None]:
+def workspace_lock(
+    workspace: Path, patience: float = 0.0, say: Callable[[str], None] = lambda _message: None
+) -> Iterator[None]:
     """Hold `workspace` for writing.
+
+    Args:
+        patience: seconds to wait for whoever holds it.
+        say: told once that it waits, and for whom.
 
     Raises:
         LockedError: another live process holds it; says who, since when and with which command.
@@ -26,10 +32,7 @@ def workspace_lock(workspace: Path) -> Iterator[None]:
     path = workspace / "lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _held(workspace) from None
+        _wait_for(handle, workspace, patience, say)
         told = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -42,6 +45,36 @@ def workspace_lock(workspace: Path) -> Iterator[None]:
         os.ftruncate(handle, 0)
     finally:
         os.close(handle)
+
+
+class Line:
+    """A place in line for a workspace, under the name of what one wants to do there.
+
+    Only one process stands in line under a name: what a second one wants, the first will do.
+    The kernel frees the place when the process dies.
+    """
+
+    def __init__(self, workspace: Path, name: str):
+        self._path = workspace / "line" / f"{name}.lock"
+        self._handle: int | None = None
+
+    def join(self) -> bool:
+        """Whether nobody stands there under this name; then we do."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        self._handle = handle
+        return True
+
+    def leave(self) -> None:
+        """Make room for the next."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
 
 def holder(workspace: Path) -> dict[str, Any] | None:
@@ -68,6 +101,23 @@ def refuse_if_held(workspace: Path) -> None:
     """
     if holder(workspace) is not None:
         raise _held(workspace)
+
+
+def _wait_for(handle: int, workspace: Path, patience: float, say: Callable[[str], None]) -> None:
+    # Whoever asks `holder` has it for a moment: that is no reason to give up.
+    until = time.monotonic() + max(patience, 0.3)
+    told = False
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise _held(workspace) from None
+        if not told and patience:
+            say(f"waiting: {_held(workspace).message}")
+            told = True
+        time.sleep(0.1)
 
 
 def _held(workspace: Path) -> LockedError:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from alignment import distributed
-from alignment.approval import awaited
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, StageError
 from alignment.files import atomic_write_json, read_json
 from alignment.fingerprints import Fingerprints, config_slice, stage_declaration
+from alignment.frontier import waits_for
 from alignment.isolate import run_isolated
 from alignment.ledger import Attempt, Ledger, Manifest, now
 from alignment.lock import workspace_lock
@@ -129,6 +129,7 @@ class Runner:
         Raises:
             AlignError: what the stage reported, or an input that is not done yet.
             WaitingForApproval: a person has to decide on the version before first.
+            WaitingForBatches: nothing was delivered that the version could learn from.
             StageError: the stage broke in an unforeseen way; the traceback is in its log.
         """
         node = self._as_decided(node)
@@ -142,7 +143,7 @@ class Runner:
         if done is not None:
             self._tell("stage_cached", node, done)
             return StageRecord(node, done, cached=True)
-        waiting = self._awaited_before(node)
+        waiting = waits_for(self.program, node.version)
         if waiting is not None:
             raise waiting
         attempt = self.ledger.begin(node, key)
@@ -170,10 +171,6 @@ class Runner:
         """The node as the present plan has it: its inputs may hang on a decision taken since."""
         same = (item for item in self.plan if item.key == node.key)
         return next(same, node)
-
-    def _awaited_before(self, node: Node) -> AlignError | None:
-        names = self.program.version_names
-        return awaited(self.program, names[max(names.index(node.version) - 1, 0)])
 
     def execute(self, node: Node, key: str, progress: Progress) -> None:
         """Do the work of an opened attempt in this process, up to but without the commit."""

@@ -1,22 +1,105 @@
 """One version as a flow: its stages in order, the two reward models side by side where allowed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from prefect import flow
+from prefect.states import Completed
 
+from alignment.approval import WaitingForApproval, awaited
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
+from alignment.frontier import frontier, waits_for
+from alignment.outbox import collected, export_pairs
 from alignment.plan import Node
-from flows.session import current
+from alignment.preferences.exports import Export
+from flows.approval import await_decision
+from flows.events import PAIRS_WAITING, VERSION_DONE, emit
+from flows.identity import (
+    PROCESS,
+    REDONE,
+    VERSION,
+    deployed,
+    is_subflow,
+    remember,
+    remembered,
+    rename,
+    this_process,
+)
+from flows.request import Config, FromStage, Version, Workspace
+from flows.session import Session, opened, workspace_of
 from flows.stage import stage_task
 
 
 @flow(name="rlhf-iteration", flow_run_name="{version}", persist_result=False)
-def iteration(version: str) -> None:
-    """Do every stage of `version` that this run has.
+def iteration(
+    version: Version = "next",
+    workspace: Workspace = "",
+    config: Config = None,
+    from_stage: FromStage = None,
+) -> Any:
+    """Do every stage of a version that is not done.
+
+    A version that has to wait for preferences, or for a decision on the one before it, is left
+    alone; so is one that another run is already waiting to do.
 
     Raises:
         AlignError: a stage failed; later ones are not begun.
     """
-    session = current()
+    remember(**{PROCESS: this_process()})
+    wanted = remembered(VERSION) or version
+    while True:
+        with opened(workspace, config, f"iteration-{wanted}-{from_stage or ''}") as session:
+            if session is None:
+                return Completed(name="Skipped", message="another run waits to do the same")
+            program = session.runner.program
+            if wanted == "next":
+                found = frontier(program).version
+                if found is None:
+                    return Completed(name="NothingToDo", message="every version is done")
+                wanted = found
+            remember(**{VERSION: wanted})
+            rename(wanted)
+            waiting = advance(session, wanted, from_stage)
+        waiting = waiting or awaited(program, wanted)
+        if waiting is None:
+            return Completed(message=f"{wanted} is done")
+        if not isinstance(waiting, WaitingForApproval) or is_subflow() or not deployed():
+            return Completed(name="Waiting", message=waiting.message)
+        if not await_decision(program, waiting):
+            return Completed(name="Waiting", message=waiting.message)
+        if waiting.version == wanted:
+            return Completed(message=f"{wanted} is done and decided on")
+
+
+def advance(session: Session, version: str, from_stage: str | None) -> AlignError | None:
+    """Do a version, and before it whatever earlier ones lack; returns what it waits for, if so.
+
+    Raises:
+        AlignError: a stage failed.
+    """
+    program = session.runner.program
+    while True:
+        found = frontier(program, version)
+        if found.waiting is not None:
+            return found.waiting
+        if found.version in (None, version):
+            break
+        carry_out(session, found.version)
+    waiting = waits_for(program, version)
+    if waiting is None:
+        if from_stage is not None:
+            redo(session, version, from_stage)
+        carry_out(session, version)
+    return waiting
+
+
+def carry_out(session: Session, version: str) -> None:
+    """The stages of a version, in order.
+
+    Raises:
+        AlignError: a stage failed.
+    """
     for group in groups(session.of_version(version)):
         if len(group) > 1 and may_run_together(session.runner):
             futures = [stage_task(node.stage).submit(node.key) for node in group]
@@ -27,6 +110,49 @@ def iteration(version: str) -> None:
         else:
             for node in group:
                 stage_task(node.stage)(node.key)
+    if session.done_now & {node.key for node in session.of_version(version)}:
+        tell(session, version)
+
+
+def tell(session: Session, version: str) -> None:
+    """Say that a version is done, and that its pairs lie ready for annotators."""
+    workspace = workspace_of(session)
+    emit(workspace, VERSION_DONE, version=version)
+    made = fill_outbox(session.runner.program, version)
+    if made is not None:
+        emit(workspace, PAIRS_WAITING, version=version, tasks=made.tasks, file=str(made.file))
+
+
+def fill_outbox(program: ProgramConfig, version: str) -> Export | None:
+    """Put the pairs that a version collected into the outbox, where people judge and once only."""
+    if program.intake.source != "inbox":
+        return None
+    for found in collected(program):
+        if found.version == version and found.pairs and not found.exported:
+            settings = program.orchestration.outbox
+            return export_pairs(
+                program,
+                version,
+                tool=settings.tool,
+                selection=settings.select,
+                count=settings.count,
+            )
+    return None
+
+
+def redo(session: Session, version: str, stage: str) -> None:
+    """Set a stage's outputs aside, once per flow run: a retry goes on instead.
+
+    Raises:
+        AlignError: the version has no such stage.
+    """
+    stages = [node.stage for node in session.of_version(version)]
+    if stage not in stages:
+        raise AlignError(f"no stage {stage!r} in {version}", remedy=f"its stages: {stages}")
+    name = f"{version}/{stage}"
+    if remembered(REDONE) != name:
+        session.runner.ledger.supersede(version, stage)
+        remember(**{REDONE: name})
 
 
 def groups(nodes: Sequence[Node]) -> list[list[Node]]:

@@ -71,16 +71,15 @@ def conduct(runner: Runner, nodes: Sequence[Node]) -> None:
         close_dead_runs(str(runner.workspace.resolve()))
         with session(runner, nodes) as made:
             try:
-                tagged(program, made)(
-                    program=runner.program.name, workspace=str(runner.workspace.resolve())
-                )
+                tagged(program, made)(workspace=str(runner.workspace.resolve()))
             finally:
                 flush()
 
 
 def tagged(flow: Any, made: "Session") -> Any:
     """The flow, its run named after the program and the versions it covers."""
-    covered = f"{made.versions[0]}–{made.versions[-1]}" if made.versions else "nothing"
+    versions = made.versions()
+    covered = f"{versions[0]}–{versions[-1]}" if versions else "nothing"
     stamp = time.strftime("%Y-%m-%d %H:%M")
     return flow.with_options(flow_run_name=f"{made.runner.program.name} {covered} {stamp}")
 

@@ -1,17 +1,49 @@
-"""The flow `rlhf-program`."""
+"""The flow `rlhf-program`: every version that can be done now."""
+
+from typing import Any
 
 from prefect import flow
+from prefect.states import Completed
 
+from alignment.approval import WaitingForApproval, awaited
+from alignment.frontier import frontier
+from flows.approval import await_decision
+from flows.identity import PROCESS, deployed, remember, rename, this_process
 from flows.iteration import iteration
-from flows.session import current
+from flows.request import Config, Until, Workspace
+from flows.session import Session, opened
 
 
 @flow(name="rlhf-program", persist_result=False)
-def program(program: str, workspace: str) -> None:
-    """Do every version in order, each as a subflow.
+def program(workspace: Workspace = "", config: Config = None, until: Until = None) -> Any:
+    """Do every version in order, each as a subflow, as far as preferences and decisions reach.
 
     Raises:
         AlignError: a stage failed; later ones are not begun.
     """
-    for version in current().versions:
-        iteration(version)
+    remember(**{PROCESS: this_process()})
+    while True:
+        with opened(workspace, config, f"program-{until or ''}") as session:
+            if session is None:
+                return Completed(name="Skipped", message="another run waits to do the same")
+            done = all_versions(session, workspace, until)
+            made = session.runner.program
+        left = frontier(made, until)
+        waiting = left.waiting or (awaited(made, done[-1]) if done else None)
+        if waiting is None:
+            return Completed(message=f"{done[-1]} is done" if done else "nothing to do")
+        decision = isinstance(waiting, WaitingForApproval) and deployed()
+        if not decision or not await_decision(made, waiting):
+            return Completed(name="Waiting", message=waiting.message)
+
+
+def all_versions(session: Session, workspace: str, until: str | None) -> list[str]:
+    """Every version that can be done now; more may become possible meanwhile."""
+    done: list[str] = []
+    while left := [name for name in session.versions(until) if name not in done]:
+        if deployed():
+            rename(f"{session.runner.program.name} {left[0]}–{left[-1]}")
+        for version in left:
+            iteration(version, workspace)
+            done.append(version)
+    return done

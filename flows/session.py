@@ -1,20 +1,41 @@
 """What the flows of one process share: the runner cannot travel as a flow parameter."""
 
-from collections.abc import Iterator, Sequence
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from alignment.errors import AlignError
+from alignment.frontier import available
+from alignment.ledger import Attempt, Manifest
+from alignment.lock import Line
 from alignment.plan import Node
 from alignment.runner import Runner
+from flows.identity import deployed
+from flows.request import read_program
+
+log = logging.getLogger("alignment.flows")
 
 
 @dataclass(frozen=True)
 class Session:
-    """A runner that holds its workspace, and the stages to do."""
+    """A runner that holds its workspace, and the stages it was given.
+
+    Attributes:
+        nodes: the stages to do; None for a runner that does whatever can be done.
+        done_now: keys of the stages that were not done before.
+    """
 
     runner: Runner
-    nodes: tuple[Node, ...]
+    nodes: tuple[Node, ...] | None
+    done_now: set[str] = field(default_factory=set)
 
     def node(self, key: str) -> Node:
         """The stage called `version/stage`.
@@ -22,28 +43,29 @@ class Session:
         Raises:
             AlignError: it is not part of this run.
         """
-        for node in self.nodes:
+        for node in self.runner.plan if self.nodes is None else self.nodes:
             if node.key == key:
                 return node
         raise AlignError(f"{key} is not part of this run")
 
     def of_version(self, version: str) -> list[Node]:
         """The stages of a version, in order."""
-        return [node for node in self.nodes if node.version == version]
+        nodes = self.runner.plan if self.nodes is None else self.nodes
+        return [node for node in nodes if node.version == version]
 
-    @property
-    def versions(self) -> list[str]:
-        """Versions with something in this run, in order."""
-        return list(dict.fromkeys(node.version for node in self.nodes))
+    def versions(self, until: str | None = None) -> list[str]:
+        """Versions with something in this run that can be done now, in order."""
+        nodes = available(self.runner.program, until) if self.nodes is None else self.nodes
+        return list(dict.fromkeys(node.version for node in nodes))
 
 
 _current: list[Session] = []
 
 
 @contextmanager
-def session(runner: Runner, nodes: Sequence[Node]) -> Iterator[Session]:
+def session(runner: Runner, nodes: Sequence[Node] | None) -> Iterator[Session]:
     """Make a runner known to the flows of this process."""
-    made = Session(runner, tuple(nodes))
+    made = Session(runner, None if nodes is None else tuple(nodes))
     _current.append(made)
     try:
         yield made
@@ -62,3 +84,119 @@ def current() -> Session:
             "this flow needs a runner", remedy="start it with `align run` or through a deployment"
         )
     return _current[-1]
+
+
+@contextmanager
+def opened(workspace: str, config: str | None, wanted: str) -> Iterator[Session | None]:
+    """The session of this process, or a new one for a flow that a deployment or a retry started.
+
+    A new one waits for whoever works on the workspace. Only one waits for the same thing: for a
+    second one None is given, the first will do it.
+
+    Args:
+        wanted: what is asked for, as a name.
+    """
+    if _current:
+        yield _current[-1]
+        return
+    program = read_program(workspace, config)
+    line = Line(program.workspace, wanted)
+    if not line.join():
+        yield None
+        return
+    try:
+        with served_runner(program, line.leave) as runner, session(runner, None) as made:
+            yield made
+    finally:
+        line.leave()
+
+
+def served_runner(program: Any, begun: Callable[[], None]) -> Runner:
+    """A runner that tells Prefect's log what it does, and waits for its turn.
+
+    Args:
+        begun: called when it has the workspace.
+    """
+    from alignment.tracking.observer import tracker
+
+    if deployed():
+        end_with_parent()
+    say = run_log()
+    return Runner(
+        program,
+        observers=[_Begun(begun), _Logged(say), *tracker(program, say)],
+        say=say,
+        patience=math.inf,
+    )
+
+
+def run_log() -> Callable[[str], None]:
+    """Writes into the log of the flow run, which Prefect's pages show."""
+    from prefect import get_run_logger
+
+    logger = get_run_logger()
+    return lambda message: logger.info(message)
+
+
+class _Quiet:
+    """An observer of nothing."""
+
+    def program_started(self, program: object, plan: object) -> None: ...
+    def stage_started(self, attempt: Attempt) -> None: ...
+    def stage_finished(self, attempt: Attempt, manifest: Manifest) -> None: ...
+    def stage_failed(self, attempt: Attempt) -> None: ...
+    def stage_cached(self, node: Node, manifest: Manifest) -> None: ...
+    def program_finished(self) -> None: ...
+
+
+class _Begun(_Quiet):
+    """Says when the workspace is ours."""
+
+    def __init__(self, begun: Callable[[], None]):
+        self._begun = begun
+
+    def program_started(self, program: object, plan: object) -> None:
+        self._begun()
+
+
+class _Logged(_Quiet):
+    """A line in the run's log for every attempt."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say = say
+
+    def stage_started(self, attempt: Attempt) -> None:
+        resumed = f", goes on from attempt {attempt.resumed_from}" if attempt.resumed_from else ""
+        self._say(f"{attempt.version}/{attempt.stage}: attempt {attempt.number}{resumed}")
+
+    def stage_failed(self, attempt: Attempt) -> None:
+        said = (attempt.error or attempt.status).splitlines()[0]
+        self._say(f"{attempt.version}/{attempt.stage}: {attempt.status}: {said}")
+
+
+def end_with_parent(grace: float = 20.0) -> None:
+    """End this process when the one that started it is gone: nobody else would ever stop it.
+
+    The ledger keeps what is finished and the checkpoints of the rest. (The kernel's own signal on
+    a parent's death does not serve here: it comes when the parent's *thread* ends.)
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if threading.current_thread() is threading.main_thread() and not _watching:
+        _watching.append(True)
+        threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+_watching: list[bool] = []
+
+
+def workspace_of(made: Session) -> Path:
+    """The workspace of a session."""
+    return made.runner.workspace.resolve()

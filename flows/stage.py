@@ -22,6 +22,7 @@ def run_stage(key: str) -> Any:
     said = f"{manifest.seconds:.1f} s, outputs {manifest.digest[:12]}"
     if record.cached:
         return Completed(name="Cached", message=f"done before (attempt {manifest.attempt}): {said}")
+    session.done_now.add(key)
     return Completed(message=f"attempt {manifest.attempt}: {said}")
 
 

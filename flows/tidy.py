@@ -2,43 +2,63 @@
 
 import logging
 import time
+from typing import TYPE_CHECKING
 from uuid import UUID
+
+from flows.identity import PROCESS, labels_of, process_lives
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 log = logging.getLogger("alignment.flows")
 
 FLUSH_LIMIT = 4.0  # seconds
+JUST_BEGUN = 30.0  # seconds
 
 
 def close_dead_runs(workspace: str) -> int:
-    """Mark flow runs of this workspace as Crashed that claim to run.
+    """Mark flow runs of this workspace as Crashed whose process is gone; returns how many."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import State
+    from prefect.states import Crashed
 
-    To be called by the holder of the workspace's lock: nobody else can be running there. Returns
-    how many there were.
-    """
+    closed = 0
+    with get_client(sync_client=True) as client:
+        for run in dead_runs(workspace):
+            state: State[None] = Crashed(
+                message="the process died; the ledger has what was finished"
+            )
+            client.set_flow_run_state(run.id, state, force=True)
+            closed += 1
+    return closed
+
+
+def dead_runs(workspace: str) -> "list[FlowRun]":
+    """Flow runs of a workspace that claim to run, or to end, and whose process is gone."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterState,
         FlowRunFilterStateType,
     )
-    from prefect.client.schemas.objects import State, StateType
-    from prefect.states import Crashed
+    from prefect.client.schemas.objects import StateType
 
-    running = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING]))
-    )
-    closed = 0
+    active = [StateType.RUNNING, StateType.CANCELLING]
+    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=active)))
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=running)
         ours = {run.id for run in runs if run.parameters.get("workspace") == workspace}
-        for run in runs:
-            if run.id in ours or _parent_of(client, run) in ours:
-                state: State[None] = Crashed(
-                    message="the process died; the ledger has what was finished"
-                )
-                client.set_flow_run_state(run.id, state, force=True)
-                closed += 1
-    return closed
+        theirs = [run for run in runs if run.id in ours or _parent_of(client, run) in ours]
+    return [run for run in theirs if not _lives(run)]
+
+
+def _lives(run: "FlowRun") -> bool:
+    """Whether the process that said it does this run is still there."""
+    told = labels_of(run).get(PROCESS)
+    if told is None:  # it has just begun, or died before it could say who it is
+        began = run.start_time or run.created
+        return began is not None and time.time() - began.timestamp() < JUST_BEGUN
+    return process_lives(str(told))
 
 
 def _parent_of(client: object, run: object) -> UUID | None:

@@ -37,6 +37,14 @@ PrefectOption = Annotated[
         help="Run the stages as Prefect flows, or in plain Python for debugging.",
     ),
 ]
+WaitOption = Annotated[
+    bool,
+    Parameter(
+        name="--wait",
+        negative=(),
+        help="Wait for another process that works on the workspace, in place of giving up.",
+    ),
+]
 
 
 def find_workspace(given: Path | None) -> Path:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
 
-from alignment.approval import WaitingForApproval, awaited, find_approval
+from alignment.approval import awaited
 from alignment.cli.progress import Narrator, bar
 from alignment.cli.results import check_version
 from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
 from alignment.fingerprints import Fingerprints
+from alignment.frontier import available, frontier
 from alignment.ledger import Ledger
 from alignment.lock import refuse_if_held
 from alignment.plan import Node, build_plan
 from alignment.preflight import preflight
-from alignment.runner import Runner
+from alignment.runner import Runner, make_workspace
 
 
-def run_program(program: ProgramConfig, *, until: str | None, prefect: bool) -> None:
-    """Do every stage that is not done yet, then show the versions side by side.
+def run_program(
+    program: ProgramConfig, *, until: str | None, prefect: bool, wait: bool = False
+) -> None:
+    """Do every stage that is not done yet and that can be done, then show the versions.
+
+    Args:
+        wait: wait for another process that works on the workspace.
 
     Raises:
         LockedError: another process works on the workspace.
@@ -30,60 +38,72 @@ def run_program(program: ProgramConfig, *, until: str | None, prefect: bool) -> 
     console = Console(highlight=False)
     if until is not None:
         check_version(program, until)
-    nodes = until_decision(program, nodes_until(program, until))
-    refuse_if_held(program.workspace)
+    if not wait:
+        refuse_if_held(program.workspace)
+    look_in_inbox(program, console)
+    nodes = available(program, until)
     left = unfinished(program, nodes)
     if not left:
-        waiting = waited_for(program, nodes)
-        if waiting is not None:
-            say_waiting(waiting, console)
-            return
-        console.print(f"nothing to do: all {len(nodes)} stages of {program.name} are done")
-        console.print(f"[dim]see: align compare -w {program.workspace}[/]")
+        tell_rest(program, until, nodes, console)
         return
     preflight(program)
-    console.print(
-        f"[bold]{program.name}[/]  {len(left)} of {len(nodes)} stages to do  "
-        f"[dim]workspace {program.workspace}[/]"
-    )
-    run_stages(program, nodes, prefect=prefect, console=console)
-    summarise(program, console)
-    waiting = waited_for(program, nodes)
+    while left:
+        console.print(
+            f"[bold]{program.name}[/]  {len(left)} of {len(nodes)} stages to do  "
+            f"[dim]workspace {program.workspace}[/]"
+        )
+        run_stages(program, nodes, prefect=prefect, console=console, wait=wait)
+        look_in_inbox(program, console)
+        nodes = available(program, until)
+        left = unfinished(program, nodes)
+    if any(node.stage == "evaluate" for node in nodes):
+        summarise(program, console)
+    waiting = waited_for(program, until, nodes)
     if waiting is not None:
         say_waiting(waiting, console)
 
 
-def until_decision(program: ProgramConfig, nodes: Sequence[Node]) -> list[Node]:
-    """The nodes up to the end of the first version on which a person has not decided yet."""
-    if program.promote.approval != "person":
-        return list(nodes)
-    for name in program.version_names:
-        if name.startswith("rlhf-") and find_approval(program.workspace, name) is None:
-            names = program.version_names[: program.version_names.index(name) + 1]
-            return [node for node in nodes if node.version in names]
-    return list(nodes)
+def look_in_inbox(program: ProgramConfig, console: Console) -> None:
+    """Take in what lies complete in the inbox of a program that has one."""
+    if program.intake.source != "inbox":
+        return
+    from alignment.preferences.inbox import look_in
+
+    make_workspace(program.workspace)
+    for delivery in look_in(
+        program.workspace, program.intake, program.orchestration.settle_seconds
+    ):
+        said = delivery.error or f"{delivery.comparisons} comparisons, batch {delivery.batch}"
+        console.print(f"inbox: {delivery.file} {delivery.outcome}: {said}")
 
 
-def waited_for(program: ProgramConfig, nodes: Sequence[Node]) -> WaitingForApproval | None:
-    """The decision that `nodes` end at, if a person has to take one."""
-    return awaited(program, nodes[-1].version) if nodes else None
+def tell_rest(
+    program: ProgramConfig, until: str | None, nodes: Sequence[Node], console: Console
+) -> None:
+    """Why there is nothing to do."""
+    waiting = waited_for(program, until, nodes)
+    if waiting is not None:
+        say_waiting(waiting, console)
+        return
+    console.print(f"nothing to do: all {len(nodes)} stages of {program.name} are done")
+    console.print(f"[dim]see: align compare -w {program.workspace}[/]")
 
 
-def say_waiting(waiting: WaitingForApproval, console: Console) -> None:
+def waited_for(
+    program: ProgramConfig, until: str | None, nodes: Sequence[Node]
+) -> AlignError | None:
+    """The decision or the preferences without which the program cannot go on, if so."""
+    waiting = frontier(program, until).waiting
+    return waiting or (awaited(program, nodes[-1].version) if nodes else None)
+
+
+def say_waiting(waiting: AlignError, console: Console) -> None:
     """Tell a person what is asked of them."""
     console.print()
     console.print(f"[bold yellow]{waiting.message}[/]")
-    console.print(f"decide: {waiting.remedy}")
-
-
-def nodes_until(program: ProgramConfig, until: str | None) -> list[Node]:
-    """The plan, up to and including version `until`."""
-    plan = build_plan(program)
-    if until is None:
-        return plan
-    names = program.version_names
-    wanted = names[: names.index(until) + 1]
-    return [node for node in plan if node.version in wanted]
+    if waiting.where:
+        console.print(f"where: {waiting.where}")
+    console.print(f"next: {waiting.remedy}")
 
 
 def unfinished(program: ProgramConfig, nodes: Sequence[Node]) -> list[Node]:
@@ -99,16 +119,21 @@ def run_stages(
     *,
     prefect: bool = False,
     console: Console | None = None,
+    wait: bool = False,
 ) -> None:
     """Do `nodes` in order.
+
+    Args:
+        wait: wait for another process that works on the workspace.
 
     Raises:
         LockedError: another process works on the workspace.
         AlignError: a stage failed.
     """
-    refuse_if_held(program.workspace)
+    if not wait:
+        refuse_if_held(program.workspace)
     console = console or Console(highlight=False)
-    with make_runner(program, console, len(nodes)) as runner:
+    with make_runner(program, console, len(nodes), wait=wait) as runner:
         if prefect:
             # By name: the library never imports the flows; only this launcher reaches up to them.
             importlib.import_module("flows.program").run(runner, list(nodes))
@@ -117,7 +142,9 @@ def run_stages(
                 runner.run_node(node)
 
 
-def make_runner(program: ProgramConfig, console: Console, total: int) -> Runner:
+def make_runner(
+    program: ProgramConfig, console: Console, total: int, *, wait: bool = False
+) -> Runner:
     """A runner that draws a bar, prints a line per stage and records to MLflow."""
     from alignment.tracking.observer import tracker
 
@@ -130,28 +157,28 @@ def make_runner(program: ProgramConfig, console: Console, total: int) -> Runner:
         progress_factory=lambda node: bar(node, console),
         observers=[Narrator(console, total), *tracker(program, say)],
         say=say,
+        patience=math.inf if wait else 0.0,
     )
 
 
 def summarise(program: ProgramConfig, console: Console) -> None:
     """Print the table of versions and draw their path."""
-    from alignment.cli.results import evaluated_stages
-    from alignment.evaluation.compare import comparison
+    from alignment.cli.results import compared
     from alignment.evaluation.path import path_picture
     from alignment.files import atomic_write_bytes
 
-    compared = comparison(evaluated_stages(program, ()))
+    table = compared(program)
     console.print()
-    console.print(compared.render())
+    console.print(table.render())
     if program.base.source == "world":
         console.print(
             "[dim]The built-in world is synthetic: its annotators are simulated, its gold scores "
             "are exact and hidden from training.[/]"
         )
     picture = program.workspace / "report" / "path.png"
-    atomic_write_bytes(picture, path_picture(compared))
+    atomic_write_bytes(picture, path_picture(table))
     console.print(f"picture: {picture}")
     console.print(
         f"[dim]next: align report -w {program.workspace} · align ui -w {program.workspace} · "
-        f"align chat {compared.newest} -w {program.workspace}[/]"
+        f"align chat {table.newest} -w {program.workspace}[/]"
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from alignment.cli.common import PrefectOption, WorkspaceOption, load_workspace
+from alignment.cli.common import PrefectOption, WaitOption, WorkspaceOption, load_workspace
 from alignment.errors import AlignError
 
 
@@ -17,6 +17,7 @@ def resume(
     from_: Annotated[str | None, Parameter(name="--from")] = None,
     workspace: WorkspaceOption = None,
     prefect: PrefectOption = True,
+    wait: WaitOption = False,
 ) -> None:
     """Go on with an interrupted program: finished stages are skipped, the broken one continues
     from its last checkpoint, later ones follow.
@@ -57,4 +58,4 @@ def resume(
             aside = Ledger(program.workspace).supersede(version, from_)
         if aside is not None:
             print(f"{version}/{from_}: the old outputs are kept in {aside}")
-    run_program(program, until=version, prefect=prefect)
+    run_program(program, until=version, prefect=prefect, wait=wait)

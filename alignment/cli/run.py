@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignment.cli.common import PrefectOption, SetOption
+from alignment.cli.common import PrefectOption, SetOption, WaitOption
 
 
 def run(
@@ -14,6 +14,7 @@ def run(
     set_: SetOption = (),
     until: str | None = None,
     prefect: PrefectOption = True,
+    wait: WaitOption = False,
 ) -> None:
     """Carry out a program: base → SFT → RLHF-V1 … V5. Finished stages are not repeated.
 
@@ -37,4 +38,4 @@ def run(
     from alignment.cli.launch import run_program
     from alignment.config.load import load_program
 
-    run_program(load_program(config, set_), until=until, prefect=prefect)
+    run_program(load_program(config, set_), until=until, prefect=prefect, wait=wait)

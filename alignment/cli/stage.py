@@ -23,7 +23,9 @@ def stage(name: str, /, *, workspace: WorkspaceOption = None) -> None:
     """
     import difflib
 
-    from alignment.cli.launch import run_stages
+    from rich.console import Console
+
+    from alignment.cli.launch import look_in_inbox, run_stages
 
     program = load_workspace(workspace)
     from alignment.plan import build_plan
@@ -35,4 +37,6 @@ def stage(name: str, /, *, workspace: WorkspaceOption = None) -> None:
             f"no stage {name!r} in program {program.name}",
             remedy=f"did you mean {near[0]}?" if near else "see `align status` for the names",
         )
+    if nodes[name].module == "intake":
+        look_in_inbox(program, Console(highlight=False))
     run_stages(program, [nodes[name]])

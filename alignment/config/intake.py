@@ -67,8 +67,8 @@ class IntakeConfig(Section):
     at `path` are split into arrivals, one for each version. `inbox`: what people delivered with
     `align ingest`, and the files at `path`."""
     path: str | None = None
-    """`split`: file or directory of real preferences. `inbox`: a directory that is looked through
-    for deliveries."""
+    """`split`: file or directory of real preferences. `inbox`: the directory that is looked through
+    for deliveries; unset: `inbox` in the workspace."""
     format: FormatName | None = None
     """Reader to use for every file; unset means that the content decides."""
     domain: DomainName | None = None

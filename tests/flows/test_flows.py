@@ -106,16 +106,27 @@ def test_runs_of_dead_processes_are_closed(stages: Any, program: Any) -> None:
     from prefect.client.orchestration import get_client
     from prefect.states import Running
 
+    from flows.identity import PROCESS, this_process
     from flows.series import program as flow
     from flows.tidy import close_dead_runs
 
-    parameters = {"program": "fake", "workspace": "/somewhere"}
+    def begun(workspace: str, process: str) -> Any:
+        run = client.create_flow_run(flow, parameters={"workspace": workspace}, state=Running())
+        client.update_flow_run_labels(run.id, {PROCESS: process})
+        return run
+
+    host, pid, born = this_process().rsplit(":", 2)
     with get_client(sync_client=True) as client:
-        dead = client.create_flow_run(flow, parameters=parameters, state=Running())
-        other = client.create_flow_run(
-            flow, parameters=parameters | {"workspace": "/elsewhere"}, state=Running()
+        dead = begun("/somewhere", f"{host}:{pid}:{float(born) - 1000:.0f}")  # its pid is ours now
+        alive = begun("/somewhere", this_process())
+        elsewhere = begun("/elsewhere", "another-host:1:0")
+        unknown = client.create_flow_run(
+            flow, parameters={"workspace": "/somewhere"}, state=Running()
         )
         assert close_dead_runs("/somewhere") == 1
-        assert client.read_flow_run(dead.id).state_name == "Crashed"
-        assert client.read_flow_run(other.id).state_name == "Running"
-        assert close_dead_runs("/elsewhere") == 1
+        states = {
+            run.id: client.read_flow_run(run.id).state_name
+            for run in (dead, alive, elsewhere, unknown)
+        }
+    assert states[dead.id] == "Crashed"
+    assert {states[run.id] for run in (alive, elsewhere, unknown)} == {"Running"}

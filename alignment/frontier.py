@@ -1,0 +1,118 @@
+"""How far a program can go now: the next version, and what it waits for, if anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignment.approval import awaited, find_approval
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
+from alignment.fingerprints import Fingerprints
+from alignment.ledger import Ledger
+from alignment.plan import Node, build_plan
+
+
+class WaitingForBatches(AlignError):
+    """A version cannot begin before more preferences are delivered."""
+
+    exit_code = 7
+
+    def __init__(self, version: str, have: int, need: int, inbox: Path):
+        super().__init__(
+            f"{version} waits for preferences: {have} of {need} new comparisons are there",
+            where=str(inbox),
+            remedy="put files there, or `align ingest FILE`; then `align resume`",
+        )
+        self.version = version
+        self.have = have
+        self.need = need
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """Where a program stands.
+
+    Attributes:
+        version: the first version that is not done; None if all are.
+        left: its stages that are not done, in order.
+        waiting: why it cannot begin, or None.
+    """
+
+    version: str | None
+    left: tuple[Node, ...] = ()
+    waiting: AlignError | None = None
+
+
+def frontier(program: ProgramConfig, until: str | None = None) -> Frontier:
+    """The first version that is not done, up to `until`, and what it waits for."""
+    plan = build_plan(program)
+    known = Fingerprints(program, Ledger(program.workspace), plan)
+    names = program.version_names
+    for name in names if until is None else names[: names.index(until) + 1]:
+        left = tuple(
+            node
+            for node in plan
+            if node.version == name and known.manifest(node.version, node.stage) is None
+        )
+        if left:
+            return Frontier(name, left, waits_for(program, name))
+    return Frontier(None)
+
+
+def waits_for(program: ProgramConfig, version: str) -> AlignError | None:
+    """What has to come from outside before `version` may begin: a decision, or preferences."""
+    names = program.version_names
+    if version in names[1:]:
+        decision = awaited(program, names[names.index(version) - 1])
+        if decision is not None:
+            return decision
+    return waits_for_batches(program, version)
+
+
+def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches | None:
+    """The preferences that an inbox program's `version` lacks; None once it has taken some in."""
+    if program.intake.source != "inbox" or not version.startswith("rlhf-"):
+        return None
+    from alignment.preferences.inbox import inbox_dir, waiting_comparisons
+    from alignment.preferences.store import PreferenceStore
+
+    store = PreferenceStore(program.workspace / "preferences")
+    if store.assignment(version) is not None:
+        return None
+    have, need = waiting_comparisons(store), program.orchestration.min_comparisons
+    if have >= need:
+        return None
+    return WaitingForBatches(version, have, need, inbox_dir(program.workspace, program.intake))
+
+
+def available(program: ProgramConfig, until: str | None = None) -> list[Node]:
+    """The nodes of every version that is done or may be done now, in order.
+
+    Whoever has done them asks again: by then a person may have decided, or more have been
+    delivered.
+    """
+    plan = build_plan(program)
+    names = program.version_names
+    reached: list[str] = []
+    for name in names if until is None else names[: names.index(until) + 1]:
+        if waits_for(program, name) is not None:
+            break
+        reached.append(name)
+        if _ends_a_run(program, name):
+            break
+    return [node for node in plan if node.version in reached]
+
+
+def _ends_a_run(program: ProgramConfig, version: str) -> bool:
+    """Whether nobody can say now that the version after this one may begin."""
+    if not version.startswith("rlhf-"):
+        return False
+    if program.promote.approval == "person" and find_approval(program.workspace, version) is None:
+        return True  # it has yet to be decided on
+    if program.intake.source != "inbox":
+        return False
+    from alignment.preferences.store import PreferenceStore
+
+    # It will take in everything that is there.
+    return PreferenceStore(program.workspace / "preferences").assignment(version) is None

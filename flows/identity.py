@@ -1,0 +1,93 @@
+"""What Prefect is told about a flow run: which process does it, and what it set out to do.
+
+A run that is retried must do what it did before, not what `next` would mean by then.
+"""
+
+import os
+import socket
+from typing import Any
+
+import psutil
+
+PROCESS = "align.process"
+VERSION = "align.version"
+REDONE = "align.redone"
+
+
+def this_process() -> str:
+    """Host, process id and start time of this process."""
+    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def process_lives(told: str) -> bool:
+    """Whether the process that `this_process` described still runs; True for other hosts'."""
+    host, pid, started = told.rsplit(":", 2)
+    if host != socket.gethostname():
+        return True
+    try:
+        process = psutil.Process(int(pid))
+        return (
+            abs(process.create_time() - float(started)) < 2
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
+    except psutil.NoSuchProcess:
+        return False
+
+
+def labels_of(run: Any) -> dict[str, Any]:
+    """A flow run's labels."""
+    return dict(getattr(run, "labels", None) or {})
+
+
+def remember(**labels: str) -> None:
+    """Keep labels on the flow run that is being carried out."""
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return
+    told = {name: value for name, value in labels.items() if value}
+    with get_client(sync_client=True) as client:
+        client.update_flow_run_labels(context.flow_run.id, told)
+
+
+def remembered(label: str) -> str | None:
+    """What an earlier execution of this flow run kept under `label`."""
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        return None
+    with get_client(sync_client=True) as client:
+        found = labels_of(client.read_flow_run(context.flow_run.id)).get(label)
+    return None if found is None else str(found)
+
+
+def rename(name: str) -> None:
+    """Give the flow run that is being carried out a name that says what it does."""
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.name == name:
+        return
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(context.flow_run.id, name=name)
+
+
+def deployed() -> bool:
+    """Whether the flow run that is being carried out belongs to a deployment."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.deployment_id)
+
+
+def is_subflow() -> bool:
+    """Whether it was started by another flow run."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    return bool(context and context.flow_run and context.flow_run.parent_task_run_id)

@@ -1,0 +1,76 @@
+"""What a deployment is asked for: typed parameters, shown as a form in Prefect's pages."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from alignment.config.load import check_program, load_program
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
+from alignment.files import read_json
+
+StageName = Literal[
+    "prepare",
+    "pretrain",
+    "import",
+    "intake",
+    "reward_helpfulness",
+    "reward_safety",
+    "guard_helpfulness",
+    "guard_safety",
+    "sample",
+    "select",
+    "finetune",
+    "ppo",
+    "evaluate",
+    "promote",
+    "collect",
+]
+Workspace = Annotated[str, Field(description="Directory of the program on the machine that works.")]
+Config = Annotated[
+    str | None,
+    Field(
+        description="The program's YAML file; empty: as it was last run in the workspace.",
+    ),
+]
+Version = Annotated[
+    str,
+    Field(
+        pattern=r"^(next|base|sft|rlhf-v[1-9][0-9]*)$",
+        description="`next` is the first version that is not done; or rlhf-v1, rlhf-v2 …",
+    ),
+]
+Until = Annotated[
+    str | None,
+    Field(
+        pattern=r"^(base|sft|rlhf-v[1-9][0-9]*)$",
+        description="Stop after this version; empty: go as far as possible.",
+    ),
+]
+FromStage = Annotated[
+    StageName | None,
+    Field(
+        description="Do this stage of the version and all that depends on it again; empty: only "
+        "what is not done.",
+    ),
+]
+
+
+def read_program(workspace: str, config: str | None = None) -> ProgramConfig:
+    """The program that a flow was asked to work on.
+
+    Raises:
+        AlignError: the workspace holds no program and no file is named; or the file is wrong.
+    """
+    if config:
+        return load_program(Path(config), [f"workspace={workspace}"] if workspace else [])
+    if not workspace:
+        raise AlignError("no workspace is named", remedy="give `workspace` or `config`")
+    kept = Path(workspace) / "program.json"
+    if not kept.is_file():
+        raise AlignError(
+            f"{workspace} is no workspace: it holds no program.json",
+            remedy="give `config` as well, or start it once with `align run CONFIG`",
+        )
+    return check_program(read_json(kept) | {"workspace": workspace}, source=str(kept))
