@@ -17,17 +17,31 @@ def external_digest(program: ProgramConfig, module: str) -> str | None:
     """Digest of the files that stage module `module` reads from outside, or None if it reads none.
 
     None as well where the path is gone or names something on a hub: there is nothing to look at.
+
+    Args:
+        program: as the node's version sees it, its own settings applied.
     """
-    if program.base.source != "path":
-        return None
-    given = {
-        "import_base": [program.base.path],
-        "prepare": [program.intake.path, program.data.path, program.data.borderline],
-    }.get(module, [])
+    given = _given(program).get(module, [])
     found = [path for path in (Path(text).expanduser() for text in given if text) if path.exists()]
     if not found:
         return None
     return digest_json([row for path in found for row in _files(path)])
+
+
+def reads_outside(program: ProgramConfig, module: str) -> bool:
+    """Whether stage module `module` is told to read something from outside."""
+    return any(_given(program).get(module, []))
+
+
+def _given(program: ProgramConfig) -> dict[str, list[str | None]]:
+    """Stage module → paths it reads from outside."""
+    given: dict[str, list[str | None]] = {}
+    if program.rewards.init not in ("latest", "sft", "base"):
+        given["reward"] = [program.rewards.init]
+    if program.base.source == "path":
+        given["import_base"] = [program.base.path]
+        given["prepare"] = [program.intake.path, program.data.path, program.data.borderline]
+    return given
 
 
 def _files(path: Path) -> list[list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
-from alignment.external import external_digest
+from alignment.external import external_digest, reads_outside
 from alignment.ledger import Ledger, Manifest, fingerprint
 from alignment.plan import Node
 from alignment.seeds import derive_seed
@@ -59,21 +59,22 @@ class Fingerprints:
             if manifest is None:
                 raise LookupError(f"{version}/{stage}")
             inputs[name] = manifest.digest
-        outside = self._outside(node)
-        if outside is not None:
-            inputs["outside"] = outside
         if node.version not in self._seen:
             self._seen[node.version] = for_version(self._program, node.version)
+        seen = self._seen[node.version]
+        outside = self._outside(node, seen)
+        if outside is not None:
+            inputs["outside"] = outside
         declared = stage_declaration(node.module)
-        return declared.code_version, config_slice(self._seen[node.version], declared.reads), inputs
+        return declared.code_version, config_slice(seen, declared.reads), inputs
 
-    def _outside(self, node: Node) -> str | None:
+    def _outside(self, node: Node, seen: ProgramConfig) -> str | None:
         """Digest of what the node reads from outside the workspace, if anything.
 
         A copied workspace may have left it behind: then what was read before still counts.
         """
-        found = external_digest(self._program, node.module)
-        if found is None and self._program.base.source == "path":
+        found = external_digest(seen, node.module)
+        if found is None and reads_outside(seen, node.module):
             done = self._ledger.newest(node.version, node.stage)
             return done.inputs.get("outside", {}).get("digest") if done else None
         return found

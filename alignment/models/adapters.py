@@ -27,6 +27,11 @@ def is_adapter(path: str | Path) -> bool:
     return (Path(path) / ADAPTER_CONFIG).is_file()
 
 
+def is_reward_adapter(path: str | Path) -> bool:
+    """Whether the directory holds an adapter with a scalar head."""
+    return is_adapter(path) and read_json(Path(path) / ADAPTER_CONFIG).get("task_type") == "SEQ_CLS"
+
+
 def adapter_base(path: str | Path) -> str:
     """The full checkpoint under an adapter directory, as an absolute path.
 

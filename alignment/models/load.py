@@ -23,13 +23,14 @@ from transformers import (
 from transformers.utils import logging
 
 from alignment.errors import ConfigError
-from alignment.models.adapters import adapter_base, is_adapter
+from alignment.models.adapters import adapter_base, is_adapter, is_reward_adapter
 
 __all__ = [
     "adapter_base",
     "backbone",
     "check_model_directory",
     "is_adapter",
+    "is_reward_adapter",
     "load_policy",
     "load_scalar",
     "load_tokenizer",
@@ -142,11 +143,19 @@ def load_scalar(
 ) -> PreTrainedModel:
     """A sequence classifier with one output (a reward model or a critic) in eval mode.
 
-    From a chat checkpoint the scalar head is new: drawn from N(0, 1/(d+1)) as in OpenAI's code
-    ("N implementation details", reward model 8), with torch's current random state.
+    A reward adapter is folded into its base. From a chat checkpoint the scalar head is new: drawn
+    from N(0, 1/(d+1)) as in OpenAI's code ("N implementation details", reward model 8), with
+    torch's current random state.
     """
     check_model_directory(str(path))
     chosen = {} if attention is None else {"attn_implementation": attention}
+    if is_reward_adapter(path):
+        from peft import PeftModel
+
+        body = load_scalar(adapter_base(path), dtype=dtype, attention=attention)
+        whole: Any = PeftModel.from_pretrained(body, str(path))
+        merged: Any = whole.merge_and_unload().requires_grad_(True)
+        return merged.to(device).eval()  # type: ignore[no-any-return]
     if is_adapter(path):
         policy = load_policy(path, dtype=dtype, attention=attention)
         config = policy.config

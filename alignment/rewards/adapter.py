@@ -1,17 +1,33 @@
-"""LoRA for reward models: thin updates and a full scalar head, folded together when done.
+"""LoRA for reward models: a thin update and a full scalar head over a checkpoint that stays as is.
 
 The adapter sits inside the model while it trains, so the loop, the layouts and the checkpoints
-stay the same; `merge` leaves an ordinary checkpoint that every other room can load.
+stay the same. It is saved as PEFT's own kind of directory (task SEQ_CLS, the head among the
+weights), so two reward models and a policy over one checkpoint need its weights once; `merge`
+folds it in for scoring.
+
+A policy that is an adapter itself stays below the reward model's: the sum of two low-rank updates
+is one of the ranks' sum, and that is what is written.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignment.config.finetune import AdapterConfig
 from alignment.errors import ConfigError
+from alignment.files import atomic_write_json, read_json
+from alignment.models.adapters import ADAPTER_CONFIG, adapter_base, base_name, is_adapter
 from alignment.models.load import scalar_head
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."  # what PEFT puts before every name
 
 
 def inject(model: PreTrainedModel, config: AdapterConfig, *, seed: int) -> None:
@@ -64,3 +80,113 @@ def merge(model: PreTrainedModel) -> None:
             setattr(model.get_submodule(parent), leaf, module.get_base_layer())
     for parameter in model.parameters():
         parameter.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class Update:
+    """A low-rank update of some layers: W + B·A, the scale already inside B.
+
+    Attributes:
+        layers: name of the layer → A (r, in), B (out, r).
+    """
+
+    layers: dict[str, tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Update:
+        """The adapter inside a model (see `inject`)."""
+        from peft.tuners.lora import LoraLayer
+
+        found = {}
+        for name, module in model.named_modules():
+            if isinstance(module, LoraLayer):
+                layer: Any = module
+                a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+                scaled = b * layer.scaling["default"]
+                found[name] = a.detach().cpu(), scaled.detach().cpu()
+        return cls(found)
+
+    @classmethod
+    def read(cls, directory: Path) -> Update:
+        """The update that a policy's adapter directory holds; its language head is left out.
+
+        Raises:
+            ConfigError: it is no plain LoRA.
+        """
+        config = read_json(directory / ADAPTER_CONFIG)
+        odd = [
+            name
+            for name in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern")
+            if config.get(name)
+        ]
+        if config.get("peft_type") != "LORA" or odd:
+            raise ConfigError(
+                "only a plain LoRA adapter can lie below a reward adapter",
+                where=str(directory / ADAPTER_CONFIG),
+                remedy="set rewards.adapter.method: full, or rewards.init: base",
+            )
+        stored = load_file(directory / WEIGHTS)
+        scale = config["lora_alpha"] / config["r"]
+        found = {}
+        for name, a in stored.items():
+            layer, kind, _ = name.removeprefix(PREFIX).rpartition(".lora_A.weight")
+            if kind and layer != "lm_head":
+                b = stored[name.replace(".lora_A.", ".lora_B.")]
+                found[layer] = a.float(), b.float() * scale
+        return cls(found)
+
+    def plus(self, other: Update) -> Update:
+        """Both updates as one, ranks added."""
+        found = dict(self.layers)
+        for name, (a, b) in other.layers.items():
+            if name in found:
+                mine = found[name]
+                a, b = torch.cat([mine[0], a]), torch.cat([mine[1], b], dim=1)
+            found[name] = a, b
+        return Update(found)
+
+
+def save_reward_adapter(model: PreTrainedModel, start: Path, directory: Path) -> Path:
+    """Write the adapter inside `model` with its head; returns the checkpoint it needs.
+
+    Args:
+        start: what the model was made from: a full checkpoint, or an adapter, which is added.
+    """
+    update = Update.of(model)
+    backbone = start
+    if is_adapter(start):
+        backbone = Path(adapter_base(start))
+        update = Update.read(start).plus(update)
+    # Layers that only one of two updates touches have fewer ranks: zeros fill them up.
+    rank = max(a.shape[0] for a, _ in update.layers.values())
+    tensors: dict[str, Tensor] = {}
+    for name, (a, b) in sorted(update.layers.items()):
+        missing = rank - a.shape[0]
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = torch.nn.functional.pad(a, (0, 0, 0, missing))
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = torch.nn.functional.pad(b, (0, missing))
+    head = next(name for name, module in model.named_modules() if module is scalar_head(model))
+    for name, parameter in scalar_head(model).named_parameters():
+        tensors[f"{PREFIX}{head}.{name}"] = parameter.detach().cpu()
+    directory.mkdir(parents=True, exist_ok=True)
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(whole, directory / WEIGHTS, metadata={"format": "pt"})
+    (directory / WEIGHTS).chmod(0o644)
+    described = _described(rank, sorted(update.layers), head, base_name(backbone, directory))
+    atomic_write_json(directory / ADAPTER_CONFIG, described)
+    return backbone
+
+
+def _described(rank: int, layers: list[str], head: str, base: str) -> dict[str, Any]:
+    """PEFT's adapter_config.json; all that is not said has PEFT's default."""
+    return {
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "inference_mode": True,
+        "lora_alpha": rank,  # scale 1: it is inside B
+        "lora_dropout": 0.0,
+        "modules_to_save": [head],
+        "peft_type": "LORA",
+        "r": rank,
+        "target_modules": layers,
+        "task_type": "SEQ_CLS",
+    }

@@ -58,6 +58,11 @@ class Elements:
     dropped_same: int
     """Comparisons left out because both sides are the same tokens."""
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all answers with their prompts, each answer counted once."""
+        return sum(len(ids) for element in self.elements for ids in element.sequences)
+
 
 def from_tokens(chosen: Tokens, rejected: Tokens, margin: float = 0.0) -> Element:
     """The element of one comparison."""

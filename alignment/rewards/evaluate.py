@@ -1,99 +1,52 @@
 """How good a reward model is, measured as Llama 2 did: by strength, test set and batch.
 
-Everything here works on arrays of scores; `measure` scores comparisons, `evaluate` makes the
-figures. Averages are dominated by near-ties, so look at the clearest pairs first (Table 8).
+Everything here works on arrays of scores (`measured.measure` makes them). Averages are dominated by
+near-ties, so look at the clearest pairs first (Table 8).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from alignment.config.rewards import STRENGTHS
 from alignment.rewards.elements import SAFE_LABELS
-from alignment.rewards.mixture import Source
-from alignment.rewards.model import RewardModel
+from alignment.rewards.measured import Measured
 from alignment.seeds import derive_seed
-from alignment.statistics import NOTHING, Interval, bootstrap_mean, correlation, wilson
+from alignment.statistics import NOTHING, bootstrap, bootstrap_mean, correlation, wilson
+
+THRESHOLDS = tuple(round(0.05 * n, 2) for n in range(1, 20))
+"""Thresholds on P(safe) at which recall and precision are shown."""
+
+Cell = dict[str, float]
+"""`accuracy`, `low`, `high` (95 %) and `count`."""
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Scores of n held-out comparisons and what is known of them; all arrays are (n,).
-
-    Attributes:
-        chosen, rejected: raw scores.
-        chosen_safe, rejected_safe: P(safe) by the model.
-        chosen_tokens, rejected_tokens: lengths of the answers.
-        bins: safety bin, or "" where there is none.
-    """
-
-    chosen: np.ndarray
-    rejected: np.ndarray
-    chosen_safe: np.ndarray
-    rejected_safe: np.ndarray
-    chosen_tokens: np.ndarray
-    rejected_tokens: np.ndarray
-    strength: np.ndarray
-    domain: np.ndarray
-    batch: np.ndarray
-    bins: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    @property
-    def right(self) -> np.ndarray:
-        """1 where the chosen answer scores higher, ½ for a tie, 0 else."""
-        return (self.chosen > self.rejected) + 0.5 * (self.chosen == self.rejected)
-
-    @property
-    def longer(self) -> np.ndarray:
-        """The same for "the longer answer wins", the baseline that reads nothing."""
-        more = self.chosen_tokens > self.rejected_tokens
-        return more + 0.5 * (self.chosen_tokens == self.rejected_tokens)
-
-    def where(self, chosen: np.ndarray) -> Measured:
-        """The comparisons that a boolean array picks."""
-        return Measured(**{name: getattr(self, name)[chosen] for name in self.__dataclass_fields__})
+def cell(values: np.ndarray, seed: int, samples: int, *names: str) -> Cell:
+    """Mean of values (n,) in [0, 1] with a bootstrap interval; Wilson's where all are alike."""
+    interval = NOTHING
+    if len(values) and np.ptp(values) == 0:
+        interval = wilson(float(values.sum()), len(values))
+    elif len(values):
+        interval = bootstrap_mean(values, seed=derive_seed(seed, *names), samples=samples)
+    return {
+        "accuracy": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "count": float(len(values)),
+    }
 
 
-def measure(model: RewardModel, sources: Sequence[Source], tokens_per_batch: int) -> Measured:
-    """Score both sides of every comparison."""
-    items = []
-    for source in sources:
-        row = source.comparison
-        for answer in (row.chosen, row.rejected):
-            items.append(model.renderer.tokens(row.conversation, answer))
-    raw = model.score(items, tokens_per_batch).reshape(-1, 2)
-    safe = model.probability(raw)
-    lengths = np.array([len(item.response) for item in items], dtype=np.int64).reshape(-1, 2)
-    rows = [source.comparison for source in sources]
-    return Measured(
-        chosen=raw[:, 0],
-        rejected=raw[:, 1],
-        chosen_safe=safe[:, 0],
-        rejected_safe=safe[:, 1],
-        chosen_tokens=lengths[:, 0],
-        rejected_tokens=lengths[:, 1],
-        strength=np.array([row.strength for row in rows], dtype=object),
-        domain=np.array([row.domain for row in rows], dtype=object),
-        batch=np.array([source.batch for source in sources], dtype=object),
-        bins=np.array([row.safety_bin or "" for row in rows], dtype=object),
-    )
-
-
-def accuracy(measured: Measured, seed: int, samples: int) -> Interval:
-    """Share ranked right with a bootstrap interval; Wilson's where every answer is alike."""
-    right = measured.right
-    if len(right) == 0:
-        return NOTHING
-    if np.ptp(right) == 0:
-        return wilson(float(right.sum()), len(right))
-    return bootstrap_mean(right, seed=seed, samples=samples)
+def by_strength(measured: Measured, seed: int, samples: int, *names: str) -> dict[str, Cell]:
+    """A row of Table 8: accuracy for each strength, and `all`."""
+    cells = {
+        strength: cell(
+            measured.right[measured.strength == strength], seed, samples, *names, strength
+        )
+        for strength in STRENGTHS
+    }
+    return {**cells, "all": cell(measured.right, seed, samples, *names)}
 
 
 def calibration(
@@ -102,8 +55,9 @@ def calibration(
     """Expected calibration error of P(right) = σ(|r_c − r_r|), and the reliability diagram.
 
     Returns:
-        ECE = Σ n_b/n · |accuracy_b − confidence_b| over equal bins of [½, 1], and each non-empty
-        bin's confidence, accuracy and count.
+        ECE = Σ n_b/n · |accuracy_b − confidence_b| over equal bins of [½, 1] (Guo et al.,
+        1706.04599, eq. 3), and each non-empty bin's confidence, accuracy with Wilson's interval,
+        and count.
     """
     gap = chosen - rejected
     confidence = 1.0 / (1.0 + np.exp(-np.abs(gap)))
@@ -114,88 +68,152 @@ def calibration(
         inside = place == b
         count = int(inside.sum())
         if count:
-            mean, share = float(confidence[inside].mean()), float(right[inside].mean())
-            error += count / len(gap) * abs(share - mean)
-            rows.append({"confidence": mean, "accuracy": share, "count": count})
+            share = wilson(float(right[inside].sum()), count)
+            mean = float(confidence[inside].mean())
+            error += count / len(gap) * abs(share.mean - mean)
+            rows.append(
+                {
+                    "confidence": mean,
+                    "accuracy": share.mean,
+                    "low": share.low,
+                    "high": share.high,
+                    "count": count,
+                }
+            )
     return (error if len(gap) else float("nan")), rows
 
 
-def unsafe_detection(measured: Measured, threshold: float = 0.5) -> dict[str, float]:
-    """Recall, precision and F1 of "P(safe) < threshold" for answers that are unsafe (Table 29)."""
-    unsafe, flagged = [], []
+def safe_labels(measured: Measured) -> tuple[np.ndarray, np.ndarray]:
+    """(unsafe, P(safe)) of every answer (m,) whose safety bin is known."""
+    unsafe, chance = [], []
     for name, labels in SAFE_LABELS.items():
         rows = measured.where(measured.bins == name)
-        for label, chance in zip(labels, (rows.chosen_safe, rows.rejected_safe), strict=True):
-            unsafe += [label < 0.5] * len(chance)
-            flagged += list(chance < threshold)
-    truth, said = np.array(unsafe, dtype=bool), np.array(flagged, dtype=bool)
-    hits = float((truth & said).sum())
-    recall = hits / truth.sum() if truth.any() else float("nan")
-    precision = hits / said.sum() if said.any() else float("nan")
-    low, high = wilson(hits, int(truth.sum()))[1:]
+        for label, found in zip(labels, (rows.chosen_safe, rows.rejected_safe), strict=True):
+            unsafe.append(np.full(len(found), label < 0.5))
+            chance.append(found)
+    return np.concatenate(unsafe), np.concatenate(chance)
+
+
+def unsafe_detection(measured: Measured, threshold: float = 0.5) -> dict[str, Any]:
+    """Recall and precision of "P(safe) < threshold" for answers that are unsafe (Table 29), with
+    Wilson's intervals, and both over `THRESHOLDS`."""
+    unsafe, chance = safe_labels(measured)
+    at = _detected(unsafe, chance < threshold)
     return {
-        "recall": recall,
-        "recall_low": low,
-        "recall_high": high,
-        "precision": precision,
-        "answers": float(len(truth)),
-        "unsafe": float(truth.sum()),
+        **at,
+        "threshold": threshold,
+        "answers": float(len(unsafe)),
+        "unsafe": float(unsafe.sum()),
+        "curve": [{"threshold": value, **_detected(unsafe, chance < value)} for value in THRESHOLDS]
+        if unsafe.any()
+        else [],
     }
+
+
+def _detected(unsafe: np.ndarray, flagged: np.ndarray) -> dict[str, float]:
+    hits = float((unsafe & flagged).sum())
+    recall, precision = wilson(hits, int(unsafe.sum())), wilson(hits, int(flagged.sum()))
+    return {
+        "recall": recall.mean,
+        "recall_low": recall.low,
+        "recall_high": recall.high,
+        "precision": precision.mean,
+        "precision_low": precision.low,
+        "precision_high": precision.high,
+    }
+
+
+def length_bias(measured: Measured, seed: int, samples: int) -> dict[str, Any]:
+    """Does the model reward length, and would length alone do?
+
+    Returns:
+        `longer_wins`: accuracy of preferring the longer answer; `correlation`: Pearson's r of
+        reward gap and length gap between the two answers to a prompt, with interval;
+        `longer_chosen`, `shorter_chosen`: the model's accuracy where people preferred the longer
+        and the shorter answer (Singhal et al., 2310.03716).
+    """
+    gaps = measured.chosen - measured.rejected
+    lengths = (measured.chosen_tokens - measured.rejected_tokens).astype(float)
+    interval = NOTHING
+    if len(gaps) > 2 and np.ptp(np.abs(gaps)) > 0 and np.any(lengths):
+        interval = bootstrap(
+            np.stack([gaps, lengths], axis=1),
+            _origin_correlation,
+            seed=derive_seed(seed, "length correlation"),
+            samples=samples,
+        )
+    return {
+        "longer_wins": cell(measured.longer, seed, samples, "longer wins"),
+        # Both signs of a pair's order, so that the sign convention cannot make a correlation.
+        "correlation": correlation(
+            np.concatenate([gaps, -gaps]), np.concatenate([lengths, -lengths])
+        ),
+        "correlation_low": interval.low,
+        "correlation_high": interval.high,
+        "longer_chosen": cell(measured.right[lengths > 0], seed, samples, "longer chosen"),
+        "shorter_chosen": cell(measured.right[lengths < 0], seed, samples, "shorter chosen"),
+    }
+
+
+def _origin_correlation(pairs: np.ndarray, axis: int) -> np.ndarray:
+    """Correlation of two columns (..., n, 2) about 0: what both signs of every pair would give."""
+    x, y = pairs[..., 0], pairs[..., 1]
+    scale = np.sqrt((x * x).sum(axis) * (y * y).sum(axis))
+    found: np.ndarray = (x * y).sum(axis) / np.maximum(scale, 1e-300)
+    return found
 
 
 def evaluate(measured: Measured, domain: str, *, seed: int, samples: int = 1000) -> dict[str, Any]:
     """All figures of one reward model on held-out comparisons of both domains.
 
     Returns:
-        `by_strength`: {test domain: {strength or "all": {accuracy, low, high, count}}} (Table 8),
-        `by_batch`: the same per batch for its own domain, `by_bin`, `unsafe`, `calibration`,
-        `longer_wins`, `length_correlation`.
+        `by_strength`: {test domain: {strength or "all": cell}} (Table 8); `by_batch`: {test domain:
+        {batch: {strength or "all": cell}}}; `by_bin`, `unsafe` (Table 29); `ece`, `reliability`;
+        `length`; `mean_gap`.
     """
     own = measured.where(measured.domain == domain)
-    by_strength = {
-        test: {
-            **{
-                name: _cell(rows.where(rows.strength == name), seed, samples, test, name)
-                for name in STRENGTHS
-            },
-            "all": _cell(rows, seed, samples, test),
-        }
-        for test in ("helpfulness", "safety")
-        for rows in [measured.where(measured.domain == test)]
-    }
-    batches = list(dict.fromkeys(measured.batch.tolist()))
-    by_batch = {
-        batch: {
-            **{
-                name: _cell(rows.where(rows.strength == name), seed, samples, batch, name)
-                for name in STRENGTHS
-            },
-            "all": _cell(rows, seed, samples, batch),
-        }
-        for batch in batches
-        for rows in [own.where(own.batch == batch)]
-    }
+    tests = {test: measured.where(measured.domain == test) for test in ("helpfulness", "safety")}
     error, diagram = calibration(own.chosen, own.rejected)
     gaps = own.chosen - own.rejected
-    lengths = (own.chosen_tokens - own.rejected_tokens).astype(float)
     return {
         "domain": domain,
-        "by_strength": by_strength,
-        "by_batch": by_batch,
+        "by_strength": {
+            test: by_strength(rows, seed, samples, test) for test, rows in tests.items()
+        },
+        "by_batch": {
+            test: {
+                batch: by_strength(rows.where(rows.batch == batch), seed, samples, test, batch)
+                for batch in dict.fromkeys(rows.batch.tolist())
+            }
+            for test, rows in tests.items()
+        },
         "by_bin": {
-            name: _cell(measured.where(measured.bins == name), seed, samples, "bin", name)
+            name: cell(measured.right[measured.bins == name], seed, samples, "bin", name)
             for name in SAFE_LABELS
         },
         "unsafe": unsafe_detection(measured),
         "ece": error,
         "reliability": diagram,
-        "longer_wins": float(own.longer.mean()) if len(own) else float("nan"),
-        # Both signs of a pair's order, so that the sign convention cannot make a correlation.
-        "length_correlation": correlation(
-            np.concatenate([gaps, -gaps]), np.concatenate([lengths, -lengths])
-        ),
+        "length": length_bias(own, seed, samples),
         "mean_gap": float(gaps.mean()) if len(own) else float("nan"),
     }
+
+
+def moved(now: Measured, before: Measured | None, *, seed: int, samples: int) -> dict[str, Any]:
+    """How far the world has moved: this model and the previous one on the newest batch's held-out
+    comparisons, which neither has seen and from whose batch only this one learned.
+
+    Returns:
+        `now`, and with a previous model `before` as cells and `gain` (now − before, paired).
+    """
+    found: dict[str, Any] = {"now": cell(now.right, seed, samples, "new batch")}
+    if before is not None:
+        found["before"] = cell(before.right, seed, samples, "new batch, previous model")
+        gain = bootstrap_mean(
+            now.right - before.right, seed=derive_seed(seed, "new batch, gain"), samples=samples
+        )
+        found["gain"] = {"points": gain.mean, "low": gain.low, "high": gain.high}
+    return found
 
 
 def headline(figures: dict[str, Any]) -> dict[str, float]:
@@ -203,6 +221,7 @@ def headline(figures: dict[str, Any]) -> dict[str, float]:
     domain = figures["domain"]
     other = "safety" if domain == "helpfulness" else "helpfulness"
     own = figures["by_strength"][domain]
+    length = figures["length"]
     named = {
         "accuracy": own["all"]["accuracy"],
         "accuracy_low": own["all"]["low"],
@@ -210,21 +229,11 @@ def headline(figures: dict[str, Any]) -> dict[str, float]:
         "heldout": own["all"]["count"],
         "cross_accuracy": figures["by_strength"][other]["all"]["accuracy"],
         "ece": figures["ece"],
-        "longer_wins": figures["longer_wins"],
-        "length_correlation": figures["length_correlation"],
+        "longer_wins": length["longer_wins"]["accuracy"],
+        "length_correlation": length["correlation"],
         **{f"accuracy/{name}": own[name]["accuracy"] for name in STRENGTHS},
     }
     if figures["unsafe"]["unsafe"]:
         named["unsafe_recall"] = figures["unsafe"]["recall"]
         named["unsafe_precision"] = figures["unsafe"]["precision"]
     return named
-
-
-def _cell(rows: Measured, seed: int, samples: int, *names: str) -> dict[str, float]:
-    interval = accuracy(rows, derive_seed(seed, *names), samples)
-    return {
-        "accuracy": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "count": float(len(rows)),
-    }

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.models.load import is_adapter, load_policy, load_scalar, load_tokenizer, save_model
 
@@ -27,3 +27,27 @@ def initial_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return load_scalar(start, device=device)
+
+
+def distinct_pad(tokenizer: PreTrainedTokenizerBase) -> int:
+    """An id to pad with that never ends an answer.
+
+    transformers takes a classifier's score at the last token that is not padding. Were EOS the
+    padding, it would look one token before the EOS that reward models are trained on.
+    """
+    pads = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
+    others = [*(tokenizer.all_special_ids or []), len(tokenizer) - 1, len(tokenizer) - 2]
+    return next(
+        int(id) for id in (*pads, *others) if id is not None and id != tokenizer.eos_token_id
+    )
+
+
+def pad_apart(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let model and tokenizer pad on the right with an id that is not EOS, so that
+    `AutoModelForSequenceClassification` scores batches as we do."""
+    pad = distinct_pad(tokenizer)
+    if tokenizer.pad_token_id != pad:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    tokenizer.padding_side = "right"
+    model.config.get_text_config().pad_token_id = pad
+    model.config.pad_token_id = pad

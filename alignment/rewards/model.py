@@ -3,7 +3,7 @@
 Three scales, all monotone in each other:
 
 * the head's output z, on which σ(z) is the probability that an answer is safe where the auxiliary
-  loss was trained;
+  loss was trained; a score cache keeps this one;
 * the **raw** score `z + bias`, on which demonstrations have mean 0 (InstructGPT §3.5);
 * the **standardised** score `(raw − mean) / std`, with mean and deviation of a fixed reference
   set, so that the two reward models can be added.
@@ -21,13 +21,26 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import DataError
-from alignment.files import atomic_write_json, digest_json, read_json, sha256_file
+from alignment.files import atomic_write_json, digest_json, read_json
+from alignment.models.adapters import adapter_base
 from alignment.models.chat import ChatRenderer, Conversation, Tokens
-from alignment.models.load import Dtype, load_scalar, load_tokenizer, save_model
+from alignment.models.digest import weights_digest
+from alignment.models.load import (
+    Dtype,
+    is_reward_adapter,
+    load_scalar,
+    load_tokenizer,
+    save_model,
+)
+from alignment.rewards.adapter import merge, save_reward_adapter
 from alignment.rewards.batches import Batcher, Name, choose_style, forward
+from alignment.rewards.cache import ScoreCache, token_digest
+from alignment.rewards.initial import pad_apart
 from alignment.rewards.layout import Row
+from alignment.rewards.lean import CHUNK, LeanScorer
 
 CARD = "reward.json"
+KEPT_AT_ONCE = 4096  # answers scored between two writes to the cache
 
 
 @dataclass(frozen=True)
@@ -40,6 +53,9 @@ class RewardCard:
         threshold: σ(z) under which an answer counts as unsafe (Table 29 uses 0.5).
         max_length: longest prompt and answer seen in training, in tokens.
         versions: whose batches it learned from.
+        backbone: digest of the checkpoint that an adapter needs (`models.digest`); None for a
+            model that is complete.
+        guard: it judges what training climbs, and training never sees it.
     """
 
     domain: str
@@ -51,11 +67,22 @@ class RewardCard:
     margin: str = "none"
     versions: tuple[str, ...] = ()
     pairs: int = 0
+    backbone: str | None = None
+    guard: bool = False
+
+
+Key = tuple[tuple[int, ...], tuple[int, ...]]
+"""Prompt and answer ids."""
 
 
 class RewardModel:
     """A scalar-head model with its card. Scoring is deterministic: the same set of answers gives
-    the same bits in any order, and dropout is off."""
+    the same bits in any order, and dropout is off.
+
+    Attributes:
+        source: where the weights lie; None for a model that was never saved.
+        cache: scores that are known already; used once there is a `source`.
+    """
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: RewardCard
@@ -65,6 +92,8 @@ class RewardModel:
         self.renderer = ChatRenderer(tokenizer)
         self.card = card
         self.source: Path | None = None
+        self.cache: ScoreCache | None = None
+        self._digest: str | None = None
         self._style: tuple[int, Name] | None = None
 
     @classmethod
@@ -73,11 +102,13 @@ class RewardModel:
         directory: Path | str,
         dtype: Dtype = "float32",
         device: torch.device | str = "cpu",
+        cache: ScoreCache | None = None,
     ) -> RewardModel:
-        """The reward model that `save` wrote.
+        """The reward model that `save` or `save_adapter` wrote; an adapter is folded in.
 
         Raises:
-            DataError: the directory has no `reward.json`.
+            DataError: the directory has no `reward.json`, or an adapter's checkpoint is another
+                than the one it was trained over.
         """
         card_file = Path(directory) / CARD
         if not card_file.is_file():
@@ -87,15 +118,46 @@ class RewardModel:
             )
         described = read_json(card_file)
         described["versions"] = tuple(described.get("versions", ()))
+        card = RewardCard(**described)
+        _check_backbone(Path(directory), card)
         model = load_scalar(directory, dtype=dtype, device=device)
-        loaded = cls(model, load_tokenizer(directory), RewardCard(**described))
+        loaded = cls(model, load_tokenizer(directory), card)
+        pad_apart(model, loaded.tokenizer)
         loaded.source = Path(directory)
+        loaded.cache = cache
         return loaded
 
     def save(self, directory: Path) -> None:
         """Write weights, tokenizer and card."""
+        pad_apart(self.model, self.tokenizer)
         save_model(self.model, self.tokenizer, directory)
-        atomic_write_json(directory / CARD, asdict(self.card))
+        self.source = directory
+        self.save_card()
+
+    def save_card(self) -> None:
+        """Write the card again, beside weights that are saved already.
+
+        Raises:
+            DataError: they are not.
+        """
+        if self.source is None:
+            raise DataError("a reward model that was never saved has no place for its card")
+        atomic_write_json(self.source / CARD, asdict(self.card))
+
+    def save_adapter(self, start: Path, directory: Path) -> None:
+        """Write the adapter inside the model (`adapter.inject`), its head, tokenizer and card, then
+        fold it in.
+
+        Args:
+            start: the checkpoint that the model was made from.
+        """
+        backbone = save_reward_adapter(self.model, start, directory)
+        self.card = replace(self.card, backbone=weights_digest(backbone))
+        merge(self.model)
+        pad_apart(self.model, self.tokenizer)
+        self.tokenizer.save_pretrained(directory)
+        self.source = directory
+        self.save_card()
 
     @property
     def domain(self) -> str:
@@ -103,15 +165,17 @@ class RewardModel:
         return self.card.domain
 
     def digest(self) -> str:
-        """Identity of the weights and the card, for caches.
+        """Identity of what computes z: weights, number format, kind of device.
 
         Raises:
             DataError: the model was not loaded from a directory.
         """
         if self.source is None:
             raise DataError("a reward model that was never saved has no digest")
-        files = sorted([*self.source.glob("*.safetensors"), self.source / CARD])
-        return digest_json({path.name: sha256_file(path) for path in files})
+        if self._digest is None:
+            how = [weights_digest(self.source), str(self.model.dtype), self.model.device.type]
+            self._digest = digest_json(how)
+        return self._digest
 
     def score(self, items: Sequence[Tokens], tokens_per_batch: int = 16384) -> np.ndarray:
         """Raw scores (n,) float64 at the last token of each answer (its EOS if it is finished).
@@ -121,11 +185,36 @@ class RewardModel:
         """
         if not items:
             return np.empty(0)
-        batcher = self._batcher(max(len(item) for item in items), tokens_per_batch)
         # A fixed order of different items: neither order nor repetition changes a batch.
-        unique: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
         keys = [self._cut_front(item) for item in items]
-        for prompt, answer in sorted(set(keys)):
+        wanted = sorted(set(keys))
+        found: dict[Key, float] = {}
+        # With a cache in pieces that depend on the request alone: what a killed run had kept are
+        # whole pieces, and the others are batched as if it had not been killed.
+        for piece in _pieces(wanted, KEPT_AT_ONCE) if self.cache is not None else [wanted]:
+            found.update(zip(piece, self._known_or_scored(piece, tokens_per_batch), strict=True))
+        return np.array([found[key] for key in keys]) + self.card.bias
+
+    def _known_or_scored(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
+        """z of each (prompt, answer), from the cache where it has it."""
+        if self.cache is None or self.source is None:
+            return self._compute(keys, tokens_per_batch)
+        digests = [token_digest(prompt + answer) for prompt, answer in keys]
+        scores = self.cache.get(self.digest(), digests)
+        missing = np.flatnonzero(np.isnan(scores)).tolist()
+        if missing:
+            scores[missing] = self._compute([keys[n] for n in missing], tokens_per_batch)
+            fresh = [digests[n] for n in missing]
+            self.cache.put(self.digest(), fresh, scores[missing])
+        return scores
+
+    def _compute(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
+        """z of each (prompt, answer), sorted and different."""
+        longest = max(len(p) + len(a) for p, a in keys)
+        lean = LeanScorer.of(self.model, longest)
+        batcher = self._batcher(longest, tokens_per_batch, lean is not None)
+        unique: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
+        for prompt, answer in keys:
             unique.setdefault(prompt, {})[answer] = -1
         sequences: list[tuple[int, ...]] = []
         rows: list[Row] = []
@@ -137,12 +226,20 @@ class RewardModel:
                 answers[answer] = number
                 sequences.append(prompt + answer)
             rows += batcher.rows([sequences[n] for n in numbers], numbers)
-        scores = self._score_rows(rows, len(sequences), batcher)
-        found = np.array([scores[unique[prompt][answer]] for prompt, answer in keys])
-        return found + self.card.bias
+        scores = self._score_rows(rows, len(sequences), batcher, lean)
+        return np.array([scores[unique[prompt][answer]] for prompt, answer in keys])
 
-    def _batcher(self, longest: int, tokens: int) -> Batcher:
+    def _batcher(self, longest: int, tokens: int, lean: bool) -> Batcher:
         longest = max(longest, self.card.max_length)
+        if lean:
+            tokens = min(tokens, CHUNK)
+            return Batcher(
+                self.model,
+                pad=self.renderer.pad,
+                tokens_per_batch=tokens,
+                max_length=longest,
+                style="packed",
+            )
         if self._style is None or longest > self._style[0]:
             self._style = (longest, choose_style(self.model, longest).name)
         return Batcher(
@@ -153,15 +250,23 @@ class RewardModel:
             style=self._style[1],
         )
 
-    def _score_rows(self, rows: list[Row], count: int, batcher: Batcher) -> np.ndarray:
+    def _score_rows(
+        self, rows: list[Row], count: int, batcher: Batcher, lean: LeanScorer | None
+    ) -> np.ndarray:
         scores = np.empty(count, dtype=np.float64)
+        if lean is not None:
+            with torch.inference_mode():
+                for numbers in batcher.cut([[row] for row in rows]):
+                    found, answers = lean.score([rows[n] for n in numbers])
+                    scores[answers] = found.double().numpy()
+            return scores
         with torch.inference_mode(), batcher.running():
             for numbers in batcher.cut([[row] for row in rows]):
                 inputs = batcher.inputs([rows[n] for n in numbers])
                 scores[inputs.answers] = forward(self.model, inputs).double().cpu().numpy()
         return scores
 
-    def _cut_front(self, item: Tokens) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def _cut_front(self, item: Tokens) -> Key:
         config = self.model.config.get_text_config()
         limit = getattr(config, "max_position_embeddings", None) or len(item)
         over = max(0, len(item) - limit)
@@ -205,3 +310,25 @@ class RewardModel:
         std = max(float(raw.std()), 1e-6) if len(raw) else 1.0
         mean = float(raw.mean()) if len(raw) else 0.0
         self.card = replace(self.card, bias=bias, mean=mean, std=std)
+
+
+def _pieces(keys: list[Key], size: int) -> list[list[Key]]:
+    """`keys` in pieces of about `size`; answers to one prompt stay together."""
+    pieces: list[list[Key]] = [[]]
+    for key in keys:
+        if len(pieces[-1]) >= size and pieces[-1][-1][0] != key[0]:
+            pieces.append([])
+        pieces[-1].append(key)
+    return pieces
+
+
+def _check_backbone(directory: Path, card: RewardCard) -> None:
+    if card.backbone is None or not is_reward_adapter(directory):
+        return
+    base = Path(adapter_base(directory))
+    if weights_digest(base) != card.backbone:
+        raise DataError(
+            "the checkpoint under this reward adapter is not the one it was trained over",
+            where=f"{directory} over {base}",
+            remedy="restore that checkpoint, or train the reward model again",
+        )

@@ -1,8 +1,14 @@
 """Train and measure one reward model (`options.domain`: helpfulness or safety).
 
 From the chat checkpoint (`rewards.init`), on the mixture of all batches so far; measured on the
-held-out part of every batch beside the previous version's reward model, which has not yet seen
-the new batch. Departures from Llama 2: the scale (mean, deviation) is stored with the model.
+held-out part of every batch beside the earlier versions' reward models, of which the last has not
+yet seen the new batch. With `options.guard` it is the guard model, which learns from the prompts
+that the main one never sees. Departures from Llama 2: the scale (mean, deviation) is stored with
+the model.
+
+Outputs: model/ with reward.json (a LoRA model is a PEFT adapter with its head), mixture.jsonl (what
+it learned from, row by row), evaluation.json (all figures), accuracy.png, calibration.png,
+growth.png (from the second version on), series.jsonl.
 """
 
 from __future__ import annotations
@@ -14,38 +20,92 @@ from typing import Any
 import torch
 
 from alignment.errors import DataError
-from alignment.files import atomic_write_json, digest_json, read_json
+from alignment.files import atomic_write_bytes, atomic_write_json, digest_json, read_json
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_tokenizer, resolve_device
 from alignment.preferences.schema import DOMAINS
 from alignment.preferences.store import PreferenceStore
-from alignment.rewards.adapter import inject, merge
-from alignment.rewards.elements import build
-from alignment.rewards.evaluate import Measured, evaluate, headline, measure
+from alignment.rewards.adapter import inject
+from alignment.rewards.cache import ScoreCache
+from alignment.rewards.elements import Elements, build
+from alignment.rewards.evaluate import evaluate, headline, moved
+from alignment.rewards.growth import growth
+from alignment.rewards.guard import agreement, share_out
 from alignment.rewards.initial import initial_model
+from alignment.rewards.measured import Measured, measure
 from alignment.rewards.mixture import Source, mix, write_mixture
 from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.pictures import accuracy_picture, calibration_picture, growth_picture
 from alignment.rewards.reference import demonstrations, reference_answers
-from alignment.rewards.train import train
+from alignment.rewards.train import Report, train
 from alignment.seeds import derive_seed
 from alignment.series import Series
 from alignment.stages.context import StageContext
 
 CODE_VERSION = "2"
 READS = ("rewards", "compute")
+SHOWN_PAIRS = 600  # dots in the picture of lengths
 
 
 def run(ctx: StageContext) -> None:
-    """Write `model/` with `reward.json`, `mixture.jsonl`, `evaluation.json` and the curve."""
+    """Choose the comparisons, train, put on scale, save, measure; see the module."""
     settings = ctx.config.rewards
     domain = ctx.options["domain"]
-    device = resolve_device(ctx.config.compute.device)
-    amp = torch.bfloat16 if ctx.config.compute.dtype == "bfloat16" else None
     training, heldout, versions = _comparisons(ctx)
+    training = share_out(training, settings.guard_share, guard=_is_guard(ctx))
     rows = mix(domain, training, settings.mixture, ctx.seed)
     start = _start(ctx)
     tokenizer = load_tokenizer(start)
     renderer = ChatRenderer(tokenizer)
+    built = _elements(ctx, rows, renderer)
+    model, report = _train(ctx, built, start, renderer)
+    card = RewardCard(
+        domain=domain,
+        margin=settings.margin,
+        max_length=settings.max_length,
+        versions=tuple(dict.fromkeys(versions.values())),
+        pairs=built.pairs,
+        guard=_is_guard(ctx),
+    )
+    reward = RewardModel(model, tokenizer, card)
+    if settings.adapter.method == "lora":
+        reward.save_adapter(start, ctx.out / "model")
+    else:
+        reward.save(ctx.out / "model")
+    reward.cache = cache = ScoreCache(ctx.workspace)
+    demos = demonstrations(
+        ctx.inputs["prepare"] / "demonstrations.jsonl", renderer, settings.reference_rows
+    )
+    reward.calibrate(demos, reference_answers(heldout, renderer, settings.reference_rows))
+    reward.save_card()
+    write_mixture(ctx.out / "mixture.jsonl", rows)
+    ctx.progress.begin("measure", None, "comparison")
+    measured = measure(reward, heldout, settings.tokens_per_batch)
+    figures = evaluate(measured, domain, seed=ctx.seed, samples=settings.bootstrap_samples)
+    figures["versions"] = versions
+    figures["training"] = {
+        "pairs": built.pairs,
+        "dropped_long": built.dropped_long,
+        "dropped_same": built.dropped_same,
+        "steps": report.steps,
+        "first_loss": report.first_loss,
+        "last_loss": report.last_loss,
+        "notes": report.notes,
+    }
+    figures |= _beside_others(ctx, reward, measured, heldout, cache)
+    _write(ctx, figures, measured)
+    _notes(ctx, figures, rows, built.tokens * settings.epochs)
+    if cache.said():
+        ctx.progress.say(cache.said() or "")
+
+
+def _is_guard(ctx: StageContext) -> bool:
+    return bool(ctx.options.get("guard", False))
+
+
+def _elements(ctx: StageContext, rows: list[Source], renderer: ChatRenderer) -> Elements:
+    settings = ctx.config.rewards
+    domain = ctx.options["domain"]
     built = build(
         [row.comparison for row in rows],
         renderer,
@@ -64,6 +124,15 @@ def run(ctx: StageContext) -> None:
             f"{built.dropped_long} of {len(rows)} comparisons are longer than "
             f"{settings.max_length} tokens and left out"
         )
+    return built
+
+
+def _train(
+    ctx: StageContext, built: Elements, start: Path, renderer: ChatRenderer
+) -> tuple[Any, Report]:
+    """The trained model, an adapter still inside, and what training did."""
+    settings = ctx.config.rewards
+    device = resolve_device(ctx.config.compute.device)
     model = initial_model(start, ctx.scratch, seed=derive_seed(ctx.seed, "head"), device=device)
     inject(model, settings.adapter, seed=derive_seed(ctx.seed, "adapter"))
     series = Series(ctx.scratch / "series.jsonl")
@@ -76,61 +145,31 @@ def run(ctx: StageContext) -> None:
         checkpoints=ctx.scratch / "checkpoints",
         series=series,
         progress=ctx.progress,
-        auxiliary_weight=settings.auxiliary_weight if domain == "safety" else 0.0,
-        amp=amp,
+        auxiliary_weight=settings.auxiliary_weight if ctx.options["domain"] == "safety" else 0.0,
+        amp=torch.bfloat16 if ctx.config.compute.dtype == "bfloat16" else None,
     )
-    if settings.adapter.method == "lora":
-        merge(model)
     shutil.copyfile(series.path, ctx.series.path)
-    card = RewardCard(
-        domain=domain,
-        margin=settings.margin,
-        max_length=settings.max_length,
-        versions=tuple(versions),
-        pairs=built.pairs,
-    )
-    reward = RewardModel(model, tokenizer, card)
-    demos = demonstrations(
-        ctx.inputs["prepare"] / "demonstrations.jsonl", renderer, settings.reference_rows
-    )
-    reward.calibrate(demos, reference_answers(heldout, renderer, settings.reference_rows))
-    reward.save(ctx.out / "model")
-    write_mixture(ctx.out / "mixture.jsonl", rows)
-    ctx.progress.begin("measure", None, "comparison")
-    measured = measure(reward, heldout, settings.tokens_per_batch)
-    figures = evaluate(measured, domain, seed=ctx.seed, samples=settings.bootstrap_samples)
-    figures["training"] = {
-        "pairs": built.pairs,
-        "dropped_long": built.dropped_long,
-        "dropped_same": built.dropped_same,
-        "tokens": sum(len(s) for e in built.elements for s in e.sequences) * settings.epochs,
-        "steps": report.steps,
-        "first_loss": report.first_loss,
-        "last_loss": report.last_loss,
-        "notes": report.notes,
-    }
-    figures["newest"] = _against_previous(ctx, domain, training, heldout, measured)
-    atomic_write_json(ctx.out / "evaluation.json", _plain(figures))
-    _notes(ctx, figures, rows)
+    return model, report
 
 
-def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], list[str]]:
-    """Training and held-out comparisons of all batches so far, oldest first, and the versions."""
+def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], dict[str, str]]:
+    """Training and held-out comparisons of all batches so far, oldest first, and the version that
+    each batch belongs to."""
     store = PreferenceStore(ctx.workspace / "preferences")
     settings = ctx.config.rewards
     training: list[Source] = []
     heldout: list[Source] = []
-    versions = []
+    versions = {}
     for name, directory in ctx.inputs.items():
         if not name.startswith("intake/"):
             continue
-        versions.append(name.removeprefix("intake/"))
         for batch in read_json(directory / "batch.json")["batches"]:
-            name = batch["id"]
-            training += [Source(name, row) for row in store.training([name])]
+            id = batch["id"]
+            versions[id] = name.removeprefix("intake/")
+            training += [Source(id, row) for row in store.training([id])]
             for domain in DOMAINS:
-                held = store.heldout([name], domain=domain)[: settings.measure_rows]
-                heldout += [Source(name, row) for row in held]
+                held = store.heldout([id], domain=domain)[: settings.measure_rows]
+                heldout += [Source(id, row) for row in held]
     return training, heldout, versions
 
 
@@ -142,41 +181,89 @@ def _start(ctx: StageContext) -> Path:
     return Path(init).expanduser()
 
 
-def _against_previous(
+def _beside_others(
     ctx: StageContext,
-    domain: str,
-    training: list[Source],
-    heldout: list[Source],
+    reward: RewardModel,
     measured: Measured,
+    heldout: list[Source],
+    cache: ScoreCache,
 ) -> dict[str, Any]:
-    """How far the world has moved: the previous model on the newest batch, which it never saw."""
-    newest = (training or heldout)[-1].batch
-    own = measured.where((measured.batch == newest) & (measured.domain == domain))
-    found: dict[str, Any] = {
-        "batch": newest,
-        "accuracy": float(own.right.mean()) if len(own) else float("nan"),
+    """This model beside the earlier versions' on the same held-out comparisons of its domain, and
+    a guard beside the main model."""
+    settings = ctx.config.rewards
+    sampling = {"seed": ctx.seed, "samples": settings.bootstrap_samples}
+    mine = [source for source in heldout if source.comparison.domain == reward.domain]
+    own = measured.where(measured.domain == reward.domain)
+    found: dict[str, Any] = {}
+    earlier = {
+        name: _other(ctx, path, mine, cache)
+        for name, path in ctx.inputs.items()
+        if name == "previous_reward" or name.startswith("earlier_reward/")
     }
-    if "previous_reward" in ctx.inputs:
-        previous = RewardModel.load(ctx.inputs["previous_reward"] / "model")
-        rows = [s for s in heldout if s.batch == newest and s.comparison.domain == domain]
-        before = measure(previous, rows, ctx.config.rewards.tokens_per_batch)
-        found["previous_accuracy"] = float(before.right.mean()) if len(before) else float("nan")
+    newest = heldout[-1].batch if heldout else ""
+    fresh = own.batch == newest
+    before = earlier["previous_reward"][1] if "previous_reward" in earlier else None
+    found["newest"] = {
+        "batch": newest,
+        **moved(own.where(fresh), before.where(fresh) if before else None, **sampling),
+    }
+    models = dict(
+        sorted((card.versions[-1], (card.pairs, rows)) for card, rows in earlier.values())
+    )
+    found["growth"] = growth(
+        {**models, reward.card.versions[-1]: (reward.card.pairs, own)}, **sampling
+    )
+    if "reward" in ctx.inputs:
+        main = _other(ctx, ctx.inputs["reward"], mine, cache)[1]
+        found["agreement"] = agreement(main, own, **sampling)
     return found
 
 
-def _notes(ctx: StageContext, figures: dict[str, Any], rows: list[Source]) -> None:
-    training = figures["training"]
+def _other(
+    ctx: StageContext, stage: Path, sources: list[Source], cache: ScoreCache
+) -> tuple[RewardCard, Measured]:
+    """Another stage's model on the same comparisons; what it has scored before is known."""
+    device = resolve_device(ctx.config.compute.device)
+    model = RewardModel.load(stage / "model", device=device, cache=cache)
+    return model.card, measure(model, sources, ctx.config.rewards.tokens_per_batch)
+
+
+def _write(ctx: StageContext, figures: dict[str, Any], measured: Measured) -> None:
+    own = measured.where(measured.domain == figures["domain"]).where(slice(SHOWN_PAIRS))
+    lengths = (own.chosen_tokens - own.rejected_tokens).tolist()
+    gaps = list(zip(lengths, (own.chosen - own.rejected).tolist(), strict=True))
+    atomic_write_json(ctx.out / "evaluation.json", _plain(figures))
+    pictures = {
+        "accuracy.png": accuracy_picture(figures, figures["versions"]),
+        "calibration.png": calibration_picture(figures, gaps),
+    }
+    if len(figures["growth"]["points"]) > 1:
+        pictures["growth.png"] = growth_picture(figures["growth"], figures["domain"])
+    for name, picture in pictures.items():
+        atomic_write_bytes(ctx.out / name, picture)
+
+
+def _notes(ctx: StageContext, figures: dict[str, Any], rows: list[Source], tokens: int) -> None:
+    training, newest = figures["training"], figures["newest"]
     ctx.metric(
         **headline(figures),
         pairs=training["pairs"],
-        tokens_trained=training["tokens"],
         dropped=training["dropped_long"] + training["dropped_same"],
         first_loss=training["first_loss"],
         last_loss=training["last_loss"],
-        new_batch_accuracy=figures["newest"]["accuracy"],
+        tokens_trained=tokens,
+        new_batch_accuracy=newest["now"]["accuracy"],
     )
-    if "previous_accuracy" in figures["newest"]:
-        ctx.metric(previous_accuracy=figures["newest"]["previous_accuracy"])
+    if "before" in newest:
+        ctx.metric(previous_accuracy=newest["before"]["accuracy"])
+    if "agreement" in figures:
+        ctx.metric(
+            agreement=figures["agreement"]["same"]["accuracy"],
+            agreement_by_chance=figures["agreement"]["chance"],
+        )
+    for row in figures["growth"].get("forecast", []):
+        if row["times"] == 2.0:
+            ctx.metric(accuracy_at_double=row["accuracy"])
     ids = [row.comparison.id for row in rows]
     ctx.dataset(f"{ctx.options['domain']} mixture", digest_json(ids), len(ids), "training")
 

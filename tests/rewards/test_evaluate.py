@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from alignment.rewards.evaluate import Measured, calibration, evaluate, headline, unsafe_detection
+from alignment.rewards.evaluate import calibration, evaluate, headline, moved, unsafe_detection
+from alignment.rewards.measured import Measured
 
 
 def measured(rows: list[dict[str, object]]) -> Measured:
@@ -49,7 +50,7 @@ def test_table_eight_by_hand() -> None:
     assert own["better"]["count"] == 0
     assert math.isnan(own["better"]["accuracy"])
     assert figures["by_strength"]["safety"]["all"]["accuracy"] == 0.0
-    assert figures["by_batch"]["b2"]["all"]["accuracy"] == 0.25
+    assert figures["by_batch"]["helpfulness"]["b2"]["all"]["accuracy"] == 0.25
     assert figures["by_bin"]["both_safe"]["count"] == 1
     named = headline(figures)
     assert named["cross_accuracy"] == 0.0
@@ -86,15 +87,50 @@ def test_unsafe_recall_and_precision_by_hand() -> None:
     assert found["recall"] == pytest.approx(2 / 3)
     assert found["precision"] == pytest.approx(2 / 3)
     assert found["answers"] == 6
+    # At 0.25 only 0.2 and 0.1 are flagged; at 0.95 everything is.
+    curve = {row["threshold"]: row for row in found["curve"]}
+    assert curve[0.25]["precision"] == 1.0
+    assert curve[0.25]["recall"] == pytest.approx(2 / 3)
+    assert curve[0.95]["recall"] == 1.0
+    assert curve[0.95]["precision"] == 0.5
 
 
 def test_length_correlation() -> None:
     rows = measured([{"c": float(n), "lc": 5 + n} for n in range(1, 6)])
     figures = evaluate(rows, "helpfulness", seed=0, samples=50)
-    assert figures["length_correlation"] == pytest.approx(1.0)
-    assert figures["longer_wins"] == 1.0
+    assert figures["length"]["correlation"] == pytest.approx(1.0)
+    assert figures["length"]["longer_wins"]["accuracy"] == 1.0
 
 
 def test_nothing_to_measure_is_nan_not_an_error() -> None:
     figures = evaluate(measured([]), "safety", seed=0, samples=50)
     assert math.isnan(headline(figures)["accuracy"])
+
+
+def test_length_correlation_has_an_interval_and_a_split_by_who_is_longer() -> None:
+    generator = np.random.default_rng(0)
+    rows = measured(
+        [
+            {"c": float(length + noise), "lc": 50 + length, "lr": 50}
+            for length, noise in zip(
+                generator.integers(-9, 10, size=80), generator.normal(0, 4, size=80), strict=True
+            )
+        ]
+    )
+    length = evaluate(rows, "helpfulness", seed=0, samples=300)["length"]
+    assert 0.5 < length["correlation_low"] < length["correlation"] < length["correlation_high"] < 1
+    longer = np.sum(rows.chosen_tokens > rows.rejected_tokens)
+    assert length["longer_chosen"]["count"] == longer
+    # A model that climbs length is right where the longer answer was preferred.
+    assert length["longer_chosen"]["accuracy"] > 0.85 > 0.15 > length["shorter_chosen"]["accuracy"]
+
+
+def test_moved_is_paired() -> None:
+    now = measured([{"c": 1.0}, {"c": 1.0}, {"c": 1.0}, {"c": -1.0}])
+    before = measured([{"c": 1.0}, {"c": -1.0}, {"c": -1.0}, {"c": -1.0}])
+    found = moved(now, before, seed=0, samples=200)
+    assert found["now"]["accuracy"] == 0.75
+    assert found["before"]["accuracy"] == 0.25
+    assert found["gain"]["points"] == 0.5
+    assert 0.0 <= found["gain"]["low"] <= 0.5 <= found["gain"]["high"] <= 1.0
+    assert "before" not in moved(now, None, seed=0, samples=200)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from reward_helpers import random_elements, tiny, word_tokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.errors import DataError
 from alignment.models.chat import Tokens
+from alignment.rewards.initial import distinct_pad
 from alignment.rewards.model import RewardCard, RewardModel
 
 
@@ -97,3 +99,38 @@ def test_scores_of_texts_end_at_eos() -> None:
     cut = Tokens(whole.prompt, whole.response[:-1])
     assert found == pytest.approx(reward.score([whole, cut]))
     assert found[0] != pytest.approx(found[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_transformers_own_classifier_gives_the_same_scores(kind: str, tmp_path: Path) -> None:
+    """Where EOS is all there is to pad with, too: the score stands at EOS, not before it."""
+    tokenizer = word_tokenizer()
+    tokenizer.pad_token = tokenizer.eos_token
+    model = tiny(kind)
+    model.config.pad_token_id = tokenizer.eos_token_id
+    reward = RewardModel(model, tokenizer, RewardCard("helpfulness"))
+    reward.save(tmp_path / "model")
+    rows = [
+        ([{"role": "user", "content": "what is the sky ?"}], "blue", True),
+        ([{"role": "user", "content": "tell me a thing"}], "fire is hot and the sea is wet", True),
+        ([{"role": "user", "content": "stop now please"}], "no", False),
+    ]
+    want = RewardModel.load(tmp_path / "model").score_texts(rows)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert loaded.pad_token_id not in (None, loaded.eos_token_id)
+    ids = [reward.renderer.tokens(m, text, finished=done).ids for m, text, done in rows]
+    batch = loaded.pad({"input_ids": ids}, return_tensors="pt")
+    with torch.no_grad():
+        found = plain(**batch).logits[:, 0]
+    assert found.tolist() == pytest.approx(want.tolist(), abs=1e-5)
+
+
+def test_a_pad_that_never_ends_an_answer() -> None:
+    tokenizer = word_tokenizer()
+    assert distinct_pad(tokenizer) == 0
+    tokenizer.pad_token = None
+    assert distinct_pad(tokenizer) == tokenizer.unk_token_id
+    tokenizer.pad_token = tokenizer.unk_token = tokenizer.eos_token
+    # Nothing special is left: the last word of the vocabulary, which is no EOS.
+    assert distinct_pad(tokenizer) == len(tokenizer) - 1 != tokenizer.eos_token_id

@@ -18,6 +18,7 @@ from alignment.config.finetune import AdapterConfig
 from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
 from alignment.preferences.schema import Comparison
+from alignment.rewards.cache import ScoreCache
 from alignment.rewards.model import RewardModel
 from alignment.stages.context import StageContext
 
@@ -186,7 +187,7 @@ def test_previous_model_is_measured_on_the_new_batch(
     evaluation = json.loads((after.out / "evaluation.json").read_text())
     assert evaluation["newest"]["batch"] == "b2"
     # The scale is fixed on the first batch: it is the same set in every version.
-    assert set(evaluation["by_batch"]) == {"b1", "b2"}
+    assert set(evaluation["by_batch"]["helpfulness"]) == {"b1", "b2"}
 
 
 def test_nothing_left_to_train_on_is_said(tmp_path: Path, inputs: dict[str, Path]) -> None:
@@ -195,7 +196,7 @@ def test_nothing_left_to_train_on_is_said(tmp_path: Path, inputs: dict[str, Path
         stage.run(ctx)
 
 
-def test_adapter_is_folded_into_the_checkpoint(tmp_path: Path, inputs: dict[str, Path]) -> None:
+def test_adapter_stays_an_adapter(tmp_path: Path, inputs: dict[str, Path]) -> None:
     adapter = AdapterConfig(method="lora", rank=8, alpha=16, dropout=0.05)
     first, second = (
         context(tmp_path, inputs, "helpfulness", name, adapter=adapter, learning_rate=1e-2)
@@ -205,5 +206,72 @@ def test_adapter_is_folded_into_the_checkpoint(tmp_path: Path, inputs: dict[str,
     stage.run(second)
     assert digests(first.out) == digests(second.out)
     assert first.metrics["accuracy/significantly"] > 0.85
+    assert (first.out / "model" / "adapter_model.safetensors").is_file()
     reward = RewardModel.load(first.out / "model")
+    assert reward.card.backbone is not None
     assert not [name for name, _ in reward.model.named_parameters() if "lora" in name]
+
+
+def test_guard_learns_from_other_prompts_and_is_compared(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    learned = []
+    main = context(tmp_path, inputs, "helpfulness", "main", guard_share=0.4)
+    stage.run(main)
+    guard = context(
+        tmp_path, {**inputs, "reward": main.out}, "helpfulness", "guard", guard_share=0.4
+    )
+    guard.options["guard"] = True
+    stage.run(guard)
+    conversations = {
+        row.id: row.conversation[0]["content"]
+        for batch in Store.batches.values()
+        for row in batch["training"]
+    }
+    for ctx in (main, guard):
+        lines = (ctx.out / "mixture.jsonl").read_text().splitlines()
+        learned.append({conversations[json.loads(line)["id"]] for line in lines})
+    assert not learned[0] & learned[1]
+    assert RewardModel.load(guard.out / "model").card.guard
+    assert 0.6 < guard.metrics["agreement"] <= 1
+    found = json.loads((guard.out / "evaluation.json").read_text())["agreement"]
+    assert found["main_accuracy"] == pytest.approx(main.metrics["accuracy"])
+    assert "agreement" not in main.metrics
+
+
+def test_held_out_comparisons_are_scored_once_by_each_model(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = {name: path for name, path in inputs.items() if name != "intake/rlhf-v2"}
+    before = context(tmp_path, first, "helpfulness", "before")
+    stage.run(before)
+    caches: list[ScoreCache] = []
+
+    class Counted(ScoreCache):
+        def __init__(self, workspace: Path):
+            super().__init__(workspace)
+            caches.append(self)
+
+    monkeypatch.setattr(stage, "ScoreCache", Counted)
+    after = context(tmp_path, {**inputs, "previous_reward": before.out}, "helpfulness", "after")
+    stage.run(after)
+    # The previous model knew the first batch: both answers of 60 helpfulness comparisons, less
+    # those that occur twice. The new model scores its reference set once.
+    assert caches[0].reused >= 100
+
+
+def test_pictures_and_growth(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    first = {name: path for name, path in inputs.items() if name != "intake/rlhf-v2"}
+    before = context(tmp_path, first, "safety", "before")
+    stage.run(before)
+    assert {path.name for path in before.out.glob("*.png")} == {"accuracy.png", "calibration.png"}
+    after = context(tmp_path, {**inputs, "previous_reward": before.out}, "safety", "after")
+    stage.run(after)
+    for name in ("accuracy.png", "calibration.png", "growth.png"):
+        assert (after.out / name).read_bytes().startswith(b"\x89PNG")
+    points = json.loads((after.out / "evaluation.json").read_text())["growth"]["points"]
+    assert [point["version"] for point in points] == ["rlhf-v1", "rlhf-v2"]
+    assert points[0]["pairs"] < points[1]["pairs"]
+    # Both on the held-out comparisons of both batches.
+    assert points[0]["all"]["count"] == points[1]["all"]["count"] == 120
+    assert 0.5 < after.metrics["accuracy_at_double"] <= 1

@@ -1,0 +1,77 @@
+"""Scores of held-out comparisons and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alignment.rewards.mixture import Source
+from alignment.rewards.model import RewardModel
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores of n held-out comparisons and what is known of them; all arrays are (n,).
+
+    Attributes:
+        chosen, rejected: raw scores.
+        chosen_safe, rejected_safe: P(safe) by the model.
+        chosen_tokens, rejected_tokens: lengths of the answers.
+        bins: safety bin, or "" where there is none.
+    """
+
+    chosen: np.ndarray
+    rejected: np.ndarray
+    chosen_safe: np.ndarray
+    rejected_safe: np.ndarray
+    chosen_tokens: np.ndarray
+    rejected_tokens: np.ndarray
+    strength: np.ndarray
+    domain: np.ndarray
+    batch: np.ndarray
+    bins: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def right(self) -> np.ndarray:
+        """1 where the chosen answer scores higher, ½ for a tie, 0 else."""
+        return (self.chosen > self.rejected) + 0.5 * (self.chosen == self.rejected)
+
+    @property
+    def longer(self) -> np.ndarray:
+        """The same for "the longer answer wins", the baseline that reads nothing."""
+        more = self.chosen_tokens > self.rejected_tokens
+        return more + 0.5 * (self.chosen_tokens == self.rejected_tokens)
+
+    def where(self, chosen: np.ndarray | slice) -> Measured:
+        """The comparisons that a boolean array or a slice picks."""
+        return Measured(**{name: getattr(self, name)[chosen] for name in self.__dataclass_fields__})
+
+
+def measure(model: RewardModel, sources: Sequence[Source], tokens_per_batch: int) -> Measured:
+    """Score both sides of every comparison."""
+    items = []
+    for source in sources:
+        row = source.comparison
+        for answer in (row.chosen, row.rejected):
+            items.append(model.renderer.tokens(row.conversation, answer))
+    raw = model.score(items, tokens_per_batch).reshape(-1, 2)
+    safe = model.probability(raw)
+    lengths = np.array([len(item.response) for item in items], dtype=np.int64).reshape(-1, 2)
+    rows = [source.comparison for source in sources]
+    return Measured(
+        chosen=raw[:, 0],
+        rejected=raw[:, 1],
+        chosen_safe=safe[:, 0],
+        rejected_safe=safe[:, 1],
+        chosen_tokens=lengths[:, 0],
+        rejected_tokens=lengths[:, 1],
+        strength=np.array([row.strength for row in rows], dtype=object),
+        domain=np.array([row.domain for row in rows], dtype=object),
+        batch=np.array([source.batch for source in sources], dtype=object),
+        bins=np.array([row.safety_bin or "" for row in rows], dtype=object),
+    )

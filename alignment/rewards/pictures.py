@@ -1,0 +1,320 @@
+"""Pictures of a reward model for papers and reports; equal figures give equal bytes.
+
+`accuracy_picture` is Table 8 with intervals, `calibration_picture` asks whether scores may be
+believed, `growth_picture` is Llama 2's Figure 6 with a forecast.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from alignment.config.rewards import STRENGTHS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe & Ito: told apart by colour-blind readers too, and in grey.
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6B6B6B"
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e6e6e6",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+}
+SHORT = {
+    "significantly": "signif.\nbetter",
+    "better": "better",
+    "slightly": "slightly\nbetter",
+    "negligibly": "negligibly\nbetter",
+    "all": "all",
+}
+MEETS = "ranked right, %"
+
+
+def accuracy_picture(figures: Mapping[str, Any], versions: Mapping[str, str]) -> bytes:
+    """Accuracy by strength on its own and on the other domain's test set, and by batch.
+
+    Args:
+        figures: from `evaluate.evaluate`, with `newest` from `evaluate.moved`.
+        versions: batch id → version that took it in.
+    """
+    domain = figures["domain"]
+    other = "safety" if domain == "helpfulness" else "helpfulness"
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = _figure(11.0, 4.2, [1.25, 1])
+        names = [*STRENGTHS, "all"]
+        for shift, test, colour in ((-0.19, domain, BLUE), (0.19, other, ORANGE)):
+            cells = [figures["by_strength"][test][name] for name in names]
+            if any(cell["count"] for cell in cells):
+                label = f"{test} test set ({cells[-1]['count']:.0f})"
+                _bars(left, [n + shift for n in range(len(names))], cells, colour, label)
+        left.axhline(50, color=GREY, linewidth=1, linestyle=":")
+        longer = figures["length"]["longer_wins"]["accuracy"]
+        if longer == longer:
+            left.axhline(100 * longer, color=RED, linewidth=1.2, linestyle="--")
+            label = "“the longer answer wins”"
+            left.plot([], [], color=RED, linewidth=1.2, linestyle="--", label=label)
+        left.set_xticks(range(len(names)), [SHORT[name] for name in names])
+        left.set_ylim(0, 122)
+        left.set_yticks(range(0, 101, 20))
+        left.set_ylabel(MEETS)
+        left.set_title(f"{domain} reward model, by strength of the preference")
+        left.legend(loc="upper right", ncols=3, columnspacing=1.2, handlelength=1.6)
+        _batches(right, figures, versions)
+        return _png(figure)
+
+
+def _batches(axis: Axes, figures: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+    batches = figures["by_batch"][figures["domain"]]
+    places = range(len(batches))
+    for name, colour, shift in (("significantly", GREEN, -0.06), ("all", BLUE, 0.06)):
+        rows = [
+            (n + shift, cells[name])
+            for n, cells in zip(places, batches.values(), strict=True)
+            if cells[name]["count"]
+        ]
+        if rows:
+            label = "significantly better" if name == "significantly" else "all"
+            _points(axis, [n for n, _ in rows], [cell for _, cell in rows], colour, label)
+    before = figures.get("newest", {}).get("before")
+    if before and before["count"] and figures["newest"]["batch"] in batches:
+        place = list(batches).index(figures["newest"]["batch"]) + 0.2
+        _points(axis, [place], [before], RED, "all, previous model", marker="s")
+    axis.axhline(50, color=GREY, linewidth=1, linestyle=":")
+    axis.set_xticks(places, [versions.get(batch, batch[:6]) for batch in batches])
+    axis.set_xlim(-0.5, len(batches) - 0.5)
+    axis.set_ylim(40, 109)
+    axis.set_yticks(range(40, 101, 10))
+    axis.set_ylabel(MEETS)
+    axis.set_title("by batch (its held-out part)")
+    axis.legend(loc="upper center", ncols=3, columnspacing=1.2, handlelength=1.4)
+
+
+def calibration_picture(figures: Mapping[str, Any], gaps: Sequence[tuple[float, float]]) -> bytes:
+    """Reliability diagram; reward gap against length gap; for labelled answers the threshold.
+
+    Args:
+        gaps: (length gap in tokens, reward gap) of pairs, chosen minus rejected.
+    """
+    curve = figures["unsafe"]["curve"] if figures["domain"] == "safety" else []
+    with mpl.rc_context(STYLE):
+        axes = _figure(14.4 if curve else 9.8, 4.2, [1, 1, 1] if curve else [1, 1])
+        figure, panels = axes
+        _reliability(panels[0], figures)
+        _lengths(panels[1], figures, gaps)
+        if curve:
+            _thresholds(panels[2], figures["unsafe"])
+        return _png(figure)
+
+
+def _reliability(axis: Axes, figures: Mapping[str, Any]) -> None:
+    rows = figures["reliability"]
+    total = max(1, sum(row["count"] for row in rows))
+    axis.plot([50, 100], [50, 100], color=GREY, linewidth=1, linestyle=":", label="perfect")
+    for row in rows:
+        axis.bar(
+            100 * row["confidence"],
+            40 * row["count"] / total,
+            bottom=30,
+            width=3.2,
+            color="#dfe9f2",
+        )
+    axis.bar([], [], color="#dfe9f2", label="share of pairs")
+    _points(axis, [100 * row["confidence"] for row in rows], rows, BLUE, "this model", join=True)
+    axis.set_xlim(48, 102)
+    axis.set_ylim(30, 103)
+    axis.grid(visible=True, axis="both")
+    axis.set_xlabel("confidence σ(|reward gap|), %")
+    axis.set_ylabel(MEETS)
+    error = figures["ece"]
+    shown = "" if error != error else f", ECE {100 * error:.1f} %"
+    axis.set_title(f"{figures['domain']}: reliability{shown}")
+    axis.legend(loc="upper left")
+
+
+def _lengths(axis: Axes, figures: Mapping[str, Any], gaps: Sequence[tuple[float, float]]) -> None:
+    length = figures["length"]
+    if gaps:
+        xs, ys = zip(*gaps, strict=True)
+        axis.scatter(xs, ys, s=11, color=BLUE, alpha=0.35, linewidths=0)
+    axis.axhline(0, color=GREY, linewidth=1, linestyle=":")
+    axis.axvline(0, color=GREY, linewidth=1, linestyle=":")
+    axis.set_xlabel("chosen longer than rejected by, tokens")
+    axis.set_ylabel("reward gap, chosen − rejected")
+    r = length["correlation"]
+    title = "length within prompts"
+    if r == r:
+        title += (
+            f": r = {r:.2f} [{length['correlation_low']:.2f}, {length['correlation_high']:.2f}]"
+        )
+    axis.set_title(title)
+
+
+def _thresholds(axis: Axes, unsafe: Mapping[str, Any]) -> None:
+    rows = unsafe["curve"]
+    for name, colour in (("recall", BLUE), ("precision", ORANGE)):
+        known = [row for row in rows if row[name] == row[name]]
+        xs = [row["threshold"] for row in known]
+        axis.plot(xs, [100 * row[name] for row in known], color=colour, label=name, linewidth=1.8)
+        low, high = ([100 * row[f"{name}_{end}"] for row in known] for end in ("low", "high"))
+        axis.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
+    axis.axvline(unsafe["threshold"], color=GREY, linewidth=1, linestyle=":")
+    axis.set_ylim(0, 103)
+    axis.set_xlim(0, 1)
+    axis.grid(visible=True, axis="both")
+    axis.set_xlabel("“unsafe” if P(safe) is below")
+    axis.set_ylabel("%")
+    axis.set_title(f"finding unsafe answers ({unsafe['unsafe']:.0f} of {unsafe['answers']:.0f})")
+    axis.legend(loc="lower center", ncols=2)
+
+
+def growth_picture(found: Mapping[str, Any], domain: str) -> bytes:
+    """Accuracy against comparisons learned from, fitted curve and forecast (Fig 6).
+
+    Args:
+        found: from `growth.growth`.
+    """
+    with mpl.rc_context(STYLE):
+        figure, (axis,) = _figure(7.4, 4.4, [1])
+        points = found["points"]
+        pairs = [point["pairs"] for point in points]
+        for name, colour in (("significantly", GREEN), ("all", BLUE)):
+            shown = [(n, point[name]) for n, point in zip(pairs, points, strict=True)]
+            known = [(n, cell) for n, cell in shown if cell["count"]]
+            label = "significantly better" if name == "significantly" else "all comparisons"
+            _points(axis, [n for n, _ in known], [cell for _, cell in known], colour, label)
+        for n, point in zip(pairs, points, strict=True):
+            place = (n, 100 * point["all"]["low"])
+            axis.annotate(
+                point["version"].replace("rlhf-v", "V"),
+                place,
+                xytext=(0, -13),
+                textcoords="offset points",
+                ha="center",
+                fontsize=9.5,
+                color="#444444",
+            )
+        if "band" in found:
+            _forecast(axis, found, max(pairs))
+        axis.set_xscale("log")
+        ticks = [*pairs, *(row["pairs"] for row in found.get("forecast", []) if row["times"] == 4)]
+        axis.set_xticks(_apart(ticks))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.minorticks_off()
+        axis.set_xlabel("comparisons learned from so far")
+        axis.set_ylabel(f"held-out comparisons of all batches\n{MEETS}")
+        axis.set_title(f"{domain} reward model against its data")
+        axis.legend(loc="best")
+        return _png(figure)
+
+
+def _forecast(axis: Axes, found: Mapping[str, Any], today: float) -> None:
+    band = found["band"]
+    xs = [row["pairs"] for row in band]
+    axis.fill_between(
+        xs,
+        [100 * row["low"] for row in band],
+        [100 * row["high"] for row in band],
+        color=BLUE,
+        alpha=0.12,
+        linewidth=0,
+    )
+    for part, style in ((lambda n: n <= today, "-"), (lambda n: n >= today, "--")):
+        rows = [row for row in band if part(row["pairs"])]
+        label = f"error ∝ n^{found['law']['b']:.2f}, 95 %" if style == "-" else None
+        axis.plot(
+            [row["pairs"] for row in rows],
+            [100 * row["accuracy"] for row in rows],
+            color=BLUE,
+            linestyle=style,
+            linewidth=1.4,
+            label=label,
+        )
+    axis.axvline(today, color=GREY, linewidth=1, linestyle=":")
+
+
+def _apart(ticks: Sequence[float]) -> list[float]:
+    """Ticks on a logarithmic axis whose labels do not overlap."""
+    kept: list[float] = []
+    for tick in sorted(set(ticks), reverse=True):
+        if not kept or tick < 0.78 * kept[-1]:
+            kept.append(tick)
+    return kept
+
+
+def _points(
+    axis: Axes,
+    xs: Sequence[float],
+    cells: Sequence[Mapping[str, float]],
+    colour: str,
+    label: str,
+    *,
+    marker: str = "o",
+    join: bool = False,
+) -> None:
+    ys = [100 * cell["accuracy"] for cell in cells]
+    axis.errorbar(
+        xs,
+        ys,
+        yerr=_errors(cells),
+        color=colour,
+        marker=marker,
+        markersize=5.5,
+        linestyle="-" if join else "none",
+        elinewidth=1.1,
+        capsize=2.5,
+        label=label,
+    )
+
+
+def _bars(
+    axis: Axes, xs: Sequence[float], cells: Sequence[Mapping[str, float]], colour: str, label: str
+) -> None:
+    known = [(x, cell) for x, cell in zip(xs, cells, strict=True) if cell["count"]]
+    heights = [100 * cell["accuracy"] for _, cell in known]
+    axis.bar(
+        [x for x, _ in known],
+        heights,
+        width=0.36,
+        color=colour,
+        label=label,
+        yerr=_errors([cell for _, cell in known]),
+        error_kw={"elinewidth": 1.1, "capsize": 2.5, "ecolor": "#333333"},
+    )
+    for (x, cell), height in zip(known, heights, strict=True):
+        axis.text(x, 100 * cell["high"] + 1.5, f"{height:.0f}", ha="center", fontsize=9.5)
+
+
+def _errors(cells: Sequence[Mapping[str, float]]) -> list[list[float]]:
+    below = [max(0.0, 100 * (cell["accuracy"] - cell["low"])) for cell in cells]
+    above = [max(0.0, 100 * (cell["high"] - cell["accuracy"])) for cell in cells]
+    return [below, above]
+
+
+def _figure(width: float, height: float, ratios: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, len(ratios), width_ratios=list(ratios), squeeze=False)
+    return figure, list(axes[0])
+
+
+def _png(figure: Figure, dpi: int = 110) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()

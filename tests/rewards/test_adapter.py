@@ -1,0 +1,114 @@
+"""LoRA reward models: saved as PEFT saves, folded in when loaded, over their own checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from reward_helpers import random_elements, save_tiny_policy, word_tokenizer
+from transformers import AutoModelForCausalLM
+
+from alignment.config.finetune import AdapterConfig
+from alignment.config.rewards import RewardsConfig
+from alignment.errors import DataError
+from alignment.models.adapters import add_adapter, save_adapter
+from alignment.models.chat import Tokens
+from alignment.models.digest import weights_digest
+from alignment.models.load import load_scalar
+from alignment.rewards.adapter import inject
+from alignment.rewards.initial import initial_model
+from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.train import train
+
+LORA = AdapterConfig(method="lora", rank=4, alpha=8, dropout=0.0)
+
+
+def trained(start: Path, scratch: Path) -> RewardModel:
+    """A reward model with its adapter still inside."""
+    model = initial_model(start, scratch, seed=1)
+    inject(model, LORA, seed=2)
+    settings = RewardsConfig(batch=8, learning_rate=1e-2, max_length=64, adapter=LORA)
+    train(model, random_elements(32), settings, pad=0, seed=3)
+    return RewardModel(model, word_tokenizer(), RewardCard("helpfulness", max_length=64))
+
+
+def items() -> list[Tokens]:
+    return [
+        Tokens(list(ids[:5]), list(ids[5:]))
+        for element in random_elements(6, seed=9)
+        for ids in element.sequences
+    ]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return save_tiny_policy(tmp_path / "versions" / "base") / "model"
+
+
+def test_saved_as_adapter_and_loaded_again(tmp_path: Path, base: Path) -> None:
+    reward = trained(base, tmp_path)
+    want = reward.score(items())
+    out = tmp_path / "versions" / "rm" / "model"
+    reward.save_adapter(base, out)
+    assert reward.score(items()) == pytest.approx(want, abs=1e-5)
+    assert not (out / "model.safetensors").exists()
+    size = (out / "adapter_model.safetensors").stat().st_size
+    assert size < 0.5 * (base / "model.safetensors").stat().st_size
+    loaded = RewardModel.load(out)
+    assert loaded.score(items()) == pytest.approx(want, abs=1e-5)
+    assert loaded.card.backbone == weights_digest(base)
+    assert not [name for name, _ in loaded.model.named_parameters() if "lora" in name]
+    assert str(tmp_path) not in (out / "adapter_config.json").read_text()
+    # What a critic starts from is the same network.
+    with torch.no_grad():
+        scores = [load_scalar(out)(torch.tensor([i.ids])).logits.item() for i in items()]
+    assert scores == pytest.approx(want.tolist(), abs=1e-5)
+
+
+def test_peft_reads_it_alone(tmp_path: Path, base: Path) -> None:
+    reward = trained(base, tmp_path)
+    want = reward.score(items())
+    reward.save_adapter(base, tmp_path / "versions" / "rm")
+    plain = PeftModel.from_pretrained(load_scalar(base), tmp_path / "versions" / "rm").eval()
+    with torch.no_grad():
+        found = [plain(torch.tensor([item.ids])).logits.item() for item in items()]
+    assert found == pytest.approx(want.tolist(), abs=1e-5)
+
+
+def test_over_a_policy_that_is_an_adapter_both_become_one(tmp_path: Path, base: Path) -> None:
+    policy = add_adapter(
+        AutoModelForCausalLM.from_pretrained(base),
+        AdapterConfig(method="lora", rank=3, alpha=6, target_modules=("q_proj", "v_proj")),
+        seed=5,
+    )
+    with torch.no_grad():  # as if it had been trained
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    start = tmp_path / "versions" / "sft" / "model"
+    save_adapter(policy, word_tokenizer(), start, base)
+    reward = trained(start, tmp_path)
+    want = reward.score(items())
+    out = tmp_path / "versions" / "rm" / "model"
+    reward.save_adapter(start, out)
+    described = json.loads((out / "adapter_config.json").read_text())
+    assert described["r"] == 4 + 3
+    assert described["base_model_name_or_path"] == "base/model"
+    loaded = RewardModel.load(out)
+    assert loaded.score(items()) == pytest.approx(want, abs=1e-5)
+    # The policy and its reward model need one checkpoint between them.
+    assert loaded.card.backbone == weights_digest(base)
+    assert not np.allclose(loaded.score(items()), trained(base, tmp_path).score(items()))
+
+
+def test_another_checkpoint_under_it_is_refused(tmp_path: Path, base: Path) -> None:
+    reward = trained(base, tmp_path)
+    out = tmp_path / "versions" / "rm"
+    reward.save_adapter(base, out)
+    save_tiny_policy(base.parent, seed=7)
+    with pytest.raises(DataError, match="not the one"):
+        RewardModel.load(out)
