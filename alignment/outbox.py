@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, DataError
 from alignment.preferences.annotation import export
-from alignment.preferences.exports import Export, Tool, exported_pairs
+from alignment.preferences.exports import Export, Tool, exported_pairs, judged
 from alignment.preferences.schema import DOMAINS
 from alignment.preferences.store import PreferenceStore
 from alignment.progress import Progress, SilentProgress
@@ -25,12 +27,16 @@ class Collected:
     """The pairs of one version.
 
     Attributes:
-        exported: how many were handed out already.
+        exported: how many were handed out before.
+        judged: how many have a verdict in the store.
+        waiting: those that were neither handed out nor judged.
     """
 
     version: str
     pairs: list[dict[str, Any]]
     exported: int
+    judged: int
+    waiting: list[dict[str, Any]]
 
 
 def outbox_dir(workspace: Path) -> Path:
@@ -40,13 +46,19 @@ def outbox_dir(workspace: Path) -> Path:
 
 def collected(program: ProgramConfig) -> list[Collected]:
     """The pairs of every version whose `collect` is done, oldest version first."""
-    gone = exported_pairs(program.workspace / "preferences")
+    store = PreferenceStore(program.workspace / "preferences")
+    gone = exported_pairs(store.root)
     found = []
     for version, stages in done_stages(program).items():
         if "collect" in stages:
             text = (stages["collect"] / "pairs.jsonl").read_text(encoding="utf-8")
             pairs = [json.loads(line) for line in text.splitlines()]
-            found.append(Collected(version, pairs, sum(pair["id"] in gone for pair in pairs)))
+            texts = [tuple(side["text"] for side in pair["responses"]) for pair in pairs]
+            known = judged(store, pairs, texts)
+            exported = np.array([pair["id"] in gone for pair in pairs], dtype=bool)
+            left = [pair for pair, no in zip(pairs, known | exported, strict=True) if not no]
+            counts = int(exported.sum()), int(known.sum())
+            found.append(Collected(version, pairs, *counts, left))
     return found
 
 
@@ -61,26 +73,25 @@ def export_pairs(
     again: bool = False,
     progress: Progress | None = None,
 ) -> Export:
-    """Hand pairs out to annotators. Those that were handed out before stay behind.
+    """Hand pairs out to annotators. Those that were handed out or judged before stay behind.
 
     Args:
         version: whose pairs; unset: the newest version that has collected some.
         selection: at random, or those first about which the newest reward models are least sure.
         count: at most so many.
         out: file or directory; unset: the workspace's `outbox/`.
-        again: hand out what was handed out before, too.
+        again: hand out what was handed out or judged before, too.
 
     Raises:
-        DataError: no pairs were collected, or all are handed out.
+        DataError: no pairs were collected, or all were handed out or judged.
         AlignError: no reward models to ask, or the file cannot be written.
     """
     chosen = _choose(program, version)
     store = PreferenceStore(program.workspace / "preferences")
-    gone = set() if again else exported_pairs(store.root)
-    pairs = [pair for pair in chosen.pairs if pair["id"] not in gone]
+    pairs = chosen.pairs if again else chosen.waiting
     if chosen.pairs and not pairs:
         raise DataError(
-            f"all {len(chosen.pairs)} pairs of {chosen.version} were handed out before",
+            f"all {len(chosen.pairs)} pairs of {chosen.version} were handed out or judged before",
             remedy="`align annotate list` shows them; --again hands them out once more",
         )
     uncertainty = None

@@ -28,7 +28,7 @@ def export(
     """Write collected pairs for annotators, in random order and without their provenance.
 
     Which answer is whose stays in the workspace. `align ingest` takes the labelled file back and
-    restores it. Pairs that were handed out before stay behind.
+    restores it. Pairs that were handed out or judged before stay behind.
 
     Examples:
 
@@ -51,7 +51,7 @@ def export(
     out
         File, or directory; default: `outbox/` in the workspace.
     again
-        Also pairs that were handed out before.
+        Also pairs that were handed out or judged before.
     """
     from alignment.cli.results import check_version
     from alignment.outbox import export_pairs
@@ -91,7 +91,12 @@ def list_(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
     exports = list_exports(PreferenceStore(program.workspace / "preferences"))
     if json:
         shown = [
-            {"version": one.version, "pairs": len(one.pairs), "exported": one.exported}
+            {
+                "version": one.version,
+                "pairs": len(one.pairs),
+                "exported": one.exported,
+                "judged": one.judged,
+            }
             for one in pairs
         ]
         print_json({"collected": shown, "exports": [done.to_dict() for done in exports]})
@@ -101,26 +106,26 @@ def list_(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
 
     console = Console(highlight=False)
     table = Table("collected by", box=None, pad_edge=False)
-    for name in ("pairs", "safety", "handed out"):
+    for name in ("pairs", "safety", "handed out", "judged"):
         table.add_column(name, justify="right")
     for one in pairs:
         safety = sum(pair["domain"] == "safety" for pair in one.pairs)
-        table.add_row(one.version, f"{len(one.pairs):,}", f"{safety:,}", f"{one.exported:,}")
+        counts = (len(one.pairs), safety, one.exported, one.judged)
+        table.add_row(one.version, *(f"{count:,}" for count in counts))
     console.print(table if pairs else "no pairs were collected yet")
     if exports:
-        table = Table("export", "when", "pairs of", "for", "chosen", box=None, pad_edge=False)
-        table.add_column("tasks", justify="right")
-        table.add_column("verdicts back", justify="right")
-        table.add_column("file", overflow="fold")
+        table = Table("handed out", "pairs of", "for", "chosen", box=None, pad_edge=False)
+        table.add_column("pairs", justify="right")
+        table.add_column("judged", justify="right")
+        table.add_column("file", no_wrap=True)
         for done in exports:
             table.add_row(
-                done.id,
-                done.when[:16].replace("T", " "),
+                done.when[5:16].replace("T", " "),
                 done.version or "–",
                 done.tool,
                 done.selection,
                 f"{done.tasks:,}",
-                f"{done.accepted:,}",
+                f"{done.judged:,}",
                 done.file.name,
             )
         console.print()

@@ -34,7 +34,7 @@ class Export:
         settings: labelling interface or questions, for the tools that need them.
         version: whose `collect` sampled the pairs.
         selection: `random` or `uncertain`.
-        accepted: tasks whose verdict stands in a batch. Ties and skipped ones do not.
+        judged: tasks whose verdict stands in a batch. Ties and skipped ones do not.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Export:
     version: str | None
     selection: str
     when: str = ""
-    accepted: int = 0
+    judged: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -55,7 +55,7 @@ class Export:
             "tool": self.tool,
             "selection": self.selection,
             "tasks": self.tasks,
-            "accepted": self.accepted,
+            "judged": self.judged,
             "file": str(self.file),
             "settings": None if self.settings is None else str(self.settings),
             "when": self.when,
@@ -71,7 +71,7 @@ def keep_key(root: Path, name: str, tasks: Sequence[Mapping[str, Any]]) -> None:
 def keep_record(root: Path, export: Export) -> None:
     """Note that these tasks were handed out."""
     values = export.to_dict() | {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    values = {name: value for name, value in values.items() if name not in ("accepted", "settings")}
+    values = {name: value for name, value in values.items() if name not in ("judged", "settings")}
     # Not where it was written: a workspace may be copied to another machine.
     atomic_write_json(
         root / "annotation" / f"{export.id}.json", values | {"file": export.file.name}
@@ -109,12 +109,11 @@ def list_exports(store: PreferenceStore) -> list[Export]:
     records = sorted(directory.glob("*.json")) if directory.is_dir() else []
     if not records:
         return []
-    known = np.unique(store.index([batch.id for batch in store.batches()])["id"])
     found = []
     for path in records:
         values = read_json(path)
         key = _read_key(path.with_suffix(".jsonl"))
-        accepted = int(np.isin(_verdicts(key), known).any(axis=1).sum())
+        texts = [(task["first"]["text"], task["second"]["text"]) for task in key]
         found.append(
             Export(
                 values["id"],
@@ -125,25 +124,33 @@ def list_exports(store: PreferenceStore) -> list[Export]:
                 values["version"],
                 values["selection"],
                 values["when"],
-                accepted,
+                int(judged(store, key, texts).sum()),
             )
         )
     return sorted(found, key=lambda export: (export.when, export.id))
 
 
-def _verdicts(key: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Ids (n, 2) of the comparisons that the two possible verdicts on each task make."""
+def judged(
+    store: PreferenceStore,
+    pairs: Sequence[Mapping[str, Any]],
+    answers: Sequence[tuple[str, str]],
+) -> np.ndarray:
+    """Mask (n,) of the pairs on which a verdict, either way, stands in a batch.
+
+    Args:
+        pairs: `domain` and `conversation` of each.
+        answers: the two texts of each.
+    """
     ids = [
         [
-            int(comparison_id(task["domain"], task["conversation"], chosen, rejected), 16)
-            for chosen, rejected in (
-                (task["first"]["text"], task["second"]["text"]),
-                (task["second"]["text"], task["first"]["text"]),
-            )
+            int(comparison_id(pair["domain"], pair["conversation"], chosen, rejected), 16)
+            for chosen, rejected in ((first, second), (second, first))
         ]
-        for task in key
+        for pair, (first, second) in zip(pairs, answers, strict=True)
     ]
-    return np.array(ids, dtype=np.uint64).reshape(-1, 2)
+    known = np.unique(store.index(store.standing())["id"])
+    found = np.isin(np.array(ids, dtype=np.uint64).reshape(-1, 2), known)
+    return np.logical_or(found[:, 0], found[:, 1])
 
 
 def _read_key(path: Path) -> list[dict[str, Any]]:
