@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from alignment.models.load import Dtype
+    from alignment.rewards.cache import ScoreCache
     from alignment.world import World
 
 Key = tuple[str, str, bool]
@@ -52,6 +53,7 @@ def add_reward_scores(
     device: torch.device,
     batch_tokens: int,
     progress: Progress,
+    cache: ScoreCache | None = None,
 ) -> None:
     """Add `<judge>_helpfulness` and `<judge>_safety`: standardised scores by one pair of models.
 
@@ -60,6 +62,7 @@ def add_reward_scores(
 
     Args:
         models: axis → reward model directory.
+        cache: what it knows is not scored again.
     """
     from alignment.rewards.model import RewardModel
 
@@ -76,7 +79,7 @@ def add_reward_scores(
     triples = [(by_id[prompt].messages, text, finished) for prompt, text, finished in keys]
     for axis in AXES:
         progress.begin(f"{axis} rewards", total=len(triples), unit="answers")
-        model = RewardModel.load(models[axis], dtype=dtype, device=device)
+        model = RewardModel.load(models[axis], dtype=dtype, device=device, cache=cache)
         scores = np.asarray(
             model.standardise(model.score_texts(triples, tokens_per_batch=batch_tokens)), float
         )
@@ -87,6 +90,8 @@ def add_reward_scores(
                 keys[key] for key in zip(table.prompt_id, table.text, table.finished, strict=True)
             ]
             table[f"{judge}_{axis}"] = scores[order]
+    if cache is not None:
+        cache.tell(progress)
 
 
 def _keys(table: pd.DataFrame) -> Iterator[Key]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from alignment.errors import DataError
+from alignment.progress import Progress
 
 FILE = "cache/scores.sqlite"
 PATIENCE = 120.0  # seconds to wait for another process that writes
@@ -88,11 +89,11 @@ class ScoreCache:
             store.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", rows)
         self.computed += len(rows)
 
-    def said(self) -> str | None:
-        """One line for people about what was saved, or None if nothing was."""
-        if self.reused == 0:
-            return None
-        return f"{self.reused:,} of {self.reused + self.computed:,} scores were known already"
+    def tell(self, progress: Progress) -> None:
+        """Say what was saved, if anything was."""
+        if self.reused:
+            every = self.reused + self.computed
+            progress.say(f"{self.reused:,} of {every:,} scores were known already")
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -12,6 +12,7 @@ from alignment.config.compute import ComputeConfig
 from alignment.config.rewards import CombineConfig
 from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt
+from alignment.rewards.cache import ScoreCache
 from alignment.rewards.combined import combine
 from alignment.rewards.model import RewardModel
 from alignment.sampling.crew import side_by_side
@@ -52,12 +53,17 @@ class Judges:
 
     @classmethod
     def load(
-        cls, helpfulness: Path, safety: Path, config: CombineConfig, compute: ComputeConfig
+        cls,
+        helpfulness: Path,
+        safety: Path,
+        config: CombineConfig,
+        compute: ComputeConfig,
+        cache: ScoreCache | None = None,
     ) -> Judges:
-        """From the directories of two reward stages."""
+        """From the directories of two reward stages; what `cache` knows is not scored again."""
         device = resolve_device(compute.device)
         models = [
-            RewardModel.load(stage / "model", dtype=compute.dtype, device=device)
+            RewardModel.load(stage / "model", dtype=compute.dtype, device=device, cache=cache)
             for stage in (helpfulness, safety)
         ]
         return cls(models[0], models[1], config)

@@ -57,6 +57,7 @@ from alignment.files import atomic_write_bytes, atomic_write_json
 from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.preferences.store import PreferenceStore
+from alignment.rewards.cache import ScoreCache
 from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 
@@ -173,6 +174,7 @@ def _reward(ctx: StageContext, sides: dict[str, pd.DataFrame], prompts: list[Pro
             device=resolve_device(ctx.config.compute.device),
             batch_tokens=ctx.config.evaluate.batch_tokens,
             progress=ctx.progress,
+            cache=ScoreCache(ctx.workspace),
         )
 
 

@@ -95,8 +95,7 @@ def run(ctx: StageContext) -> None:
     figures |= _beside_others(ctx, reward, measured, heldout, cache)
     _write(ctx, figures, measured)
     _notes(ctx, figures, rows, built.tokens * settings.epochs)
-    if cache.said():
-        ctx.progress.say(cache.said() or "")
+    cache.tell(ctx.progress)
 
 
 def _is_guard(ctx: StageContext) -> bool:

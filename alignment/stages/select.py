@@ -23,6 +23,7 @@ from alignment.config.sampling import SelectConfig
 from alignment.errors import DataError, StageError
 from alignment.files import atomic_write_json, atomic_write_text, digest_json, read_json
 from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.rewards.cache import ScoreCache
 from alignment.sampling.bag import KEPT, Kept, good_enough, keep, read_bag, shares, write_kept
 from alignment.sampling.best_of import curves, distinct_rate, kl_bound, kl_estimate
 from alignment.sampling.examples import best_and_worst
@@ -93,15 +94,18 @@ def _judge(
             f"{len(missing)} sampled prompts are not in the pool, {min(missing)} among them",
             where=str(ctx.inputs["prepare"] / "prompts.jsonl"),
         )
+    cache = ScoreCache(ctx.workspace)
     judges = Judges.load(
         ctx.inputs["reward_helpfulness"],
         ctx.inputs["reward_safety"],
         ctx.config.combine,
         ctx.config.compute,
+        cache,
     )
     ctx.progress.begin("scoring", len(answers), "answers")
     verdicts = judges.judge([Answer(prompts[a.prompt_id], a.text, a.finished) for a in answers])
     ctx.progress.advance(len(answers))
+    cache.tell(ctx.progress)
     candidates = [
         Candidate(
             prompt_id=one.prompt_id,

@@ -11,6 +11,7 @@ from reward_helpers import random_elements, tiny, word_tokenizer
 import alignment.rewards.model as model_module
 from alignment.errors import DataError
 from alignment.models.chat import Tokens
+from alignment.progress import SilentProgress
 from alignment.rewards.cache import ScoreCache, token_digest
 from alignment.rewards.model import RewardCard, RewardModel
 
@@ -63,7 +64,9 @@ def test_digest_tells_token_lists_apart() -> None:
     assert len({token_digest(ids) for ids in lists}) == len(lists)
 
 
-def test_nothing_is_scored_twice(saved: Path, tmp_path: Path, computed: list[int]) -> None:
+def test_nothing_is_scored_twice(
+    saved: Path, tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     items = answers(6)
     first = RewardModel.load(saved, cache=ScoreCache(tmp_path))
     scores = first.score(items[:12])
@@ -75,7 +78,10 @@ def test_nothing_is_scored_twice(saved: Path, tmp_path: Path, computed: list[int
     assert np.array_equal(more[:12], scores)
     assert again.cache is not None
     assert (again.cache.reused, again.cache.computed) == (12, 6)
-    assert again.cache.said() == "12 of 18 scores were known already"
+    said: list[str] = []
+    monkeypatch.setattr(SilentProgress, "say", lambda _, text: said.append(text))
+    again.cache.tell(SilentProgress())
+    assert said == ["12 of 18 scores were known already"]
     plain = RewardModel.load(saved).score(items)
     assert more == pytest.approx(plain, abs=1e-5)
 
