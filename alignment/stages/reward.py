@@ -160,15 +160,14 @@ def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], dict[st
     heldout: list[Source] = []
     versions = {}
     for name, directory in ctx.inputs.items():
-        if not name.startswith("intake/"):
-            continue
-        for batch in read_json(directory / "batch.json")["batches"]:
-            id = batch["id"]
-            versions[id] = name.removeprefix("intake/")
-            training += [Source(id, row) for row in store.training([id])]
-            for domain in DOMAINS:
-                held = store.heldout([id], domain=domain)[: settings.measure_rows]
-                heldout += [Source(id, row) for row in held]
+        if name.startswith("intake/"):
+            for batch in read_json(directory / "batch.json")["batches"]:
+                versions[batch["id"]] = name.removeprefix("intake/")
+    for id in versions:
+        training += [Source(id, row) for row in store.training([id], beside=list(versions))]
+        for domain in DOMAINS:
+            held = store.heldout([id], domain=domain)[: settings.measure_rows]
+            heldout += [Source(id, row) for row in held]
     return training, heldout, versions
 
 
