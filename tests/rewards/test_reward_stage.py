@@ -71,7 +71,9 @@ class Store:
     def __init__(self, root: Path):
         self.root = root
 
-    def training(self, ids: list[str], domain: str | None = None) -> list[Comparison]:
+    def training(
+        self, ids: list[str], domain: str | None = None, *, beside: list[str] | None = None
+    ) -> list[Comparison]:
         return self._rows(ids, domain, "training")
 
     def heldout(self, ids: list[str], domain: str | None = None) -> list[Comparison]:
