@@ -18,10 +18,11 @@ import torch
 
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat import ChatRenderer
+from alignment.models.lean import Lean, why_not
 from alignment.progress import Progress
 from alignment.sampling.crew import crew
 from alignment.sampling.decode import Row, decode
-from alignment.sampling.lean import LeanStepper, why_not
+from alignment.sampling.lean import LeanStepper
 from alignment.sampling.noise import Race, step_keys
 from alignment.sampling.referee import Referee
 from alignment.sampling.seeds import sample_seeds
@@ -73,6 +74,7 @@ class TransformersEngine:
         self.renderer = renderer
         self.refereed = 0
         self.noise = 0.0
+        self._lean: Lean | None = None
 
     @property
     def ends(self) -> frozenset[int]:
@@ -102,6 +104,8 @@ class TransformersEngine:
         found: list[list[Sample | None]] = [[None] * len(row) for row in seeds]
         ends = _Ends(self.renderer, self.ends, settings.stop, device)
         self.refereed, self.noise = 0, 0.0
+        # Made for every call: the model may have been trained since the last one.
+        self._lean = Lean(self.model) if why_not(self.model) is None else None
         tokens, started = 0, time.monotonic()
         with _quiet(self.model), crew(self.model) as workers:
             for batch in self._batches(rows, settings, ends, exact, workers, progress):
@@ -180,8 +184,9 @@ class TransformersEngine:
         return referee
 
     def _stepper(self, settings: SamplingSettings) -> Stepper:
-        kind = LeanStepper if why_not(self.model) is None else ModelStepper
-        return kind(self.model, settings.max_new_tokens)
+        if self._lean is not None:
+            return LeanStepper(self._lean, settings.max_new_tokens)
+        return ModelStepper(self.model, settings.max_new_tokens)
 
     def _check(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> None:
         if any(not prompt for prompt in prompts):

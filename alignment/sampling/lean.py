@@ -2,92 +2,33 @@
 
 For one token a row, most of the time of a small model goes into module calls and into attention
 kernels made for long queries; most of the memory of any model goes into K copies of the prompt.
-Here
-
-* keys and values of a prompt are kept once and attended to by all its samples in one product
-  (as in Hydragen, Juravsky et al. 2024); only the answers have caches of their own;
-* a layer is about twenty tensor operations, with the projections of small models fused.
-
-Covers Llama, Mistral and Qwen2 with full attention and plain linear layers; `why_not` says why a
-model is not covered, and then `stepper.ModelStepper` takes it.
+Here keys and values of a prompt are kept once and attended to by all its samples in one product
+(as in Hydragen, Juravsky et al. 2024); only the answers have caches of their own. The layers are
+those of `models.lean`; models that it does not cover are left to `stepper.ModelStepper`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.nn.functional import linear, rms_norm
 
+from alignment.models.lean import Lean, Rotations
 from alignment.sampling.stepper import prefill
 
-_TYPES = ("llama", "mistral", "qwen2")
-# Fusing copies the projections; under this size that costs nothing and saves calls.
-_FUSE_BELOW = 50_000_000
 _CHUNK = 64
-
-
-def why_not(model: Any) -> str | None:
-    """The reason why this model needs the general path, or `None`."""
-    config = model.config
-    if getattr(config, "model_type", None) not in _TYPES:
-        return f"model type {getattr(config, 'model_type', None)!r}"
-    if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-        return "not all layers attend to everything"
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return "a sliding window"
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    if rope in ("dynamic", "longrope"):
-        return f"rotary embedding of type {rope!r}"
-    for name, module in model.named_modules():
-        if name.endswith("_proj") and type(module) is not torch.nn.Linear:
-            return f"{name} is a {type(module).__name__}"
-        if module._forward_hooks or module._forward_pre_hooks:
-            return f"a hook on {name or 'the model'}"
-    if len({str(parameter.device) for parameter in model.parameters()}) > 1:
-        return "weights on several devices"
-    return None
-
-
-class _Projection:
-    """One or several linear maps of the same input, side by side in the output."""
-
-    def __init__(self, maps: Sequence[torch.nn.Linear], fuse: bool):
-        self._parts: list[tuple[torch.Tensor, torch.Tensor | None]] = [
-            (one.weight, one.bias) for one in maps
-        ]
-        if fuse and len(maps) > 1 and len({bias is None for _, bias in self._parts}) == 1:
-            weight = torch.cat([weight for weight, _ in self._parts])
-            biases = [bias for _, bias in self._parts if bias is not None]
-            self._parts = [(weight, torch.cat(biases) if biases else None)]
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        found = [linear(x, weight, bias) for weight, bias in self._parts]
-        return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
-
-
-class _Layer:
-    """The weights of one layer, ready for use."""
-
-    def __init__(self, layer: Any, fuse: bool):
-        attention, mlp = layer.self_attn, layer.mlp
-        self.qkv = _Projection([attention.q_proj, attention.k_proj, attention.v_proj], fuse)
-        self.out = _Projection([attention.o_proj], fuse)
-        self.gate_up = _Projection([mlp.gate_proj, mlp.up_proj], fuse)
-        self.down = _Projection([mlp.down_proj], fuse)
-        self.act = mlp.act_fn
-        self.before, self.after = layer.input_layernorm, layer.post_attention_layernorm
-        self.scaling = float(attention.scaling)
+# Sums of exponentials between these have neither overflown nor lost what matters.
+_LEAST, _MOST = 1e-30, 1e30
 
 
 @dataclass
 class _Memory:
-    """Keys and values of one layer.
+    """Keys and values of one layer; a last column of ones adds up the weights where asked for.
 
-    `prompt_keys` [prompts, kv, dim, length], `prompt_values` [prompts, kv, length, dim];
-    `keys` [rows, kv, dim, room], `values` [rows, kv, room, dim].
+    `prompt_keys` [prompts, kv, dim, length], `prompt_values` [prompts, kv, length, dim (+ 1)];
+    `keys` [rows, kv, dim, room], `values` [rows, kv, room, dim (+ 1)].
     """
 
     prompt_keys: torch.Tensor
@@ -99,29 +40,33 @@ class _Memory:
 class LeanStepper:
     """See the module; implements `stepper.Stepper` for models of which `why_not` is `None`."""
 
-    def __init__(self, model: Any, steps: int):
-        config = model.config
-        self._model = model
+    def __init__(self, lean: Lean, steps: int):
+        self._lean = lean
         self._steps = steps
-        self._heads = config.num_attention_heads
-        self._kv = config.num_key_value_heads
-        self._dim = getattr(config, "head_dim", None) or config.hidden_size // self._heads
-        fuse = sum(p.numel() for p in model.parameters()) < _FUSE_BELOW
-        self._layers = [_Layer(layer, fuse) for layer in model.model.layers]
+        self._kv = lean.kv
+        self._dim = lean.dim
 
     def start(self, prompts: Sequence[Sequence[int]], owner: torch.Tensor) -> torch.Tensor:
         """See `Stepper`."""
-        run = prefill(self._model, prompts, 0)
+        run = prefill(self._lean.model, prompts, 0)
         rows, room = len(owner), min(_CHUNK, self._steps)
+        self._turns = Rotations(self._lean.model, run.present.shape[1] + self._steps)
         self._memory = []
+        present = run.present[:, None, :, None].to(run.logits.dtype)
         for layer in run.cache.layers:
-            keys, values = layer.keys, layer.values
+            # What stands before a short prompt is nothing: weights of it count for nothing.
+            keys, values = layer.keys * present, layer.values * present
+            own = keys.new_empty((rows, self._kv, room, self._dim + self._lean.folded))
+            if self._lean.folded:
+                ones = present.expand(-1, self._kv, -1, -1)
+                values = torch.cat([values, ones], dim=-1)
+                own[..., -1] = 1.0
             self._memory.append(
                 _Memory(
                     keys.transpose(2, 3).contiguous(),
                     values.contiguous(),
                     keys.new_empty((rows, self._kv, self._dim, room)),
-                    keys.new_empty((rows, self._kv, room, self._dim)),
+                    own,
                 )
             )
         self._bias = None
@@ -136,24 +81,15 @@ class LeanStepper:
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """See `Stepper`."""
-        base = self._model.model
-        hidden = base.embed_tokens(tokens)
-        cos, sin = base.rotary_emb(hidden[:, None], self._positions[:, None])
-        half = self._dim // 2
-        for layer, memory in zip(self._layers, self._memory, strict=True):
-            x = layer.qkv(_norm(layer.before, hidden)).unflatten(-1, (-1, self._dim))
-            turned = x[:, : self._heads + self._kv]
-            rotated = turned * cos
-            rotated[..., :half].addcmul_(turned[..., half:], sin[..., :half], value=-1)
-            rotated[..., half:].addcmul_(turned[..., :half], sin[..., half:])
-            queries = rotated[:, : self._heads].mul_(layer.scaling)
-            self._remember(memory, rotated[:, self._heads :], x[:, self._heads + self._kv :])
-            hidden = hidden + layer.out(self._attend(memory, queries))
-            gate, up = layer.gate_up(_norm(layer.after, hidden)).chunk(2, dim=-1)
-            hidden = hidden + layer.down(layer.act(gate) * up)
+        hidden = self._lean.embed(tokens)
+        turn = self._turns[self._positions]
+        for layer, memory in zip(self._lean.layers, self._memory, strict=True):
+            queries, keys, values = layer.project(hidden, turn)
+            self._remember(memory, keys, values)
+            hidden = layer.finish(hidden, self._attend(memory, queries))
         self._count += 1
         self._positions = self._positions + 1
-        return self._model.lm_head(_norm(base.norm, hidden))
+        return self._lean.logits(hidden)
 
     def select(self, rows: torch.Tensor) -> None:
         """See `Stepper`."""
@@ -205,25 +141,50 @@ class LeanStepper:
         filled = self._count + 1
         grouped = queries.unflatten(1, (self._kv, -1))
         before = torch.matmul(self._by_prompt(grouped), memory.prompt_keys)
-        if self._bias is not None:
-            before += self._bias
         after = torch.matmul(grouped, memory.keys[..., :filled])
+        values = memory.values[:, :, :filled]
+        if self._lean.folded:
+            found = self._unnormalised(memory, before, after, values)
+            if found is not None:
+                return found
+        return self._softmax(memory, before, after, values)
+
+    def _unnormalised(
+        self, memory: _Memory, before: torch.Tensor, after: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Weights without the largest score taken off first: two passes less over the scores.
+
+        `None` where a sum of weights leaves the range of its number format.
+        """
+        shared = torch.matmul(torch.exp2(before), memory.prompt_values)
+        found = torch.matmul(torch.exp2(after), values)
+        found += self._by_row(shared)
+        total = found[..., -1:]
+        low, high = torch.aminmax(total)
+        if not (float(low) > _LEAST and float(high) < _MOST):
+            return None
+        return (found[..., :-1] / total).flatten(1)
+
+    def _softmax(
+        self, memory: _Memory, before: torch.Tensor, after: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        if self._bias is not None:
+            before = before + self._bias
         scores = torch.cat([self._by_row(before), after], dim=-1)
+        if self._lean.folded:
+            scores *= math.log(2)
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
         length = before.shape[-1]
-        found = torch.matmul(weights[..., length:], memory.values[:, :, :filled])
-        shared = torch.matmul(self._by_prompt(weights[..., :length]), memory.prompt_values)
-        return (found + self._by_row(shared)).flatten(1)
+        shared = self._by_prompt(weights[..., :length])
+        found = torch.matmul(weights[..., length:], values)
+        found += self._by_row(torch.matmul(shared, memory.prompt_values))
+        return found[..., : self._dim].flatten(1)
 
     def _remember(self, memory: _Memory, keys: torch.Tensor, values: torch.Tensor) -> None:
         room = memory.keys.shape[-1]
         if self._count == room:
             more = min(self._steps, 2 * room) - room
             memory.keys = torch.nn.functional.pad(memory.keys, (0, more))
-            memory.values = torch.nn.functional.pad(memory.values, (0, 0, 0, more))
+            memory.values = torch.nn.functional.pad(memory.values, (0, 0, 0, more), value=1.0)
         memory.keys[..., self._count] = keys
-        memory.values[:, :, self._count] = values
-
-
-def _norm(module: Any, x: torch.Tensor) -> torch.Tensor:
-    return rms_norm(x, (x.shape[-1],), module.weight, module.variance_epsilon)
+        memory.values[:, :, self._count, : self._dim] = values

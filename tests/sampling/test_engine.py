@@ -16,11 +16,12 @@ from transformers.generation.logits_process import (
 
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat import ChatRenderer
+from alignment.models.lean import Lean, why_not
 from alignment.progress import SilentProgress
 from alignment.sampling import decode as decode_module
 from alignment.sampling.draw import draw
 from alignment.sampling.engine import TransformersEngine, sample, sample_seeds
-from alignment.sampling.lean import LeanStepper, why_not
+from alignment.sampling.lean import LeanStepper
 from alignment.sampling.noise import Race, step_keys
 from alignment.sampling.settings import Sample, SamplingSettings
 from alignment.sampling.stepper import ModelStepper
@@ -284,7 +285,7 @@ def test_both_steppers_agree(policy: Any) -> None:
     prompts = [[5, 6, 7], [8, 9, 10, 11, 12], [4]]
     owner = torch.tensor([0, 0, 0, 1, 1, 2])
     with torch.inference_mode():
-        lean, plain = LeanStepper(policy, 80), ModelStepper(policy, 80)
+        lean, plain = LeanStepper(Lean(policy), 80), ModelStepper(policy, 80)
         assert torch.allclose(lean.start(prompts, owner), plain.start(prompts, owner), atol=1e-5)
         rows = 6
         for step in range(80):
