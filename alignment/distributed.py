@@ -127,6 +127,27 @@ def total(figure: float) -> float:
     return float(sum_over_all(torch.tensor(figure, dtype=torch.float64)))
 
 
+def totals(figures: dict[str, float]) -> dict[str, float]:
+    """Every figure's sum over all processes; the names must be the same everywhere."""
+    if not _joined():
+        return figures
+    import torch
+
+    values = torch.tensor(list(figures.values()), dtype=torch.float64)
+    return dict(zip(figures, sum_over_all(values).tolist(), strict=True))
+
+
+def largest(figure: float) -> float:
+    """The largest of all processes' figures."""
+    if not _joined():
+        return figure
+    import torch
+
+    found = torch.tensor(figure, dtype=torch.float64)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return float(found)
+
+
 def gather_rows(mine: Tensor, count: int) -> Tensor:
     """Rows of all processes in order.
 

@@ -61,6 +61,9 @@ class StopConfig(Section):
 
     kl_budget: float | None = Field(default=None, gt=0)
     """Stop when the mean KL per answer exceeds this many nats; unset is off."""
+    kl_limit: float | None = Field(default=100.0, gt=0)
+    """A mean KL per answer beyond this many nats is no policy any more but an explosion: the stage
+    ends with an error and the last good checkpoint stays; unset never does."""
     guard_every: int = Field(default=10, ge=0)
     """Iterations between two looks at the held-out prompts; 0 never looks."""
     heldout_prompts: int = Field(default=64, ge=1)

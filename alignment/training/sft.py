@@ -9,8 +9,8 @@ What is ours around it, and why:
   from step s is training on what is left of the list;
 * checkpoints are ours (safetensors and JSON): the trainer's own are pickles.
 
-In several processes every one gets its share of each batch; the first one writes. The last batch, if
-it is short, is filled up by repeating rows, as accelerate does.
+In several processes every one gets its share of each batch; the first one writes. The last batch,
+if it is short, is filled up by repeating rows, as accelerate does.
 """
 
 from __future__ import annotations

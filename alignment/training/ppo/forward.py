@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignment import distributed
+from alignment.config.ppo import PPOConfig
 from alignment.models.chat import Tokens
 from alignment.training.ppo.losses import entropy, token_logprobs
 from alignment.training.ppo.roles import LanguageRole, ValueRole
@@ -71,6 +73,13 @@ def pack(episodes: Sequence[Tokens], where: Sequence[int], device: torch.device)
     )
 
 
+def piece_of(config: PPOConfig, device: torch.device) -> int:
+    """Tokens of one forward and backward pass."""
+    if config.micro_batch_tokens is not None:
+        return config.micro_batch_tokens
+    return 2048 if device.type == "cpu" else 16_384
+
+
 def micro_batches(
     episodes: Sequence[Tokens], where: Sequence[int], limit: int
 ) -> Iterator[list[int]]:
@@ -89,11 +98,13 @@ def logprobs(
     role: LanguageRole, packed: Packed, temperature: float, *, with_entropy: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """log π (n,) of the answer tokens at `temperature`, and the entropies (n,) if asked for."""
+    if not with_entropy:
+        places = (packed.ids, packed.row, packed.column, packed.targets)
+        return role.logprobs(*places, temperature), None
     logits = role.logits(packed.ids, packed.row, packed.column).float()
     if temperature != 1.0:
         logits = logits / temperature
-    taken = token_logprobs(logits, packed.targets)
-    return taken, entropy(logits) if with_entropy else None
+    return token_logprobs(logits, packed.targets), entropy(logits)
 
 
 def values(role: ValueRole, packed: Packed) -> Tensor:
@@ -111,14 +122,18 @@ def over_all(
     limit: int,
     device: torch.device,
 ) -> Tensor:
-    """`logprobs` or `values` of every episode, without gradient: (b, width), 0 on padding."""
+    """`logprobs` or `values` of every episode, without gradient: (b, width), 0 on padding.
+
+    Several processes each compute their share.
+    """
+    mine = distributed.share(len(episodes))
     found = torch.zeros(len(episodes), width, device=device)
     with role.active():
-        for where in micro_batches(episodes, range(len(episodes)), limit):
+        for where in micro_batches(episodes, mine, limit):
             packed = pack(episodes, where, device)
             if isinstance(role, LanguageRole):
                 result, _ = logprobs(role, packed, temperature)
             else:
                 result = values(role, packed)
             found[packed.episode, packed.place] = result.float()
-    return found
+    return distributed.gather_rows(found[mine.start : mine.stop], len(episodes))

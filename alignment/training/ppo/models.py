@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
+from alignment import distributed
 from alignment.models.chat import ChatRenderer
 from alignment.rewards.model import RewardModel
 from alignment.training.ppo.scoring import Episode
@@ -15,7 +17,7 @@ class ModelScorer:
     """Standardised scores (b,) of a reward model.
 
     Where policy and reward model share tokenizer and chat template, the very ids that were drawn
-    are scored; else the answer goes through text.
+    are scored; else the answer goes through text. Several processes each score their share.
     """
 
     def __init__(self, model: RewardModel, renderer: ChatRenderer):
@@ -26,13 +28,16 @@ class ModelScorer:
         )
 
     def __call__(self, episodes: Sequence[Episode]) -> np.ndarray:
-        if self._same:
-            raw = self._model.score([episode.tokens for episode in episodes])
+        part = distributed.share(len(episodes))
+        mine = episodes[part.start : part.stop]
+        if not mine:
+            raw = np.empty(0)
+        elif self._same:
+            raw = self._model.score([episode.tokens for episode in mine])
         else:
-            raw = self._model.score_texts(
-                [(e.prompt.messages, e.text, e.finished) for e in episodes]
-            )
-        return self._model.standardise(raw)
+            raw = self._model.score_texts([(e.prompt.messages, e.text, e.finished) for e in mine])
+        found = distributed.gather_rows(torch.from_numpy(raw), len(episodes))
+        return self._model.standardise(found.numpy())
 
 
 def probability_of(model: RewardModel) -> Callable[[np.ndarray], np.ndarray]:

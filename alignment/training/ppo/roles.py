@@ -18,6 +18,8 @@ from transformers import AutoModel, PreTrainedModel
 
 from alignment.errors import ConfigError
 from alignment.models.load import backbone, scalar_head
+from alignment.training.lean import LeanBackbone, OutOfRange, TokenLogprobs, why_not
+from alignment.training.ppo.losses import token_logprobs
 
 
 class Switch(Protocol):
@@ -47,6 +49,7 @@ class LanguageRole:
         self.active = switch
         with self.active():
             self._direct = _head_is_linear(model)
+        self._body = _Body(backbone(model)) if self._direct else None
 
     @property
     def device(self) -> torch.device:
@@ -55,11 +58,44 @@ class LanguageRole:
     def logits(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Logits (n, v) at n chosen places of ids (b, s); others are not computed where the head
         is a plain linear layer."""
-        if self._direct:
-            hidden = backbone(self.model)(input_ids=ids, use_cache=False).last_hidden_state
-            head: nn.Module = self.model.get_output_embeddings()
-            return head(hidden[row, column])
+        if self._body is not None:
+            found: Tensor = self.model.get_output_embeddings()(self._body(ids, row, column))
+            return found
         return self.model(input_ids=ids, use_cache=False).logits[row, column]
+
+    def logprobs(
+        self, ids: Tensor, row: Tensor, column: Tensor, targets: Tensor, temperature: float
+    ) -> Tensor:
+        """log π (n,) float32 of targets (n,) at n chosen places of ids (b, s)."""
+        head: Any = self.model.get_output_embeddings()
+        if self._body is not None and self._body.is_lean and head.bias is None:
+            hidden = self._body(ids, row, column)
+            found: Tensor = TokenLogprobs.apply(hidden, head.weight, targets, temperature)  # type: ignore[no-untyped-call]
+            return found
+        logits = self.logits(ids, row, column).float()
+        return token_logprobs(logits / temperature if temperature != 1.0 else logits, targets)
+
+
+class _Body:
+    """Hidden states at chosen places: by hand where `training.lean` can, else by transformers."""
+
+    def __init__(self, body: nn.Module):
+        self._body = body
+        self._lean = LeanBackbone(body) if why_not(body) is None else None
+
+    @property
+    def is_lean(self) -> bool:
+        return self._lean is not None
+
+    def __call__(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """(n, width)."""
+        if self._lean is not None:
+            try:
+                return self._lean.hidden(ids, row * ids.shape[1] + column)
+            except OutOfRange:
+                pass  # attention scores too large for the fast path
+        found: Tensor = self._body(input_ids=ids, use_cache=False).last_hidden_state[row, column]
+        return found
 
 
 class ValueHead(nn.Module):
@@ -88,6 +124,7 @@ class ValueRole:
         self.head = head
         self.parameters = trained
         self.active = switch
+        self._places = _Body(body)
 
     @property
     def device(self) -> torch.device:
@@ -95,8 +132,7 @@ class ValueRole:
 
     def values(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Values (n,) float32 at n chosen places of ids (b, s)."""
-        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
-        value: Tensor = self.head(hidden[row, column])
+        value: Tensor = self.head(self._places(ids, row, column))
         return value
 
 

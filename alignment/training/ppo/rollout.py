@@ -1,13 +1,14 @@
 """Episodes: answers drawn from the policy, with the log-probability of every token taken.
 
-The whole batch is decoded side by side with one growing cache, finished answers leave it, and no
-logits outlive their step. Random numbers are one uniform a token, drawn per episode from the
-iteration's seed: an answer does not depend on which others are decoded beside it.
+Prompts are computed once and answers side by side, by the engine's own steppers. Finished answers
+leave, and no logits outlive their step. Random numbers are one uniform a token, drawn per episode
+from the iteration's seed: an answer does not depend on which others are decoded beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +16,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from alignment import distributed
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat import Tokens
-from alignment.sampling.cache import new_cache
+from alignment.models.lean import Lean, why_not
+from alignment.sampling.crew import crew
+from alignment.sampling.lean import LeanStepper
+from alignment.sampling.stepper import ModelStepper, Stepper
 from alignment.seeds import derive_seed
 
 # Rows leave the batch once this share of it is finished: each leaving copies the cache.
@@ -66,7 +71,7 @@ def rollout(
     ends: Collection[int],
     batch_size: int,
 ) -> Answers:
-    """One answer to each prompt (repeat a prompt for more).
+    """One answer to each prompt (repeat a prompt for more); several processes share the prompts.
 
     Args:
         model: the policy, dropout off, its weights switched on.
@@ -86,17 +91,31 @@ def rollout(
     logprobs = torch.zeros(len(prompts), max_new_tokens, device=device)
     lengths = torch.full((len(prompts),), max_new_tokens, device=device)
     finished = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    for start in range(0, len(order), batch_size):
-        where = order[start : start + batch_size]
-        drawn = _decode(
-            model,
-            [prompts[i] for i in where],
-            uniforms[where],
-            temperature,
-            torch.tensor(sorted(ends), dtype=torch.long, device=device),
-        )
-        tokens[where], logprobs[where], lengths[where], finished[where] = drawn
+    mine = distributed.share(len(prompts))
+    order = sorted(mine, key=lambda i: (-len(prompts[i]), i))
+    lean = Lean(model) if why_not(model) is None else None
+    stops = torch.tensor(sorted(ends), dtype=torch.long, device=device)
+
+    def work(where: list[int]) -> tuple[Tensor, ...]:
+        stepper: Stepper
+        if lean is not None:
+            stepper = LeanStepper(lean, max_new_tokens)
+        else:
+            stepper = ModelStepper(model, max_new_tokens)
+        return _decode(stepper, [prompts[i] for i in where], uniforms[where], temperature, stops)
+
+    with crew(model) as workers:
+        size = max(1, min(batch_size, -(-len(order) // workers)))
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        with ThreadPoolExecutor(workers) as pool:
+            drawn = list(pool.map(work, batches))
+    for where, found in zip(batches, drawn, strict=True):
+        tokens[where], logprobs[where], lengths[where], finished[where] = found
+    part = slice(mine.start, mine.stop)
+    tokens, logprobs, lengths, finished = (
+        distributed.gather_rows(found[part], len(prompts))
+        for found in (tokens, logprobs, lengths, finished)
+    )
     if not bool(torch.isfinite(logprobs).all()):
         raise StageError(
             "the policy's probabilities are not finite",
@@ -112,7 +131,7 @@ def rollout(
 
 @torch.no_grad()
 def _decode(
-    model: PreTrainedModel,
+    stepper: Stepper,
     prompts: Sequence[Sequence[int]],
     uniforms: Tensor,
     temperature: float,
@@ -121,45 +140,24 @@ def _decode(
     """Tokens (b, t), log-probabilities (b, t), lengths (b,) and finished (b,) of one batch."""
     device = uniforms.device
     count, length = uniforms.shape
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.zeros(count, width, dtype=torch.long)
-    mask = torch.zeros(count, width + length, dtype=torch.bool)
-    mask[:, width:] = True
-    for row, prompt in enumerate(prompts):
-        # Padding stands on the left, so that all answers begin in the same column.
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) : width] = True
-    ids, mask = ids.to(device), mask.to(device)
-    position = (mask[:, :width].cumsum(1) - 1).clamp(min=0)
-    cache, _ = new_cache(model.config, width + length)
-    padded = bool((~mask[:, :width]).any())
-
     tokens = torch.zeros(count, length, dtype=torch.long, device=device)
     logprobs = torch.zeros(count, length, device=device)
     lengths = torch.full((count,), length, device=device)
     finished = torch.zeros(count, dtype=torch.bool, device=device)
     rows = torch.arange(count, device=device)
     done = torch.zeros(count, dtype=torch.bool, device=device)
+    # Answers to one prompt share its prefill.
+    distinct = {
+        tuple(prompt): number for number, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))
+    }
+    owner = torch.tensor([distinct[tuple(prompt)] for prompt in prompts], device=device)
+    logits = stepper.start([list(prompt) for prompt in distinct], owner)
     for step in range(length):
-        seen = mask[:, : width + step].long() if padded else None
-        logits = (
-            model(
-                input_ids=ids,
-                attention_mask=seen,
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            .logits[:, -1]
-            .float()
-        )
-        taken, logs = choose(logits, uniforms[rows, step], temperature)
-        live = ~done
+        taken, logs = choose(logits.float(), uniforms[rows, step], temperature)
         tokens[rows, step] = taken
         logprobs[rows, step] = logs
         if ends.numel():
-            ended = torch.isin(taken, ends) & live
+            ended = torch.isin(taken, ends) & ~done
             lengths[rows[ended]] = step + 1
             finished[rows[ended]] = True
             done = done | ended
@@ -167,13 +165,12 @@ def _decode(
                 share = float(done.float().mean())
                 if share == 1.0:
                     break
-                if share >= _LEAVE:
+                if share >= _LEAVE and step + 1 < length:
                     stay = (~done).nonzero().squeeze(1)
-                    cache.batch_select_indices(stay)
-                    rows, mask, position = rows[stay], mask[stay], position[stay]
-                    taken, done = taken[stay], done[stay]
-        ids = taken[:, None]
-        position = position[:, -1:] + 1
+                    stepper.select(stay)
+                    rows, taken, done = rows[stay], taken[stay], done[stay]
+        if step + 1 < length:
+            logits = stepper.step(taken)
     return tokens, logprobs, lengths, finished
 
 

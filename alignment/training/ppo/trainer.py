@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignment import distributed
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError
 from alignment.models.chat import ChatRenderer, Tokens
@@ -24,34 +25,18 @@ from alignment.progress import Progress, SilentProgress
 from alignment.seeds import derive_seed
 from alignment.series import Series
 from alignment.training import checkpoint
-from alignment.training.ppo.advantages import (
-    explained_variance,
-    generalised_advantages,
-    leave_one_out,
-)
+from alignment.training.divergence import stop_if_exploded
 from alignment.training.ppo.average import average, put, snapshot
-from alignment.training.ppo.forward import over_all
+from alignment.training.ppo.collect import Collector
+from alignment.training.ppo.experience import weigh
 from alignment.training.ppo.guard import Guard, Watch
 from alignment.training.ppo.health import Verdict, verdicts
-from alignment.training.ppo.kl import AdaptiveKL, FixedKL, kl_per_token
+from alignment.training.ppo.kl import AdaptiveKL, FixedKL
+from alignment.training.ppo.learner import Learner
 from alignment.training.ppo.prompts import PromptStream
-from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
+from alignment.training.ppo.rewards import RunningMoments
 from alignment.training.ppo.roles import Roles
-from alignment.training.ppo.rollout import Answers, rollout
-from alignment.training.ppo.scoring import Episode, PromptItem, Reward, Scores
-from alignment.training.ppo.together import together
-from alignment.training.ppo.update import (
-    Experience,
-    make_optimizer,
-    piece_of,
-    schedule,
-    update_critic,
-    update_policy,
-)
-from alignment.training.ppo.whitening import masked_mean, masked_variance, whiten
-
-# Rollout and training forward agree within this, or one more forward pass is taken.
-_AGREE = 1e-5
+from alignment.training.ppo.scoring import PromptItem, Reward
 
 
 @dataclass
@@ -79,7 +64,6 @@ class _Moving:
 
     iteration: int = 0
     stopped: str | None = None
-    rollout_exact: bool | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -134,8 +118,6 @@ class PPOTrainer:
         self.config = config
         self.seed = seed
         self.guard = guard
-        self.ends = frozenset(_ends(roles.policy.model, renderer) if ends is None else ends)
-        self._ptx = list(ptx or [])
         self._checkpoints = checkpoints
         self._series = series
         self._progress: Progress = progress or SilentProgress()
@@ -145,13 +127,12 @@ class PPOTrainer:
             seed=seed,
             safety_share=config.safety_share,
         )
-        self._optimizers = {
-            "policy": make_optimizer(roles.policy.parameters, config.learning_rate, config)
-        }
-        if roles.critic is not None:
-            self._optimizers["critic"] = make_optimizer(
-                roles.critic.parameters, config.critic_learning_rate, config
-            )
+        self._collector = Collector(
+            roles, renderer, config, _ends(roles.policy.model, renderer) if ends is None else ends
+        )
+        self._learner = Learner(
+            roles, config, seed=seed, ptx=ptx or (), parallel=self._collector.parallel
+        )
         self.kl: FixedKL = FixedKL(config.kl.coefficient)
         if config.kl.adaptive:
             self.kl = AdaptiveKL(config.kl.coefficient, config.kl.target, config.kl.horizon)
@@ -205,189 +186,39 @@ class PPOTrainer:
         return Outcome(now.iteration, now.stopped, kept, now.history, found)
 
     def iterate(self, iteration: int) -> dict[str, float]:
-        """One round of rollout and update; returns its figures."""
+        """One round of rollout and update; returns its figures.
+
+        Raises:
+            StageError: something is not finite, or the KL exploded.
+        """
         config = self.config
         prompts = [
             prompt
             for prompt in self._stream.take(iteration)
             for _ in range(config.samples_per_prompt)
         ]
-        answers, episodes = self._roll_out(prompts, derive_seed(self.seed, "rollout", iteration))
-        tokens = [episode.tokens for episode in episodes]
-        width = answers.mask.shape[1]
-        critic = self.roles.critic
-
-        def see(role: Any) -> Tensor:
-            return over_all(
-                role,
-                tokens,
-                width,
-                temperature=config.temperature,
-                limit=piece_of(config, self._device),
-                device=self._device,
-            )
-
-        jobs = [
-            lambda: see(self.roles.reference),
-            lambda: self.reward.score(episodes, learn=True),
-        ]
-        if critic is not None:
-            jobs.append(lambda: see(critic))
-        reference, scores, *rest = together(jobs, parallel=self._parallel)
-        old = self._old_logprobs(answers, see)
-        values = rest[0] if rest else torch.zeros_like(old)
-        experience, figures = self._judge(answers, tokens, old, reference, values, scores)
-        figures.update(self._learn(iteration, experience))
-        self.kl.update(figures["kl/reference"], len(episodes))
+        seed = derive_seed(self.seed, "rollout", iteration)
+        batch = self._collector.collect(prompts, seed, self.reward)
+        experience, figures = weigh(
+            batch, config, coefficient=self.kl.coefficient, moments=self._moments
+        )
+        stop_if_exploded(
+            figures["kl/reference"],
+            config.stop.kl_limit,
+            f"the KL of iteration {iteration + 1}, in nats an answer,",
+            remedy="lower ppo.learning_rate or raise ppo.kl.coefficient",
+        )
+        figures.update(self._learner.learn(iteration, experience))
+        self.kl.update(figures["kl/reference"], len(prompts))
         if self._average is not None and config.ema is not None:
             average(self._average, self._speaking, config.ema)
         return figures
 
-    @property
-    def _parallel(self) -> bool:
-        return self._device.type == "cpu" and not self.config.share_backbone
-
-    def _roll_out(self, prompts: Sequence[PromptItem], seed: int) -> tuple[Answers, list[Episode]]:
-        config = self.config
-        with self.roles.policy.active():
-            answers = rollout(
-                self.roles.policy.model,
-                [prompt.ids for prompt in prompts],
-                seed=seed,
-                max_new_tokens=config.max_new_tokens,
-                temperature=config.temperature,
-                ends=self.ends,
-                batch_size=config.rollout_batch,
-            )
-        finished = answers.finished.tolist()
-        tokens = answers.tokens([prompt.ids for prompt in prompts])
-        episodes = [
-            Episode(prompt, one, done, self.renderer)
-            for prompt, one, done in zip(prompts, tokens, finished, strict=True)
-        ]
-        return answers, episodes
-
-    def _old_logprobs(self, answers: Answers, see: Any) -> Tensor:
-        """Log-probabilities under the policy that spoke, as the training forward would give them.
-
-        Decoding with a cache and one whole forward pass round differently. In float32 the
-        difference is far below any ratio that matters; in bfloat16 it is not.
-        """
-        wish = self.config.old_logprobs
-        if wish == "auto":
-            if next(self.roles.policy.model.parameters()).dtype != torch.float32:
-                wish = "forward"
-            elif self._now.rollout_exact is None:
-                forward = see(self.roles.policy)
-                gap = float((forward - answers.logprobs).abs().max())
-                self._now.rollout_exact = gap <= _AGREE
-                return answers.logprobs if self._now.rollout_exact else forward
-            else:
-                wish = "rollout" if self._now.rollout_exact else "forward"
-        return answers.logprobs if wish == "rollout" else see(self.roles.policy)
-
-    def _judge(
-        self,
-        answers: Answers,
-        tokens: list[Tokens],
-        old: Tensor,
-        reference: Tensor,
-        values: Tensor,
-        scores: Scores,
-    ) -> tuple[Experience, dict[str, float]]:
-        """Rewards, advantages and returns of a batch, and what there is to say of it."""
-        config, mask = self.config, answers.mask
-        lengths = mask.sum(1)
-        kl = kl_per_token(old, reference, config.kl.estimator) * mask
-        shaped = shape_scores(
-            self._normalised(torch.from_numpy(scores.total).to(old.device, torch.float32)),
-            lengths,
-            answers.finished,
-            missing_eos_penalty=config.reward.missing_eos_penalty,
-            length_penalty=config.reward.length_penalty,
-        )
-        rewards = place(shaped, kl, mask, coefficient=self.kl.coefficient)
-        totals = rewards.sum(1)
-        figures = _describe(answers, old, reference, scores, totals)
-        figures["kl/coefficient"] = self.kl.coefficient
-        if config.reward.whiten:
-            rewards = whiten(rewards, mask, shift_mean=False)
-        if config.algorithm == "ppo":
-            advantages, returns = generalised_advantages(
-                rewards, values, mask, gamma=config.gamma, lam=config.lam
-            )
-            figures["critic/explained_variance"] = float(explained_variance(values, returns, mask))
-            figures["critic/value"] = float(masked_mean(values, mask))
-            figures["critic/return"] = float(masked_mean(returns, mask))
-        else:
-            each = leave_one_out(rewards.sum(1), config.samples_per_prompt)
-            advantages, returns = each[:, None] * mask, torch.zeros_like(rewards)
-        figures["advantage/mean"] = float(masked_mean(advantages, mask))
-        figures["advantage/deviation"] = float(masked_variance(advantages, mask).sqrt())
-        if config.whiten_advantages:
-            advantages = whiten(advantages, mask, shift_mean=True)
-        return Experience(tokens, old, advantages, values, returns), figures
-
-    def _normalised(self, scores: Tensor) -> Tensor:
-        shaping = self.config.reward
-        if shaping.normalise == "batch":
-            scores = (scores - scores.mean()) / scores.std(unbiased=False).clamp(min=1e-8)
-        elif shaping.normalise == "running":
-            self._moments.update(scores)
-            scores = self._moments.normalise(scores)
-        return scores if shaping.clip is None else scores.clamp(-shaping.clip, shaping.clip)
-
-    def _learn(self, iteration: int, experience: Experience) -> dict[str, float]:
-        """The gradient steps of an iteration."""
-        config = self.config
-        share = _warm(iteration, config.warmup_iterations)
-        seed = derive_seed(self.seed, "minibatches", iteration)
-        batches = schedule(len(experience.episodes), config.minibatch, config.epochs, seed)
-        jobs = []
-        figures = {"rate/policy": config.learning_rate * share}
-        if iteration >= config.critic_warmup_iterations:
-            _set_rate(self._optimizers["policy"], figures["rate/policy"])
-            jobs.append(
-                lambda: update_policy(
-                    self.roles.policy,
-                    self._optimizers["policy"],
-                    experience,
-                    batches,
-                    config,
-                    self._ptx_of(iteration, batches) if config.ptx.coefficient > 0 else None,
-                )
-            )
-        critic = self.roles.critic
-        if config.algorithm == "ppo" and critic is not None:
-            _set_rate(self._optimizers["critic"], config.critic_learning_rate * share)
-            jobs.append(
-                lambda: update_critic(
-                    critic, self._optimizers["critic"], experience, batches, config
-                )
-            )
-        for found in together(jobs, parallel=self._parallel):
-            figures.update(found)
-        return figures
-
-    def _ptx_of(self, iteration: int, batches: list[np.ndarray]) -> Any:
-        """Texts for each step: a stream of its own through all texts, pass after pass."""
-        per_step = max(1, round(self.config.ptx.per_episode * self.config.minibatch))
-        first = iteration * len(batches) * per_step
-
-        def texts(step: int) -> list[Tokens]:
-            found = []
-            for number in range(first + step * per_step, first + (step + 1) * per_step):
-                turn, index = divmod(number, len(self._ptx))
-                seed = derive_seed(self.seed, "ptx", turn)
-                found.append(self._ptx[_permutation(seed, len(self._ptx))[index]])
-            return found
-
-        return texts
-
     def _look(self, iteration: int) -> dict[str, float]:
         """Answer the held-out prompts, always with the same random numbers, and judge."""
         assert self.guard is not None
-        answers, episodes = self._roll_out(self.guard.prompts, derive_seed(self.seed, "guard"))
+        seed = derive_seed(self.seed, "guard")
+        answers, episodes = self._collector.answer(self.guard.prompts, seed)
         judged = np.asarray(self.guard.judge(episodes), dtype=np.float64)
         proxy = self.reward.score(episodes, learn=False).parts["combined"]
         score = float(judged.mean())
@@ -425,7 +256,7 @@ class PPOTrainer:
         now = self._now
         extra = {
             "stopped": now.stopped,
-            "rollout_exact": now.rollout_exact,
+            "rollout_exact": self._collector.exact,
             "history": now.history,
             "kl": self.kl.state(),
             "moments": self._moments.state(),
@@ -433,11 +264,11 @@ class PPOTrainer:
             "reward": self.reward.state(),
         }
         return checkpoint.TrainingState(
-            self.roles.modules, self._optimizers, tensors=tensors, extra=extra
+            self.roles.modules, self._learner.optimizers, tensors=tensors, extra=extra
         )
 
     def _save(self) -> None:
-        if self._checkpoints is not None:
+        if self._checkpoints is not None and distributed.is_first():
             checkpoint.save(self._checkpoints, self._now.iteration, self._state())
 
     def _resume(self) -> None:
@@ -451,7 +282,7 @@ class PPOTrainer:
         now = self._now
         now.iteration = checkpoint.load(directory, state)
         extra = state.extra
-        now.stopped, now.rollout_exact = extra["stopped"], extra["rollout_exact"]
+        now.stopped, self._collector.exact = extra["stopped"], extra["rollout_exact"]
         now.history = extra["history"]
         self.kl.restore(extra["kl"])
         self._moments.restore(extra["moments"])
@@ -475,44 +306,3 @@ class PPOTrainer:
 def _ends(model: Any, renderer: ChatRenderer) -> set[int]:
     more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     return {renderer.eos, *([more] if isinstance(more, int) else (more or []))}
-
-
-def _warm(iteration: int, warmup: int) -> float:
-    """Share of the full rate: from a tenth up to one over the warm-up, then constant."""
-    return 1.0 if iteration >= warmup else 0.1 + 0.9 * iteration / warmup
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def _permutation(seed: int, size: int) -> np.ndarray:
-    return np.random.default_rng(seed).permutation(size)
-
-
-def _describe(
-    answers: Answers, old: Tensor, reference: Tensor, scores: Scores, totals: Tensor
-) -> dict[str, float]:
-    """Figures of a batch before anything is learned from it."""
-    mask = answers.mask
-    lengths = mask.sum(1).float()
-    combined = scores.parts["combined"]
-    figures = {
-        "score/mean": float(combined.mean()),
-        "score/deviation": float(combined.std()),
-        "reward/total": float(totals.mean()),
-        "kl/reference": float(((old - reference) * mask).sum(1).mean()),
-        "kl/token": float(masked_mean(old - reference, mask)),
-        "kl/k3": float((kl_per_token(old, reference, "k3") * mask).sum(1).mean()),
-        "policy/entropy": float(-masked_mean(old, mask)),
-        "reference/perplexity": math.exp(min(float(-masked_mean(reference, mask)), 50.0)),
-        "answer/tokens": float(lengths.mean()),
-        "answer/tokens_p95": float(torch.quantile(lengths, 0.95)),
-        "answer/cut_share": float((~answers.finished).float().mean()),
-        **scores.figures,
-    }
-    for name, values in scores.parts.items():
-        if name != "combined":
-            figures[f"score/{name}"] = float(values.mean())
-    return figures

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alignment import distributed
 from alignment.config.ppo import PPOConfig
 from alignment.errors import StageError
 from alignment.models.chat import Tokens
-from alignment.training.ppo.forward import logprobs, micro_batches, pack, values
+from alignment.training.ppo.experience import Experience
+from alignment.training.ppo.forward import logprobs, micro_batches, pack, piece_of, values
 from alignment.training.ppo.losses import policy_loss, value_loss
 from alignment.training.ppo.roles import LanguageRole, ValueRole
 
-
-@dataclass(frozen=True)
-class Experience:
-    """What an iteration learns from; all tensors (b, t)."""
-
-    episodes: list[Tokens]
-    logprobs: Tensor
-    advantages: Tensor
-    values: Tensor
-    returns: Tensor
-
-
-def piece_of(config: PPOConfig, device: torch.device) -> int:
-    """Tokens of one forward and backward pass."""
-    if config.micro_batch_tokens is not None:
-        return config.micro_batch_tokens
-    return 2048 if device.type == "cpu" else 16_384
-
+_POLICY_SUMS = (
+    "loss",
+    "policy/clip_share",
+    "policy/approximate_kl",
+    "policy/ratio",
+    "policy/exact_entropy",
+)
 
 Schedule = list[np.ndarray]
 """Episode numbers of each mini-batch, in order, all epochs."""
@@ -88,23 +78,26 @@ def update_policy(
     with role.active():
         for number, batch in enumerate(batches):
             tokens = float(sum(len(experience.episodes[i].response) for i in batch))
-            sums: dict[str, Tensor] = {}
+            sums = dict.fromkeys(_POLICY_SUMS, 0.0)
             worst = 0.0
             for where in micro_batches(
-                experience.episodes, batch.tolist(), piece_of(config, role.device)
+                experience.episodes, _mine(batch), piece_of(config, role.device)
             ):
                 loss, figures, error = _policy_part(role, experience, where, tokens, config)
                 loss.backward()
                 worst = max(worst, error)
                 for name, value in figures.items():
-                    sums[name] = sums.get(name, torch.zeros_like(value)) + value
-            means = {name: float(value) / tokens for name, value in sums.items()}
+                    sums[name] += float(value)
+            sums = distributed.totals(sums)
+            means = {name: value / tokens for name, value in sums.items()}
             means["loss/policy"] = means.pop("loss") * tokens
+            if config.entropy_coefficient == 0:
+                del means["policy/exact_entropy"]
             if ptx is not None:
                 means["loss/ptx"] = _ptx_step(role, ptx(number), config)
             means["grad_norm/policy"] = _step(role.parameters, optimizer, "policy", config)
             if number == 0:
-                first_error = worst
+                first_error = distributed.largest(worst)
             for name, mean in means.items():
                 totals[name] = totals.get(name, 0.0) + mean / len(batches)
     return {**totals, "policy/first_ratio_error": first_error}
@@ -122,9 +115,9 @@ def update_critic(
     with role.active():
         for batch in batches:
             tokens = float(sum(len(experience.episodes[i].response) for i in batch))
-            loss_sum, clipped_sum = 0.0, 0.0
+            sums = {"loss": 0.0, "clipped": 0.0}
             for where in micro_batches(
-                experience.episodes, batch.tolist(), piece_of(config, role.device)
+                experience.episodes, _mine(batch), piece_of(config, role.device)
             ):
                 packed = pack(experience.episodes, where, experience.values.device)
                 place = (packed.episode, packed.place)
@@ -137,16 +130,23 @@ def update_critic(
                     tokens=tokens,
                 )
                 loss.backward()
-                loss_sum += float(loss.detach())
-                clipped_sum += float(clipped)
+                sums["loss"] += float(loss.detach())
+                sums["clipped"] += float(clipped)
+            sums = distributed.totals(sums)
             figures = {
-                "loss/value": loss_sum,
-                "critic/clip_share": clipped_sum / tokens,
+                "loss/value": sums["loss"],
+                "critic/clip_share": sums["clipped"] / tokens,
                 "grad_norm/critic": _step(role.parameters, optimizer, "critic", config),
             }
             for name, value in figures.items():
                 totals[name] = totals.get(name, 0.0) + value / len(batches)
     return totals
+
+
+def _mine(batch: np.ndarray) -> list[int]:
+    """This process's share of a mini-batch."""
+    part = distributed.share(len(batch))
+    return [int(i) for i in batch[part.start : part.stop]]
 
 
 def _policy_part(
@@ -187,13 +187,14 @@ def _ptx_step(role: LanguageRole, texts: Sequence[Tokens], config: PPOConfig) ->
     """Add the gradient of γ · mean −log π over the texts' tokens; returns the plain loss."""
     tokens = float(sum(len(text.response) for text in texts))
     total = 0.0
-    for where in micro_batches(texts, range(len(texts)), piece_of(config, role.device)):
+    mine = distributed.share(len(texts))
+    for where in micro_batches(texts, mine, piece_of(config, role.device)):
         packed = pack(texts, where, role.device)
         taken, _ = logprobs(role, packed, 1.0)
         loss = -taken.sum() / tokens
         (config.ptx.coefficient * loss).backward()
         total += float(loss.detach())
-    return total
+    return distributed.total(total)
 
 
 def _step(
@@ -203,6 +204,7 @@ def _step(
     config: PPOConfig,
 ) -> float:
     """Clip, step and forget the gradient; returns its norm before clipping."""
+    distributed.sum_gradients(parameters)
     norm = float(nn.utils.clip_grad_norm_(parameters, config.max_grad_norm))
     if not np.isfinite(norm):
         optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,109 @@
+"""From a collected batch to what is learned from it: rewards, advantages and returns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignment.config.ppo import PPOConfig
+from alignment.models.chat import Tokens
+from alignment.training.ppo.advantages import (
+    explained_variance,
+    generalised_advantages,
+    leave_one_out,
+)
+from alignment.training.ppo.collect import Collected
+from alignment.training.ppo.kl import kl_per_token
+from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
+from alignment.training.ppo.whitening import masked_mean, masked_variance, whiten
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What an iteration learns from; all tensors (b, t)."""
+
+    episodes: list[Tokens]
+    logprobs: Tensor
+    advantages: Tensor
+    values: Tensor
+    returns: Tensor
+
+
+def weigh(
+    batch: Collected, config: PPOConfig, *, coefficient: float, moments: RunningMoments
+) -> tuple[Experience, dict[str, float]]:
+    """Experience of a batch, and what there is to say of it.
+
+    Args:
+        coefficient: β, the present price of a nat of KL.
+        moments: of all scores so far; taken further where the config normalises by them.
+    """
+    mask, old = batch.answers.mask, batch.old
+    kl = kl_per_token(old, batch.reference, config.kl.estimator) * mask
+    scores = torch.from_numpy(batch.scores.total).to(old.device, torch.float32)
+    shaped = shape_scores(
+        _normalised(scores, config, moments),
+        mask.sum(1),
+        batch.answers.finished,
+        missing_eos_penalty=config.reward.missing_eos_penalty,
+        length_penalty=config.reward.length_penalty,
+    )
+    rewards = place(shaped, kl, mask, coefficient=coefficient)
+    figures = _describe(batch, rewards.sum(1))
+    figures["kl/coefficient"] = coefficient
+    if config.reward.whiten:
+        rewards = whiten(rewards, mask, shift_mean=False)
+    if config.algorithm == "ppo":
+        values = batch.values
+        advantages, returns = generalised_advantages(
+            rewards, values, mask, gamma=config.gamma, lam=config.lam
+        )
+        figures["critic/explained_variance"] = float(explained_variance(values, returns, mask))
+        figures["critic/value"] = float(masked_mean(values, mask))
+        figures["critic/return"] = float(masked_mean(returns, mask))
+    else:
+        each = leave_one_out(rewards.sum(1), config.samples_per_prompt)
+        advantages, returns = each[:, None] * mask, torch.zeros_like(rewards)
+    figures["advantage/mean"] = float(masked_mean(advantages, mask))
+    figures["advantage/deviation"] = float(masked_variance(advantages, mask).sqrt())
+    if config.whiten_advantages:
+        advantages = whiten(advantages, mask, shift_mean=True)
+    return Experience(batch.tokens, old, advantages, batch.values, returns), figures
+
+
+def _normalised(scores: Tensor, config: PPOConfig, moments: RunningMoments) -> Tensor:
+    shaping = config.reward
+    if shaping.normalise == "batch":
+        scores = (scores - scores.mean()) / scores.std(unbiased=False).clamp(min=1e-8)
+    elif shaping.normalise == "running":
+        moments.update(scores)
+        scores = moments.normalise(scores)
+    return scores if shaping.clip is None else scores.clamp(-shaping.clip, shaping.clip)
+
+
+def _describe(batch: Collected, totals: Tensor) -> dict[str, float]:
+    """Figures of a batch before anything is learned from it."""
+    mask, old, reference, scores = batch.answers.mask, batch.old, batch.reference, batch.scores
+    lengths = mask.sum(1).float()
+    combined = scores.parts["combined"]
+    figures = {
+        "score/mean": float(combined.mean()),
+        "score/deviation": float(combined.std()),
+        "reward/total": float(totals.mean()),
+        "kl/reference": float(((old - reference) * mask).sum(1).mean()),
+        "kl/token": float(masked_mean(old - reference, mask)),
+        "kl/k3": float((kl_per_token(old, reference, "k3") * mask).sum(1).mean()),
+        "policy/entropy": float(-masked_mean(old, mask)),
+        "reference/perplexity": math.exp(min(float(-masked_mean(reference, mask)), 50.0)),
+        "answer/tokens": float(lengths.mean()),
+        "answer/tokens_p95": float(torch.quantile(lengths, 0.95)),
+        "answer/cut_share": float((~batch.answers.finished).float().mean()),
+        **scores.figures,
+    }
+    for name, values in scores.parts.items():
+        if name != "combined":
+            figures[f"score/{name}"] = float(values.mean())
+    return figures
