@@ -16,11 +16,11 @@ def batch_table(batches: Sequence[Batch]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, title=None if batches else "no batches yet")
-    table.add_column("batch")
+    table.add_column("batch", no_wrap=True)
     table.add_column("files", overflow="fold")
-    for name in ("read", "accepted", "quarantined", "dropped", "held out"):
-        table.add_column(name, justify="right")
-    table.add_column("taken in by")
+    for name in ("read", "accepted", "quaran-\ntined", "dropped", "held\nout"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("taken\nin by", no_wrap=True)
     for batch in batches:
         rows = batch.manifest["rows"]
         table.add_row(

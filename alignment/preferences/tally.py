@@ -75,10 +75,12 @@ class Tally:
             "safety_bins_llama2": dict(LLAMA2_BINS),
             "categories": _commonest(self.categories),
             "turns": _summary(np.asarray(self.turns)),
+            "turn_counts": _counts(np.asarray(self.turns)),
             "prompt_characters": _summary(np.asarray(self.prompt)),
             "chosen_characters": _summary(chosen),
             "rejected_characters": _summary(rejected),
             "length_gap": _summary(gap),
+            "length_gap_quantiles": _quantiles(gap),
             "longer_wins": {
                 "pairs": unequal,
                 "share": _share(int((gap > 0).sum()), unequal),
@@ -122,6 +124,24 @@ def _summary(values: np.ndarray) -> dict[str, float | None]:
         "p95": float(np.quantile(values, 0.95, method="lower")),
         "max": float(values.max()),
     }
+
+
+def _counts(turns: np.ndarray, last: int = 6) -> dict[str, int]:
+    """Comparisons by user turns; the last entry is "this many or more"."""
+    found = np.bincount(np.minimum(turns, last), minlength=last + 1)
+    return {
+        f"{number}{'+' if number == last else ''}": int(count)
+        for number, count in enumerate(found)
+        if number and len(turns)
+    }
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    if len(values) == 0:
+        return {}
+    shares = (5, 25, 50, 75, 95)
+    found = np.quantile(values, [share / 100 for share in shares], method="lower")
+    return {str(share): float(value) for share, value in zip(shares, found, strict=True)}
 
 
 def _share(part: int, whole: int) -> float | None:
