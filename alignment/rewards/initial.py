@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from alignment import distributed
 from alignment.models.load import is_adapter, load_policy, load_scalar, load_tokenizer, save_model
 
 
@@ -20,7 +21,7 @@ def initial_model(
     adapter is merged into its base first, by way of `scratch`.
     """
     if is_adapter(start):
-        merged = scratch / "merged"
+        merged = scratch / f"merged-{distributed.rank()}"
         shutil.rmtree(merged, ignore_errors=True)
         save_model(load_policy(start), load_tokenizer(start), merged)
         start = merged

@@ -2,6 +2,9 @@
 
 Ours and not transformers' Trainer, because a batch here is cut into pieces by length, shares
 prefixes and must go on after `kill -9` to the same bits. Settings are Llama 2's (§3.2.2).
+
+In several processes (`distributed`) each takes its part of every batch, the gradients are summed,
+and the first one writes: up to rounding the same steps as in one.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from alignment import distributed
 from alignment.config.rewards import RewardsConfig
 from alignment.progress import Progress, SilentProgress
 from alignment.rewards.adapter import dropouts
@@ -101,12 +105,17 @@ def backward(
     batcher: Batcher,
     *,
     auxiliary_weight: float = 0.0,
+    batch: int | None = None,
 ) -> Figures:
-    """Accumulate the gradient of the mean loss over `elements`; returns the step's figures.
+    """Accumulate the gradient of the mean loss over a batch; returns the figures' sums.
 
     Each element weighs 1/B: its pairs 1/(B·pairs), its labelled answers 1/(B·answers).
+
+    Args:
+        batch: B, where `elements` are only this process's part of the batch.
     """
     device = model.device
+    size = batch or len(elements)
     total = torch.zeros(3, dtype=torch.float64, device=device)
     for numbers, inputs in micro_batches(batcher, elements):
         chosen, rejected, margins, weights = [], [], [], []
@@ -118,11 +127,11 @@ def backward(
                 chosen.append(start + pair.chosen)
                 rejected.append(start + pair.rejected)
                 margins.append(pair.margin)
-                weights.append(1.0 / (len(elements) * len(element.pairs)))
+                weights.append(1.0 / (size * len(element.pairs)))
             known = [n for n, label in enumerate(element.labels) if label is not None]
             labelled += [start + n for n in known]
             labels += [float(element.labels[n] or 0.0) for n in known]
-            label_weights += [1.0 / (len(elements) * max(1, len(known)))] * len(known)
+            label_weights += [1.0 / (size * max(1, len(known)))] * len(known)
             start += len(element.sequences)
         with batcher.running():
             found = forward(model, inputs)
@@ -176,8 +185,8 @@ def train(
         share=settings.prefix_sharing,
         amp=amp,
     )
-    if settings.adapter.method == "lora" and settings.adapter.dropout > 0:
-        torch.manual_seed(derive_seed(seed, "dropout"))
+    drops = settings.adapter.method == "lora" and settings.adapter.dropout > 0
+    if drops:
         for module in dropouts(model):
             module.train()
     if batcher.refusal:
@@ -202,13 +211,19 @@ def train(
             order = np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(
                 len(elements)
             )
-        batch = [elements[i] for i in order[place * settings.batch : (place + 1) * settings.batch]]
+        numbers = order[place * settings.batch : (place + 1) * settings.batch]
+        mine = [elements[numbers[i]] for i in distributed.share(len(numbers))]
         rate = learning_rate(step, steps, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
         optimizer.zero_grad(set_to_none=True)
-        figures = backward(model, batch, batcher, auxiliary_weight=auxiliary_weight)
+        if drops:  # by step and process, so that no random state need be kept of each
+            torch.manual_seed(derive_seed(seed, "dropout", step, distributed.rank()))
+        figures = _summed(
+            backward(model, mine, batcher, auxiliary_weight=auxiliary_weight, batch=len(numbers))
+        )
         trained = [p for group in optimizer.param_groups for p in group["params"]]
+        distributed.sum_gradients(trained)
         norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip))
         optimizer.step()
         if state.extra["first"] is None:
@@ -225,7 +240,8 @@ def train(
             )
         progress.advance(1, loss=figures.loss, accuracy=figures.accuracy)
         every = (step + 1) % settings.checkpoint_every == 0
-        if checkpoints is not None and (every or step + 1 == steps):
+        due = (every or step + 1 == steps) and distributed.is_first()
+        if checkpoints is not None and due:
             checkpoint.save(checkpoints, step + 1, state)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_disable()
@@ -233,6 +249,12 @@ def train(
     if steps:
         report.first_loss, report.last_loss = state.extra["first"], state.extra["last"]
     return report
+
+
+def _summed(figures: Figures) -> Figures:
+    """The figures of the whole batch out of every process's part."""
+    parts = (figures.loss, figures.ranking, figures.accuracy)
+    return Figures(*(distributed.total(part) for part in parts))
 
 
 def _no_dropout(model: torch.nn.Module) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from alignment import distributed
 from alignment.errors import DataError
 from alignment.files import atomic_write_bytes, atomic_write_json, digest_json, read_json
 from alignment.models.chat import ChatRenderer
@@ -59,6 +60,8 @@ def run(ctx: StageContext) -> None:
     renderer = ChatRenderer(tokenizer)
     built = _elements(ctx, rows, renderer)
     model, report = _train(ctx, built, start, renderer)
+    if not distributed.is_first():
+        return  # all processes hold the same weights now
     card = RewardCard(
         domain=domain,
         margin=settings.margin,
@@ -134,7 +137,7 @@ def _train(
     device = resolve_device(ctx.config.compute.device)
     model = initial_model(start, ctx.scratch, seed=derive_seed(ctx.seed, "head"), device=device)
     inject(model, settings.adapter, seed=derive_seed(ctx.seed, "adapter"))
-    series = Series(ctx.scratch / "series.jsonl")
+    series = Series(ctx.scratch / "series.jsonl") if distributed.is_first() else None
     report = train(
         model,
         built.elements,
@@ -147,7 +150,8 @@ def _train(
         auxiliary_weight=settings.auxiliary_weight if ctx.options["domain"] == "safety" else 0.0,
         amp=torch.bfloat16 if ctx.config.compute.dtype == "bfloat16" else None,
     )
-    shutil.copyfile(series.path, ctx.series.path)
+    if series is not None:
+        shutil.copyfile(series.path, ctx.series.path)
     return model, report
 
 
