@@ -47,7 +47,7 @@ def remember(**labels: str) -> None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    told = {name: value for name, value in labels.items() if value}
+    told: dict[str, bool | int | float | str] = dict(labels)
     with get_client(sync_client=True) as client:
         client.update_flow_run_labels(context.flow_run.id, told)
 

@@ -57,7 +57,8 @@ def iteration(
                 found = frontier(program).version
                 if found is None:
                     return Completed(name="NothingToDo", message="every version is done")
-                wanted = found
+                # What the first version is made from counts as part of it.
+                wanted = program.versions[0].name if found in ("base", "sft") else found
             remember(**{VERSION: wanted})
             rename(wanted)
             waiting = advance(session, wanted, from_stage)

@@ -22,6 +22,7 @@ StageName = Literal[
     "sample",
     "select",
     "finetune",
+    "student",
     "ppo",
     "evaluate",
     "promote",

@@ -32,8 +32,9 @@ def program(workspace: Workspace = "", config: Config = None, until: Until = Non
         waiting = left.waiting or (awaited(made, done[-1]) if done else None)
         if waiting is None:
             return Completed(message=f"{done[-1]} is done" if done else "nothing to do")
-        decision = isinstance(waiting, WaitingForApproval) and deployed()
-        if not decision or not await_decision(made, waiting):
+        if not isinstance(waiting, WaitingForApproval) or not deployed():
+            return Completed(name="Waiting", message=waiting.message)
+        if not await_decision(made, waiting):
             return Completed(name="Waiting", message=waiting.message)
 
 

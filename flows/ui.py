@@ -38,15 +38,15 @@ def serve(
     with ExitStack() as stack:
         # Before the first child starts, so that none is ever left behind.
         for number in (signal.SIGINT, signal.SIGTERM):
-            stack.callback(signal.signal, number, signal.signal(number, _setter(stop)))
+            stack.callback(signal.signal, number, signal.signal(number, setter(stop)))
         say(f"starting the pages of {program.name} …")
         pages = start_mlflow(program, mlflow_port, stack, say)
         prefect = start_prefect(program, prefect_port, stack, say)
         watched = [child for child in (pages.child, prefect.child) if child is not None]
-        _wait_for(pages.ready, watched, stop)
-        _wait_for(prefect.ready, watched, stop)
+        wait_for(pages.ready, watched, stop)
+        wait_for(prefect.ready, watched, stop)
         if not stop.is_set():
-            say(legend(pages.url, prefect.url, _links(program, say)))
+            say(legend(pages.url, prefect.url, links(program, say)))
         while not stop.wait(0.5):
             for child in watched:
                 if not child.running():
@@ -77,17 +77,25 @@ def start_mlflow(
     uri = store_uri(program)
     if urlsplit(uri).scheme in ("http", "https"):
         return Page(uri, f"{uri.rstrip('/')}/health")
-    workspace = program.workspace.resolve()
     port = usable_port(port, "MLflow", say)
+    child = mlflow_child(program, port)
+    stack.callback(child.stop)
+    url = f"http://127.0.0.1:{port}"
+    return Page(url, f"{url}/health", child)
+
+
+def mlflow_child(program: ProgramConfig, port: int) -> Child:
+    """MLflow's server over the program's store, on loopback."""
+    workspace = program.workspace.resolve()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
-    child = Child(
+    return Child(
         "the MLflow server",
         [
             *command,
             "--port",
             str(port),
             "--backend-store-uri",
-            uri,
+            store_uri(program),
             "--default-artifact-root",
             (workspace / "mlartifacts").as_uri(),
             "--workers",
@@ -101,9 +109,6 @@ def start_mlflow(
         },
         workspace / "mlflow-server.log",
     )
-    stack.callback(child.stop)
-    url = f"http://127.0.0.1:{port}"
-    return Page(url, f"{url}/health", child)
 
 
 def start_prefect(
@@ -150,7 +155,7 @@ def legend(mlflow: str, prefect: str, links: Links | None) -> str:
     return "\n".join(lines)
 
 
-def _links(program: ProgramConfig, say: Callable[[str], None]) -> Links | None:
+def links(program: ProgramConfig, say: Callable[[str], None]) -> Links | None:
     """Addresses inside MLflow's pages; the pages work without them."""
     try:
         return find_links(program)
@@ -159,7 +164,7 @@ def _links(program: ProgramConfig, say: Callable[[str], None]) -> Links | None:
         return None
 
 
-def _wait_for(ready: Callable[[], bool], children: list[Child], stop: threading.Event) -> None:
+def wait_for(ready: Callable[[], bool], children: list[Child], stop: threading.Event) -> None:
     waited = 0.0
     while not ready() and not stop.is_set():
         for child in children:
@@ -171,7 +176,7 @@ def _wait_for(ready: Callable[[], bool], children: list[Child], stop: threading.
         waited += 0.2
 
 
-def _setter(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
+def setter(stop: threading.Event) -> Callable[[int, FrameType | None], None]:
     def handle(_number: int, _frame: FrameType | None) -> None:
         if stop.is_set():  # asked twice: somebody is in a hurry
             os._exit(130)

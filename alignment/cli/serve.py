@@ -1,0 +1,56 @@
+"""`align serve` and `align down`: schedules, servers and pages of a program."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from alignment.cli.common import SetOption, WorkspaceOption, find_workspace
+
+
+def serve(
+    config: Path,
+    /,
+    *,
+    set_: SetOption = (),
+    mlflow_port: int = 5000,
+    prefect_port: int = 4200,
+) -> None:
+    """Bring up, on loopback, Prefect's server, MLflow's server and the program's deployments:
+    intake, iteration and program, by the clock and by events. Ctrl-C stops everything.
+
+    What dies is started again; a run whose process was killed goes on from its last checkpoint.
+
+    Examples:
+
+    ```
+    align serve configs/demo.yaml
+    align serve configs/llama2.yaml --set base.path=DIR --set orchestration.min_comparisons=5000
+    align serve configs/demo.yaml --prefect-port 4201 --mlflow-port 5001
+    ```
+
+    Parameters
+    ----------
+    config
+        The program's YAML file.
+    """
+    from alignment.config.load import load_program
+
+    program = load_program(config, set_)
+    importlib.import_module("flows.serve").serve(
+        program, mlflow_port=mlflow_port, prefect_port=prefect_port
+    )
+
+
+def down(*, workspace: WorkspaceOption = None) -> None:
+    """Stop what `align serve` of a workspace started, also what a killed one left behind.
+
+    Examples:
+
+    ```
+    align down
+    align down --workspace workspaces/hh
+    ```
+    """
+    stopped = importlib.import_module("flows.serve").down(find_workspace(workspace))
+    print("\n".join(f"stopped: {name}" for name in stopped) or "nothing is served here")

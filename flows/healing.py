@@ -1,0 +1,124 @@
+"""What `align serve` does about runs that died: says so in Prefect, and has them go on.
+
+A run whose process was killed is retried (finished stages are skipped); one that failed or that a
+person cancelled is left alone. Deaths in a row at the same stage are answered more and more slowly.
+"""
+
+import time
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Cancelled, Scheduled
+from prefect.types._datetime import now
+
+from alignment.config.program import ProgramConfig
+from alignment.frontier import frontier
+from alignment.ledger import Ledger
+from flows.tidy import close_dead_runs
+
+LONGEST_PAUSE = 600.0
+MISSED = 30.0  # seconds after its time a run by the clock counts as missed
+
+
+def retry_died(program: ProgramConfig, deployment_ids: list[UUID]) -> FlowRun | None:
+    """Close runs of dead processes, and schedule the last one again if it died.
+
+    Args:
+        deployment_ids: of the deployments that work on versions.
+
+    Returns:
+        The run that was scheduled again, or None.
+    """
+    close_dead_runs(str(program.workspace.resolve()))
+    with get_client(sync_client=True) as client:
+        if _busy(client, deployment_ids):
+            return None
+        last = _last_begun(client, deployment_ids)
+        if last is None or last.state is None or last.state.type != StateType.CRASHED:
+            return None
+        found = frontier(program)
+        if found.version is None or found.waiting is not None:
+            return None
+        if time.time() - last.state.timestamp.timestamp() < pause(program):
+            return None
+        state: State[None] = Scheduled(message="its process died; it goes on from the ledger")
+        client.set_flow_run_state(last.id, state, force=True)
+        return last
+
+
+def pause(program: ProgramConfig) -> float:
+    """Seconds to wait before a killed run goes on: 1, 2, 4 … with every death at the same stage."""
+    left = frontier(program).left
+    if not left:
+        return 1.0
+    deaths = 0
+    for attempt in reversed(Ledger(program.workspace).attempts(left[0].version, left[0].stage)):
+        if attempt.status != "killed":
+            break
+        deaths += 1
+    return float(min(LONGEST_PAUSE, 2 ** min(max(deaths - 1, 0), 10)))
+
+
+def drop_missed(deployment_ids: list[UUID]) -> int:
+    """Of the runs by the clock that nobody was there to do, leave the newest of each deployment.
+
+    One look into the inbox, or one turn at the versions, does the work of all. Returns how many
+    were dropped.
+    """
+    dropped = 0
+    with get_client(sync_client=True) as client:
+        for deployment in deployment_ids:
+            missed = client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+                    state=_in(StateType.SCHEDULED),
+                    expected_start_time=FlowRunFilterExpectedStartTime(
+                        before_=now("UTC").subtract(seconds=MISSED)
+                    ),
+                ),
+                sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            )
+            clocked = [run for run in missed if run.auto_scheduled]
+            for run in clocked[1:]:
+                state: State[None] = Cancelled(message="missed; a later run does its work")
+                client.set_flow_run_state(run.id, state, force=True)
+                dropped += 1
+    return dropped
+
+
+def deployment_ids(names: list[str]) -> list[UUID]:
+    """Ids of deployments by `flow/deployment`."""
+    with get_client(sync_client=True) as client:
+        return [client.read_deployment_by_name(name).id for name in names]
+
+
+def _busy(client: SyncPrefectClient, ids: list[UUID]) -> bool:
+    active = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=ids),
+        state=_in(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING),
+    )
+    return bool(client.read_flow_runs(flow_run_filter=active, limit=1))
+
+
+def _last_begun(client: SyncPrefectClient, ids: list[UUID]) -> FlowRun | None:
+    """The run that began last: what came of it decides."""
+    begun = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=ids),
+        start_time=FlowRunFilterStartTime(is_null_=False),
+    )
+    runs = client.read_flow_runs(flow_run_filter=begun, sort=FlowRunSort.START_TIME_DESC, limit=1)
+    return runs[0] if runs else None
+
+
+def _in(*types: StateType) -> FlowRunFilterState:
+    return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))

@@ -1,0 +1,101 @@
+"""`align serve` under attack: started again when it is killed, its processes picked at random."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[2]
+TARGETS = ("flow", "flow", "flow", "prefect", "mlflow", "serve", "deployments", "tracking")
+
+
+class Served:
+    """The command and its processes.
+
+    Attributes:
+        kills: target → how often it was killed.
+        starts: how often the command was started.
+    """
+
+    def __init__(self, config: Path, ports: tuple[int, int], log: Path):
+        self.kills: dict[str, int] = {}
+        self.starts = 0
+        self._config = config
+        self._ports = ports
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def keep_up(self) -> None:
+        """Start the command unless it runs."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PREFECT_", "MLFLOW_"))
+        }
+        command = [sys.executable, "-m", "alignment.cli.main", "serve", str(self._config)]
+        command += ["--prefect-port", str(self._ports[0]), "--mlflow-port", str(self._ports[1])]
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+        self.starts += 1
+
+    def family(self) -> list[psutil.Process]:
+        """The command and everything below it."""
+        if self._process is None:
+            return []
+        try:
+            top = psutil.Process(self._process.pid)
+            return [top, *top.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self, rng: random.Random) -> str | None:
+        """kill -9 one of them; returns which."""
+        wanted = rng.choice(TARGETS)
+        found = [process for process in self.family() if self._kind(process) == wanted]
+        if not found:
+            return None
+        victim = rng.choice(found)
+        try:
+            victim.kill()
+        except psutil.NoSuchProcess:
+            return None
+        self.kills[wanted] = self.kills.get(wanted, 0) + 1
+        return wanted
+
+    def stop(self) -> list[str]:
+        """Ctrl-C; returns the command lines of what is still there afterwards."""
+        family = self.family()
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(180)
+        _gone, alive = psutil.wait_procs(family, timeout=5)
+        return [" ".join(process.cmdline()) for process in alive]
+
+    def _kind(self, process: psutil.Process) -> str:
+        try:
+            line = " ".join(process.cmdline())
+            parent = " ".join(process.parent().cmdline()) if process.parent() else ""
+        except psutil.NoSuchProcess:
+            return "gone"
+        if "multiprocessing.spawn" in line and "flows.served" in parent:
+            return "flow"
+        for words, kind in (
+            ("prefect server", "prefect"),
+            ("mlflow server", "mlflow"),
+            ("flows.served", "deployments"),
+            ("alignment.tracking.follow", "tracking"),
+            ("alignment.cli.main serve", "serve"),
+        ):
+            if words in line:
+                return kind
+        return "other"
