@@ -192,6 +192,7 @@ COSTS: dict[str, Callable[[ProgramConfig, Size], Cost]] = {
     "pretrain": _pretrain,
     "import_base": _import,
     "finetune": _finetune,
+    "student": _finetune,
     "intake": _intake,
     "reward": _reward,
     "sample": _sample,

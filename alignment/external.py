@@ -39,6 +39,11 @@ def _given(program: ProgramConfig) -> dict[str, list[str | None]]:
     if program.rewards.init not in ("latest", "sft", "base"):
         given["reward"] = [program.rewards.init]
     if program.base.source == "path":
+    student = program.finetune.student
+    if student is not None:
+        given["student"] = [student.path]
+    if program.ppo.parts:
+        given["ppo"] = [source_of(part.function) for part in program.ppo.parts]
         given["import_base"] = [program.base.path]
         given["prepare"] = [program.intake.path, program.data.path, program.data.borderline]
     return given

@@ -88,6 +88,9 @@ class Fingerprints:
         return fingerprint(node, code_version, config, seed, inputs)
 
 
+PLANNED = {"planned": True}
+
+
 @dataclass(frozen=True)
 class Declaration:
     """`CODE_VERSION` and `READS` of a stage module."""
@@ -114,13 +117,19 @@ def stage_declaration(module: str) -> Declaration:
 
 
 def config_slice(program: ProgramConfig, sections: Sequence[str]) -> dict[str, Any]:
-    """The sections a stage reads, as plain JSON values."""
+    """The sections a stage reads, as plain JSON values.
+
+    Fields marked `planned` are left out: they decide which stages there are, and the stages that
+    they concern have them as options.
+    """
     return {name: _plain(getattr(program, name)) for name in sections}
 
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json")
+        fields = type(value).model_fields.items()
+        planned = {name for name, field in fields if (field.json_schema_extra or {}) == PLANNED}
+        return value.model_dump(mode="json", exclude=planned)
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):

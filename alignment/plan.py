@@ -50,6 +50,8 @@ def build_plan(program: ProgramConfig) -> list[Node]:
     base: Key = ("base", base_stage)
     nodes.append(Node(*base, module, {"prepare": ("base", "prepare")}))
     nodes += _sft(program, base)
+    if program.finetune.student is not None:
+        nodes += _student_start(program)
     policies: dict[str, Key] = {"base": base, "sft": ("sft", "finetune")}
     previous = parent = "sft"
     standing: list[str] = []  # versions that nothing speaks against
@@ -102,6 +104,17 @@ def _sft(program: ProgramConfig, base: Key) -> list[Node]:
     if program.intake.source != "split":
         nodes.append(Node("sft", "collect", "collect", {"policy": policy, **_prepare()}))
     return nodes
+
+
+def _student_start(program: ProgramConfig) -> list[Node]:
+    """The smaller model before it learns from samples: as it comes, then on demonstrations."""
+    assert program.finetune.student is not None
+    given = {"student": program.finetune.student.model_dump(mode="json")}
+    inputs = {"start": ("base", "student"), **_prepare()}
+    return [
+        Node("base", "student", "student", _prepare(), given),
+        Node("sft", "student", "student", inputs),
+    ]
 
 
 def _version(
@@ -159,6 +172,9 @@ def _version(
             name, "finetune", "finetune", {"start": start, "select": (name, "select"), **_prepare()}
         )
     )
+    if program.finetune.student is not None:
+        learner: dict[str, Key] = {"start": (parent, "student"), "select": (name, "select")}
+        nodes.append(Node(name, "student", "student", {**learner, **_prepare()}))
     policy: Key = (name, "finetune")
     evaluate: dict[str, Key] = {}
     if version.ppo:

@@ -90,6 +90,24 @@ class AdapterConfig(Section):
         return values
 
 
+class StudentConfig(Section):
+    """A smaller model that learns from the same gold answers (Llama 2 §3.2.3: rejection sampling
+    was done with the 70B model alone; the smaller ones were fine-tuned on what it sampled)."""
+
+    path: str | None = Field(default=None, min_length=1)
+    """Directory with safetensors weights and a tokenizer, or a hub name."""
+    revision: str | None = Field(default=None, min_length=1)
+    """Branch, tag or commit of a hub name; unset takes the default branch."""
+    size: PretrainConfig | None = None
+    """Built-in world: shape and training of the student instead of a path."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> StudentConfig:
+        if (self.path is None) == (self.size is None):
+            raise ValueError("a student has either a path or a size")
+        return self
+
+
 class FinetuneConfig(Section):
     """Supervised fine-tuning on answers (Llama 2 §3.1); the loss counts answer tokens alone."""
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from alignment.config.base import BaseConfig
 from alignment.config.compute import ComputeConfig
 from alignment.config.evaluate import EvaluateConfig, PromoteConfig
-from alignment.config.finetune import FinetuneConfig
+from alignment.config.finetune import FinetuneConfig, StudentConfig
 from alignment.config.intake import DataConfig, IntakeConfig
 from alignment.config.orchestration import OrchestrationConfig
 from alignment.config.ppo import PPOConfig
@@ -28,6 +28,8 @@ class FinetuneSections(Section):
     """Base → SFT, on demonstrations."""
     rejection: FinetuneConfig = FinetuneConfig()
     """RLHF-Vn, on the best of K samples ("similar to SFT", Llama 2 §3.2.3)."""
+    student: StudentConfig | None = Field(default=None, json_schema_extra={"planned": True})
+    """Every version also fine-tunes this smaller model, on the same answers; unset: none."""
 
 
 class VersionConfig(Section):
@@ -98,6 +100,12 @@ class ProgramConfig(Section):
                 "its annotators cannot judge answers of a real model"
             )
         if self.base.source == "world" and self.intake.source == "split":
+        student = self.finetune.student
+        if student is not None and student.size is not None and self.base.source != "world":
+            raise ValueError(
+                "finetune.student.size pretrains on the built-in world (base.source: world); "
+                "give the student's path"
+            )
             raise ValueError("intake.source: split needs real data (base.source: path)")
         return self
 

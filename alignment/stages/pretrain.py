@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from alignment.config.finetune import PretrainConfig
 from alignment.errors import DataError
 from alignment.files import sha256_file
 from alignment.models.load import resolve_device, save_model
@@ -21,10 +22,14 @@ READS = ("base", "compute")
 
 def run(ctx: StageContext) -> None:
     """Train; see the module's docstring."""
+    pretrain_world(ctx, ctx.config.base.pretrain)
+
+
+def pretrain_world(ctx: StageContext, settings: PretrainConfig) -> None:
+    """Train a model of this shape on the corpus that `prepare` wrote."""
     corpus = ctx.inputs["prepare"] / "corpus.jsonl"
     texts = _read(corpus)
     ctx.dataset("corpus", sha256_file(corpus), len(texts), "training")
-    settings = ctx.config.base.pretrain
     tokenizer = train_tokenizer(texts, settings.vocabulary)
     compute = ctx.config.compute
     model, figures = pretrain(

@@ -1,0 +1,31 @@
+"""A smaller model learns from the answers that the policy sampled and the reward models chose.
+
+Llama 2 §3.2.3: only the largest model samples; the smaller ones are fine-tuned on its best answers.
+In `base` the student is made (pretrained on the built-in world, or brought in), in `sft` it learns
+from the demonstrations, in every later version from that version's selection, each time from
+where the version before left it. Outputs: model/, series.jsonl (the loss curve).
+"""
+
+from __future__ import annotations
+
+from alignment.config.finetune import StudentConfig
+from alignment.models.bring import bring
+from alignment.stages import finetune
+from alignment.stages.context import StageContext
+from alignment.stages.pretrain import pretrain_world
+
+CODE_VERSION = "1"
+READS = ("finetune", "compute")
+
+
+def run(ctx: StageContext) -> None:
+    """Make the student, or train it; see the module."""
+    if "start" in ctx.inputs:
+        finetune.run(ctx)
+        return
+    config = StudentConfig.model_validate(ctx.options["student"])
+    if config.size is not None:
+        pretrain_world(ctx, config.size)
+    else:
+        assert config.path is not None
+        bring(config.path, ctx.out / "model", revision=config.revision)
