@@ -62,20 +62,19 @@ def accuracy_picture(figures: Mapping[str, Any], versions: Mapping[str, str]) ->
         for shift, test, colour in ((-0.19, domain, BLUE), (0.19, other, ORANGE)):
             cells = [figures["by_strength"][test][name] for name in names]
             if any(cell["count"] for cell in cells):
-                label = f"{test} test set ({cells[-1]['count']:.0f})"
+                label = f"{test} test set"
                 _bars(left, [n + shift for n in range(len(names))], cells, colour, label)
         left.axhline(50, color=GREY, linewidth=1, linestyle=":")
         longer = figures["length"]["longer_wins"]["accuracy"]
         if longer == longer:
             left.axhline(100 * longer, color=RED, linewidth=1.2, linestyle="--")
-            label = "“the longer answer wins”"
-            left.plot([], [], color=RED, linewidth=1.2, linestyle="--", label=label)
+            left.plot([], [], color=RED, linewidth=1.2, linestyle="--", label="longer wins")
         left.set_xticks(range(len(names)), [SHORT[name] for name in names])
         left.set_ylim(0, 122)
         left.set_yticks(range(0, 101, 20))
         left.set_ylabel(MEETS)
-        left.set_title(f"{domain} reward model, by strength of the preference")
-        left.legend(loc="upper right", ncols=3, columnspacing=1.2, handlelength=1.6)
+        left.set_title(f"{domain} reward model by strength")
+        left.legend(loc="upper right", ncols=3, columnspacing=1.0, handlelength=1.4)
         _batches(right, figures, versions)
         return _png(figure)
 
@@ -102,7 +101,7 @@ def _batches(axis: Axes, figures: Mapping[str, Any], versions: Mapping[str, str]
     axis.set_ylim(40, 109)
     axis.set_yticks(range(40, 101, 10))
     axis.set_ylabel(MEETS)
-    axis.set_title("by batch (its held-out part)")
+    axis.set_title("by batch, its own domain")
     axis.legend(loc="upper center", ncols=3, columnspacing=1.2, handlelength=1.4)
 
 
@@ -127,15 +126,14 @@ def _reliability(axis: Axes, figures: Mapping[str, Any]) -> None:
     rows = figures["reliability"]
     total = max(1, sum(row["count"] for row in rows))
     axis.plot([50, 100], [50, 100], color=GREY, linewidth=1, linestyle=":", label="perfect")
-    for row in rows:
-        axis.bar(
-            100 * row["confidence"],
-            40 * row["count"] / total,
-            bottom=30,
-            width=3.2,
-            color="#dfe9f2",
-        )
-    axis.bar([], [], color="#dfe9f2", label="share of pairs")
+    axis.bar(
+        [100 * row["confidence"] for row in rows],
+        [40 * row["count"] / total for row in rows],
+        bottom=30,
+        width=3.2,
+        color="#c9dcea",
+        label="share of pairs",
+    )
     _points(axis, [100 * row["confidence"] for row in rows], rows, BLUE, "this model", join=True)
     axis.set_xlim(48, 102)
     axis.set_ylim(30, 103)

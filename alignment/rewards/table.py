@@ -1,0 +1,187 @@
+"""A version's reward models as tables in the terminal, from the evaluation.json of their stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from alignment.config.rewards import STRENGTHS
+
+DASH = "–"
+TESTS = ("helpfulness", "safety")
+COLUMNS = {
+    "significantly": "signif.",
+    "better": "better",
+    "slightly": "slightly",
+    "negligibly": "neglig.",
+    "all": "all",
+}
+BINS = {
+    "chosen_safe": "one safe",
+    "both_safe": "both safe",
+    "both_unsafe": "both unsafe",
+}
+
+
+class View:
+    """Both reward models (and guards) of one version.
+
+    Args:
+        version: its name.
+        found: stage name (`reward_helpfulness`, …) → content of evaluation.json.
+    """
+
+    def __init__(self, version: str, found: Mapping[str, Mapping[str, Any]]):
+        self._version = version
+        self._found = found
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Called by rich."""
+        yield Text(f"Reward models of {self._version}", style="bold")
+        yield Text(
+            "Share of held-out comparisons ranked right, %, with 95 % intervals (Llama 2, Table 8)"
+        )
+        yield self._by_strength()
+        yield Text("\nBy batch, each model on its own domain, %")
+        yield self._by_batch()
+        if any(f["unsafe"]["unsafe"] for f in self._found.values()):
+            yield Text("\nSafety: accuracy by bin, and finding unsafe answers (Table 29), %")
+            yield self._unsafe()
+        yield Text()
+        for name, figures in self._found.items():
+            for line in sentences(name, figures):
+                yield Text(line, style="dim")
+
+    def _by_strength(self) -> Table:
+        table = _table("model", "test set", *COLUMNS.values(), "n")
+        for name, figures in self._found.items():
+            for test in TESTS:
+                cells = figures["by_strength"][test]
+                if cells["all"]["count"]:
+                    table.add_row(
+                        title(name),
+                        test,
+                        *(interval(cells[column]) for column in COLUMNS),
+                        f"{cells['all']['count']:.0f}",
+                        style=None if test == figures["domain"] else "dim",
+                    )
+        return table
+
+    def _by_batch(self) -> Table:
+        table = _table("model", "batch", *COLUMNS.values(), "n")
+        for name, figures in self._found.items():
+            for batch, cells in figures["by_batch"][figures["domain"]].items():
+                table.add_row(
+                    title(name),
+                    figures["versions"].get(batch, batch),
+                    *(interval(cells[column]) for column in COLUMNS),
+                    f"{cells['all']['count']:.0f}",
+                )
+            before = figures["newest"].get("before")
+            if before and before["count"]:
+                blanks = [DASH] * len(STRENGTHS)
+                count = f"{before['count']:.0f}"
+                row = (title(name), "newest, by the", *blanks, interval(before), count)
+                table.add_row(*row, style="dim")
+                table.add_row("", "previous model", style="dim")
+        return table
+
+    def _unsafe(self) -> Table:
+        table = _table("model", *BINS.values(), "recall", "precision", "unsafe of n")
+        for name, figures in self._found.items():
+            unsafe = figures["unsafe"]
+            ends = ("", "_low", "_high")
+            table.add_row(
+                title(name),
+                *(interval(figures["by_bin"][bin]) for bin in BINS),
+                *(
+                    _bounds(*(unsafe[f"{kind}{end}"] for end in ends))
+                    for kind in ("recall", "precision")
+                ),
+                f"{unsafe['unsafe']:.0f} of {unsafe['answers']:.0f}",
+                style=None if figures["domain"] == "safety" else "dim",
+            )
+        return table
+
+
+def title(stage: str) -> str:
+    """`reward_safety` → `safety`, `guard_safety` → `safety guard`."""
+    kind, _, domain = stage.partition("_")
+    return f"{domain} guard" if kind == "guard" else domain
+
+
+def interval(cell: Mapping[str, Any]) -> str:
+    """`78.1 [71–84]`."""
+    return _bounds(cell["accuracy"], cell["low"], cell["high"])
+
+
+def _bounds(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None or low is None or high is None:
+        return DASH
+    return f"{100 * value:.1f} [{100 * low:.0f}–{100 * high:.0f}]"
+
+
+def sentences(stage: str, figures: Mapping[str, Any]) -> Iterator[str]:
+    """What the tables do not hold, one figure a line."""
+    name = title(stage)
+    yield f"{name}: {figures['training']['pairs']:,} comparisons learned from"
+    length = figures["length"]
+    if length["correlation"] is not None:
+        yield (
+            f"  length: “the longer answer wins” is right in {interval(length['longer_wins'])} %; "
+            f"reward and length within prompts r = {length['correlation']:.2f}"
+        )
+    if figures["ece"] is not None:
+        yield f"  calibration: ECE {100 * figures['ece']:.1f} %"
+    newest = figures["newest"]
+    if newest.get("before") and newest["gain"]["points"] is not None:
+        gain = newest["gain"]
+        yield (
+            f"  the new batch: {interval(newest['now'])} %, the previous model "
+            f"{interval(newest['before'])} % before anything was trained on it "
+            f"({100 * gain['points']:+.1f} points [{100 * gain['low']:+.1f}, "
+            f"{100 * gain['high']:+.1f}])"
+        )
+    agreement = figures.get("agreement")
+    if agreement and agreement["same"]["accuracy"] is not None:
+        yield (
+            f"  agrees with the main model on {interval(agreement['same'])} % of the pairs "
+            f"(unrelated errors: {100 * agreement['chance']:.1f} %); both wrong on "
+            f"{100 * agreement['both_wrong']:.1f} %"
+        )
+    yield from _forecast(figures["growth"])
+
+
+def _forecast(growth: Mapping[str, Any]) -> Iterator[str]:
+    points: Sequence[Mapping[str, Any]] = growth["points"]
+    if len(points) > 1:
+        shown = ", ".join(f"{100 * p['all']['accuracy']:.1f} % at {p['pairs']:,}" for p in points)
+        yield f"  growth on the same comparisons: {shown}"
+    for row in growth.get("forecast", []):
+        if row["times"] == 2.0:
+            yield (
+                f"  twice the comparisons ({row['pairs']:,}) would give {interval(row)} % "
+                f"if error goes on as n^{growth['law']['b']:.2f}"
+            )
+    for row in growth.get("price", []):
+        if row["points"] == 0.01:
+            wanted = row["more_pairs"]
+            told = (
+                "no number of comparisons by this law" if wanted is None else f"{wanted:,.0f} more"
+            )
+            low, high = row["low"], row["high"]
+            if low is not None:
+                told += f" [{low:,.0f}, {'∞' if high is None else f'{high:,.0f}'}]"
+            yield f"  one point more: {told}"
+
+
+def _table(*heads: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for number, head in enumerate(heads):
+        left = number == 0 or head in ("test set", "batch")
+        table.add_column(head, justify="left" if left else "right", no_wrap=True)
+    return table

@@ -1,0 +1,63 @@
+"""What `align rewards` prints, from figures made by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from test_growth import scored
+
+from alignment.rewards.evaluate import evaluate, moved
+from alignment.rewards.growth import growth
+from alignment.rewards.guard import agreement
+from alignment.rewards.table import View
+from alignment.stages.reward import _plain
+
+
+def figures(*, later: bool) -> dict[str, Any]:
+    """As the stage writes them, read back from JSON."""
+    place = np.arange(400)
+    worse, better = scored(place % 10 < 6), scored(place % 10 < 7)
+    found = evaluate(better, "helpfulness", seed=0, samples=50)
+    found["versions"] = {"b": "rlhf-v2"}
+    found["training"] = {"pairs": 1234}
+    found["newest"] = {"batch": "b", **moved(better, worse if later else None, seed=0, samples=50)}
+    models = {"rlhf-v1": (600, worse)} if later else {}
+    found["growth"] = growth({**models, "rlhf-v2": (1234, better)}, seed=0, samples=50)
+    if later:
+        found["agreement"] = agreement(worse, better, seed=0, samples=50)
+    read: dict[str, Any] = json.loads(json.dumps(_plain(found), allow_nan=False))
+    return read
+
+
+def shown(found: dict[str, dict[str, Any]]) -> str:
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(View("rlhf-v2", found))
+    return console.export_text()
+
+
+def test_a_first_version() -> None:
+    text = shown({"reward_helpfulness": figures(later=False)})
+    assert "Reward models of rlhf-v2" in text
+    assert "70.0 [" in text
+    assert "1,234 comparisons learned from" in text
+    # Nothing is unsafe here, and there is no curve yet.
+    assert "unsafe" not in text
+    assert "twice the comparisons" not in text
+
+
+def test_a_later_version_with_a_guard() -> None:
+    found = figures(later=True)
+    text = shown({"reward_helpfulness": found, "guard_helpfulness": found})
+    assert "previous model" in text
+    assert "+10.0 points" in text
+    assert "growth on the same comparisons: 60.0 % at 600, 70.0 % at 1,234" in text
+    assert "twice the comparisons (2,468)" in text
+    assert "one point more:" in text
+    assert "helpfulness guard" in text
+    # 60 % are right with both, 30 % wrong with both.
+    assert "agrees with the main model on 90.0 [" in text
+    assert "both wrong on 30.0 %" in text
