@@ -18,6 +18,9 @@ class SampleConfig(Section):
     """Address of an OpenAI-compatible server that serves the policy; `engine: server` needs it."""
     prompts: int = Field(default=256, ge=1)
     """How many prompts of the pool a version samples for; each version draws its own."""
+    skip_categories: tuple[str, ...] = ()
+    """Prompts of these categories are left out, as where a delivery does not cover them. What the
+    policy could do there may be forgotten; `bag: all` is the remedy (Llama 2 §3.2.3)."""
     k: int = Field(default=16, ge=1, le=1024)
     """Answers a prompt. The paper never states its K; its figures cover 1 to 100."""
     max_new_tokens: int = Field(default=128, ge=1)
@@ -92,6 +95,9 @@ class SelectConfig(Section):
     """Leave out answers that were cut at the token limit: they would teach not to end."""
     random_control: bool = False
     """Also write a random pick of the same size (`control.jsonl`), the arm every gain must beat."""
+    train_on: Literal["best", "random"] = "best"
+    """What fine-tuning gets: the selection, or that arm: as many answers of each prompt, picked
+    blindly among those that pass the filters."""
     bag_keep: int = Field(default=4, ge=1)
     """Answers of each prompt that a version keeps for later bags, where the newest reward models
     score them again and all versions compete."""

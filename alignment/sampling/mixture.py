@@ -4,8 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from alignment.errors import ConfigError
 from alignment.preferences.prompts import Prompt
 from alignment.seeds import derive_seed
+
+
+def without(pool: Sequence[Prompt], categories: Sequence[str]) -> list[Prompt]:
+    """The pool less some categories.
+
+    Raises:
+        ConfigError: the pool has no such category, or nothing else.
+    """
+    known = sorted({prompt.category for prompt in pool})
+    unknown = sorted(set(categories) - set(known))
+    if unknown:
+        raise ConfigError(
+            f"sample.skip_categories names {', '.join(unknown)}, which no prompt of the pool has",
+            remedy=f"its categories are {', '.join(known)}",
+        )
+    left = [prompt for prompt in pool if prompt.category not in categories]
+    if not left:
+        raise ConfigError("sample.skip_categories leaves no prompt to sample for")
+    return left
 
 
 def draw_prompts(pool: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:

@@ -16,10 +16,11 @@ from alignment.config.sampling import SampleConfig
 from alignment.files import atomic_write_json, digest_json, read_json
 from alignment.models.chat import ChatRenderer
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
+from alignment.rewards.cache import ScoreCache
 from alignment.sampling.best_of import distinct_rate
 from alignment.sampling.engines import open_engine
 from alignment.sampling.judges import Answer, Judges
-from alignment.sampling.mixture import draw_prompts
+from alignment.sampling.mixture import draw_prompts, without
 from alignment.sampling.seeds import sample_seeds
 from alignment.sampling.settings import Engine, Sample, SamplingSettings
 from alignment.sampling.shards import Shards, to_table, write_table
@@ -27,14 +28,15 @@ from alignment.sampling.temperature import judge
 from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 READS = ("sample", "combine", "compute")
 
 
 def run(ctx: StageContext) -> None:
     """Draw the prompts, find the temperature, sample shard by shard; see the module."""
     config: SampleConfig = ctx.config.sample
-    pool = read_prompts(ctx.inputs["prepare"] / "prompts.jsonl")
+    everything = read_prompts(ctx.inputs["prepare"] / "prompts.jsonl")
+    pool = without(everything, config.skip_categories)
     prompts = draw_prompts(pool, config.prompts, derive_seed(ctx.seed, "prompts"))
     write_prompts(ctx.out / "prompts.jsonl", prompts)
     ids = [prompt.id for prompt in prompts]
@@ -143,11 +145,13 @@ def _search(
         ctx.progress.say(f"temperature search: {temperature}")
         at = replace(settings, temperature=temperature)
         drawn.append(engine.sample(tokens, seeds, at, ctx.progress))
+    cache = ScoreCache(ctx.workspace)
     judges = Judges.load(
         ctx.inputs["reward_helpfulness"],
         ctx.inputs["reward_safety"],
         ctx.config.combine,
         ctx.config.compute,
+        cache,
     )
     answers = [
         Answer(prompt, sample.text, sample.finished)
@@ -157,6 +161,7 @@ def _search(
     ]
     shape = (len(config.grid), len(prompts), config.k)
     rewards = judges.judge(answers).reward.reshape(shape)
+    cache.tell(ctx.progress)
     finished = np.array([answer.finished for answer in answers]).reshape(shape)
     distinct = [distinct_rate([[one.text for one in group] for group in at]) for at in drawn]
     best, tried = judge(config.grid, rewards, finished, distinct)

@@ -5,7 +5,7 @@ again by the newest models.
 
 Outputs: selected.jsonl (goes to fine-tuning); scores.parquet (every candidate); kept.jsonl (for
 later bags); curves.json and best_of_n.png (Fig 7); examples.md (best and worst); control.jsonl (a
-random pick of the same size, on request).
+random pick of the same size, on request, and instead of the selection with `train_on: random`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from alignment.sampling.shards import write_table
 from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 READS = ("select", "combine", "compute")
 
 
@@ -67,15 +67,20 @@ def run(ctx: StageContext) -> None:
     if not selection.chosen:
         raise _nothing_left(selection)
 
-    _write_rows(ctx.out / "selected.jsonl", selection.chosen, prompts)
-    if config.random_control:
+    trained = selection.chosen
+    if config.random_control or config.train_on == "random":
         control = random_control(selection, seed)
         _write_rows(ctx.out / "control.jsonl", control, prompts)
+        ctx.metric(control_reward=float(np.mean([one.reward for one in control])))
+        if config.train_on == "random":
+            ctx.progress.say("fine-tuning gets the random pick: this version is the control arm")
+            trained = control
+    _write_rows(ctx.out / "selected.jsonl", trained, prompts)
     _write_scores(ctx.out / "scores.parquet", candidates, selection)
     ctx.dataset(
-        "best of K",
-        digest_json([[c.prompt_id, c.text] for c in selection.chosen]),
-        len(selection.chosen),
+        "best of K" if trained is selection.chosen else "random pick of K",
+        digest_json([[c.prompt_id, c.text] for c in trained]),
+        len(trained),
         "training",
     )
     _figures(ctx, samples, own_candidates, verdicts.reward[: len(own)], selection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from alignment.models.chat import ChatRenderer
 from alignment.models.load import save_model
 from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.rewards.model import RewardCard, RewardModel
+
+sys.path.insert(0, str(Path(__file__).parent))  # for functions that a fresh process runs
 
 WORDS = "what is the a red blue cat dog tree house big small runs sleeps and no yes you me Human :"
 CHAT = (

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from alignment.errors import StageError
+from alignment.errors import ConfigError, StageError
 from alignment.files import read_json, sha256_file
 from alignment.sampling.settings import Sample
 from alignment.sampling.shards import Shards, from_table, to_table
@@ -65,9 +61,36 @@ def test_sample_then_select(make_context: Callable[..., Any]) -> None:
     assert (chosen.out / "temperature.png").is_file()
     assert "best of 4" in (chosen.out / "examples.md").read_text(encoding="utf-8")
 
+    blind = make_context(
+        "select",
+        where="blind",
+        select={**relaxed, "train_on": "random"},
+        inputs={"sample": ctx.out},
+    )
+    select.run(blind)
+    picked = _rows(blind.out / "selected.jsonl")
+    assert picked == _rows(chosen.out / "control.jsonl")
+    assert {row["prompt_id"] for row in picked} == {row["prompt_id"] for row in selected}
+    assert blind.metrics["control_reward"] < chosen.metrics["best_of_k"]
+    assert [one["name"] for one in blind.datasets] == ["random pick of K"]
+
     again = make_context("select", where="again", select=relaxed, inputs={"sample": ctx.out})
     select.run(again)
     assert _digests(again.out) == _digests(chosen.out)
+
+
+def test_skipped_categories_are_not_sampled_for(
+    make_context: Callable[..., Any], stage_inputs: dict[str, Path]
+) -> None:
+    settings = {**SMALL, "temperature": 1.0, "skip_categories": ("c1",)}
+    ctx = make_context("sample", sample=settings)
+    sample.run(ctx)
+    assert {row["category"] for row in _rows(ctx.out / "prompts.jsonl")} == {"c0"}
+    assert ctx.metrics["prompts"] == 10
+    for names, said in ((("c1", "rhyme"), "rhyme"), (("c0", "c1"), "no prompt")):
+        wrong = make_context("sample", where=said, sample={**settings, "skip_categories": names})
+        with pytest.raises(ConfigError, match=said):
+            sample.run(wrong)
 
 
 def test_each_version_draws_its_own_prompts_and_seeds(make_context: Callable[..., Any]) -> None:
@@ -145,36 +168,6 @@ def test_collect(make_context: Callable[..., Any], stage_inputs: dict[str, Path]
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-_CHILD = """
-import importlib, json, sys, time, types
-from pathlib import Path
-import torch
-from alignment.config.compute import ComputeConfig
-from alignment.config.rewards import CombineConfig
-from alignment.config.sampling import SampleConfig
-from alignment.sampling.shards import Shards
-from alignment.stages.context import StageContext
-
-given = json.loads(sys.argv[1])
-write = Shards.write
-def slow(self, number, table):
-    write(self, number, table)
-    print("shard", number, flush=True)
-    time.sleep(0.2)
-Shards.write = slow
-torch.set_num_threads(1)
-config = types.SimpleNamespace(
-    sample=SampleConfig(**given["sample"]), combine=CombineConfig(),
-    compute=ComputeConfig(device="cpu"))
-root = Path(given["root"])
-ctx = StageContext(
-    version="rlhf-v1", stage="sample", config=config, options={},
-    inputs={name: Path(path) for name, path in given["inputs"].items()},
-    out=root / "out", scratch=root / "scratch", seed=11, workspace=root)
-importlib.import_module("alignment.stages.sample").run(ctx)
-"""
-
-
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Bits are promised for one number of threads."""
@@ -187,39 +180,6 @@ def one_thread() -> Iterator[None]:
 def _written(ctx: Any) -> dict[str, int]:
     shards = sorted((ctx.scratch / "shards").glob("shard-*"))
     return {path.name: path.stat().st_mtime_ns for path in shards}
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_sample_killed_and_resumed_gives_the_same_bytes(
-    make_context: Callable[..., Any], stage_inputs: dict[str, Path]
-) -> None:
-    settings = {**SMALL, "temperature": 1.0, "shard_prompts": 1}
-    whole = make_context("sample", where="whole", sample=settings)
-    sample.run(whole)
-    broken = make_context("sample", where="broken", sample=settings)
-    given = {
-        "root": str(broken.out.parent),
-        "inputs": {name: str(path) for name, path in stage_inputs.items()},
-        "sample": settings,
-    }
-    child = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, json.dumps(given)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert child.stdout is not None
-    for number in range(4):
-        assert child.stdout.readline() == f"shard {number}\n"
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait(timeout=30)
-    assert not (broken.out / "samples.parquet").exists()
-    done = _written(broken)
-    assert 4 <= len(done) < 10
-    sample.run(broken)
-    assert {name: _written(broken)[name] for name in done} == done
-    assert _digests(broken.out) == _digests(whole.out)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -1,0 +1,75 @@
+"""Sampling killed at ten random moments and resumed: nothing is done twice, the bytes agree."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+from sample_child import run_sample
+
+from alignment.files import sha256_file
+
+SETTINGS = {
+    "prompts": 24,
+    "k": 6,
+    "max_new_tokens": 40,
+    "shard_prompts": 1,
+    "search_prompts": 4,
+    "grid": (0.8, 1.2),
+    "temperature": "search",
+}
+KILLS = 10
+
+
+def _start(root: Path, inputs: dict[str, Path]) -> Any:
+    """A fresh process, forked from a server that has the libraries loaded already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sample_child"])
+    given = {name: str(path) for name, path in inputs.items()}
+    process = context.Process(target=run_sample, args=(str(root), given, SETTINGS))
+    process.start()
+    return process
+
+
+def _finished(root: Path, inputs: dict[str, Path]) -> dict[str, str]:
+    process = _start(root, inputs)
+    process.join(300)
+    assert process.exitcode == 0
+    files = sorted(path for path in (root / "out").rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): sha256_file(path) for path in files}
+
+
+def _shards(root: Path) -> dict[str, int]:
+    found = (root / "scratch" / "shards").glob("shard-*")
+    return {path.name: path.stat().st_mtime_ns for path in found}
+
+
+def test_ten_random_kills(tmp_path: Path, stage_inputs: dict[str, Path]) -> None:
+    whole = _finished(tmp_path / "whole", stage_inputs)
+    broken = tmp_path / "broken"
+    moments = random.Random(5)
+    seen: dict[str, int] = {}
+    for number in range(KILLS):
+        process = _start(broken, stage_inputs)
+        # Every second kill hits the process while it loads or searches, or between two shards.
+        wanted = len(seen) + (moments.randint(1, 3) if number % 2 else 0)
+        deadline = time.monotonic() + 120
+        while len(_shards(broken)) < wanted:
+            assert process.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.4 if number % 2 == 0 else 0.02))
+        assert process.is_alive()
+        process.kill()
+        process.join()
+        now = _shards(broken)
+        assert {name: now[name] for name in seen} == seen
+        seen = now
+        assert not (broken / "out" / "samples.parquet").exists()
+    assert 5 <= len(seen) < SETTINGS["prompts"]
+    assert _finished(broken, stage_inputs) == whole
+    now = _shards(broken)
+    assert {name: now[name] for name in seen} == seen
