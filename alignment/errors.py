@@ -13,6 +13,8 @@ class AlignError(Exception):
     """
 
     exit_code = 1
+    failure: str | None = None
+    """Kind of the failure (`alignment.failures`) where another process found it out."""
 
     def __init__(self, message: str, *, where: str | None = None, remedy: str | None = None):
         super().__init__(message)

@@ -55,14 +55,19 @@ def run_isolated(
     told = read_json(result) if result.is_file() else {}
     if "error" in told:
         kind = getattr(errors, told["kind"], StageError)
-        raise kind(told["error"], where=told["where"], remedy=told["remedy"])
+        error = kind(told["error"], where=told["where"], remedy=told["remedy"])
+        error.failure = told.get("failure")
+        raise error
     if code or "peak_mb" not in told:
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        raise StageError(
+        died = StageError(
             f"the process of {node.key} ended with {how}",
             where=str(log),
             remedy="see the log; `align resume` goes on from the last checkpoint",
         )
+        if code == -signal.SIGKILL:  # what the kernel does to a process that takes all memory
+            died.failure = "memory"
+        raise died
     result.unlink()
     return float(told["peak_mb"])
 

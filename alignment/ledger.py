@@ -162,8 +162,11 @@ class Ledger:
             started=now(),
             resumed_from=same[-1] if same and partial.exists() else None,
         )
+        if (partial / "done").exists():  # scratch that was about to be deleted
+            shutil.rmtree(partial / "done")
         for name in ("out", "scratch"):
             (partial / name).mkdir(parents=True, exist_ok=True)
+            _drop_unfinished(partial / name)
         self.write_attempt(attempt)
         return attempt
 
@@ -217,6 +220,15 @@ class Ledger:
                 attempt.status = "superseded"
                 self.write_attempt(attempt)
         return target
+
+
+def _drop_unfinished(directory: Path) -> None:
+    """Remove what a process was writing when it died: nothing whole is called `.something`."""
+    for path in directory.rglob(".*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def hash_outputs(directory: Path) -> dict[str, str]:

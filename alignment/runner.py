@@ -20,6 +20,7 @@ from alignment import distributed
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, StageError
+from alignment.failures import PIECES, Kind, free_memory, kind_of, smaller
 from alignment.files import atomic_write_json, read_json
 from alignment.fingerprints import Fingerprints, config_slice, stage_declaration
 from alignment.frontier import waits_for
@@ -30,6 +31,7 @@ from alignment.memory import PeakMemory
 from alignment.plan import Node, build_plan
 from alignment.progress import Progress, SilentProgress
 from alignment.seeds import derive_seed
+from alignment.space import DiskFullError, check_space, disk_full, needed_bytes
 from alignment.stages.context import ProgramView, StageContext
 from alignment.versions import library_versions
 
@@ -37,6 +39,8 @@ log = logging.getLogger("alignment")
 
 # Stages that know how to share their work among several processes.
 _SHARED = ("reward", "finetune", "ppo")
+
+SMALLER = "smaller"  # in the partial directory: this stage ran out of memory before
 
 ProgressFactory = Callable[[Node], AbstractContextManager[Progress]]
 
@@ -131,6 +135,7 @@ class Runner:
             WaitingForApproval: a person has to decide on the version before first.
             WaitingForBatches: nothing was delivered that the version could learn from.
             StageError: the stage broke in an unforeseen way; the traceback is in its log.
+            DiskFullError: what it would write does not fit, or did not.
         """
         node = self._as_decided(node)
         key = self.fingerprint(node)
@@ -146,26 +151,79 @@ class Runner:
         waiting = waits_for(self.program, node.version)
         if waiting is not None:
             raise waiting
-        attempt = self.ledger.begin(node, key)
-        self._tell("stage_started", attempt)
-        began = time.monotonic()
-        try:
-            manifest = self._carry_out(node, attempt, began)
-        except BaseException as error:
-            self._note_failure(attempt, error, time.monotonic() - began)
-            if isinstance(error, AlignError) or not isinstance(error, Exception):
-                raise
-            raise StageError(
-                f"{node.key} failed: {type(error).__name__}: {error}",
-                where=str(self.ledger.log_path(attempt)),
-                remedy="see the log; `align resume` goes on from the last checkpoint",
-            ) from error
-        attempt.status, attempt.ended, attempt.seconds = "done", now(), manifest.seconds
-        self.ledger.write_attempt(attempt)
-        self._tell("stage_finished", attempt, manifest)
+        check_space(self.program, node)
+        manifest = self._try_until_done(node, key)
         if node.module == "promote":
             self.plan_again()
         return StageRecord(node, manifest, cached=False)
+
+    def _try_until_done(self, node: Node, key: str) -> Manifest:
+        """Attempt after attempt, as long as the failure is of a kind that another one may mend."""
+        transient = 0
+        while True:
+            attempt = self.ledger.begin(node, key)
+            self._tell("stage_started", attempt)
+            began = time.monotonic()
+            try:
+                manifest = self._carry_out(node, attempt, began)
+            except BaseException as error:
+                self._note_failure(attempt, error, time.monotonic() - began)
+                kind = kind_of(error)
+                if kind == "memory" and self._make_smaller(node, key):
+                    continue
+                if kind == "transient" and transient < self.program.orchestration.retries:
+                    transient += 1
+                    self._wait_before(transient, node, error)
+                    continue
+                raise self._verdict(node, attempt, error, kind) from error
+            attempt.status, attempt.ended, attempt.seconds = "done", now(), manifest.seconds
+            self.ledger.write_attempt(attempt)
+            self._tell("stage_finished", attempt, manifest)
+            return manifest
+
+    def _make_smaller(self, node: Node, key: str) -> bool:
+        """Have the next attempt compute less at once; False if it does so already, or cannot."""
+        note = self.ledger.partial_dir(node.version, node.stage, key) / SMALLER
+        _, said = smaller(for_version(self.program, node.version), node.module)
+        if note.exists() or not said:
+            return False
+        note.write_text("\n".join(said))
+        free_memory()
+        self._say(
+            f"{node.key} ran out of memory and is tried once more in smaller pieces with the same "
+            f"maths: {', '.join(said)}"
+        )
+        return True
+
+    def _wait_before(self, number: int, node: Node, error: BaseException) -> None:
+        settings = self.program.orchestration
+        pause = settings.retry_seconds * 2 ** (number - 1)
+        self._say(
+            f"{node.key} failed in a way that may pass ({type(error).__name__}: {error}); retry "
+            f"{number} of {settings.retries} in {pause:.0f} s"
+        )
+        time.sleep(pause)
+
+    def _verdict(
+        self, node: Node, attempt: Attempt, error: BaseException, kind: Kind
+    ) -> BaseException:
+        """The error that the user sees."""
+        if kind == "disk" and not isinstance(error, DiskFullError):
+            free = shutil.disk_usage(self.workspace).free
+            return disk_full(self.workspace, node, needed_bytes(self.program, node), free)
+        if isinstance(error, AlignError) or not isinstance(error, Exception):
+            return error
+        remedy = "see the log; `align resume` goes on from the last checkpoint"
+        if kind == "memory":
+            remedy = (
+                "smaller pieces were not enough, or there are none: lower "
+                f"{', '.join(PIECES.get(node.module, ('compute',)))}; then `align resume`"
+            )
+        return StageError(
+            f"{node.key} failed: {type(error).__name__}: {error}",
+            where=str(self.ledger.log_path(attempt)),
+            remedy=remedy,
+        )
 
     def _as_decided(self, node: Node) -> Node:
         """The node as the present plan has it: its inputs may hang on a decision taken since."""
@@ -178,6 +236,8 @@ class Runner:
         seen = for_version(self.program, node.version)
         _set_threads(seen, module.READS)
         partial = self.ledger.partial_dir(node.version, node.stage, key)
+        if (partial / SMALLER).exists():
+            seen, _ = smaller(seen, node.module)
         process = distributed.rank()
         context = StageContext(
             version=node.version,
@@ -207,7 +267,8 @@ class Runner:
             with _log_to(log_path), self._progress(node) as progress, PeakMemory() as memory:
                 self.execute(node, attempt.fingerprint, _Logged(progress))
             peak_mb = memory.peak_mb
-        shutil.rmtree(partial / "scratch")
+        # Under another name first: a half-deleted checkpoint must never be found.
+        (partial / "scratch").rename(partial / "done")
         declared = stage_declaration(node.module)
         seen = for_version(self.program, node.version)
         datasets = partial / "out" / "datasets.json"

@@ -79,11 +79,15 @@ def described(program: ProgramConfig, waiting: WaitingForApproval) -> str:
     """What a person should know before deciding, as markdown."""
     from alignment.tracking.describe import version_note
     from alignment.tracking.history import read_history
+    from alignment.tracking.standings import Standings
 
-    for history in read_history(program):
-        if history.version == waiting.version:
-            return version_note(history, None, waiting.verdict)
-    return f"{waiting.version}: {waiting.verdict}"
+    versions = [history for history in read_history(program) if history.begun]
+    notes = [
+        version_note(history, Standings.of(program, versions))
+        for history in versions
+        if history.version == waiting.version
+    ]
+    return "\n\n".join((f"**The gate says:** {waiting.verdict}", *notes))
 
 
 def suspended(workspace: Path, key: str | None = None) -> list[FlowRun]:

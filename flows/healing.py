@@ -19,7 +19,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Scheduled
-from prefect.types._datetime import now
+from prefect.types._datetime import DateTime
 
 from alignment.config.program import ProgramConfig
 from alignment.frontier import frontier
@@ -83,7 +83,7 @@ def drop_missed(deployment_ids: list[UUID]) -> int:
                     deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
                     state=_in(StateType.SCHEDULED),
                     expected_start_time=FlowRunFilterExpectedStartTime(
-                        before_=now("UTC").subtract(seconds=MISSED)
+                        before_=DateTime.now("UTC").subtract(seconds=MISSED)
                     ),
                 ),
                 sort=FlowRunSort.EXPECTED_START_TIME_DESC,

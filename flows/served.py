@@ -6,9 +6,14 @@ A child of `align serve`, which restarts it when it dies.
 import logging
 import sys
 from pathlib import Path
+from uuid import UUID
 
 from prefect import serve
+from prefect.client.orchestration import get_client
 
+from alignment.config.program import ProgramConfig
+from alignment.frontier import frontier
+from alignment.ledger import Ledger
 from flows.deployments import deployments
 from flows.healing import deployment_ids, drop_missed
 from flows.request import read_program
@@ -30,12 +35,25 @@ def main(workspace: Path) -> None:
     dropped = drop_missed(ids)
     if dropped:
         logging.info("%d missed runs are left out: a later one does their work", dropped)
+    go_on(program, ids[1])
     watch = Watch(program, ids[1:])
     watch.start()
     try:
         serve(*made, query_seconds=POLL_SECONDS, limit=AT_ONCE, print_starting_message=False)
     finally:
         watch.stop()
+
+
+def go_on(program: ProgramConfig, iteration: UUID) -> None:
+    """Have a version that was begun go on at once, and the base and SFT that all need."""
+    found = frontier(program)
+    if found.version is None:
+        return
+    attempts = Ledger(program.workspace).root.glob(f"{found.version}/*/attempts/*.json")
+    if found.version in ("base", "sft") or any(attempts):
+        with get_client(sync_client=True) as client:
+            client.create_flow_run_from_deployment(iteration)
+        logging.info("%s is not done: it goes on", found.version)
 
 
 if __name__ == "__main__":  # a flow's process imports this module again

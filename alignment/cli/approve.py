@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -85,9 +86,14 @@ def _decide(
     made = decide(program.workspace, version, approved=approved, reason=reason, by=by)
     now_champion = champion(program)
     note_decision(program)
+    # By name: the library never imports the flows; only commands reach up to them.
+    woken = importlib.import_module("flows.wake").wake(program.workspace, version)
     if json:
         print_json({**asdict(made), "champion": now_champion})
         return
     word = "approved" if made.approved else "rejected"
     print(f"{version} {word} by {made.by}; champion: {now_champion}")
-    print(f"go on with: align resume -w {program.workspace}")
+    if woken:
+        print(f"{woken} suspended flow run{'s' if woken > 1 else ''} of Prefect resumed")
+    else:
+        print(f"go on with: align resume -w {program.workspace}")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from alignment import distributed
 from alignment.config.load import check_program
-from alignment.errors import AlignError
+from alignment.errors import AlignError, StageError
+from alignment.failures import kind_of
 from alignment.files import atomic_write_json, read_json
 from alignment.isolate import RESULT, described
 from alignment.memory import PeakMemory
@@ -51,6 +52,10 @@ def main(workspace: Path, key: str) -> int:
     except AlignError as error:
         atomic_write_json(result, described(error))
         return error.exit_code
+    except Exception as error:
+        told = StageError(f"{key} failed: {type(error).__name__}: {error}", where=None)
+        atomic_write_json(result, described(told) | {"failure": kind_of(error)})
+        raise
     peak_mb = distributed.total(memory.peak_mb)
     if distributed.is_first():
         atomic_write_json(result, {"peak_mb": peak_mb})

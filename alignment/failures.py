@@ -1,0 +1,145 @@
+"""What kind of failure it was, and what to do about it.
+
+memory     smaller pieces with the same maths, once
+transient  try again, more and more slowly
+disk       stop; say how much is needed
+known      bad data, bad settings, a stage's own verdict: stop with the remedy
+unknown    stop; the traceback is in the log
+killed     the process was told to end; what it has done is kept
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from alignment.config.load import set_dotted
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
+
+Kind = Literal["memory", "transient", "disk", "known", "unknown", "killed"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+PASSING = (
+    errno.EIO,
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ECONNRESET,
+    errno.ECONNREFUSED,
+    errno.ECONNABORTED,
+    errno.ENETUNREACH,
+    errno.EHOSTUNREACH,
+)
+PASSING_NAMES = ("ConnectionError", "TransportError", "Timeout", "TimeoutException", "URLError")
+"""Classes of requests, httpx and urllib, which are not imported for this."""
+
+PIECES: dict[str, tuple[str, ...]] = {
+    "finetune": ("finetune.sft.micro_batch", "finetune.rejection.micro_batch"),
+    "student": ("finetune.sft.micro_batch", "finetune.rejection.micro_batch"),
+    "reward": ("rewards.tokens_per_batch",),
+    "sample": ("sample.batch_size",),
+    "collect": ("collect.batch_size",),
+    "evaluate": ("evaluate.batch_size", "evaluate.batch_tokens"),
+    "ppo": ("ppo.micro_batch_tokens",),
+}
+"""Stage module → settings that bound memory and change results by rounding at most."""
+UNSET_TOKENS = 2048  # what `ppo.micro_batch_tokens` is on a CPU where it is unset
+PPO_TOKENS_ON_GPU = 16384
+
+
+def kind_of(error: BaseException) -> Kind:
+    """The kind of a failure, from the error and what caused it."""
+    if not isinstance(error, Exception):
+        return "killed"
+    chain = list(_chain(error))
+    for one in chain:
+        told: Kind | None = getattr(one, "failure", None)
+        if told is not None:
+            return told
+        if (isinstance(one, OSError) and one.errno in FULL) or "No space left" in str(one):
+            return "disk"
+        if _out_of_memory(one):
+            return "memory"
+    if isinstance(error, AlignError):
+        return "known"
+    return "transient" if any(_passes(one) for one in chain) else "unknown"
+
+
+def smaller(program: ProgramConfig, module: str) -> tuple[ProgramConfig, list[str]]:
+    """The program with the pieces of a stage halved, and the changes in words.
+
+    The batch of a step, its mean loss and its order stay what they were: only what is computed at
+    once is less. An empty list means that nothing can be made smaller.
+    """
+    values: dict[str, Any] = program.model_dump(mode="json")
+    said = []
+    for key in PIECES.get(module, ()):
+        before = _value(values, key)
+        if before is None:
+            cuda = program.compute.device != "cpu" and _cuda()
+            before = PPO_TOKENS_ON_GPU if cuda else UNSET_TOKENS
+        half = int(before) // 2
+        if half >= (64 if key == "rewards.tokens_per_batch" else 1):
+            set_dotted(values, key, half, where=key)
+            said.append(f"{key} {before} → {half}")
+    return ProgramConfig.model_validate(values), said
+
+
+def free_memory() -> None:
+    """Give back what the failed attempt held."""
+    import gc
+    import sys
+
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    here: BaseException | None = error
+    while here is not None and id(here) not in seen:
+        seen.add(id(here))
+        yield here
+        here = here.__cause__ or (None if here.__suppress_context__ else here.__context__)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in said or "can't allocate memory" in said
+    )
+
+
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return False
+    status = getattr(error, "code", None) or getattr(
+        getattr(error, "response", None), "status_code", None
+    )
+    if isinstance(status, int):
+        return status == 429 or status >= 500
+    if isinstance(error, ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, OSError) and error.errno in PASSING:
+        return True
+    return any(base.__name__ in PASSING_NAMES for base in type(error).__mro__)
+
+
+def _value(values: dict[str, Any], key: str) -> Any:
+    here: Any = values
+    for part in key.split("."):
+        here = here[part]
+    return here
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

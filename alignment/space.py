@@ -1,0 +1,80 @@
+"""Is there room on the disk for what a stage will write? Asked before it writes anything."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from alignment.config.load import for_version
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
+from alignment.estimate import base_size
+from alignment.plan import Node
+
+RESERVE = 50 * 2**20
+"""What every stage may write beside models: samples, tables, pictures, logs."""
+WEIGHTS = 4  # bytes a parameter
+CHECKPOINT = 12  # weights and the optimiser's two moments in float32
+ADAPTER_SHARE = 0.05  # parameters of a low-rank adapter, generously
+TRAINED = {"pretrain": 1, "finetune": 1, "student": 1, "reward": 1, "ppo": 2}
+"""Stage module → models it trains (PPO: policy and critic)."""
+
+
+class DiskFullError(AlignError):
+    """There is not enough room on the disk."""
+
+    exit_code = 8
+
+
+def needed_bytes(program: ProgramConfig, node: Node) -> int:
+    """Upper estimate of what a stage has on disk at once: outputs, and while training one whole
+    checkpoint beside the next one being written."""
+    seen = for_version(program, node.version)
+    parameters = base_size(program).parameters
+    if node.module == "import_base":
+        return RESERVE + int(WEIGHTS * parameters)
+    if node.module not in TRAINED:
+        return RESERVE
+    trained = parameters * TRAINED[node.module]
+    if _adapter(seen, node):
+        written = WEIGHTS * parameters if node.module == "reward" else 0.0  # folded when done
+        return RESERVE + int(written + ADAPTER_SHARE * trained * (WEIGHTS + 2 * CHECKPOINT))
+    return RESERVE + int(trained * (WEIGHTS + 2 * CHECKPOINT))
+
+
+def check_space(program: ProgramConfig, node: Node) -> None:
+    """Stop before the stage writes anything if it would not fit.
+
+    Raises:
+        DiskFullError: says how much is needed and how much is free.
+    """
+    need = needed_bytes(program, node)
+    free = shutil.disk_usage(program.workspace).free
+    if free < need:
+        raise disk_full(program.workspace, node, need, free)
+
+
+def disk_full(workspace: Path, node: Node, need: int, free: int) -> DiskFullError:
+    """The error, with figures."""
+    return DiskFullError(
+        f"the disk is too full for {node.key}: it needs about {_amount(need)}, "
+        f"{_amount(free)} are free",
+        where=str(workspace),
+        remedy=f"free {_amount(max(need - free, 0))} (superseded attempts: `align doctor`), "
+        "then `align resume`",
+    )
+
+
+def _adapter(program: ProgramConfig, node: Node) -> bool:
+    if node.module == "ppo":
+        return program.ppo.share_backbone
+    if node.module == "reward":
+        return program.rewards.adapter.method == "lora"
+    if node.module in ("finetune", "student"):
+        recipe = program.finetune.sft if node.version == "sft" else program.finetune.rejection
+        return recipe.adapter.method == "lora"
+    return False
+
+
+def _amount(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
