@@ -110,7 +110,10 @@ def growth(
             "accuracy": float(law.accuracy(n)),
             **_bounds([float(one.accuracy(n)) for one in laws]),
         }
-        for n in np.geomspace(sizes.min(), max(TIMES) * today, 24)
+        for n in (
+            *np.geomspace(sizes.min(), today, 10),
+            *np.geomspace(today, max(TIMES) * today, 10)[1:],
+        )
     ]
     return found
 

@@ -202,16 +202,17 @@ def growth_picture(found: Mapping[str, Any], domain: str) -> bytes:
             axis.annotate(
                 point["version"].replace("rlhf-v", "V"),
                 place,
-                xytext=(0, -13),
+                xytext=(0, -14),
                 textcoords="offset points",
                 ha="center",
                 fontsize=9.5,
                 color="#444444",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8},
             )
         if "band" in found:
             _forecast(axis, found, max(pairs))
         axis.set_xscale("log")
-        ticks = [*pairs, *(row["pairs"] for row in found.get("forecast", []) if row["times"] == 4)]
+        ticks = [*pairs, *(row["pairs"] for row in found.get("forecast", []))]
         axis.set_xticks(_apart(ticks))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
@@ -234,9 +235,9 @@ def _forecast(axis: Axes, found: Mapping[str, Any], today: float) -> None:
         alpha=0.12,
         linewidth=0,
     )
-    for part, style in ((lambda n: n <= today, "-"), (lambda n: n >= today, "--")):
-        rows = [row for row in band if part(row["pairs"])]
-        label = f"error ∝ n^{found['law']['b']:.2f}, 95 %" if style == "-" else None
+    place = min(range(len(xs)), key=lambda n: abs(xs[n] - today))
+    for rows, style in ((band[: place + 1], "-"), (band[place:], "--")):
+        label = f"error ∝ $n^{{{found['law']['b']:.2f}}}$, 95 %" if style == "-" else None
         axis.plot(
             [row["pairs"] for row in rows],
             [100 * row["accuracy"] for row in rows],
