@@ -16,6 +16,7 @@ def compare(
     *,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
+    html: Path | None = None,
 ) -> None:
     """Show the versions side by side: win rates against SFT with 95 % intervals, reward-model
     accuracy, KL from SFT, false refusals.
@@ -26,18 +27,28 @@ def compare(
     align compare
     align compare rlhf-v1 rlhf-v5
     align compare --json
+    align compare rlhf-v4 rlhf-v5 --html comparison.html
     ```
 
     Parameters
     ----------
     versions
         Versions to show. Default: all that are evaluated.
+    html
+        Write a page with these versions to this file instead: tables, pictures and answers.
     """
-    from alignment.cli.results import evaluated_stages
-    from alignment.evaluation.compare import comparison
+    from alignment.cli.results import compared, evaluated_stages
 
     program = load_workspace(workspace)
-    table = comparison(evaluated_stages(program, versions))
+    table = compared(program, versions)
+    if html is not None:
+        from alignment.evaluation.report import write_report
+
+        stages = evaluated_stages(program, versions)
+        title = f"{program.name}: {', '.join(versions) or 'all versions'}"
+        write_report(stages, html, title=title, found=table)
+        print(html)
+        return
     if json:
         print_json(table.to_dict())
         return
@@ -61,10 +72,11 @@ def report(*, workspace: WorkspaceOption = None, out: Path | None = None) -> Non
     out
         Where to write it. Default: report/report.html in the workspace.
     """
-    from alignment.cli.results import evaluated_stages
+    from alignment.cli.results import compared, evaluated_stages
     from alignment.evaluation.report import write_report
 
     program = load_workspace(workspace)
     target = out or program.workspace / "report" / "report.html"
-    write_report(evaluated_stages(program, ()), target, title=program.name)
+    stages = evaluated_stages(program, ())
+    write_report(stages, target, title=program.name, found=compared(program))
     print(target)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.plan import build_plan, policy_of
+
+if TYPE_CHECKING:
+    from alignment.evaluation.compare import Comparison
 from alignment.status import done_stages
 
 
@@ -29,6 +34,27 @@ def evaluated_stages(program: ProgramConfig, versions: Sequence[str]) -> dict[st
         if name not in evaluated:
             raise AlignError(f"{name} is not evaluated yet", remedy="see `align status`")
     return {name: evaluated[name] for name in (versions or evaluated)}
+
+
+def compared(program: ProgramConfig, versions: Sequence[str] = ()) -> Comparison:
+    """The evaluated versions, or those named, side by side; with people's decisions.
+
+    Raises:
+        AlignError: nothing is evaluated yet, or a named version is not.
+    """
+    from alignment.approval import champion as standing_champion
+    from alignment.approval import find_approval
+    from alignment.evaluation.compare import comparison
+
+    stages = evaluated_stages(program, versions)
+    words = {name: find_approval(program.workspace, name) for name in stages}
+    decided = any("promote" in found for found in stages.values())
+    return comparison(
+        stages,
+        cost=program.cost,
+        champion=standing_champion(program) if decided else None,
+        words={name: asdict(word) for name, word in words.items() if word is not None},
+    )
 
 
 def check_version(program: ProgramConfig, name: str) -> None:
@@ -53,7 +79,7 @@ def policy_dir(program: ProgramConfig, name: str) -> Path:
     """
     found = done_stages(program)
     if name == "champion":
-        name = champion(program, found)
+        name = standing(program)
     check_version(program, name)
     version, stage = policy_of(build_plan(program), name)
     if stage not in found.get(version, {}):
@@ -61,15 +87,16 @@ def policy_dir(program: ProgramConfig, name: str) -> Path:
     return found[version][stage] / "model"
 
 
-def champion(program: ProgramConfig, found: dict[str, dict[str, Path]]) -> str:
-    """The version that the last promotion decision recommends.
+def standing(program: ProgramConfig) -> str:
+    """The version now recommended: by a person's word or the gate's.
 
     Raises:
         AlignError: no decision was made yet.
     """
-    from alignment.files import read_json
+    from alignment.approval import champion, find_verdict
 
-    for name in reversed(program.version_names):
-        if "promote" in found.get(name, {}):
-            return str(read_json(found[name]["promote"] / "decision.json")["champion"])
-    raise AlignError("there is no champion yet", remedy="`align run` until a version is promoted")
+    if not any(find_verdict(program.workspace, item.name) for item in program.versions):
+        raise AlignError(
+            "there is no champion yet", remedy="`align run` until a version is promoted"
+        )
+    return champion(program)

@@ -65,6 +65,7 @@ def for_version(program: ProgramConfig, name: str) -> ProgramConfig:
             "seed",
             "workspace",
             "tracking",
+            "cost",
             "orchestration",
         ):
             raise ConfigError(

@@ -17,7 +17,7 @@ from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig, RewardsConfig
 from alignment.config.sampling import CollectConfig, SampleConfig, SelectConfig
 from alignment.config.section import Section
-from alignment.config.tracking import TrackingConfig
+from alignment.config.tracking import CostConfig, TrackingConfig
 from alignment.config.world import WorldConfig
 
 
@@ -78,6 +78,7 @@ class ProgramConfig(Section):
     promote: PromoteConfig = PromoteConfig()
     collect: CollectConfig = CollectConfig()
     tracking: TrackingConfig = TrackingConfig()
+    cost: CostConfig = CostConfig()
     compute: ComputeConfig = ComputeConfig()
     orchestration: OrchestrationConfig = OrchestrationConfig()
     versions: tuple[VersionConfig, ...] = Field(default_factory=paper_versions, min_length=1)
@@ -99,13 +100,13 @@ class ProgramConfig(Section):
                 "intake.source: simulated needs the built-in world (base.source: world); "
                 "its annotators cannot judge answers of a real model"
             )
-        if self.base.source == "world" and self.intake.source == "split":
         student = self.finetune.student
         if student is not None and student.size is not None and self.base.source != "world":
             raise ValueError(
                 "finetune.student.size pretrains on the built-in world (base.source: world); "
                 "give the student's path"
             )
+        if self.base.source == "world" and self.intake.source == "split":
             raise ValueError("intake.source: split needs real data (base.source: path)")
         return self
 

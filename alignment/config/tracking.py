@@ -22,3 +22,18 @@ class TrackingConfig(Section):
     """Pictures, tables and reports up to this size (MB) are copied to their run, never weights."""
     live_seconds: float = Field(default=20.0, ge=1)
     """How often the curves of a running stage are sent to MLflow."""
+
+
+class CostConfig(Section):
+    """What a version's work is said to have cost: device power × time × carbon intensity, as Llama
+    2 §2.2.1 and Table 2 reckon it. Views only: no result depends on it."""
+
+    device_watts: float = Field(default=65.0, gt=0)
+    """Power of the devices that a stage uses, together, in watts. 65 is the rated power of a usual
+    desktop processor; an A100-80GB has 400 (Llama 2, Table 2), an H100 SXM 700 (their makers'
+    data sheets)."""
+    overhead: float = Field(default=1.0, ge=1)
+    """Power of the whole building over that of the devices (PUE); 1 leaves cooling out."""
+    co2_grams_per_kwh: float = Field(default=423.0, ge=0)
+    """Carbon intensity of the electricity. 423 is what Llama 2's Table 2 comes to: 31.22 t for
+    184,320 hours at 400 W. Electricity companies publish theirs."""

@@ -8,7 +8,6 @@ from alignment.evaluation import html, plots
 from alignment.evaluation.compare import Comparison, Stages
 from alignment.evaluation.responses import (
     AXES,
-    NO_PPO,
     SCORES,
     TEXTS,
     read_table,
@@ -20,10 +19,9 @@ from alignment.files import read_json
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.series import Series
 
-STRENGTHS = ("significantly", "better", "slightly", "negligibly")
 
-
-def _versions(stages: Stages, stage: str) -> list[str]:
+def versions_with(stages: Stages, stage: str) -> list[str]:
+    """Versions that have done `stage`, in order."""
     return sorted((name for name, found in stages.items() if stage in found), key=version_order)
 
 
@@ -53,42 +51,11 @@ def histogram(stages: Stages, found: Comparison) -> str | None:
     return html.paragraph(f"{said} (Llama 2, Figure 20).", "soft") + html.row(*pictures)
 
 
-def reward_accuracy(stages: Stages, _found: Comparison) -> str | None:
-    """Accuracy on held-out comparisons by strength, over the versions (Llama 2, Table 8)."""
-    parts = []
-    for axis in AXES:
-        names = [
-            name
-            for name in _versions(stages, f"reward_{axis}")
-            if (stages[name][f"reward_{axis}"] / "evaluation.json").is_file()
-        ]
-        if not names:
-            continue
-        curves: dict[str, list[tuple[float, float]]] = {}
-        for place, name in enumerate(names):
-            cells = read_json(stages[name][f"reward_{axis}"] / "evaluation.json")
-            for strength in ("all", *STRENGTHS):
-                value = cells["by_strength"][axis].get(strength, {}).get("accuracy")
-                if value is not None:
-                    curves.setdefault(strength, []).append((place, value))
-        if curves:
-            picture = plots.lines(
-                curves,
-                title=f"{axis} reward model: accuracy by strength",
-                x="version",
-                y="held-out comparisons ranked right, %",
-                ticks=[plots.short(name) for name in names],
-                percent=True,
-            )
-            parts.append(html.image(picture, f"accuracy of the {axis} reward models"))
-    return html.row(*parts) if parts else None
-
-
 def best_of_n(stages: Stages, _found: Comparison) -> str | None:
     """Expected best and median reward of n samples (Llama 2, Fig 7), one curve a version."""
     names = [
         name
-        for name in _versions(stages, "select")
+        for name in versions_with(stages, "select")
         if (stages[name]["select"] / "curves.json").is_file()
     ]
     if not names:
@@ -127,7 +94,7 @@ PPO_CURVES = (
 def ppo(stages: Stages, _found: Comparison) -> str | None:
     """What PPO did, step by step."""
     parts = []
-    for name in _versions(stages, "ppo"):
+    for name in versions_with(stages, "ppo"):
         rows = Series(stages[name]["ppo"] / "series.jsonl").rows()
         for key, title in PPO_CURVES:
             curve = [(row["step"], row[key]) for row in rows if key in row]
@@ -233,29 +200,3 @@ def _asked(prompt: Prompt, limit: int = 600) -> str:
 def _judged(row: Any) -> str:
     column = f"gold_{row.domain}"
     return f"gold {row[column]:.2f}" if column in row.index else ""
-
-
-def cost(stages: Stages, found: Comparison) -> str | None:
-    """Seconds and memory of every stage, from the manifests."""
-    rows = []
-    for entry in found.entries:
-        if entry.side.endswith(NO_PPO):
-            continue
-        manifests = {
-            stage: read_json(path / "manifest.json")
-            for stage, path in stages[entry.version].items()
-            if (path / "manifest.json").is_file()
-        }
-        if manifests:
-            longest = max(manifests, key=lambda stage: manifests[stage]["seconds"])
-            rows.append(
-                [
-                    entry.version,
-                    f"{sum(m['seconds'] for m in manifests.values()):.0f}",
-                    f"{longest} ({manifests[longest]['seconds']:.0f} s)",
-                    f"{max(m['peak_memory_mb'] for m in manifests.values()):.0f}",
-                    str(len(manifests)),
-                ]
-            )
-    head = ["version", "seconds", "longest stage", "peak memory, MB", "stages"]
-    return html.table(head, rows) if rows else None

@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignment.config.tracking import CostConfig
 from alignment.errors import AlignError
+from alignment.evaluation.cost import Cost, together, version_costs
 from alignment.evaluation.headline import headline
 from alignment.evaluation.judging import Row
+from alignment.evaluation.origin import BatchUse, batches
 from alignment.evaluation.responses import side_order, side_title, version_order
+from alignment.evaluation.why import champion_lines
 from alignment.files import read_json
 
 if TYPE_CHECKING:
@@ -59,11 +63,19 @@ class Comparison:
     """Version → decision.json."""
     forgetting: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Version → rows of its forgetting.json."""
+    costs: dict[str, dict[str, Cost]] = field(default_factory=dict)
+    """Version → stage → what it cost."""
+    cost_config: CostConfig = field(default_factory=CostConfig)
+    champion: str | None = None
+    """The version now recommended, shown or not; None before the first decision."""
+    words: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Version → a person's decision on it, where there is one."""
+    batches: list[BatchUse] = field(default_factory=list)
+    """The batches of all versions, in order."""
 
-    @property
-    def champion(self) -> str | None:
-        """The version now recommended, if any decision was made."""
-        return next((entry.version for entry in self.entries if entry.champion), None)
+    def summary(self) -> list[str]:
+        """Who is champion, why, and made from what, in sentences."""
+        return champion_lines(self.champion, self.decisions, self.words, self.batches)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without NaN."""
@@ -85,7 +97,16 @@ class Comparison:
             ],
             "winrates": self.winrates,
             "decisions": self.decisions,
+            "approvals": self.words,
+            "batches": [batch.to_dict() for batch in self.batches],
             "forgetting": self.forgetting,
+            "costs": {
+                version: {
+                    "total": together(stages.values()).figures(),
+                    "stages": {stage: cost.figures() for stage, cost in stages.items()},
+                }
+                for version, stages in self.costs.items()
+            },
         }
 
     def render(self) -> View:
@@ -95,11 +116,21 @@ class Comparison:
         return View(self)
 
 
-def comparison(stages: Stages) -> Comparison:
+def comparison(
+    stages: Stages,
+    *,
+    cost: CostConfig | None = None,
+    champion: str | None = None,
+    words: Mapping[str, dict[str, Any]] | None = None,
+) -> Comparison:
     """Collect the figures of the given versions.
 
     Args:
         stages: version → stage → committed directory; versions without `evaluate` are left out.
+        cost: how energy is reckoned.
+        champion: the version now recommended; by default what the last verdict says. A person may
+            have decided otherwise.
+        words: version → a person's decision.
 
     Raises:
         AlignError: no version is evaluated.
@@ -117,7 +148,9 @@ def comparison(stages: Stages) -> Comparison:
         for name, found in sorted(stages.items(), key=lambda item: version_order(item[0]))
         if "promote" in found
     }
-    champion = next(reversed(decisions.values()))["champion"] if decisions else None
+    if champion is None and decisions:
+        champion = next(reversed(decisions.values()))["champion"]
+    cost = cost or CostConfig()
     entries = []
     for row in read_json(directory / "standings.json"):
         side, version = row["side"], row["side"].partition("/")[0]
@@ -144,6 +177,11 @@ def comparison(stages: Stages) -> Comparison:
         forgetting={
             name: read_json(stages[name]["evaluate"] / "forgetting.json") for name in evaluated
         },
+        costs={name: found for name in evaluated if (found := version_costs(stages[name], cost))},
+        cost_config=cost,
+        champion=champion,
+        words=dict(words or {}),
+        batches=batches(stages),
     )
 
 

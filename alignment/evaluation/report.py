@@ -11,13 +11,13 @@ from pathlib import Path
 from alignment.evaluation import html
 from alignment.evaluation.blocks import (
     best_of_n,
-    cost,
     histogram,
     ppo,
-    reward_accuracy,
     samples,
     texts,
 )
+from alignment.evaluation.blocks_origin import cost, lineage
+from alignment.evaluation.blocks_rewards import reward_accuracy, temperatures
 from alignment.evaluation.compare import Comparison, Stages, comparison
 from alignment.evaluation.overoptimisation import section as over_optimisation
 from alignment.evaluation.path import path_picture, points
@@ -29,21 +29,24 @@ from alignment.files import atomic_write_text
 Block = Callable[[Stages, Comparison], str | None]
 
 
-def write_report(stages: Stages, target: Path, *, title: str) -> None:
+def write_report(
+    stages: Stages, target: Path, *, title: str, found: Comparison | None = None
+) -> None:
     """Write the page for the given versions to `target`.
 
     Args:
         stages: version → stage → committed directory.
+        found: what `comparison` made of them, with people's decisions.
 
     Raises:
         AlignError: no version is evaluated.
     """
-    atomic_write_text(target, render_report(stages, title=title))
+    atomic_write_text(target, render_report(stages, title=title, found=found))
 
 
-def render_report(stages: Stages, *, title: str) -> str:
-    """The page as text; it names no path and no time, so the same figures give the same page."""
-    found = comparison(stages)
+def render_report(stages: Stages, *, title: str, found: Comparison | None = None) -> str:
+    """The page as text; it names no path, so the same figures give the same page."""
+    found = found or comparison(stages)
     sections: list[tuple[str, str, str]] = []
     missing: list[str] = []
     for anchor, heading, block in BLOCKS:
@@ -60,9 +63,9 @@ def render_report(stages: Stages, *, title: str) -> str:
 
 def _top(found: Comparison) -> str:
     parts = []
-    if found.decisions:
-        last = next(reversed(found.decisions.values()))
-        parts.append(html.paragraph(f"Champion: {found.champion}. {last['verdict']}", "verdict"))
+    first, *others = found.summary()
+    parts.append(html.paragraph(first, "verdict"))
+    parts += [html.paragraph(line) for line in others]
     if "gold" in found.judges:
         said = (
             "This program ran in the built-in synthetic world: its annotators are simulated, and "
@@ -98,9 +101,14 @@ def _decisions(_stages: Stages, found: Comparison) -> str | None:
         return None
     rows = []
     for version, decision in found.decisions.items():
-        result = "champion" if decision["promoted"] else "not promoted"
+        result = "the gate passed it" if decision["promoted"] else "the gate stopped it"
+        word = found.words.get(version)
+        if word is not None:
+            verb = "approved" if word["approved"] else "rejected"
+            result += f"; {verb} by {word['by']}"
+            result += f": {word['reason']}" if word["reason"] else ""
         rows.append(
-            f"<h3>{html.escape(version)}: {result}</h3>"
+            f"<h3>{html.escape(f'{version}: {result}')}</h3>"
             + html.bullets(
                 [f"{'✓' if check['ok'] else '✗'} {check['said']}" for check in decision["checks"]]
             )
@@ -183,6 +191,7 @@ def _forgetting(_stages: Stages, found: Comparison) -> str | None:
 BLOCKS: tuple[tuple[str, str, Block], ...] = (
     ("versions", "Versions", _versions),
     ("path", "Helpfulness and safety", _path),
+    ("lineage", "Made from", lineage),
     ("decisions", "Promotion", _decisions),
     ("matrix", "Every version against every other", _matrix),
     ("forgetting", "Forgetting", _forgetting),
@@ -190,6 +199,7 @@ BLOCKS: tuple[tuple[str, str, Block], ...] = (
     ("rewards", "Rewards of every version by one judge", histogram),
     ("accuracy", "Reward models", reward_accuracy),
     ("best-of-n", "Best of n", best_of_n),
+    ("temperature", "Sampling temperature", temperatures),
     ("ppo", "PPO", ppo),
     ("texts", "Length and variety", texts),
     ("samples", "The same prompts across versions", samples),

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.evaluation.compare import JUDGE_TITLES, Comparison, Entry
+from alignment.evaluation.cost import TITLES, basis, together
 from alignment.evaluation.headline import find_headline
 from alignment.evaluation.responses import AXES
 
@@ -61,6 +62,10 @@ class View:
             yield self._table([head[0], *head[split:]], [[row[0], *row[split:]] for row in rows])
         for line in notes(self._comparison):
             yield Text(line, style="dim")
+        if self._comparison.costs:
+            yield Text()
+            yield self._costs()
+            yield Text(basis(self._comparison.cost_config), style="dim")
 
     def _table(self, head: list[str], rows: list[list[str]]) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -68,6 +73,14 @@ class View:
             table.add_column(title, justify="right" if number else "left", no_wrap=True)
         for entry, cells in zip(self._comparison.entries, rows, strict=True):
             table.add_row(*cells, style="bold" if entry.champion else None)
+        return table
+
+    def _costs(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for title in ("cost of", *(title for _, title in TITLES)):
+            table.add_column(title, justify="left" if title == "cost of" else "right")
+        for version, stages in self._comparison.costs.items():
+            table.add_row(version, *together(stages.values()).cells())
         return table
 
 
@@ -100,10 +113,8 @@ def notes(comparison: Comparison) -> list[str]:
     if "rm" in comparison.judges:
         said += f"; RM: all versions judged by the reward models of {comparison.newest}"
     lines.append(f"\n{said}.")
-    if comparison.champion:
-        lines.append(f"★ champion: {comparison.champion}.")
-    if comparison.decisions:
-        lines.append(next(reversed(comparison.decisions.values()))["verdict"])
+    first, *others = comparison.summary()
+    lines += [f"★ {first}", *others]
     newest = comparison.forgetting.get(comparison.newest, [])
     for row in newest:
         if row.get("forgotten") and row["side"] == comparison.newest:

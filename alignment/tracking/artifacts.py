@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,35 @@ def version_pictures(client: Any, run_id: str, history: VersionHistory) -> None:
         for path in sorted(directory.glob("*")):
             if path.suffix in PICTURES and path.is_file():
                 client.log_artifact(run_id, str(path), stage)
+
+
+SAMPLES = "samples.json"
+SAMPLES_TAG = json.dumps([{"path": SAMPLES, "type": "table"}])
+SAMPLE_ROWS = 60
+
+
+def log_samples(client: Any, run_id: str, history: VersionHistory) -> bool:
+    """A table of answers on the version's run, which MLflow shows beside those of other versions
+    (run table, third view); whether there are answers.
+
+    The same prompts for every version: the lowest ids, which are digests.
+    """
+    directory = history.directories.get("evaluate")
+    if directory is None or not (directory / "responses.parquet").is_file():
+        return False
+    from alignment.evaluation.responses import TEXTS, read_table
+    from alignment.preferences.prompts import read_prompts
+
+    asked = {
+        prompt.id: prompt.messages[-1]["content"]
+        for prompt in read_prompts(directory / "prompts.jsonl")
+    }
+    table = read_table(directory / TEXTS)
+    own = table[table.side == history.version].sort_values("prompt_id").head(SAMPLE_ROWS)
+    rows = [
+        [asked.get(row.prompt_id, row.prompt_id), f"{row.domain} / {row.category}", row.text]
+        for row in own.itertuples(index=False)
+    ]
+    values = {"columns": ["prompt", "category", "answer"], "data": rows}
+    client.log_text(run_id, json.dumps(values, ensure_ascii=False), SAMPLES)
+    return True

@@ -3,34 +3,57 @@
 from __future__ import annotations
 
 from alignment.evaluation.headline import HEADLINES
-from alignment.tracking.history import Try, VersionHistory
+from alignment.evaluation.origin import in_words, learned_from
+from alignment.tracking.history import Try, VersionHistory, origin
 from alignment.tracking.naming import version_title
+from alignment.tracking.standings import Standings
 
 MARK = {"done": "✓", "superseded": "↺", "failed": "✗", "killed": "✗", "running": "…"}
 
 
-def version_note(history: VersionHistory, previous: str | None, verdict: str | None) -> str:
-    """What the version is, how good, made from what, and at what price."""
-    title = version_title(history.version)
-    lines = [f"## {title}", ""]
-    if previous is not None:
-        lines += [_origin(history, previous), ""]
-    if verdict:
-        lines += [f"**Verdict:** {verdict}", ""]
+def version_note(history: VersionHistory, standings: Standings) -> str:
+    """Where the version stands and why, made from what, how good, at what price.
+
+    MLflow shows the first lines only until one asks for more, so the answer comes first.
+    """
+    version = history.version
+    lines = []
+    verdict = standings.decisions.get(version, {}).get("verdict")
+    title = {
+        "champion": "★ Champion.",
+        "former champion": "Champion once, replaced since.",
+        "challenger": "Not promoted.",
+        "not promoted": "Not promoted.",
+    }.get(standings.of_version(version))
+    if title is not None:
+        lines += [f"**{title}** {verdict or ''}".strip(), ""]
+    word = standings.words.get(version)
+    if word is not None:
+        said = "Approved" if word["approved"] else "Rejected"
+        reason = f": {word['reason']}" if word["reason"] else ""
+        lines += [f"{said} by {word['by']} on {word['when'][:10]}{reason}.", ""]
+    if version.startswith("rlhf-"):
+        lines += [_origin(history), ""]
+        learned = learned_from(standings.batches, version)
+        lines += [f"Reward models learned from {in_words(learned)}.", ""]
     lines += _figures(history)
     lines += _datasets(history)
     lines += _stages(history)
     return "\n".join(lines).strip() + "\n"
 
 
-def _origin(history: VersionHistory, previous: str) -> str:
+def _origin(history: VersionHistory) -> str:
     config = history.config.version(history.version)
     bag = "its own samples" if config.bag == "previous" else "the best samples of all versions"
-    start = previous if config.start == "previous" else config.start
+    sampler, start = origin(history, "sample", "policy"), origin(history, "finetune", "start")
+    if sampler is None:
+        return "Nothing is sampled yet."
     text = (
-        f"Answers sampled from **{version_title(previous)}**, scored by this version's two reward "
-        f"models; fine-tuned from **{version_title(start)}** on {bag}"
+        f"Answers sampled from **{version_title(sampler)}** and scored by this version's two "
+        "reward models"
     )
+    if start is not None:
+        text += f"; fine-tuned from **{version_title(start)}** on {bag}"
     return f"{text}; then PPO on the combined reward." if config.ppo else f"{text}."
 
 

@@ -117,6 +117,13 @@ def read_history(program: ProgramConfig, *, dead_pid: int | None = None) -> list
     return list(versions.values())
 
 
+def origin(history: VersionHistory, stage: str, name: str) -> str | None:
+    """The version that input `name` of a finished stage came from."""
+    manifest = history.current.get(stage)
+    source = manifest.inputs.get(name, {}) if manifest else {}
+    return source.get("version")
+
+
 def _tries(ledger: Ledger, node: Node, dead_pid: int | None) -> list[Try]:
     tries = []
     for attempt in ledger.attempts(node.version, node.stage):

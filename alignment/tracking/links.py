@@ -8,11 +8,14 @@ from urllib.parse import quote
 
 from alignment.config.program import ProgramConfig
 from alignment.evaluation.headline import HEADLINES
-from alignment.tracking.naming import KIND
+from alignment.tracking.naming import HEADLINE, KIND
 from alignment.tracking.store import Store, experiment_name
 
 VIEW = "rlhfversions"
-VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+CHARTS = "rlhfcharts"
+VIEW_TAG = "mlflow.sharedViewState."
+TABLE = ("win_helpfulness", "win_safety", "kl_sft", "false_refusal")
+MODE = "workflowType=machine_learning"  # otherwise MLflow opens its pages for agents
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Links:
 
     table: str
     charts: str
+    samples: str
     compare: str
     progress: str
     models: str
@@ -34,25 +38,31 @@ def find_links(program: ProgramConfig) -> Links:
     """
     store = Store(program)
     experiment = store.client.get_experiment(store.experiment)
-    state = json.dumps(view_state())
-    if experiment.tags.get(VIEW_TAG) != state:
-        store.client.set_experiment_tag(store.experiment, VIEW_TAG, state)
+    for name, state in ((VIEW, view_state()), (CHARTS, view_state() | chart_state())):
+        tag, text = f"{VIEW_TAG}{name}", json.dumps(state)
+        if experiment.tags.get(tag) != text:
+            store.client.set_experiment_tag(store.experiment, tag, text)
     runs = store.client.search_runs(
         [store.experiment], f"tags.`{KIND}` = 'version'", order_by=["attributes.start_time ASC"]
     )
     progress = store.client.search_runs([store.experiment], f"tags.`{KIND}` = 'progress'")
     ids = [run.info.run_id for run in runs]
     base = f"/#/experiments/{store.experiment}"
-    search = f"workflowType=machine_learning&searchFilter={quote(version_filter(), safe='')}"
     chosen = quote(json.dumps(ids), safe="")
     return Links(
-        table=f"{base}/runs?workflowType=machine_learning&viewStateShareKey={VIEW}",
-        charts=f"{base}/runs?{search}&compareRunsMode=CHART",
-        compare=f"/#/compare-runs?runs={chosen}&experiments={quote(json.dumps([store.experiment]))}",
-        progress=(
-            f"{base}/runs/{progress[0].info.run_id}/model-metrics" if progress else f"{base}/runs"
+        table=f"{base}/runs?{MODE}&viewStateShareKey={VIEW}",
+        charts=f"{base}/runs?{MODE}&viewStateShareKey={CHARTS}&compareRunsMode=CHART",
+        samples=f"{base}/runs?{MODE}&viewStateShareKey={VIEW}&compareRunsMode=ARTIFACT",
+        compare=(
+            f"/#/compare-runs?runs={chosen}&experiments={quote(json.dumps([store.experiment]))}"
+            f"&{MODE}"
         ),
-        models=f"/#/models?searchQuery={quote(experiment_name(program))}",
+        progress=(
+            f"{base}/runs/{progress[0].info.run_id}/model-metrics?{MODE}"
+            if progress
+            else f"{base}/runs?{MODE}"
+        ),
+        models=f"/#/models?searchQuery={quote(experiment_name(program))}&{MODE}",
     )
 
 
@@ -66,20 +76,56 @@ def view_state() -> dict[str, object]:
 
     MLflow does not document this format; a version that does not know it shows its default table.
     """
-    columns = [f"metrics.`{item.name}`" for item in HEADLINES]
     return {
         "searchFilter": version_filter(),
         "orderByKey": "attributes.start_time",
         "orderByAsc": True,
         "selectedColumns": [
-            "attributes.`Duration`",
-            *columns,
-            "tags.`rlhf.promoted`",
-            "tags.`rlhf.previous`",
+            *(f"metrics.`{HEADLINE}{name}`" for name in TABLE),
+            "tags.`rlhf.standing`",
+            "tags.`rlhf.batches`",
+            "tags.`rlhf.parent`",
         ],
         "runsExpanded": {},
         "lifecycleFilter": "Active",
         "startTime": "ALL",
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
+    }
+
+
+def chart_state() -> dict[str, object]:
+    """The chart page: first the plane of helpfulness and safety (Llama 2, Fig 11), then a chart for
+    each headline figure."""
+    section = "rlhf-headline"
+    common = {"metricSectionId": section, "deleted": False, "isGenerated": False}
+
+    def axis(name: str) -> dict[str, str]:
+        return {"key": f"{HEADLINE}{name}", "type": "METRIC"}
+
+    plane = {
+        "uuid": "rlhf-plane",
+        "type": "SCATTER",
+        "displayName": "helpfulness and safety: win rates against SFT",
+        "runsCountToCompare": 100,
+        "xaxis": axis("win_helpfulness"),
+        "yaxis": axis("win_safety"),
+        **common,
+    }
+    bars = [
+        {
+            "uuid": f"rlhf-{item.name}",
+            "type": "BAR",
+            "displayName": item.title,
+            "runsCountToCompare": 20,
+            "metricKey": f"{HEADLINE}{item.name}",
+            **common,
+        }
+        for item in HEADLINES
+    ]
+    place = {"uuid": section, "name": "versions", "display": True, "isReordered": True}
+    return {
+        "compareRunCharts": [plane, *bars],
+        "compareRunSections": [{**place, "deleted": False, "isGenerated": False}],
+        "isAccordionReordered": True,
     }

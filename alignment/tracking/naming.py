@@ -16,6 +16,9 @@ VERSION = "rlhf.version"
 STAGE = "rlhf.stage"
 ATTEMPT = "rlhf.attempt"
 PROGRAM = "rlhf.program"
+HEADLINE = "headline/"
+"""MLflow shows metrics in groups by what stands before the slash, in the order of the alphabet, and
+those without a group last: the figures that matter need one that comes first."""
 DIGEST_LENGTH = 36  # MLflow refuses longer dataset digests
 VALUE_LENGTH = 500  # a parameter is for reading; the whole configuration is in manifest.json
 
@@ -31,6 +34,11 @@ STATUS = {
 def version_title(version: str) -> str:
     """`rlhf-v1` as people write it: RLHF-V1."""
     return version.upper()
+
+
+def version_run_name(version: str, champion: str | None) -> str:
+    """`RLHF-V5 ★` for the champion: the run's name is the one thing that every page shows."""
+    return f"{version_title(version)} ★" if version == champion else version_title(version)
 
 
 def version_number(version: str) -> int | None:
@@ -121,20 +129,22 @@ CURATED = (
     "rewards.margin",
     "rewards.learning_rate",
     "rewards.epochs",
-    "combine.kind",
-    "combine.weight",
+    "combine.method",
+    "combine.helpfulness_weight",
+    "combine.safety_weight",
     "sample.k",
     "sample.prompts",
     "sample.temperature",
-    "select.keep",
+    "select.safety_threshold",
     "finetune.rejection.learning_rate",
     "finetune.rejection.epochs",
     "finetune.sft.learning_rate",
     "finetune.sft.epochs",
-    "ppo.kl_coef",
-    "ppo.steps",
+    "ppo.algorithm",
+    "ppo.kl.coefficient",
+    "ppo.iterations",
+    "ppo.episodes",
     "ppo.learning_rate",
-    "ppo.batch_size",
 )
 """Settings that set versions apart, shown on the version's own run where they exist."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,13 +54,19 @@ class Registry:
         self._known: dict[str, dict[str, Any]] = {}
         self._aliases: dict[tuple[str, str], str] = {}
 
-    def update(self, versions: list[VersionHistory], models: Models) -> None:
-        """Register what finished versions made; set the aliases by what was decided."""
+    def update(
+        self, versions: list[VersionHistory], models: Models, runs: Mapping[str, Any]
+    ) -> None:
+        """Register what finished versions made; set the aliases by what was decided.
+
+        Args:
+            runs: version → its run, on whose page its models are shown.
+        """
         newest: str | None = None
         for history in versions:
             if naming.version_number(history.version) is None or not _judged(history):
                 continue
-            self._register(history, models)
+            self._register(history, models, runs)
             newest = history.version
         champion = standing_champion(self.program)
         by_name = {history.version: history for history in versions}
@@ -70,7 +77,7 @@ class Registry:
             challenger = by_name[newest] if newest != champion else None
             self._point(kind, CHALLENGER, challenger)
 
-    def _register(self, history: VersionHistory, models: Models) -> None:
+    def _register(self, history: VersionHistory, models: Models, runs: Mapping[str, Any]) -> None:
         for manifest in finished_models(history):
             name = f"{self.prefix}-{model_type(manifest)}"
             known = self._versions(name)
@@ -82,6 +89,7 @@ class Registry:
                     name,
                     source=f"models:/{model_id}",
                     model_id=model_id,
+                    run_id=runs[history.version].info.run_id,
                     tags={
                         DIGEST: manifest.digest,
                         "rlhf.version": history.version,

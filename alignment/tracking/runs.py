@@ -133,6 +133,12 @@ class Runs:
             sent[name] += 1
         return new
 
+    def rename(self, run: Any, name: str) -> None:
+        """Give a run another name."""
+        if run.info.run_name != name:
+            self.client.update_run(run.info.run_id, name=name)
+            run.info._run_name = name
+
     def finish(self, run: Any, status: str, ended: int | None) -> None:
         """Set status and end time; a run that is RUNNING again has no end."""
         if status == "RUNNING":

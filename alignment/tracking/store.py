@@ -12,6 +12,7 @@ from typing import Any
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 
+NOTE = "mlflow.note.content"
 EXPERIMENT_NOTE = (
     "Iterative RLHF: SFT, then RLHF-V1 … RLHF-Vn. One run per version (`rlhf.kind = version`), "
     "under it one run per attempt at a stage; **RLHF progress** has every headline figure with the "
@@ -71,6 +72,7 @@ class Store:
         if self.uri.startswith("sqlite:"):
             _quick_sqlite()
         self.client: Any = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+        self._note = ""
         self.experiment = self._experiment(program)
         self.identity = f"{self.uri} {self.experiment}"
 
@@ -90,6 +92,13 @@ class Store:
             else:
                 os.environ["MLFLOW_TRACKING_URI"] = before
 
+    def describe(self, lines: str) -> None:
+        """Put these lines at the top of the experiment's page, above what it holds."""
+        note = f"{lines}\n\n{EXPERIMENT_NOTE}" if lines else EXPERIMENT_NOTE
+        if note != self._note:
+            self.client.set_experiment_tag(self.experiment, NOTE, note)
+            self._note = note
+
     def _experiment(self, program: ProgramConfig) -> str:
         name = experiment_name(program)
         found = self.client.get_experiment_by_name(name)
@@ -100,6 +109,7 @@ class Store:
                     where=self.uri,
                     remedy="restore it, or choose another name: tracking.experiment",
                 )
+            self._note = found.tags.get(NOTE, "")
             return str(found.experiment_id)
         artifacts = None
         if self.uri.startswith("sqlite:") or "://" not in self.uri:
@@ -109,7 +119,7 @@ class Store:
                 name,
                 artifact_location=artifacts,
                 tags={
-                    "mlflow.note.content": EXPERIMENT_NOTE,
+                    NOTE: EXPERIMENT_NOTE,
                     # Opens the page with runs and charts rather than with traces of agents.
                     "mlflow.experimentKind": "custom_model_development",
                 },

@@ -12,15 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
+from alignment.config.tracking import CostConfig
+from alignment.evaluation.cost import stage_cost, together
 from alignment.files import digest_json
+from alignment.ledger import Manifest
 from alignment.tracking import naming
-from alignment.tracking.artifacts import log_files, version_pictures
+from alignment.tracking.artifacts import (
+    SAMPLES_TAG,
+    log_files,
+    log_samples,
+    version_pictures,
+)
 from alignment.tracking.datasets import dataset_inputs
 from alignment.tracking.describe import version_note
-from alignment.tracking.history import Try, VersionHistory, read_history
+from alignment.tracking.history import Try, VersionHistory, origin, read_history
 from alignment.tracking.models import Models, holds_model, log_links
 from alignment.tracking.registry import Registry, decision
 from alignment.tracking.runs import PUBLISHED, Point, Runs
+from alignment.tracking.standings import Standings
 from alignment.tracking.store import Store
 
 DESCRIBED = "rlhf.described"
@@ -42,6 +51,7 @@ class Sync:
         self.runs = Runs(self.store)
         self.models = Models(self.store)
         self.registry = Registry(self.store, program) if program.tracking.registry else None
+        self.standings = Standings()
         self.problems: list[str] = []
         self._in_a_row = 0
 
@@ -54,14 +64,14 @@ class Sync:
         """
         self.problems, self._in_a_row = [], 0
         versions = [v for v in read_history(self.program, dead_pid=dead_pid) if v.begun]
-        previous: str | None = None
+        self.standings = Standings.of(self.program, versions)
         for history in versions:
-            self._version(history, previous, alive)
-            previous = None if history.version == "base" else history.version
+            self._version(history, alive)
         self._attempt("RLHF progress", lambda: self._progress(versions))
+        self._attempt("experiment", lambda: self.store.describe(self.standings.note()))
         if self.registry is not None:
-            registry = self.registry
-            self._attempt("model registry", lambda: registry.update(versions, self.models))
+            registry, runs = self.registry, self.runs.versions
+            self._attempt("model registry", lambda: registry.update(versions, self.models, runs))
         return self.problems
 
     def _attempt(self, what: str, work: Callable[[], Any]) -> Any:
@@ -80,7 +90,7 @@ class Sync:
         self._in_a_row = 0
         return result
 
-    def _version(self, history: VersionHistory, previous: str | None, alive: bool) -> None:
+    def _version(self, history: VersionHistory, alive: bool) -> None:
         title = naming.version_title(history.version)
         parent = self._attempt(title, lambda: self._parent(history))
         if parent is None:
@@ -89,18 +99,21 @@ class Sync:
             for item in tries:
                 name = naming.attempt_key(item.attempt)
                 self._attempt(name, partial(self._stage, item, parent))
-        self._attempt(title, lambda: self._describe(history, parent, previous, alive))
+        self._attempt(title, lambda: self._describe(history, parent, alive))
 
     def _parent(self, history: VersionHistory) -> Any:
+        name = naming.version_run_name(history.version, self.standings.champion)
         params = naming.version_params(self.program, history.config, history.version)
         run = self.runs.versions.get(history.version)
         if run is not None:
             known = run.data.params
             if all(known.get(key, value) == value for key, value in params.items()):
                 self.runs.write(run, params=params)
+                self.runs.rename(run, name)
                 return run
             # MLflow never changes a parameter: other settings are another run.
             self.runs.write(run, tags={naming.KIND: "superseded"})
+            self.runs.rename(run, naming.version_title(history.version))
             self.runs.finish(run, "FINISHED", None)
         number = naming.version_number(history.version)
         tags = {
@@ -110,9 +123,7 @@ class Sync:
         }
         if number is not None:
             tags["rlhf.number"] = str(number)
-        run = self.runs.create(
-            naming.version_title(history.version), tags, naming.milliseconds(history.started())
-        )
+        run = self.runs.create(name, tags, naming.milliseconds(history.started()))
         self.runs.versions[history.version] = run
         self.runs.write(run, params=params)
         return run
@@ -165,23 +176,25 @@ class Sync:
             for name, value in manifest.metrics.items()
             if value is not None
         }
-        figures["price/seconds"] = naming.tidy(manifest.seconds)
-        figures["price/peak_memory_mb"] = naming.tidy(manifest.peak_memory_mb)
-        return naming.stage_params(manifest), figures
+        return naming.stage_params(manifest), figures | _price([manifest], self.program.cost)
 
-    def _describe(
-        self, history: VersionHistory, parent: Any, previous: str | None, alive: bool
-    ) -> None:
+    def _describe(self, history: VersionHistory, parent: Any, alive: bool) -> None:
         verdict = decision(history)
-        note = version_note(history, previous, verdict.text if verdict else None)
-        figures = _version_figures(history)
+        standings = self.standings
         status = history.status(alive)
-        tags = {"mlflow.note.content": note}
+        whole = history.done or not alive
+        # Pages list metrics in the order they came in: all at once, the headline first.
+        ready = whole or "evaluate" in history.current
+        figures = _version_figures(history, self.program.cost) if ready else {}
+        tags = {
+            "mlflow.note.content": version_note(history, standings),
+            "rlhf.standing": standings.of_version(history.version),
+            "rlhf.batches": " ".join(batch.id for batch in standings.new_batches(history.version)),
+            "rlhf.parent": origin(history, "finetune", "start") or "",
+        }
         if verdict is not None:
             tags["rlhf.promoted"] = str(verdict.promoted).lower()
-        if previous is not None:
-            tags["rlhf.previous"] = previous
-        whole = history.done or not alive
+        tags = {name: value for name, value in tags.items() if value}
         told = digest_json([status, tags, figures, whole])[:32]
         if parent.data.tags.get(DESCRIBED) == told:
             return
@@ -201,6 +214,8 @@ class Sync:
         made = [known[item.digest] for item in manifests if item.digest in known]
         log_links(self.client, run, datasets, [], made)
         version_pictures(self.client, parent.info.run_id, history)
+        if log_samples(self.client, parent.info.run_id, history):
+            self.runs.write(run, tags={"mlflow.loggedArtifacts": SAMPLES_TAG})
 
     def _progress(self, versions: list[VersionHistory]) -> None:
         """One run whose charts show the series: step = number of the version."""
@@ -208,7 +223,7 @@ class Sync:
         for history in versions:
             number = naming.version_number(history.version)
             if number is not None and "evaluate" in history.current:
-                figures = _version_figures(history)
+                figures = _version_figures(history, self.program.cost)
                 points += [(name, value, number) for name, value in sorted(figures.items())]
         if not points:
             return
@@ -252,26 +267,29 @@ def _curves(item: Try) -> list[Point]:
     ]
 
 
-def _version_figures(history: VersionHistory) -> dict[str, float]:
-    """A version's figures: the headline ones bare, the rest in groups.
-
-    MLflow puts bare names under "Model metrics" and sorts its groups by the alphabet, so the other
-    groups have names that come after: the headline figures are what one sees first.
-    """
-    figures: dict[str, float] = {}
-    for name, value in history.headline().items():
-        group = "range/" if name.endswith(("_low", "_high")) else ""
-        figures[f"{group}{name}"] = naming.tidy(value)
+def _version_figures(history: VersionHistory, cost: CostConfig) -> dict[str, float]:
+    """A version's figures in groups (see `naming.HEADLINE`), the headline ones first."""
+    known = history.headline()
+    bounds = [name for name in known if name.endswith(("_low", "_high"))]
+    figures = {
+        f"{naming.HEADLINE}{name}": naming.tidy(value)
+        for name, value in known.items()
+        if name not in bounds
+    }
+    figures |= _price(list(history.current.values()), cost)
+    figures |= {f"range/{name}": naming.tidy(known[name]) for name in bounds}
     if "evaluate" in history.current:
         for name, figure in history.current["evaluate"].metrics.items():
-            if figure is not None and name not in figures and f"range/{name}" not in figures:
+            if figure is not None and name not in known:
                 figures[naming.clean(f"other/{name}")] = naming.tidy(figure)
-    manifests = history.current.values()
-    figures["price/seconds"] = naming.tidy(sum(item.seconds for item in manifests))
-    figures["price/peak_memory_mb"] = naming.tidy(
-        max((item.peak_memory_mb for item in manifests), default=0.0)
-    )
     return figures
+
+
+def _price(manifests: list[Manifest], config: CostConfig) -> dict[str, float]:
+    costs = [
+        stage_cost(item.seconds, item.peak_memory_mb, item.metrics, config) for item in manifests
+    ]
+    return {f"price/{name}": value for name, value in together(costs).figures().items()}
 
 
 def _error_note(item: Try) -> str:

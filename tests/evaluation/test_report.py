@@ -39,6 +39,21 @@ def whole(world, planted):
         rows = [{"n": n, "best": np.log(n), "median": 0.0} for n in range(1, 9)]
         atomic_write_json(select / "curves.json", {"best_of_n": rows})
         world.stages[name]["select"] = select
+        sample, intake = world.root / name / "sample", world.root / name / "intake"
+        sample.mkdir()
+        intake.mkdir()
+        tried = [{"temperature": t, "expected": -abs(t - 0.9)} for t in (0.7, 0.9, 1.2)]
+        atomic_write_json(sample / "temperature.json", {"temperature": 0.9, "search": tried})
+        counts = {"training": {"helpfulness": 50, "safety": 30}, "heldout": {"safety": 9}}
+        batch = {"id": f"batch-of-{name}", "digest": "0" * 64, "counts": counts}
+        atomic_write_json(intake / "batch.json", {"version": name, "batches": [batch]})
+        origin = {"seconds": 3.0, "peak_memory_mb": 10.0, "digest": f"{name}-digest", "seed": 11,
+                  "metrics": {"tokens_trained": 1234.0}, "inputs": {"start": {"version": "sft",
+                  "stage": "finetune"}}}  # fmt: skip
+        finetune = world.root / name / "finetune"
+        finetune.mkdir()
+        atomic_write_json(finetune / "manifest.json", origin)
+        world.stages[name] |= {"sample": sample, "intake": intake, "finetune": finetune}
         manifest = {"seconds": 12.5, "peak_memory_mb": 321.0}
         atomic_write_json(world.stages[name]["evaluate"] / "manifest.json", manifest)
     ppo = world.root / "rlhf-v3" / "ppo"
@@ -64,13 +79,16 @@ def test_report_is_whole_self_contained_and_escaped(whole, tmp_path):
     page = target.read_text()
     assert "No data yet" not in page
     for anchor in ("versions", "path", "decisions", "matrix", "over-optimisation", "rewards",
-                   "accuracy", "best-of-n", "ppo", "texts", "samples", "cost"):  # fmt: skip
+                   "accuracy", "best-of-n", "ppo", "texts", "samples", "cost",
+                   "lineage", "temperature"):  # fmt: skip
         assert f'<section id="{anchor}">' in page, anchor
     assert "<script" not in page
     assert "&lt;script&gt;alert(&#x27;fraud&#x27;)" in page
     assert "&lt;b&gt;" in page  # answers hold tags too
     assert "demo &amp; friends" in page
     assert "rlhf-v3 becomes champion in place of rlhf-v2" in page
+    assert "Made from: 3 batches, 240 comparisons (batch-of-rlhf-v1" in page
+    assert "<td>1,234</td>" in page  # tokens trained
     assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing is fetched"
     assert str(tmp_path) not in page
 

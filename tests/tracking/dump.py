@@ -15,14 +15,14 @@ def dump(store: Any) -> dict[str, Any]:
     runs = client.search_runs(
         [store.experiment], run_view_type=ViewType.ACTIVE_ONLY, max_results=1000
     )
-    names = {run.info.run_id: run.info.run_name for run in runs}
+    names = {run.info.run_id: _title(run) for run in runs}
     models = {
         model.model_id: model.tags["rlhf.digest"]
         for model in client.search_logged_models([store.experiment])
     }
     found: dict[str, Any] = {}
     for run in runs:
-        key = run.data.tags.get("rlhf.attempt", run.info.run_name)
+        key = run.data.tags.get("rlhf.attempt", _title(run))
         assert key not in found, f"two runs for {key}"
         found[key] = _run(client, client.get_run(run.info.run_id), names, models)
     found["registry"] = {
@@ -36,6 +36,11 @@ def dump(store: Any) -> dict[str, Any]:
         for model in client.search_registered_models()
     }
     return found
+
+
+def _title(run: Any) -> str:
+    """A run's name without the champion's star, so that it is found whoever is champion."""
+    return str(run.info.run_name).removesuffix(" ★")
 
 
 def _run(client: Any, run: Any, names: dict[str, str], models: dict[str, str]) -> dict[str, Any]:

@@ -61,7 +61,15 @@ class FakeStages:
                 f"{context.version}-data", sha256_file(context.out / "result.txt"), 7, "training"
             )
         number = int(context.version[-1]) if context.version.startswith("rlhf") else 0
+        if module == "intake":
+            counts = {"training": {"safety": 3, "helpfulness": 4}, "heldout": {"safety": 1}}
+            batch = {"id": f"batch{number}", "digest": "0" * 64, "counts": counts}
+            values = {"version": context.version, "batches": [batch]}
+            (context.out / "batch.json").write_text(json.dumps(values))
+        if module in ("sample", "collect"):
+            context.metric(tokens_generated=1000 * number + 7)
         if module == "reward":
+            context.metric(tokens_trained=500.0)
             context.metric(accuracy=0.6 + number / 100, accuracy_low=0.5, accuracy_high=0.7)
         if module == "evaluate":
             context.metric(

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from alignment.tracking.naming import clean, flatten, milliseconds, version_number
+from alignment.config.load import check_program
+from alignment.tracking.naming import (
+    CURATED,
+    clean,
+    flatten,
+    milliseconds,
+    version_number,
+    version_params,
+)
 
 
 def test_names_admitted_by_mlflow() -> None:
@@ -27,3 +35,13 @@ def test_numbers_and_times() -> None:
     assert version_number("rlhf-v12") == 12
     assert milliseconds("1970-01-01T00:01:00Z") == 60_000
     assert milliseconds(None) is None
+
+
+def test_curated_parameters_are_real_settings() -> None:
+    """A name that no configuration has would silently show nothing."""
+    program = check_program({"name": "x", "workspace": "nowhere"})
+    every = flatten(program.model_dump(mode="json"))
+    assert [name for name in CURATED if name not in every] == []
+    params = version_params(program, program, "rlhf-v5")
+    assert {"combine.method", "ppo.kl.coefficient", "sample.k"} <= set(params)
+    assert not any(name.startswith("ppo.") for name in version_params(program, program, "rlhf-v1"))

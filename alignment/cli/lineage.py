@@ -1,0 +1,60 @@
+"""`align lineage`: what a version was made from."""
+
+from __future__ import annotations
+
+from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+
+
+def lineage(
+    version: str, /, *, workspace: WorkspaceOption = None, json: JsonOption = False
+) -> None:
+    """Walk back from a version to its batches, reward models, seeds, settings and code versions.
+
+    Examples:
+
+    ```
+    align lineage rlhf-v2
+    align lineage champion
+    align lineage rlhf-v2/reward_safety
+    align lineage rlhf-v2 --json
+    ```
+
+    Parameters
+    ----------
+    version
+        A version, `champion`, VERSION/STAGE, or a digest as MLflow shows it. `--json` adds the
+        settings that every stage read.
+    """
+    from alignment.cli.results import standing
+    from alignment.evaluation.origin import in_words
+    from alignment.tracking.lineage import lineage as walk
+
+    program = load_workspace(workspace)
+    found = walk(program, standing(program) if version == "champion" else version)
+    if json:
+        print_json(found.to_dict())
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"{found.of} was made from {in_words(found.batches)}:")
+    table = Table(box=None, pad_edge=False)
+    for title in ("stage", "outputs", "code", "seed"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("from")
+    for step in found.steps:
+        # Inputs of the same version are named by their stage alone.
+        sources = [key.removeprefix(f"{step.version}/") for key in step.inputs.values()]
+        table.add_row(
+            step.key,
+            step.digest[:12],
+            step.code_version,
+            str(step.seed),
+            ", ".join(dict.fromkeys(sources)),
+        )
+    console.print(table)
+    libraries = ", ".join(f"{name} {number}" for name, number in found.libraries.items())
+    console.print(f"[dim]program seed {program.seed}; {libraries}[/]")
+    for name in found.missing:
+        console.print(f"[yellow]no longer in the workspace: {name}[/]")

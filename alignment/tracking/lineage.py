@@ -1,0 +1,133 @@
+"""From a version back to everything it was made from: walked along the manifests of the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
+from alignment.evaluation.origin import BatchUse, batches_of
+from alignment.fingerprints import Fingerprints
+from alignment.ledger import MANIFEST, Ledger, Manifest
+from alignment.plan import build_plan, policy_of
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage in the ancestry, named by what its manifest says."""
+
+    version: str
+    stage: str
+    digest: str
+    code_version: str
+    seed: int
+    inputs: dict[str, str]
+    """Input name → `version/stage` it came from."""
+    started: str
+    directory: str
+    """In the workspace."""
+
+    @property
+    def key(self) -> str:
+        """`rlhf-v1/sample`."""
+        return f"{self.version}/{self.stage}"
+
+
+@dataclass
+class Lineage:
+    """The ancestry of one stage's outputs."""
+
+    of: str
+    """`rlhf-v2/ppo`: the stage asked for."""
+    steps: list[Step] = field(default_factory=list)
+    """Every stage it depends on and itself, each after what it needs."""
+    batches: list[BatchUse] = field(default_factory=list)
+    """Preferences that any of them learned from."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """`version/stage` → the settings that the stage read."""
+    libraries: dict[str, str] = field(default_factory=dict)
+    """As they were when the stage asked for ran."""
+    missing: list[str] = field(default_factory=list)
+    """Inputs whose outputs are no longer in the workspace."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def lineage(program: ProgramConfig, name: str) -> Lineage:
+    """Walk back from `name`: a version (its policy), `version/stage`, or the beginning of a digest
+    of a stage's outputs, as MLflow shows it (`rlhf.digest`).
+
+    Raises:
+        AlignError: there is no such thing, or it is not done yet.
+    """
+    ledger = Ledger(program.workspace)
+    start = _find(program, ledger, name)
+    found = Lineage(f"{start.version}/{start.stage}", libraries=start.libraries)
+    _walk(ledger, program.workspace, start, found, set())
+    return found
+
+
+def _find(program: ProgramConfig, ledger: Ledger, name: str) -> Manifest:
+    plan = build_plan(program)
+    version, _, stage = name.partition("/")
+    if not stage and version in program.version_names:
+        version, stage = policy_of(plan, version)
+    if stage:
+        known = {node.key for node in plan}
+        if f"{version}/{stage}" not in known:
+            stages = [node.stage for node in plan if node.version == version]
+            raise AlignError(
+                f"no stage {name!r}",
+                remedy=f"its stages: {', '.join(stages)}" if stages else "see `align status`",
+            )
+        manifest = Fingerprints(program, ledger, plan).manifest(version, stage)
+        if manifest is None:
+            raise AlignError(f"{version}/{stage} is not done yet", remedy="see `align status`")
+        return manifest
+    if len(name) >= 6:
+        for path in sorted(ledger.root.glob(f"*/*/*/{MANIFEST}")):
+            manifest = Manifest.read(path.parent)
+            if manifest.digest.startswith(name):
+                return manifest
+    raise AlignError(
+        f"nothing in this workspace is called {name!r}",
+        remedy=f"a version ({', '.join(program.version_names)}), VERSION/STAGE, or a digest",
+    )
+
+
+def _walk(
+    ledger: Ledger, workspace: Path, manifest: Manifest, found: Lineage, seen: set[str]
+) -> None:
+    if manifest.fingerprint in seen:
+        return
+    seen.add(manifest.fingerprint)
+    origins = {}
+    for name, source in manifest.inputs.items():
+        if "stage" not in source:
+            origins[name] = f"outside {source['digest'][:12]}"
+            continue
+        origins[name] = f"{source['version']}/{source['stage']}"
+        upstream = ledger.find(source["version"], source["stage"], source["fingerprint"])
+        if upstream is None:
+            found.missing.append(f"{origins[name]} {source['digest'][:12]}")
+        else:
+            _walk(ledger, workspace, upstream, found, seen)
+    directory = ledger.committed_dir(manifest.version, manifest.stage, manifest.fingerprint)
+    if (directory / "batch.json").is_file():
+        found.batches += batches_of(directory)
+    step = Step(
+        manifest.version,
+        manifest.stage,
+        manifest.digest,
+        manifest.code_version,
+        manifest.seed,
+        origins,
+        manifest.started,
+        directory.relative_to(workspace).as_posix(),
+    )
+    found.steps.append(step)
+    found.config[step.key] = manifest.config

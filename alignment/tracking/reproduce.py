@@ -1,0 +1,201 @@
+"""Make a version again in another workspace, and compare every byte with the first time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
+from alignment.fingerprints import Fingerprints
+from alignment.ledger import Ledger, Manifest, verify
+from alignment.plan import Node, build_plan, policy_of
+from alignment.runner import ProgressFactory, Runner
+from alignment.versions import library_versions
+
+CARRIED = ("approvals", "preferences")
+WEIGHTS = (".safetensors", ".bin")
+
+
+@dataclass
+class Compared:
+    """One stage, made twice."""
+
+    key: str
+    digest: str
+    """Of the outputs the first time."""
+    again: str
+    differing: list[str] = field(default_factory=list)
+    """Files that are not the same, byte by byte."""
+    causes: list[str] = field(default_factory=list)
+    """What went in differently: code version, settings, seed, inputs, libraries."""
+    taken_over: bool = False
+    """Whether it was copied, not made again."""
+
+    @property
+    def same(self) -> bool:
+        """Whether every byte is."""
+        return not self.differing
+
+
+@dataclass
+class Reproduction:
+    """What came of it."""
+
+    version: str
+    workspace: str
+    stages: list[Compared]
+    weights: dict[str, bool]
+    """Weight file of the version's policy → whether it is byte-identical."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether the policy's weights are the same to the byte."""
+        return bool(self.weights) and all(self.weights.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "identical": self.identical}
+
+
+def reproduce(
+    program: ProgramConfig,
+    version: str,
+    target: Path,
+    *,
+    only_version: bool = False,
+    progress_factory: ProgressFactory | None = None,
+    say: Callable[[str], None] = print,
+) -> Reproduction:
+    """Run every stage that `version`'s policy depends on in a new workspace at `target`.
+
+    Deliveries of preferences and people's decisions are taken over, since they came from outside;
+    all else is made again.
+
+    Args:
+        only_version: take the stages of earlier versions over too, checked against their digests,
+            and make `version`'s own stages only.
+
+    Raises:
+        AlignError: `version` is not done yet, `target` is not empty, or what is to be taken over is
+            damaged.
+    """
+    source = Ledger(program.workspace)
+    plan = build_plan(program)
+    final = policy_of(plan, version)
+    wanted = _needed(program, plan, final)
+    known = Fingerprints(program, source, plan)
+    originals = {node.key: known.manifest(node.version, node.stage) for node in wanted}
+    undone = [key for key, manifest in originals.items() if manifest is None]
+    if undone:
+        raise AlignError(
+            f"{version} cannot be made again: {', '.join(undone)} not done under the present "
+            "configuration and code",
+            remedy="`align status` says why; `align resume` makes what is missing",
+        )
+    _prepare(program, target, batches=only_version or program.intake.source == "inbox")
+    again = program.model_copy(
+        update={
+            "workspace": target,
+            "tracking": program.tracking.model_copy(update={"enabled": False}),
+        }
+    )
+    manifests = {key: manifest for key, manifest in originals.items() if manifest is not None}
+    compared = []
+    with Runner(again, progress_factory=progress_factory, say=say) as runner:
+        for node in wanted:
+            first = manifests[node.key]
+            take = only_version and node.version != version
+            if take:
+                _take_over(source, runner.ledger, first)
+            second = runner.run_node(node).manifest
+            compared.append(_compare(first, second, taken_over=take))
+    digests = {name for name in manifests["/".join(final)].outputs if name.endswith(WEIGHTS)}
+    made = compared[-1]
+    weights = {name: name not in made.differing for name in sorted(digests)}
+    return Reproduction(version, str(target), compared, weights)
+
+
+def _needed(program: ProgramConfig, plan: Sequence[Node], final: tuple[str, str]) -> list[Node]:
+    """The nodes that `final` depends on, in order, itself the last; with the verdicts on earlier
+    versions where these decide what a version starts from."""
+    nodes = {(node.version, node.stage): node for node in plan}
+    names = program.version_names
+    wanted = {final}
+    decided = (
+        program.promote.approval == "person"
+        or program.promote.parent == "champion"
+        or (program.workspace / "approvals").is_dir()
+    )
+    if decided:
+        earlier = names[: names.index(final[0])]
+        wanted |= {key for key in nodes if key[1] == "promote" and key[0] in earlier}
+    waiting = list(wanted)
+    while waiting:
+        for source in nodes[waiting.pop()].inputs.values():
+            if source not in wanted:
+                wanted.add(source)
+                waiting.append(source)
+    found = [node for node in plan if (node.version, node.stage) in wanted]
+    return [node for node in found if (node.version, node.stage) != final] + [nodes[final]]
+
+
+def _prepare(program: ProgramConfig, target: Path, *, batches: bool) -> None:
+    if target.exists() and any(target.iterdir()):
+        raise AlignError(
+            f"{target} is not empty", remedy="name a directory that is new: --into DIRECTORY"
+        )
+    target.mkdir(parents=True, exist_ok=True)
+    for name in CARRIED if batches else CARRIED[:1]:
+        if (program.workspace / name).is_dir():
+            shutil.copytree(program.workspace / name, target / name)
+
+
+def _take_over(source: Ledger, target: Ledger, manifest: Manifest) -> None:
+    """Bring a committed stage into the new workspace, by hard links where the disk allows."""
+    place = (manifest.version, manifest.stage, manifest.fingerprint)
+    directory = source.committed_dir(*place)
+    wrong = verify(directory)
+    if wrong:
+        raise AlignError(
+            f"{manifest.version}/{manifest.stage} is damaged: {', '.join(wrong)}",
+            where=str(directory),
+            remedy="make it again: leave --only-version out",
+        )
+    aside = target.committed_dir(*place).with_suffix(".taking")
+    shutil.copytree(directory, aside, copy_function=_link)
+    aside.rename(target.committed_dir(*place))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _compare(first: Manifest, second: Manifest, *, taken_over: bool) -> Compared:
+    names = sorted({*first.outputs, *second.outputs})
+    differing = [name for name in names if first.outputs.get(name) != second.outputs.get(name)]
+    key = f"{first.version}/{first.stage}"
+    causes = []
+    if first.code_version != second.code_version:
+        causes.append(f"code version {first.code_version} → {second.code_version}")
+    if first.config != second.config:
+        causes.append("settings")
+    if first.seed != second.seed:
+        causes.append("seed")
+    for name, source in first.inputs.items():
+        if second.inputs.get(name, {}).get("digest") != source["digest"]:
+            causes.append(f"input {name}")
+    libraries = library_versions()
+    causes += [
+        f"{name} {number} → {libraries.get(name, 'none')}"
+        for name, number in first.libraries.items()
+        if libraries.get(name) != number
+    ]
+    return Compared(key, first.digest, second.digest, differing, causes, taken_over)
