@@ -144,21 +144,22 @@ def _version(
     nodes = [Node(name, "intake", "intake", _intake_inputs(program, previous, earlier_rlhf))]
     batches: dict[str, Key] = {f"intake/{v}": (v, "intake") for v in (*earlier_rlhf, name)}
     init = {"latest": parent, "sft": "sft", "base": "base"}.get(seen.rewards.init)
+    common = {**batches, **_prepare()}
+    if init is not None:  # otherwise `rewards.init` is a model directory of the user's
+        common["init"] = policies[init]
     for domain in DOMAINS:
-        inputs = {**batches, **_prepare()}
-        if init is not None:  # otherwise `rewards.init` is a model directory of the user's
-            inputs["init"] = policies[init]
-        common = dict(inputs)
+        inputs = dict(common)
         if previous != "sft":
             inputs["previous_reward"] = (previous, f"reward_{domain}")
         # Measured beside it on the same comparisons: accuracy against data learned from.
         older = [v for v in earlier_rlhf if v != previous]
         inputs |= {f"earlier_reward/{v}": (v, f"reward_{domain}") for v in older}
         nodes.append(Node(name, f"reward_{domain}", "reward", inputs, {"domain": domain}))
-        if guards:  # it is told how far the main model agrees with it, and learns nothing from that
-            common["reward"] = rewards[f"reward_{domain}"]
-            options = {"domain": domain, "guard": True}
-            nodes.append(Node(name, f"guard_{domain}", "reward", common, options))
+    for domain in DOMAINS if guards else ():
+        # Told how far the main model agrees with it; it learns nothing from that.
+        inputs = {**common, "reward": rewards[f"reward_{domain}"]}
+        options = {"domain": domain, "guard": True}
+        nodes.append(Node(name, f"guard_{domain}", "reward", inputs, options))
     nodes.append(
         Node(name, "sample", "sample", {"policy": policies[parent], **_prepare(), **rewards})
     )

@@ -157,11 +157,14 @@ def redo(session: Session, version: str, stage: str) -> None:
 
 
 def groups(nodes: Sequence[Node]) -> list[list[Node]]:
-    """Neighbours in the plan that do not need one another, by module: the reward models."""
+    """Neighbours in the plan that do not need one another, by module: the reward models, then
+    their guards."""
     found: list[list[Node]] = []
     for node in nodes:
         last = found[-1] if found else []
-        if node.module == "reward" and last and last[-1].module == "reward":
+        needed = set(node.inputs.values())
+        alike = bool(last) and node.module == last[-1].module == "reward"
+        if alike and not any((other.version, other.stage) in needed for other in last):
             last.append(node)
         else:
             found.append([node])

@@ -1,0 +1,38 @@
+"""Where guards stand in the plan: after the main models, and never run beside what they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alignment.config.load import load_program
+from alignment.plan import build_plan
+from flows.iteration import groups
+
+DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
+
+
+def nodes(tmp_path: Path, share: float) -> list[list[str]]:
+    settings = [f"workspace={tmp_path}", f"rewards.guard_share={share}"]
+    plan = build_plan(load_program(DEMO, settings))
+    mine = [node for node in plan if node.version == "rlhf-v3"]
+    return [[node.stage for node in group] for group in groups(mine)]
+
+
+def test_main_models_side_by_side_then_their_guards(tmp_path: Path) -> None:
+    together = [group for group in nodes(tmp_path, 0.2) if len(group) > 1]
+    assert together == [
+        ["reward_helpfulness", "reward_safety"],
+        ["guard_helpfulness", "guard_safety"],
+    ]
+
+
+def test_no_share_no_guard(tmp_path: Path) -> None:
+    together = [group for group in nodes(tmp_path, 0.0) if len(group) > 1]
+    assert together == [["reward_helpfulness", "reward_safety"]]
+
+
+def test_earlier_models_are_measured_beside_the_new_one(tmp_path: Path) -> None:
+    plan = build_plan(load_program(DEMO, [f"workspace={tmp_path}"]))
+    inputs = next(node.inputs for node in plan if node.key == "rlhf-v3/reward_safety")
+    assert inputs["previous_reward"] == ("rlhf-v2", "reward_safety")
+    assert inputs["earlier_reward/rlhf-v1"] == ("rlhf-v1", "reward_safety")
