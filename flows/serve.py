@@ -150,6 +150,11 @@ def record(workspace: Path) -> dict[str, object] | None:
         return None
 
 
+def alive(told: dict[str, object]) -> bool:
+    """Whether the `align serve` that made this record still runs."""
+    return _process(told.get("process")) is not None
+
+
 def down(workspace: Path, patience: float = 60.0) -> list[str]:
     """Stop `align serve` of a workspace and whatever a killed one left; returns what was stopped.
 

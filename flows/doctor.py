@@ -1,0 +1,61 @@
+"""What is wrong on Prefect's side: runs of dead processes, notes of servers that are gone."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from alignment.doctor import Finding
+from flows import environment, serve
+from flows.environment import home
+from flows.server import NOTE, Server, find_server, start_server
+
+log = logging.getLogger("alignment.flows")
+
+
+def examine(workspace: Path) -> Iterator[Finding]:
+    """Everything found; a server is started for the moment where none runs.
+
+    Findings must be mended before the next one is asked for: the server goes with the iterator.
+    """
+    workspace = workspace.resolve()
+    yield from _notes(workspace)
+    if not (home(workspace) / "prefect.db").is_file():
+        return
+    server = find_server(workspace, log.warning) or start_server(workspace)
+    try:
+        server.wait()
+        yield from _runs(workspace, server)
+    finally:
+        server.stop()
+
+
+def _notes(workspace: Path) -> Iterator[Finding]:
+    told = serve.record(workspace)
+    if told is not None and not serve.alive(told):
+        yield Finding(
+            "`align serve` of this workspace was killed",
+            str(home(workspace) / serve.RECORD),
+            "what it left running is stopped; start it again with `align serve CONFIG`",
+            lambda: serve.down(workspace),
+        )
+    note = home(workspace) / NOTE
+    if note.is_file() and find_server(workspace, log.warning) is None:
+        yield Finding(
+            "the note of a Prefect server that does not answer",
+            str(note),
+            "removed",
+            lambda: note.unlink(missing_ok=True),
+        )
+
+
+def _runs(workspace: Path, server: Server) -> Iterator[Finding]:
+    environment.enter(workspace, server.url)
+    from flows.tidy import close_dead_runs, dead_runs
+
+    for run in dead_runs(str(workspace)):
+        yield Finding(
+            f"Prefect: {run.name} is marked as {run.state_name}, but its process is gone",
+            f"flow run {run.id}",
+            "marked as Crashed",
+            lambda: close_dead_runs(str(workspace)),
+        )
