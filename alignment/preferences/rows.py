@@ -43,6 +43,10 @@ DISPUTED = frozenset({"conflict", "conflict_earlier"})
 """Quarantined for a person to decide, but no sign of a broken delivery either: people differ."""
 
 
+LABEL = 1000
+"""Characters that the name of an annotator, a group, a category or a version may have."""
+
+
 class RowError(Exception):
     """A row that is not accepted.
 
@@ -124,6 +128,8 @@ def check(draft: Draft, max_characters: int) -> None:
         ("annotator", draft.annotator),
         ("group", draft.group),
         ("category", draft.category),
+        ("chosen_by.version", draft.chosen_by and draft.chosen_by[0]),
+        ("rejected_by.version", draft.rejected_by and draft.rejected_by[0]),
     ):
         if value is not None:
             _check_label(name, value)
@@ -164,3 +170,10 @@ def _check_label(name: str, value: object) -> None:
         raise RowError("wrong_type", name, f"{type(value).__name__}, not text")
     if "\0" in value:
         raise RowError("nul", name)
+    if len(value) > LABEL:
+        raise RowError("too_long", name, f"{len(value):,} characters, {LABEL:,} may be")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise RowError("bad_utf8", name, "a lone surrogate") from None

@@ -25,6 +25,9 @@ from alignment.preferences.rows import RowError
 BLOCK = 1 << 20
 MAX_LINE = 64 << 20  # one row of this size is no row
 PARQUET_ROWS = 2000
+MAX_RATIO = 200  # times its size to which text may unpack; real preferences reach 10
+SMALL = 64 << 20  # bytes up to which the ratio is nobody's concern
+ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".gz")
 FOREIGN = {
     b"PK\x03\x04": "a zip archive or an Excel sheet",
     b"BZh": "a bzip2 archive",
@@ -114,13 +117,12 @@ def _in_directory(path: Path) -> list[Source]:
             digest.update(f"{file.relative_to(path)}\0{sha256_file(file)}\0".encode())
         size = sum(file.stat().st_size for file in files)
         return [Source(path.name, path, "dataset", digest.hexdigest(), size)]
-    names = (".jsonl", ".ndjson", ".json", ".parquet", ".gz")
-    files = [file for file in complete_files(path) if file.name.endswith(names)]
+    files = [file for file in complete_files(path) if file.name.endswith(ENDINGS)]
     if not files:
         raise DataError(
             "no file of preferences in this directory",
             where=str(path),
-            remedy=f"files must end with {', '.join(names)}",
+            remedy=f"files must end with {', '.join(ENDINGS)}",
         )
     return [_file(file) for file in files]
 
@@ -137,7 +139,9 @@ def _file(path: Path) -> Source:
 
 def _looks_like_hub(name: str) -> bool:
     parts = name.split("/")
-    return len(parts) == 2 and all(parts) and not name.startswith((".", "/"))
+    if name.startswith((".", "/")) or name.endswith((*ENDINGS, ".csv")):
+        return False  # a misspelt path
+    return len(parts) == 2 and all(parts)
 
 
 def _name_digest(name: str) -> str:
@@ -188,6 +192,12 @@ def _blocks(source: Source, file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
                 f"the file unpacks to more than {max_bytes:,} bytes",
                 where=source.name,
                 remedy="split it, or raise intake.max_bytes",
+            )
+        if total > SMALL and total > MAX_RATIO * source.size:
+            raise DataError(
+                f"the file unpacks to more than {MAX_RATIO} times its size: no preferences do",
+                where=source.name,
+                remedy="look at what it holds; nothing of it was taken in",
             )
         yield block
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
 from alignment.preferences.annotation import Tool, export
 from alignment.preferences.intake import ingest
-from alignment.preferences.schema import Comparison
+from alignment.preferences.reading import Reading
+from alignment.preferences.rows import Draft
+from alignment.preferences.schema import Comparison, comparison_id
+from alignment.preferences.sources import find_sources
 from alignment.preferences.store import PreferenceStore
 
 CONFIG = IntakeConfig(heldout_share=0.0)
@@ -40,13 +44,18 @@ def pairs(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def annotate(path: Path, tool: Tool, people: int) -> None:
+def annotate(
+    path: Path,
+    tool: Tool,
+    people: int,
+    better: Callable[[str], bool] = lambda text: text.startswith("new"),
+) -> None:
     """People prefer the answer that says `new`, call it safe and the other unsafe."""
     text = path.read_text()
     if tool == "jsonl":
         rows = [json.loads(line) for line in text.splitlines()]
         for row in rows:
-            new = 1 if row["answer1"].startswith("new") else 2
+            new = 1 if better(row["answer1"]) else 2
             row |= {"preference": f"answer{new}", "strength": "slightly", "annotator": "ann"}
             row |= {f"safety{new}": "safe", f"safety{3 - new}": "unsafe"}
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -54,7 +63,7 @@ def annotate(path: Path, tool: Tool, people: int) -> None:
     tasks = json.loads(text)
     for number, task in enumerate(tasks):
         shown = task["data"] if tool == "label-studio" else task["fields"]
-        new = 1 if shown["answer1"].startswith("new") else 2
+        new = 1 if better(shown["answer1"]) else 2
         said = {"strength": "slightly", f"safety{new}": "safe", f"safety{3 - new}": "unsafe"}
         if tool == "label-studio":
             task["id"] = number
@@ -117,6 +126,44 @@ def test_round_trip_restores_provenance(tool: Tool, people: int, tmp_path: Path)
     assert report.values["rows"]["accepted"] == 40
     assert report.values["newer_wins"] == {"pairs": 40, "share": 1.0}
     check_restored(store.training([report.id]), 40, people)
+
+
+@pytest.mark.parametrize("tool", ["label-studio", "argilla", "jsonl"])
+def test_round_trip_of_real_conversations(tool: Tool, shared: Path, tmp_path: Path) -> None:
+    """Real texts, with all their quotes, blank lines and signs, come back as they went out."""
+    found = []
+    for source in find_sources([shared / "data" / "hh-rlhf"]):
+        rows = Reading(CONFIG).open(source)[1]
+        found += [draft for _, draft in rows if isinstance(draft, Draft)][:400]
+    sent = [
+        {
+            "id": f"{number:016x}",
+            "conversation": [{"role": role, "content": text} for role, text in draft.turns],
+            "responses": [
+                {"text": draft.rejected, "version": "sft", "temperature": 0.7},
+                {"text": draft.chosen, "version": "rlhf-v1", "temperature": 1.2},
+            ],
+            "domain": draft.domain,
+            "category": None,
+        }
+        for number, draft in enumerate(found)
+    ]
+    store = PreferenceStore(tmp_path / "preferences")
+    path = tmp_path / ("labels.jsonl" if tool == "jsonl" else "labels.json")
+    export(store, sent, tool, path, seed=1)
+    chosen = {draft.chosen for draft in found}
+    annotate(path, tool, 1, better=lambda text: text in chosen)
+    report = ingest(store, [path], CONFIG)
+    rows = {row.id: row for row in store.training([report.id])}
+    # A few rows of the file stand there twice, and a few answers are better here and worse there.
+    assert len(rows) == report.values["rows"]["accepted"] > 750
+    for draft in found:
+        spoken = [{"role": role, "content": text} for role, text in draft.turns]
+        row = rows.get(comparison_id(str(draft.domain), spoken, draft.chosen, draft.rejected))
+        if row is not None and draft.rejected not in chosen:
+            assert (row.chosen, row.rejected) == (draft.chosen, draft.rejected)
+            assert row.conversation == spoken
+            assert (row.chosen_by.version, row.rejected_by.version) == ("rlhf-v1", "sft")
 
 
 def test_the_order_of_answers_is_random_but_repeatable(tmp_path: Path) -> None:

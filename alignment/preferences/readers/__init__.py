@@ -63,8 +63,14 @@ def choose(sample: Sequence[dict[str, Any]], where: str) -> Format:
                 counts[known.name] += 1
                 break
     best = max(FORMATS, key=lambda known: counts[known.name])
+    if not sample:
+        raise DataError(
+            "the format is not known: none of the first rows is a JSON object",
+            where=where,
+            remedy="send JSON lines (gzip may be), a JSON array or parquet, text in UTF-8",
+        )
     if counts[best.name] == 0:
-        keys = ", ".join(sorted(sample[0])[:12]) if sample else "no readable row"
+        keys = ", ".join(sorted(sample[0])[:12])
         raise DataError(
             f"the format is not known; the first row has: {keys}",
             where=where,
