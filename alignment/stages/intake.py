@@ -153,7 +153,7 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
         trained = sum(batch.counts["training"].values())
         held = sum(batch.counts["heldout"].values())
         ctx.dataset(f"preferences {id}", batch.digest, trained, "training")
-        # MLflow takes two inputs of one name and digest for one: the held-out part has its own name.
+        # Of two inputs with one name and digest MLflow keeps one: held-out rows have their own name.
         ctx.dataset(f"preferences {id} held out", batch.digest, held, "evaluation")
         for name, count in batch.manifest["rows"].items():
             totals[name] = totals.get(name, 0) + count
