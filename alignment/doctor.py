@@ -6,6 +6,7 @@ Mending never deletes what a finished stage wrote.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from alignment.ledger import MANIFEST, SHOWN, Attempt, Ledger, verify
 from alignment.lock import holder
 from alignment.plan import build_plan
 from alignment.space import check_space
+
+COMMITTED = re.compile(rf"[0-9a-f]{{{SHOWN}}}")
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ def _directories(program: ProgramConfig) -> Iterator[Finding]:
                 "removed",
                 lambda path=path: shutil.rmtree(path),  # type: ignore[misc]
             )
-    for path in sorted(ledger.root.glob("*/*/[0-9a-f]*")):
-        if path.is_dir() and not (path / MANIFEST).is_file():
+    for path in sorted(ledger.root.glob("*/*/*")):
+        if COMMITTED.fullmatch(path.name) and not (path / MANIFEST).is_file():
             yield Finding(
                 f"{_stage_of(path)}: a directory without a manifest, which is never read",
                 str(path),

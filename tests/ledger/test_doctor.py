@@ -1,0 +1,118 @@
+"""The doctor finds each kind of damage, mends it, and touches nothing that is sound."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config.load import check_program
+from alignment.doctor import examine
+from alignment.ledger import Ledger
+from alignment.runner import Runner
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A finished program of invented stages."""
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
+    try:
+        import fake_program as fake
+    finally:
+        sys.path.pop(0)
+    stages = fake.FakeStages()
+    monkeypatch.setattr("alignment.runner.importlib", stages)
+    made = check_program(
+        {
+            "name": "ill",
+            "workspace": str(tmp_path / "workspace"),
+            "versions": [{"name": "rlhf-v1"}],
+            "tracking": {"enabled": False},
+        }
+    )
+    with Runner(made) as runner:
+        for node in runner.plan:
+            runner.run_node(node)
+    return made
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_nothing_is_wrong_with_a_sound_workspace(program: Any) -> None:
+    assert list(examine(program)) == []
+
+
+def test_every_damage_is_found_and_mended(program: Any) -> None:
+    ledger = Ledger(program.workspace)
+    before = files(program.workspace)
+    manifest = ledger.newest("rlhf-v1", "sample")
+    assert manifest is not None
+    sampled = ledger.committed_dir("rlhf-v1", "sample", manifest.fingerprint)
+    (sampled / "result.txt").write_text("changed")
+    partial = ledger.stage_dir("sft", "finetune") / ".deadbeefdeadbeef.partial"
+    (partial / "scratch").mkdir(parents=True)
+    (partial / "scratch" / "step-000001").write_text("x")
+    unsealed = ledger.stage_dir("sft", "evaluate") / "0123456789abcdef"
+    unsealed.mkdir()
+    (unsealed / "model").write_text("x")
+    record = ledger.stage_dir("rlhf-v1", "select") / "attempts" / "001.json"
+    values = json.loads(record.read_text())
+    other = record.with_name("002.json")
+    other.write_text(json.dumps(values | {"status": "running", "pid": 2**22 + 1, "number": 2}))
+    (program.workspace / "lock").write_text('{"pid": 1}')
+
+    found = list(examine(program))
+    told = "\n".join(finding.what for finding in found)
+    assert "rlhf-v1/sample: missing or changed since the stage wrote it: result.txt" in told
+    assert "sft/finetune: unfinished work that nothing asks for" in told
+    assert "sft/evaluate: a directory without a manifest" in told
+    assert "rlhf-v1/select attempt 2 is marked as running" in told
+    assert "the process that held the workspace was killed" in told
+    assert len(found) == 5
+
+    for finding in found:
+        assert finding.mend is not None
+        finding.mend()
+    assert not partial.exists()
+    assert not unsealed.exists()
+    assert json.loads(other.read_text())["status"] == "killed"
+    aside = [path for path in files(program.workspace) if ".superseded-" in path]
+    assert aside, "changed outputs are set aside, not deleted"
+    # Nothing sound went: all files are there, those of the changed stage under another name.
+    missing = before - files(program.workspace)
+    assert missing == {path for path in before if str(Path("rlhf-v1/sample", sampled.name)) in path}
+    left = list(examine(program))
+    assert all(finding.harmless for finding in left)
+
+
+def test_an_unfinished_stage_that_will_go_on_is_no_damage(
+    program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(program.workspace)
+    manifest = ledger.newest("rlhf-v1", "promote")
+    assert manifest is not None
+    sealed = ledger.committed_dir("rlhf-v1", "promote", manifest.fingerprint)
+    sealed.rename(sealed.with_name(f".{sealed.name}.partial"))
+    found = [item for item in examine(program) if "rlhf-v1/promote" in item.what]
+    assert len(found) == 1
+    assert found[0].harmless
+    assert found[0].mend is None
+
+
+def test_a_full_disk_is_told_with_figures(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(
+        "alignment.space.shutil.disk_usage", lambda _path: SimpleNamespace(free=7 * 2**20)
+    )
+    assert not [item for item in examine(program) if "disk" in item.what]  # nothing left to do
+    Ledger(program.workspace).supersede("rlhf-v1", "finetune")
+    found = [item for item in examine(program) if "disk" in item.what]
+    assert len(found) == 1
+    assert "7 MiB are free" in found[0].what

@@ -1,0 +1,203 @@
+"""Each kind of failure is told apart and answered as it deserves."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+import pytest
+
+from alignment.config.load import check_program
+from alignment.errors import DataError, StageError
+from alignment.failures import kind_of, smaller
+from alignment.ledger import Ledger
+from alignment.runner import Runner
+from alignment.space import DiskFullError, needed_bytes
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), "memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory"),
+        (RuntimeError("shapes do not fit"), "unknown"),
+        (ConnectionResetError(), "transient"),
+        (TimeoutError(), "transient"),
+        (URLError("no route"), "transient"),
+        (HTTPError("http://x", 503, "busy", {}, None), "transient"),  # type: ignore[arg-type]
+        (HTTPError("http://x", 404, "none", {}, None), "unknown"),  # type: ignore[arg-type]
+        (OSError(errno.ESTALE, "stale"), "transient"),
+        (OSError(errno.ENOSPC, "full"), "disk"),
+        (FileNotFoundError(errno.ENOENT, "none"), "unknown"),
+        (DataError("bad row"), "known"),
+        (KeyboardInterrupt(), "killed"),
+        (SystemExit(), "killed"),
+    ],
+)
+def test_kinds(error: BaseException, kind: str) -> None:
+    assert kind_of(error) == kind
+
+
+def test_the_cause_counts() -> None:
+    error = RuntimeError("cannot save")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    assert kind_of(error) == "disk"
+
+
+def test_pieces_are_halved_and_nothing_else() -> None:
+    program = check_program({"name": "x", "workspace": "w"})
+    made, said = smaller(program, "finetune")
+    before, after = program.model_dump(), made.model_dump()
+    assert after["finetune"]["sft"].pop("micro_batch") == 4
+    assert before["finetune"]["sft"].pop("micro_batch") == 8
+    assert after["finetune"]["rejection"].pop("micro_batch") == 4
+    assert before["finetune"]["rejection"].pop("micro_batch") == 8
+    assert before == after
+    assert said[0] == "finetune.sft.micro_batch 8 → 4"
+    assert smaller(program, "promote")[1] == []
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Invented stages in place of the real ones."""
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
+    try:
+        import fake_program as fake
+    finally:
+        sys.path.pop(0)
+    made = fake.FakeStages()
+    monkeypatch.setattr("alignment.runner.importlib", made)
+    return made
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Any:
+    """One version, quick retries."""
+    return check_program(
+        {
+            "name": "fails",
+            "workspace": str(tmp_path / "workspace"),
+            "versions": [{"name": "rlhf-v1"}],
+            "tracking": {"enabled": False},
+            "orchestration": {"retry_seconds": 0.01, "retries": 2},
+        }
+    )
+
+
+def failing(stages: Any, stage: str, errors: list[BaseException]) -> None:
+    """Have `stage` raise these, one an attempt, then succeed."""
+
+    def before(context: Any) -> None:
+        if context.stage == stage and errors:
+            raise errors.pop(0)
+
+    stages.before = before
+
+
+def run(program: Any, said: list[str]) -> list[str]:
+    """Everything; returns the states of the attempts at rlhf-v1/finetune."""
+    with Runner(program, say=said.append) as runner:
+        for node in runner.plan:
+            runner.run_node(node)
+    return [a.status for a in Ledger(program.workspace).attempts("rlhf-v1", "finetune")]
+
+
+def test_out_of_memory_is_tried_once_more_in_smaller_pieces(stages: Any, program: Any) -> None:
+    seen: list[int] = []
+
+    def before(context: Any) -> None:
+        if context.version == "rlhf-v1" and context.stage == "finetune":
+            seen.append(context.config.finetune.rejection.micro_batch)
+            if len(seen) == 1:
+                raise MemoryError
+
+    stages.before = before
+    said: list[str] = []
+    assert run(program, said) == ["failed", "done"]
+    assert seen == [8, 4]
+    assert "finetune.rejection.micro_batch 8 → 4" in said[0]
+    manifest = Ledger(program.workspace).newest("rlhf-v1", "finetune")
+    assert manifest is not None
+    # What was asked for, not how much was done at once, names the result.
+    assert manifest.config["finetune"]["rejection"]["micro_batch"] == 8
+
+
+def test_out_of_memory_twice_stops_with_the_setting_to_lower(stages: Any, program: Any) -> None:
+    failing(stages, "select", [])
+
+    def before(context: Any) -> None:
+        if context.version == "rlhf-v1" and context.stage == "finetune":
+            raise MemoryError
+
+    stages.before = before
+    with pytest.raises(StageError, match="MemoryError") as caught:
+        run(program, [])
+    assert "finetune.rejection.micro_batch" in (caught.value.remedy or "")
+    attempts = Ledger(program.workspace).attempts("rlhf-v1", "finetune")
+    assert [attempt.status for attempt in attempts] == ["failed", "failed"]
+
+
+def test_a_passing_failure_is_retried_and_told(stages: Any, program: Any) -> None:
+    failing(stages, "select", [ConnectionResetError("peer"), TimeoutError("late")])
+    said: list[str] = []
+    run(program, said)
+    attempts = Ledger(program.workspace).attempts("rlhf-v1", "select")
+    assert [attempt.status for attempt in attempts] == ["failed", "failed", "done"]
+    assert ["retry 1 of 2" in said[0], "retry 2 of 2" in said[1]] == [True, True]
+
+
+def test_a_failure_that_does_not_pass_stops_after_the_retries(stages: Any, program: Any) -> None:
+    failing(stages, "select", [ConnectionResetError("peer") for _ in range(5)])
+    with pytest.raises(StageError, match="ConnectionResetError"):
+        run(program, [])
+    assert len(Ledger(program.workspace).attempts("rlhf-v1", "select")) == 3
+
+
+def test_bad_data_stops_at_once(stages: Any, program: Any) -> None:
+    failing(stages, "select", [DataError("row 3 is bad", where="x.jsonl:3", remedy="mend it")])
+    with pytest.raises(DataError, match="row 3"):
+        run(program, [])
+    assert len(Ledger(program.workspace).attempts("rlhf-v1", "select")) == 1
+
+
+def test_a_full_disk_stops_before_anything_is_written(
+    stages: Any, program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = [10**12]
+    monkeypatch.setattr(
+        "alignment.space.shutil.disk_usage", lambda _path: SimpleNamespace(free=free[0])
+    )
+
+    def before(context: Any) -> None:
+        if context.stage == "sample":
+            free[0] = 11 * 2**20
+
+    stages.before = before
+    with pytest.raises(DiskFullError, match=r"rlhf-v1/select.*50 MiB, 11 MiB are free"):
+        run(program, [])
+    assert Ledger(program.workspace).attempts("rlhf-v1", "select") == []
+
+
+def test_a_disk_that_fills_up_is_told_with_what_is_needed(stages: Any, program: Any) -> None:
+    failing(stages, "ppo", [])
+    failing(stages, "select", [OSError(errno.ENOSPC, "No space left on device")])
+    with pytest.raises(DiskFullError, match="it needs about 50 MiB"):
+        run(program, [])
+
+
+def test_room_for_training_is_counted_by_hand(program: Any) -> None:
+    from alignment.estimate import base_size
+    from alignment.plan import build_plan
+
+    nodes = {node.key: node for node in build_plan(program)}
+    parameters = base_size(program).parameters
+    # Final weights 4 bytes a parameter; two checkpoints of 12: weights and two moments.
+    expected = 50 * 2**20 + int(parameters * 28)
+    assert needed_bytes(program, nodes["rlhf-v1/finetune"]) == expected
+    assert needed_bytes(program, nodes["rlhf-v1/select"]) == 50 * 2**20
