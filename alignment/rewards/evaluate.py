@@ -214,26 +214,3 @@ def moved(now: Measured, before: Measured | None, *, seed: int, samples: int) ->
         )
         found["gain"] = {"points": gain.mean, "low": gain.low, "high": gain.high}
     return found
-
-
-def headline(figures: dict[str, Any]) -> dict[str, float]:
-    """The metrics of the stage, by the names MLflow and reports know."""
-    domain = figures["domain"]
-    other = "safety" if domain == "helpfulness" else "helpfulness"
-    own = figures["by_strength"][domain]
-    length = figures["length"]
-    named = {
-        "accuracy": own["all"]["accuracy"],
-        "accuracy_low": own["all"]["low"],
-        "accuracy_high": own["all"]["high"],
-        "heldout": own["all"]["count"],
-        "cross_accuracy": figures["by_strength"][other]["all"]["accuracy"],
-        "ece": figures["ece"],
-        "longer_wins": length["longer_wins"]["accuracy"],
-        "length_correlation": length["correlation"],
-        **{f"accuracy/{name}": own[name]["accuracy"] for name in STRENGTHS},
-    }
-    if figures["unsafe"]["unsafe"]:
-        named["unsafe_recall"] = figures["unsafe"]["recall"]
-        named["unsafe_precision"] = figures["unsafe"]["precision"]
-    return named

@@ -29,7 +29,7 @@ from alignment.preferences.store import PreferenceStore
 from alignment.rewards.adapter import inject
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.elements import Elements, build
-from alignment.rewards.evaluate import evaluate, headline, moved
+from alignment.rewards.evaluate import evaluate, moved
 from alignment.rewards.growth import growth
 from alignment.rewards.guard import agreement, share_out
 from alignment.rewards.initial import initial_model
@@ -37,13 +37,14 @@ from alignment.rewards.measured import Measured, measure
 from alignment.rewards.mixture import Source, mix, write_mixture
 from alignment.rewards.model import RewardCard, RewardModel
 from alignment.rewards.pictures import accuracy_picture, calibration_picture, growth_picture
+from alignment.rewards.record import metrics, plain
 from alignment.rewards.reference import demonstrations, reference_answers
 from alignment.rewards.train import Report, train
 from alignment.seeds import derive_seed
 from alignment.series import Series
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 READS = ("rewards", "compute")
 SHOWN_PAIRS = 600  # dots in the picture of lengths
 
@@ -234,7 +235,7 @@ def _write(ctx: StageContext, figures: dict[str, Any], measured: Measured) -> No
     own = measured.where(measured.domain == figures["domain"]).where(slice(SHOWN_PAIRS))
     lengths = (own.chosen_tokens - own.rejected_tokens).tolist()
     gaps = list(zip(lengths, (own.chosen - own.rejected).tolist(), strict=True))
-    atomic_write_json(ctx.out / "evaluation.json", _plain(figures))
+    atomic_write_json(ctx.out / "evaluation.json", plain(figures))
     pictures = {
         "accuracy.png": accuracy_picture(figures, figures["versions"]),
         "calibration.png": calibration_picture(figures, gaps),
@@ -246,36 +247,6 @@ def _write(ctx: StageContext, figures: dict[str, Any], measured: Measured) -> No
 
 
 def _notes(ctx: StageContext, figures: dict[str, Any], rows: list[Source], tokens: int) -> None:
-    training, newest = figures["training"], figures["newest"]
-    ctx.metric(
-        **headline(figures),
-        pairs=training["pairs"],
-        dropped=training["dropped_long"] + training["dropped_same"],
-        first_loss=training["first_loss"],
-        last_loss=training["last_loss"],
-        tokens_trained=tokens,
-        new_batch_accuracy=newest["now"]["accuracy"],
-    )
-    if "before" in newest:
-        ctx.metric(previous_accuracy=newest["before"]["accuracy"])
-    if "agreement" in figures:
-        ctx.metric(
-            agreement=figures["agreement"]["same"]["accuracy"],
-            agreement_by_chance=figures["agreement"]["chance"],
-        )
-    for row in figures["growth"].get("forecast", []):
-        if row["times"] == 2.0:
-            ctx.metric(accuracy_at_double=row["accuracy"])
+    ctx.metric(**metrics(figures), tokens_trained=tokens)
     ids = [row.comparison.id for row in rows]
     ctx.dataset(f"{ctx.options['domain']} mixture", digest_json(ids), len(ids), "training")
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: an undefined figure is null; digits beyond the eighth are noise."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.8g}") if abs(value) < float("inf") else None
-    return value

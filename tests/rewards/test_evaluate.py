@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from alignment.rewards.evaluate import calibration, evaluate, headline, moved, unsafe_detection
+from alignment.rewards.evaluate import calibration, evaluate, moved, unsafe_detection
 from alignment.rewards.measured import Measured
+from alignment.rewards.record import headline
 
 
 def measured(rows: list[dict[str, object]]) -> Measured:

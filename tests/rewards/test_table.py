@@ -13,8 +13,8 @@ from test_growth import scored
 from alignment.rewards.evaluate import evaluate, moved
 from alignment.rewards.growth import growth
 from alignment.rewards.guard import agreement
+from alignment.rewards.record import plain
 from alignment.rewards.table import View
-from alignment.stages.reward import _plain
 
 
 def figures(*, later: bool) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def figures(*, later: bool) -> dict[str, Any]:
     found["growth"] = growth({**models, "rlhf-v2": (1234, better)}, seed=0, samples=50)
     if later:
         found["agreement"] = agreement(worse, better, seed=0, samples=50)
-    read: dict[str, Any] = json.loads(json.dumps(_plain(found), allow_nan=False))
+    read: dict[str, Any] = json.loads(json.dumps(plain(found), allow_nan=False))
     return read
 
 
