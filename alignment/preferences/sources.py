@@ -21,10 +21,10 @@ from alignment.errors import DataError
 from alignment.files import sha256_file
 from alignment.preferences.json_array import NotAnArrayError, elements
 from alignment.preferences.rows import RowError
+from alignment.preferences.tables import dataset_rows, parquet_rows
 
 BLOCK = 1 << 20
 MAX_LINE = 64 << 20  # one row of this size is no row
-PARQUET_ROWS = 2000
 MAX_RATIO = 200  # times its size to which text may unpack; real preferences reach 10
 SMALL = 64 << 20  # bytes up to which the ratio is nobody's concern
 ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".gz")
@@ -101,12 +101,15 @@ def records(source: Source, max_bytes: int) -> Iterator[Record]:
     Raises:
         DataError: a broken archive, a file larger than `max_bytes` when unpacked, a binary file.
     """
-    if source.kind == "parquet":
-        yield from _parquet(source, max_bytes)
-    elif source.kind in ("dataset", "hub"):
-        yield from _dataset(source)
-    else:
+    if source.kind == "text":
         yield from _text(source, max_bytes)
+        return
+    if source.kind == "parquet":
+        values = parquet_rows(source.path, source.name, max_bytes)
+    else:
+        values = dataset_rows(source.path, source.name, saved=source.kind == "dataset")
+    for number, value in enumerate(values, 1):
+        yield Record(number, value, None)
 
 
 def _in_directory(path: Path) -> list[Source]:
@@ -262,67 +265,3 @@ def _array(source: Source, blocks: Iterator[bytes]) -> Iterator[Record]:
             where=source.name,
             remedy="fetch or export it again; nothing of it was taken in",
         ) from error
-
-
-# --- tables -------------------------------------------------------------------------------------
-
-
-def _parquet(source: Source, max_bytes: int) -> Iterator[Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        file = pq.ParquetFile(source.path)
-        unpacked = sum(
-            file.metadata.row_group(index).total_byte_size
-            for index in range(file.metadata.num_row_groups)
-        )
-        if unpacked > max_bytes:
-            raise DataError(
-                f"the file unpacks to more than {max_bytes:,} bytes",
-                where=source.name,
-                remedy="split it, or raise intake.max_bytes",
-            )
-        for batch in file.iter_batches(batch_size=PARQUET_ROWS):
-            for value in _rows(batch):
-                number += 1
-                yield Record(number, value, None)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise DataError(f"the parquet file is broken: {error}", where=source.name) from error
-
-
-def _rows(batch: Any) -> Iterator[dict[str, Any] | RowError]:
-    try:
-        yield from batch.to_pylist()
-        return
-    except UnicodeDecodeError:
-        pass  # one cell of the batch is no text: find out which row
-    for index in range(batch.num_rows):
-        try:
-            yield batch.slice(index, 1).to_pylist()[0]
-        except UnicodeDecodeError as error:
-            yield RowError("bad_utf8", "row", f"byte {error.start} of a cell")
-
-
-def _dataset(source: Source) -> Iterator[Record]:
-    import datasets
-
-    try:
-        if source.kind == "dataset":
-            loaded = datasets.load_from_disk(str(source.path))
-        else:
-            loaded = datasets.load_dataset(source.name)
-    except Exception as error:  # the library raises many kinds, all about what was named
-        raise DataError(
-            f"cannot load the dataset: {type(error).__name__}: {error}",
-            where=source.name,
-            remedy=None if source.kind == "dataset" else "no such file either; a misspelt path?",
-        ) from error
-    parts = loaded.values() if isinstance(loaded, dict) else [loaded]
-    number = 0
-    for part in parts:
-        for batch in part.with_format("arrow").iter(batch_size=PARQUET_ROWS):
-            for value in _rows(batch.to_batches()[0] if batch.num_rows else batch):
-                number += 1
-                yield Record(number, value, None)

@@ -11,67 +11,23 @@ preferences/
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.errors import DataError, LockedError
+from alignment.errors import DataError
 from alignment.files import atomic_write_json, fsync_directory, read_json, sha256_file
+from alignment.preferences.batch import Batch
+from alignment.preferences.exclusive import sync_files, wait_for
 from alignment.preferences.schema import Comparison, Domain
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-
-PATIENCE = 600.0  # seconds to wait for another intake on the same store
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One accepted batch."""
-
-    id: str
-    """12 hex digits of the delivery's digest: the same delivery has the same id everywhere."""
-    sequence: int
-    """Order of arrival in this store, from 1."""
-    directory: Path
-    manifest: dict[str, Any]
-    versions: tuple[str, ...] = ()
-    """Versions that took it in."""
-
-    @property
-    def name(self) -> str:
-        """Name of its directory: `0003-1f0c2a9b7d4e`."""
-        return self.directory.name
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the comparisons and of their split."""
-        return str(self.manifest["digest"])
-
-    @property
-    def counts(self) -> dict[str, dict[str, int]]:
-        """`training` and `heldout` → domain → comparisons."""
-        return dict(self.manifest["counts"])
-
-    @property
-    def report(self) -> dict[str, Any]:
-        """The batch report, as it was written on arrival."""
-        return dict(read_json(self.directory / "report.json"))
-
-    def to_dict(self) -> dict[str, Any]:
-        """For `align batches --json`."""
-        kept = ("id", "sequence", "arrived", "origin", "sources", "rows", "counts", "digest")
-        return {key: self.manifest[key] for key in kept} | {
-            "name": self.name,
-            "versions": list(self.versions),
-        }
 
 
 class PreferenceStore:
@@ -275,7 +231,7 @@ class PreferenceStore:
         self.root.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            _wait_for(handle, self.root, say)
+            wait_for(handle, self.root, say)
             incoming = self.root / "incoming"
             shutil.rmtree(incoming, ignore_errors=True)  # of a process that died: rubbish
             work = incoming / "batch"
@@ -297,7 +253,7 @@ class PreferenceStore:
             **manifest,
         }
         atomic_write_json(work / "manifest.json", manifest)
-        _sync(work)
+        sync_files(work)
         target = self.root / "batches" / f"{sequence:04d}-{manifest['id']}"
         target.parent.mkdir(exist_ok=True)
         work.rename(target)
@@ -313,33 +269,3 @@ class PreferenceStore:
             (work / name).unlink(missing_ok=True)
         work.rename(target)
         return target
-
-
-def _wait_for(handle: int, root: Path, say: Callable[[str], None]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    told = False
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise LockedError(
-                    "another intake has been writing to the preference store for ten minutes",
-                    where=str(root),
-                    remedy="wait for it, or stop it; half a batch never stays behind",
-                ) from None
-            if not told:
-                say("waiting for another intake on this store")
-                told = True
-            time.sleep(0.05)
-
-
-def _sync(directory: Path) -> None:
-    for path in directory.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    fsync_directory(directory)

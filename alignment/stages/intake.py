@@ -153,7 +153,7 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
         trained = sum(batch.counts["training"].values())
         held = sum(batch.counts["heldout"].values())
         ctx.dataset(f"preferences {id}", batch.digest, trained, "training")
-        # Of two inputs with one name and digest MLflow keeps one: held-out rows have their own name.
+        # MLflow keeps one of two inputs with the same name and digest: hence a name of its own.
         ctx.dataset(f"preferences {id} held out", batch.digest, held, "evaluation")
         for name, count in batch.manifest["rows"].items():
             totals[name] = totals.get(name, 0) + count

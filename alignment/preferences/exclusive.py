@@ -1,0 +1,50 @@
+"""One writer at a time on a preference store, and files that a power cut cannot undo."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from alignment.errors import LockedError
+from alignment.files import fsync_directory
+
+PATIENCE = 600.0  # seconds to wait for another intake on the same store
+
+
+def wait_for(handle: int, root: Path, say: Callable[[str], None]) -> None:
+    """Take the lock on an open file; the kernel gives it back when the process dies.
+
+    Raises:
+        LockedError: another process has held it for ten minutes.
+    """
+    deadline = time.monotonic() + PATIENCE
+    told = False
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise LockedError(
+                    "another intake has been writing to the preference store for ten minutes",
+                    where=str(root),
+                    remedy="wait for it, or stop it; half a batch never stays behind",
+                ) from None
+            if not told:
+                say("waiting for another intake on this store")
+                told = True
+            time.sleep(0.05)
+
+
+def sync_files(directory: Path) -> None:
+    """Bring every file of a directory to the disk."""
+    for path in directory.iterdir():
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    fsync_directory(directory)

@@ -1,0 +1,79 @@
+"""Rows of parquet files and of `datasets`, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import DataError
+from alignment.preferences.rows import RowError
+
+ROWS = 2000  # read at once
+
+Row = dict[str, Any] | RowError
+"""Column → value, or why a row has none."""
+
+
+def parquet_rows(path: Path, name: str, max_bytes: int) -> Iterator[Row]:
+    """The rows of a parquet file.
+
+    Raises:
+        DataError: a broken file, or one that unpacks to more than `max_bytes`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        unpacked = sum(
+            file.metadata.row_group(index).total_byte_size
+            for index in range(file.metadata.num_row_groups)
+        )
+        if unpacked > max_bytes:
+            raise DataError(
+                f"the file unpacks to more than {max_bytes:,} bytes",
+                where=name,
+                remedy="split it, or raise intake.max_bytes",
+            )
+        for batch in file.iter_batches(batch_size=ROWS):
+            yield from _rows(batch)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise DataError(f"the parquet file is broken: {error}", where=name) from error
+
+
+def dataset_rows(path: Path, name: str, *, saved: bool) -> Iterator[Row]:
+    """The rows of all splits of a dataset.
+
+    Args:
+        saved: `path` is a directory written by `datasets`; else `name` is one on the hub.
+
+    Raises:
+        DataError: it cannot be loaded.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(name)
+    except Exception as error:  # the library raises many kinds, all about what was named
+        raise DataError(
+            f"cannot load the dataset: {type(error).__name__}: {error}",
+            where=name,
+            remedy=None if saved else "no such file either; a misspelt path?",
+        ) from error
+    for part in loaded.values() if isinstance(loaded, dict) else [loaded]:
+        for batch in part.with_format("arrow").iter(batch_size=ROWS):
+            yield from _rows(batch.to_batches()[0] if batch.num_rows else batch)
+
+
+def _rows(batch: Any) -> Iterator[Row]:
+    try:
+        yield from batch.to_pylist()
+        return
+    except UnicodeDecodeError:
+        pass  # one cell of the batch is no text: find out which row
+    for index in range(batch.num_rows):
+        try:
+            yield batch.slice(index, 1).to_pylist()[0]
+        except UnicodeDecodeError as error:
+            yield RowError("bad_utf8", "row", f"byte {error.start} of a cell")
