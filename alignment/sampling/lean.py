@@ -19,16 +19,18 @@ from alignment.models.lean import Lean, Rotations
 from alignment.sampling.stepper import prefill
 
 _CHUNK = 64
+_LEAST_WIDTH = 32
 # Sums of exponentials between these have neither overflown nor lost what matters.
 _LEAST, _MOST = 1e-30, 1e30
 
 
 @dataclass
 class _Memory:
-    """Keys and values of one layer; a last column of ones adds up the weights where asked for.
+    """Keys and values of one layer, zero where no token stands.
 
-    `prompt_keys` [prompts, kv, dim, length], `prompt_values` [prompts, kv, length, dim (+ 1)];
-    `keys` [rows, kv, dim, room], `values` [rows, kv, room, dim (+ 1)].
+    `prompt_keys` [prompts, kv, dim, length], `prompt_values` [prompts, kv, dim (+ 1), length];
+    `keys` [rows, kv, dim, room], `values` [rows, kv, dim (+ 1), room]. The values of folded layers
+    have a last row that is 1 at every token: it adds up the weights.
     """
 
     prompt_keys: torch.Tensor
@@ -52,21 +54,18 @@ class LeanStepper:
         rows, room = len(owner), min(_CHUNK, self._steps)
         self._turns = Rotations(self._lean.model, run.present.shape[1] + self._steps)
         self._memory = []
-        present = run.present[:, None, :, None].to(run.logits.dtype)
+        present = run.present[:, None, None].to(run.logits.dtype)
+        width = self._dim + self._lean.folded
         for layer in run.cache.layers:
-            # What stands before a short prompt is nothing: weights of it count for nothing.
-            keys, values = layer.keys * present, layer.values * present
-            own = keys.new_empty((rows, self._kv, room, self._dim + self._lean.folded))
+            keys, values = layer.keys.transpose(2, 3), layer.values.transpose(2, 3)
             if self._lean.folded:
-                ones = present.expand(-1, self._kv, -1, -1)
-                values = torch.cat([values, ones], dim=-1)
-                own[..., -1] = 1.0
+                values = torch.cat([values, torch.ones_like(values[:, :, :1])], dim=2)
             self._memory.append(
                 _Memory(
-                    keys.transpose(2, 3).contiguous(),
-                    values.contiguous(),
-                    keys.new_empty((rows, self._kv, self._dim, room)),
-                    own,
+                    (keys * present).contiguous(),
+                    (values * present).contiguous(),
+                    keys.new_zeros((rows, self._kv, self._dim, room)),
+                    keys.new_zeros((rows, self._kv, width, room)),
                 )
             )
         self._bias = None
@@ -141,23 +140,25 @@ class LeanStepper:
         filled = self._count + 1
         grouped = queries.unflatten(1, (self._kv, -1))
         before = torch.matmul(self._by_prompt(grouped), memory.prompt_keys)
-        after = torch.matmul(grouped, memory.keys[..., :filled])
-        values = memory.values[:, :, :filled]
         if self._lean.folded:
-            found = self._unnormalised(memory, before, after, values)
+            found = self._unnormalised(memory, before, grouped)
             if found is not None:
                 return found
-        return self._softmax(memory, before, after, values)
+        after = torch.matmul(grouped, memory.keys[..., :filled])
+        return self._softmax(memory, before, after, memory.values[..., :filled])
 
     def _unnormalised(
-        self, memory: _Memory, before: torch.Tensor, after: torch.Tensor, values: torch.Tensor
+        self, memory: _Memory, before: torch.Tensor, queries: torch.Tensor
     ) -> torch.Tensor | None:
         """Weights without the largest score taken off first: two passes less over the scores.
 
         `None` where a sum of weights leaves the range of its number format.
         """
-        shared = torch.matmul(torch.exp2(before), memory.prompt_values)
-        found = torch.matmul(torch.exp2(after), values)
+        # Empty places have values of nothing; products below a certain size are slower.
+        wide = max(self._count + 1, min(_LEAST_WIDTH, memory.keys.shape[-1]))
+        after = torch.matmul(queries, memory.keys[..., :wide]).exp2_()
+        found = torch.matmul(after, memory.values[..., :wide].transpose(2, 3))
+        shared = torch.matmul(torch.exp2(before), memory.prompt_values.transpose(2, 3))
         found += self._by_row(shared)
         total = found[..., -1:]
         low, high = torch.aminmax(total)
@@ -176,8 +177,8 @@ class LeanStepper:
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
         length = before.shape[-1]
         shared = self._by_prompt(weights[..., :length])
-        found = torch.matmul(weights[..., length:], values)
-        found += self._by_row(torch.matmul(shared, memory.prompt_values))
+        found = torch.matmul(weights[..., length:], values.transpose(2, 3))
+        found += self._by_row(torch.matmul(shared, memory.prompt_values.transpose(2, 3)))
         return found[..., : self._dim].flatten(1)
 
     def _remember(self, memory: _Memory, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -185,6 +186,8 @@ class LeanStepper:
         if self._count == room:
             more = min(self._steps, 2 * room) - room
             memory.keys = torch.nn.functional.pad(memory.keys, (0, more))
-            memory.values = torch.nn.functional.pad(memory.values, (0, 0, 0, more), value=1.0)
+            memory.values = torch.nn.functional.pad(memory.values, (0, more))
         memory.keys[..., self._count] = keys
-        memory.values[:, :, self._count, : self._dim] = values
+        memory.values[:, :, : self._dim, self._count] = values
+        if self._lean.folded:
+            memory.values[:, :, -1, self._count] = 1.0
