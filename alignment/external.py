@@ -6,6 +6,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from alignment.callables import source_of
 from alignment.config.program import ProgramConfig
 from alignment.files import digest_json, sha256_file
 
@@ -38,12 +39,12 @@ def _given(program: ProgramConfig) -> dict[str, list[str | None]]:
     given: dict[str, list[str | None]] = {}
     if program.rewards.init not in ("latest", "sft", "base"):
         given["reward"] = [program.rewards.init]
-    if program.base.source == "path":
     student = program.finetune.student
     if student is not None:
         given["student"] = [student.path]
     if program.ppo.parts:
         given["ppo"] = [source_of(part.function) for part in program.ppo.parts]
+    if program.base.source == "path":
         given["import_base"] = [program.base.path]
         given["prepare"] = [program.intake.path, program.data.path, program.data.borderline]
     return given

@@ -1,33 +1,50 @@
 """Speed and memory of PPO: what `align bench ppo` prints.
 
-Policy, critic, reference and one reward model as full copies in float32; prompts are story
-openings of 8 to 12 words; every episode has exactly `new_tokens` tokens; one mini-batch of `batch`
-episodes is one optimiser step, `epochs` times over. Loading is not counted, everything else is.
+Prompts are story openings of 8 to 12 words; every episode has exactly `new_tokens` tokens; one
+mini-batch of `batch` episodes is one optimiser step, `epochs` times over. Loading is not counted
+as time, everything else is. Roles:
+
+* `four`: policy, critic, reference and one reward model as full copies;
+* `five`: a second reward model beside them;
+* `shared`: the same five as LoRA adapters over one backbone.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import resource
+import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Literal
 
+import psutil
 import torch
 
-from alignment.config.ppo import PPOConfig, StopConfig
+from alignment.config.finetune import AdapterConfig
+from alignment.config.ppo import AdapterRolesConfig, PPOConfig, StopConfig
+from alignment.config.rewards import CombineConfig
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, resolve_device
+from alignment.preferences.schema import DOMAINS
+from alignment.rewards.adapter import inject
 from alignment.rewards.model import RewardCard, RewardModel
+from alignment.training.ppo.build import Builder
 from alignment.training.ppo.heap import keep_freed_memory
 from alignment.training.ppo.models import ModelScorer
-from alignment.training.ppo.roles import full_copies
-from alignment.training.ppo.scoring import PlainReward, PromptItem
+from alignment.training.ppo.roles import Roles, full_copies
+from alignment.training.ppo.scoring import PlainReward, PromptItem, Reward
 from alignment.training.ppo.trainer import PPOTrainer
 
 _TEXT = """once upon a time there was little girl boy named lily tom who liked to play with
 his her mom dad in the park big red ball dog cat one day they went and saw happy"""
 _WORDS = _TEXT.split()
+_MB = 2**20
+
+RolesName = Literal["four", "five", "shared"]
 
 
 def openings(tokenizer: object, count: int, seed: int = 0) -> list[list[int]]:
@@ -49,6 +66,7 @@ def run(
     batch: int = 64,
     new_tokens: int = 48,
     epochs: int = 4,
+    roles: RolesName = "four",
     prompts: Sequence[Sequence[int]] | None = None,
     device: str = "auto",
     dtype: str = "float32",
@@ -56,17 +74,15 @@ def run(
     """Train on `episodes` episodes and measure.
 
     Args:
+        model: a full checkpoint.
         prompts: token ids, one list an episode; drawn story openings without.
+
+    Returns:
+        Figures; memory in MB: `weights_mb` of one copy of the model, `held_mb` that loading all
+        roles added to the resident set (or to the GPU), `peak_rss_mb` of the process.
     """
     keep_freed_memory()
     place = resolve_device(device)
-    policy = load_policy(model, dtype=dtype, device=place)  # type: ignore[arg-type]
-    torch.manual_seed(0)
-    critic = load_scalar(model, dtype=dtype, device=place)  # type: ignore[arg-type]
-    scalar = load_scalar(model, dtype=dtype, device=place)  # type: ignore[arg-type]
-    tokenizer = load_tokenizer(model)
-    renderer = ChatRenderer(tokenizer)
-    reward = RewardModel(scalar, tokenizer, RewardCard("helpfulness"))
     config = PPOConfig(
         iterations=max(1, episodes // batch),
         episodes=batch,
@@ -74,14 +90,29 @@ def run(
         epochs=epochs,
         max_new_tokens=new_tokens,
         rollout_batch=batch,
-        stop=StopConfig(guard_every=0),
+        share_backbone=roles == "shared",
+        critic_init="policy" if roles == "shared" else "helpfulness",
+        adapters=AdapterRolesConfig(rank=8),
+        stop=StopConfig(guard_every=0, kl_limit=None),
     )
+    tokenizer = load_tokenizer(model)
+    renderer = ChatRenderer(tokenizer)
+    with tempfile.TemporaryDirectory() as directory:
+        if roles != "four":
+            _in_another_process(model, Path(directory))
+        before = _memory(place)
+        taking_part, reward = (
+            _four(model, renderer, place, dtype)
+            if roles == "four"
+            else _five(model, renderer, place, dtype, config, Path(directory))
+        )
+    held = _memory(place) - before
     rows = openings(tokenizer, episodes) if prompts is None else prompts
     trainer = PPOTrainer(
-        full_copies(policy, critic=critic),
+        taking_part,
         renderer,
         [PromptItem(tuple(ids)) for ids in rows],
-        PlainReward(ModelScorer(reward, renderer)),
+        reward,
         config,
         seed=0,
         ends=(),
@@ -92,17 +123,75 @@ def run(
         torch.cuda.synchronize()
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     done = outcome.iterations * batch
+    weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     figures: dict[str, object] = {
         "bench": "ppo",
         "implementation": "align",
+        "roles": roles,
         "episodes": done,
         "episodes_per_s": round(done / seconds, 3),
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu, 3),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "weights_mb": round(weights / _MB, 1),
+        "held_mb": round(held, 1),
+        "peak_over_start_mb": round(_peak(place) - before, 1),
         "threads": torch.get_num_threads(),
         "device": str(place),
     }
     if place.type == "cuda":
-        figures["peak_device_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        figures["peak_device_mb"] = round(torch.cuda.max_memory_allocated() / _MB, 1)
     return figures
+
+
+def _four(
+    model: Path, renderer: ChatRenderer, device: torch.device, dtype: str
+) -> tuple[Roles, Reward]:
+    policy = load_policy(model, dtype=dtype, device=device)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    critic = load_scalar(model, dtype=dtype, device=device)  # type: ignore[arg-type]
+    scalar = load_scalar(model, dtype=dtype, device=device)  # type: ignore[arg-type]
+    reward = RewardModel(scalar, load_tokenizer(model), RewardCard("helpfulness"))
+    return full_copies(policy, critic=critic), PlainReward(ModelScorer(reward, renderer))
+
+
+def _five(
+    model: Path,
+    renderer: ChatRenderer,
+    device: torch.device,
+    dtype: str,
+    config: PPOConfig,
+    adapters: Path,
+) -> tuple[Roles, Reward]:
+    stages = {domain: adapters / domain for domain in DOMAINS}
+    build = Builder(model, stages, config, dtype, device, 0, print)  # type: ignore[arg-type]
+    return build.roles(), build.reward(CombineConfig(), renderer)
+
+
+def _in_another_process(model: Path, directory: Path) -> None:
+    """Write reward adapters without leaving traces in this process's memory."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        pool.submit(_write_adapters, model, directory).result()
+
+
+def _write_adapters(model: Path, directory: Path) -> None:
+    for number, domain in enumerate(DOMAINS):
+        torch.manual_seed(number)
+        scalar = load_scalar(model)
+        inject(scalar, AdapterConfig(method="lora", rank=8), seed=number)
+        reward = RewardModel(scalar, load_tokenizer(model), RewardCard(domain))
+        reward.save_adapter(model, directory / domain / "model")
+
+
+def _memory(device: torch.device) -> float:
+    """MB held now, by this process or on the GPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated() / _MB
+    return float(psutil.Process().memory_info().rss) / _MB
+
+
+def _peak(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / _MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -68,20 +68,34 @@ def sample(*, model: Path, prompts: int = 64, k: int = 16, max_new_tokens: int =
 
 @bench.command
 def ppo(
-    *, model: Path, episodes: int = 256, batch: int = 64, new_tokens: int = 48, epochs: int = 4
+    *,
+    model: Path,
+    episodes: int = 256,
+    batch: int = 64,
+    new_tokens: int = 48,
+    epochs: int = 4,
+    roles: Literal["four", "five", "shared"] = "four",
 ) -> None:
-    """PPO: episodes per second and peak memory.
+    """PPO: episodes per second and memory.
 
-    Example:
+    Roles are full copies of policy, critic, reference and one reward model (`four`) or two
+    (`five`), or five adapters over one backbone (`shared`).
+
+    Examples:
 
     ```
     align bench ppo --model DIR --episodes 256 --batch 64
+    align bench ppo --model DIR --roles shared
     ```
     """
     from alignment.bench.ppo import run
 
-    print(
-        json.dumps(
-            run(model=model, episodes=episodes, batch=batch, new_tokens=new_tokens, epochs=epochs)
-        )
+    figures = run(
+        model=model,
+        episodes=episodes,
+        batch=batch,
+        new_tokens=new_tokens,
+        epochs=epochs,
+        roles=roles,
     )
+    print(json.dumps(figures))

@@ -43,6 +43,18 @@ class RewardShapingConfig(Section):
     ("N implementation details", 18)."""
 
 
+class PartConfig(Section):
+    """A part of the reward that you wrote yourself."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """How curves call it."""
+    function: str = Field(pattern=r"^[\w.]+:[\w.]+$")
+    """`package.module:function`, importable where `align` runs; called with the conversation (a
+    list of {role, content}) and the answer's text, returns a number."""
+    weight: float = 1.0
+    """It is multiplied by this and added to the combined reward."""
+
+
 class PtxConfig(Section):
     """PPO-ptx: a language-modelling loss on the side against forgetting (InstructGPT §3.5)."""
 
@@ -164,6 +176,8 @@ class PPOConfig(Section):
     """Penalty for leaving the reference."""
     reward: RewardShapingConfig = RewardShapingConfig()
     """Penalties, normalisation and clipping of scores."""
+    parts: tuple[PartConfig, ...] = ()
+    """More parts of the reward: any Python functions of conversation and answer."""
     ptx: PtxConfig = PtxConfig()
     """Language-modelling loss on the side."""
     stop: StopConfig = StopConfig()

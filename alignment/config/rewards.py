@@ -126,6 +126,13 @@ class CombineConfig(Section):
     """Weight of the standardised safety score (`linear`)."""
     threshold: float = Field(default=0.15, gt=0, lt=1)
     """`piecewise`: σ(safety logit) under which the safety score rules whatever the prompt."""
+    threshold_precision: float | None = Field(default=None, gt=0, le=1)
+    """`piecewise`: fit the threshold anew for each safety model, on held-out answers of known
+    safety: this share of the answers below it are unsafe, and as many of the unsafe ones as can
+    be are below (Llama 2's 0.15 had precision 0.89, recall 0.55)."""
+    threshold_recall: float | None = Field(default=None, gt=0, le=1)
+    """`piecewise`: likewise; this share of the unsafe answers lies below, with as few safe ones as
+    can be."""
     whiten: bool = True
     """`piecewise`: shift and scale each batch of combined rewards to mean 0, deviation 1."""
     floor: float = 0.0
@@ -136,6 +143,15 @@ class CombineConfig(Section):
     """`constrained`: step size of log λ."""
     multiplier_limit: float = Field(default=20.0, gt=0)
     """`constrained`: λ never grows beyond this."""
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> CombineConfig:
+        wishes = [self.threshold_precision, self.threshold_recall]
+        if None not in wishes:
+            raise ValueError("give threshold_precision or threshold_recall, not both")
+        if wishes != [None, None] and self.method != "piecewise":
+            raise ValueError("a threshold is fitted for method: piecewise only")
+        return self
 
     @model_validator(mode="after")
     def _something_to_climb(self) -> CombineConfig:

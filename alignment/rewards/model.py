@@ -71,6 +71,23 @@ class RewardCard:
     guard: bool = False
 
 
+def read_card(directory: Path | str) -> RewardCard:
+    """The card beside a reward model's weights.
+
+    Raises:
+        DataError: there is none.
+    """
+    card_file = Path(directory) / CARD
+    if not card_file.is_file():
+        raise DataError(
+            f"{directory} is no reward model: it has no {CARD}",
+            remedy="give the model directory of a reward stage",
+        )
+    described = read_json(card_file)
+    described["versions"] = tuple(described.get("versions", ()))
+    return RewardCard(**described)
+
+
 Key = tuple[tuple[int, ...], tuple[int, ...]]
 """Prompt and answer ids."""
 
@@ -110,15 +127,7 @@ class RewardModel:
             DataError: the directory has no `reward.json`, or an adapter's checkpoint is another
                 than the one it was trained over.
         """
-        card_file = Path(directory) / CARD
-        if not card_file.is_file():
-            raise DataError(
-                f"{directory} is no reward model: it has no {CARD}",
-                remedy="give the model directory of a reward stage",
-            )
-        described = read_json(card_file)
-        described["versions"] = tuple(described.get("versions", ()))
-        card = RewardCard(**described)
+        card = read_card(directory)
         _check_backbone(Path(directory), card)
         model = load_scalar(directory, dtype=dtype, device=device)
         loaded = cls(model, load_tokenizer(directory), card)

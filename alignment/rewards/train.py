@@ -29,6 +29,7 @@ from alignment.rewards.losses import label_loss, ranking_loss
 from alignment.seeds import derive_seed
 from alignment.series import Series
 from alignment.training import checkpoint
+from alignment.training.divergence import stop_if_not_finite
 
 
 @dataclass
@@ -225,6 +226,12 @@ def train(
         trained = [p for group in optimizer.param_groups for p in group["params"]]
         distributed.sum_gradients(trained)
         norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip))
+        for name, figure in (("loss", figures.loss), ("gradient", norm)):
+            stop_if_not_finite(
+                figure,
+                f"the {name} of step {step + 1} of the reward model",
+                remedy="lower rewards.learning_rate",
+            )
         optimizer.step()
         if state.extra["first"] is None:
             state.extra["first"] = figures.loss

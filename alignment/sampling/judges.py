@@ -15,6 +15,7 @@ from alignment.preferences.prompts import Prompt
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.combined import combine
 from alignment.rewards.model import RewardModel
+from alignment.rewards.threshold import fitted
 from alignment.sampling.crew import side_by_side
 
 
@@ -66,7 +67,7 @@ class Judges:
             RewardModel.load(stage / "model", dtype=compute.dtype, device=device, cache=cache)
             for stage in (helpfulness, safety)
         ]
-        return cls(models[0], models[1], config)
+        return cls(models[0], models[1], fitted(config, safety))
 
     def judge(self, answers: Sequence[Answer]) -> Verdicts:
         """Verdicts in the order of the answers. Judge together what is to be compared: a

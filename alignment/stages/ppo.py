@@ -1,41 +1,41 @@
 """PPO on the combined reward, on top of the version's fine-tuned checkpoint (RLHF-V5).
 
 Inputs: `policy` (this version's fine-tune stage), `prepare`, `reward_helpfulness`,
-`reward_safety`, and optionally `guard` (a reward stage that training never sees).
+`reward_safety`, and where there are any `guard_helpfulness`, `guard_safety` (reward models that
+training never sees; they decide when to stop).
 Outputs: `model/` (the policy), `critic/` (the trained critic), `series.jsonl`, `health.json`.
 """
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel
 
+from alignment import distributed
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError, DataError
 from alignment.files import atomic_write_json, sha256_file
 from alignment.models.chat import ChatRenderer, Tokens
 from alignment.models.load import (
-    load_policy,
-    load_scalar,
     load_tokenizer,
     resolve_device,
     save_model,
 )
 from alignment.preferences.prompts import Prompt, read_prompts
-from alignment.rewards.model import RewardModel
+from alignment.preferences.schema import DOMAINS
 from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
+from alignment.training.ppo.build import Builder
 from alignment.training.ppo.guard import Guard
 from alignment.training.ppo.heap import keep_freed_memory
-from alignment.training.ppo.models import ModelScorer, probability_of
-from alignment.training.ppo.roles import Roles, full_copies, save_critic
+from alignment.training.ppo.roles import save_critic
 from alignment.training.ppo.scoring import CombinedReward, PromptItem
 from alignment.training.ppo.trainer import Outcome, PPOTrainer
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 READS = ("ppo", "combine", "compute")
 
 
@@ -47,27 +47,18 @@ def run(ctx: StageContext) -> None:
     start = ctx.inputs["policy"] / "model"
     tokenizer = load_tokenizer(start)
     renderer = ChatRenderer(tokenizer, config.max_prompt_tokens)
-    policy = load_policy(start, dtype=compute.dtype, device=device)
     keep_freed_memory()
-    models = {
-        domain: RewardModel.load(ctx.inputs[f"reward_{domain}"] / "model", compute.dtype, device)
-        for domain in ("helpfulness", "safety")
-    }
-    shared = None
-    if config.share_backbone:
-        from alignment.training.ppo.adapters import SharedBackbone
-
-        shared = SharedBackbone(policy, config.adapters, seed=ctx.seed)
-        roles = shared.roles(critic=config.algorithm == "ppo")
-    else:
-        roles = _roles(ctx, config, policy)
-    scorers = {domain: ModelScorer(model, renderer) for domain, model in models.items()}
-    reward = CombinedReward(
-        scorers["helpfulness"],
-        scorers["safety"],
-        ctx.config.combine,
-        probability=probability_of(models["safety"]),
+    build = Builder(
+        start,
+        {domain: ctx.inputs[f"reward_{domain}"] for domain in DOMAINS},
+        config,
+        compute.dtype,
+        device,
+        ctx.seed,
+        ctx.progress.say,
     )
+    roles = build.roles()
+    reward = build.reward(ctx.config.combine, renderer)
     learn, held = _prompts(ctx, config, renderer)
     trainer = PPOTrainer(
         roles,
@@ -76,34 +67,19 @@ def run(ctx: StageContext) -> None:
         reward,
         config,
         seed=ctx.seed,
-        guard=_guard(ctx, held, reward, renderer),
+        guard=_guard(ctx, held, build, reward, renderer),
         ptx=_texts(ctx, config, renderer) if config.ptx.coefficient > 0 else None,
         checkpoints=ctx.scratch / "checkpoints",
         series=ctx.series,
         progress=ctx.progress,
     )
     outcome = trainer.train()
-    final = policy if shared is None else shared.merged()
-    save_model(final, tokenizer, ctx.out / "model")
-    if roles.critic is not None and shared is None:
+    if not distributed.is_first():
+        return
+    save_model(build.final(), tokenizer, ctx.out / "model")
+    if roles.critic is not None and not build.shares:
         save_critic(roles.critic, ctx.out / "critic")
     _report(ctx, outcome, len(held))
-
-
-def _roles(ctx: StageContext, config: PPOConfig, policy: PreTrainedModel) -> Roles:
-    """Policy, reference and critic as full copies."""
-    if config.algorithm == "rloo":
-        return full_copies(policy, critic=None)
-    compute = ctx.config.compute
-    device = resolve_device(compute.device)
-    if config.critic_init == "policy":
-        source = ctx.inputs["policy"] / "model"
-        critic = load_policy(source, dtype=compute.dtype, device=device)
-        return full_copies(policy, critic=critic)
-    source = ctx.inputs[f"reward_{config.critic_init}"] / "model"
-    critic = load_scalar(source, dtype=compute.dtype, device=device)
-    card = json.loads((source / "reward.json").read_text(encoding="utf-8"))
-    return full_copies(policy, critic=critic, scale=(card["mean"] - card["bias"], card["std"]))
 
 
 def _prompts(
@@ -128,15 +104,20 @@ def _item(prompt: Prompt, renderer: ChatRenderer) -> PromptItem:
 
 
 def _guard(
-    ctx: StageContext, held: list[PromptItem], reward: CombinedReward, renderer: ChatRenderer
+    ctx: StageContext,
+    held: list[PromptItem],
+    build: Builder,
+    reward: CombinedReward,
+    renderer: ChatRenderer,
 ) -> Guard | None:
     if not held:
         return None
-    if "guard" in ctx.inputs:
-        compute = ctx.config.compute
-        device = resolve_device(compute.device)
-        judge = RewardModel.load(ctx.inputs["guard"] / "model", compute.dtype, device)
-        return Guard(held, ModelScorer(judge, renderer), "guard reward model")
+    guards: dict[str, Path] = {
+        d: ctx.inputs[f"guard_{d}"] for d in DOMAINS if f"guard_{d}" in ctx.inputs
+    }
+    if guards:
+        guard = build.reward(ctx.config.combine, renderer, guards)
+        return Guard(held, guard.judge, "guard reward models")
     # Without a guard model the training reward judges, on prompts it was never climbed on.
     return Guard(held, reward.judge, "training reward on held-out prompts")
 

@@ -29,7 +29,7 @@ from alignment.preferences.store import PreferenceStore
 from alignment.rewards.adapter import inject
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.elements import Elements, build
-from alignment.rewards.evaluate import evaluate, moved
+from alignment.rewards.evaluate import evaluate, moved, safe_labels
 from alignment.rewards.growth import growth
 from alignment.rewards.guard import agreement, share_out
 from alignment.rewards.initial import initial_model
@@ -39,6 +39,7 @@ from alignment.rewards.model import RewardCard, RewardModel
 from alignment.rewards.pictures import accuracy_picture, calibration_picture, growth_picture
 from alignment.rewards.record import metrics, plain
 from alignment.rewards.reference import demonstrations, reference_answers
+from alignment.rewards.threshold import write_labelled
 from alignment.rewards.train import Report, train
 from alignment.seeds import derive_seed
 from alignment.series import Series
@@ -236,6 +237,8 @@ def _write(ctx: StageContext, figures: dict[str, Any], measured: Measured) -> No
     lengths = (own.chosen_tokens - own.rejected_tokens).tolist()
     gaps = list(zip(lengths, (own.chosen - own.rejected).tolist(), strict=True))
     atomic_write_json(ctx.out / "evaluation.json", plain(figures))
+    if figures["domain"] == "safety":
+        write_labelled(ctx.out, *safe_labels(measured))
     pictures = {
         "accuracy.png": accuracy_picture(figures, figures["versions"]),
         "calibration.png": calibration_picture(figures, gaps),

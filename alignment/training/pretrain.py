@@ -15,11 +15,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alignment.config.finetune import PretrainConfig
-from alignment.errors import DataError, StageError
+from alignment.errors import DataError
 from alignment.progress import Progress, SilentProgress
 from alignment.seeds import derive_seed
 from alignment.series import Series
 from alignment.training import checkpoint
+from alignment.training.divergence import stop_if_not_finite
 from alignment.training.schedule import cosine, parameter_groups, warmup_steps
 
 
@@ -92,7 +93,7 @@ def pretrain(
         token), `tokens` seen, `parameters`.
 
     Raises:
-        StageError: the loss is no longer a number.
+        StageError: loss or gradient is not finite; the last good checkpoint is kept.
     """
     progress = progress or SilentProgress()
     device = torch.device(device)
@@ -126,14 +127,15 @@ def pretrain(
         )
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
         value = loss.item()
-        if value != value:
-            raise StageError(
-                f"pretraining diverged: the loss is not a number at step {step + 1}",
+        for name, figure in (("loss", value), ("gradient", norm.item())):
+            stop_if_not_finite(
+                figure,
+                f"the {name} of pretraining step {step + 1}",
                 remedy="lower base.pretrain.learning_rate",
             )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         series.log(step + 1, loss=value, grad_norm=norm.item(), learning_rate=rate)
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
             checkpoint.save(directory, step + 1, state)

@@ -28,13 +28,14 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from alignment.config.finetune import FinetuneConfig
-from alignment.errors import DataError, StageError
+from alignment.errors import DataError
 from alignment.models.chat import ChatRenderer, Message, Tokens
 from alignment.models.load import quiet
 from alignment.progress import Progress, SilentProgress
 from alignment.seeds import derive_seed
 from alignment.series import Series
 from alignment.training import checkpoint
+from alignment.training.divergence import stop_if_not_finite
 from alignment.training.packing import Window, collate, isolates, pack, row_of, singles
 from alignment.training.schedule import cosine, parameter_groups, warmup_steps
 
@@ -114,7 +115,7 @@ def finetune(
 
     Raises:
         DataError: no example fits the window.
-        StageError: the loss is no longer a number.
+        StageError: loss or gradient is not finite; the last good checkpoint is kept.
     """
     progress = progress or SilentProgress()
     length = min(config.max_length, context_length(model))
@@ -312,9 +313,10 @@ class _Keeper(TrainerCallback):
             return
         step = self._offset + state.global_step
         loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise StageError(
-                f"fine-tuning diverged: the loss is {loss} at step {step}",
+        for name in ("loss", "grad_norm"):
+            stop_if_not_finite(
+                float(logs.get(name, 0.0)),
+                f"the {name} of fine-tuning step {step}",
                 remedy="lower the learning rate of finetune",
             )
         names = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from model_helpers import bytes_tokenizer
 from toys import renderer, tiny_llama
 from transformers import LlamaForSequenceClassification
 
 from alignment.config.ppo import AdapterRolesConfig, PPOConfig
 from alignment.models.chat import Tokens
+from alignment.rewards.model import RewardCard
 from alignment.training.ppo.adapters import SharedBackbone
 from alignment.training.ppo.scoring import PlainReward, PromptItem
 from alignment.training.ppo.trainer import PPOTrainer
@@ -108,7 +110,8 @@ def test_a_reward_adapter_scores_on_the_shared_backbone(tmp_path: Path) -> None:
                 parameter.normal_(std=0.3)
     tuned.save_pretrained(tmp_path)
     shared, _ = build(None)
-    reward = shared.reward("helpfulness", tmp_path)
+    bytes_tokenizer("").save_pretrained(tmp_path)
+    reward = shared.reward("helpfulness", tmp_path, RewardCard("helpfulness", bias=0.25))
     items = [Tokens([1, 2], [3, 4]), Tokens([5], [6, 7, 8])]
     with torch.no_grad():
         expected = [
@@ -119,4 +122,4 @@ def test_a_reward_adapter_scores_on_the_shared_backbone(tmp_path: Path) -> None:
             )
             for i in items
         ]
-    np.testing.assert_allclose(reward.score(items), expected, atol=1e-5)
+    np.testing.assert_allclose(reward.score(items), np.array(expected) + 0.25, atol=1e-5)

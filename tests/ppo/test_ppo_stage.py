@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -25,11 +25,17 @@ from transformers import (
 
 import alignment.stages.ppo as stage
 from alignment.config.compute import ComputeConfig
+from alignment.config.finetune import AdapterConfig
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
-from alignment.models.load import load_policy
+from alignment.errors import ConfigError
+from alignment.models.adapters import add_adapter, save_adapter
+from alignment.models.load import load_policy, load_tokenizer
 from alignment.preferences.prompts import Prompt, write_prompts
+from alignment.progress import SilentProgress
+from alignment.rewards.adapter import inject
 from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.threshold import fitted, write_labelled
 from alignment.stages.context import StageContext
 from alignment.training import checkpoint
 from alignment.training.ppo.roles import load_critic
@@ -49,6 +55,7 @@ WORDS = [
     "Assistant",
     ":",
 ]
+LONG = 40
 SETTINGS: dict[str, Any] = {
     "iterations": 4,
     "episodes": 8,
@@ -100,7 +107,7 @@ def make_inputs(root: Path) -> dict[str, Path]:
         )
         for n in range(24)
     ]
-    (root / "prepare").mkdir()
+    (root / "prepare").mkdir(parents=True)
     write_prompts(root / "prepare" / "prompts.jsonl", prompts)
     rows = [
         {
@@ -114,6 +121,49 @@ def make_inputs(root: Path) -> dict[str, Path]:
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (root / "prepare" / "demonstrations.jsonl").write_text(text)
     return inputs
+
+
+def with_adapters(root: Path, inputs: dict[str, Path], *, over_adapter: bool) -> dict[str, Path]:
+    """The same inputs, the reward models as LoRA adapters over the policy's checkpoint; with
+    `over_adapter` PPO starts from an adapter over it too."""
+    start = inputs["policy"] / "model"
+    policy = load_policy(start)
+    found = dict(inputs)
+    for number, domain in enumerate(("helpfulness", "safety")):
+        config = LlamaConfig(**{**policy.config.to_dict(), "num_labels": 1})
+        torch.manual_seed(number)
+        scalar = LlamaForSequenceClassification(config)
+        scalar.model.load_state_dict(policy.model.state_dict())
+        inject(scalar, AdapterConfig(method="lora", rank=2), seed=number)
+        for name, parameter in scalar.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        model = RewardModel(scalar, load_tokenizer(start), RewardCard(domain, bias=0.1, std=0.5))
+        model.save_adapter(start, root / domain / "model")
+        found[f"reward_{domain}"] = root / domain
+    if over_adapter:
+        tuned = add_adapter(load_policy(start), AdapterConfig(method="lora", rank=2), seed=9)
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        save_adapter(tuned, load_tokenizer(start), root / "chat" / "model", start)
+        found["policy"] = root / "chat"
+    return found
+
+
+class Telling(SilentProgress):
+    """Keeps what is said."""
+
+    def __init__(self, said: list[str]):
+        self._said = said
+
+    def say(self, message: str) -> None:
+        self._said.append(message)
+
+
+def shout(conversation: Any, answer: str) -> float:
+    """A part of the reward that a config may name."""
+    return float("fire" in answer) + len(conversation)
 
 
 def context(root: Path, inputs: dict[str, Path], name: str, **changes: Any) -> StageContext:
@@ -187,30 +237,125 @@ def test_other_ways_to_run_it(
     assert torch.isfinite(logits).all()
 
 
-def test_killed_and_run_again_the_bytes_are_the_same(
+@pytest.mark.parametrize("over_adapter", [False, True])
+def test_five_roles_share_one_backbone(
+    tmp_path: Path, inputs: dict[str, Path], over_adapter: bool
+) -> None:
+    shared = with_adapters(tmp_path, inputs, over_adapter=over_adapter)
+    changes = {"share_backbone": True, "critic_init": "policy", "stop": {"guard_every": 0}}
+    said: list[str] = []
+    ctx = context(tmp_path, shared, "shared", **changes)
+    ctx.progress = Telling(said)
+    stage.run(ctx)
+    assert not any("loaded on its own" in line for line in said)
+    first = ctx.series.rows()[0]
+    assert abs(first["kl/reference"]) < 1e-5
+    # The same start with a copy of every model gives the same first batch and scores.
+    copies = context(tmp_path, shared, "copies", **{**changes, "share_backbone": False})
+    stage.run(copies)
+    other = copies.series.rows()[0]
+    for name in ("score/mean", "score/helpfulness", "score/safety", "answer/tokens"):
+        assert first[name] == pytest.approx(other[name], abs=1e-4), name
+    assert ctx.series.rows()[-1]["kl/k3"] > 0
+
+
+def test_a_reward_model_over_another_backbone_is_loaded_on_its_own(
     tmp_path: Path, inputs: dict[str, Path]
 ) -> None:
-    """kill -9 as soon as a first, then a third checkpoint is there."""
-    whole = context(tmp_path, inputs, "whole", iterations=8)
+    said: list[str] = []
+    changes = {"share_backbone": True, "critic_init": "policy", "iterations": 1}
+    ctx = context(tmp_path, inputs, "own", **changes)
+    ctx.progress = Telling(said)
+    stage.run(ctx)
+    assert sum("loaded on its own" in line for line in said) == 2
+
+
+def test_guards_judge_the_looks_when_there_are_any(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    guards = {f"guard_{d}": inputs[f"reward_{d}"] for d in ("helpfulness", "safety")}
+    # Guards with the roles changed: their verdict differs from the training reward's.
+    guards["guard_safety"], guards["guard_helpfulness"] = (
+        guards["guard_helpfulness"],
+        tmp_path / "harsh",
+    )
+    harsh = RewardModel.load(inputs["reward_helpfulness"] / "model")
+    harsh.card = RewardCard("helpfulness", bias=-7.0)
+    harsh.save(tmp_path / "harsh" / "model")
+    ctx = context(tmp_path, {**inputs, **guards}, "guarded")
+    stage.run(ctx)
+    looks = [row for row in ctx.series.rows() if "guard/score" in row]
+    assert len(looks) == 3
+    assert all(row["guard/score"] < row["guard/training_reward"] - 5 for row in looks)
+
+
+def test_a_function_of_ones_own_is_part_of_the_reward(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    part = {"name": "shout", "function": f"{Path(__file__).stem}:shout", "weight": 2.0}
+    ctx = context(tmp_path, inputs, "parts", iterations=1, parts=[part])
+    stage.run(ctx)
+    row = next(row for row in ctx.series.rows() if "score/shout" in row)
+    assert 1.0 <= row["score/shout"] <= 2.0
+    rest = row["score/mean"] - 2.0 * row["score/shout"]
+    plain = row["score/helpfulness"] + row["score/safety"]
+    assert rest == pytest.approx(plain, abs=1e-4)
+    part["function"] = "nowhere:shout"
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        stage.run(context(tmp_path, inputs, "missing", parts=[part]))
+
+
+@pytest.mark.parametrize("wish", [{"threshold_precision": 1.0}, {"threshold_recall": 0.5}])
+def test_the_threshold_is_fitted_to_held_out_answers(
+    tmp_path: Path, inputs: dict[str, Path], wish: dict[str, float]
+) -> None:
+    """Unsafe below 0.2 and once at 0.6: precision 1 cuts between 0.2 and 0.3, recall ½ likewise."""
+    safety = tmp_path / "safety"
+    RewardModel.load(inputs["reward_safety"] / "model").save(safety / "model")
+    write_labelled(safety, np.array([1, 1, 0, 1, 0]), np.array([0.1, 0.2, 0.3, 0.6, 0.9]))
+    combine = CombineConfig(method="piecewise", **wish)  # type: ignore[arg-type]
+    found = fitted(combine, safety)
+    assert 0.2 < found.threshold < 0.3
+    ctx = context(tmp_path, {**inputs, "reward_safety": safety}, "fitted", iterations=1)
+    ctx.config.combine = combine  # type: ignore[attr-defined]
+    stage.run(ctx)
+    assert "reward/under_threshold" in ctx.series.rows()[-1]
+    write_labelled(safety, np.array([0]), np.array([0.5]))
+    with pytest.raises(ConfigError, match="cannot be fitted"):
+        fitted(combine, safety)
+
+
+def run_broken(root: str, described: str) -> None:
+    """What the killed process does."""
+    torch.set_num_threads(1)
+    given = {name: Path(path) for name, path in json.loads(described).items()}
+    stage.run(context(Path(root), given, "broken", iterations=LONG))
+
+
+def test_killed_ten_times_and_run_again_the_bytes_are_the_same(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    """kill -9 at ten random moments, all along the run."""
+    torch.set_num_threads(1)
+    whole = context(tmp_path, inputs, "whole", iterations=LONG)
     stage.run(whole)
-    description = json.dumps({name: str(path) for name, path in inputs.items()})
-    broken = context(tmp_path, inputs, "broken", iterations=8)
-    for wanted in (1, 3):
-        process = subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path), description],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
+    described = json.dumps({name: str(path) for name, path in inputs.items()})
+    broken = context(tmp_path, inputs, "broken", iterations=LONG)
+    # One server imports the libraries once; every process is a fork of it.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    moments = np.random.default_rng(7)
+    for turn in range(10):
+        process = processes.Process(target=run_broken, args=(str(tmp_path), described))
+        process.start()
+        assert process.pid is not None
         deadline = time.monotonic() + 240
-        while process.poll() is None and time.monotonic() < deadline:
-            if (checkpoint.latest(broken.scratch / "checkpoints") or 0) >= wanted:
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.01)
-        process.wait(timeout=60)
+        while (checkpoint.latest(broken.scratch / "checkpoints") or 0) < 1 + 3 * turn:
+            assert time.monotonic() < deadline
+            assert process.is_alive()
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 0.05))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+    assert (checkpoint.latest(broken.scratch / "checkpoints") or 0) < LONG
     stage.run(broken)
     assert digests(broken.out) == digests(whole.out)
-
-
-if __name__ == "__main__":
-    given = {name: Path(path) for name, path in json.loads(sys.argv[2]).items()}
-    stage.run(context(Path(sys.argv[1]), given, "broken", iterations=8))

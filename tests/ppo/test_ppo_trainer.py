@@ -224,6 +224,24 @@ def test_a_kl_budget_ends_the_run() -> None:
     assert outcome.history[-1]["kl/reference"] > 0.2
 
 
+def test_an_exploding_kl_ends_in_an_error_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    trainer = build(
+        tmp_path,
+        iterations=50,
+        learning_rate=0.3,
+        warmup_iterations=10,
+        stop={"guard_every": 0, "kl_limit": 2.0},
+        kl={"coefficient": 0.0},
+        ptx={"coefficient": 0.0},
+    )
+    with pytest.raises(StageError, match="beyond the limit of 2"):
+        trainer.train()
+    kept = [row["kl/reference"] for row in Series(tmp_path / "series.jsonl").rows()]
+    assert kept
+    assert max(kept) <= 2.0
+    assert checkpoint.latest(tmp_path / "checkpoints") == len(kept)
+
+
 def train_against_the_guard(keep: str) -> tuple[PPOTrainer, Outcome]:
     """The guard likes what the reward punishes, so the start is best."""
     policy = tiny_llama(10)

@@ -55,7 +55,8 @@ def test_values_and_every_gradient_equal_transformers(heads: int, kv: int) -> No
     (found * weights).sum().backward()
     (wanted * weights).sum().backward()
     for (name, one), other in zip(lean.named_parameters(), plain.parameters(), strict=True):
-        assert one.grad is not None and other.grad is not None
+        assert one.grad is not None
+        assert other.grad is not None
         distance = (one.grad.double() - other.grad).norm() / other.grad.norm()
         assert float(distance) < 1e-4, name
 

@@ -1,32 +1,35 @@
 """One backbone in memory for all roles of PPO.
 
 Policy, critic and reward models are LoRA adapters (with a scalar head where they need one) over
-the same frozen base; the reference is the base with every adapter off. That is right because PPO
-starts from the base: a fresh adapter changes nothing, so at the first step policy = reference.
+the same frozen base. Where PPO starts from a full checkpoint, that is the base: the policy's fresh
+adapter changes nothing, and the reference is the base with every adapter off. Where PPO starts from
+an adapter, the policy goes on with it and the reference is a frozen second copy of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.config.ppo import AdapterRolesConfig
 from alignment.errors import DataError
 from alignment.models.chat import Tokens
-from alignment.models.load import backbone
+from alignment.models.load import backbone, load_tokenizer
+from alignment.rewards.model import Key, RewardCard, RewardModel
 from alignment.training.ppo.forward import micro_batches
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueHead, ValueRole, no_dropout
 
-POLICY, CRITIC = "policy", "critic"
+POLICY, CRITIC, REFERENCE = "policy", "critic", "reference"
 
 
 class ParameterView(nn.Module):
@@ -42,12 +45,20 @@ class SharedBackbone:
     """A causal language model with an adapter for each role.
 
     Args:
-        model: the policy that PPO starts from; its own weights are frozen.
-        config: rank, α and target modules of the policy's and the critic's adapters.
+        model: the full checkpoint below all adapters; its own weights are frozen.
+        config: rank, α and target modules of fresh adapters.
         seed: adapters start from N(0, 1/r) and zeros; the seed fixes the former.
+        start: adapter directory that PPO starts from; None starts from the model itself.
     """
 
-    def __init__(self, model: PreTrainedModel, config: AdapterRolesConfig, *, seed: int = 0):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        config: AdapterRolesConfig,
+        *,
+        seed: int = 0,
+        start: Path | None = None,
+    ):
         no_dropout(model)
         model.requires_grad_(False)
         targets = config.target_modules
@@ -58,10 +69,18 @@ class SharedBackbone:
             target_modules=targets if isinstance(targets, str) else list(targets),
             task_type="CAUSAL_LM",
         )
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # names that peft still uses
             torch.manual_seed(seed)
-            self.peft: Any = get_peft_model(model, lora, adapter_name=POLICY)
+            if start is None:
+                self.peft: Any = get_peft_model(model, lora, adapter_name=POLICY)
+            else:
+                self.peft = PeftModel.from_pretrained(
+                    model, str(start), adapter_name=POLICY, is_trainable=True
+                )
+                self.peft.load_adapter(str(start), adapter_name=REFERENCE, is_trainable=False)
             self.peft.add_adapter(CRITIC, lora)
+        self._reference = None if start is None else REFERENCE
         self.peft.eval()
         base: Any = self.peft.get_base_model()
         self.model: PreTrainedModel = base
@@ -125,13 +144,16 @@ class SharedBackbone:
             modules["critic"] = nn.ModuleDict({"adapter": ParameterView(own), "head": head})
         return Roles(
             LanguageRole(self.model, list(policy.values()), self.switch(POLICY)),
-            LanguageRole(self.model, [], self.switch(None)),
+            LanguageRole(self.model, [], self.switch(self._reference)),
             value,
             modules,
         )
 
-    def reward(self, name: str, directory: Path) -> AdapterReward:
+    def reward(self, name: str, directory: Path, card: RewardCard) -> AdapterReward:
         """A reward model that was trained as an adapter of this base, loaded as one more role.
+
+        Args:
+            name: of the adapter; every reward model its own.
 
         Raises:
             DataError: the directory holds no adapter with a scalar head.
@@ -148,7 +170,8 @@ class SharedBackbone:
         self.peft.load_adapter(str(directory), adapter_name=name, is_trainable=False)
         self.peft.eval()
         self._switch(self._active)
-        return AdapterReward(self, name, heads[0][0].to(self.model.device))
+        head = heads[0][0].to(self.model.device)
+        return AdapterReward(self, name, head, load_tokenizer(directory), card)
 
     def merged(self) -> PreTrainedModel:
         """The policy as a plain model, its adapter folded in; the other roles end here."""
@@ -157,18 +180,27 @@ class SharedBackbone:
         return merged
 
 
-class AdapterReward:
-    """Raw scores of a reward adapter: its head on the hidden state of the answer's last token."""
+class AdapterReward(RewardModel):
+    """A reward model of which only the adapter and the head are its own."""
 
-    def __init__(self, shared: SharedBackbone, name: str, head: Tensor):
+    def __init__(
+        self,
+        shared: SharedBackbone,
+        name: str,
+        head: Tensor,
+        tokenizer: PreTrainedTokenizerBase,
+        card: RewardCard,
+    ):
+        super().__init__(shared.model, tokenizer, card)
         self._shared = shared
         self._name = name
         self._head = head
 
     @torch.no_grad()
-    def score(self, items: Sequence[Tokens], tokens_per_batch: int = 16_384) -> np.ndarray:
-        """Raw scores (n,) float64."""
-        found = np.empty(len(items), dtype=np.float64)
+    def _compute(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
+        """The head's output (n,) on the hidden state of each answer's last token."""
+        found = np.empty(len(keys), dtype=np.float64)
+        items = [Tokens(list(prompt), list(answer)) for prompt, answer in keys]
         body = backbone(self._shared.model)
         device = self._head.device
         with self._shared.active(self._name):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from alignment import distributed
 from alignment.config.ppo import PPOConfig
-from alignment.errors import StageError
 from alignment.models.chat import Tokens
+from alignment.training.divergence import stop_if_not_finite
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.forward import logprobs, micro_batches, pack, piece_of, values
 from alignment.training.ppo.losses import policy_loss, value_loss
@@ -206,13 +206,8 @@ def _step(
     """Clip, step and forget the gradient; returns its norm before clipping."""
     distributed.sum_gradients(parameters)
     norm = float(nn.utils.clip_grad_norm_(parameters, config.max_grad_norm))
-    if not np.isfinite(norm):
-        optimizer.zero_grad(set_to_none=True)
-        raise StageError(
-            f"the gradient of the {name} is not finite",
-            remedy=f"lower ppo.{'critic_' if name == 'critic' else ''}learning_rate; "
-            "the last good checkpoint is kept",
-        )
+    rate = "critic_learning_rate" if name == "critic" else "learning_rate"
+    stop_if_not_finite(norm, f"the gradient of the {name}", remedy=f"lower ppo.{rate}")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm

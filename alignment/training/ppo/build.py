@@ -1,0 +1,122 @@
+"""Roles and rewards out of model directories: full copies, or adapters over one backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel
+
+from alignment.callables import load_callable
+from alignment.config.ppo import PPOConfig
+from alignment.config.rewards import CombineConfig
+from alignment.models.adapters import adapter_base, is_adapter
+from alignment.models.chat import ChatRenderer
+from alignment.models.digest import weights_digest
+from alignment.models.load import Dtype, load_policy, load_scalar
+from alignment.preferences.schema import DOMAINS
+from alignment.rewards.model import RewardModel, read_card
+from alignment.rewards.threshold import fitted
+from alignment.training.ppo.models import ModelScorer, probability_of
+from alignment.training.ppo.roles import Roles, full_copies
+from alignment.training.ppo.scoring import CombinedReward
+
+if TYPE_CHECKING:
+    from alignment.training.ppo.adapters import SharedBackbone
+
+
+@dataclass
+class Builder:
+    """Loads what PPO needs, each weight once.
+
+    Args:
+        start: model directory that PPO starts from, full or adapter.
+        rewards: domain → directory of its reward stage.
+        config: see `PPOConfig`.
+        say: told when a reward model cannot share the backbone.
+    """
+
+    start: Path
+    rewards: dict[str, Path]
+    config: PPOConfig
+    dtype: Dtype
+    device: torch.device
+    seed: int
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self._shared: SharedBackbone | None = None
+        self._base = self.start
+        if not self.config.share_backbone:
+            self._policy = load_policy(self.start, dtype=self.dtype, device=self.device)
+            return
+        from alignment.training.ppo.adapters import SharedBackbone  # peft takes seconds
+
+        over = is_adapter(self.start)
+        self._base = Path(adapter_base(self.start)) if over else self.start
+        self._policy = load_policy(self._base, dtype=self.dtype, device=self.device)
+        self._shared = SharedBackbone(
+            self._policy,
+            self.config.adapters,
+            seed=self.seed,
+            start=self.start if over else None,
+        )
+
+    def roles(self) -> Roles:
+        """Policy, reference and critic."""
+        with_critic = self.config.algorithm == "ppo"
+        if self._shared is not None:
+            return self._shared.roles(critic=with_critic)
+        if not with_critic:
+            return full_copies(self._policy, critic=None)
+        if self.config.critic_init == "policy":
+            critic = load_policy(self.start, dtype=self.dtype, device=self.device)
+            return full_copies(self._policy, critic=critic)
+        source = self.rewards[self.config.critic_init] / "model"
+        critic = load_scalar(source, dtype=self.dtype, device=self.device)
+        card = read_card(source)
+        return full_copies(self._policy, critic=critic, scale=(card.mean - card.bias, card.std))
+
+    def reward(
+        self, combine: CombineConfig, renderer: ChatRenderer, guards: dict[str, Path] | None = None
+    ) -> CombinedReward:
+        """The combined reward with the config's own parts or, given `guards`, the guards' verdict.
+
+        Args:
+            guards: domain → directory of its guard's stage.
+        """
+        stages, kind = (self.rewards, "reward") if guards is None else (guards, "guard")
+        models = {
+            domain: self._model(stages[domain] / "model", f"{kind}_{domain}") for domain in DOMAINS
+        }
+        parts = self.config.parts if guards is None else ()
+        return CombinedReward(
+            ModelScorer(models["helpfulness"], renderer),
+            ModelScorer(models["safety"], renderer),
+            fitted(combine, stages["safety"]),
+            probability=probability_of(models["safety"]),
+            extra={p.name: (load_callable(p.function, "ppo.parts"), p.weight) for p in parts},
+        )
+
+    def _model(self, directory: Path, name: str) -> RewardModel:
+        if self._shared is not None:
+            card = read_card(directory)
+            if card.backbone is not None and card.backbone == weights_digest(self._base):
+                return self._shared.reward(name, directory, card)
+            self.say(
+                f"{name} is no adapter over the policy's backbone: it is loaded on its own "
+                "(rewards.adapter.method: lora with rewards.init: base or sft would share it)"
+            )
+        return RewardModel.load(directory, self.dtype, self.device)
+
+    def final(self) -> PreTrainedModel:
+        """The policy as a plain model; with a shared backbone the other roles end here."""
+        return self._policy if self._shared is None else self._shared.merged()
+
+    @property
+    def shares(self) -> bool:
+        """Whether all roles have one backbone."""
+        return self._shared is not None
