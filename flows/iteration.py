@@ -13,6 +13,7 @@ from alignment.frontier import frontier, waits_for
 from alignment.outbox import collected, export_pairs
 from alignment.plan import Node
 from alignment.preferences.exports import Export
+from alignment.redo import set_aside
 from flows.approval import await_decision
 from flows.events import PAIRS_WAITING, VERSION_DONE, emit
 from flows.identity import (
@@ -147,12 +148,9 @@ def redo(session: Session, version: str, stage: str) -> None:
     Raises:
         AlignError: the version has no such stage.
     """
-    stages = [node.stage for node in session.of_version(version)]
-    if stage not in stages:
-        raise AlignError(f"no stage {stage!r} in {version}", remedy=f"its stages: {stages}")
     name = f"{version}/{stage}"
     if remembered(REDONE) != name:
-        session.runner.ledger.supersede(version, stage)
+        set_aside(session.runner.program, version, stage)
         remember(**{REDONE: name})
 
 

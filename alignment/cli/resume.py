@@ -27,7 +27,8 @@ def resume(
     ```
     align resume
     align resume rlhf-v2
-    align resume rlhf-v3 --from select
+    align resume rlhf-v3 --from ppo
+    align resume rlhf-v3 --from intake
     ```
 
     Parameters
@@ -39,23 +40,15 @@ def resume(
         kept beside the new ones.
     """
     from alignment.cli.launch import run_program
-    from alignment.ledger import Ledger
     from alignment.lock import workspace_lock
-    from alignment.plan import build_plan
+    from alignment.redo import set_aside
 
     program = load_workspace(workspace)
     if from_ is not None:
         if version is None:
             raise AlignError("--from needs a version", remedy="align resume rlhf-v3 --from select")
-        nodes = {node.key: node for node in build_plan(program)}
-        if f"{version}/{from_}" not in nodes:
-            stages = [node.stage for node in nodes.values() if node.version == version]
-            raise AlignError(
-                f"no stage {from_!r} in {version}",
-                remedy=f"its stages: {', '.join(stages)}" if stages else "see `align status`",
-            )
         with workspace_lock(program.workspace):
-            aside = Ledger(program.workspace).supersede(version, from_)
-        if aside is not None:
-            print(f"{version}/{from_}: the old outputs are kept in {aside}")
+            aside = set_aside(program, version, from_)
+        for path in aside:
+            print(f"set aside: {path}")
     run_program(program, until=version, prefect=prefect, wait=wait)

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
 from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from alignment.config.program import ProgramConfig
+    from alignment.status import ProgramStatus, StageStatus
 
 MARKS = {
     "done": "[green]done[/]",
@@ -11,35 +23,71 @@ MARKS = {
     "pending": "[dim]pending[/]",
     "stale": "[yellow]stale[/]",
 }
+LOG_LINES = 6
 
 
-def status(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
-    """Show every stage of every version: its state, attempts and time, and what went wrong.
+def status(
+    *,
+    watch: Annotated[bool, Parameter(negative=())] = False,
+    every: float = 2.0,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show every stage of every version: its state, attempts and time; of a stale one what
+    differs from what is on disk; of a failed one the last lines of its log.
 
     Examples:
 
     ```
     align status
-    align status --workspace workspaces/hh
-    align status --json
+    align status --watch
+    align status --workspace workspaces/hh --json
     ```
+
+    Parameters
+    ----------
+    watch
+        Show it live until Ctrl-C.
+    every
+        With `--watch`: seconds between two looks.
     """
     from alignment.status import program_status
 
-    found = program_status(load_workspace(workspace))
+    program = load_workspace(workspace)
     if json:
-        print_json(found.to_dict())
+        print_json(program_status(program).to_dict())
         return
     from rich.console import Console
-    from rich.table import Table
-
-    from alignment.lock import holder
 
     console = Console(highlight=False)
+    if not watch:
+        console.print(_page(program, program_status(program)))
+        return
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
+        try:
+            while True:
+                program = load_workspace(workspace)
+                live.update(_page(program, program_status(program)), refresh=True)
+                time.sleep(every)
+        except KeyboardInterrupt:
+            return
+
+
+def _page(program: ProgramConfig, found: ProgramStatus) -> RenderableType:
+    """The table, who is at work, what is waited for, and what went wrong."""
+    from rich.console import Group
+    from rich.table import Table
+
+    from alignment.frontier import frontier
+    from alignment.lock import holder
+
     table = Table(title=f"{found.program}  ({found.workspace})", title_justify="left", box=None)
     for column in ("version", "stage", "state", "attempts", "seconds", ""):
         numeric = column in ("attempts", "seconds")
         table.add_column(column, justify="right" if numeric else "left")
+    parts: list[RenderableType] = [table]
     for version in found.versions:
         for index, stage in enumerate(version.stages):
             seconds = "" if stage.seconds is None else f"{stage.seconds:.1f}"
@@ -49,16 +97,33 @@ def status(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> No
                 MARKS[stage.state],
                 str(stage.attempts or ""),
                 seconds,
-                stage.why or ((stage.error or "").splitlines()[0:1] and stage.error) or "",
+                stage.why or (stage.error or "").partition("\n")[0],
             )
-    console.print(table)
-    who = holder(program_workspace := load_workspace(workspace).workspace)
+            if stage.state in ("failed", "running"):
+                parts += _details(version.name, stage)
+    waiting = frontier(program).waiting
+    if waiting is not None:
+        parts.append(f"[yellow]{waiting.message}[/]\n  next: {waiting.remedy}")
+    who = holder(program.workspace)
     if who is not None:
-        console.print(
-            f"at work in {program_workspace}: pid {who.get('pid')} since {who.get('since')}"
+        parts.append(
+            f"at work: pid {who.get('pid')} since {who.get('since')} ({who.get('command')})"
         )
-    for version in found.versions:
-        for stage in version.stages:
-            if stage.state == "failed":
-                console.print(f"\n[red]{version.name}/{stage.stage}[/] failed: {stage.error}")
-                console.print(f"  log: {stage.log}\n  next: align resume")
+    return Group(*parts)
+
+
+def _details(version: str, stage: StageStatus) -> list[RenderableType]:
+    from rich.text import Text
+
+    lines: list[RenderableType] = []
+    if stage.state == "failed":
+        lines.append(Text(f"\n{version}/{stage.stage} failed: {stage.error}", style="red"))
+    else:
+        lines.append(Text(f"\n{version}/{stage.stage}: attempt {stage.attempts} is running"))
+    if stage.log is not None and Path(stage.log).is_file():
+        text = Path(stage.log).read_text(encoding="utf-8", errors="replace")
+        lines += [Text(f"  {line}", style="dim") for line in text.splitlines()[-LOG_LINES:]]
+        lines.append(Text(f"  log: {stage.log}"))
+    if stage.state == "failed":
+        lines.append(Text("  next: align resume"))
+    return lines

@@ -202,6 +202,10 @@ class PreferenceStore:
         path = self.root / "assignments" / f"{version}.json"
         atomic_write_json(path, {"version": version, "batches": list(ids)})
 
+    def release(self, version: str) -> None:
+        """Forget what `version` took in: it waits again for whoever takes batches in next."""
+        (self.root / "assignments" / f"{version}.json").unlink(missing_ok=True)
+
     def unassigned(self) -> list[Batch]:
         """Deliveries that no version has taken in, in order of arrival."""
         return [

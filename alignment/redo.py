@@ -1,0 +1,42 @@
+"""Have a stage done again: its outputs are set aside, kept as a superseded attempt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
+from alignment.ledger import Ledger
+from alignment.plan import build_plan, downstream
+
+
+def set_aside(program: ProgramConfig, version: str, stage: str) -> list[Path]:
+    """Set the newest outputs of a stage, and of what depends on it in its version, aside.
+
+    Only with the workspace held. An intake that is done again takes in what waits by then, besides
+    what it took before. Later versions are done again where their inputs come out different.
+
+    Returns:
+        Where the old outputs are now.
+
+    Raises:
+        AlignError: the version has no such stage.
+    """
+    plan = build_plan(program)
+    stages = [node.stage for node in plan if node.version == version]
+    if stage not in stages:
+        raise AlignError(
+            f"no stage {stage!r} in {version}",
+            remedy=f"its stages: {', '.join(stages)}" if stages else "see `align status`",
+        )
+    if stage == "intake" and program.intake.source == "inbox":
+        from alignment.preferences.store import PreferenceStore
+
+        PreferenceStore(program.workspace / "preferences").release(version)
+    ledger = Ledger(program.workspace)
+    moved = [
+        ledger.supersede(node.version, node.stage)
+        for node in downstream(plan, (version, stage))
+        if node.version == version
+    ]
+    return [path for path in moved if path is not None]
