@@ -48,12 +48,17 @@ def ingest(
     """
     from rich.console import Console
 
+    from alignment.cli.progress import bar
+    from alignment.plan import Node
     from alignment.preferences.intake import ingest as take_in
     from alignment.preferences.store import PreferenceStore
 
     program = load_workspace(workspace)
     store = PreferenceStore(program.workspace / "preferences")
-    report = take_in(store, list(files), program.intake, domain=domain, format=format)
+    with bar(Node("align", "ingest", "ingest"), Console(stderr=True)) as progress:
+        report = take_in(
+            store, list(files), program.intake, domain=domain, format=format, progress=progress
+        )
     taken = list(store.batch(report.id).versions)
     coming = next_version(program, store)
     if json:
