@@ -12,7 +12,7 @@ import numpy as np
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, DataError
 from alignment.preferences.annotation import export
-from alignment.preferences.exports import Export, Tool, exported_pairs, judged
+from alignment.preferences.exports import Export, Tool, exported_pairs, judged, verdicts
 from alignment.preferences.schema import DOMAINS
 from alignment.preferences.store import PreferenceStore
 from alignment.progress import Progress, SilentProgress
@@ -47,14 +47,14 @@ def outbox_dir(workspace: Path) -> Path:
 def collected(program: ProgramConfig) -> list[Collected]:
     """The pairs of every version whose `collect` is done, oldest version first."""
     store = PreferenceStore(program.workspace / "preferences")
-    gone = exported_pairs(store.root)
+    gone, standing = exported_pairs(store.root), verdicts(store)
     found = []
     for version, stages in done_stages(program).items():
         if "collect" in stages:
             text = (stages["collect"] / "pairs.jsonl").read_text(encoding="utf-8")
             pairs = [json.loads(line) for line in text.splitlines()]
             texts = [tuple(side["text"] for side in pair["responses"]) for pair in pairs]
-            known = judged(store, pairs, texts)
+            known = judged(standing, pairs, texts)
             exported = np.array([pair["id"] in gone for pair in pairs], dtype=bool)
             left = [pair for pair, no in zip(pairs, known | exported, strict=True) if not no]
             counts = int(exported.sum()), int(known.sum())

@@ -109,6 +109,7 @@ def list_exports(store: PreferenceStore) -> list[Export]:
     records = sorted(directory.glob("*.json")) if directory.is_dir() else []
     if not records:
         return []
+    standing = verdicts(store)
     found = []
     for path in records:
         values = read_json(path)
@@ -124,20 +125,26 @@ def list_exports(store: PreferenceStore) -> list[Export]:
                 values["version"],
                 values["selection"],
                 values["when"],
-                int(judged(store, key, texts).sum()),
+                int(judged(standing, key, texts).sum()),
             )
         )
     return sorted(found, key=lambda export: (export.when, export.id))
 
 
+def verdicts(store: PreferenceStore) -> np.ndarray:
+    """Ids (n,) of all comparisons that stand, sorted."""
+    return np.unique(store.index(store.standing())["id"])
+
+
 def judged(
-    store: PreferenceStore,
+    standing: np.ndarray,
     pairs: Sequence[Mapping[str, Any]],
     answers: Sequence[tuple[str, str]],
 ) -> np.ndarray:
     """Mask (n,) of the pairs on which a verdict, either way, stands in a batch.
 
     Args:
+        standing: see `verdicts`.
         pairs: `domain` and `conversation` of each.
         answers: the two texts of each.
     """
@@ -148,8 +155,7 @@ def judged(
         ]
         for pair, (first, second) in zip(pairs, answers, strict=True)
     ]
-    known = np.unique(store.index(store.standing())["id"])
-    found = np.isin(np.array(ids, dtype=np.uint64).reshape(-1, 2), known)
+    found = np.isin(np.array(ids, dtype=np.uint64).reshape(-1, 2), standing)
     return np.logical_or(found[:, 0], found[:, 1])
 
 
