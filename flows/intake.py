@@ -12,8 +12,9 @@ from alignment.preferences.inbox import Delivery, describe, look_in, waiting_com
 from alignment.preferences.store import PreferenceStore
 from flows.events import BATCH_ACCEPTED, BATCH_REFUSED, PREFERENCES_ENOUGH, emit
 from flows.identity import PROCESS, deployed, remember, rename, this_process
+from flows.processes import end_with_parent
 from flows.request import Config, Workspace, read_program
-from flows.session import end_with_parent, run_log
+from flows.session import run_log
 
 
 @flow(name="rlhf-intake", persist_result=False)

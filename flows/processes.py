@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,6 +17,7 @@ from pathlib import Path
 from alignment.errors import AlignError
 
 PR_SET_PDEATHSIG = 1
+WATCHER = "end-with-parent"
 
 
 class Child:
@@ -102,6 +104,29 @@ def _die_with_parent() -> Callable[[], None] | None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
     return ask
+
+
+def end_with_parent(grace: float = 20.0) -> None:
+    """End this process when the one that started it is gone: nobody else would ever stop it.
+
+    The ledger keeps what is finished and the checkpoints of the rest. (The kernel's own signal on
+    a parent's death does not serve for processes that a thread started, whose end counts, and
+    comes only once, perhaps while the signal is held back.)
+
+    Args:
+        grace: seconds between the polite signal and the last one.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if not any(thread.name == WATCHER for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=WATCHER, daemon=True).start()
 
 
 def free_port() -> int:

@@ -16,6 +16,7 @@ from alignment.frontier import frontier
 from alignment.ledger import Ledger
 from flows.deployments import deployments
 from flows.healing import deployment_ids, drop_missed
+from flows.processes import end_with_parent
 from flows.request import read_program
 from flows.watch import Watch
 
@@ -25,6 +26,7 @@ AT_ONCE = 6  # one does a version, one takes files in, the others wait in line
 
 def main(workspace: Path) -> None:
     """Register the deployments and serve them until SIGTERM."""
+    end_with_parent(grace=10.0)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     program = read_program(str(workspace))

@@ -2,10 +2,6 @@
 
 import logging
 import math
-import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +15,7 @@ from alignment.lock import Line
 from alignment.plan import Node
 from alignment.runner import Runner
 from flows.identity import deployed
+from flows.processes import end_with_parent
 from flows.request import read_program
 
 log = logging.getLogger("alignment.flows")
@@ -172,29 +169,6 @@ class _Logged(_Quiet):
     def stage_failed(self, attempt: Attempt) -> None:
         said = (attempt.error or attempt.status).splitlines()[0]
         self._say(f"{attempt.version}/{attempt.stage}: {attempt.status}: {said}")
-
-
-def end_with_parent(grace: float = 20.0) -> None:
-    """End this process when the one that started it is gone: nobody else would ever stop it.
-
-    The ledger keeps what is finished and the checkpoints of the rest. (The kernel's own signal on
-    a parent's death does not serve here: it comes when the parent's *thread* ends.)
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(grace)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    if threading.current_thread() is threading.main_thread() and not _watching:
-        _watching.append(True)
-        threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
-_watching: list[bool] = []
 
 
 def workspace_of(made: Session) -> Path:

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -58,28 +59,31 @@ class Served:
         except psutil.NoSuchProcess:
             return []
 
-    def kill(self, rng: random.Random) -> str | None:
-        """kill -9 one of them; returns which."""
-        wanted = rng.choice(TARGETS)
+    def kill(self, wanted: str, rng: random.Random) -> bool:
+        """kill -9 a process of this kind; False if there is none now."""
         found = [process for process in self.family() if self._kind(process) == wanted]
         if not found:
-            return None
-        victim = rng.choice(found)
+            return False
         try:
-            victim.kill()
+            rng.choice(found).kill()
         except psutil.NoSuchProcess:
-            return None
+            return False
         self.kills[wanted] = self.kills.get(wanted, 0) + 1
-        return wanted
+        return True
 
     def stop(self) -> list[str]:
         """Ctrl-C; returns the command lines of what is still there afterwards."""
-        family = self.family()
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(180)
-        _gone, alive = psutil.wait_procs(family, timeout=5)
-        return [" ".join(process.cmdline()) for process in alive]
+        time.sleep(5)
+        folder = str(self._config.parent)
+        left = []
+        for process in psutil.process_iter(["pid", "cmdline"]):
+            line = " ".join(process.info["cmdline"] or ())
+            if folder in line and process.pid != os.getpid():
+                left.append(line)
+        return left
 
     def _kind(self, process: psutil.Process) -> str:
         try:

@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from checks import done_versions, problems  # noqa: E402
 from deliveries import Deliverer, collected, judged  # noqa: E402
-from served import Served  # noqa: E402
+from served import TARGETS, Served  # noqa: E402
 
 from alignment.config.load import load_program  # noqa: E402
 from alignment.frontier import WaitingForBatches, frontier  # noqa: E402
@@ -32,6 +32,8 @@ from alignment.ledger import Ledger  # noqa: E402
 from alignment.lock import holder  # noqa: E402
 from alignment.preferences.inbox import inbox_dir, read_journal  # noqa: E402
 from flows.processes import free_port  # noqa: E402
+
+WAIT_FOR_TARGET = 60.0  # seconds until another one is killed instead
 
 
 def main() -> int:
@@ -50,7 +52,7 @@ def main() -> int:
     soaking = began + 60 * arguments.minutes
     delivered: list[str] = []
     next_kill = began + arguments.first_kill
-    killed = 0
+    killed, target = 0, ""
     every = (soaking - next_kill) / max(1, arguments.kills)
     while True:
         served.keep_up()
@@ -63,11 +65,13 @@ def main() -> int:
                     deliverer.deliver(version, judged(program, pairs))
                     say(began, f"deliveries from {version}")
         if killed < arguments.kills and now > next_kill:
-            target = served.kill(rng)
-            if target is not None:
+            target = target or rng.choice(TARGETS)
+            if served.kill(target, rng):
                 killed += 1
                 say(began, f"kill {killed}: {target}")
-                next_kill = now + every * rng.uniform(0.5, 1.4)
+                next_kill, target = next_kill + every * rng.uniform(0.5, 1.5), ""
+            elif now > next_kill + WAIT_FOR_TARGET:
+                target = ""
         if now > soaking and killed >= arguments.kills:
             deliverer.wait()
             if settled(program, inbox):
