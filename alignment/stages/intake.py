@@ -67,8 +67,8 @@ def _deliveries(ctx: StageContext, store: PreferenceStore) -> list[str]:
 def _own(ctx: StageContext, store: PreferenceStore, delivered: list[str]) -> str | None:
     """Id of the batch that the program makes itself; None if people judged all of it before."""
     config: IntakeConfig = ctx.config.intake
-    simulated = config.source == "simulated"
-    delivery = _simulated(ctx, needed=not delivered) if simulated else _arrival(ctx)
+    make = _simulated if config.source == "simulated" else _arrival
+    delivery = make(ctx, needed=not delivered)
     if delivery is None:
         return None
     # Deliveries of later versions too: one prompt must not stand on both sides, ever.
@@ -110,15 +110,17 @@ def _simulated(ctx: StageContext, needed: bool) -> Path | None:
     return path
 
 
-def _arrival(ctx: StageContext) -> Path:
-    """The arrival that belongs to this version."""
+def _arrival(ctx: StageContext, needed: bool) -> Path | None:
+    """The arrival that belongs to this version; see `_simulated`."""
     number = int(ctx.version.rpartition("-v")[2])
     path = ctx.inputs["prepare"] / "arrivals" / f"{number:02d}"
+    if not path.is_dir() and not needed:
+        return None
     if not path.is_dir():
         raise DataError(
             f"there is no arrival for {ctx.version}",
             where="data.arrivals",
-            remedy=f"set data.arrivals to {number} or more",
+            remedy=f"set data.arrivals to {number} or more, or `align ingest FILE`",
         )
     return path
 

@@ -101,6 +101,11 @@ def test_a_split_version_takes_its_arrival_and_what_was_delivered(
         **dict.fromkeys(taken(v2), ("rlhf-v2",)),
     }
     assert v2.metrics["leaked_prompts"] == 0
+    # There are five arrivals: a sixth version lives on deliveries alone.
+    third = deliver(tmp_path, "friday", [comparison(number) for number in range(100, 120)])
+    v6 = context(tmp_path, "rlhf-v6", "intake", inputs, **real(shared))
+    intake.run(v6)
+    assert taken(v6) == [third]
 
 
 def test_a_persons_verdict_stands_against_the_worlds(tmp_path: Path) -> None:
