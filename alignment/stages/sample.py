@@ -165,8 +165,8 @@ def _search(
     finished = np.array([answer.finished for answer in answers]).reshape(shape)
     distinct = [distinct_rate([[one.text for one in group] for group in at]) for at in drawn]
     best, tried = judge(config.grid, rewards, finished, distinct)
-    tokens = sum(len(one.token_ids) for at in drawn for group in at for one in group)
-    return {"temperature": best, "search": [asdict(one) for one in tried], "tokens": tokens}
+    count = sum(len(one.token_ids) for at in drawn for group in at for one in group)
+    return {"temperature": best, "search": [asdict(one) for one in tried], "tokens": count}
 
 
 def _figures(ctx: StageContext, table: pa.Table, temperature: float) -> None:

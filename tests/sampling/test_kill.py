@@ -12,7 +12,7 @@ from sample_child import run_sample
 
 from alignment.files import sha256_file
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "prompts": 24,
     "k": 6,
     "max_new_tokens": 40,

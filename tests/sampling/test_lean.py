@@ -35,7 +35,8 @@ SHAPE: dict[str, Any] = {
 
 
 def _model(family: str, kind: Any, tokenizer: Any, sharpness: float = 4.0) -> Any:
-    config = (LlamaConfig if family == "llama" else Qwen2Config)(
+    kinds: dict[str, Any] = {"llama": LlamaConfig, "qwen2": Qwen2Config}
+    config = kinds[family](
         vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, num_labels=1, **SHAPE
     )
     torch.manual_seed(3)
@@ -84,7 +85,12 @@ def test_decoding(
     assert why_not(model) is None
     careful = []
     real = LeanStepper._softmax
-    monkeypatch.setattr(LeanStepper, "_softmax", lambda *given: careful.append(1) or real(*given))
+
+    def watched(*given: Any) -> torch.Tensor:
+        careful.append(1)
+        return real(*given)
+
+    monkeypatch.setattr(LeanStepper, "_softmax", watched)
     prompts = [[5, 6, 7], [8, 9, 10, 11, 12], [4]]
     owner = torch.tensor([0, 0, 0, 1, 1, 2])
     torch.manual_seed(0)
