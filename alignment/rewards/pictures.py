@@ -94,12 +94,14 @@ def _batches(axis: Axes, figures: Mapping[str, Any], versions: Mapping[str, str]
     before = figures.get("newest", {}).get("before")
     if before and before["count"] and figures["newest"]["batch"] in batches:
         place = list(batches).index(figures["newest"]["batch"]) + 0.2
-        _points(axis, [place], [before], RED, "all, previous model", marker="s")
+        _points(axis, [place], [before], RED, "previous model", marker="s")
     axis.axhline(50, color=GREY, linewidth=1, linestyle=":")
     axis.set_xticks(places, [versions.get(batch, batch[:6]) for batch in batches])
     axis.set_xlim(-0.5, len(batches) - 0.5)
-    axis.set_ylim(40, 109)
-    axis.set_yticks(range(40, 101, 10))
+    shown = [cells[name]["low"] for cells in batches.values() for name in ("all", "significantly")]
+    bottom, step = (0, 20) if any(low < 0.4 for low in shown) else (40, 10)
+    axis.set_ylim(bottom, bottom + 1.15 * (100 - bottom))
+    axis.set_yticks(range(bottom, 101, step))
     axis.set_ylabel(MEETS)
     axis.set_title("by batch, its own domain")
     axis.legend(loc="upper center", ncols=3, columnspacing=1.2, handlelength=1.4)
