@@ -20,6 +20,7 @@ from pydantic import Field
 
 from alignment.approval import WaitingForApproval, decide, find_approval, find_verdict
 from alignment.config.program import ProgramConfig
+from flows.card import note_of
 from flows.events import APPROVAL_AWAITED, emit
 from flows.identity import labels_of, remember
 
@@ -77,17 +78,8 @@ def pause_key(workspace: Path, version: str) -> str:
 
 def described(program: ProgramConfig, waiting: WaitingForApproval) -> str:
     """What a person should know before deciding, as markdown."""
-    from alignment.tracking.describe import version_note
-    from alignment.tracking.history import read_history
-    from alignment.tracking.standings import Standings
-
-    versions = [history for history in read_history(program) if history.begun]
-    notes = [
-        version_note(history, Standings.of(program, versions))
-        for history in versions
-        if history.version == waiting.version
-    ]
-    return "\n\n".join((f"**The gate says:** {waiting.verdict}", *notes))
+    note = note_of(program, waiting.version)
+    return f"**{waiting.version}**\n\n{note or waiting.verdict}"
 
 
 def suspended(workspace: Path, key: str | None = None) -> list[FlowRun]:

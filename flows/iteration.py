@@ -15,6 +15,7 @@ from alignment.plan import Node
 from alignment.preferences.exports import Export
 from alignment.redo import set_aside
 from flows.approval import await_decision
+from flows.card import show_card
 from flows.events import PAIRS_WAITING, VERSION_DONE, emit
 from flows.identity import (
     PROCESS,
@@ -114,6 +115,7 @@ def carry_out(session: Session, version: str) -> None:
                 stage_task(node.stage)(node.key)
     if session.done_now & {node.key for node in session.of_version(version)}:
         tell(session, version)
+        show_card(session.runner.program, version)
 
 
 def tell(session: Session, version: str) -> None:
