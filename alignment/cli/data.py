@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+from alignment.errors import AlignError, ConfigError
 
 if TYPE_CHECKING:
     from alignment.config.program import ProgramConfig
@@ -84,24 +85,57 @@ def next_version(program: ProgramConfig, store: PreferenceStore) -> str | None:
     return next((name for name in names if store.assignment(name) is None), None)
 
 
-def batches(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
-    """List the batches in the store: counts, quarantine, and the version each went into.
+def batches(
+    batch: str | None = None,
+    /,
+    *,
+    picture: Path | None = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """List the batches in the store, or show the report of one.
 
     Examples:
 
     ```
     align batches
+    align batches 3
+    align batches 3 --picture week-07.png
     align batches --json
     ```
+
+    Parameters
+    ----------
+    batch
+        Number, id or name of a batch whose report to show.
+    picture
+        Draw the report of the batch into this PNG.
     """
+    from rich.console import Console
+
+    from alignment.preferences.report import BatchReport
     from alignment.preferences.store import PreferenceStore
     from alignment.preferences.table import batch_table
 
-    program = load_workspace(workspace)
-    found = PreferenceStore(program.workspace / "preferences").batches()
-    if json:
-        print_json([batch.to_dict() for batch in found])
+    store = PreferenceStore(load_workspace(workspace).workspace / "preferences")
+    console = Console(highlight=False)
+    if batch is None:
+        if picture is not None:
+            raise ConfigError("a picture of which batch?", remedy="align batches 3 --picture FILE")
+        found = store.batches()
+        if json:
+            print_json([one.to_dict() for one in found])
+        else:
+            console.print(batch_table(found))
         return
-    from rich.console import Console
-
-    Console(highlight=False).print(batch_table(found))
+    one = store.batch(batch)
+    report = BatchReport(one.report, one.directory, one.sequence, already=True)
+    if json:
+        print_json({**one.to_dict(), "report": report.values})
+    else:
+        console.print(report.render())
+    if picture is not None:
+        try:
+            report.picture(picture)
+        except OSError as error:
+            raise AlignError(f"cannot write {picture}: {error.strerror or error}") from error

@@ -110,6 +110,17 @@ def test_the_next_version_takes_them_in_beside_its_own(labelled: Path) -> None:
     assert last["exported"] == judged <= last["judged"]
 
 
+def test_a_batch_shows_its_report_again(labelled: Path) -> None:
+    newest = max(batch["sequence"] for batch in on(labelled, "batches"))
+    told = on(labelled, "batches", str(newest), "--picture", "report.png")
+    assert told["report"]["rows"] == told["rows"]
+    assert (labelled / "report.png").read_bytes().startswith(b"\x89PNG")
+    for words in (["batches", "99"], ["batches", "1", "--picture", "no/such/place.png"]):
+        failed = align(*words, "-w", "workspace", cwd=labelled, check=False)
+        assert failed.returncode in (1, 3)
+        assert "Traceback" not in failed.stderr
+
+
 def test_nothing_is_handed_out_twice_or_overwritten(labelled: Path, tmp_path: Path) -> None:
     words = ["annotate", "export", "rlhf-v2", "--out", str(tmp_path / "rest.jsonl")]
     align(*words, "-w", "workspace", cwd=labelled, check=False)
