@@ -1,6 +1,6 @@
 """Gold reward against √KL for PPO on the built-in world, and where the guard stops it.
 
-    python tests/benchmarks/ppo_overoptimisation.py --workspace DIR [--version rlhf-v1]
+    python tests/benchmarks/ppo_overoptimisation.py --workspace DIR [--version rlhf-v5]
 
 DIR is a workspace of the built-in world that is done up to the version (it is only read). Reward
 models and guards are trained on disjoint halves of the version's comparisons; PPO climbs the
@@ -140,11 +140,11 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("--version", default="rlhf-v1")
+    parser.add_argument("--version", default="rlhf-v5")
     parser.add_argument("--iterations", type=int, default=60)
     parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--heldout", type=int, default=192)
-    parser.add_argument("--beta", type=float, default=0.01)
+    parser.add_argument("--beta", type=float, default=0.05)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--share", type=float, default=0.5)
     parser.add_argument("--out", type=Path, help="write the rows there as JSON")
@@ -161,7 +161,6 @@ def main() -> None:
                 "iterations": options.iterations,
                 "learning_rate": options.learning_rate,
                 "kl": {"coefficient": options.beta},
-                "reward": {**scene.program.ppo.reward.model_dump(), "length_penalty": 0.0},
                 "stop": {"guard_every": options.every, "patience": None, "keep": "last"},
             }
         )

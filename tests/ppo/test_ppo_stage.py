@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,7 +56,10 @@ WORDS = [
     "Assistant",
     ":",
 ]
-LONG = 40
+LONG: dict[str, Any] = {
+    "iterations": 40,
+    "stop": {"guard_every": 2, "heldout_prompts": 4, "patience": None},
+}
 SETTINGS: dict[str, Any] = {
     "iterations": 4,
     "episodes": 8,
@@ -323,11 +327,20 @@ def test_the_threshold_is_fitted_to_held_out_answers(
         fitted(combine, safety)
 
 
-def run_broken(root: str, described: str) -> None:
-    """What the killed process does."""
+def run_broken(root: str, described: str, wanted: int, delay: float) -> None:
+    """Runs the stage until it is killed, `delay` seconds after the checkpoint that is wanted."""
     torch.set_num_threads(1)
     given = {name: Path(path) for name, path in json.loads(described).items()}
-    stage.run(context(Path(root), given, "broken", iterations=LONG))
+    ctx = context(Path(root), given, "broken", **LONG)
+
+    def kill() -> None:
+        while (checkpoint.latest(ctx.scratch / "checkpoints") or 0) < wanted:
+            time.sleep(0.001)
+        time.sleep(delay)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    stage.run(ctx)
 
 
 def test_killed_ten_times_and_run_again_the_bytes_are_the_same(
@@ -335,27 +348,21 @@ def test_killed_ten_times_and_run_again_the_bytes_are_the_same(
 ) -> None:
     """kill -9 at ten random moments, all along the run."""
     torch.set_num_threads(1)
-    whole = context(tmp_path, inputs, "whole", iterations=LONG)
+    whole = context(tmp_path, inputs, "whole", **LONG)
     stage.run(whole)
     described = json.dumps({name: str(path) for name, path in inputs.items()})
-    broken = context(tmp_path, inputs, "broken", iterations=LONG)
+    broken = context(tmp_path, inputs, "broken", **LONG)
     # One server imports the libraries once; every process is a fork of it.
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload([__name__])
     moments = np.random.default_rng(7)
     for turn in range(10):
-        process = processes.Process(target=run_broken, args=(str(tmp_path), described))
+        delay = float(moments.uniform(0, 0.05))
+        arguments = (str(tmp_path), described, 1 + 3 * turn, delay)
+        process = processes.Process(target=run_broken, args=arguments)
         process.start()
-        assert process.pid is not None
-        deadline = time.monotonic() + 240
-        while (checkpoint.latest(broken.scratch / "checkpoints") or 0) < 1 + 3 * turn:
-            assert time.monotonic() < deadline
-            assert process.is_alive()
-            time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.05))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join(60)
+        process.join(240)
         assert process.exitcode == -signal.SIGKILL
-    assert (checkpoint.latest(broken.scratch / "checkpoints") or 0) < LONG
+    assert (checkpoint.latest(broken.scratch / "checkpoints") or 0) < 40
     stage.run(broken)
     assert digests(broken.out) == digests(whole.out)
