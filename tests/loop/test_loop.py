@@ -101,6 +101,17 @@ def test_report_and_batches(finished: Path) -> None:
     assert len(listed) == 2
 
 
+def test_reward_models_are_shown(finished: Path) -> None:
+    shown = align("rewards", "-w", "workspace", cwd=finished).stdout
+    assert "Reward models of rlhf-v2" in shown
+    assert "growth.png" in shown
+    found = json.loads(
+        align("rewards", "rlhf-v1", "--json", "-w", "workspace", cwd=finished).stdout
+    )
+    assert set(found["models"]) == {"reward_helpfulness", "reward_safety"}
+    assert (finished / "workspace" / "cache" / "scores.sqlite").is_file()
+
+
 def test_one_stage_alone_and_a_changed_setting(finished: Path) -> None:
     assert "done before" in align("stage", "rlhf-v1/sample", "-w", "workspace", cwd=finished).stdout
     plan = json.loads(
