@@ -56,12 +56,12 @@ def _deliveries(ctx: StageContext, store: PreferenceStore) -> list[str]:
     batches, and what came in the meantime waits for the next version.
     """
     taken = store.assignment(ctx.version)
-    if taken is None:
-        ids = [batch.id for batch in store.unassigned()]
-        if ids or ctx.config.intake.source != "inbox":
-            store.assign(ctx.version, ids)
-        return ids
-    return [id for id in taken if store.batch(id).manifest["origin"] == "delivery"]
+    if taken:
+        return [id for id in taken if store.batch(id).manifest["origin"] == "delivery"]
+    ids = [batch.id for batch in store.unassigned()]
+    if ids:
+        store.assign(ctx.version, ids)
+    return ids
 
 
 def _own(ctx: StageContext, store: PreferenceStore, delivered: list[str]) -> str | None:

@@ -138,6 +138,9 @@ def test_without_pairs_of_its_own_a_version_lives_on_deliveries(tmp_path: Path) 
     v3 = context(tmp_path, "rlhf-v3", "intake", inputs, world=SMALL)
     with pytest.raises(DataError, match="no pairs were collected"):
         intake.run(v3)
+    last = deliver(tmp_path, "last", [comparison(number) for number in range(30, 50)])
+    intake.run(v3)
+    assert taken(v3) == [last]
 
 
 def test_a_replaced_batch_of_a_stage_counts_for_nothing(tmp_path: Path) -> None:
