@@ -60,7 +60,8 @@ class View:
             yield self._table(head[:split], [row[:split] for row in rows])
             yield Text()
             yield self._table([head[0], *head[split:]], [[row[0], *row[split:]] for row in rows])
-        for line in notes(self._comparison):
+        first, *others = self._comparison.summary()
+        for line in [*notes(self._comparison), f"★ {first}", *others]:
             yield Text(line, style="dim")
         if self._comparison.costs:
             yield Text()
@@ -104,7 +105,7 @@ def _cells(comparison: Comparison, entry: Entry) -> list[str]:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What one must know to read the table, and the last verdict."""
+    """What one must know to read the table, and what the newest version has lost."""
     lines = []
     said = (
         f"Win rates against SFT with {100 * comparison.level:g} % intervals over prompts; "
@@ -113,8 +114,6 @@ def notes(comparison: Comparison) -> list[str]:
     if "rm" in comparison.judges:
         said += f"; RM: all versions judged by the reward models of {comparison.newest}"
     lines.append(f"\n{said}.")
-    first, *others = comparison.summary()
-    lines += [f"★ {first}", *others]
     newest = comparison.forgetting.get(comparison.newest, [])
     for row in newest:
         if row.get("forgotten") and row["side"] == comparison.newest:

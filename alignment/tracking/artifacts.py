@@ -63,9 +63,9 @@ def log_samples(client: Any, run_id: str, history: VersionHistory) -> bool:
     table = read_table(directory / TEXTS)
     own = table[table.side == history.version].sort_values("prompt_id").head(SAMPLE_ROWS)
     rows = [
-        [asked.get(row.prompt_id, row.prompt_id), f"{row.domain} / {row.category}", row.text]
+        [asked.get(row.prompt_id, row.prompt_id), row.text, f"{row.domain} / {row.category}"]
         for row in own.itertuples(index=False)
     ]
-    values = {"columns": ["prompt", "category", "answer"], "data": rows}
+    values = {"columns": ["prompt", "answer", "category"], "data": rows}
     client.log_text(run_id, json.dumps(values, ensure_ascii=False), SAMPLES)
     return True

@@ -33,9 +33,8 @@ def version_note(history: VersionHistory, standings: Standings) -> str:
         reason = f": {word['reason']}" if word["reason"] else ""
         lines += [f"{said} by {word['by']} on {word['when'][:10]}{reason}.", ""]
     if version.startswith("rlhf-"):
-        lines += [_origin(history), ""]
         learned = learned_from(standings.batches, version)
-        lines += [f"Reward models learned from {in_words(learned)}.", ""]
+        lines += [f"Made from {in_words(learned)}. {_origin(history)}", ""]
     lines += _figures(history)
     lines += _datasets(history)
     lines += _stages(history)

@@ -14,7 +14,7 @@ from alignment.tracking.store import Store, experiment_name
 VIEW = "rlhfversions"
 CHARTS = "rlhfcharts"
 VIEW_TAG = "mlflow.sharedViewState."
-TABLE = ("win_helpfulness", "win_safety", "kl_sft", "false_refusal")
+TABLE = ("win_helpfulness", "win_safety")  # more columns would push the tags out of sight
 MODE = "workflowType=machine_learning"  # otherwise MLflow opens its pages for agents
 
 

@@ -16,7 +16,7 @@ VERSION = "rlhf.version"
 STAGE = "rlhf.stage"
 ATTEMPT = "rlhf.attempt"
 PROGRAM = "rlhf.program"
-HEADLINE = "headline/"
+HEADLINE = "main/"
 """MLflow shows metrics in groups by what stands before the slash, in the order of the alphabet, and
 those without a group last: the figures that matter need one that comes first."""
 DIGEST_LENGTH = 36  # MLflow refuses longer dataset digests

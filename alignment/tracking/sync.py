@@ -44,8 +44,8 @@ class Sync:
     """
 
     def __init__(self, program: ProgramConfig):
-        self.program = program
         self.workspace = program.workspace.resolve()
+        program = self.program = program.model_copy(update={"workspace": self.workspace})
         self.store = Store(program)
         self.client = self.store.client
         self.runs = Runs(self.store)

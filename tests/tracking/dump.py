@@ -27,7 +27,7 @@ def dump(store: Any) -> dict[str, Any]:
         found[key] = _run(client, client.get_run(run.info.run_id), names, models)
     found["registry"] = {
         model.name: {
-            version.version: (
+            int(version.version): (
                 version.tags["rlhf.digest"],
                 sorted(a for a, v in model.aliases.items() if str(v) == str(version.version)),
             )

@@ -34,7 +34,7 @@ def test_names_tags_and_notes_say_who_is_champion(stages: Any, program: Any, run
     assert tags["rlhf-v2"]["rlhf.parent"] == "rlhf-v1"
     note = tags["rlhf-v2"]["mlflow.note.content"]
     assert note.startswith("**Not promoted.** rlhf-v2 is not promoted.")
-    assert "learned from 2 batches, 14 comparisons (batch1, batch2)" in note
+    assert "Made from 2 batches, 14 comparisons (batch1, batch2)" in note
     top = sync.client.get_experiment(sync.store.experiment).tags["mlflow.note.content"]
     assert top.startswith("**Champion: rlhf-v1. rlhf-v1 is promoted.**")
     assert "Made from: 1 batch, 7 comparisons (batch1)." in top
@@ -117,5 +117,5 @@ def test_views_name_metrics_that_exist(stages: Any, program: Any, run_all: Any, 
     wanted = {name.split("`")[1] for name in table["selectedColumns"] if name.startswith("metrics")}
     wanted |= {chart["metricKey"] for chart in charts["compareRunCharts"] if "metricKey" in chart}
     assert wanted <= known
-    assert {f"headline/{name}" for name in HEADLINE_NAMES} <= known
+    assert {f"main/{name}" for name in HEADLINE_NAMES} <= known
     assert all("workflowType=machine_learning" in link for link in vars(links).values())

@@ -60,15 +60,15 @@ def test_versions_show_headlines_first(stages: Any, program: Any, run_all: Any, 
     assert version["tags"]["rlhf.promoted"] == "false"
     assert version["params"]["ppo"] == "true"
     assert len(version["params"]) <= 30
-    assert version["curves"]["headline/win_helpfulness"] == [(0, 0.7)]
+    assert version["curves"]["main/win_helpfulness"] == [(0, 0.7)]
     assert version["curves"]["range/win_helpfulness_low"] == [(0, 0.6)]
-    assert version["curves"]["headline/reward_accuracy_safety"] == [(0, 0.62)]
+    assert version["curves"]["main/reward_accuracy_safety"] == [(0, 0.62)]
     assert version["curves"]["other/category/rhyme"] == [(0, 0.3)]
     note = version["tags"]["mlflow.note.content"]
     assert "rlhf-v2 is not promoted." in note
     assert "| safety win rate vs SFT | 66.7 %" in note
     assert runs["BASE"]["tags"]["rlhf.kind"] == "base"
-    series = runs["RLHF progress"]["curves"]["headline/win_helpfulness"]
+    series = runs["RLHF progress"]["curves"]["main/win_helpfulness"]
     assert series == [(0, 0.5), (1, 0.6), (2, 0.7)]
 
 
