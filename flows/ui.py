@@ -140,6 +140,7 @@ def legend(mlflow: str, prefect: str, links: Links | None) -> str:
         lines += [
             f"    versions, table   {mlflow}{links.table}",
             f"    versions, charts  {mlflow}{links.charts}",
+            f"    answers           {mlflow}{links.samples}",
             f"    compare versions  {mlflow}{links.compare}",
             f"    series over versions  {mlflow}{links.progress}",
             f"    models            {mlflow}{links.models}",
