@@ -57,7 +57,12 @@ def _deliveries(ctx: StageContext, store: PreferenceStore) -> list[str]:
     """
     taken = store.assignment(ctx.version)
     if taken:
-        return [id for id in taken if store.batch(id).manifest["origin"] == "delivery"]
+        known = {batch.id: batch for batch in store.batches()}
+        for id in taken:
+            if id not in known:
+                ctx.progress.say(f"batch {id} is no longer in the store; ingest it again if needed")
+        origins = {id: batch.manifest["origin"] for id, batch in known.items()}
+        return [id for id in taken if origins.get(id) == "delivery"]
     ids = [batch.id for batch in store.unassigned()]
     if ids:
         store.assign(ctx.version, ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,20 @@ def test_without_pairs_of_its_own_a_version_lives_on_deliveries(tmp_path: Path) 
     last = deliver(tmp_path, "last", [comparison(number) for number in range(30, 50)])
     intake.run(v3)
     assert taken(v3) == [last]
+
+
+def test_a_batch_that_was_removed_by_hand_is_made_again(tmp_path: Path) -> None:
+    collected(tmp_path)
+    inputs = {"collect": tmp_path / "collect"}
+    people = deliver(tmp_path, "people", [comparison(number) for number in range(20)])
+    intake.run(context(tmp_path, "rlhf-v1", "intake", inputs, world=SMALL))
+    store = store_of(tmp_path)
+    own = next(batch for batch in store.batches() if batch.id != people)
+    shutil.rmtree(own.directory)
+    again = context(tmp_path, "rlhf-v1", "intake", inputs, world=SMALL)
+    intake.run(again)
+    assert taken(again) == [own.id, people]
+    assert store.batch(own.id).digest == own.digest
 
 
 def test_a_replaced_batch_of_a_stage_counts_for_nothing(tmp_path: Path) -> None:
