@@ -166,6 +166,24 @@ def test_round_trip_of_real_conversations(tool: Tool, shared: Path, tmp_path: Pa
             assert (row.chosen_by.version, row.rejected_by.version) == ("rlhf-v1", "sft")
 
 
+def test_the_short_export_of_label_studio_is_read_too(tmp_path: Path) -> None:
+    store = PreferenceStore(tmp_path / "preferences")
+    path = tmp_path / "labels.json"
+    export(store, pairs(4), "label-studio", path, seed=1)
+    short = []
+    for number, task in enumerate(json.loads(path.read_text())):
+        side = "left" if task["data"]["answer1"].startswith("new") else "right"
+        said = {"preference": {"selected": side}, "strength": "slightly", "annotator": 7}
+        short.append({**task["data"], **said, "id": number, "annotation_id": number})
+    back = tmp_path / "short.json"
+    back.write_text(json.dumps(short))
+    report = ingest(store, [back], CONFIG)
+    rows = store.training([report.id])
+    assert len(rows) == 4
+    assert all(row.chosen.startswith("new") and row.annotator == "7" for row in rows)
+    assert {row.chosen_by.version for row in rows if row.chosen_by} == {"rlhf-v1"}
+
+
 def test_the_order_of_answers_is_random_but_repeatable(tmp_path: Path) -> None:
     store = PreferenceStore(tmp_path / "preferences")
     texts = []

@@ -1,5 +1,6 @@
 """The plain JSON lines of `align annotate export`, filled in by a person or a program:
-`preference` (answer1, answer2 or tie), `strength`, `safety1`, `safety2`, `annotator`."""
+`preference` (answer1, answer2 or tie), `strength`, `safety1`, `safety2`, `annotator`. Label
+Studio's JSON-MIN export of our tasks has the same fields."""
 
 from __future__ import annotations
 
@@ -21,6 +22,8 @@ from alignment.preferences.rows import Found, RowError
 def _read(row: Row, config: IntakeConfig, keys: Keys) -> list[Found]:
     pair = find_pair(row, keys)
     preference = row.get("preference")
+    if type(preference) is dict:  # {"selected": "left"}
+        preference = preference.get("selected")
     if preference is None or preference == "":
         raise RowError("not_annotated", "preference")
     verdict = Verdict(
