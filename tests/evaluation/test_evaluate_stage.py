@@ -92,6 +92,8 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
         "prepare": parts / "prepare",
         "reward_helpfulness": parts / "reward_helpfulness",
         "reward_safety": parts / "reward_safety",
+        "guard_helpfulness": parts / "reward_safety",  # any other pair of models
+        "guard_safety": parts / "reward_helpfulness",
         "earlier/sft": sft.out,
     }
     v1 = context(tmp_path, "rlhf-v1", inputs)
@@ -102,6 +104,11 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
     assert 0 <= v1.metrics["win_rate/rm/helpfulness_vs_sft"] <= 1
     assert v1.metrics["win_helpfulness"] == v1.metrics["win_rate/rm/helpfulness_vs_sft"]
     assert "no_ppo/win_safety" in v1.metrics
+    winrates = read_json(v1.out / "winrates.json")
+    assert winrates["judges"] == ["rm", "guard"]
+    assert {row["judge"] for row in winrates["rows"]} == {"rm", "guard"}
+    assert v1.metrics["tokens_generated"] == read_table(v1.out / "responses.parquet").n_tokens.sum()
+    assert v1.metrics["leaked_prompts"] == 0
     own = read_table(v1.out / "responses.parquet")
     assert sorted(own.arm.unique()) == ["final", "no_ppo"]
     scores = read_table(v1.out / "scores.parquet")
