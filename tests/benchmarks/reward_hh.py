@@ -71,7 +71,7 @@ def train_trl(model: Any, elements: list[Element], settings: RewardsConfig, pad:
             def factor(step: int) -> float:
                 return learning_rate(min(step, steps - 1), steps, settings) / settings.learning_rate
 
-            chosen = optimizer or self.optimizer
+            chosen: Any = optimizer or self.optimizer
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, factor)
             return self.lr_scheduler
 
