@@ -27,7 +27,7 @@ from alignment.frontier import waits_for
 from alignment.isolate import run_isolated
 from alignment.ledger import Attempt, Ledger, Manifest, now
 from alignment.lock import workspace_lock
-from alignment.memory import PeakMemory
+from alignment.memory import PeakMemory, give_back
 from alignment.plan import Node, build_plan
 from alignment.progress import Progress, SilentProgress
 from alignment.seeds import derive_seed
@@ -267,6 +267,7 @@ class Runner:
             with _log_to(log_path), self._progress(node) as progress, PeakMemory() as memory:
                 self.execute(node, attempt.fingerprint, _Logged(progress))
             peak_mb = memory.peak_mb
+            give_back()
         # Under another name first: a half-deleted checkpoint must never be found.
         (partial / "scratch").rename(partial / "done")
         declared = stage_declaration(node.module)
