@@ -136,6 +136,8 @@ def main() -> None:
     for n in COUNTS:
         reward, true = of_best(rewards, gold, n)
         rows.append(_row("best of n", n, kl_bound(n), reward, true))
+    peak = max(rows, key=lambda row: float(row["gold"]))
+    print(json.dumps({"over_optimisation_begins_at_n": peak["n"], "sqrt_kl": peak["sqrt_kl"]}))
     pool = draw_prompts(read_prompts(scene.prepare / "prompts.jsonl"), options.pool, 3)
     candidates = scene.answers(policy, pool, max(COUNTS), seed=4)
     scored = scene.rewards(pool, candidates)
@@ -192,6 +194,7 @@ def _draw(rows: list[dict[str, Any]], path: Path) -> None:
                 axes.fill_between(distances, low, high, alpha=0.15, linewidth=0)
         axes.set_xlabel("√KL (best of n: upper bound; fine-tuned: measured)")
         axes.set_ylabel({"reward": "combined reward", "gold": "gold score"}[name])
+        axes.margins(x=0.12)
         axes.legend()
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
