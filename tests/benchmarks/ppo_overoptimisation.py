@@ -141,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--version", default="rlhf-v5")
+    parser.add_argument("--start", help="version whose policy PPO starts from, e.g. sft")
     parser.add_argument("--iterations", type=int, default=60)
     parser.add_argument("--every", type=int, default=4)
     parser.add_argument("--heldout", type=int, default=192)
@@ -151,7 +152,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     scene = Scene(options.workspace, options.version, 40)
-    start = scene.stage(options.version, "finetune") / "model"
+    start = scene.stage(options.start or options.version, "finetune") / "model"
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         stages = train_judges(scene, options.version, options.share, folder)
