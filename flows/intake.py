@@ -18,7 +18,7 @@ from flows.session import run_log
 
 
 @flow(name="rlhf-intake", persist_result=False)
-def intake(workspace: Workspace = "", config: Config = None) -> Any:
+def intake(workspace: Workspace = "", config: Config = "") -> Any:
     """Take in every complete new file of the inbox, each as a batch; say what became of it.
 
     Files that are still being written are left for the next time. A refused file does not keep

@@ -37,13 +37,19 @@ from flows.stage import stage_task
 def iteration(
     version: Version = "next",
     workspace: Workspace = "",
-    config: Config = None,
-    from_stage: FromStage = None,
+    config: Config = "",
+    from_stage: FromStage = "",
 ) -> Any:
     """Do every stage of a version that is not done.
 
     A version that has to wait for preferences, or for a decision on the one before it, is left
     alone; so is one that another run is already waiting to do.
+
+    Args:
+        version: `next` is the first version that is not done; or rlhf-v1, rlhf-v2 …
+        workspace: directory of the program on the machine that works.
+        config: the program's YAML file; empty: as it was last run in the workspace.
+        from_stage: do this stage and what depends on it again; empty: only what is not done.
 
     Raises:
         AlignError: a stage failed; later ones are not begun.
@@ -51,7 +57,7 @@ def iteration(
     remember(**{PROCESS: this_process()})
     wanted = remembered(VERSION) or version
     while True:
-        with opened(workspace, config, f"iteration-{wanted}-{from_stage or ''}") as session:
+        with opened(workspace, config, f"iteration-{wanted}-{from_stage}") as session:
             if session is None:
                 return Completed(name="Skipped", message="another run waits to do the same")
             program = session.runner.program
@@ -75,7 +81,7 @@ def iteration(
             return Completed(message=f"{wanted} is done and decided on")
 
 
-def advance(session: Session, version: str, from_stage: str | None) -> AlignError | None:
+def advance(session: Session, version: str, from_stage: str) -> AlignError | None:
     """Do a version, and before it whatever earlier ones lack; returns what it waits for, if so.
 
     Raises:
@@ -91,7 +97,7 @@ def advance(session: Session, version: str, from_stage: str | None) -> AlignErro
         carry_out(session, found.version)
     waiting = waits_for(program, version)
     if waiting is None:
-        if from_stage is not None:
+        if from_stage:
             redo(session, version, from_stage)
         carry_out(session, version)
     return waiting

@@ -11,6 +11,7 @@ from alignment.errors import AlignError
 from alignment.files import read_json
 
 StageName = Literal[
+    "",
     "prepare",
     "pretrain",
     "import",
@@ -29,12 +30,8 @@ StageName = Literal[
     "collect",
 ]
 Workspace = Annotated[str, Field(description="Directory of the program on the machine that works.")]
-Config = Annotated[
-    str | None,
-    Field(
-        description="The program's YAML file; empty: as it was last run in the workspace.",
-    ),
-]
+Config = str
+"""The program's YAML file; empty: as it was last run in the workspace."""
 Version = Annotated[
     str,
     Field(
@@ -43,22 +40,17 @@ Version = Annotated[
     ),
 ]
 Until = Annotated[
-    str | None,
+    str,
     Field(
-        pattern=r"^(base|sft|rlhf-v[1-9][0-9]*)$",
+        pattern=r"^(base|sft|rlhf-v[1-9][0-9]*)?$",
         description="Stop after this version; empty: go as far as possible.",
     ),
 ]
-FromStage = Annotated[
-    StageName | None,
-    Field(
-        description="Do this stage of the version and all that depends on it again; empty: only "
-        "what is not done.",
-    ),
-]
+FromStage = StageName
+"""Do this stage of the version and what depends on it again; empty: only what is not done."""
 
 
-def read_program(workspace: str, config: str | None = None) -> ProgramConfig:
+def read_program(workspace: str, config: str = "") -> ProgramConfig:
     """The program that a flow was asked to work on.
 
     Raises:

@@ -15,20 +15,25 @@ from flows.session import Session, opened
 
 
 @flow(name="rlhf-program", persist_result=False)
-def program(workspace: Workspace = "", config: Config = None, until: Until = None) -> Any:
+def program(workspace: Workspace = "", config: Config = "", until: Until = "") -> Any:
     """Do every version in order, each as a subflow, as far as preferences and decisions reach.
+
+    Args:
+        workspace: directory of the program on the machine that works.
+        config: the program's YAML file; empty: as it was last run in the workspace.
+        until: stop after this version; empty: go as far as possible.
 
     Raises:
         AlignError: a stage failed; later ones are not begun.
     """
     remember(**{PROCESS: this_process()})
     while True:
-        with opened(workspace, config, f"program-{until or ''}") as session:
+        with opened(workspace, config, f"program-{until}") as session:
             if session is None:
                 return Completed(name="Skipped", message="another run waits to do the same")
             done = all_versions(session, workspace, until)
             made = session.runner.program
-        left = frontier(made, until)
+        left = frontier(made, until or None)
         waiting = left.waiting or (awaited(made, done[-1]) if done else None)
         if waiting is None:
             return Completed(message=f"{done[-1]} is done" if done else "nothing to do")
@@ -38,10 +43,10 @@ def program(workspace: Workspace = "", config: Config = None, until: Until = Non
             return Completed(name="Waiting", message=waiting.message)
 
 
-def all_versions(session: Session, workspace: str, until: str | None) -> list[str]:
+def all_versions(session: Session, workspace: str, until: str) -> list[str]:
     """Every version that can be done now; more may become possible meanwhile."""
     done: list[str] = []
-    while left := [name for name in session.versions(until) if name not in done]:
+    while left := [name for name in session.versions(until or None) if name not in done]:
         if deployed():
             rename(f"{session.runner.program.name} {left[0]}–{left[-1]}")
         for version in left:

@@ -84,7 +84,7 @@ def current() -> Session:
 
 
 @contextmanager
-def opened(workspace: str, config: str | None, wanted: str) -> Iterator[Session | None]:
+def opened(workspace: str, config: str, wanted: str) -> Iterator[Session | None]:
     """The session of this process, or a new one for a flow that a deployment or a retry started.
 
     A new one waits for whoever works on the workspace. Only one waits for the same thing: for a
