@@ -27,8 +27,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     work(tmp_path / "one")
     one, two = (Series(tmp_path / name / "series.jsonl").rows() for name in ("one", "two"))
     assert len(one) == len(two) == 5
-    # The first update sees the same weights; later ones differ by rounding only.
-    assert two[0]["loss"] == pytest.approx(one[0]["loss"], abs=1e-7)
+    # The first update sees the same weights: one float32 rounding apart. Later ones drift with it.
+    assert two[0]["loss"] == pytest.approx(one[0]["loss"], abs=1e-6)
     assert two[0]["gradient_norm"] == pytest.approx(one[0]["gradient_norm"], rel=1e-5)
     for ours, theirs in zip(one, two, strict=True):
         assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-5)
