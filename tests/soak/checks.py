@@ -122,8 +122,8 @@ def calm_problems(
         for version in done:
             for batch in store.batches():
                 if version in batch.versions:
-                    name = names[batch.manifest["sources"][0]["sha256"]]
-                    (inbox / name).write_bytes(sound[name])
+                    source = batch.manifest["sources"][0]  # its copy may have come first
+                    (inbox / source["file"]).write_bytes(sound[names[source["sha256"]]])
                     look_in(calm, quiet.intake, 0)
             _do(runner, [version])
     return [
