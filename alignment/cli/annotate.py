@@ -30,7 +30,7 @@ def export(
     Which answer is whose stays in the workspace. `align ingest` takes the labelled file back and
     restores it. Pairs that were handed out or judged before stay behind.
 
-    Examples:
+    For example:
 
     ```
     align annotate export --count 200
@@ -75,7 +75,7 @@ def export(
 def list_(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
     """List the pairs that versions collected, what was handed out, and what came back.
 
-    Examples:
+    For example:
 
     ```
     align annotate list

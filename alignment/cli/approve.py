@@ -23,7 +23,7 @@ def approve(
 ) -> None:
     """Make a version champion, whatever the gate said; the next version starts from it.
 
-    Examples:
+    For example:
 
     ```
     align approve rlhf-v3
@@ -51,7 +51,7 @@ def reject(
 ) -> None:
     """Hold a version back. It stays in the history; the next version starts from the champion.
 
-    Examples:
+    For example:
 
     ```
     align reject rlhf-v3 --reason "talks too long"

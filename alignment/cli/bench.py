@@ -17,7 +17,7 @@ def reward(
 ) -> None:
     """Reward-model training: pairs per second, first loss, peak memory.
 
-    Example:
+    For example:
 
     ```
     align bench reward --model DIR --data harmless.jsonl.gz --pairs 512 --batch 32
@@ -40,7 +40,7 @@ def intake(
 
     The delivery (about 1.4 KB a row) is written below the temporary directory ($TMPDIR) first.
 
-    Example:
+    For example:
 
     ```
     align bench intake --rows 500000 --data harmless.jsonl.gz
@@ -55,7 +55,7 @@ def intake(
 def sample(*, model: Path, prompts: int = 64, k: int = 16, max_new_tokens: int = 96) -> None:
     """Best-of-K sampling and scoring with two reward models: samples and tokens per second.
 
-    Example:
+    For example:
 
     ```
     align bench sample --model DIR --prompts 64 --k 16
@@ -81,7 +81,7 @@ def ppo(
     Roles are full copies of policy, critic, reference and one reward model (`four`) or two
     (`five`), or five adapters over one backbone (`shared`).
 
-    Examples:
+    For example:
 
     ```
     align bench ppo --model DIR --episodes 256 --batch 64

@@ -18,7 +18,7 @@ def chat(
 ) -> None:
     """Talk with a version in the terminal, or with two side by side.
 
-    Examples:
+    For example:
 
     ```
     align chat rlhf-v5
@@ -56,7 +56,7 @@ def chat(
 def export(version: str, directory: Path, /, *, workspace: WorkspaceOption = None) -> None:
     """Write a version as a plain Hugging Face directory (adapters merged).
 
-    Examples:
+    For example:
 
     ```
     align export rlhf-v5 my-model

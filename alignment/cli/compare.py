@@ -21,7 +21,7 @@ def compare(
     """Show the versions side by side: win rates against SFT with 95 % intervals, reward-model
     accuracy, KL from SFT, false refusals.
 
-    Examples:
+    For example:
 
     ```
     align compare
@@ -60,7 +60,7 @@ def compare(
 def report(*, workspace: WorkspaceOption = None, out: Path | None = None) -> None:
     """Write one self-contained HTML page with the table, the pictures and samples.
 
-    Examples:
+    For example:
 
     ```
     align report

@@ -30,7 +30,7 @@ def ingest(
     same files again are recognised. The next version that begins trains on the batch, in programs
     with `intake.source: simulated` or `split` together with the batch that they make themselves.
 
-    Examples:
+    For example:
 
     ```
     align ingest week-07.jsonl
@@ -95,7 +95,7 @@ def batches(
 ) -> None:
     """List the batches in the store, or show the report of one.
 
-    Examples:
+    For example:
 
     ```
     align batches

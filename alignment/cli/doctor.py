@@ -22,7 +22,7 @@ def doctor(
     dead (ledger, MLflow, Prefect), stale locks and notes, unfinished directories, missing or
     changed outputs and batches (sha256), too little disk. Exit code 1 if something needs mending.
 
-    Examples:
+    For example:
 
     ```
     align doctor

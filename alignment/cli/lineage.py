@@ -10,7 +10,7 @@ def lineage(
 ) -> None:
     """Walk back from a version to its batches, reward models, seeds, settings and code versions.
 
-    Examples:
+    For example:
 
     ```
     align lineage rlhf-v2

@@ -16,7 +16,7 @@ def rebuild(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> N
     Nothing is deleted: a workspace's own database is renamed, an experiment on a server goes to
     MLflow's bin under another name.
 
-    Examples:
+    For example:
 
     ```
     align mlflow rebuild
@@ -41,7 +41,7 @@ def rebuild(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> N
 def update(*, workspace: WorkspaceOption = None) -> None:
     """Write what MLflow does not have yet, and leave the rest as it is.
 
-    Examples:
+    For example:
 
     ```
     align mlflow update

@@ -12,7 +12,7 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
 
     Nothing is started and nothing is written.
 
-    Examples:
+    For example:
 
     ```
     align plan configs/demo.yaml

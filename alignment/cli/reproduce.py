@@ -24,7 +24,7 @@ def reproduce(
 
     Ends with exit code 1 if the policy's weights differ, and says where the difference begins.
 
-    Examples:
+    For example:
 
     ```
     align reproduce rlhf-v2

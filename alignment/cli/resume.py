@@ -22,7 +22,7 @@ def resume(
     """Go on with an interrupted program: finished stages are skipped, the broken one continues
     from its last checkpoint, later ones follow.
 
-    Examples:
+    For example:
 
     ```
     align resume

@@ -24,7 +24,7 @@ def rewards(
     The pictures lie beside the figures: accuracy.png, calibration.png and growth.png of the stages
     `reward_helpfulness` and `reward_safety`, in the workspace and in MLflow.
 
-    Examples:
+    For example:
 
     ```
     align rewards

@@ -18,7 +18,7 @@ def run(
 ) -> None:
     """Carry out a program: base → SFT → RLHF-V1 … V5. Finished stages are not repeated.
 
-    Examples:
+    For example:
 
     ```
     align run configs/demo.yaml

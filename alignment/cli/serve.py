@@ -21,7 +21,7 @@ def serve(
 
     What dies is started again; a run whose process was killed goes on from its last checkpoint.
 
-    Examples:
+    For example:
 
     ```
     align serve configs/demo.yaml
@@ -45,7 +45,7 @@ def serve(
 def down(*, workspace: WorkspaceOption = None) -> None:
     """Stop what `align serve` of a workspace started, also what a killed one left behind.
 
-    Examples:
+    For example:
 
     ```
     align down

@@ -9,7 +9,7 @@ from alignment.errors import AlignError
 def stage(name: str, /, *, workspace: WorkspaceOption = None) -> None:
     """Run one stage; what it needs must be done already.
 
-    Examples:
+    For example:
 
     ```
     align stage rlhf-v2/reward_safety

@@ -36,7 +36,7 @@ def status(
     """Show every stage of every version: its state, attempts and time; of a stale one what
     differs from what is on disk; of a failed one the last lines of its log.
 
-    Examples:
+    For example:
 
     ```
     align status

@@ -12,7 +12,7 @@ def ui(
 ) -> None:
     """Start the MLflow and Prefect pages of a workspace on loopback; Ctrl-C stops both.
 
-    Examples:
+    For example:
 
     ```
     align ui
