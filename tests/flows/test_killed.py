@@ -65,7 +65,10 @@ def mlflow_runs(program: Any) -> dict[str, str]:
 
     sync = Sync(program)
     found = sync.client.search_runs([sync.store.experiment], max_results=500)
-    return {run.data.tags.get("rlhf.attempt", run.info.run_name): run.info.status for run in found}
+    return {
+        run.data.tags.get("rlhf.attempt", run.info.run_name.removesuffix(" ★")): run.info.status
+        for run in found
+    }
 
 
 def prefect_states(workspace: Path) -> list[str]:
