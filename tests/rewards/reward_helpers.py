@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,10 @@ def tiny(kind: str = "llama", seed: int = 0) -> PreTrainedModel:
     """A random sequence classifier with one output, in eval mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return AutoModelForSequenceClassification.from_config(CONFIGS[kind]).float().eval()
+        # A copy: a test that gives its model a pad id must not give one to everybody's.
+        return (
+            AutoModelForSequenceClassification.from_config(deepcopy(CONFIGS[kind])).float().eval()
+        )
 
 
 def random_elements(count: int, seed: int = 0, answers: int = 2) -> list[Element]:
