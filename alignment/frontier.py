@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +19,14 @@ class WaitingForBatches(AlignError):
 
     exit_code = 7
 
-    def __init__(self, version: str, have: int, need: int, inbox: Path):
+    def __init__(
+        self, version: str, have: int, need: int, inbox: Path, lacking: Sequence[str] = ()
+    ):
+        found = f"{have} of {need} new comparisons are there"
+        if lacking:
+            found = f"{found}, none on {' and '.join(lacking)} to train on"
         super().__init__(
-            f"{version} waits for preferences: {have} of {need} new comparisons are there",
+            f"{version} waits for preferences: {found}",
             where=str(inbox),
             remedy="put files there, or `align ingest FILE`; then `align resume`",
         )
@@ -74,16 +80,18 @@ def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches
     """The preferences that an inbox program's `version` lacks; None once it has taken some in."""
     if program.intake.source != "inbox" or not version.startswith("rlhf-"):
         return None
-    from alignment.preferences.inbox import inbox_dir, waiting_comparisons
+    from alignment.preferences.inbox import domains_lacking, inbox_dir, waiting_comparisons
     from alignment.preferences.store import PreferenceStore
 
     store = PreferenceStore(program.workspace / "preferences")
     if store.assignment(version) is not None:
         return None
     have, need = waiting_comparisons(store), program.orchestration.min_comparisons
-    if have >= need:
+    lacking = domains_lacking(store)
+    if have >= need and not lacking:
         return None
-    return WaitingForBatches(version, have, need, inbox_dir(program.workspace, program.intake))
+    inbox = inbox_dir(program.workspace, program.intake)
+    return WaitingForBatches(version, have, need, inbox, lacking)
 
 
 def available(program: ProgramConfig, until: str | None = None) -> list[Node]:

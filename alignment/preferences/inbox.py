@@ -21,6 +21,7 @@ from alignment.config.intake import IntakeConfig
 from alignment.errors import AlignError, DataError
 from alignment.files import atomic_write_json, read_json
 from alignment.preferences.intake import ingest
+from alignment.preferences.schema import DOMAINS
 from alignment.preferences.sources import complete_files
 from alignment.preferences.store import PreferenceStore
 from alignment.progress import Progress
@@ -165,6 +166,20 @@ def comparisons(counts: dict[str, dict[str, int]]) -> int:
 def waiting_comparisons(store: PreferenceStore) -> int:
     """Accepted comparisons that no version has taken in yet."""
     return sum(comparisons(batch.counts) for batch in store.unassigned())
+
+
+def domains_lacking(store: PreferenceStore) -> list[str]:
+    """Domains on which no batch, old or new, has a comparison to train on.
+
+    A version that began without them would take its batches in and then fail for ever: each of the
+    two reward models needs comparisons of its own domain.
+    """
+    counts = [batch.counts for batch in store.batches()]
+    return [
+        domain
+        for domain in DOMAINS
+        if not any(sides.get("training", {}).get(domain) for sides in counts)
+    ]
 
 
 def _take(

@@ -17,7 +17,7 @@ from alignment.preferences.inbox import look_in, settled, waiting_comparisons
 from alignment.preferences.store import PreferenceStore
 
 
-def rows(count: int, tag: str) -> str:
+def rows(count: int, tag: str, domain: str = "helpfulness") -> str:
     """Comparisons in the native schema."""
     return "".join(
         json.dumps(
@@ -26,7 +26,7 @@ def rows(count: int, tag: str) -> str:
                 "chosen": f"good {tag} {number}",
                 "rejected": f"bad {tag} {number}",
                 "strength": "better",
-                "domain": "helpfulness",
+                "domain": domain,
             }
         )
         + "\n"
@@ -113,6 +113,10 @@ def test_versions_wait_for_enough_comparisons(program: Any) -> None:
     outcomes(program)
     assert "6 of 10" in str(waits_for(program, "rlhf-v1"))
     (inbox / "b.jsonl").write_text(rows(4, "b"))
+    outcomes(program)
+    # Enough, but the safety model would have nothing to learn from, now and for ever.
+    assert "none on safety" in str(waits_for(program, "rlhf-v1"))
+    (inbox / "c.jsonl").write_text(rows(2, "c", domain="safety"))
     outcomes(program)
     assert waits_for(program, "rlhf-v1") is None
     # Version 1 will take everything: nobody can say yet that version 2 may begin.
