@@ -32,7 +32,7 @@ def test_three_minutes_of_soak(tmp_path: Path) -> None:
     done = script(
         "soak.py",
         str(tmp_path / "soak"),
-        *("--minutes", "3", "--kills", "4", "--span", "10", "--versions", "3", "--seed", "5"),
+        *("--minutes", "3", "--kills", "4", "--span", "10", "--versions", "12", "--seed", "5"),
         timeout=1700,
     )
     assert done.returncode == 0, done.stdout + done.stderr
