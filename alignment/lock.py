@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import LockedError
+from alignment.flock import take
 
 
 @contextmanager
@@ -32,7 +33,14 @@ def workspace_lock(
     path = workspace / "lock"
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        _wait_for(handle, workspace, patience, say)
+
+        def waits() -> None:
+            if patience:
+                say(f"waiting: {_held(workspace).message}")
+
+        # Whoever asks `holder` has it for a moment: that is no reason to give up.
+        if not take(handle, max(patience, 0.3), waits):
+            raise _held(workspace)
         told = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -101,23 +109,6 @@ def refuse_if_held(workspace: Path) -> None:
     """
     if holder(workspace) is not None:
         raise _held(workspace)
-
-
-def _wait_for(handle: int, workspace: Path, patience: float, say: Callable[[str], None]) -> None:
-    # Whoever asks `holder` has it for a moment: that is no reason to give up.
-    until = time.monotonic() + max(patience, 0.3)
-    told = False
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                raise _held(workspace) from None
-        if not told and patience:
-            say(f"waiting: {_held(workspace).message}")
-            told = True
-        time.sleep(0.1)
 
 
 def _held(workspace: Path) -> LockedError:

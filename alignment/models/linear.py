@@ -7,11 +7,14 @@ result is still in registers: about twice the speed for widths of 64 to 512.
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, silu
+
+log = logging.getLogger("alignment.models")
 
 _ROWS = 256  # the kernel's layout is chosen for about so many rows
 
@@ -73,7 +76,9 @@ def packs() -> bool:
                 _op().binary(x, other, packed, bias, "mul"),
                 _op().binary(x, other, packed, bias, "add"),
             )
-        except (AttributeError, NotImplementedError, RuntimeError, TypeError):
+        except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
+            said = str(error).strip().partition("\n")[0]
+            log.info("torch has no packed linear maps here (%s): plain ones, slower", said)
             return False
     wanted = (plain, silu(plain), plain * other, plain + other)
     return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, wanted, strict=True))

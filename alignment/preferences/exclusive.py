@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from alignment.errors import LockedError
 from alignment.files import fsync_directory
+from alignment.flock import take
 
 PATIENCE = 600.0  # seconds to wait for another intake on the same store
 
@@ -20,23 +19,12 @@ def wait_for(handle: int, root: Path, say: Callable[[str], None]) -> None:
     Raises:
         LockedError: another process has held it for ten minutes.
     """
-    deadline = time.monotonic() + PATIENCE
-    told = False
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise LockedError(
-                    "another intake has been writing to the preference store for ten minutes",
-                    where=str(root),
-                    remedy="wait for it, or stop it; half a batch never stays behind",
-                ) from None
-            if not told:
-                say("waiting for another intake on this store")
-                told = True
-            time.sleep(0.05)
+    if not take(handle, PATIENCE, lambda: say("waiting for another intake on this store")):
+        raise LockedError(
+            "another intake has been writing to the preference store for ten minutes",
+            where=str(root),
+            remedy="wait for it, or stop it; half a batch never stays behind",
+        )
 
 
 def sync_files(directory: Path) -> None:

@@ -10,7 +10,6 @@ JSON lines on stdout: `{"problems": […]}` whenever what could not be written c
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import queue
@@ -26,6 +25,7 @@ from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.files import read_json
+from alignment.flock import take
 
 if TYPE_CHECKING:
     from alignment.tracking.sync import Sync
@@ -49,20 +49,13 @@ def tracking_lock(workspace: Path, patience: float = 60.0) -> Iterator[None]:
         AlignError: another process still writes after `patience` seconds.
     """
     handle = os.open(workspace / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    until = time.monotonic() + patience
     try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise AlignError(
-                        "another process is writing the history of this workspace to MLflow",
-                        where=str(workspace),
-                        remedy="wait for it, or stop the program that runs",
-                    ) from None
-                time.sleep(0.2)
+        if not take(handle, patience):
+            raise AlignError(
+                "another process is writing the history of this workspace to MLflow",
+                where=str(workspace),
+                remedy="wait for it, or stop the program that runs",
+            )
         yield
     finally:
         os.close(handle)
