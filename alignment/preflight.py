@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, ConfigError
-from alignment.runner import make_workspace
+from alignment.workspace import make_workspace
 
 FREE_BYTES = 200 * 2**20
 

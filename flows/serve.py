@@ -26,8 +26,8 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, LockedError
 from alignment.files import atomic_write_json, read_json
 from alignment.preferences.inbox import inbox_dir
-from alignment.runner import make_workspace
 from alignment.tracking.store import store_uri
+from alignment.workspace import make_workspace
 from flows import ui
 from flows.environment import client_environment, home
 from flows.processes import Child, answers, port_taken

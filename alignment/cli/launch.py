@@ -20,7 +20,8 @@ from alignment.ledger import Ledger
 from alignment.lock import refuse_if_held
 from alignment.plan import Node, build_plan
 from alignment.preflight import preflight
-from alignment.runner import Runner, make_workspace
+from alignment.runner import Runner
+from alignment.workspace import make_workspace
 
 
 def run_program(
