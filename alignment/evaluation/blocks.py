@@ -15,7 +15,6 @@ from alignment.evaluation.responses import (
     split_sides,
     version_order,
 )
-from alignment.files import read_json
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.series import Series
 
@@ -49,38 +48,6 @@ def histogram(stages: Stages, found: Comparison) -> str | None:
         return None
     said = "The answers of all versions, scored by the newest reward models: they should move right"
     return html.paragraph(f"{said} (Llama 2, Figure 20).", "soft") + html.row(*pictures)
-
-
-def best_of_n(stages: Stages, _found: Comparison) -> str | None:
-    """Expected best and median reward of n samples (Llama 2, Fig 7), one curve a version."""
-    names = [
-        name
-        for name in versions_with(stages, "select")
-        if (stages[name]["select"] / "curves.json").is_file()
-    ]
-    if not names:
-        return None
-    best, gain = {}, {}
-    for name in names:
-        rows = read_json(stages[name]["select"] / "curves.json")["best_of_n"]
-        best[plots.short(name)] = [(row["n"], row["best"]) for row in rows]
-        gain[plots.short(name)] = [(row["n"], row["best"] - row["median"]) for row in rows]
-    said = (
-        "Each version's samples are scored by its own reward models, so heights of different "
-        "versions do not compare; the distance between best and median is what selection gains."
-    )
-    return html.paragraph(said, "soft") + html.row(
-        *(
-            html.image(
-                plots.lines(curves, title=title, x="n samples", y="combined reward", markers=False),
-                title,
-            )
-            for curves, title in (
-                (best, "expected reward of the best of n"),
-                (gain, "best of n above the median"),
-            )
-        )
-    )
 
 
 PPO_CURVES = (

@@ -1,4 +1,4 @@
-"""Sections of the report on reward models and on the temperature of sampling."""
+"""Section of the report on reward models."""
 
 from __future__ import annotations
 
@@ -63,36 +63,3 @@ def reward_accuracy(stages: Stages, _found: Comparison) -> str | None:
         "(Llama 2, Table 8), and batch by batch: a model has not seen the held-out part of any."
     )
     return html.paragraph(said, "soft") + html.row(*parts)
-
-
-def temperatures(stages: Stages, _found: Comparison) -> str | None:
-    """Expected best of K at each temperature tried (Llama 2, Fig 8), one curve a version."""
-    curves: dict[str, Curve] = {}
-    chosen = []
-    for name in versions_with(stages, "sample"):
-        path = stages[name]["sample"] / "temperature.json"
-        if not path.is_file():
-            continue
-        found = read_json(path)
-        chosen.append(f"{plots.short(name)} {found['temperature']:g}")
-        tried = found.get("search") or []
-        if len(tried) > 1:
-            # Above the lowest: levels of different reward models do not compare.
-            low = min(one["expected"] for one in tried)
-            pairs = [(one["temperature"], one["expected"] - low) for one in tried]
-            curves[plots.short(name)] = sorted(pairs)
-    if not chosen:
-        return None
-    parts = [html.paragraph(f"Sampled at: {', '.join(chosen)}.")]
-    if curves:
-        picture = plots.lines(
-            curves,
-            title="best of K by temperature",
-            x="temperature",
-            y="expected reward of the best, above the lowest",
-        )
-        said = (
-            "The best temperature moves with the policy (Llama 2, Figure 8): tuned anew each time."
-        )
-        parts += [html.paragraph(said, "soft"), html.row(html.image(picture, "temperature"))]
-    return "".join(parts)

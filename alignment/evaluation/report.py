@@ -10,14 +10,14 @@ from pathlib import Path
 
 from alignment.evaluation import html
 from alignment.evaluation.blocks import (
-    best_of_n,
     histogram,
     ppo,
     samples,
     texts,
 )
 from alignment.evaluation.blocks_origin import cost, lineage
-from alignment.evaluation.blocks_rewards import reward_accuracy, temperatures
+from alignment.evaluation.blocks_rewards import reward_accuracy
+from alignment.evaluation.blocks_sampling import best_of_n, temperatures
 from alignment.evaluation.compare import Comparison, Stages, comparison
 from alignment.evaluation.overoptimisation import section as over_optimisation
 from alignment.evaluation.path import path_picture, points

@@ -12,7 +12,7 @@ from alignment.evaluation.labels import Box, place_labels
 from alignment.evaluation.overoptimisation import diverging, fit_law
 from alignment.evaluation.path import path_picture
 from alignment.evaluation.report import render_report, write_report
-from alignment.files import atomic_write_json
+from alignment.files import atomic_write_json, read_json
 from alignment.preferences.prompts import Prompt
 
 
@@ -36,8 +36,14 @@ def whole(world, planted):
             atomic_write_json(path, {"by_strength": {axis: cells}})
         select = world.root / name / "select"
         select.mkdir()
+        measured = world.stages[name]["evaluate"] / "metrics.json"
+        figures = {"kl_parent": 1.5, "kl_parent_low": 1.44, "kl_parent_high": 1.56}
+        atomic_write_json(measured, (read_json(measured) if measured.is_file() else {}) | figures)
         rows = [{"n": n, "best": np.log(n), "median": 0.0} for n in range(1, 9)]
         atomic_write_json(select / "curves.json", {"best_of_n": rows})
+        atomic_write_json(
+            select / "metrics.json", {"kl_upper_bound": 1.2044, "kl_estimate": 1.1251}
+        )
         world.stages[name]["select"] = select
         sample, intake = world.root / name / "sample", world.root / name / "intake"
         sample.mkdir()
@@ -89,6 +95,7 @@ def test_report_is_whole_self_contained_and_escaped(whole, tmp_path):
     assert "rlhf-v3 becomes champion in place of rlhf-v2" in page
     assert "Made from: 3 batches, 240 comparisons (batch-of-rlhf-v1" in page
     assert "<td>1,234</td>" in page  # tokens trained
+    assert "<td>V3 with PPO</td><td>1.20</td><td>1.13</td><td>1.50 [1.44–1.56]</td>" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing is fetched"
     assert str(tmp_path) not in page
 
