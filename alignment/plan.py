@@ -36,6 +36,7 @@ class Node:
 
 
 DOMAINS = ("helpfulness", "safety")
+STUDENT = "student"
 
 
 def build_plan(program: ProgramConfig) -> list[Node]:
@@ -50,8 +51,6 @@ def build_plan(program: ProgramConfig) -> list[Node]:
     base: Key = ("base", base_stage)
     nodes.append(Node(*base, module, {"prepare": ("base", "prepare")}))
     nodes += _sft(program, base)
-    if program.finetune.student is not None:
-        nodes += _student_start(program)
     policies: dict[str, Key] = {"base": base, "sft": ("sft", "finetune")}
     previous = parent = "sft"
     standing: list[str] = []  # versions that nothing speaks against
@@ -94,11 +93,12 @@ def _sft(program: ProgramConfig, base: Key) -> list[Node]:
     policy: Key = ("sft", "finetune")
     nodes = [
         Node("sft", "finetune", "finetune", {"start": base, **_prepare()}),
+        *_student_start(program),
         Node(
             "sft",
             "evaluate",
             "evaluate",
-            {"policy": policy, "sft_policy": policy, **_prepare()},
+            {"policy": policy, "sft_policy": policy, **_prepare(), **_students(program, "sft")},
         ),
     ]
     if program.intake.source != "split":
@@ -108,13 +108,21 @@ def _sft(program: ProgramConfig, base: Key) -> list[Node]:
 
 def _student_start(program: ProgramConfig) -> list[Node]:
     """The smaller model before it learns from samples: as it comes, then on demonstrations."""
-    assert program.finetune.student is not None
+    if program.finetune.student is None:
+        return []
     given = {"student": program.finetune.student.model_dump(mode="json")}
-    inputs = {"start": ("base", "student"), **_prepare()}
+    inputs = {"start": ("base", STUDENT), **_prepare()}
     return [
-        Node("base", "student", "student", _prepare(), given),
-        Node("sft", "student", "student", inputs),
+        Node("base", STUDENT, STUDENT, _prepare(), given),
+        Node("sft", STUDENT, STUDENT, inputs),
     ]
+
+
+def _students(program: ProgramConfig, version: str) -> dict[str, Key]:
+    """What an evaluation needs of the smaller model, if there is one."""
+    if program.finetune.student is None:
+        return {}
+    return {"student": (version, STUDENT), "sft_student": ("sft", STUDENT)}
 
 
 def _version(
@@ -174,8 +182,8 @@ def _version(
         )
     )
     if program.finetune.student is not None:
-        learner: dict[str, Key] = {"start": (parent, "student"), "select": (name, "select")}
-        nodes.append(Node(name, "student", "student", {**learner, **_prepare()}))
+        learner: dict[str, Key] = {"start": (parent, STUDENT), "select": (name, "select")}
+        nodes.append(Node(name, STUDENT, STUDENT, {**learner, **_prepare()}))
     policy: Key = (name, "finetune")
     evaluate: dict[str, Key] = {}
     if version.ppo:
@@ -190,7 +198,7 @@ def _version(
         evaluate["no_ppo"] = policy
         policy = (name, "ppo")
     evaluate |= {"policy": policy, "sft_policy": policies["sft"], **_prepare(), **rewards}
-    evaluate |= guards
+    evaluate |= guards | _students(program, name)
     evaluate |= batches  # evaluation prompts must not be among them
     evaluate["parent_policy"] = policies[parent]
     evaluate |= {f"earlier/{v}": (v, "evaluate") for v in earlier}

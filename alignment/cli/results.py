@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.plan import build_plan, policy_of
+from alignment.plan import STUDENT, build_plan, policy_of
 
 if TYPE_CHECKING:
     from alignment.evaluation.compare import Comparison
@@ -72,7 +72,8 @@ def check_version(program: ProgramConfig, name: str) -> None:
 
 
 def policy_dir(program: ProgramConfig, name: str) -> Path:
-    """The model directory of a version; `champion` is the version now recommended.
+    """The model directory of a version; `champion` is the version now recommended, and
+    `rlhf-v3/student` the smaller model that learned beside it.
 
     Raises:
         AlignError: no such version, or it is not trained yet.
@@ -80,8 +81,13 @@ def policy_dir(program: ProgramConfig, name: str) -> Path:
     found = done_stages(program)
     if name == "champion":
         name = standing(program)
-    check_version(program, name)
-    version, stage = policy_of(build_plan(program), name)
+    version, _, arm = name.partition("/")
+    check_version(program, version)
+    if arm not in ("", STUDENT) or (arm and program.finetune.student is None):
+        raise AlignError(
+            f"{version} has no {arm!r}", remedy="name a version, or VERSION/student with a student"
+        )
+    version, stage = (version, STUDENT) if arm else policy_of(build_plan(program), version)
     if stage not in found.get(version, {}):
         raise AlignError(f"{name} is not trained yet", remedy="see `align status`")
     return found[version][stage] / "model"

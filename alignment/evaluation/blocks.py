@@ -29,7 +29,7 @@ def histogram(stages: Stages, found: Comparison) -> str | None:
     scores = read_table(stages[found.newest]["evaluate"] / SCORES)
     if "rm_helpfulness" not in scores:
         return None
-    shown = {entry.side for entry in found.entries}
+    shown = {entry.side for entry in found.policies}
     sides = {s: t for s, t in split_sides([scores]).items() if s in shown}
     pictures = []
     for axis in AXES:

@@ -18,7 +18,7 @@ from alignment.evaluation.cost import Cost, together, version_costs
 from alignment.evaluation.headline import headline
 from alignment.evaluation.judging import Row
 from alignment.evaluation.origin import BatchUse, batches
-from alignment.evaluation.responses import side_order, side_title, version_order
+from alignment.evaluation.responses import is_student, side_order, side_title, version_order
 from alignment.evaluation.why import champion_lines
 from alignment.files import read_json
 
@@ -41,7 +41,7 @@ class Entry:
     figures: Figures
     """Everything in standings.json of the newest evaluation."""
     headline: dict[str, float]
-    """What `align status` and MLflow show for the version (empty for the arm without PPO)."""
+    """What `align status` and MLflow show for the version (empty for its other arms)."""
 
     @property
     def title(self) -> str:
@@ -76,6 +76,11 @@ class Comparison:
     def summary(self) -> list[str]:
         """Who is champion, why, and made from what, in sentences."""
         return champion_lines(self.champion, self.decisions, self.words, self.batches)
+
+    @property
+    def policies(self) -> list[Entry]:
+        """The entries without students, who go a way of their own."""
+        return [entry for entry in self.entries if not is_student(entry.side)]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without NaN."""

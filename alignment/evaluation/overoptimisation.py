@@ -57,12 +57,12 @@ def gains(comparison: Comparison, judge: str, axis: str) -> list[tuple[float, fl
     """(√KL from SFT, mean score − SFT's mean score) for every side that has both, SFT first."""
     name = f"score/{judge}/{axis}"
     start = next(
-        (entry.figures.get(name) for entry in comparison.entries if entry.side == "sft"), None
+        (entry.figures.get(name) for entry in comparison.policies if entry.side == "sft"), None
     )
     if start is None:
         return []
     found = []
-    for entry in comparison.entries:
+    for entry in comparison.policies:
         value, kl = entry.figures.get(name), entry.figures.get("kl_sft")
         if value is not None and kl is not None:
             found.append((math.sqrt(max(kl, 0.0)), value - start))
@@ -75,7 +75,7 @@ def diverging(comparison: Comparison, axis: str, reward: str, truth: str) -> lis
     from alignment.evaluation.judging import find_rate
 
     warned = []
-    for before, after in zip(comparison.entries, comparison.entries[1:], strict=False):
+    for before, after in zip(comparison.policies, comparison.policies[1:], strict=False):
         rows = [
             find_rate(comparison.winrates, after.side, before.side, judge, axis)
             for judge in (reward, truth)
@@ -88,7 +88,7 @@ def diverging(comparison: Comparison, axis: str, reward: str, truth: str) -> lis
 def section(_stages: Stages, comparison: Comparison) -> str | None:
     """The report's section."""
     pictures, said = [], []
-    sides = [entry.side for entry in comparison.entries if entry.figures.get("kl_sft") is not None]
+    sides = [entry.side for entry in comparison.policies if entry.figures.get("kl_sft") is not None]
     for axis in AXES:
         curves = {}
         for judge in comparison.judges:
@@ -96,7 +96,7 @@ def section(_stages: Stages, comparison: Comparison) -> str | None:
             if len(curve) < 2:
                 continue
             title = JUDGE_TITLES.get(judge, judge)
-            scale = _spread(comparison.entries, judge, axis)
+            scale = _spread(comparison.policies, judge, axis)
             curve = [(d, gain / scale) for d, gain in curve]
             curves[f"{title} score"] = curve
             law = fit_law(*zip(*curve, strict=True))

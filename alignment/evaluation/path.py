@@ -37,9 +37,9 @@ class Point:
 
 
 def points(comparison: Comparison, judge: str) -> list[Point]:
-    """The sides that `judge` compared with SFT on both axes, in order."""
+    """The policies that `judge` compared with SFT on both axes, in order."""
     found = []
-    for entry in comparison.entries:
+    for entry in comparison.policies:
         values = [
             entry.figures.get(f"win/{judge}/{axis}{end}")
             for axis in ("helpfulness", "safety")

@@ -22,7 +22,7 @@ from alignment.evaluation.compare import Comparison, Stages, comparison
 from alignment.evaluation.overoptimisation import section as over_optimisation
 from alignment.evaluation.path import path_picture, points
 from alignment.evaluation.plots import winrate_matrix
-from alignment.evaluation.responses import AXES
+from alignment.evaluation.responses import AXES, side_title
 from alignment.evaluation.table import grid, notes
 from alignment.files import atomic_write_text
 
@@ -139,7 +139,7 @@ def _length_table(found: Comparison) -> str:
             continue
         rows.append(
             [
-                row["a"].replace("/no_ppo", " (no PPO)"),
+                side_title(row["a"]),
                 row["judge"],
                 row["axis"],
                 *(

@@ -1,7 +1,8 @@
 """The table of answers that a version gave to the evaluation prompts, and its scores.
 
-One row per answer. A *side* is what takes part in comparisons: `rlhf-v3`, or `rlhf-v5/no_ppo` for
-the second arm of a version. Columns of responses.parquet:
+One row per answer. A *side* is what takes part in comparisons: `rlhf-v3`, or another arm of a
+version: `rlhf-v5/no_ppo` before PPO, `rlhf-v3/student` for the smaller model. Columns of
+responses.parquet:
 
     side, version, arm, prompt_id, domain, category, borderline, text, n_tokens, finished, refused,
     logprob, entropy and, in the built-in world, gold_helpfulness, gold_safety and harmful
@@ -23,20 +24,27 @@ from alignment.errors import DataError
 
 FINAL = "final"
 NO_PPO = "no_ppo"
+STUDENT = "student"
 AXES = ("helpfulness", "safety")
 TEXTS = "responses.parquet"
 SCORES = "scores.parquet"
 
 
 def side_name(version: str, arm: str = FINAL) -> str:
-    """`rlhf-v5` for the final arm, `rlhf-v5/no_ppo` for the other."""
+    """`rlhf-v5` for the final arm, `rlhf-v5/no_ppo` for another."""
     return version if arm == FINAL else f"{version}/{arm}"
 
 
 def side_title(side: str) -> str:
     """How a side is shown to people: `rlhf-v5 (no PPO)`."""
     version, _, arm = side.partition("/")
-    return f"{version} (no PPO)" if arm == NO_PPO else side
+    named = {NO_PPO: "no PPO", STUDENT: "student"}
+    return f"{version} ({named[arm]})" if arm in named else side
+
+
+def is_student(side: str) -> bool:
+    """Whether it is the smaller model that learns beside the policies."""
+    return side.endswith(f"/{STUDENT}")
 
 
 def version_order(version: str) -> tuple[int, str]:
@@ -46,9 +54,9 @@ def version_order(version: str) -> tuple[int, str]:
 
 
 def side_order(side: str) -> tuple[int, str, int]:
-    """Sort key of sides: by version, the arm without PPO before the final one."""
+    """Sort key of sides: by version; the arm without PPO, the final one, the student."""
     version, _, arm = side.partition("/")
-    return (*version_order(version), 0 if arm else 1)
+    return (*version_order(version), {NO_PPO: 0, "": 1}.get(arm, 2))
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

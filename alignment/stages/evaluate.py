@@ -1,7 +1,8 @@
 """How good is this version, on both axes, against every earlier one, and at what price?
 
 Samples one answer to each fixed evaluation prompt, from the policy and, where the version ends with
-PPO, from the checkpoint before it as well (Llama 2, Fig 11, shows V5 both ways). The answers of all
+PPO, from the checkpoint before it as well (Llama 2, Fig 11, shows V5 both ways), and from the
+smaller student where there is one. The answers of all
 earlier versions are scored again with this version's reward models, so that one judge stands behind
 every comparison (Fig 20).
 
@@ -37,7 +38,9 @@ from alignment.evaluation.responses import (
     FINAL,
     NO_PPO,
     SCORES,
+    STUDENT,
     TEXTS,
+    is_student,
     judges_of,
     read_sides,
     side_name,
@@ -129,6 +132,10 @@ def _arms(ctx: StageContext) -> list[Arm]:
     arms = [Arm(ctx.version, FINAL, ctx.inputs["policy"] / "model", references)]
     if "no_ppo" in ctx.inputs:
         arms.insert(0, Arm(ctx.version, NO_PPO, ctx.inputs["no_ppo"] / "model", references))
+    if "student" in ctx.inputs:
+        # A distance from the policy's SFT would mean nothing: it may spell another vocabulary.
+        own = {"sft": ctx.inputs["sft_student"] / "model"}
+        arms.append(Arm(ctx.version, STUDENT, ctx.inputs["student"] / "model", own))
     return arms
 
 
@@ -232,7 +239,8 @@ def _report(
     atomic_write_json(ctx.out / "forgetting.json", [_rounded(row) for row in forgotten])
     _draw_path(ctx, standings, judges)
     for side in answered:
-        prefix = "" if side == ctx.version else f"{NO_PPO}/"
+        arm = side.partition("/")[2]
+        prefix = f"{arm}/" if arm else ""
         figures = {
             **standings[side],
             **rate_metrics(rates, side, [name for name in sides if name != side]),
@@ -285,9 +293,13 @@ def _forgetting(
 ) -> list[dict[str, Any]]:
     if judge is None:
         return []
-    past = {name: table for name, table in sides.items() if name not in answered}
     rows = []
     for side in answered:
+        past = {
+            name: table
+            for name, table in sides.items()
+            if name not in answered and is_student(name) == is_student(side)
+        }
         rows += forgetting(side, {**past, side: sides[side]}, judge, **resampling)
     return rows
 

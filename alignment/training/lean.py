@@ -7,9 +7,10 @@ time; the rest goes into attention kernels made for wide heads and into elementw
 * activations are [features, tokens], so that every pass runs over long rows, and rotary embedding
   writes queries and keys where attention reads them;
 * norm weights and the scaling of the scores are folded into the projections;
-* attention weights are exp2 of the scores without the largest taken off first; a row of ones below
-  the values adds them up in the same product. A sum out of range is noticed, and then
-  transformers' own forward takes over.
+* queries go in blocks that are given the keys up to their end: less is computed to be masked;
+* weights are exp2 of the scores without the largest taken off first; a row of ones below the
+  values adds them up in the same product. A sum out of range is noticed, and then transformers'
+  own forward takes over.
 
 Same mathematics, other rounding. Covers what `why_not` does not object to.
 
@@ -19,7 +20,9 @@ tokens, N = b·s tokens.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -33,6 +36,8 @@ from alignment.models.linear import packs
 # Larger models gain nothing, and attention weights are kept: longer sequences would cost memory.
 _PARAMETERS = 50_000_000
 _LONGEST = 512
+# Queries of a block: more save more masked scores, fewer make larger products.
+_BLOCK = 32
 # Sums of exponentials between these have neither overflown nor lost what matters.
 _LEAST, _MOST = 1e-30, 1e30
 
@@ -63,17 +68,38 @@ class OutOfRange(Exception):
 
 
 @dataclass(frozen=True)
+class _Block:
+    """Queries [start, end) and which of the keys there they see: [c, G·c]."""
+
+    start: int
+    end: int
+    seen: Tensor
+
+
+@dataclass(frozen=True)
+class _Tables:
+    """What depends on the length alone: rotary tables [D/2, s] and the blocks of queries."""
+
+    cos: Tensor
+    sin: Tensor
+    blocks: tuple[_Block, ...]
+
+
+@dataclass(frozen=True)
 class _Shape:
-    """Sizes, rotary tables [D/2, s] (also times ln 2, for the way back) and causal mask."""
+    """Sizes of a batch."""
 
     heads: int
     kv: int
     dim: int
     rows: int
     length: int
-    cos: Tensor
-    sin: Tensor
-    seen: Tensor
+    tables: _Tables
+
+    @property
+    def groups(self) -> int:
+        """G, query heads to a key head."""
+        return self.heads // self.kv
 
 
 class LeanBackbone:
@@ -90,7 +116,7 @@ class LeanBackbone:
         self._heads = int(config.num_attention_heads)
         self._kv = int(config.num_key_value_heads)
         self._dim = int(getattr(config, "head_dim", None) or config.hidden_size // self._heads)
-        self._tables: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self._tables: dict[int, _Tables] = {}
 
     def hidden(self, ids: Tensor, places: Tensor) -> Tensor:
         """Last hidden states, after the final norm, at chosen places.
@@ -108,23 +134,28 @@ class LeanBackbone:
         rows, length = ids.shape
         if length > _LONGEST:
             raise OutOfRange
-        shape = _Shape(self._heads, self._kv, self._dim, rows, length, *self._turns(length))
+        shape = _Shape(self._heads, self._kv, self._dim, rows, length, self._made(length))
         base = self._body
         x = torch.nn.functional.embedding(ids.flatten(), base.embed_tokens.weight).t().contiguous()
         for layer in base.layers[:-1]:
             x = _inner(_attention(x, layer, shape), layer)
         # Behind the last attention only the chosen places count.
         x = _inner(_attention(x, base.layers[-1], shape)[:, places], base.layers[-1])
-        return torch.nn.functional.rms_norm(
-            x.t(), (len(x),), base.norm.weight, base.norm.variance_epsilon
-        )
+        normed: Tensor = _Norm.apply(x, base.norm.variance_epsilon)  # type: ignore[no-untyped-call]
+        return (normed * base.norm.weight[:, None]).t()
 
-    def _turns(self, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _made(self, length: int) -> _Tables:
         if length not in self._tables:
             with torch.inference_mode(False), torch.no_grad():
                 turn = Rotations(SimpleNamespace(model=self._body), length)[torch.arange(length)]
-                seen = torch.ones(length, length).triu()[:, None]
-                self._tables[length] = turn.cos.t().contiguous(), turn.sin.t().contiguous(), seen
+                count = math.ceil(length / _BLOCK)
+                edges = [length * i // count for i in range(count + 1)]
+                blocks = tuple(
+                    _Block(i, j, torch.ones(j - i, j - i).triu().repeat(1, self._heads // self._kv))
+                    for i, j in pairwise(edges)
+                )
+                cos, sin = turn.cos.t().contiguous(), turn.sin.t().contiguous()
+                self._tables[length] = _Tables(cos, sin, blocks)
         return self._tables[length]
 
 
@@ -170,8 +201,7 @@ def product_of(left: Tensor, right: Tensor) -> Tensor:
 
 def _normed(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """x / √(mean(x²) + ε) of every column, and what it was multiplied by."""
-    size = torch.linalg.vector_norm(x, dim=0)
-    factor = torch.rsqrt_(size.square_().mul_(1.0 / len(x)).add_(epsilon))
+    factor = torch.rsqrt_(x.square().sum(0).mul_(1.0 / len(x)).add_(epsilon))
     return x * factor, factor
 
 
@@ -179,6 +209,20 @@ def _normed_back(grad: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
     """Gradient before the norm, from the one after it."""
     along = (grad * normed).sum(0).mul_(-1.0 / len(grad))
     return torch.addcmul(grad, normed, along).mul_(factor)
+
+
+class _Norm(torch.autograd.Function):
+    """`_normed`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:  # type: ignore[override]
+        normed, factor = _normed(x, epsilon)
+        ctx.save_for_backward(normed, factor)
+        return normed
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        return _normed_back(grad, *ctx.saved_tensors), None
 
 
 class _Inner(torch.autograd.Function):
@@ -218,53 +262,62 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         normed, factor = _normed(x, epsilon)
         projected = product_of(projections, normed)
-        queries, keys, values = _spread(projected, shape)
-        weights = torch.bmm(keys.transpose(1, 2), queries).exp2_()
-        weights.view(-1, shape.length, shape.heads // shape.kv, shape.length).mul_(shape.seen)
-        sums = torch.bmm(values, weights)
-        total = sums[:, -1:]
-        low, high = torch.aminmax(total)
+        keys, values = _keys_and_values(projected, shape)
+        attended = torch.empty(shape.heads * shape.dim, x.shape[1])
+        inverse = torch.empty(shape.heads, 1, x.shape[1])
+        kept = []
+        for block in shape.tables.blocks:
+            queries = _queries(projected, shape, block)
+            weights = torch.bmm(keys[..., : block.end].transpose(1, 2), queries).exp2_()
+            weights[:, block.start :].mul_(block.seen)
+            sums = torch.bmm(values[..., : block.end], weights)
+            found = sums.view(shape.kv, shape.rows, shape.dim + 1, shape.groups, -1)
+            below = _apart(inverse, shape, block)
+            torch.reciprocal(found[:, :, -1:], out=below)
+            torch.mul(found[:, :, :-1], below, out=_apart(attended, shape, block))
+            kept += [queries, weights]
+        low, high = torch.aminmax(inverse)
         if not (float(low) > _LEAST and float(high) < _MOST):
             raise OutOfRange
-        total.reciprocal_()
-        sums[:, :-1].mul_(total)
-        attended = _gathered(sums, shape)
         ctx.shape = shape
         ctx.save_for_backward(
-            projections, out, normed, factor, queries, keys, values, weights, sums, attended
+            projections, out, normed, factor, keys, values, attended, inverse, *kept
         )
         return product_of(out, attended).add_(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        projections, out, normed, factor, queries, keys, values, weights, sums, attended = (
-            ctx.saved_tensors
-        )
+        projections, out, normed, factor, keys, values, attended, inverse, *kept = ctx.saved_tensors
         shape: _Shape = ctx.shape
-        back = torch.empty_like(sums)
-        _scatter(product_of(out.t(), grad), back, shape)
         # Of a quotient n/t: 1/t above, and −(n/t)/t below, summed over the head.
-        torch.sum(back[:, :-1] * sums[:, :-1], 1, keepdim=True, out=back[:, -1:]).neg_()
-        back.mul_(sums[:, -1:])
-        scores_back = torch.bmm(values.transpose(1, 2), back).mul_(weights)
-        values_back = torch.bmm(back, weights.transpose(1, 2))
-        queries_back = torch.bmm(keys, scores_back)
-        keys_back = torch.bmm(queries, scores_back.transpose(1, 2))
-        projected_back = _spread_back(queries_back, keys_back, values_back, shape)
+        above = product_of(out.t(), grad).view(shape.heads, shape.dim, -1)
+        back = torch.empty(shape.heads, shape.dim + 1, grad.shape[1])
+        torch.mul(above, inverse, out=back[:, :-1])
+        along = back[:, :-1] * attended.view(above.shape)
+        torch.sum(along, 1, keepdim=True, out=back[:, -1:]).neg_()
+        projected_back = torch.empty(len(projections), grad.shape[1])
+        keys_back, values_back = torch.zeros_like(keys), torch.zeros_like(values)
+        for number, block in enumerate(shape.tables.blocks):
+            queries, weights = kept[2 * number : 2 * number + 2]
+            block_back = _apart(back, shape, block).reshape(len(keys), shape.dim + 1, -1)
+            scores_back = torch.bmm(values[..., : block.end].transpose(1, 2), block_back)
+            scores_back.mul_(weights)
+            values_back[..., : block.end] += torch.bmm(block_back, weights.transpose(1, 2))
+            keys_back[..., : block.end] += torch.bmm(queries, scores_back.transpose(1, 2))
+            _queries_back(
+                torch.bmm(keys[..., : block.end], scores_back), projected_back, shape, block
+            )
+        _keys_and_values_back(keys_back, values_back, projected_back, shape)
         normed_back = product_of(projections.t(), projected_back)
         found = _normed_back(normed_back, normed, factor).add_(grad)
         weight_back = product_of(projected_back, normed.t())
         return found, weight_back, product_of(grad, attended.t()), None, None
 
 
-def _parts(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor, Tensor]:
-    """Views of [(H + 2K)·D, N]: queries [K, b, 2, D/2, G, s], keys [K, b, 2, D/2, s], values
-    [K, b, D, s]; G = H/K query heads share a key head."""
-    heads, kv, dim, rows, length = shape.heads, shape.kv, shape.dim, shape.rows, shape.length
-    q = projected[: heads * dim].view(kv, heads // kv, 2, dim // 2, rows, length)
-    k = projected[heads * dim : (heads + kv) * dim].view(kv, 2, dim // 2, rows, length)
-    v = projected[(heads + kv) * dim :].view(kv, dim, rows, length)
-    return q.permute(0, 4, 2, 3, 1, 5), k.permute(0, 3, 1, 2, 4), v.permute(0, 2, 1, 3)
+def _apart(flat: Tensor, shape: _Shape, block: _Block) -> Tensor:
+    """View of [H·n, N], for any n, as [K, b, n, G, c]."""
+    whole = flat.view(shape.kv, shape.groups, -1, shape.rows, shape.length)
+    return whole.permute(0, 3, 2, 1, 4)[..., block.start : block.end]
 
 
 def _turn(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor) -> None:
@@ -274,54 +327,56 @@ def _turn(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor) -> None:
     torch.mul(second, cos, out=target[:, :, 1]).addcmul_(first, sin)
 
 
-def _spread(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor, Tensor]:
-    """Turned queries [K·b, D, G·s], turned keys [K·b, D, s], values with ones [K·b, D + 1, s]."""
-    q, k, v = _parts(projected, shape)
-    queries, keys = (torch.empty(part.shape) for part in (q, k))
-    _turn(q, queries, shape.cos[:, None], shape.sin[:, None])
-    _turn(k, keys, shape.cos, shape.sin)
+def _query_part(projected: Tensor, shape: _Shape, block: _Block) -> Tensor:
+    """View of a block's queries in [(H + 2K)·D, N]: [K, b, 2, D/2, G, c]."""
+    own = projected[: shape.heads * shape.dim]
+    return _apart(own, shape, block).unflatten(2, (2, -1))
+
+
+def _queries(projected: Tensor, shape: _Shape, block: _Block) -> Tensor:
+    """Turned queries of a block: [K·b, D, G·c]."""
+    source = _query_part(projected, shape, block)
+    found = torch.empty(source.shape)
+    inside = slice(block.start, block.end)
+    cos, sin = shape.tables.cos[:, None, inside], shape.tables.sin[:, None, inside]
+    _turn(source, found, cos, sin)
+    return found.view(shape.kv * shape.rows, shape.dim, -1)
+
+
+def _queries_back(found: Tensor, projected: Tensor, shape: _Shape, block: _Block) -> None:
+    """The way back of `_queries`, into the gradient of `projected`."""
+    target = _query_part(projected, shape, block)
+    inside = slice(block.start, block.end)
+    # Scores are powers of two: their derivative brings ln 2 = 1 / log₂e.
+    cos, sin = (t[:, None, inside] / LOG2E for t in (shape.tables.cos, shape.tables.sin))
+    _turn(found.view(target.shape), target, cos, sin.neg_())
+
+
+def _key_parts(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
+    """Views of [(H + 2K)·D, N]: keys [K, b, 2, D/2, s], values [K, b, D, s]."""
+    heads, kv, dim, rows, length = shape.heads, shape.kv, shape.dim, shape.rows, shape.length
+    k = projected[heads * dim : (heads + kv) * dim].view(kv, 2, dim // 2, rows, length)
+    v = projected[(heads + kv) * dim :].view(kv, dim, rows, length)
+    return k.permute(0, 3, 1, 2, 4), v.permute(0, 2, 1, 3)
+
+
+def _keys_and_values(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
+    """Turned keys [K·b, D, s] and values with ones [K·b, D + 1, s]."""
+    k, v = _key_parts(projected, shape)
+    keys = torch.empty(k.shape)
+    _turn(k, keys, shape.tables.cos, shape.tables.sin)
     values = torch.empty((*v.shape[:2], shape.dim + 1, shape.length))
     values[:, :, :-1] = v
     values[:, :, -1] = 1.0
     batch = shape.kv * shape.rows
-    return (
-        queries.view(batch, shape.dim, -1),
-        keys.view(batch, shape.dim, -1),
-        values.view(batch, shape.dim + 1, -1),
-    )
+    return keys.view(batch, shape.dim, -1), values.view(batch, shape.dim + 1, -1)
 
 
-def _spread_back(queries: Tensor, keys: Tensor, values: Tensor, shape: _Shape) -> Tensor:
-    """Gradient [(H + 2K)·D, N] from those of what `_spread` made."""
-    found = torch.empty((shape.heads + 2 * shape.kv) * shape.dim, shape.rows * shape.length)
-    q, k, v = _parts(found, shape)
-    # Scores are powers of two: their derivative brings ln 2 = 1 / log₂e.
-    cos, sin = shape.cos / LOG2E, shape.sin / LOG2E
-    _turn(queries.view(q.shape), q, cos[:, None], -sin[:, None])
-    _turn(keys.view(k.shape), k, cos, -sin)
+def _keys_and_values_back(keys: Tensor, values: Tensor, projected: Tensor, shape: _Shape) -> None:
+    """The way back of `_keys_and_values`, into the gradient of `projected`."""
+    k, v = _key_parts(projected, shape)
+    _turn(keys.view(k.shape), k, shape.tables.cos / LOG2E, -shape.tables.sin / LOG2E)
     v.copy_(values[:, :-1].view(v.shape))
-    return found
-
-
-def _heads_apart(flat: Tensor, shape: _Shape) -> Tensor:
-    """View of [H·D, N] as [K, b, D, G, s]."""
-    kv, groups = shape.kv, shape.heads // shape.kv
-    parts = flat.view(kv, groups, shape.dim, shape.rows, shape.length)
-    return parts.permute(0, 3, 2, 1, 4)
-
-
-def _gathered(sums: Tensor, shape: _Shape) -> Tensor:
-    """[H·D, N] from the first D rows of [K·b, D + 1, G·s]."""
-    found = torch.empty(shape.heads * shape.dim, shape.rows * shape.length)
-    target = _heads_apart(found, shape)
-    target.copy_(sums[:, :-1].view(target.shape))
-    return found
-
-
-def _scatter(flat: Tensor, target: Tensor, shape: _Shape) -> None:
-    """The way back of `_gathered`, into the first D rows."""
-    source = _heads_apart(flat, shape)
-    target[:, :-1].view(source.shape).copy_(source)
 
 
 class TokenLogprobs(torch.autograd.Function):
@@ -337,19 +392,27 @@ class TokenLogprobs(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, hidden: Tensor, head: Tensor, tokens: Tensor, temperature: float
     ) -> Tensor:
-        logits = product_of(hidden, head.t())
-        if temperature != 1.0:
-            logits.div_(temperature)
-        total = torch.logsumexp(logits, -1, keepdim=True)
-        found = logits.gather(-1, tokens[:, None]).sub_(total)[:, 0]
+        scaled = head * (LOG2E / temperature)
+        logits = product_of(scaled, hidden.t())
+        taken = logits.gather(0, tokens[None])[0]
+        weights = logits.exp2_()
+        total = weights.sum(0)
+        low, high = torch.aminmax(total)
+        if not (float(low) > _LEAST and float(high) < _MOST):
+            logits = product_of(scaled, hidden.t())
+            highest = logits.amax(0)
+            weights = logits.sub_(highest).exp2_()
+            total = weights.sum(0)
+            taken = taken - highest
         ctx.temperature = temperature
-        ctx.save_for_backward(hidden, head, tokens, logits, total)
-        return found
+        ctx.save_for_backward(hidden, head, tokens, weights, total)
+        return (taken - total.log2()).div_(LOG2E)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        hidden, head, tokens, logits, total = ctx.saved_tensors
-        grad = grad[:, None] / ctx.temperature
-        back = (logits - total).exp_().mul_(-grad)
-        back.scatter_add_(-1, tokens[:, None], grad)
-        return product_of(back, head), product_of(back.t(), hidden), None, None
+        hidden, head, tokens, weights, total = ctx.saved_tensors
+        grad = grad / ctx.temperature
+        # In place: the graph is used once.
+        back = weights.mul_(-grad / total)
+        back.scatter_add_(0, tokens[None], grad[None])
+        return product_of(head.t(), back).t(), product_of(back, hidden), None, None

@@ -7,6 +7,8 @@ import torch
 
 from alignment.config.compute import ComputeConfig
 from alignment.config.evaluate import EvaluateConfig
+from alignment.evaluation.compare import comparison
+from alignment.evaluation.path import points
 from alignment.evaluation.responses import read_table
 from alignment.files import read_json, sha256_file
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
@@ -154,3 +156,35 @@ def test_too_long_answers_are_refused_with_the_key(parts, tmp_path):
     with pytest.raises(ConfigError, match="no room for a prompt") as caught:
         evaluate.run(ctx)
     assert caught.value.where == "evaluate.max_new_tokens"
+
+
+def test_a_student_answers_beside_the_policy_and_goes_its_own_way(parts, tmp_path):
+    shared = {"sft_policy": parts / "sft", "prepare": parts / "prepare"}
+    students = {"student": parts / "v1-no-ppo", "sft_student": parts / "v1-no-ppo"}
+    sft = context(tmp_path, "sft", {**shared, "policy": parts / "sft", **students})
+    evaluate.run(sft)
+    assert sft.metrics["student/kl_sft"] == 0  # its own start, not the policy's
+    inputs = {
+        **shared,
+        "policy": parts / "v1",
+        "student": parts / "v1",
+        "sft_student": parts / "v1-no-ppo",
+        "parent_policy": parts / "sft",
+        "reward_helpfulness": parts / "reward_helpfulness",
+        "reward_safety": parts / "reward_safety",
+        "earlier/sft": sft.out,
+    }
+    v1 = context(tmp_path, "rlhf-v1", inputs)
+    evaluate.run(v1)
+    v1.write_notes()
+    sides = [row["side"] for row in read_json(v1.out / "standings.json")]
+    assert sides == ["sft", "sft/student", "rlhf-v1", "rlhf-v1/student"]
+    # The same weights and prompts as the policy's: the same answers, half the wins.
+    assert v1.metrics["student/win_rate/rm/helpfulness_vs_rlhf-v1"] == 0.5
+    assert 0 < v1.metrics["student/kl_sft"] != v1.metrics["kl_sft"]
+    pairs = {(row["side"], row["best"]) for row in read_json(v1.out / "forgetting.json")}
+    assert pairs == {("rlhf-v1", "sft"), ("rlhf-v1/student", "sft/student")}
+    stages = {"sft": {"evaluate": sft.out}, "rlhf-v1": {"evaluate": v1.out}}
+    found = comparison(stages)
+    assert [entry.title for entry in found.entries][1::2] == ["sft (student)", "rlhf-v1 (student)"]
+    assert [point.side for point in points(found, "rm")] == ["sft", "rlhf-v1"]

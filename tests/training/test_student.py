@@ -50,6 +50,9 @@ def test_the_plan_has_a_student_beside_every_policy() -> None:
         "select": ("rlhf-v2", "select"),
         "prepare": ("base", "prepare"),
     }
+    asked = nodes["rlhf-v2/evaluate"].inputs
+    assert asked["student"] == ("rlhf-v2", "student")
+    assert asked["sft_student"] == ("sft", "student")
     plain = check_program(_program())
     assert not [node for node in build_plan(plain) if node.stage == "student"]
     # The policy's own training does not change with it.
