@@ -16,6 +16,15 @@ ROOT = Path(__file__).parents[2]
 TARGETS = ("flow", "flow", "flow", "prefect", "mlflow", "serve", "deployments", "tracking")
 
 
+def outer_environment() -> dict[str, str]:
+    """This process's environment without what Prefect and MLflow would take from it."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "MLFLOW_"))
+    }
+
+
 class Served:
     """The command and its processes.
 
@@ -36,16 +45,11 @@ class Served:
         """Start the command unless it runs."""
         if self._process is not None and self._process.poll() is None:
             return
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PREFECT_", "MLFLOW_"))
-        }
         command = [sys.executable, "-m", "alignment.cli.main", "serve", str(self._config)]
         command += ["--prefect-port", str(self._ports[0]), "--mlflow-port", str(self._ports[1])]
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+                command, cwd=ROOT, env=outer_environment(), stdout=output, stderr=subprocess.STDOUT
             )
         self.starts += 1
 

@@ -4,7 +4,8 @@
 
 Batches drop into the inbox at random times, some twice, some broken, some copied slowly, some
 while a version runs; the flow, the servers, the deployments' process and `align serve` itself are
-killed (-9) at random, and `align serve` is started again whenever it is gone. At the end every
+killed (-9) at random, and `align serve` is started again whenever it is gone. Now and then somebody
+starts `align run` twice at once beside all that, and some of these are killed too. At the end every
 sound batch must be in exactly one version, no version missing, no stage done twice, MLflow and
 ledger must agree, and every output must have the bytes of a calm run with the same batches.
 """
@@ -24,6 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from checks import done_versions, problems  # noqa: E402
 from deliveries import Deliverer, collected, judged  # noqa: E402
+from intruders import Intruders  # noqa: E402
 from served import TARGETS, Served  # noqa: E402
 
 from alignment.config.load import load_program  # noqa: E402
@@ -48,15 +50,22 @@ def main() -> int:
     inbox.mkdir(parents=True)
     served = Served(config, (free_port(), free_port()), folder / "serve.log")
     deliverer = Deliverer(inbox, rng, span=arguments.span)
+    intruders = Intruders(config, folder / "run.log")
     began = time.monotonic()
     soaking = began + 60 * arguments.minutes
     delivered: list[str] = []
     next_kill = began + arguments.first_kill
     killed, target = 0, ""
     every = (soaking - next_kill) / max(1, arguments.kills)
+    visits = [began + 60 * arguments.minutes * rng.random() for _ in range(arguments.visits)]
+    visits.sort(reverse=True)
     while True:
         served.keep_up()
         now = time.monotonic()
+        if visits and now > visits[-1] and not intruders.there():
+            visits.pop()
+            intruders.come()
+            say(began, "two `align run` at once")
         for version in program.version_names[1:-1]:  # nobody waits for what the last one collects
             if version not in delivered and now < soaking:
                 pairs = collected(program, version)
@@ -65,8 +74,9 @@ def main() -> int:
                     deliverer.deliver(version, judged(program, pairs))
                     say(began, f"deliveries from {version}")
         if killed < arguments.kills and now > next_kill:
-            target = target or rng.choice(TARGETS)
-            if served.kill(target, rng):
+            targets = (*TARGETS, "run", "run", "run") if intruders.there() else TARGETS
+            target = target or rng.choice(targets)
+            if (intruders if target == "run" else served).kill(target, rng):
                 killed += 1
                 say(began, f"kill {killed}: {target}")
                 next_kill, target = next_kill + every * rng.uniform(0.5, 1.5), ""
@@ -74,7 +84,7 @@ def main() -> int:
                 target = ""
         if now > soaking and killed >= arguments.kills:
             deliverer.wait()
-            if settled(program, inbox):
+            if not intruders.there() and settled(program, inbox):
                 break
             if now > soaking + 60 * arguments.patience:
                 say(began, "does not come to rest")
@@ -83,8 +93,10 @@ def main() -> int:
     say(began, "at rest")
     left = served.stop()
     said = [f"still there after Ctrl-C: {line}" for line in left]
+    said += intruders.problems()
     said += problems(program, deliverer.sound, folder / "calm")
-    print(json.dumps(summary(program, served, deliverer, began) | {"problems": said}, indent=2))
+    told = summary(program, served, intruders, deliverer, began)
+    print(json.dumps(told | {"problems": said}, indent=2))
     return 1 if said else 0
 
 
@@ -94,6 +106,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="new directory for everything")
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--visits", type=int, default=8, help="of two `align run` at once")
     parser.add_argument("--versions", type=int, default=30, help="more than there is time for")
     parser.add_argument("--span", type=float, default=60.0, help="deliveries within, seconds")
     parser.add_argument("--first-kill", type=float, default=20.0, help="after, seconds")
@@ -122,7 +135,9 @@ def settled(program: Any, inbox: Path) -> bool:
     return found.version is None or isinstance(found.waiting, WaitingForBatches)
 
 
-def summary(program: Any, served: Served, deliverer: Deliverer, began: float) -> dict[str, Any]:
+def summary(
+    program: Any, served: Served, intruders: Intruders, deliverer: Deliverer, began: float
+) -> dict[str, Any]:
     """What happened, in figures."""
     ledger = Ledger(program.workspace)
     done = done_versions(program)
@@ -133,10 +148,12 @@ def summary(program: Any, served: Served, deliverer: Deliverer, began: float) ->
     for path in ledger.root.glob("*/*/attempts/*.json"):
         status = json.loads(path.read_text())["status"]
         attempts[status] = attempts.get(status, 0) + 1
+    kills = served.kills | {"run": intruders.kills}
     return {
         "minutes": round((time.monotonic() - began) / 60, 1),
-        "kills": served.kills,
-        "kills_in_all": sum(served.kills.values()),
+        "kills": kills,
+        "kills_in_all": sum(kills.values()),
+        "exit_codes_of_align_run": dict(intruders.codes),
         "starts_of_align_serve": served.starts,
         "versions_done": len(done),
         "files": outcomes,

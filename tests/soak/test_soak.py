@@ -32,13 +32,15 @@ def test_three_minutes_of_soak(tmp_path: Path) -> None:
     done = script(
         "soak.py",
         str(tmp_path / "soak"),
-        *("--minutes", "3", "--kills", "4", "--span", "10", "--versions", "12", "--seed", "5"),
+        *("--minutes", "3", "--kills", "4", "--visits", "1", "--span", "10", "--seed", "5"),
+        *("--versions", "12"),
         timeout=1700,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout[done.stdout.index("{\n") :])
     assert told["kills_in_all"] == 4
     assert told["versions_done"] >= 1
+    assert sum(told["exit_codes_of_align_run"].values()) == 2
     assert told["problems"] == []
 
 
