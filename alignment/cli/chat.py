@@ -29,7 +29,7 @@ def chat(
     Parameters
     ----------
     version
-        `base`, `sft`, `rlhf-v1` …, or `champion`.
+        `base`, `sft`, `rlhf-v1` …, `champion`; `rlhf-v1/student` where there is a student.
     vs
         A second version that answers the same.
     temperature
@@ -66,7 +66,7 @@ def export(version: str, directory: Path, /, *, workspace: WorkspaceOption = Non
     Parameters
     ----------
     version
-        `base`, `sft`, `rlhf-v1` …, or `champion`.
+        `base`, `sft`, `rlhf-v1` …, `champion`; `rlhf-v1/student` where there is a student.
     directory
         New or empty directory to write to.
     """
