@@ -35,7 +35,7 @@ from alignment.training.ppo.roles import save_critic
 from alignment.training.ppo.scoring import CombinedReward, PromptItem
 from alignment.training.ppo.trainer import Outcome, PPOTrainer
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 READS = ("ppo", "combine", "compute")
 
 

@@ -37,7 +37,7 @@ from alignment.models.linear import packs
 _PARAMETERS = 50_000_000
 _LONGEST = 512
 # Queries of a block: more save more masked scores, fewer make larger products.
-_BLOCK = 32
+_BLOCK = 40
 # Sums of exponentials between these have neither overflown nor lost what matters.
 _LEAST, _MOST = 1e-30, 1e30
 

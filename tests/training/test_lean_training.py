@@ -20,7 +20,7 @@ def model(heads: int = 4, kv: int = 2, layers: int = 3) -> LlamaForCausalLM:
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv,
-        max_position_embeddings=64,
+        max_position_embeddings=128,
         initializer_range=0.3,
         tie_word_embeddings=True,
     )
@@ -31,18 +31,21 @@ def model(heads: int = 4, kv: int = 2, layers: int = 3) -> LlamaForCausalLM:
     return found
 
 
-def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def batch(length: int = 11) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Three padded rows, and some places in them."""
-    ids = torch.randint(1, 50, (3, 11), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(1, 50, (3, length), generator=torch.Generator().manual_seed(0))
     row = torch.tensor([0, 0, 1, 2, 2, 2])
-    column = torch.tensor([3, 9, 5, 0, 6, 10])
+    column = torch.tensor([3, 9, 5, 0, length // 2, length - 1])
     return ids, row, column
 
 
-@pytest.mark.parametrize(("heads", "kv"), [(4, 4), (4, 2), (4, 1)])
-def test_values_and_every_gradient_equal_transformers(heads: int, kv: int) -> None:
+# 100 tokens: three blocks of queries, of different sizes.
+@pytest.mark.parametrize(
+    ("heads", "kv", "length"), [(4, 4, 11), (4, 2, 11), (4, 1, 11), (4, 2, 100)]
+)
+def test_values_and_every_gradient_equal_transformers(heads: int, kv: int, length: int) -> None:
     lean, plain = model(heads, kv), model(heads, kv).double()
-    ids, row, column = batch()
+    ids, row, column = batch(length)
     assert why_not(lean.model) is None
     tokens, weights = torch.tensor([4, 1, 0, 9, 49, 7]), torch.linspace(-1.0, 2.0, 6)
     hidden = LeanBackbone(lean.model).hidden(ids, row * ids.shape[1] + column)
@@ -92,6 +95,23 @@ def test_scores_out_of_range_are_noticed() -> None:
     ids, row, column = batch()
     with pytest.raises(OutOfRange):
         LeanBackbone(whole.model).hidden(ids, row * 11 + column)
+
+
+def test_logits_out_of_range_are_normalised_all_the_same() -> None:
+    """Beyond what exp can hold in float32, the largest logit is taken off first."""
+    hidden = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).mul_(100.0)
+    head = torch.randn(20, 8, generator=torch.Generator().manual_seed(1))
+    tokens, weights = torch.tensor([0, 7, 19]), torch.tensor([1.0, -2.0, 0.5])
+    both = [(hidden.clone().requires_grad_(), head.clone().requires_grad_()) for _ in range(2)]
+    assert float((hidden @ head.T).max()) > 100.0
+    found = TokenLogprobs.apply(*both[0], tokens, 1.0)
+    logs = torch.log_softmax(both[1][0] @ both[1][1].T, -1)
+    wanted = logs.gather(-1, tokens[:, None])[:, 0]
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-3)
+    (found * weights).sum().backward()
+    (wanted * weights).sum().backward()
+    for one, other in zip(*both, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-3)
 
 
 def test_other_models_are_left_to_transformers() -> None:
