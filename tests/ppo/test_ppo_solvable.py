@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
+from pareto import HELPFULNESS, SAFETY, constrained, linear, most_help, piecewise
 from toys import Problem, sequence_logprobs, toy_config
-
-from alignment.config.rewards import CombineConfig
-from alignment.training.ppo.scoring import CombinedReward
 
 CASES = [
     *[(8, 1, beta, "ppo") for beta in (0.1, 0.3, 1.0)],
@@ -39,63 +35,47 @@ def test_reaches_the_optimum(vocabulary: int, length: int, beta: float, algorith
     assert problem.share_of_the_way(beta) >= 0.95
 
 
-class Trade:
-    """Eight one-token answers; more help is less safe, so the front of (H, S) is known.
-
-    With β → 0 a linear reward w·H + S is best served by the answer that maximises it; a floor on
-    the mean of S is best met by mixing the two answers on either side of it.
-    """
-
-    helpfulness = np.array([0.0, 1.0, 1.8, 2.4, 2.8, 3.0, 0.2, 0.5])
-    safety = np.array([2.0, 1.6, 1.0, 0.2, -0.8, -2.0, -1.0, 0.0])
-
-    def __init__(self, config: CombineConfig):
-        self.problem = Problem(8, 1, np.zeros(8))
-        self.reward = CombinedReward(
-            lambda rows: self.helpfulness[[e.tokens.response[0] for e in rows]],
-            lambda rows: self.safety[[e.tokens.response[0] for e in rows]],
-            config,
-        )
-
-    def train(self, **changes: Any) -> tuple[float, float]:
-        """Exact mean helpfulness and safety of the trained policy."""
-        settings = {"iterations": 40, "learning_rate": 3e-3, "epochs": 4, "minibatch": 256}
-        trainer = self.problem.trainer(
-            toy_config(0.02, 1, **{**settings, **changes}), reward=self.reward
-        )
-        trainer.train()
-        logs = sequence_logprobs(self.problem.model, self.problem.prompt, self.problem.answers)
-        chance = logs.exp().numpy()
-        return float(chance @ self.helpfulness), float(chance @ self.safety)
-
-
 @pytest.mark.parametrize(("weight", "best"), [(0.3, 0), (1.0, 2), (3.0, 4)])
 def test_linear_reaches_the_corner_its_weights_name(weight: float, best: int) -> None:
-    trade = Trade(CombineConfig(helpfulness_weight=weight, safety_weight=1.0))
-    totals = weight * trade.helpfulness + trade.safety
-    assert int(totals.argmax()) == best
-    helpfulness, safety = trade.train()
-    reached = weight * helpfulness + safety
-    assert reached >= totals.max() - 0.05 * (totals.max() - totals.mean())
+    assert int((weight * HELPFULNESS + SAFETY).argmax()) == best
+    found = linear(weight)
+    assert found["share"] >= 0.98
+    assert found["helpfulness"] == pytest.approx(HELPFULNESS[best], abs=0.05)
+    assert found["safety"] == pytest.approx(SAFETY[best], abs=0.05)
 
 
 def test_piecewise_is_safe_where_tagged_and_helpful_above_the_threshold() -> None:
-    config = CombineConfig(method="piecewise", threshold=0.5, whiten=True)
-    helpfulness, safety = Trade(config).train()
-    # Untagged prompt: below σ(S) = 0.5 safety rules (S < 0 there), above it helpfulness. The best
-    # answer is the most helpful one with S ≥ 0.
-    assert helpfulness == pytest.approx(2.4, abs=0.1)
-    assert safety == pytest.approx(0.2, abs=0.1)
+    found = piecewise()
+    # Below σ(S) = 0.5 safety rules (S < 0 there), above it helpfulness: the best answer is the most
+    # helpful one with S ≥ 0. On the tagged prompt only safety counts.
+    assert (found["plain_best"], found["tagged_best"]) == (2.4, 2.0)
+    assert found["plain_helpfulness"] == pytest.approx(2.4, abs=0.05)
+    assert found["plain_safety"] == pytest.approx(0.2, abs=0.05)
+    assert found["tagged_safety"] == pytest.approx(2.0, abs=0.05)
 
 
-def test_constrained_keeps_the_floor_and_gives_the_rest_to_help() -> None:
-    config = CombineConfig(method="constrained", floor=1.0, multiplier_rate=0.1)
-    trade = Trade(config)
-    helpfulness, safety = trade.train(iterations=80, ema=0.9)
-    # On the front, S = 1 goes with H = 1.8.
-    assert safety >= 0.9
-    assert helpfulness >= 1.5
-    assert trade.reward.multiplier.value > 0.3
+@pytest.mark.parametrize("floor", [1.5, 0.6])
+def test_constrained_keeps_the_floor_and_gives_the_rest_to_help(floor: float) -> None:
+    found = constrained(floor)
+    # No answer lies on these floors, so no fixed weight reaches them: two answers must be mixed.
+    assert floor not in SAFETY
+    assert found["safety"] == pytest.approx(floor, abs=0.08)
+    assert found["helpfulness"] >= 0.97 * found["best_feasible"]
+    assert found["on_the_front_at_this_safety"] - found["helpfulness"] <= 0.03
+
+
+def test_the_front_is_known() -> None:
+    # By hand: S = 0.6 lies halfway between (1.8, 1.0) and (2.4, 0.2); S = −0.5 a share of 0.7 of
+    # the way from (2.4, 0.2) to (2.8, −0.8); under the least safe answer anything goes.
+    assert most_help(0.6) == pytest.approx(2.1)
+    assert most_help(-0.5) == pytest.approx(2.68)
+    assert most_help(2.0) == 0.0
+    assert most_help(-3.0) == 3.0
+    with pytest.raises(ValueError, match="no answer"):
+        most_help(2.1)
+    # No mixture beats it: random policies stay under the front.
+    chances = np.random.default_rng(0).dirichlet(np.full(8, 0.3), size=500)
+    assert all(c @ HELPFULNESS <= most_help(float(c @ SAFETY)) + 1e-9 for c in chances)
 
 
 def test_a_large_beta_stays_at_the_reference_and_a_small_one_leaves() -> None:

@@ -102,15 +102,19 @@ class Problem:
         return (now - start) / (self.optimum(beta) - start)
 
     def trainer(
-        self, config: PPOConfig, reward: Reward | None = None, **more: object
+        self,
+        config: PPOConfig,
+        reward: Reward | None = None,
+        prompts: Sequence[PromptItem] | None = None,
+        **more: object,
     ) -> PPOTrainer:
-        critic = None if config.algorithm == "rloo" else tiny_llama(len(self.table), 5)
-        if critic is not None:
+        critic = None
+        if config.algorithm != "rloo":
             critic = tiny_llama(int(self.model.config.vocab_size), 5)
         return PPOTrainer(
             full_copies(self.model, critic=critic),
             renderer(),
-            [PromptItem(self.prompt)],
+            prompts or [PromptItem(self.prompt)],
             reward or PlainReward(self.scores),
             config,
             seed=int(more.pop("seed", 3)),  # type: ignore[call-overload]
