@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,3 +35,14 @@ def shared() -> Path:
 def stories(shared: Path) -> Path:
     """A real pretrained Llama of 260K parameters."""
     return shared / "models" / "stories260k"
+
+
+@pytest.fixture
+def stages(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The runner uses invented stages that take no time."""
+    from fake_program import FakeStages
+
+    made = FakeStages()
+    monkeypatch.setattr("alignment.runner.importlib", made)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return made

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_program as fake
 import pytest
-
-FAKE = Path(__file__).parents[1] / "tracking" / "fake_program.py"
-_spec = importlib.util.spec_from_file_location("fake_program", FAKE)
-assert _spec is not None
-assert _spec.loader is not None
-fake = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
 
 
 @pytest.fixture(scope="session")
@@ -30,14 +23,6 @@ def server() -> Iterator[None]:
 
         with prefect_test_harness(server_startup_timeout=180):
             yield
-
-
-@pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The runner uses invented stages that take no time."""
-    made = fake.FakeStages()
-    monkeypatch.setattr("alignment.runner.importlib", made)
-    return made
 
 
 @pytest.fixture

@@ -5,18 +5,14 @@ Arguments: workspace, key of a stage that waits for ever (or `-`).
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import time
 from pathlib import Path
 
 root = Path(__file__).parents[2]
-sys.path.insert(0, str(root))
-spec = importlib.util.spec_from_file_location("fake", root / "tests/tracking/fake_program.py")
-assert spec is not None
-assert spec.loader is not None
-fake = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fake)
+sys.path[:0] = [str(root), str(root / "tests" / "helpers")]
+
+import fake_program as fake  # noqa: E402
 
 import alignment.runner  # noqa: E402
 from alignment.tracking.observer import tracker  # noqa: E402

@@ -15,17 +15,8 @@ from alignment.runner import Runner
 
 
 @pytest.fixture
-def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def program(tmp_path: Path, stages: Any) -> Any:
     """A finished program of invented stages."""
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
-    try:
-        import fake_program as fake
-    finally:
-        sys.path.pop(0)
-    stages = fake.FakeStages()
-    monkeypatch.setattr("alignment.runner.importlib", stages)
     made = check_program(
         {
             "name": "ill",

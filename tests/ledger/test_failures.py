@@ -62,21 +62,6 @@ def test_pieces_are_halved_and_nothing_else() -> None:
 
 
 @pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Invented stages in place of the real ones."""
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
-    try:
-        import fake_program as fake
-    finally:
-        sys.path.pop(0)
-    made = fake.FakeStages()
-    monkeypatch.setattr("alignment.runner.importlib", made)
-    return made
-
-
-@pytest.fixture
 def program(tmp_path: Path) -> Any:
     """One version, quick retries."""
     return check_program(

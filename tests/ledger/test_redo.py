@@ -16,17 +16,8 @@ from alignment.runner import Runner
 
 
 @pytest.fixture
-def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+def done(tmp_path: Path, stages: Any) -> tuple[Any, Any]:
     """A finished program of two versions, and the invented stages that made it."""
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
-    try:
-        import fake_program as fake
-    finally:
-        sys.path.pop(0)
-    stages = fake.FakeStages()
-    monkeypatch.setattr("alignment.runner.importlib", stages)
     program = check_program(
         {
             "name": "again",

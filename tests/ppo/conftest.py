@@ -1,7 +1,6 @@
-"""The toys and tiny models are modules of the tests, not of the library."""
+"""The toys are modules of the tests, not of the library."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "models"))

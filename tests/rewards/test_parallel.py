@@ -14,13 +14,11 @@ from safetensors.torch import load_file
 
 from alignment.series import Series
 
-HERE = Path(__file__).resolve().parent
-
 
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "alignment.launcher", "2", "parallel_child", str(tmp_path / "two")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=True,
         timeout=300,
     )

@@ -81,6 +81,8 @@ def test_gradient_checkpointing_changes_nothing() -> None:
     torch.testing.assert_close(*weights, atol=1e-6, rtol=0)
 
 
+HELPERS = Path(__file__).resolve().parents[1] / "helpers"
+
 DRIVER = """
 import os, random, signal, sys, time
 from pathlib import Path
@@ -138,7 +140,7 @@ def digest(path: Path) -> str:
 
 def test_killed_and_resumed_is_byte_identical(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-c", DRIVER, str(tmp_path), str(Path(__file__).parent)],
+        [sys.executable, "-c", DRIVER, str(tmp_path), str(HELPERS)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parents[2],
         check=True,

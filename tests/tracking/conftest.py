@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
 
+import fake_program as fake
 import pytest
-
-_spec = importlib.util.spec_from_file_location(
-    "fake_program", Path(__file__).with_name("fake_program.py")
-)
-assert _spec is not None
-assert _spec.loader is not None
-fake = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fake)
-
-
-@pytest.fixture
-def stages(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The runner uses invented stages that take no time."""
-    made = fake.FakeStages()
-    monkeypatch.setattr("alignment.runner.importlib", made)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return made
+from mlflow_dump import dump as dump_of
 
 
 @pytest.fixture
@@ -66,9 +50,4 @@ def program(make_program: Any, empty_store: Path) -> Any:
 @pytest.fixture
 def dump() -> Any:
     """Everything in a store, comparable."""
-    spec = importlib.util.spec_from_file_location("dump", Path(__file__).with_name("dump.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.dump
+    return dump_of

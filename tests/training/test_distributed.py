@@ -15,8 +15,6 @@ import torch
 
 from alignment import distributed
 
-HERE = Path(__file__).resolve().parent
-
 
 def start(count: int, target: Path, mode: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
@@ -29,7 +27,7 @@ def start(count: int, target: Path, mode: str) -> subprocess.Popen[bytes]:
             str(target),
             mode,
         ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from model_helpers import bytes_tokenizer
+from pretrain_helpers import SMALL, TEXTS
 from sft_helpers import settings, tune
-from test_pretrain import SMALL, TEXTS
 
 from alignment.config.finetune import PretrainConfig
 from alignment.errors import StageError

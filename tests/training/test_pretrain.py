@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from model_helpers import CHATML, bytes_tokenizer, tiny_model
+from pretrain_helpers import SMALL, TEXTS
 from pydantic import ValidationError
 
 from alignment.config.finetune import AdapterConfig, PretrainConfig
@@ -22,19 +23,6 @@ from alignment.stages import finetune, import_base, pretrain
 from alignment.stages.context import ProgramView, StageContext
 from alignment.training.pretrain import _Order, rows_of
 from alignment.training.pretrain import pretrain as train
-
-TEXTS = [f"the cat number {n} sat on the {'mat' if n % 2 else 'hat'}." for n in range(60)]
-SMALL: dict[str, Any] = {
-    "vocabulary": 320,
-    "hidden": 32,
-    "layers": 2,
-    "intermediate": 48,
-    "length": 16,
-    "context": 64,
-    "batch": 8,
-    "steps": 14,
-    "checkpoint_every": 5,
-}
 
 
 class Killed(Exception):
