@@ -20,6 +20,22 @@ os.environ.update(
 # Small models gain nothing from a second thread, and threads that wait for a busy core cost much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+HERE = Path(__file__).resolve().parent
+# `make test` has two workers: each room is one's work, and the longest come first.
+LONGEST = ("soak", "loop", "tracking", "flows", "ppo", "training", "sampling", "rewards")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Rooms as groups for the workers; fixtures of a session are made once a room, not twice."""
+
+    def room(item: pytest.Item) -> str:
+        return item.path.relative_to(HERE).parts[0]
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(room(item)))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(room(item), len(places)))
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
