@@ -137,14 +137,15 @@ def legend(mlflow: str, prefect: str, links: Links | None) -> str:
     """The addresses, and where to look first."""
     lines = ["", f"  MLflow   {mlflow}"]
     if links is not None:
-        lines += [
-            f"    versions, table   {mlflow}{links.table}",
-            f"    versions, charts  {mlflow}{links.charts}",
-            f"    answers           {mlflow}{links.samples}",
-            f"    compare versions  {mlflow}{links.compare}",
-            f"    series over versions  {mlflow}{links.progress}",
-            f"    models            {mlflow}{links.models}",
-        ]
+        named = {
+            "versions, table": links.table,
+            "versions, charts": links.charts,
+            "answers": links.samples,
+            "compare versions": links.compare,
+            "over versions": links.progress,
+            "models": links.models,
+        }
+        lines += [f"    {name:16}  {mlflow}{path}" for name, path in named.items() if path]
     lines += [
         f"  Prefect  {prefect}",
         f"    runs              {prefect}/runs",

@@ -20,13 +20,13 @@ MODE = "workflowType=machine_learning"  # otherwise MLflow opens its pages for a
 
 @dataclass(frozen=True)
 class Links:
-    """Paths, to be put after the server's address."""
+    """Paths, to be put after the server's address; None where there is nothing to see yet."""
 
     table: str
     charts: str
     samples: str
-    compare: str
-    progress: str
+    compare: str | None
+    progress: str | None
     models: str
 
 
@@ -56,11 +56,13 @@ def find_links(program: ProgramConfig) -> Links:
         compare=(
             f"/#/compare-runs?runs={chosen}&experiments={quote(json.dumps([store.experiment]))}"
             f"&{MODE}"
+            if len(ids) > 1
+            else None
         ),
         progress=(
             f"{base}/runs/{progress[0].info.run_id}/model-metrics?{MODE}"
             if progress
-            else f"{base}/runs?{MODE}"
+            else None
         ),
         models=f"/#/models?searchQuery={quote(experiment_name(program))}&{MODE}",
     )
