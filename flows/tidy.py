@@ -14,19 +14,50 @@ log = logging.getLogger("alignment.flows")
 
 FLUSH_LIMIT = 4.0  # seconds
 JUST_BEGUN = 30.0  # seconds
+DIED = "the process died; the ledger has what was finished, and the next run goes on from there"
 
 
 def close_dead_runs(workspace: str) -> int:
-    """Mark flow runs of this workspace as Crashed whose process is gone; returns how many."""
+    """Mark flow runs of this workspace as Crashed whose process is gone; returns how many.
+
+    So are their task runs, which would be shown as running for ever; and their logs say what
+    happened, which a process that is killed cannot.
+    """
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.objects import State
+    from prefect.client.schemas.actions import LogCreate
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterId,
+        TaskRunFilter,
+        TaskRunFilterState,
+        TaskRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import State, StateType
     from prefect.states import Crashed
+    from prefect.types._datetime import DateTime
 
     closed = 0
+    unended = TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
     with get_client(sync_client=True) as client:
         for run in dead_runs(workspace):
-            state: State[None] = Crashed(
-                message="the process died; the ledger has what was finished"
+            tasks = client.read_task_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+                task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=unended)),
+            )
+            state: State[None] = Crashed(message=DIED)
+            for task in tasks:
+                client.set_task_run_state(task.id, state, force=True)
+            at = ", ".join(task.name for task in tasks)
+            client.create_logs(
+                [
+                    LogCreate(
+                        name="alignment.flows",
+                        level=logging.ERROR,
+                        message=f"{DIED}{f' (it was at {at})' if at else ''}",
+                        timestamp=DateTime.now("UTC"),
+                        flow_run_id=run.id,
+                    )
+                ]
             )
             client.set_flow_run_state(run.id, state, force=True)
             closed += 1

@@ -113,7 +113,9 @@ def test_side_by_side_where_the_runner_allows(
 
 @pytest.mark.usefixtures("server")
 def test_runs_of_dead_processes_are_closed(stages: Any, program: Any) -> None:
+    from prefect import task
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
     from prefect.states import Running
 
     from flows.identity import PROCESS, this_process
@@ -125,11 +127,18 @@ def test_runs_of_dead_processes_are_closed(stages: Any, program: Any) -> None:
         client.update_flow_run_labels(run.id, {PROCESS: process})
         return run
 
+    @task
+    def stage() -> None: ...
+
     host, pid, born = this_process().rsplit(":", 2)
     with get_client(sync_client=True) as client:
         dead = begun("/somewhere", f"{host}:{pid}:{float(born) - 1000:.0f}")  # its pid is ours now
         alive = begun("/somewhere", this_process())
         elsewhere = begun("/elsewhere", "another-host:1:0")
+        at_work = [
+            client.create_task_run(stage, run.id, dynamic_key="0", state=Running(), name="v1/ppo")
+            for run in (dead, alive)
+        ]
         unknown = client.create_flow_run(
             flow, parameters={"workspace": "/somewhere"}, state=Running()
         )
@@ -138,5 +147,11 @@ def test_runs_of_dead_processes_are_closed(stages: Any, program: Any) -> None:
             run.id: client.read_flow_run(run.id).state_name
             for run in (dead, alive, elsewhere, unknown)
         }
+        tasks = [client.read_task_run(one.id).state_name for one in at_work]
+        wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[dead.id]))
+        logs = [line.message for line in client.read_logs(wanted)]
     assert states[dead.id] == "Crashed"
     assert {states[run.id] for run in (alive, elsewhere, unknown)} == {"Running"}
+    assert tasks == ["Crashed", "Running"]
+    assert len(logs) == 1
+    assert "it was at v1/ppo" in logs[0]
