@@ -60,17 +60,16 @@ def _figures(history: VersionHistory) -> list[str]:
     figures = history.headline()
     if not figures:
         return []
-    rows = [
-        f"| {item.title} | {item.show(figures)} | {item.description} |"
-        for item in HEADLINES
-        if item.name in figures
-    ]
+    shown = [item for item in HEADLINES if item.name in figures]
+    # What each is stands below: pages that do not wrap cells would cut it off.
     return [
         "### Headline figures",
         "",
-        "| figure | value | what it is |",
-        "|---|---|---|",
-        *rows,
+        "| figure | value |",
+        "|---|---|",
+        *(f"| {item.title} | {item.show(figures)} |" for item in shown),
+        "",
+        *(f"- *{item.title}*: {item.description}" for item in shown),
         "",
     ]
 
