@@ -181,7 +181,7 @@ def _lay_out(
     ids: list[int] = []
     positions: list[int] = []
     prefixes, tails, answers = [], [], []
-    for row in rows:
+    for row in _gathered(rows):
         begin = len(ids)
         shared = begin + len(row.prefix)
         ids += row.prefix
@@ -197,6 +197,18 @@ def _lay_out(
             positions += range(len(row.prefix), len(row.prefix) + len(tail))
             answers.append(answer)
     return ids, positions, prefixes, tails, answers
+
+
+def _gathered(rows: Sequence[Row]) -> list[Row]:
+    """All answers that share no prefix as one row: they attend side by side too."""
+    shared = [row for row in rows if row.prefix]
+    bare = [
+        pair for row in rows if not row.prefix for pair in zip(row.tails, row.answers, strict=True)
+    ]
+    if bare:
+        tails, answers = zip(*sorted(bare, key=lambda pair: len(pair[0])), strict=True)
+        shared.append(Row((), tails, answers))
+    return shared
 
 
 def _alike(lengths: list[int]) -> list[list[int]]:

@@ -5,8 +5,9 @@ Several processes each roll out and look at their share; afterwards all know eve
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,14 +15,18 @@ from torch import Tensor
 from alignment import distributed
 from alignment.config.ppo import PPOConfig
 from alignment.models.chat import ChatRenderer, Tokens
-from alignment.training.ppo.forward import over_all, piece_of
+from alignment.training.ppo.forward import Pass, passes, piece_of, table
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueRole
 from alignment.training.ppo.rollout import Answers, rollout
 from alignment.training.ppo.scoring import Episode, PromptItem, Reward, Scores
-from alignment.training.ppo.together import together
+from alignment.training.ppo.together import Together
 
 # Rollout and training forward agree within this, or one more forward pass is taken.
 _AGREE = 1e-5
+# Models with fewer parameters are small: see `Together`.
+_SMALL = 50_000_000
+# So many micro-batches may wait for the first gradient step with all their activations.
+_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Collected:
         old, reference, values: (b, t) log-probabilities under the policy that spoke and under the
             reference, and the critic's values (0 without one).
         scores: of the answers.
+        kept: forward passes of `policy` and `critic` with their graphs, for the first gradient
+            step; empty where that step sees other micro-batches.
     """
 
     answers: Answers
@@ -42,6 +49,7 @@ class Collected:
     reference: Tensor
     values: Tensor
     scores: Scores
+    kept: dict[str, list[Pass]]
 
 
 class Collector:
@@ -63,12 +71,12 @@ class Collector:
         self._config = config
         self._ends = frozenset(ends)
         self.exact: bool | None = None
-
-    @property
-    def parallel(self) -> bool:
-        """Whether roles may compute at the same time: they share neither modules nor messages."""
-        on_cpu = self._roles.policy.device.type == "cpu"
-        return on_cpu and not self._config.share_backbone and distributed.size() == 1
+        on_cpu = roles.policy.device.type == "cpu"
+        size = sum(parameter.numel() for parameter in roles.policy.model.parameters())
+        self.together = Together(
+            apart=on_cpu and not config.share_backbone and distributed.size() == 1,
+            small=size < _SMALL,
+        )
 
     def answer(self, prompts: Sequence[PromptItem], seed: int) -> tuple[Answers, list[Episode]]:
         """One answer to each prompt."""
@@ -96,45 +104,67 @@ class Collector:
         """Answers to prompts and all there is to know of them."""
         answers, episodes = self.answer(prompts, seed)
         tokens = [episode.tokens for episode in episodes]
-        jobs = [
-            lambda: self._see(self._roles.reference, tokens, answers),
-            lambda: reward.score(episodes, learn=True),
+        keeps = self._keeps(tokens)
+        roles = self._roles
+
+        def score() -> Scores:
+            return next(self.together.each(lambda e: reward.score(e, learn=True), [episodes]))
+
+        jobs: list[Callable[[], Any]] = [
+            score,
+            lambda: self._table(self._see(roles.reference, tokens), answers),
+            lambda: self._old(tokens, answers, keeps),
+            lambda: [] if roles.critic is None else self._see(roles.critic, tokens, keeps),
         ]
-        critic = self._roles.critic
-        if critic is not None:
-            jobs.append(lambda: self._see(critic, tokens, answers))
-        reference, scores, *rest = together(jobs, parallel=self.parallel)
-        old = self._old(tokens, answers)
-        values = rest[0] if rest else torch.zeros_like(old)
-        return Collected(answers, tokens, old, reference, values, scores)
+        scores, reference, (old, spoken), valued = self.together.run(jobs)
+        values = self._table(valued, answers)
+        kept = {"policy": spoken, "critic": valued} if keeps else {}
+        return Collected(answers, tokens, old, reference, values, scores, kept)
+
+    def _keeps(self, tokens: Sequence[Tokens]) -> bool:
+        """Whether the first gradient step takes over the passes made here: it needs the very same
+        ones, and they fit into memory."""
+        config = self._config
+        whole = config.minibatch >= len(tokens) and config.entropy_coefficient == 0
+        size = len(tokens) * max(map(len, tokens))
+        fits = size <= _KEPT * piece_of(config, self._roles.policy.device)
+        return self.together.small and whole and fits
 
     def _see(
-        self, role: LanguageRole | ValueRole, tokens: Sequence[Tokens], answers: Answers
-    ) -> Tensor:
+        self, role: LanguageRole | ValueRole, tokens: Sequence[Tokens], gradient: bool = False
+    ) -> list[Pass]:
         device = self._roles.policy.device
-        return over_all(
+        return passes(
             role,
             tokens,
-            answers.mask.shape[1],
             temperature=self._config.temperature,
             limit=piece_of(self._config, device),
             device=device,
+            gradient=gradient,
+            together=self.together,
         )
 
-    def _old(self, tokens: Sequence[Tokens], answers: Answers) -> Tensor:
-        """Log-probabilities under the policy that spoke, as the training forward would give them.
+    def _table(self, found: list[Pass], answers: Answers) -> Tensor:
+        rows, width = answers.mask.shape
+        return table(found, rows, width, self._roles.policy.device)
+
+    def _old(
+        self, tokens: Sequence[Tokens], answers: Answers, keeps: bool
+    ) -> tuple[Tensor, list[Pass]]:
+        """Log-probabilities under the policy that spoke, as the training forward would give them,
+        and the passes that gave them.
 
         Decoding with a cache and one whole forward pass round differently. In float32 the
         difference is far below any ratio that matters; in bfloat16 it is not.
         """
         wish, policy = self._config.old_logprobs, self._roles.policy
-        if wish == "auto":
-            if next(policy.model.parameters()).dtype != torch.float32:
-                wish = "forward"
-            elif self.exact is None:
-                forward = self._see(policy, tokens, answers)
-                self.exact = float((forward - answers.logprobs).abs().max()) <= _AGREE
-                return answers.logprobs if self.exact else forward
-            else:
-                wish = "rollout" if self.exact else "forward"
-        return answers.logprobs if wish == "rollout" else self._see(policy, tokens, answers)
+        if wish == "rollout" or (wish == "auto" and self.exact and not keeps):
+            return answers.logprobs, []
+        found = self._see(policy, tokens, keeps)
+        forward = self._table(found, answers)
+        if wish == "auto" and not keeps and self.exact is None:
+            single = next(policy.model.parameters()).dtype == torch.float32
+            near = float((forward - answers.logprobs).abs().max()) <= _AGREE
+            self.exact = single and near
+            return answers.logprobs if self.exact else forward, []
+        return forward, found

@@ -16,6 +16,7 @@ from alignment.training.ppo.advantages import (
     leave_one_out,
 )
 from alignment.training.ppo.collect import Collected
+from alignment.training.ppo.forward import Pass
 from alignment.training.ppo.kl import kl_per_token
 from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
 from alignment.training.ppo.whitening import masked_mean, masked_variance, whiten
@@ -23,13 +24,14 @@ from alignment.training.ppo.whitening import masked_mean, masked_variance, white
 
 @dataclass(frozen=True)
 class Experience:
-    """What an iteration learns from; all tensors (b, t)."""
+    """What an iteration learns from; all tensors (b, t). `kept` as in `Collected`."""
 
     episodes: list[Tokens]
     logprobs: Tensor
     advantages: Tensor
     values: Tensor
     returns: Tensor
+    kept: dict[str, list[Pass]]
 
 
 def weigh(
@@ -71,7 +73,8 @@ def weigh(
     figures["advantage/deviation"] = float(masked_variance(advantages, mask).sqrt())
     if config.whiten_advantages:
         advantages = whiten(advantages, mask, shift_mean=True)
-    return Experience(batch.tokens, old, advantages, batch.values, returns), figures
+    found = Experience(batch.tokens, old, advantages, batch.values, returns, batch.kept)
+    return found, figures
 
 
 def _normalised(scores: Tensor, config: PPOConfig, moments: RunningMoments) -> Tensor:

@@ -18,6 +18,7 @@ from alignment.config.ppo import PPOConfig
 from alignment.models.chat import Tokens
 from alignment.training.ppo.losses import entropy, token_logprobs
 from alignment.training.ppo.roles import LanguageRole, ValueRole
+from alignment.training.ppo.together import Together
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,27 @@ def piece_of(config: PPOConfig, device: torch.device) -> int:
 def micro_batches(
     episodes: Sequence[Tokens], where: Sequence[int], limit: int
 ) -> Iterator[list[int]]:
-    """Episodes of like length together, at most about `limit` padded tokens at a time."""
+    """Episodes of like length together, at most about `limit` padded tokens at a time; as few
+    batches as that takes, of about the same size."""
+    ordered = sorted(where, key=lambda i: (len(episodes[i]), i))
+    lengths = [len(episodes[i]) for i in ordered]
+    sizes = [len(cut) * cut[-1] for cut in _cut(lengths, limit, limit)]
+    even = sum(sizes) / max(1, len(sizes))
+    start = 0
+    for cut in _cut(lengths, limit, even):
+        yield ordered[start : start + len(cut)]
+        start += len(cut)
+
+
+def _cut(lengths: list[int], most: float, enough: float) -> Iterator[list[int]]:
+    """Rising lengths in batches of at most `most` padded tokens, closed at `enough` of them."""
     batch: list[int] = []
-    for i in sorted(where, key=lambda i: (len(episodes[i]), i)):
-        if batch and (len(batch) + 1) * len(episodes[i]) > limit:
+    for length in lengths:
+        full = batch and len(batch) * batch[-1] >= enough
+        if full or (batch and (len(batch) + 1) * length > most):
             yield batch
             batch = []
-        batch.append(i)
+        batch.append(length)
     if batch:
         yield batch
 
@@ -112,7 +127,51 @@ def values(role: ValueRole, packed: Packed) -> Tensor:
     return role.values(packed.ids, packed.row, packed.column)
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass: what went in, and the result (n,) for its answer tokens."""
+
+    packed: Packed
+    found: Tensor
+
+
+def passes(
+    role: LanguageRole | ValueRole,
+    episodes: Sequence[Tokens],
+    *,
+    temperature: float,
+    limit: int,
+    device: torch.device,
+    gradient: bool = False,
+    together: Together | None = None,
+) -> list[Pass]:
+    """`logprobs` or `values` of this process's share of the episodes.
+
+    Args:
+        gradient: keep what a backward pass needs.
+    """
+
+    def look(where: list[int]) -> Pass:
+        packed = pack(episodes, where, device)
+        with torch.set_grad_enabled(gradient):
+            if isinstance(role, LanguageRole):
+                return Pass(packed, logprobs(role, packed, temperature)[0])
+            return Pass(packed, values(role, packed))
+
+    mine = distributed.share(len(episodes))
+    with role.active():
+        return list((together or Together()).each(look, micro_batches(episodes, mine, limit)))
+
+
+def table(found: Sequence[Pass], episodes: int, width: int, device: torch.device) -> Tensor:
+    """The results of all processes' passes: (episodes, width), 0 on padding, no gradient."""
+    whole = torch.zeros(episodes, width, device=device)
+    for one in found:
+        whole[one.packed.episode, one.packed.place] = one.found.detach().float()
+    mine = distributed.share(episodes)
+    return distributed.gather_rows(whole[mine.start : mine.stop], episodes)
+
+
 def over_all(
     role: LanguageRole | ValueRole,
     episodes: Sequence[Tokens],
@@ -122,18 +181,6 @@ def over_all(
     limit: int,
     device: torch.device,
 ) -> Tensor:
-    """`logprobs` or `values` of every episode, without gradient: (b, width), 0 on padding.
-
-    Several processes each compute their share.
-    """
-    mine = distributed.share(len(episodes))
-    found = torch.zeros(len(episodes), width, device=device)
-    with role.active():
-        for where in micro_batches(episodes, mine, limit):
-            packed = pack(episodes, where, device)
-            if isinstance(role, LanguageRole):
-                result, _ = logprobs(role, packed, temperature)
-            else:
-                result = values(role, packed)
-            found[packed.episode, packed.place] = result.float()
-    return distributed.gather_rows(found[mine.start : mine.stop], len(episodes))
+    """`logprobs` or `values` of every episode, without gradient: (b, width), 0 on padding."""
+    found = passes(role, episodes, temperature=temperature, limit=limit, device=device)
+    return table(found, len(episodes), width, device)

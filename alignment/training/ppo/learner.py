@@ -12,7 +12,7 @@ from alignment.models.chat import Tokens
 from alignment.seeds import derive_seed
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.roles import Roles
-from alignment.training.ppo.together import together
+from alignment.training.ppo.together import Together
 from alignment.training.ppo.update import make_optimizer, schedule, update_critic, update_policy
 
 
@@ -21,7 +21,7 @@ class Learner:
 
     Args:
         ptx: texts for PPO-ptx, a stream of their own through all of them, pass after pass.
-        parallel: policy and critic may be computed at the same time.
+        together: how policy and critic are computed at the same time.
 
     Attributes:
         optimizers: `policy`, and `critic` where there is one.
@@ -34,13 +34,13 @@ class Learner:
         *,
         seed: int,
         ptx: Sequence[Tokens] = (),
-        parallel: bool = False,
+        together: Together | None = None,
     ):
         self._roles = roles
         self._config = config
         self._seed = seed
         self._ptx = list(ptx)
-        self._parallel = parallel
+        self._together = together or Together()
         self.optimizers = {
             "policy": make_optimizer(roles.policy.parameters, config.learning_rate, config)
         }
@@ -71,6 +71,7 @@ class Learner:
                     experience,
                     batches,
                     config,
+                    self._together,
                     texts,
                 )
             )
@@ -78,10 +79,15 @@ class Learner:
             _set_rate(self.optimizers["critic"], config.critic_learning_rate * share)
             jobs.append(
                 lambda: update_critic(
-                    critic, self.optimizers["critic"], experience, batches, config
+                    critic,
+                    self.optimizers["critic"],
+                    experience,
+                    batches,
+                    config,
+                    self._together,
                 )
             )
-        for found in together(jobs, parallel=self._parallel):
+        for found in self._together.run(jobs):
             figures.update(found)
         return figures
 

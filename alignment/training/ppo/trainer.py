@@ -131,7 +131,7 @@ class PPOTrainer:
             roles, renderer, config, _ends(roles.policy.model, renderer) if ends is None else ends
         )
         self._learner = Learner(
-            roles, config, seed=seed, ptx=ptx or (), parallel=self._collector.parallel
+            roles, config, seed=seed, ptx=ptx or (), together=self._collector.together
         )
         self.kl: FixedKL = FixedKL(config.kl.coefficient)
         if config.kl.adaptive:
@@ -221,13 +221,13 @@ class PPOTrainer:
         answers, episodes = self._collector.answer(self.guard.prompts, seed)
         judged = np.asarray(self.guard.judge(episodes), dtype=np.float64)
         proxy = self.reward.score(episodes, learn=False).parts["combined"]
-        score = float(judged.mean())
-        if self._watch.look(iteration, score) and self.config.stop.keep == "best":
+        score, training = float(judged.mean()), float(proxy.mean())
+        if self._watch.look(iteration, score, training) and self.config.stop.keep == "best":
             self._best = self._weights()
         return {
             "guard/score": score,
             "guard/error": float(judged.std() / math.sqrt(len(judged))),
-            "guard/training_reward": float(proxy.mean()),
+            "guard/training_reward": training,
             "guard/tokens": float(answers.mask.sum() / len(episodes)),
         }
 

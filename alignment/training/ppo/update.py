@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +15,17 @@ from alignment.config.ppo import PPOConfig
 from alignment.models.chat import Tokens
 from alignment.training.divergence import stop_if_not_finite
 from alignment.training.ppo.experience import Experience
-from alignment.training.ppo.forward import logprobs, micro_batches, pack, piece_of, values
+from alignment.training.ppo.forward import (
+    Pass,
+    logprobs,
+    micro_batches,
+    pack,
+    piece_of,
+    values,
+)
 from alignment.training.ppo.losses import policy_loss, value_loss
 from alignment.training.ppo.roles import LanguageRole, ValueRole
+from alignment.training.ppo.together import Together
 
 _POLICY_SUMS = (
     "loss",
@@ -27,6 +37,9 @@ _POLICY_SUMS = (
 
 Schedule = list[np.ndarray]
 """Episode numbers of each mini-batch, in order, all epochs."""
+
+Part = tuple[Tensor, dict[str, float]]
+"""Loss of a micro-batch, with its gradient graph, and its figures."""
 
 
 def schedule(episodes: int, minibatch: int, epochs: int, seed: int) -> Schedule:
@@ -63,6 +76,7 @@ def update_policy(
     experience: Experience,
     batches: Schedule,
     config: PPOConfig,
+    together: Together,
     ptx: Callable[[int], Sequence[Tokens]] | None = None,
 ) -> dict[str, float]:
     """Steps on the clipped surrogate (and the side loss of PPO-ptx); figures of the iteration.
@@ -80,14 +94,12 @@ def update_policy(
             tokens = float(sum(len(experience.episodes[i].response) for i in batch))
             sums = dict.fromkeys(_POLICY_SUMS, 0.0)
             worst = 0.0
-            for where in micro_batches(
-                experience.episodes, _mine(batch), piece_of(config, role.device)
-            ):
-                loss, figures, error = _policy_part(role, experience, where, tokens, config)
-                loss.backward()
-                worst = max(worst, error)
+            part = partial(_policy_part, role, experience, tokens, config)
+            pieces = _pieces("policy", experience, batch, piece_of(config, role.device))
+            for figures in _add_gradients(part, pieces, role.parameters, together):
+                worst = max(worst, figures.pop("error"))
                 for name, value in figures.items():
-                    sums[name] += float(value)
+                    sums[name] += value
             sums = distributed.totals(sums)
             means = {name: value / tokens for name, value in sums.items()}
             means["loss/policy"] = means.pop("loss") * tokens
@@ -109,6 +121,7 @@ def update_critic(
     experience: Experience,
     batches: Schedule,
     config: PPOConfig,
+    together: Together,
 ) -> dict[str, float]:
     """Steps on the clipped value loss; figures of the iteration. Raises as `update_policy`."""
     totals: dict[str, float] = {}
@@ -116,22 +129,11 @@ def update_critic(
         for batch in batches:
             tokens = float(sum(len(experience.episodes[i].response) for i in batch))
             sums = {"loss": 0.0, "clipped": 0.0}
-            for where in micro_batches(
-                experience.episodes, _mine(batch), piece_of(config, role.device)
-            ):
-                packed = pack(experience.episodes, where, experience.values.device)
-                place = (packed.episode, packed.place)
-                loss, clipped = value_loss(
-                    values(role, packed),
-                    experience.values[place],
-                    experience.returns[place],
-                    torch.ones_like(packed.targets, dtype=torch.bool),
-                    clip=config.value_clip,
-                    tokens=tokens,
-                )
-                loss.backward()
-                sums["loss"] += float(loss.detach())
-                sums["clipped"] += float(clipped)
+            part = partial(_critic_part, role, experience, tokens, config)
+            pieces = _pieces("critic", experience, batch, piece_of(config, role.device))
+            for found in _add_gradients(part, pieces, role.parameters, together):
+                for name, value in found.items():
+                    sums[name] += value
             sums = distributed.totals(sums)
             figures = {
                 "loss/value": sums["loss"],
@@ -149,19 +151,61 @@ def _mine(batch: np.ndarray) -> list[int]:
     return [int(i) for i in batch[part.start : part.stop]]
 
 
+def _pieces(
+    name: str, experience: Experience, batch: np.ndarray, limit: int
+) -> Sequence[Pass | list[int]]:
+    """The micro-batches of a mini-batch. Passes kept for the first step are handed out once."""
+    kept = experience.kept.pop(name, None)
+    return kept or list(micro_batches(experience.episodes, _mine(batch), limit))
+
+
+def _add_gradients(
+    part: Callable[[Any], Part],
+    pieces: Sequence[Pass | list[int]],
+    parameters: list[nn.Parameter],
+    together: Together,
+) -> Iterator[dict[str, float]]:
+    """Add the gradients of all pieces' losses to the parameters', in the order of the pieces.
+
+    Yields:
+        the figures of each piece.
+    """
+    if not together.small:
+        for piece in pieces:
+            loss, figures = part(piece)
+            loss.backward()
+            yield figures
+        return
+
+    def work(piece: Pass | list[int]) -> tuple[tuple[Tensor | None, ...], dict[str, float]]:
+        loss, figures = part(piece)
+        return torch.autograd.grad(loss, parameters, allow_unused=True), figures
+
+    for gradients, figures in together.each(work, pieces):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                found = parameter.grad
+                parameter.grad = gradient if found is None else found.add_(gradient)
+        yield figures
+
+
 def _policy_part(
     role: LanguageRole,
     experience: Experience,
-    where: list[int],
     tokens: float,
     config: PPOConfig,
-) -> tuple[Tensor, dict[str, Tensor], float]:
-    """Loss of one micro-batch with its gradient graph, sums to look at, largest |ratio − 1|."""
-    packed = pack(experience.episodes, where, experience.logprobs.device)
+    piece: Pass | list[int],
+) -> Part:
+    """Of one micro-batch; figures are sums to look at, and the largest |ratio − 1|."""
+    entropies = None
+    if isinstance(piece, Pass):
+        packed, taken = piece.packed, piece.found
+    else:
+        packed = pack(experience.episodes, piece, experience.logprobs.device)
+        # Entropy costs a second pass over the logits: only where the loss needs its gradient.
+        wanted = config.entropy_coefficient > 0
+        taken, entropies = logprobs(role, packed, config.temperature, with_entropy=wanted)
     place = (packed.episode, packed.place)
-    # Entropy costs a second pass over the logits: only where the loss needs its gradient.
-    wanted = config.entropy_coefficient > 0
-    taken, entropies = logprobs(role, packed, config.temperature, with_entropy=wanted)
     surrogate = policy_loss(
         taken,
         experience.logprobs[place],
@@ -172,15 +216,41 @@ def _policy_part(
     )
     loss = surrogate.loss
     figures = {
-        "loss": loss.detach(),
-        "policy/clip_share": surrogate.clipped.float(),
-        "policy/approximate_kl": surrogate.approximate_kl,
-        "policy/ratio": surrogate.ratio,
+        "loss": float(loss.detach()),
+        "policy/clip_share": float(surrogate.clipped),
+        "policy/approximate_kl": float(surrogate.approximate_kl),
+        "policy/ratio": float(surrogate.ratio),
+        "error": float(surrogate.ratio_error),
     }
     if entropies is not None:
         loss = loss - config.entropy_coefficient * entropies.sum() / tokens
-        figures["policy/exact_entropy"] = entropies.detach().sum()
-    return loss, figures, float(surrogate.ratio_error)
+        figures["policy/exact_entropy"] = float(entropies.detach().sum())
+    return loss, figures
+
+
+def _critic_part(
+    role: ValueRole,
+    experience: Experience,
+    tokens: float,
+    config: PPOConfig,
+    piece: Pass | list[int],
+) -> Part:
+    """Of one micro-batch."""
+    if isinstance(piece, Pass):
+        packed, found = piece.packed, piece.found
+    else:
+        packed = pack(experience.episodes, piece, experience.values.device)
+        found = values(role, packed)
+    place = (packed.episode, packed.place)
+    loss, clipped = value_loss(
+        found,
+        experience.values[place],
+        experience.returns[place],
+        torch.ones_like(packed.targets, dtype=torch.bool),
+        clip=config.value_clip,
+        tokens=tokens,
+    )
+    return loss, {"loss": float(loss.detach()), "clipped": float(clipped)}
 
 
 def _ptx_step(role: LanguageRole, texts: Sequence[Tokens], config: PPOConfig) -> float:
