@@ -80,6 +80,12 @@ class StopConfig(Section):
     """Iterations between two looks at the held-out prompts; 0 never looks."""
     heldout_prompts: int = Field(default=64, ge=1)
     """Prompts kept out of training for these looks."""
+    confirm: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the training reward's gain that the held-out score must confirm: looks are compared
+    by held-out score − confirm × training reward on the same answers, so that a policy is new best
+    only if the guard's score rose by at least this share of what the training reward rose. A guard
+    that errs like the reward models rises with them for long, but ever less. 0: by the held-out
+    score alone."""
     patience: int | None = Field(default=3, ge=1)
     """Stop after so many looks in a row without a new best; unset never stops."""
     keep: Literal["best", "last"] = "best"

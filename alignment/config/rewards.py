@@ -59,6 +59,10 @@ class RewardsConfig(Section):
     guard_share: float = Field(default=0.0, ge=0, le=0.5)
     """Share of the prompts whose comparisons train two guard models only, which training never
     sees and evaluation and early stopping ask; 0 trains none."""
+    guard_spoilt: float = Field(default=0.0, ge=0, le=1)
+    """For this share of their comparisons, guards also learn that the chosen answer beats itself
+    spoilt (looped, scrambled, or in answer to another prompt): what exploits of a reward model
+    look like, and what no annotator ever saw. Needs `guard_share`."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the data; the paper warns that more than one over-fits."""
     batch: int = Field(default=512, ge=1)
@@ -105,6 +109,12 @@ class RewardsConfig(Section):
     def _own_table(self) -> RewardsConfig:
         if (self.margin == "own") != (self.margins is not None):
             raise ValueError("margin: own and margins go together; give both or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _guards_to_teach(self) -> RewardsConfig:
+        if self.guard_spoilt and not self.guard_share:
+            raise ValueError("guard_spoilt teaches guards, and guard_share: 0 trains none")
         return self
 
     @property

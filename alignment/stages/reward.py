@@ -3,8 +3,8 @@
 From the chat checkpoint (`rewards.init`), on the mixture of all batches so far; measured on the
 held-out part of every batch beside the earlier versions' reward models, of which the last has not
 yet seen the new batch. With `options.guard` it is the guard model, which learns from the prompts
-that the main one never sees. Departures from Llama 2: the scale (mean, deviation) is stored with
-the model.
+that the main one never sees and from spoilt answers (`rewards.guard_spoilt`). Departures from
+Llama 2: the scale (mean, deviation) is stored with the model.
 
 Outputs: model/ with reward.json (a LoRA model is a PEFT adapter with its head), mixture.jsonl (what
 it learned from, row by row), evaluation.json (all figures), accuracy.png, calibration.png,
@@ -39,6 +39,7 @@ from alignment.rewards.model import RewardCard, RewardModel
 from alignment.rewards.pictures import accuracy_picture, calibration_picture, growth_picture
 from alignment.rewards.record import metrics, plain
 from alignment.rewards.reference import demonstrations, reference_answers
+from alignment.rewards.spoilt import spoilt
 from alignment.rewards.threshold import write_labelled
 from alignment.rewards.train import Report, train
 from alignment.seeds import derive_seed
@@ -56,6 +57,10 @@ def run(ctx: StageContext) -> None:
     domain = ctx.options["domain"]
     training, heldout, versions = _comparisons(ctx)
     training = share_out(training, settings.guard_share, guard=_is_guard(ctx))
+    if _is_guard(ctx):
+        made = spoilt(training, settings.guard_spoilt, ctx.seed)
+        training += made
+        ctx.metric(spoilt=len(made))
     rows = mix(domain, training, settings.mixture, ctx.seed)
     start = _start(ctx)
     tokenizer = load_tokenizer(start)

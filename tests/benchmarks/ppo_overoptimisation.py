@@ -1,12 +1,16 @@
-"""Gold reward against √KL for PPO on the built-in world, and where the guard stops it.
+"""Gold reward against √KL for PPO and best-of-n on the built-in world, and where guards stop PPO.
 
     python tests/benchmarks/ppo_overoptimisation.py --workspace DIR [--version rlhf-v5]
+        [--best-of 64] [--picture PICTURE.png]
 
 DIR is a workspace of the built-in world that is done up to the version (it is only read). Reward
-models and guards are trained on disjoint halves of the version's comparisons; PPO climbs the
-former from the version's fine-tuned policy with a small β and is not stopped. At every look at
-held-out prompts a JSON line tells √KL, training reward, guard and gold; the last line tells where
-gold peaks and which look early stopping by the guard would have kept.
+models and guards are trained on disjoint halves of the version's comparisons, the guards twice:
+plainly and with spoilt answers (`rewards.guard_spoilt`). PPO climbs the reward models from the
+policy of `--start` and is not stopped. Gold is taken on the prompt's own axis, which is what the
+piecewise reward stands for. At every look at held-out prompts a JSON line tells √KL, training
+reward, guards and gold; with `--best-of` the best of n answers of the start, by the same reward
+models, stand beside. The last lines tell where gold peaks and which look each guard would have
+kept, with and without `ppo.stop.confirm`.
 """
 
 from __future__ import annotations
@@ -22,10 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 from best_of_kl import Scene
+from overoptimisation import GUARDS, best_of_rows, draw, verdicts
 
-from alignment.config.ppo import PPOConfig, StopConfig
+from alignment.config.ppo import PPOConfig
+from alignment.config.rewards import CombineConfig
 from alignment.plan import build_plan
-from alignment.preferences.prompts import read_prompts
+from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.preferences.schema import DOMAINS
 from alignment.sampling.mixture import draw_prompts
 from alignment.seeds import derive_seed
@@ -33,62 +39,68 @@ from alignment.stages import reward as reward_stage
 from alignment.stages.context import ProgramView, StageContext
 from alignment.training.ppo.build import Builder
 from alignment.training.ppo.forward import over_all
-from alignment.training.ppo.guard import Guard, Watch
-from alignment.training.ppo.scoring import Episode, PromptItem
+from alignment.training.ppo.guard import Guard
+from alignment.training.ppo.scoring import CombinedReward, Episode, PromptItem
 from alignment.training.ppo.trainer import PPOTrainer
 
 CPU = torch.device("cpu")
 
 
-def train_judges(scene: Scene, version: str, share: float, folder: Path) -> dict[str, Path]:
-    """Reward models and guards on disjoint shares of the comparisons: stage name → directory."""
-    rewards = scene.program.rewards.model_copy(update={"guard_share": share})
-    program = scene.program.model_copy(update={"rewards": rewards})
+def train_judges(
+    scene: Scene, version: str, share: float, spoilt: float, seed: int, folder: Path
+) -> dict[str, dict[str, Path]]:
+    """Reward models and both kinds of guards: kind → domain → directory.
+
+    Args:
+        share: of the comparisons, for the guards alone.
+        spoilt: see `rewards.guard_spoilt`.
+    """
     plan = build_plan(scene.program.model_copy(update={"workspace": scene.workspace}))
-    found: dict[str, Path] = {}
-    for guard in (False, True):
+    (folder / "preferences").symlink_to((scene.workspace / "preferences").resolve())
+    found: dict[str, dict[str, Path]] = {}
+    for kind in ("reward", *GUARDS):
+        settings = {"guard_share": share, "guard_spoilt": spoilt if kind == "spoilt guard" else 0.0}
+        rewards = scene.program.rewards.model_copy(update=settings)
+        program = scene.program.model_copy(update={"rewards": rewards})
+        found[kind] = {}
         for domain in DOMAINS:
             node = next(n for n in plan if n.key == f"{version}/reward_{domain}")
-            name = f"{'guard' if guard else 'reward'}_{domain}"
             inputs = {key: scene.stage(*source) for key, source in node.inputs.items()}
-            if guard:
-                inputs["reward"] = found[f"reward_{domain}"]
+            name = f"{kind.replace(' ', '_')}_{domain}"
             context = StageContext(
                 version=version,
                 stage=name,
                 config=ProgramView(program, reward_stage.READS),
-                options={"domain": domain, **({"guard": True} if guard else {})},
+                options={"domain": domain, **({"guard": True} if kind != "reward" else {})},
                 inputs=inputs,
                 out=folder / name / "out",
                 scratch=folder / name / "scratch",
-                seed=derive_seed(0, name),
+                seed=derive_seed(seed, name),
                 workspace=folder,
             )
             for path in (context.out, context.scratch):
                 path.mkdir(parents=True)
-            preferences = folder / "preferences"
-            if not preferences.exists():
-                preferences.symlink_to((scene.workspace / "preferences").resolve())
             reward_stage.run(context)
-            found[name] = context.out
+            found[kind][domain] = context.out
     return found
 
 
 class Looks:
-    """Judges held-out answers by guards, and notes what is true of them."""
+    """Judges held-out answers, and notes what is true of them."""
 
-    def __init__(self, scene: Scene, prompts: Sequence[Any], items: Sequence[PromptItem]):
-        self._world = scene.world
-        self._prompts = {item.ids: prompt for item, prompt in zip(items, prompts, strict=True)}
+    def __init__(
+        self, scene: Scene, prompts: Sequence[Prompt], judges: dict[str, CombinedReward], every: int
+    ):
+        self._scene, self._judges, self._every = scene, judges, every
+        ids = [tuple(scene.renderer.prompt(prompt.messages)) for prompt in prompts]
+        self._prompts = dict(zip(ids, prompts, strict=True))
         self.rows: list[dict[str, float]] = []
-        self.every = 1
-
-    def ready(self, trainer: PPOTrainer, proxy: Any, guard: Any, every: int) -> None:
-        self._trainer, self._proxy, self._guard, self.every = trainer, proxy, guard, every
+        self.trainer: PPOTrainer | None = None
 
     def judge(self, episodes: Sequence[Episode]) -> np.ndarray:
-        """The guards' scores (b,)."""
-        roles, tokens = self._trainer.roles, [episode.tokens for episode in episodes]
+        """The training reward (b,), so that nothing stops by it."""
+        assert self.trainer is not None
+        roles, tokens = self.trainer.roles, [episode.tokens for episode in episodes]
         width = max(len(one.response) for one in tokens)
         seen = [
             over_all(role, tokens, width, temperature=1.0, limit=4096, device=CPU)
@@ -98,105 +110,104 @@ class Looks:
         gold = []
         for episode in episodes:
             prompt = self._prompts[episode.prompt.ids]
-            truth = self._world.gold(prompt, episode.text, episode.finished)
+            truth = self._scene.world.gold(prompt, episode.text, episode.finished)
             gold.append(getattr(truth, prompt.domain))
-        scores = self._guard.judge(episodes)
+        scores = {name: judge.judge(episodes) for name, judge in self._judges.items()}
         row = {
-            "iteration": len(self.rows) * self.every,
+            "iteration": len(self.rows) * self._every,
             "sqrt_kl": math.sqrt(kl),
-            "reward": float(self._proxy.judge(episodes).mean()),
-            "guard": float(scores.mean()),
+            **{name: float(values.mean()) for name, values in scores.items()},
             "gold": float(np.mean(gold)),
             "gold_error": float(np.std(gold) / math.sqrt(len(gold))),
         }
         self.rows.append({name: round(value, 4) for name, value in row.items()})
         print(json.dumps(self.rows[-1]), flush=True)
-        return scores
+        return scores["reward"]
 
 
-def verdict(rows: Sequence[dict[str, float]], patience: int) -> dict[str, Any]:
-    """Where gold peaks, and what stopping by the guard keeps of that gain."""
-    watch = Watch(StopConfig(patience=patience))
-    stopped = None
-    for row in rows:
-        watch.look(int(row["iteration"]), row["guard"])
-        if watch.reason(0.0) is not None:
-            stopped = int(row["iteration"])
-            break
-    peak = max(rows, key=lambda row: row["gold"])
-    kept = next(row for row in rows if row["iteration"] == watch.best_iteration)
-    gain = peak["gold"] - rows[0]["gold"]
-    return {
-        "peak": {name: peak[name] for name in ("iteration", "sqrt_kl", "gold")},
-        "kept": {name: kept[name] for name in ("iteration", "sqrt_kl", "gold")},
-        "stopped_after": stopped,
-        "last": {name: rows[-1][name] for name in ("iteration", "sqrt_kl", "gold")},
-        "kept_of_peak": round(kept["gold"] / peak["gold"], 4),
-        "kept_of_gain": round((kept["gold"] - rows[0]["gold"]) / gain, 4) if gain > 0 else None,
-    }
+def climb(scene: Scene, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Train judges and policy; the rows of PPO and of best-of-n."""
+    stages = train_judges(
+        scene, options.version, options.share, options.spoilt, options.seed, folder
+    )
+    shaping = {**scene.program.ppo.reward.model_dump(), "length_penalty": options.length_penalty}
+    config = PPOConfig.model_validate(
+        {
+            **scene.program.ppo.model_dump(),
+            "iterations": options.iterations,
+            "learning_rate": options.learning_rate,
+            "kl": {"coefficient": options.beta},
+            "reward": shaping,
+            "stop": {"guard_every": options.every, "patience": None, "keep": "last"},
+        }
+    )
+    combine = scene.program.combine
+    if options.method == "piecewise":
+        combine = CombineConfig(method="piecewise")
+    start = scene.stage(options.start or options.version, "finetune") / "model"
+    build = Builder(start, stages["reward"], config, "float32", CPU, 0, print)
+    renderer = scene.renderer
+    judges = {"reward": build.reward(combine, renderer)}
+    judges |= {kind: build.reward(combine, renderer, stages[kind]) for kind in GUARDS}
+    held = draw_prompts(read_prompts(scene.prepare / "eval_prompts.jsonl"), options.heldout, 1)
+
+    def items(prompts: Sequence[Prompt]) -> list[PromptItem]:
+        return [
+            PromptItem(tuple(renderer.prompt(one.messages)), tuple(one.messages), one.tag_safety)
+            for one in prompts
+        ]
+
+    roles = build.roles()
+    beside = []
+    if options.best_of > 1:
+        beside = best_of_rows(scene, roles.policy.model, held, items(held), judges, options.best_of)
+    looks = Looks(scene, held, judges, options.every)
+    looks.trainer = PPOTrainer(
+        roles,
+        renderer,
+        items(read_prompts(scene.prepare / "prompts.jsonl")),
+        judges["reward"],
+        config,
+        seed=options.seed,
+        guard=Guard(items(held), looks.judge, "nobody"),
+    )
+    looks.trainer.train()
+    return {"rows": looks.rows, "best_of": beside}
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workspace", type=Path, required=True)
-    parser.add_argument("--version", default="rlhf-v5")
-    parser.add_argument("--start", help="version whose policy PPO starts from, e.g. sft")
-    parser.add_argument("--iterations", type=int, default=60)
-    parser.add_argument("--every", type=int, default=4)
-    parser.add_argument("--heldout", type=int, default=192)
-    parser.add_argument("--beta", type=float, default=0.05)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--version", default="rlhf-v5", help="whose reward models")
+    parser.add_argument("--start", default="sft", help="version whose policy PPO starts from")
+    parser.add_argument("--iterations", type=int, default=50)
+    parser.add_argument("--every", type=int, default=5)
+    parser.add_argument("--heldout", type=int, default=320)
+    parser.add_argument("--method", choices=("linear", "piecewise"), default="piecewise")
+    parser.add_argument("--beta", type=float, default=0.02)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--length-penalty", type=float, default=0.02)
     parser.add_argument("--share", type=float, default=0.5)
-    parser.add_argument("--out", type=Path, help="write the rows there as JSON")
+    parser.add_argument("--spoilt", type=float, default=0.5)
+    parser.add_argument("--confirm", type=float, default=0.33)
+    parser.add_argument("--patience", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--best-of", type=int, default=0, help="answers a prompt; 0 leaves it out")
+    parser.add_argument("--out", type=Path, help="write everything there as JSON")
+    parser.add_argument("--picture", type=Path, help="draw gold, reward and guards there")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    scene = Scene(options.workspace, options.version, 40)
-    start = scene.stage(options.start or options.version, "finetune") / "model"
+    scene = Scene(options.workspace.resolve(), options.version, 40)
     with tempfile.TemporaryDirectory() as directory:
-        folder = Path(directory)
-        stages = train_judges(scene, options.version, options.share, folder)
-        config = PPOConfig.model_validate(
-            {
-                **scene.program.ppo.model_dump(),
-                "iterations": options.iterations,
-                "learning_rate": options.learning_rate,
-                "kl": {"coefficient": options.beta},
-                "stop": {"guard_every": options.every, "patience": None, "keep": "last"},
-            }
-        )
-        rewards, guards = (
-            {domain: stages[f"{kind}_{domain}"] for domain in DOMAINS}
-            for kind in ("reward", "guard")
-        )
-        build = Builder(start, rewards, config, "float32", CPU, 0, print)
-        renderer = scene.renderer
-        proxy = build.reward(scene.program.combine, renderer)
-        guard = build.reward(scene.program.combine, renderer, guards)
-        held = draw_prompts(read_prompts(scene.prepare / "eval_prompts.jsonl"), options.heldout, 1)
-        pool = read_prompts(scene.prepare / "prompts.jsonl")
-
-        def item(prompt: Any) -> PromptItem:
-            ids = tuple(renderer.prompt(prompt.messages))
-            return PromptItem(ids, tuple(prompt.messages), prompt.tag_safety)
-
-        items = [item(prompt) for prompt in held]
-        looks = Looks(scene, held, items)
-        trainer = PPOTrainer(
-            build.roles(),
-            renderer,
-            [item(prompt) for prompt in pool],
-            proxy,
-            config,
-            seed=0,
-            guard=Guard(items, looks.judge, "guard"),
-        )
-        looks.ready(trainer, proxy, guard, options.every)
-        trainer.train()
-    found = verdict(looks.rows, patience=3)
-    print(json.dumps(found))
+        found = climb(scene, options, Path(directory))
+    found["stops"] = verdicts(found["rows"], options.patience, options.confirm)
+    for row in found["stops"]:
+        print(json.dumps(row))
     if options.out is not None:
-        options.out.write_text(json.dumps({"rows": looks.rows, **found}, indent=2))
+        options.out.write_text(json.dumps(found, indent=2))
+    if options.picture is not None:
+        draw(found, options.picture)
 
 
 if __name__ == "__main__":

@@ -280,6 +280,20 @@ def test_the_guard_stops_early_and_the_best_weights_are_kept() -> None:
     assert not same(weights(last), start)
 
 
+def test_the_training_reward_of_the_look_must_be_confirmed(tmp_path: Path) -> None:
+    stop = {"guard_every": 2, "heldout_prompts": 4, "patience": None, "confirm": 0.9}
+    trainer = build(tmp_path, iterations=8, stop=stop)
+    outcome = trainer.train()
+    looks = [row for row in outcome.history if "guard/score" in row]
+    left = [row["guard/score"] - 0.9 * row["guard/training_reward"] for row in looks]
+    assert len(looks) == 5
+    assert outcome.kept == 2 * int(np.argmax(left))
+    # A resumed run compares with the same best.
+    again = build(tmp_path, iterations=8, stop=stop)
+    assert again.train().kept == outcome.kept
+    assert again._watch.best == pytest.approx(max(left))
+
+
 def test_safety_share_and_passes_of_the_prompt_stream() -> None:
     trainer = build(None)
     taken = [trainer._stream.take(i) for i in range(6)]

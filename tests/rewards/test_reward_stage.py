@@ -241,6 +241,22 @@ def test_guard_learns_from_other_prompts_and_is_compared(
     assert "agreement" not in main.metrics
 
 
+def test_a_guard_learns_from_spoilt_answers_too(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    rows, out = {}, {}
+    for name, spoilt in (("main", 0.0), ("main", 1.0), ("guard", 0.0), ("guard", 1.0)):
+        shares = {"guard_share": 0.5, "guard_spoilt": spoilt}
+        ctx = context(tmp_path, inputs, "helpfulness", f"{name}{spoilt}", **shares)
+        ctx.options["guard"] = name == "guard"
+        stage.run(ctx)
+        rows[name, spoilt] = (ctx.out / "mixture.jsonl").read_text().splitlines()
+        out[name, spoilt] = digests(ctx.out)
+        made = ctx.metrics.get("spoilt", 0)
+        assert (made > 0) == ((name, spoilt) == ("guard", 1.0))
+    assert out["main", 0.0] == out["main", 1.0]
+    assert set(rows["guard", 0.0]) < set(rows["guard", 1.0])
+    assert len(rows["guard", 1.0]) > 1.5 * len(rows["guard", 0.0])
+
+
 def test_held_out_comparisons_are_scored_once_by_each_model(
     tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,7 @@ class Watch:
     """Remembers the looks and decides.
 
     Attributes:
-        best: highest score so far, None before the first look.
+        best: highest score so far, less what `confirm` takes off; None before the first look.
         best_iteration: when it was reached.
     """
 
@@ -48,8 +48,14 @@ class Watch:
         every = self._config.guard_every
         return every > 0 and iteration % every == 0
 
-    def look(self, iteration: int, score: float) -> bool:
-        """Take in a look; True where it is a new best."""
+    def look(self, iteration: int, score: float, training: float) -> bool:
+        """Take in a look; True where it is a new best.
+
+        Args:
+            score: the guard's.
+            training: the training reward of the same answers.
+        """
+        score -= self._config.confirm * training
         if self.best is None or score > self.best:
             self.best, self.best_iteration, self.without_gain = score, iteration, 0
             return True
@@ -62,8 +68,10 @@ class Watch:
         if budget is not None and kl > budget:
             return f"KL {kl:.2f} nats an answer is over the budget of {budget:g}"
         if patience is not None and self.without_gain >= patience:
+            share = self._config.confirm
+            doubt = f", or not {share:g} of the training reward's gain," if share else ""
             return (
-                f"no better held-out score since iteration {self.best_iteration} "
+                f"no better held-out score{doubt} since iteration {self.best_iteration} "
                 f"({self.without_gain} looks)"
             )
         return None

@@ -1,0 +1,152 @@
+"""What `ppo_overoptimisation.py` makes of its rows: best-of-n beside, stops, and the picture.
+
+    python tests/benchmarks/overoptimisation.py FOUND.json PICTURE.png
+
+draws again what `ppo_overoptimisation.py --out FOUND.json` found.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from best_of_kl import COUNTS, Scene, of_best
+
+from alignment.config.ppo import StopConfig
+from alignment.models.chat import Tokens
+from alignment.preferences.prompts import Prompt
+from alignment.sampling.best_of import kl_bound
+from alignment.training.ppo.guard import Watch
+from alignment.training.ppo.scoring import CombinedReward, Episode, PromptItem
+
+GUARDS = ("guard", "spoilt guard")
+COLOURS = {"gold": "black", "reward": "tab:red", "guard": "tab:blue", "spoilt guard": "tab:green"}
+
+
+def best_of_rows(
+    scene: Scene,
+    policy: Any,
+    prompts: list[Prompt],
+    items: Sequence[PromptItem],
+    judges: Mapping[str, CombinedReward],
+    most: int,
+) -> list[dict[str, float]]:
+    """Reward, guards and gold of the best of n by reward, for n up to `most`; prints them.
+
+    √KL is that of the bound log n − (n−1)/n.
+    """
+    drawn = scene.answers(policy, prompts, most, seed=2)
+    episodes = [
+        Episode(item, Tokens(list(item.ids), list(one.token_ids)), one.finished, scene.renderer)
+        for item, group in zip(items, drawn, strict=True)
+        for one in group
+    ]
+    scores = {
+        name: judge.judge(episodes).reshape(len(prompts), most) for name, judge in judges.items()
+    }
+    scores["gold"] = scene.gold(prompts, drawn)
+    rows = []
+    for n in (count for count in COUNTS if count <= most):
+        row: dict[str, float] = {"n": n, "sqrt_kl": round(math.sqrt(kl_bound(n)), 4)}
+        for name, values in scores.items():
+            best = of_best(scores["reward"], values, n)[1]
+            row[name] = round(float(best.mean()), 4)
+            if name == "gold":
+                row["gold_error"] = round(float(best.std() / math.sqrt(len(best))), 4)
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    return rows
+
+
+def verdicts(
+    rows: Sequence[dict[str, float]], patience: int, confirm: float
+) -> list[dict[str, Any]]:
+    """Where gold peaks, and what stopping by each guard keeps of it."""
+    peak = max(rows, key=lambda row: row["gold"])
+    found = []
+    for name in GUARDS:
+        for share in (0.0, confirm):
+            watch, stopped = Watch(StopConfig(patience=patience, confirm=share)), None
+            for row in rows:
+                watch.look(int(row["iteration"]), row[name], row["reward"])
+                if watch.reason(0.0) is not None:
+                    stopped = int(row["iteration"])
+                    break
+            kept = next(row for row in rows if row["iteration"] == watch.best_iteration)
+            places = {"peak": peak, "kept": kept, "last": rows[-1]}
+            shown = {
+                place: {key: row[key] for key in ("iteration", "sqrt_kl", "gold")}
+                for place, row in places.items()
+            }
+            of_peak = round(kept["gold"] / peak["gold"], 4)
+            found.append(
+                {"by": name, "confirm": share, **shown, "stopped": stopped, "kept_of_peak": of_peak}
+            )
+    return found
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Gold above, training reward and guards below; PPO on the right of best-of-n."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    sides = [("PPO", found["rows"])]
+    if found["best_of"]:
+        sides.insert(0, ("Best of n", found["best_of"]))
+    figure = Figure(figsize=(5.6 * len(sides), 7.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, len(sides), sharex="col", sharey="row", squeeze=False)
+    for column, (title, rows) in enumerate(sides):
+        above, below = grid[0, column], grid[1, column]
+        distance = [row["sqrt_kl"] for row in rows]
+        gold = np.array([row["gold"] for row in rows])
+        error = 1.96 * np.array([row["gold_error"] for row in rows])
+        above.set_title(title)
+        above.errorbar(distance, gold, yerr=error, color="black", marker="o", capsize=2)
+        above.plot([], [], color="black", marker="o", label="gold (95 %)")
+        for name in ("reward", *GUARDS):
+            label = {"reward": "training reward"}.get(name, name)
+            values = [row[name] for row in rows]
+            below.plot(distance, values, color=COLOURS[name], marker=".", label=label)
+        peak = rows[int(gold.argmax())]
+        for axes in (above, below):
+            axes.axvline(peak["sqrt_kl"], color="grey", linestyle=":", label="peak of gold")
+            axes.grid(alpha=0.25)
+        if title == "PPO":
+            _mark_stops(above, found["stops"])
+        else:
+            for row in rows:
+                place = (row["sqrt_kl"], row["gold"])
+                above.annotate(f"n={row['n']}", place, xytext=(4, 6), textcoords="offset points")
+        below.set_xlabel("√KL" if title == "PPO" else "√KL (upper bound log n − (n−1)/n)")
+        above.legend(loc="lower left")
+        below.legend(loc="upper left")
+    grid[0, 0].set_ylabel("gold reward")
+    grid[1, 0].set_ylabel("score on held-out prompts")
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def _mark_stops(axes: Any, stops: Sequence[dict[str, Any]]) -> None:
+    """A mark where each rule's kept weights lie, with what they keep of the peak."""
+    for one in stops:
+        kept, sure = one["kept"], one["confirm"] > 0
+        rule = f", {one['confirm']:g} confirmed" if sure else " alone"
+        axes.plot(
+            kept["sqrt_kl"],
+            kept["gold"],
+            marker="*" if sure else "X",
+            markersize=17 if sure else 10,
+            linestyle="none",
+            alpha=0.7,
+            color=COLOURS[one["by"]],
+            label=f"kept by {one['by']}{rule}: {one['kept_of_peak']:.0%} of the peak",
+        )
+
+
+if __name__ == "__main__":
+    draw(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
