@@ -68,6 +68,15 @@ def kind_of(error: BaseException) -> Kind:
     return "transient" if any(_passes(one) for one in chain) else "unknown"
 
 
+def in_words(error: BaseException) -> str:
+    """The failure as an attempt records it."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted (Ctrl-C)"
+    if not isinstance(error, Exception):
+        return "told to end: cancelled, or a SIGTERM"
+    return f"{type(error).__name__}: {error}".strip(": ")
+
+
 def smaller(program: ProgramConfig, module: str) -> tuple[ProgramConfig, list[str]]:
     """The program with the pieces of a stage halved, and the changes in words.
 

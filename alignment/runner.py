@@ -17,7 +17,7 @@ from alignment import distributed, inputs
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.failures import smaller
+from alignment.failures import in_words, smaller
 from alignment.files import atomic_write_json, read_json
 from alignment.fingerprints import Fingerprints, config_slice, stage_declaration
 from alignment.frontier import waits_for
@@ -240,7 +240,7 @@ class Runner:
     def _note_failure(self, attempt: Attempt, error: BaseException, seconds: float) -> None:
         attempt.status = "failed" if isinstance(error, Exception) else "killed"
         attempt.ended, attempt.seconds = now(), round(seconds, 3)
-        attempt.error = f"{type(error).__name__}: {error}".strip(": ")
+        attempt.error = in_words(error)
         self.ledger.write_attempt(attempt)
         self._tell("stage_failed", attempt)
 

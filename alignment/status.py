@@ -12,7 +12,7 @@ from alignment.fingerprints import Fingerprints
 from alignment.ledger import Attempt, Ledger, Manifest
 from alignment.plan import Node, build_plan
 
-State = Literal["done", "running", "failed", "pending", "stale"]
+State = Literal["done", "running", "failed", "killed", "pending", "stale"]
 
 
 @dataclass
@@ -126,7 +126,7 @@ def _tell_last(status: StageStatus, last: Attempt, ledger: Ledger) -> None:
     if last.status == "running":
         status.state = "running"
     elif last.status in ("failed", "killed"):
-        status.state = "failed"
+        status.state = "failed" if last.status == "failed" else "killed"
         status.seconds = last.seconds
         status.error = last.error or "the process died (killed, or the machine went down)"
 

@@ -20,6 +20,7 @@ MARKS = {
     "done": "[green]done[/]",
     "running": "[cyan]running[/]",
     "failed": "[red]failed[/]",
+    "killed": "[yellow]killed[/]",
     "pending": "[dim]pending[/]",
     "stale": "[yellow]stale[/]",
 }
@@ -34,7 +35,7 @@ def status(
     json: JsonOption = False,
 ) -> None:
     """Show every stage of every version: its state, attempts and time; of a stale one what
-    differs from what is on disk; of a failed one the last lines of its log.
+    differs from what is on disk; of one that failed or was killed the last lines of its log.
 
     For example:
 
@@ -99,7 +100,7 @@ def _page(program: ProgramConfig, found: ProgramStatus) -> RenderableType:
                 seconds,
                 stage.why or (stage.error or "").partition("\n")[0],
             )
-            if stage.state in ("failed", "running"):
+            if stage.state in ("failed", "killed", "running"):
                 parts += _details(version.name, stage)
     waiting = frontier(program).waiting
     if waiting is not None:
@@ -116,14 +117,15 @@ def _details(version: str, stage: StageStatus) -> list[RenderableType]:
     from rich.text import Text
 
     lines: list[RenderableType] = []
-    if stage.state == "failed":
-        lines.append(Text(f"\n{version}/{stage.stage} failed: {stage.error}", style="red"))
-    else:
+    if stage.state == "running":
         lines.append(Text(f"\n{version}/{stage.stage}: attempt {stage.attempts} is running"))
+    else:
+        style = "red" if stage.state == "failed" else "yellow"
+        lines.append(Text(f"\n{version}/{stage.stage} {stage.state}: {stage.error}", style=style))
     if stage.log is not None and Path(stage.log).is_file():
         text = Path(stage.log).read_text(encoding="utf-8", errors="replace")
         lines += [Text(f"  {line}", style="dim") for line in text.splitlines()[-LOG_LINES:]]
         lines.append(Text(f"  log: {stage.log}"))
-    if stage.state == "failed":
+    if stage.state != "running":
         lines.append(Text("  next: align resume"))
     return lines

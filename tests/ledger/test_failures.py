@@ -12,10 +12,11 @@ import pytest
 
 from alignment.config.load import check_program
 from alignment.errors import DataError, StageError
-from alignment.failures import kind_of, smaller
+from alignment.failures import in_words, kind_of, smaller
 from alignment.ledger import Ledger
 from alignment.runner import Runner
 from alignment.space import DiskFullError, needed_bytes
+from alignment.status import program_status
 
 
 @pytest.mark.parametrize(
@@ -186,3 +187,19 @@ def test_room_for_training_is_counted_by_hand(program: Any) -> None:
     expected = 50 * 2**20 + int(parameters * 28)
     assert needed_bytes(program, nodes["rlhf-v1/finetune"]) == expected
     assert needed_bytes(program, nodes["rlhf-v1/select"]) == 50 * 2**20
+
+
+def test_a_stage_that_was_told_to_end_is_killed_not_failed(stages: Any, program: Any) -> None:
+    failing(stages, "finetune", [KeyboardInterrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        run(program, [])
+    seen = {
+        stage.stage: stage
+        for version in program_status(program).versions
+        for stage in version.stages
+        if version.name == "sft"
+    }
+    assert (seen["finetune"].state, seen["evaluate"].state) == ("killed", "pending")
+    assert seen["finetune"].error == "interrupted (Ctrl-C)"
+    assert in_words(SystemExit(143)) == "told to end: cancelled, or a SIGTERM"
+    assert in_words(ValueError("no")) == "ValueError: no"
