@@ -1,33 +1,36 @@
-"""Scoring with small Llama-shaped reward models on a CPU: `models.lean` layers, attention by group.
+"""Scoring with small Llama-shaped reward models on a CPU: a few operations a layer, no gradient.
 
-Tokens of a forward pass stand in one flat list, so that products run over no padding. Attention
-takes the answers of one prompt together: tails of like length make a group, whose keys are the
-common prefix and their own tokens. In the last layer only the scored tokens ask.
+Activations are `models.columns`: [features, tokens]. Attention takes the answers of one prompt
+together: tails of like length make a group, whose keys are the common prefix and their own tokens;
+answers that share too little to pay for it make groups across prompts. In the last layer only the
+scored tokens ask.
 
-Notation: B tails of a group, P prefix tokens, L tokens of its longest tail, K key heads, G query
-heads to each, D width; c queries a block.
+Notation: N tokens of a pass, B tails of a group, P prefix tokens, L tokens of its longest tail, H
+query heads, K key heads, G = H/K, D width of a head, d of the model; c queries a block.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import silu
 
-from alignment.models.lean import Lean, Rotations, why_not
+from alignment.models.columns import in_range, normed, product_of, turn
+from alignment.models.lean import LOG2E, Lean, Rotations, why_not
 from alignment.models.load import scalar_head
 from alignment.rewards.layout import Row
 
 CHUNK = 2048
 """Tokens of a forward pass: a layer's values stay in the processor's cache."""
-_BLOCK = 32
+_BLOCK = 40
 _WASTE = 0.2  # of a group's tokens may be padding
-# Sums of exponentials between these have neither overflown nor lost what matters.
-_LEAST, _MOST = 1e-30, 1e30
+# A group costs about as much as so many tokens of a small model.
+_GROUP = 64
 
 
 @dataclass(frozen=True)
@@ -35,74 +38,88 @@ class Group:
     """Tails that attend in one product; a prefix is a group of one, without a prefix of its own.
 
     Attributes:
-        prefix: where the common prefix begins in the flat list, and where it ends.
-        index: [B, L] places of the tails' tokens; a short tail repeats its last place.
-        lengths: [B] tokens of each.
-        first: place of the first token if the tails are equally long, else -1 (they always follow
-            one another).
+        prefix: where the common prefix begins in the list of tokens, and where it ends.
+        first: place of the first tail's first token; each tail is padded to L.
+        lengths: [B] tokens of each tail.
+        longest: L.
     """
 
     prefix: tuple[int, int]
-    index: Tensor
-    lengths: Tensor
     first: int
+    lengths: Tensor
+    longest: int
 
     @property
     def last(self) -> Tensor:
         """[B] place of each tail's last token."""
-        return self.index[:, -1]
+        return self.first + torch.arange(len(self.lengths)) * self.longest + self.lengths - 1
 
-    @property
-    def real(self) -> Tensor:
-        """[B, L] where a token stands and no padding."""
-        return torch.arange(self.index.shape[1]) < self.lengths[:, None]
+    def own(self, x: Tensor) -> Tensor:
+        """[..., B, L] of the tails' tokens out of [..., N]."""
+        end = self.first + len(self.lengths) * self.longest
+        return x[..., self.first : end].unflatten(-1, (-1, self.longest))
 
-    def take(self, x: Tensor) -> Tensor:
-        """[B, L, ...] out of [N, ...]."""
-        if self.first >= 0:
-            return x[self.first : self.first + self.index.numel()].unflatten(0, self.index.shape)
-        return x[self.index]
-
-    def put(self, x: Tensor, found: Tensor) -> None:
-        """Write [B, L, ...] into [N, ...]; what stands at padding is dropped."""
-        if self.first >= 0:
-            x[self.first : self.first + self.index.numel()] = found.flatten(0, 1)
-        else:
-            x[self.index[self.real]] = found[self.real]
+    def shared(self, x: Tensor) -> Tensor:
+        """[..., B, P] of the prefix out of [..., N], the same for every tail."""
+        found = x[..., self.prefix[0] : self.prefix[1]].unsqueeze(-2)
+        return found.expand(*found.shape[:-2], len(self.lengths), -1)
 
 
-class _Keys:
-    """What a group's queries see: `keys` [B·K, D, P + L] and `values` [B·K, D + 1, P + L].
+class _Map:
+    """x ↦ W x + b of columns, with factors of W's columns (a norm's weight) in it."""
 
-    The last row of the values is 1 and adds up the weights. With `real_only` padding has no value
-    and no weight; else causal queries of real tokens do not see it.
-    """
+    def __init__(self, parts: Sequence[tuple[Any, float]], gain: Tensor | None = None):
+        weight = torch.cat([part.weight * factor for part, factor in parts])
+        self._weight = weight if gain is None else weight * gain
+        biases = [
+            part.weight.new_zeros(len(part.weight)) if part.bias is None else part.bias * factor
+            for part, factor in parts
+        ]
+        bias = torch.cat(biases)
+        self._bias = bias[:, None] if bool(bias.any()) else None
 
-    def __init__(self, group: Group, keys: Tensor, values: Tensor, *, real_only: bool = False):
-        rows, own = group.index.shape
-        self.shared = group.prefix[1] - group.prefix[0]
-        heads, width = keys.shape[1:]
-        length = self.shared + own
-        self.keys = keys.new_empty((rows, heads, width, length))
-        self.values = values.new_empty((rows, heads, width + 1, length))
-        self.values[:, :, -1] = 1.0
-        for target, source in ((self.keys, keys), (self.values[:, :, :-1], values)):
-            prefix = source[group.prefix[0] : group.prefix[1]].permute(1, 2, 0)
-            target[..., : self.shared] = prefix
-            target[..., self.shared :] = group.take(source).permute(0, 2, 3, 1)
-        if real_only and group.first < 0:
-            self.values[..., self.shared :] *= group.real[:, None, None]
-        self.keys, self.values = self.keys.flatten(0, 1), self.values.flatten(0, 1)
+    def __call__(self, x: Tensor) -> Tensor:
+        found = product_of(self._weight, x)
+        return found if self._bias is None else found.add_(self._bias)
+
+
+class _Layer:
+    """A layer's weights: queries are scaled for exp2."""
+
+    def __init__(self, layer: Any):
+        attention, mlp = layer.self_attn, layer.mlp
+        before, after = layer.input_layernorm, layer.post_attention_layernorm
+        asked = (attention.q_proj, float(attention.scaling) * LOG2E)
+        self._asked = _Map([asked, (attention.k_proj, 1.0), (attention.v_proj, 1.0)], before.weight)
+        self._out = _Map([(attention.o_proj, 1.0)])
+        self._both = _Map([(mlp.gate_proj, 1.0), (mlp.up_proj, 1.0)], after.weight)
+        self._down = _Map([(mlp.down_proj, 1.0)])
+        self._epsilons = before.variance_epsilon, after.variance_epsilon
+
+    def project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values [(H + 2K)·D, N]."""
+        return self._asked(normed(x, self._epsilons[0])[0])
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """[d, N] after the layer, from the attention's [H·D, N]."""
+        h = self._out(attended).add_(x)
+        gate, up = self._both(normed(h, self._epsilons[1])[0]).chunk(2)
+        return self._down(silu(gate, inplace=True).mul_(up)).add_(h)
 
 
 class LeanScorer:
     """Scores of packed rows; see the module. Weights are copied: make one for every use."""
 
     def __init__(self, model: Any, longest: int):
-        self._lean = Lean(model)
+        config = model.config
+        self._model = model
+        self._heads = int(config.num_attention_heads)
+        self._kv = int(config.num_key_value_heads)
+        self._layers = [_Layer(layer) for layer in model.model.layers]
         self._head = scalar_head(model)
-        self._turns = Rotations(model, longest)
-        self._future = torch.full((_BLOCK, _BLOCK), -math.inf).triu(1)
+        self._masks: dict[int, Tensor] = {}
+        turns = Rotations(model, longest)[torch.arange(longest)]
+        self._cos, self._sin = turns.cos.t().contiguous(), turns.sin.t().contiguous()
 
     @classmethod
     def of(cls, model: Any, longest: int) -> LeanScorer | None:
@@ -115,87 +132,144 @@ class LeanScorer:
     def score(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
         """The head's output [A] at each answer's last token, and the answers' numbers."""
         ids, positions, prefixes, tails, answers = _lay_out(rows)
-        hidden = self._lean.embed(torch.tensor(ids))
-        turn = self._turns[torch.tensor(positions)]
-        for layer in self._lean.layers[:-1]:
-            queries, keys, values = layer.project(hidden, turn)
-            attended = torch.empty_like(queries)
+        body = self._model.model
+        x = body.embed_tokens(torch.tensor(ids)).t().contiguous()
+        places = torch.tensor(positions)
+        cos, sin = self._cos[:, places], self._sin[:, places]
+        for layer in self._layers[:-1]:
+            queries, keys, values = self._turned(layer.project(x), cos, sin)
+            attended = torch.empty_like(queries).flatten(0, 1)
             for group in (*prefixes, *tails):
-                seen = _Keys(group, keys, values)
-                group.put(attended, self._attend(group.take(queries), seen))
-            hidden = layer.finish(hidden, attended.flatten(1))
-        layer = self._lean.layers[-1]
-        queries, keys, values = layer.project(hidden, turn)
-        found = []
-        for group in tails:
-            seen = _Keys(group, keys, values, real_only=True)
-            found.append(self._block(queries[group.last][:, None], seen, None)[:, 0])
-        last = torch.cat([group.last for group in tails])
-        hidden = layer.finish(hidden[last], torch.cat(found).flatten(1))
-        return self._head(self._lean.norm(hidden))[:, 0], answers
+                self._attend(queries, _Keys(group, keys, values), attended)
+            x = layer.finish(x, attended)
+        layer = self._layers[-1]
+        queries, keys, values = self._turned(layer.project(x), cos, sin)
+        found = [
+            self._last(queries[..., group.last], _Keys(group, keys, values, real_only=True))
+            for group in tails
+        ]
+        x = layer.finish(x[:, torch.cat([group.last for group in tails])], torch.cat(found, 1))
+        x = normed(x, body.norm.variance_epsilon)[0].t() * body.norm.weight
+        return self._head(x)[:, 0], answers
 
-    def _attend(self, asked: Tensor, seen: _Keys) -> Tensor:
-        """Causal attention of [B, L, K·G, D] over prefix and tail; the same shape."""
-        found = asked.new_empty(asked.shape)
-        for start in range(0, asked.shape[1], _BLOCK):
-            block = asked[:, start : start + _BLOCK]
-            found[:, start : start + _BLOCK] = self._block(block, seen, start)
-        return found
+    def _turned(self, projected: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        """Turned queries [H, D, N] and keys [K, D, N], and values [K, D, N]."""
+        heads = projected.unflatten(0, (self._heads + 2 * self._kv, -1))
+        asked = heads[: -self._kv].unflatten(1, (2, -1))
+        found = torch.empty_like(asked)
+        turn(asked, found, cos, sin, dim=1)
+        found = found.flatten(1, 2)
+        return found[: self._heads], found[self._heads :], heads[-self._kv :]
 
-    def _block(self, asked: Tensor, seen: _Keys, start: int | None) -> Tensor:
-        """[B, c, K·G, D] of a block of queries, the first of which is token `start` of its tail;
-        `None` lets them see everything."""
-        rows, size, heads, width = asked.shape
-        kv = seen.keys.shape[0] // rows
-        groups = heads // kv
-        end = seen.keys.shape[-1] if start is None else seen.shared + start + size
-        keys, values = seen.keys[..., :end], seen.values[..., :end]
-        queries = asked.unflatten(2, (kv, groups)).permute(0, 2, 3, 1, 4)
-        queries = queries.reshape(rows * kv, groups * size, width)
+    def _attend(self, queries: Tensor, seen: _Keys, attended: Tensor) -> None:
+        """Causal attention of a group's tokens, into [H·D, N]."""
+        group = seen.group
+        asked = group.own(queries).unflatten(0, (self._kv, -1)).permute(0, 3, 2, 1, 4)
+        target = group.own(attended).unflatten(0, (self._kv, asked.shape[3], -1))
+        target = target.permute(0, 3, 2, 1, 4)
+        for start, end in _blocks(group.longest):
+            block = asked[..., start:end].flatten(0, 1).flatten(2).contiguous()
+            sums = self._sums(block, seen, start, end).view(
+                *asked.shape[:2], -1, *asked.shape[3:4], end - start
+            )
+            torch.div(sums[:, :, :-1], sums[:, :, -1:], out=target[..., start:end])
 
-        def scores() -> Tensor:
-            found = torch.bmm(queries, keys)
-            if start is not None and size > 1:
-                own = found.view(rows * kv, groups, size, end)[..., end - size :]
-                own += self._future[:size, :size]
-            return found
+    def _last(self, queries: Tensor, seen: _Keys) -> Tensor:
+        """Attention of each tail's last token: [H·D, B] from [H, D, B]."""
+        tails = queries.shape[-1]
+        asked = queries.unflatten(0, (self._kv, -1)).permute(0, 3, 2, 1)
+        sums = self._sums(asked.flatten(0, 1).contiguous(), seen, 0, None)
+        found = (sums[:, :-1] / sums[:, -1:]).view(self._kv, tails, -1, self._heads // self._kv)
+        return found.permute(0, 3, 2, 1).reshape(-1, tails)
 
+    def _sums(self, asked: Tensor, seen: _Keys, start: int, end: int | None) -> Tensor:
+        """Weighted sums of values, and sums of weights below: [K·B, D + 1, G·c] for queries
+        [start, end) of the tails; without an end the queries see everything."""
+        until = None if end is None else seen.shared + end
+        keys, values = seen.keys[..., :until].transpose(1, 2), seen.values[..., :until]
         # Without the largest score taken off first: two passes less over the scores.
-        found = torch.bmm(values, scores().exp2_().transpose(1, 2))
-        low, high = torch.aminmax(found[:, -1])
-        if not (float(low) > _LEAST and float(high) < _MOST):
-            found = torch.bmm(values, _softmax(scores()).transpose(1, 2))
-        found = found[:, :-1] / found[:, -1:]
-        return found.view(rows, kv, width, groups, size).permute(0, 4, 1, 3, 2).flatten(2, 3)
+        weights = torch.bmm(keys, asked).exp2_()
+        if end is not None:
+            visible = self._visible(end - start).repeat(1, asked.shape[-1] // (end - start))
+            weights[:, seen.shared + start :].mul_(visible)
+        found = torch.bmm(values, weights)
+        if in_range(found[:, -1]):
+            return found
+        scores = torch.bmm(keys, asked)
+        if end is not None:
+            scores[:, seen.shared + start :].masked_fill_(visible == 0, -math.inf)
+        return torch.bmm(values, scores.sub_(scores.amax(1, keepdim=True)).exp2_())
+
+    def _visible(self, size: int) -> Tensor:
+        """(c, c): 1 where a key does not come after the query."""
+        if size not in self._masks:
+            self._masks[size] = torch.ones(size, size).triu()
+        return self._masks[size]
 
 
-def _softmax(scores: Tensor) -> Tensor:
-    """Of scores in units of log 2."""
-    return torch.softmax(scores * math.log(2), dim=-1)
+class _Keys:
+    """What a group's queries see: `keys` [K·B, D, P + L] and `values` [K·B, D + 1, P + L].
+
+    The last row of the values is 1 and adds up the weights. With `real_only` padding has no value
+    and no weight; else causal queries of real tokens do not see it.
+    """
+
+    def __init__(self, group: Group, keys: Tensor, values: Tensor, *, real_only: bool = False):
+        self.group = group
+        self.shared = group.prefix[1] - group.prefix[0]
+        heads, width, _ = keys.shape
+        tails, length = len(group.lengths), self.shared + group.longest
+        self.keys = keys.new_empty((heads, tails, width, length))
+        self.values = values.new_empty((heads, tails, width + 1, length))
+        self.values[:, :, -1] = 1.0
+        for target, source in ((self.keys, keys), (self.values[:, :, :-1], values)):
+            target[..., : self.shared] = group.shared(source).transpose(1, 2)
+            target[..., self.shared :] = group.own(source).transpose(1, 2)
+        if real_only and int(group.lengths.min()) < group.longest:
+            real = torch.arange(group.longest) < group.lengths[:, None]
+            self.values[..., self.shared :] *= real[:, None]
+        self.keys, self.values = self.keys.flatten(0, 1), self.values.flatten(0, 1)
+
+
+def _blocks(length: int) -> Iterator[tuple[int, int]]:
+    count = math.ceil(length / _BLOCK)
+    for number in range(count):
+        yield length * number // count, length * (number + 1) // count
+
+
+def worth_sharing(row: Row) -> list[Row]:
+    """The row, or its answers apart: a group of its own costs more than a short prefix saves."""
+    groups = 1 + len(_alike(sorted(map(len, row.tails))))
+    if (len(row.tails) - 1) * len(row.prefix) >= _GROUP * groups:
+        return [row]
+    pairs = zip(row.tails, row.answers, strict=True)
+    return [Row((), (row.prefix + tail,), (answer,)) for tail, answer in pairs]
 
 
 def _lay_out(
     rows: Sequence[Row],
 ) -> tuple[list[int], list[int], list[Group], list[Group], list[int]]:
-    """Ids and positions of the flat list, its prefixes and groups of tails, and whose they are."""
+    """Ids and positions of the tokens, the prefixes and groups of tails among them, and whose the
+    tails are."""
     ids: list[int] = []
     positions: list[int] = []
-    prefixes, tails, answers = [], [], []
+    prefixes, tails = [], []
+    answers: list[int] = []
     for row in _gathered(rows):
-        begin = len(ids)
-        shared = begin + len(row.prefix)
+        prefix = len(ids), len(ids) + len(row.prefix)
         ids += row.prefix
         positions += range(len(row.prefix))
         if row.prefix:
-            prefixes.append(_group((begin, begin), begin, [len(row.prefix)]))
-        first = shared
+            prefixes.append(_group((prefix[0], prefix[0]), prefix[0], [len(row.prefix)]))
+        number = 0
         for lengths in _alike([len(tail) for tail in row.tails]):
-            tails.append(_group((begin, shared), first, lengths))
-            first += sum(lengths)
-        for tail, answer in zip(row.tails, row.answers, strict=True):
-            ids += tail
-            positions += range(len(row.prefix), len(row.prefix) + len(tail))
-            answers.append(answer)
+            group = _group(prefix, len(ids), lengths)
+            tails.append(group)
+            for tail in row.tails[number : number + len(lengths)]:
+                ids += tail + tail[-1:] * (group.longest - len(tail))
+                positions += range(len(row.prefix), len(row.prefix) + group.longest)
+            number += len(lengths)
+        answers += row.answers
     return ids, positions, prefixes, tails, answers
 
 
@@ -225,8 +299,4 @@ def _alike(lengths: list[int]) -> list[list[int]]:
 
 
 def _group(prefix: tuple[int, int], first: int, lengths: list[int]) -> Group:
-    sizes = torch.tensor(lengths)
-    begin = first + sizes.cumsum(0) - sizes
-    places = torch.arange(max(lengths)).expand(len(lengths), -1)
-    index = begin[:, None] + torch.minimum(places, sizes[:, None] - 1)
-    return Group(prefix, index, sizes, first if min(lengths) == max(lengths) else -1)
+    return Group(prefix, first, torch.tensor(lengths), max(lengths))

@@ -37,7 +37,7 @@ from alignment.rewards.batches import Batcher, Name, choose_style, forward
 from alignment.rewards.cache import ScoreCache, token_digest
 from alignment.rewards.initial import pad_apart
 from alignment.rewards.layout import Row
-from alignment.rewards.lean import CHUNK, LeanScorer
+from alignment.rewards.lean import CHUNK, LeanScorer, worth_sharing
 
 CARD = "reward.json"
 KEPT_AT_ONCE = 4096  # answers scored between two writes to the cache
@@ -234,7 +234,10 @@ class RewardModel:
             for answer, number in zip(ordered, numbers, strict=True):
                 answers[answer] = number
                 sequences.append(prompt + answer)
-            rows += batcher.rows([sequences[n] for n in numbers], numbers)
+            laid = batcher.rows([sequences[n] for n in numbers], numbers)
+            rows += laid if lean is None else [one for row in laid for one in worth_sharing(row)]
+        if lean is not None:
+            rows.sort(key=lambda row: (bool(row.prefix), 0 if row.prefix else len(row)))
         scores = self._score_rows(rows, len(sequences), batcher, lean)
         return np.array([scores[unique[prompt][answer]] for prompt, answer in keys])
 

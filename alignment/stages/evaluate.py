@@ -64,7 +64,7 @@ from alignment.rewards.cache import ScoreCache
 from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 READS = ("base", "world", "evaluate", "compute")
 
 

@@ -46,7 +46,7 @@ from alignment.seeds import derive_seed
 from alignment.series import Series
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 READS = ("rewards", "compute")
 SHOWN_PAIRS = 600  # dots in the picture of lengths
 

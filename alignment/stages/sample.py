@@ -28,7 +28,7 @@ from alignment.sampling.temperature import judge
 from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 READS = ("sample", "combine", "compute")
 
 

@@ -34,7 +34,7 @@ from alignment.sampling.shards import write_table
 from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 READS = ("select", "combine", "compute")
 
 

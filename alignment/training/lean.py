@@ -29,17 +29,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignment.models import columns
+from alignment.models.columns import in_range, product_of, turn
 from alignment.models.lean import LOG2E, Rotations
 from alignment.models.lean import why_not as why_not_lean
-from alignment.models.linear import packs
 
 # Larger models gain nothing, and attention weights are kept: longer sequences would cost memory.
 _PARAMETERS = 50_000_000
 _LONGEST = 512
 # Queries of a block: more save more masked scores, fewer make larger products.
 _BLOCK = 40
-# Sums of exponentials between these have neither overflown nor lost what matters.
-_LEAST, _MOST = 1e-30, 1e30
 
 
 def why_not(model: Any) -> str | None:
@@ -189,22 +188,6 @@ def _folded(gain: Tensor, parts: list[tuple[nn.Parameter, float]]) -> Tensor:
     return torch.cat(weights) * gain
 
 
-def product_of(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right of two matrices in float32, by oneDNN where this build of torch has it."""
-    if packs():
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            left.contiguous(), right.t(), None, "none", [], ""
-        )
-        return product
-    return left @ right
-
-
-def _normed(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """x / √(mean(x²) + ε) of every column, and what it was multiplied by."""
-    factor = torch.rsqrt_(x.square().sum(0).mul_(1.0 / len(x)).add_(epsilon))
-    return x * factor, factor
-
-
 def _normed_back(grad: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
     """Gradient before the norm, from the one after it."""
     along = (grad * normed).sum(0).mul_(-1.0 / len(grad))
@@ -212,11 +195,11 @@ def _normed_back(grad: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
 
 
 class _Norm(torch.autograd.Function):
-    """`_normed`."""
+    """`columns.normed`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:  # type: ignore[override]
-        normed, factor = _normed(x, epsilon)
+        normed, factor = columns.normed(x, epsilon)
         ctx.save_for_backward(normed, factor)
         return normed
 
@@ -232,7 +215,7 @@ class _Inner(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, h: Tensor, inner: Tensor, down: Tensor, epsilon: float
     ) -> Tensor:
-        normed, factor = _normed(h, epsilon)
+        normed, factor = columns.normed(h, epsilon)
         both = product_of(inner, normed)
         gate, up = both.chunk(2)
         active = torch.nn.functional.silu(gate)
@@ -260,7 +243,7 @@ class _Attention(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, x: Tensor, projections: Tensor, out: Tensor, epsilon: float, shape: _Shape
     ) -> Tensor:
-        normed, factor = _normed(x, epsilon)
+        normed, factor = columns.normed(x, epsilon)
         projected = product_of(projections, normed)
         keys, values = _keys_and_values(projected, shape)
         attended = torch.empty(shape.heads * shape.dim, x.shape[1])
@@ -276,8 +259,7 @@ class _Attention(torch.autograd.Function):
             torch.reciprocal(found[:, :, -1:], out=below)
             torch.mul(found[:, :, :-1], below, out=_apart(attended, shape, block))
             kept += [queries, weights]
-        low, high = torch.aminmax(inverse)
-        if not (float(low) > _LEAST and float(high) < _MOST):
+        if not in_range(inverse):
             raise OutOfRange
         ctx.shape = shape
         ctx.save_for_backward(
@@ -320,13 +302,6 @@ def _apart(flat: Tensor, shape: _Shape, block: _Block) -> Tensor:
     return whole.permute(0, 3, 2, 1, 4)[..., block.start : block.end]
 
 
-def _turn(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """Rotary embedding of [K, b, 2, …] into a target of the same shape."""
-    first, second = source[:, :, 0], source[:, :, 1]
-    torch.mul(first, cos, out=target[:, :, 0]).addcmul_(second, sin, value=-1)
-    torch.mul(second, cos, out=target[:, :, 1]).addcmul_(first, sin)
-
-
 def _query_part(projected: Tensor, shape: _Shape, block: _Block) -> Tensor:
     """View of a block's queries in [(H + 2K)·D, N]: [K, b, 2, D/2, G, c]."""
     own = projected[: shape.heads * shape.dim]
@@ -339,7 +314,7 @@ def _queries(projected: Tensor, shape: _Shape, block: _Block) -> Tensor:
     found = torch.empty(source.shape)
     inside = slice(block.start, block.end)
     cos, sin = shape.tables.cos[:, None, inside], shape.tables.sin[:, None, inside]
-    _turn(source, found, cos, sin)
+    turn(source, found, cos, sin, dim=2)
     return found.view(shape.kv * shape.rows, shape.dim, -1)
 
 
@@ -349,7 +324,7 @@ def _queries_back(found: Tensor, projected: Tensor, shape: _Shape, block: _Block
     inside = slice(block.start, block.end)
     # Scores are powers of two: their derivative brings ln 2 = 1 / log₂e.
     cos, sin = (t[:, None, inside] / LOG2E for t in (shape.tables.cos, shape.tables.sin))
-    _turn(found.view(target.shape), target, cos, sin.neg_())
+    turn(found.view(target.shape), target, cos, sin.neg_(), dim=2)
 
 
 def _key_parts(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
@@ -364,7 +339,7 @@ def _keys_and_values(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
     """Turned keys [K·b, D, s] and values with ones [K·b, D + 1, s]."""
     k, v = _key_parts(projected, shape)
     keys = torch.empty(k.shape)
-    _turn(k, keys, shape.tables.cos, shape.tables.sin)
+    turn(k, keys, shape.tables.cos, shape.tables.sin, dim=2)
     values = torch.empty((*v.shape[:2], shape.dim + 1, shape.length))
     values[:, :, :-1] = v
     values[:, :, -1] = 1.0
@@ -375,7 +350,7 @@ def _keys_and_values(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
 def _keys_and_values_back(keys: Tensor, values: Tensor, projected: Tensor, shape: _Shape) -> None:
     """The way back of `_keys_and_values`, into the gradient of `projected`."""
     k, v = _key_parts(projected, shape)
-    _turn(keys.view(k.shape), k, shape.tables.cos / LOG2E, -shape.tables.sin / LOG2E)
+    turn(keys.view(k.shape), k, shape.tables.cos / LOG2E, -shape.tables.sin / LOG2E, dim=2)
     v.copy_(values[:, :-1].view(v.shape))
 
 
@@ -397,8 +372,7 @@ class TokenLogprobs(torch.autograd.Function):
         taken = logits.gather(0, tokens[None])[0]
         weights = logits.exp2_()
         total = weights.sum(0)
-        low, high = torch.aminmax(total)
-        if not (float(low) > _LEAST and float(high) < _MOST):
+        if not in_range(total):
             logits = product_of(scaled, hidden.t())
             highest = logits.amax(0)
             weights = logits.sub_(highest).exp2_()

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from alignment.training.lean import LeanBackbone, OutOfRange, TokenLogprobs, product_of, why_not
+from alignment.models.columns import product_of
+from alignment.training.lean import LeanBackbone, OutOfRange, TokenLogprobs, why_not
 
 
 def model(heads: int = 4, kv: int = 2, layers: int = 3) -> LlamaForCausalLM:
