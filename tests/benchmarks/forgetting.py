@@ -4,11 +4,13 @@
 
 Llama 2 §3.2.3: RLHF-V3, fine-tuned on the samples of the preceding version alone, lost its rhymes;
 from then on the best samples of all versions were used. DIR is a workspace of the built-in world
-that is done up to V1. From V2 on no prompt of the skipped category is sampled for, and V2 and V3
-are made twice, by the stages `sample`, `select` and `finetune` themselves: with `bag: previous`
-and with `bag: all`. Everything else is the same in both arms, the reward models (those of V1)
-too. Measured: the gold helpfulness of answers to evaluation prompts of that category, and of all
-other harmless ones. Intervals: bootstrap over prompts (each the mean over the seeds), 95 %.
+that is done up to V3. From V2 on no prompt of the skipped category is sampled for, and V2 and V3
+are made by the stages `sample`, `select` and `finetune` themselves: with `bag: previous`, with
+`bag: all`, and, to tell what is lost by skipping from what changes anyhow, with `bag: previous`
+and nothing skipped. Everything else is the same in all arms: each version is judged by the reward
+models that it has in the workspace.
+Measured: the gold helpfulness of answers to evaluation prompts of that category, and of all other
+harmless ones. Intervals: bootstrap over prompts (each the mean over the seeds), 95 %.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from alignment.ledger import Ledger
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_policy, load_tokenizer
 from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.preferences.schema import DOMAINS
 from alignment.sampling.engine import TransformersEngine
 from alignment.sampling.seeds import sample_seeds
 from alignment.sampling.settings import SamplingSettings
@@ -37,7 +40,8 @@ from alignment.stages.context import ProgramView, StageContext
 from alignment.statistics import bootstrap_mean
 from alignment.world.judge import World
 
-ARMS = ("previous", "all")
+ARMS = {"previous": "previous", "all": "all", "nothing skipped": "previous"}
+"""What is printed, and the bag."""
 VERSIONS = ("rlhf-v2", "rlhf-v3")
 
 
@@ -47,22 +51,31 @@ class Scene:
     def __init__(self, workspace: Path, skip: str, folder: Path):
         program = check_program(read_json(workspace / "program.json"))
         seen = for_version(program, "rlhf-v1")
-        chosen = {"skip_categories": (skip,)}
+        chosen: dict[str, Any] = {}
         if seen.sample.temperature == "search":
             found = read_json(self._stage(workspace, "rlhf-v1", "sample") / "temperature.json")
             chosen["temperature"] = found["temperature"]
-        self.program = seen.model_copy(update={"sample": seen.sample.model_copy(update=chosen)})
+        without = {**chosen, "skip_categories": (skip,)}
+        self.program, self.whole = (
+            seen.model_copy(update={"sample": seen.sample.model_copy(update=changes)})
+            for changes in (without, chosen)
+        )
         self.workspace, self.folder = workspace, folder
         self.world = World(program.world, program.seed)
         self.done = {
             name: self._stage(workspace, version, stage)
             for name, version, stage in (
                 ("prepare", "base", "prepare"),
-                ("reward_helpfulness", "rlhf-v1", "reward_helpfulness"),
-                ("reward_safety", "rlhf-v1", "reward_safety"),
                 ("select", "rlhf-v1", "select"),
                 ("policy", "rlhf-v1", "finetune"),
             )
+        }
+        self.rewards = {
+            version: {
+                f"reward_{domain}": self._stage(workspace, version, f"reward_{domain}")
+                for domain in DOMAINS
+            }
+            for version in VERSIONS
         }
 
     @staticmethod
@@ -79,19 +92,21 @@ class Scene:
         version: str,
         seed: int,
         inputs: dict[str, Path],
+        *,
+        whole: bool,
         **options: Any,
     ) -> Path:
-        """Carry out one stage; its outputs."""
+        """Carry out one stage, skipping nothing if `whole`; its outputs."""
         folder = self.folder / name
         for part in ("out", "scratch"):
             (folder / part).mkdir(parents=True)
-        common = ("prepare", "reward_helpfulness", "reward_safety")
+        common = {"prepare": self.done["prepare"], **self.rewards[version]}
         ctx = StageContext(
             version=version,
             stage=name,
-            config=ProgramView(self.program, module.READS),
+            config=ProgramView(self.whole if whole else self.program, module.READS),
             options=options,
-            inputs={**{key: self.done[key] for key in common}, **inputs},
+            inputs={**common, **inputs},
             out=folder / "out",
             scratch=folder / "scratch",
             seed=derive_seed(seed, "forgetting", version),
@@ -120,15 +135,17 @@ def versions(scene: Scene, arm: str, seed: int) -> dict[str, Path]:
     """V2 and V3 of one arm: version → directory of its policy."""
     policies = {"rlhf-v1": scene.done["policy"]}
     earlier = {"earlier/rlhf-v1": scene.done["select"]}
-    parent = "rlhf-v1"
+    parent, bag, whole = "rlhf-v1", ARMS[arm], arm == "nothing skipped"
     for version in VERSIONS:
-        name = f"{seed}/{arm}/{version}"
+        name = f"{seed}/{arm.replace(' ', '-')}/{version}"
         start = policies[parent]
-        drawn = scene.run(sample, f"{name}/sample", version, seed, {"policy": start})
-        inputs = {"sample": drawn, **(earlier if arm == "all" else {})}
-        chosen = scene.run(select, f"{name}/select", version, seed, inputs, bag=arm)
+        inputs = {"policy": start}
+        drawn = scene.run(sample, f"{name}/sample", version, seed, inputs, whole=whole)
+        inputs = {"sample": drawn, **(earlier if bag == "all" else {})}
+        chosen = scene.run(select, f"{name}/select", version, seed, inputs, whole=whole, bag=bag)
         inputs = {"start": start, "select": chosen}
-        policies[version] = scene.run(finetune, f"{name}/finetune", version, seed, inputs)
+        folder = f"{name}/finetune"
+        policies[version] = scene.run(finetune, folder, version, seed, inputs, whole=whole)
         earlier[f"earlier/{version}"] = chosen
         parent = version
     return policies
@@ -184,10 +201,11 @@ def show(
         row |= {"v1": round(float(before[name].mean()), 4), "prompts": len(gap)}
         print(json.dumps({**row, "change_from_v1": _interval(gap), "by_seed": by_seed}))
     for name in before:
-        gap = np.mean(after["all", VERSIONS[-1], name], axis=0)
-        gap = gap - np.mean(after["previous", VERSIONS[-1], name], axis=0)
-        row = {"bag": "all minus previous", "version": VERSIONS[-1], "category": name}
-        print(json.dumps({**row, "difference": _interval(gap)}))
+        for one, other in (("all", "previous"), ("all", "nothing skipped")):
+            gap = np.mean(after[one, VERSIONS[-1], name], axis=0)
+            gap = gap - np.mean(after[other, VERSIONS[-1], name], axis=0)
+            row = {"bag": f"{one} minus {other}", "version": VERSIONS[-1], "category": name}
+            print(json.dumps({**row, "difference": _interval(gap)}))
 
 
 def _interval(gaps: np.ndarray) -> dict[str, float]:
