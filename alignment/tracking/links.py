@@ -60,9 +60,7 @@ def find_links(program: ProgramConfig) -> Links:
             else None
         ),
         progress=(
-            f"{base}/runs/{progress[0].info.run_id}/model-metrics?{MODE}"
-            if progress
-            else None
+            f"{base}/runs/{progress[0].info.run_id}/model-metrics?{MODE}" if progress else None
         ),
         models=f"/#/models?searchQuery={quote(experiment_name(program))}&{MODE}",
     )
