@@ -2,8 +2,8 @@
 
 For short inputs most of the time of a small model goes into module calls. Here a layer is a few
 operations on a flat list of tokens; attention is left to the caller, who knows which token sees
-which (`sampling.lean` decodes, `rewards.lean` scores). Covers Llama, Mistral and Qwen2 with full
-attention and plain linear layers; `why_not` says why a model is not covered.
+which (`sampling.lean` decodes). Covers Llama, Mistral and Qwen2 with full attention and plain
+linear layers; `why_not` says why a model is not covered.
 
 Notation: N tokens, H query heads, K key heads, D width of a head.
 """
@@ -63,29 +63,38 @@ class Layer(Protocol):
 class Rotation:
     """Rotary embedding of N positions: `cos` and `sin` [N, D/2]."""
 
-    def __init__(self, cos: Tensor, sin: Tensor):
-        self.cos, self.sin = cos, sin
+    def __init__(self, tables: Rotations, positions: Tensor):
+        self.cos, self.sin = tables.cos[positions], tables.sin[positions]
+        self._tables, self._positions = tables, positions
         self._wide: tuple[Tensor, Tensor] | None = None
 
     def wide(self, heads: int) -> tuple[Tensor, Tensor]:
-        """`cos` and `sin` repeated for every head: [N, heads·D/2]."""
+        """`cos` and `sin` for both halves of every head: [N, heads·D]."""
         if self._wide is None:
-            self._wide = self.cos.repeat(1, heads), self.sin.repeat(1, heads)
+            cos, sin = self._tables.wide(heads)
+            self._wide = cos[self._positions], sin[self._positions]
         return self._wide
 
 
 class Rotations:
-    """Cosines and sines of all positions below `length`, computed once."""
+    """Cosines and sines [length, D/2] of all positions below `length`, computed once."""
 
     def __init__(self, model: Any, length: int):
         weight = model.model.embed_tokens.weight
         positions = torch.arange(length, device=weight.device)[None]
         cos, sin = model.model.rotary_emb(weight[:1, None], positions)
         half = cos.shape[-1] // 2
-        self._cos, self._sin = cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
+        self.cos, self.sin = cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
+        self._wide: tuple[Tensor, Tensor] | None = None
 
     def __getitem__(self, positions: Tensor) -> Rotation:
-        return Rotation(self._cos[positions], self._sin[positions])
+        return Rotation(self, positions)
+
+    def wide(self, heads: int) -> tuple[Tensor, Tensor]:
+        """The tables for both halves of every head: [length, heads·D]."""
+        if self._wide is None:
+            self._wide = self.cos.repeat(1, 2 * heads), self.sin.repeat(1, 2 * heads)
+        return self._wide
 
 
 class Lean:
@@ -163,36 +172,31 @@ class FoldedLayer:
     """Copies of the weights, arranged so that little but matrix products is left to do.
 
     The weights of both norms and the scaling of the scores (times log₂e: exp2 is several times as
-    fast as exp) go into the projections. The query and key rows of all heads stand in two halves,
-    [first half of every head | second half of every head], so that the rotation is four products
-    over long rows.
+    fast as exp) go into the projections. Queries and keys are projected twice, once a quarter turn
+    ahead, [−second half | first half] of every head: then the rotation is two products over long
+    rows.
     """
 
     def __init__(self, layer: Any, heads: int, kv: int, dim: int):
         attention, mlp = layer.self_attn, layer.mlp
         self._heads, self._kv, self._dim = heads, kv, dim
-        self._turned = (heads + kv) * dim // 2
         self._epsilons = (
             layer.input_layernorm.variance_epsilon,
             layer.post_attention_layernorm.variance_epsilon,
         )
         scaling = float(attention.scaling) * LOG2E
-        parts = [(attention.q_proj, scaling), (attention.k_proj, 1.0)]
-        halves: list[list[Tensor]] = [[], []]
-        biases: list[list[Tensor]] = [[], []]
-        for part, factor in parts:
-            weight = (part.weight * factor).unflatten(0, (-1, 2, dim // 2))
-            bias = torch.zeros_like(part.weight[:, 0]) if part.bias is None else part.bias * factor
-            bias = bias.unflatten(0, (-1, 2, dim // 2))
-            for half in (0, 1):
-                halves[half].append(weight[:, half].flatten(0, 1))
-                biases[half].append(bias[:, half].flatten())
-        values = attention.v_proj
-        weight = torch.cat([*halves[0], *halves[1], values.weight])
-        value_bias = torch.zeros_like(values.weight[:, 0]) if values.bias is None else values.bias
-        bias = torch.cat([*biases[0], *biases[1], value_bias])
+        parts = [(attention.q_proj, scaling), (attention.k_proj, 1.0), (attention.v_proj, 1.0)]
+        # Weights [d, out] and biases [1, out] under one another.
+        asked, keys, values = (
+            torch.cat([part.weight.t(), _bias(part)[None]]) * factor for part, factor in parts
+        )
+        plain = torch.cat([asked, keys], dim=1)
+        first, second = plain.unflatten(1, (-1, 2, dim // 2)).unbind(2)
+        ahead = torch.stack([-second, first], dim=2).flatten(1)
+        whole = torch.cat([plain, ahead, values], dim=1).t()
+        bias = whole[:, -1]
         self._qkv = PackedLinear(
-            weight * layer.input_layernorm.weight, bias if bias.any() else None
+            whole[:, :-1] * layer.input_layernorm.weight, bias if bias.any() else None
         )
         self._out = PackedLinear(attention.o_proj.weight, attention.o_proj.bias)
         gain = layer.post_attention_layernorm.weight
@@ -204,14 +208,11 @@ class FoldedLayer:
     def project(self, hidden: Tensor, turn: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """See `Layer`; queries are scaled by log₂e too."""
         x = self._qkv(scaled(hidden, self._epsilons[0]))
-        first, second = x[:, : self._turned], x[:, self._turned : 2 * self._turned]
         cos, sin = turn.wide(self._heads + self._kv)
-        turned = x.new_empty((len(x), 2, self._turned))
-        torch.mul(first, cos, out=turned[:, 0]).addcmul_(second, sin, value=-1)
-        torch.mul(second, cos, out=turned[:, 1]).addcmul_(first, sin)
-        whole = turned.unflatten(2, (-1, self._dim // 2)).transpose(1, 2)
-        whole = whole.reshape(len(x), -1, self._dim)
-        values = x[:, 2 * self._turned :].unflatten(1, (-1, self._dim))
+        size = cos.shape[1]
+        turned = (x[:, :size] * cos).addcmul_(x[:, size : 2 * size], sin)
+        whole = turned.unflatten(1, (-1, self._dim))
+        values = x[:, 2 * size :].unflatten(1, (-1, self._dim))
         return whole[:, : self._heads], whole[:, self._heads :], values
 
     def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
@@ -219,6 +220,11 @@ class FoldedLayer:
         hidden = self._out.plus(attended, hidden)
         x = scaled(hidden, self._epsilons[1])
         return self._down.plus(self._up.times(x, self._gate.silu(x)), hidden)
+
+
+def _bias(linear: Any) -> Tensor:
+    """[out], zeros where there is none."""
+    return torch.zeros_like(linear.weight[:, 0]) if linear.bias is None else linear.bias
 
 
 def scaled(x: Tensor, epsilon: float) -> Tensor:
