@@ -76,7 +76,8 @@ def main() -> int:
         if killed < arguments.kills and now > next_kill:
             targets = (*TARGETS, "run", "run", "run") if intruders.there() else TARGETS
             target = target or rng.choice(targets)
-            if (intruders if target == "run" else served).kill(target, rng):
+            run = target == "run"
+            if intruders.kill(rng) if run else served.kill(target, rng):
                 killed += 1
                 say(began, f"kill {killed}: {target}")
                 next_kill, target = next_kill + every * rng.uniform(0.5, 1.5), ""
