@@ -91,60 +91,60 @@ def verdicts(
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Gold above, training reward and guards below; PPO on the right of best-of-n."""
+    """Gold above, training reward and guards below, against √KL; PPO solid, best-of-n dashed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    sides = [("PPO", found["rows"])]
-    if found["best_of"]:
-        sides.insert(0, ("Best of n", found["best_of"]))
-    figure = Figure(figsize=(5.6 * len(sides), 7.2), layout="constrained")
+    figure = Figure(figsize=(11.5, 8.0), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(2, len(sides), sharex="col", sharey="row", squeeze=False)
-    for column, (title, rows) in enumerate(sides):
-        above, below = grid[0, column], grid[1, column]
+    above, below = figure.subplots(2, 1, sharex=True)
+    sides = {"PPO": found["rows"], "best of n": found["best_of"]}
+    for title, rows in sides.items():
+        if not rows:
+            continue
+        line = {"linestyle": "-" if title == "PPO" else "--"}
         distance = [row["sqrt_kl"] for row in rows]
         gold = np.array([row["gold"] for row in rows])
         error = 1.96 * np.array([row["gold_error"] for row in rows])
-        above.set_title(title)
-        above.errorbar(distance, gold, yerr=error, color="black", marker="o", capsize=2)
-        above.plot([], [], color="black", marker="o", label="gold (95 %)")
+        colour, marker = ("black", "o") if title == "PPO" else ("tab:orange", "s")
+        above.plot(distance, gold, color=colour, marker=marker, label=f"gold, {title}", **line)
+        above.fill_between(distance, gold - error, gold + error, color=colour, alpha=0.12, lw=0)
         for name in ("reward", *GUARDS):
-            label = {"reward": "training reward"}.get(name, name)
+            label = f"{'training reward' if name == 'reward' else name}, {title}"
             values = [row[name] for row in rows]
-            below.plot(distance, values, color=COLOURS[name], marker=".", label=label)
+            below.plot(distance, values, color=COLOURS[name], marker=".", label=label, **line)
         peak = rows[int(gold.argmax())]
+        where = f"gold's peak, {title}" if peak is not rows[-1] else f"{title}: no peak yet"
         for axes in (above, below):
-            axes.axvline(peak["sqrt_kl"], color="grey", linestyle=":", label="peak of gold")
-            axes.grid(alpha=0.25)
-        if title == "PPO":
-            _mark_stops(above, found["stops"])
-        else:
-            for row in rows:
-                place = (row["sqrt_kl"], row["gold"])
-                above.annotate(f"n={row['n']}", place, xytext=(4, 6), textcoords="offset points")
-        below.set_xlabel("√KL" if title == "PPO" else "√KL (upper bound log n − (n−1)/n)")
-        above.legend(loc="lower left")
-        below.legend(loc="upper left")
-    grid[0, 0].set_ylabel("gold reward")
-    grid[1, 0].set_ylabel("score on held-out prompts")
+            axes.axvline(peak["sqrt_kl"], color=colour, linestyle=":", label=where)
+    for row in found["best_of"]:
+        place = (row["sqrt_kl"], row["gold"])
+        above.annotate(f"n={row['n']}", place, (-4, 7), textcoords="offset points", ha="right")
+    _mark_stops(above, found["stops"])
+    above.set_ylabel("gold reward (band: 95 %)")
+    below.set_ylabel("score on held-out prompts")
+    below.set_xlabel("√KL from the start (best of n: upper bound, log n − (n−1)/n)")
+    for axes in (above, below):
+        axes.grid(alpha=0.25)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9)
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def _mark_stops(axes: Any, stops: Sequence[dict[str, Any]]) -> None:
-    """A mark where each rule's kept weights lie, with what they keep of the peak."""
-    for one in stops:
+    """A ring where each rule's kept weights lie, with what they keep of the peak."""
+    for size, one in zip((13, 17, 21, 25), stops, strict=True):
         kept, sure = one["kept"], one["confirm"] > 0
-        rule = f", {one['confirm']:g} confirmed" if sure else " alone"
+        rule = f", {one['confirm']:g} confirmed" if sure else ""
         axes.plot(
             kept["sqrt_kl"],
             kept["gold"],
-            marker="*" if sure else "X",
-            markersize=17 if sure else 10,
+            marker="*" if sure else "o",
+            markersize=size,
+            markeredgewidth=2,
+            fillstyle="none",
             linestyle="none",
-            alpha=0.7,
             color=COLOURS[one["by"]],
-            label=f"kept by {one['by']}{rule}: {one['kept_of_peak']:.0%} of the peak",
+            label=f"kept by {one['by']}{rule}:\n{one['kept_of_peak']:.0%} of the peak",
         )
 
 
