@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from alignment.config.finetune import PretrainConfig
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.ledger import Ledger, Manifest
@@ -70,20 +71,19 @@ def estimate(program: ProgramConfig) -> dict[str, Estimate]:
 
 def base_size(program: ProgramConfig) -> Size:
     """Parameters and shape of the base model, from the settings or its config.json."""
-    if program.base.source == "world":
-        shape = program.base.pretrain
-        return Size(
-            _llama_parameters(
-                shape.vocabulary,
-                shape.hidden,
-                shape.layers,
-                shape.intermediate,
-                shape.kv_heads / shape.heads,
-            ),
-            shape.hidden,
-            shape.layers,
+    world = program.base.source == "world"
+    return _size(program.base.pretrain if world else program.base.path)
+
+
+def _size(source: PretrainConfig | str | None) -> Size:
+    """Of a model that is pretrained here, or of a checkpoint."""
+    if isinstance(source, PretrainConfig):
+        groups = source.kv_heads / source.heads
+        parameters = _llama_parameters(
+            source.vocabulary, source.hidden, source.layers, source.intermediate, groups
         )
-    config = Path(program.base.path or "") / "config.json"
+        return Size(parameters, source.hidden, source.layers)
+    config = Path(source or "") / "config.json"
     if not config.is_file():
         return Size(UNKNOWN_PARAMETERS, 4096, 32)
     values = json.loads(config.read_text(encoding="utf-8"))
@@ -102,7 +102,13 @@ def _llama_parameters(vocabulary: int, width: int, layers: int, inner: int, grou
 
 
 def _from_sizes(node: Node, program: ProgramConfig, size: Size) -> Estimate:
-    work, memory = COSTS[node.module](program, size)
+    student = program.finetune.student
+    if node.module == "student" and student is not None:
+        size = _size(student.size or student.path)
+    if node.key == "base/student" and student is not None:
+        work, memory = _pretraining(student.size, size) if student.size else _import(program, size)
+    else:
+        work, memory = COSTS[node.module](program, size)
     if node.module == "reward":  # trained on the batches of all versions so far
         work *= program.version_names.index(node.version) - 1
     seconds = START_SECONDS + work * size.parameters / machine_speed()
@@ -126,7 +132,10 @@ def _prepare(program: ProgramConfig, size: Size) -> Cost:
 
 
 def _pretrain(program: ProgramConfig, size: Size) -> Cost:
-    shape = program.base.pretrain
+    return _pretraining(program.base.pretrain, size)
+
+
+def _pretraining(shape: PretrainConfig, size: Size) -> Cost:
     step = shape.batch * shape.length
     return TRAIN * step * shape.steps, _training_mb(size, step)
 
@@ -214,10 +223,11 @@ def machine_speed() -> float:
 
     square = np.ones((384, 384), dtype=np.float32)
     best = 0.0
-    for _ in range(BURSTS):  # the best of several: a busy moment of the machine says nothing
-        began, done = time.perf_counter(), 0
-        while time.perf_counter() - began < BURST_SECONDS:
+    # The thread's own time, and the best of several: what else the machine does says nothing.
+    for _ in range(BURSTS):
+        began, done = time.thread_time(), 0
+        while time.thread_time() - began < BURST_SECONDS:
             square @ square
             done += 1
-        best = max(best, done * 2 * 384**3 / (time.perf_counter() - began))
+        best = max(best, done * 2 * 384**3 / (time.thread_time() - began))
     return 0.2 * best
