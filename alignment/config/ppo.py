@@ -134,11 +134,13 @@ class PPOConfig(Section):
     """Answers decoded side by side."""
     micro_batch_tokens: int | None = Field(default=None, ge=1)
     """Tokens (padding included) of one forward and backward pass; bounds memory, changes results
-    by rounding only. Unset: 2048 on a CPU, whose caches larger pieces overflow, 16384 on a GPU."""
+    by rounding only. Unset: 2048 on a CPU, whose caches larger pieces overflow (6144 for models
+    under two million parameters, of which calls take more than that), 16384 on a GPU."""
     old_logprobs: Literal["auto", "rollout", "forward"] = "auto"
     """Where the ratio's denominator comes from: the rollout itself (free), or one more forward
     pass. `auto` takes the rollout's in float32 once the first batch shows that both agree within
-    1e-5."""
+    1e-5; where a small model's mini-batch is the whole batch, the pass that its first step needs
+    anyway."""
 
     learning_rate: float = Field(default=1e-6, gt=0)
     """Of the policy; constant after the warm-up. Tiny models want about 1e-4."""

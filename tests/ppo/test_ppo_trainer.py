@@ -16,6 +16,8 @@ from alignment.errors import ConfigError, StageError
 from alignment.models.chat import Tokens
 from alignment.series import Series
 from alignment.training import checkpoint
+from alignment.training.ppo.collect import Collector
+from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.guard import Guard
 from alignment.training.ppo.roles import full_copies
 from alignment.training.ppo.scoring import CombinedReward, PlainReward, PromptItem
@@ -85,6 +87,37 @@ def test_the_first_ratio_is_one(old: str) -> None:
     trainer = build(None, old_logprobs=old, critic_warmup_iterations=0)
     for iteration in range(3):
         assert trainer.iterate(iteration)["policy/first_ratio_error"] <= 1e-5
+
+
+def note_kept(trainer: PPOTrainer) -> set[str]:
+    """Fills with the names of the passes that learning is given."""
+    names: set[str] = set()
+    learn = trainer._learner.learn
+
+    def noting(iteration: int, experience: Experience) -> dict[str, float]:
+        names.update(experience.kept)
+        return learn(iteration, experience)
+
+    trainer._learner.learn = noting  # type: ignore[method-assign]
+    return names
+
+
+def test_passes_kept_for_the_first_step_change_rounding_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whole-batch steps go on from the passes that gave old log-probabilities and values."""
+    found = []
+    for keeps in (True, False):
+        trainer = build(None, minibatch=16, entropy_coefficient=0.0, critic_warmup_iterations=0)
+        if not keeps:
+            monkeypatch.setattr(Collector, "_keeps", lambda *_: False)
+        taken = note_kept(trainer)
+        error = trainer.iterate(0)["policy/first_ratio_error"]
+        assert taken == ({"policy", "critic"} if keeps else set())
+        assert error == 0.0 if keeps else error <= 1e-5
+        found.append(weights(trainer))
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], atol=2e-5, rtol=1e-3)
 
 
 class Broken(RuntimeError):

@@ -25,8 +25,6 @@ from alignment.training.ppo.together import Together
 _AGREE = 1e-5
 # Models with fewer parameters are small: see `Together`.
 _SMALL = 50_000_000
-# So many micro-batches may wait for the first gradient step with all their activations.
-_KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,9 @@ class Collector:
         self._ends = frozenset(ends)
         self.exact: bool | None = None
         on_cpu = roles.policy.device.type == "cpu"
-        size = sum(parameter.numel() for parameter in roles.policy.model.parameters())
         self.together = Together(
             apart=on_cpu and not config.share_backbone and distributed.size() == 1,
-            small=size < _SMALL,
+            small=roles.policy.size < _SMALL,
         )
 
     def answer(self, prompts: Sequence[PromptItem], seed: int) -> tuple[Answers, list[Episode]]:
@@ -123,23 +120,22 @@ class Collector:
 
     def _keeps(self, tokens: Sequence[Tokens]) -> bool:
         """Whether the first gradient step takes over the passes made here: it needs the very same
-        ones, and they fit into memory."""
+        ones, and no more memory than it would without."""
         config = self._config
         whole = config.minibatch >= len(tokens) and config.entropy_coefficient == 0
         size = len(tokens) * max(map(len, tokens))
-        fits = size <= _KEPT * piece_of(config, self._roles.policy.device)
+        fits = size <= piece_of(config, self._roles.policy)
         return self.together.small and whole and fits
 
     def _see(
         self, role: LanguageRole | ValueRole, tokens: Sequence[Tokens], gradient: bool = False
     ) -> list[Pass]:
-        device = self._roles.policy.device
         return passes(
             role,
             tokens,
             temperature=self._config.temperature,
-            limit=piece_of(self._config, device),
-            device=device,
+            limit=piece_of(self._config, role),
+            device=self._roles.policy.device,
             gradient=gradient,
             together=self.together,
         )

@@ -20,6 +20,8 @@ from alignment.training.ppo.losses import entropy, token_logprobs
 from alignment.training.ppo.roles import LanguageRole, ValueRole
 from alignment.training.ppo.together import Together
 
+_TINY = 2_000_000
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -74,11 +76,14 @@ def pack(episodes: Sequence[Tokens], where: Sequence[int], device: torch.device)
     )
 
 
-def piece_of(config: PPOConfig, device: torch.device) -> int:
+def piece_of(config: PPOConfig, role: LanguageRole | ValueRole) -> int:
     """Tokens of one forward and backward pass."""
     if config.micro_batch_tokens is not None:
         return config.micro_batch_tokens
-    return 2048 if device.type == "cpu" else 16_384
+    if role.device.type != "cpu":
+        return 16_384
+    # The calls of a tiny model cost more than its activations gain from the cache.
+    return 6144 if role.size < _TINY else 2048
 
 
 def micro_batches(

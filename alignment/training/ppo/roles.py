@@ -39,6 +39,9 @@ class LanguageRole:
         model: puts out logits; called without attention mask (right padding, causal).
         trained: parameters that learn in this role; empty for a reference.
         switch: makes the role's weights the ones the model computes with.
+
+    Attributes:
+        size: parameters of the model.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class LanguageRole:
     ):
         self.model = model
         self.parameters = trained
+        self.size = _size(model)
         self.active = switch
         with self.active():
             self._direct = _head_is_linear(model)
@@ -111,7 +115,7 @@ class ValueHead(nn.Module):
 
 
 class ValueRole:
-    """A critic: a backbone and a head that gives each position a value."""
+    """A critic: a backbone of `size` parameters and a head that gives each position a value."""
 
     def __init__(
         self,
@@ -123,6 +127,7 @@ class ValueRole:
         self.body = body
         self.head = head
         self.parameters = trained
+        self.size = _size(body)
         self.active = switch
         self._places = _Body(body)
 
@@ -134,6 +139,11 @@ class ValueRole:
         """Values (n,) float32 at n chosen places of ids (b, s)."""
         value: Tensor = self.head(self._places(ids, row, column))
         return value
+
+
+def _size(model: nn.Module) -> int:
+    """Parameters, learning or not."""
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 class Roles:

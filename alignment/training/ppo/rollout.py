@@ -27,6 +27,8 @@ from alignment.seeds import derive_seed
 
 # Rows leave the batch once this share of it is finished: each leaving copies the cache.
 _LEAVE = 0.25
+# A second thread gains less than its calls cost while each has fewer rows than this.
+_ROWS = 64
 # On a GPU, asking whether all is done stalls the queue: ask every so many steps.
 _ASK_EVERY = 8
 
@@ -105,7 +107,7 @@ def rollout(
         return _decode(stepper, [prompts[i] for i in where], uniforms[where], temperature, stops)
 
     with crew(model) as workers:
-        size = max(1, min(batch_size, -(-len(order) // workers)))
+        size = min(batch_size, max(_ROWS, -(-len(order) // workers)))
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         with ThreadPoolExecutor(workers) as pool:
             drawn = list(pool.map(work, batches))

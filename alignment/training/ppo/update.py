@@ -95,7 +95,7 @@ def update_policy(
             sums = dict.fromkeys(_POLICY_SUMS, 0.0)
             worst = 0.0
             part = partial(_policy_part, role, experience, tokens, config)
-            pieces = _pieces("policy", experience, batch, piece_of(config, role.device))
+            pieces = _pieces("policy", experience, batch, piece_of(config, role))
             for figures in _add_gradients(part, pieces, role.parameters, together):
                 worst = max(worst, figures.pop("error"))
                 for name, value in figures.items():
@@ -130,7 +130,7 @@ def update_critic(
             tokens = float(sum(len(experience.episodes[i].response) for i in batch))
             sums = {"loss": 0.0, "clipped": 0.0}
             part = partial(_critic_part, role, experience, tokens, config)
-            pieces = _pieces("critic", experience, batch, piece_of(config, role.device))
+            pieces = _pieces("critic", experience, batch, piece_of(config, role))
             for found in _add_gradients(part, pieces, role.parameters, together):
                 for name, value in found.items():
                     sums[name] += value
@@ -258,7 +258,7 @@ def _ptx_step(role: LanguageRole, texts: Sequence[Tokens], config: PPOConfig) ->
     tokens = float(sum(len(text.response) for text in texts))
     total = 0.0
     mine = distributed.share(len(texts))
-    for where in micro_batches(texts, mine, piece_of(config, role.device)):
+    for where in micro_batches(texts, mine, piece_of(config, role)):
         packed = pack(texts, where, role.device)
         taken, _ = logprobs(role, packed, 1.0)
         loss = -taken.sum() / tokens
