@@ -29,7 +29,7 @@ def run(
     prompts: int = 64,
     k: int = 16,
     max_new_tokens: int = 96,
-    batch_size: int = 256,
+    batch_size: int = 512,
     ends: Sequence[int] = (),
     device: str = "auto",
     dtype: Dtype = "float32",

@@ -25,8 +25,8 @@ from alignment.models.lean import LOG2E, Lean, Rotations, why_not
 from alignment.models.load import scalar_head
 from alignment.rewards.layout import Row
 
-CHUNK = 2048
-"""Tokens of a forward pass: a layer's values stay in the processor's cache."""
+CHUNK = 4096
+"""Tokens of a forward pass: enough for long products, few enough for the processor's cache."""
 _BLOCK = 40
 _WASTE = 0.2  # of a group's tokens may be padding
 # A group costs about as much as so many tokens of a small model.

@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=16)
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--prompt-batch", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--ends", type=int, nargs="*", default=[])
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="float32")
