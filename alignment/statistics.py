@@ -59,31 +59,6 @@ def bootstrap(
     return Interval(float(statistic(values, axis=0)), low, high)
 
 
-def cluster_bootstrap_mean(
-    values: np.ndarray,
-    clusters: np.ndarray,
-    *,
-    seed: int,
-    samples: int = 1000,
-    level: float = 0.95,
-) -> Interval:
-    """Mean of `values` (n,) where whole clusters (n,) are resampled: answers to one prompt, pairs
-    of one ranking. Narrower intervals than this would count the same evidence twice."""
-    values = np.asarray(values, dtype=np.float64)
-    if len(values) == 0:
-        return NOTHING
-    _, index = np.unique(np.asarray(clusters), return_inverse=True)
-    sums = np.bincount(index, weights=values)
-    counts = np.bincount(index).astype(np.float64)
-    generator = np.random.default_rng(seed)
-    means = np.empty(samples)
-    for sample in range(samples):
-        picks = generator.integers(0, len(sums), size=len(sums))
-        means[sample] = sums[picks].sum() / counts[picks].sum()
-    low, high = percentile_bounds(means, level)
-    return Interval(float(values.mean()), low, high)
-
-
 def percentile_bounds(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """The central `level` of `draws` (n,)."""
     tail = (1.0 - level) / 2.0

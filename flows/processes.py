@@ -1,12 +1,10 @@
 """Server processes that end with us, however we end."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -15,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from alignment.errors import AlignError
+from alignment.processes import die_with_parent
 
-PR_SET_PDEATHSIG = 1
 WATCHER = "end-with-parent"
 
 
@@ -40,7 +38,7 @@ class Child:
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **env},
                     start_new_session=True,
-                    preexec_fn=_die_with_parent(),
+                    preexec_fn=die_with_parent(),
                 )
             except OSError as error:
                 raise AlignError(f"cannot start {name}: {error}") from error
@@ -92,18 +90,6 @@ class Child:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
             return
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """On Linux, have the kernel end a child whose parent was killed without warning."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def ask() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    return ask
 
 
 def end_with_parent(grace: float = 20.0) -> None:

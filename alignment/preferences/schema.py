@@ -84,11 +84,6 @@ def _spoken(conversation: Iterable[Mapping[str, Any]]) -> list[str]:
     return parts
 
 
-def conversation_digest(conversation: Iterable[Mapping[str, Any]]) -> str:
-    """Digest of the turns before the answers: what decides training or held-out."""
-    return text_digest(_spoken(conversation))
-
-
 def comparison_id(
     domain: str, conversation: Iterable[Mapping[str, Any]], chosen: str, rejected: str
 ) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alignment.config.rewards import MarginTable
-from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.chat import ChatRenderer
 from alignment.rewards.losses import margins_of
 
 if TYPE_CHECKING:
@@ -62,11 +62,6 @@ class Elements:
     def tokens(self) -> int:
         """Tokens of all answers with their prompts, each answer counted once."""
         return sum(len(ids) for element in self.elements for ids in element.sequences)
-
-
-def from_tokens(chosen: Tokens, rejected: Tokens, margin: float = 0.0) -> Element:
-    """The element of one comparison."""
-    return Element((tuple(chosen.ids), tuple(rejected.ids)), (Pair(0, 1, margin),), (None, None))
 
 
 def build(

@@ -36,16 +36,3 @@ def label_loss(scores: Tensor, safe: Tensor) -> Tensor:
     not", which is what the threshold 0.5 of Table 29 means.
     """
     return softplus(torch.where(safe > 0.5, -scores, scores))
-
-
-def group_weights(groups: list[int]) -> list[float]:
-    """Weight of each pair so that every group counts once: 1/C(K,2) for a full ranking of K
-    (InstructGPT §3.5), one over the pairs that are left where ties were dropped.
-
-    Args:
-        groups: for each pair the number of its group.
-    """
-    counts: dict[int, int] = {}
-    for group in groups:
-        counts[group] = counts.get(group, 0) + 1
-    return [1.0 / counts[group] for group in groups]

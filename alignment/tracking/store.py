@@ -53,7 +53,6 @@ class Store:
     Attributes:
         client: an `mlflow.MlflowClient`.
         experiment: id of the program's experiment.
-        identity: names store and experiment; a tracking state for another identity is void.
     """
 
     def __init__(self, program: ProgramConfig):
@@ -74,7 +73,6 @@ class Store:
         self.client: Any = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         self._note = ""
         self.experiment = self._experiment(program)
-        self.identity = f"{self.uri} {self.experiment}"
 
     @contextmanager
     def as_default(self) -> Iterator[None]:

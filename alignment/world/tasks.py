@@ -211,15 +211,6 @@ def prefixes(task: Task) -> tuple[str, ...]:
     return GREETINGS
 
 
-def attack_style(text: str) -> str:
-    """The attack style of a user's text (`plain` if none is recognised)."""
-    lowered = text.lower()
-    for style, starts in STYLES.items():
-        if style != "plain" and lowered.startswith(tuple(starts)):
-            return style
-    return "plain"
-
-
 @cache
 def _every_prefix() -> tuple[str, ...]:
     styles = {prefix for style in STYLES.values() for prefix in style}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignment.config.rewards import MARGINS, STRENGTHS, MarginTable, RewardsConfig
-from alignment.rewards.losses import group_weights, label_loss, margins_of, ranking_loss
+from alignment.rewards.losses import label_loss, margins_of, ranking_loss
 
 
 def test_ranking_loss_by_hand() -> None:
@@ -58,9 +58,3 @@ def test_own_margins_need_a_table() -> None:
         RewardsConfig(margin="own")
     with pytest.raises(ValueError, match="go together"):
         RewardsConfig(margin="small", margins=MarginTable())
-
-
-def test_group_weights() -> None:
-    # K = 4 gives 6 pairs of weight 1/6; a single comparison counts as much as the whole group.
-    weights = group_weights([0] * 6 + [1])
-    assert weights == pytest.approx([1 / 6] * 6 + [1.0])

@@ -9,7 +9,6 @@ import pytest
 
 from alignment.statistics import (
     bootstrap_mean,
-    cluster_bootstrap_mean,
     correlation,
     wilson,
 )
@@ -29,16 +28,6 @@ def test_bootstrap_width_is_the_normal_one_for_many_values() -> None:
     interval = bootstrap_mean(values, seed=1)
     expected = 1.96 * values.std() / math.sqrt(len(values))
     assert (interval.high - interval.low) / 2 == pytest.approx(expected, rel=0.1)
-
-
-def test_clusters_of_copies_count_once() -> None:
-    values = np.repeat(np.random.default_rng(2).normal(size=100), 10)
-    clusters = np.repeat(np.arange(100), 10)
-    naive = bootstrap_mean(values, seed=1)
-    honest = cluster_bootstrap_mean(values, clusters, seed=1)
-    assert honest.mean == pytest.approx(naive.mean)
-    ratio = (honest.high - honest.low) / (naive.high - naive.low)
-    assert ratio == pytest.approx(math.sqrt(10), rel=0.2)
 
 
 def test_wilson_by_hand() -> None:

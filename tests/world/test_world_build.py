@@ -17,7 +17,7 @@ from alignment.world.build import build
 from alignment.world.prompts import everything
 from alignment.world.sentences import read
 from alignment.world.tasks import HELPFUL, RISKS, parse
-from alignment.world.tokenizer import ASSISTANT, END, USER, save_tokenizer, train_tokenizer
+from alignment.world.tokenizer import ASSISTANT, END, USER, train_tokenizer
 
 SMALL = WorldConfig(corpus_documents=3000, demonstrations=600, prompts=800)
 FILES = ("corpus.jsonl", "demonstrations.jsonl", "prompts.jsonl", "eval_prompts.jsonl")
@@ -118,7 +118,7 @@ def _helps(row: dict) -> bool:
 def test_tokenizer_spells_everything_one_token_a_word(world: Path, tmp_path: Path) -> None:
     texts = [row["text"] for row in rows(world / "corpus.jsonl")]
     trained = train_tokenizer(texts, 768)
-    save_tokenizer(trained, tmp_path)
+    trained.save_pretrained(tmp_path)
     from alignment.models.load import load_tokenizer
 
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
