@@ -168,9 +168,9 @@ def _version(
         inputs = {**common, "reward": rewards[f"reward_{domain}"]}
         options = {"domain": domain, "guard": True}
         nodes.append(Node(name, f"guard_{domain}", "reward", inputs, options))
-    nodes.append(
-        Node(name, "sample", "sample", {"policy": policies[parent], **_prepare(), **rewards})
-    )
+    sample: dict[str, Key] = {"policy": policies[parent], **_prepare(), **rewards}
+    sampler = {} if parent == previous else {"sampler": parent}
+    nodes.append(Node(name, "sample", "sample", sample, sampler))
     select: dict[str, Key] = {"sample": (name, "sample"), **_prepare(), **rewards}
     if version.bag == "all":
         select |= {f"earlier/{v}": (v, "select") for v in earlier_rlhf}

@@ -29,14 +29,15 @@ def set_aside(program: ProgramConfig, version: str, stage: str) -> list[Path]:
             f"no stage {stage!r} in {version}",
             remedy=f"its stages: {', '.join(stages)}" if stages else "see `align status`",
         )
-    if stage == "intake" and program.intake.source == "inbox":
-        from alignment.preferences.store import PreferenceStore
-
-        PreferenceStore(program.workspace / "preferences").release(version)
     ledger = Ledger(program.workspace)
     moved = [
         ledger.supersede(node.version, node.stage)
         for node in downstream(plan, (version, stage))
         if node.version == version
     ]
+    if stage == "intake" and program.intake.source == "inbox":
+        from alignment.preferences.store import PreferenceStore
+
+        # Last: batches that are free while an intake still counts would come into two versions.
+        PreferenceStore(program.workspace / "preferences").release(version)
     return [path for path in moved if path is not None]

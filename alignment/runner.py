@@ -58,6 +58,8 @@ class Runner:
 
     Args:
         patience: seconds to wait on entering for another process that holds the workspace.
+        latest: the program as it is by then, read once the workspace is ours: whoever held it may
+            have been given other settings.
 
     Raises:
         LockedError: on entering, when another process holds the workspace.
@@ -72,6 +74,7 @@ class Runner:
         observers: Sequence[Observer] = (),
         say: Callable[[str], None] = log.warning,
         patience: float = 0.0,
+        latest: Callable[[], ProgramConfig] | None = None,
     ):
         self.program = program
         self.workspace = program.workspace
@@ -81,6 +84,8 @@ class Runner:
         self._progress = progress_factory or (lambda _node: nullcontext(SilentProgress()))
         self._say = say
         self._patience = patience
+        self._latest = latest
+        self._version = ""
         self._lock: AbstractContextManager[None] | None = None
         self.plan_again()
 
@@ -88,6 +93,13 @@ class Runner:
         make_workspace(self.workspace)
         self._lock = workspace_lock(self.workspace, self._patience, self._say)
         self._lock.__enter__()
+        try:
+            if self._latest is not None:
+                self.program = self._latest()
+            self.plan_again()
+        except BaseException:
+            self._lock.__exit__(None, None, None)
+            raise
         atomic_write_json(self.workspace / "program.json", self.program.model_dump(mode="json"))
         self._tell("program_started", self.program, self.plan)
         return self
@@ -101,7 +113,8 @@ class Runner:
                 self._lock = None
 
     def plan_again(self) -> None:
-        """Decisions on a version change what the next one starts from."""
+        """Decisions on a version change what the next one starts from: by the gate, or by a person
+        at any time."""
         self.plan = build_plan(self.program)
         self.known = Fingerprints(self.program, self.ledger, self.plan)
 
@@ -120,6 +133,10 @@ class Runner:
             StageError: the stage broke in an unforeseen way; the traceback is in its log.
             DiskFullError: what it would write does not fit, or did not.
         """
+        if node.version != self._version:
+            # Not within a version: its stages belong together.
+            self._version = node.version
+            self.plan_again()
         node = self._as_decided(node)
         key = self.fingerprint(node)
         if key is None:

@@ -88,6 +88,7 @@ def advance(session: Session, version: str, from_stage: str) -> AlignError | Non
         AlignError: a stage failed.
     """
     program = session.runner.program
+    hand_out(session)
     while True:
         found = frontier(program, version)
         if found.waiting is not None:
@@ -120,34 +121,39 @@ def carry_out(session: Session, version: str) -> None:
             for node in group:
                 stage_task(node.stage)(node.key)
     if session.done_now & {node.key for node in session.of_version(version)}:
-        tell(session, version)
+        emit(workspace_of(session), VERSION_DONE, version=version)
         show_card(session.runner.program, version)
+    hand_out(session)
 
 
-def tell(session: Session, version: str) -> None:
-    """Say that a version is done, and that its pairs lie ready for annotators."""
-    workspace = workspace_of(session)
-    emit(workspace, VERSION_DONE, version=version)
-    made = fill_outbox(session.runner.program, version)
+def hand_out(session: Session) -> None:
+    """See to it that the newest pairs lie ready for annotators, and say so once they do.
+
+    Not only by whoever collected them: that process may have died in between.
+    """
+    program = session.runner.program
+    made = fill_outbox(program)
     if made is not None:
-        emit(workspace, PAIRS_WAITING, version=version, tasks=made.tasks, file=str(made.file))
+        told = {"version": made.version, "tasks": made.tasks, "file": str(made.file)}
+        emit(workspace_of(session), PAIRS_WAITING, **told)
 
 
-def fill_outbox(program: ProgramConfig, version: str) -> Export | None:
-    """Put the pairs that a version collected into the outbox, where people judge and once only."""
+def fill_outbox(program: ProgramConfig) -> Export | None:
+    """Put the pairs that the newest version collected into the outbox, where people judge and
+    nobody has been asked yet."""
     if program.intake.source != "inbox":
         return None
-    for found in collected(program):
-        if found.version == version and found.pairs and not found.exported:
-            settings = program.orchestration.outbox
-            return export_pairs(
-                program,
-                version,
-                tool=settings.tool,
-                selection=settings.select,
-                count=settings.count,
-            )
-    return None
+    found = collected(program)
+    if not found or not found[-1].pairs or found[-1].exported or found[-1].judged:
+        return None
+    settings = program.orchestration.outbox
+    return export_pairs(
+        program,
+        found[-1].version,
+        tool=settings.tool,
+        selection=settings.select,
+        count=settings.count,
+    )
 
 
 def redo(session: Session, version: str, stage: str) -> None:

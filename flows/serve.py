@@ -25,6 +25,7 @@ import psutil
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, LockedError
 from alignment.files import atomic_write_json, read_json
+from alignment.lock import workspace_lock
 from alignment.preferences.inbox import inbox_dir
 from alignment.tracking.store import store_uri
 from alignment.workspace import make_workspace
@@ -230,8 +231,16 @@ def _served_once(workspace: Path) -> Iterator[None]:
 
 
 def _keep_program(program: ProgramConfig) -> None:
-    """The deployments read the program from its workspace."""
-    atomic_write_json(program.workspace / "program.json", program.model_dump(mode="json"))
+    """The deployments read the program from its workspace.
+
+    Raises:
+        LockedError: another process works there with other settings.
+    """
+    kept, values = program.workspace / "program.json", program.model_dump(mode="json")
+    if kept.is_file() and read_json(kept) == values:
+        return
+    with workspace_lock(program.workspace):
+        atomic_write_json(kept, values)
 
 
 def _keep_mlflow(

@@ -5,9 +5,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.frontier import available
 from alignment.ledger import Attempt, Manifest
@@ -102,16 +103,21 @@ def opened(workspace: str, config: str, wanted: str) -> Iterator[Session | None]
         yield None
         return
     try:
-        with served_runner(program, line.leave) as runner, session(runner, None) as made:
+        latest = partial(read_program, workspace, config)
+        runner = served_runner(program, latest, line.leave)
+        with runner, session(runner, None) as made:
             yield made
     finally:
         line.leave()
 
 
-def served_runner(program: Any, begun: Callable[[], None]) -> Runner:
+def served_runner(
+    program: ProgramConfig, latest: Callable[[], ProgramConfig], begun: Callable[[], None]
+) -> Runner:
     """A runner that tells Prefect's log what it does, and waits for its turn.
 
     Args:
+        latest: reads the program when its turn has come.
         begun: called when it has the workspace.
     """
     from alignment.tracking.observer import tracker
@@ -124,6 +130,7 @@ def served_runner(program: Any, begun: Callable[[], None]) -> Runner:
         observers=[_Begun(begun), _Logged(say), *tracker(program, say)],
         say=say,
         patience=math.inf,
+        latest=latest,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -47,7 +48,7 @@ def resume(
     if from_ is not None:
         if version is None:
             raise AlignError("--from needs a version", remedy="align resume rlhf-v3 --from select")
-        with workspace_lock(program.workspace):
+        with workspace_lock(program.workspace, math.inf if wait else 0.0, print):
             aside = set_aside(program, version, from_)
         for path in aside:
             print(f"set aside: {path}")

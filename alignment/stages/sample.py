@@ -57,7 +57,7 @@ def run(ctx: StageContext) -> None:
 
 
 def sampler_version(version: str) -> str:
-    """Which version's policy samples for `version`: the preceding one."""
+    """Which version's policy samples for `version`: the preceding one, unless that was rejected."""
     number = int(version.removeprefix("rlhf-v"))
     return "sft" if number == 1 else f"rlhf-v{number - 1}"
 
@@ -70,7 +70,7 @@ def _sample(
     prompts: list[Prompt],
 ) -> pa.Table:
     config: SampleConfig = ctx.config.sample
-    version = sampler_version(ctx.version)
+    version = ctx.options.get("sampler", sampler_version(ctx.version))
     request = {
         "settings": {**asdict(settings), "stop": list(settings.stop)},
         "prompts": [prompt.id for prompt in prompts],

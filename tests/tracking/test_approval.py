@@ -10,6 +10,7 @@ import pytest
 
 from alignment.approval import WaitingForApproval, awaited, champion, decide, find_approval
 from alignment.errors import AlignError
+from alignment.files import read_json
 from alignment.plan import Node, build_plan
 from alignment.runner import Runner
 from alignment.tracking.decisions import note_decision
@@ -71,13 +72,29 @@ def test_runner_follows_a_decision_taken_while_it_is_open(held: Any, stages: Any
             if node.version in ("base", "sft", "rlhf-v1"):
                 runner.run_node(node)
         decide(held.workspace, "rlhf-v1", approved=False, reason="no")
-        runner.plan_again()
         for node in old.values():
             if node.version == "rlhf-v2":
                 runner.run_node(node)
         manifest = runner.known.manifest("rlhf-v2", "finetune")
     assert manifest is not None
     assert manifest.inputs["start"]["version"] == "sft"
+    sample = next(node for node in runner.plan if node.key == "rlhf-v2/sample")
+    assert sample.options == {"sampler": "sft"}
+
+
+def test_a_run_that_waited_works_on_what_the_one_before_left(held: Any, stages: Any) -> None:
+    newer = held.model_copy(update={"sample": held.sample.model_copy(update={"k": 7})})
+    waited = Runner(held, latest=lambda: newer)
+    with Runner(newer) as first:  # a person's run, with other settings, while the other one waits
+        for node in first.plan:
+            if node.version in ("base", "sft", "rlhf-v1"):
+                first.run_node(node)
+        decide(held.workspace, "rlhf-v1", approved=False, reason="no")
+    with waited as runner:
+        assert runner.program.sample.k == 7
+        assert read_json(held.workspace / "program.json")["sample"]["k"] == 7
+        start = next(node for node in runner.plan if node.key == "rlhf-v2/finetune")
+    assert start.inputs["start"] == ("sft", "finetune")
 
 
 def test_word_on_an_older_verdict_does_not_count(held: Any, stages: Any) -> None:
