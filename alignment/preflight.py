@@ -48,19 +48,21 @@ def _check_base(program: ProgramConfig) -> None:
 
 
 def _check_data(program: ProgramConfig) -> None:
-    if program.intake.source != "split":
-        return
-    if program.intake.path is None:
+    """Prompts and demonstrations are made from real preferences (`stages/prepare`)."""
+    split = program.intake.source == "split"
+    key = "intake.path" if split and program.data.path is None else "data.path"
+    given = program.data.path or (program.intake.path if split else None)
+    if given is None:
         raise ConfigError(
-            "no preference data is named",
-            where="intake.path",
-            remedy="--set intake.path=FILE_OR_DIRECTORY",
+            "no preference data is named to make prompts and demonstrations from",
+            where=key,
+            remedy=f"--set {key}=FILE_OR_DIRECTORY",
         )
-    path = Path(program.intake.path)
-    looks_like_hub = program.intake.path.count("/") == 1 and not path.parent.exists()
+    path = Path(given)
+    looks_like_hub = given.count("/") == 1 and not path.parent.exists()
     if not path.exists() and not looks_like_hub:
         raise ConfigError(
             f"no file or directory {path}",
-            where="intake.path",
+            where=key,
             remedy="give the directory with the preference files",
         )

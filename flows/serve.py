@@ -27,8 +27,8 @@ from alignment.errors import AlignError, LockedError
 from alignment.files import atomic_write_json, read_json
 from alignment.lock import workspace_lock
 from alignment.preferences.inbox import inbox_dir
+from alignment.preflight import preflight
 from alignment.tracking.store import store_uri
-from alignment.workspace import make_workspace
 from flows import ui
 from flows.environment import client_environment, home
 from flows.processes import Child, answers, port_taken
@@ -85,7 +85,7 @@ def serve(
         AlignError: a child does not come up, or dies again and again.
     """
     workspace = program.workspace.resolve()
-    make_workspace(workspace)
+    preflight(program)
     stop = threading.Event()
     with ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):

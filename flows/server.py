@@ -52,7 +52,7 @@ def find_server(workspace: Path, say: Callable[[str], None]) -> Server | None:
     if given:
         if answers(f"{given.rstrip('/')}/health", timeout=3.0):
             return Server(given.rstrip("/"))
-        say(f"no Prefect server answers at PREFECT_API_URL={given}: a temporary one is used")
+        say(f"no Prefect server answers at PREFECT_API_URL={given}: one is started here")
     note = home(workspace) / NOTE
     if note.is_file():
         try:

@@ -25,7 +25,7 @@ def serve(
 
     ```
     align serve configs/demo.yaml
-    align serve configs/llama2.yaml --set base.path=DIR --set orchestration.min_comparisons=5000
+    align serve configs/llama2.yaml --set base.path=DIR --set data.path=FILES
     align serve configs/demo.yaml --prefect-port 4201 --mlflow-port 5001
     ```
 
