@@ -43,6 +43,10 @@ class DataError(AlignError):
     exit_code = 3
 
 
+class StoreError(DataError):
+    """The preference store is damaged; no delivery is to blame for it."""
+
+
 class LockedError(AlignError):
     """Another process holds the workspace."""
 

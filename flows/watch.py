@@ -61,6 +61,7 @@ class Watch(threading.Thread):
         workspace = self.program.workspace
         files = look(
             inbox_dir(workspace, self.program.intake),
+            self.program.intake,
             self.program.orchestration.settle_seconds,
             read_journal(workspace / "preferences"),
         )

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alignment.errors import DataError
+from alignment.errors import StoreError
 from alignment.files import atomic_write_json, atomic_write_text, canonical_json, read_json
 from alignment.preferences.readers.format import Keys
 from alignment.preferences.schema import comparison_id
@@ -82,7 +82,7 @@ def load_keys(root: Path) -> Keys:
     """Every task that was ever exported from the store at `root`.
 
     Raises:
-        DataError: a key is damaged.
+        StoreError: a key is damaged.
     """
     tasks: dict[str, Mapping[str, Any]] = {}
     directory = root / "annotation"
@@ -162,9 +162,12 @@ def judged(
 def _read_key(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
+            tasks = [json.loads(line) for line in file]
+        if not all(isinstance(task, dict) and "task" in task for task in tasks):
+            raise ValueError("a line is no task")
+        return tasks
     except (OSError, ValueError) as error:
-        raise DataError(
+        raise StoreError(
             f"the key of an export is damaged: {error}",
             where=str(path),
             remedy="restore it from a copy; without it the labels cannot come back",

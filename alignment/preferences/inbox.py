@@ -2,7 +2,8 @@
 
 A file is taken once it is complete: its name does not say otherwise, it has not changed for some
 seconds, and no process has it open for writing. Files stay where they are. What became of each is
-kept in `preferences/inbox.json`, so that nothing is read twice; a file that changes is new.
+kept in `preferences/inbox.json`, so that nothing is read twice; a file that changes is new. A
+refused one is read again when it might fare better: under other settings, or with other rights.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignment.config.intake import IntakeConfig
-from alignment.errors import AlignError, DataError
-from alignment.files import atomic_write_json, read_json
+from alignment.errors import AlignError, DataError, StoreError
+from alignment.files import atomic_write_json, digest_json, read_json
 from alignment.preferences.intake import ingest
 from alignment.preferences.schema import DOMAINS
 from alignment.preferences.sources import complete_files
@@ -37,6 +38,8 @@ class Delivery:
         outcome: `accepted` as a batch, `known` (the same delivery was accepted before), `refused`.
         signature: size and time of last change when it was read: another one means a new file.
         comparisons: accepted ones.
+        conditions: digest of what a refusal depended on besides the contents: the settings of
+            intake, and the file's inode (its rights). Others mean another look.
     """
 
     file: str
@@ -46,6 +49,7 @@ class Delivery:
     comparisons: int
     error: str | None
     when: str
+    conditions: str = ""
 
 
 def inbox_dir(workspace: Path, config: IntakeConfig) -> Path:
@@ -53,8 +57,10 @@ def inbox_dir(workspace: Path, config: IntakeConfig) -> Path:
     return Path(config.path) if config.path is not None else workspace / "inbox"
 
 
-def look(directory: Path, seconds: float, journal: dict[str, Delivery]) -> list[Path]:
-    """Complete files that were not taken yet, by name.
+def look(
+    directory: Path, config: IntakeConfig, seconds: float, journal: dict[str, Delivery]
+) -> list[Path]:
+    """Complete files that were not taken yet, and refused ones that may fare better now, by name.
 
     Args:
         seconds: for so long a file must not have changed.
@@ -66,7 +72,7 @@ def look(directory: Path, seconds: float, journal: dict[str, Delivery]) -> list[
     for path in complete_files(directory):
         try:
             known = journal.get(path.name)
-            if known is not None and known.signature == _signature(path):
+            if known is not None and _decided(known, path, config):
                 continue
             if settled(path, seconds):
                 found.append(path)
@@ -80,7 +86,7 @@ def settled(path: Path, seconds: float) -> bool:
 
     The time of the last change of the inode counts, which copying programs cannot set back.
     """
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    files = _files(path)
     newest = max((file.stat().st_ctime for file in files), default=time.time())
     return time.time() - newest >= seconds and not _written_to(files)
 
@@ -101,12 +107,13 @@ def take_in(
         What became of the files that were looked at now.
 
     Raises:
+        StoreError: the store is damaged; the file it was met with is looked at again.
         AlignError: the store or the inbox cannot be written or read.
     """
     done: list[Delivery] = []
     with _alone(store.root):
         journal = read_journal(store.root)
-        for path in look(directory, settle_seconds, journal):
+        for path in look(directory, config, settle_seconds, journal):
             delivery = _take(store, path, config, progress)
             journal[delivery.file] = delivery
             atomic_write_json(
@@ -185,25 +192,43 @@ def domains_lacking(store: PreferenceStore) -> list[str]:
 def _take(
     store: PreferenceStore, path: Path, config: IntakeConfig, progress: Progress | None
 ) -> Delivery:
-    signature = _signature(path)
+    signature, conditions = _signature(path), _conditions(path, config)
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
         report = ingest(store, [path], config, progress=progress)
+    except StoreError:
+        raise  # it says nothing about the file
     except DataError as error:
-        return Delivery(path.name, "refused", signature, None, 0, str(error), when)
+        return Delivery(path.name, "refused", signature, None, 0, str(error), when, conditions)
     count = comparisons(store.batch(report.id).counts)
     outcome: Literal["accepted", "known"] = "known" if report.already else "accepted"
-    return Delivery(path.name, outcome, signature, report.id, count, None, when)
+    return Delivery(path.name, outcome, signature, report.id, count, None, when, conditions)
+
+
+def _decided(known: Delivery, path: Path, config: IntakeConfig) -> bool:
+    """Whether another look at a file could find nothing else than the last one."""
+    if known.signature != _signature(path):
+        return False
+    return known.outcome != "refused" or known.conditions == _conditions(path, config)
 
 
 def _signature(path: Path) -> list[int]:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    stats = [file.stat() for file in files]
+    stats = [file.stat() for file in _files(path)]
     return [
         len(stats),
         sum(stat.st_size for stat in stats),
         max((stat.st_mtime_ns for stat in stats), default=0),
     ]
+
+
+def _conditions(path: Path, config: IntakeConfig) -> str:
+    settings = config.model_dump(mode="json", exclude={"path", "source"})
+    changed = max((file.stat().st_ctime_ns for file in _files(path)), default=0)
+    return digest_json([settings, changed])[:16]
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
 def _written_to(files: list[Path]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from alignment.config.intake import IntakeConfig
-from alignment.errors import AlignError, DataError
+from alignment.errors import AlignError, DataError, StoreError
 from alignment.files import atomic_write_json, digest_json, sha256_file
 from alignment.preferences.exports import load_keys
 from alignment.preferences.identity import Seen, identify
@@ -64,6 +64,7 @@ def ingest(
         DataError: unreadable or broken files, an unknown format, or too large a share of bad rows.
             The store is unchanged then.
         NothingNewError: every sound row is in the store already.
+        StoreError: what the store holds already is damaged.
         AlignError: the store cannot be written (a full disk).
     """
     progress = progress or SilentProgress()
@@ -269,7 +270,11 @@ class _Intake:
         commonest = self.reasons.most_common(1)[0][0]
         if commonest == "unknown_domain":
             return "say what it is about: --domain safety (or intake.domain, intake.domains)"
-        return "mend the rows and send it again, force --format, or raise intake.max_quarantine"
+        return (
+            "mend the rows and send it again, force its format (intake.format, --format), or raise "
+            "intake.max_quarantine: a refused file of the inbox is read again when it or intake's "
+            "settings change"
+        )
 
 
 def _leakage(intake: _Intake, sides: Sides, heldout: np.ndarray) -> dict[str, int]:
@@ -279,7 +284,7 @@ def _leakage(intake: _Intake, sides: Sides, heldout: np.ndarray) -> dict[str, in
     both = np.intersect1d(openings[heldout], openings[~heldout]).size
     across = int((known & (was_heldout != heldout)).sum())
     if both or across:  # cannot happen; if it does, no figure of this batch could be trusted
-        raise DataError(f"{both + across} prompts stand on both sides of the split")
+        raise StoreError(f"{both + across} prompts stand on both sides of the split")
     return {
         "rows_with_earlier_prompt": int(known.sum()),
         "rows_following_earlier_heldout": int(was_heldout.sum()),

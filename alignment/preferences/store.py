@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.errors import DataError
+from alignment.errors import DataError, StoreError
 from alignment.files import atomic_write_json, fsync_directory, read_json, sha256_file
 from alignment.preferences.batch import Batch
 from alignment.preferences.exclusive import sync_files, wait_for
@@ -128,7 +128,8 @@ class PreferenceStore:
             without: openings whose rows are left out.
 
         Raises:
-            DataError: no such batch, or its files are not what was committed.
+            DataError: no such batch.
+            StoreError: its files are not what was committed.
         """
         import numpy as np
         import pyarrow as pa
@@ -146,14 +147,17 @@ class PreferenceStore:
         return rows.filter(pa.array(mask))
 
     def index(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """Index columns (`id`, `opening`, `safety`, `heldout`) of several batches in a row."""
+        """Index columns (`id`, `opening`, `safety`, `heldout`) of several batches in a row.
+
+        Raises:
+            StoreError: an index cannot be read.
+        """
         import numpy as np
-        import pyarrow.parquet as pq
 
         from alignment.preferences.columns import INDEX
 
         known = {batch.id: batch for batch in self.batches()}
-        tables = [pq.read_table(known[id].directory / "index.parquet") for id in ids]
+        tables = [_read_index(known[id]) for id in ids]
         return {
             name: np.concatenate(
                 [table.column(name).to_numpy() for table in tables]
@@ -183,7 +187,7 @@ class PreferenceStore:
         for name, expected in batch.manifest["files"].items():
             path = batch.directory / name
             if not path.is_file() or sha256_file(path) != expected:
-                raise DataError(
+                raise StoreError(
                     f"{name} of batch {batch.name} is not what was taken in",
                     where=str(path),
                     remedy="restore it from a copy, or remove the batch and ingest it again",
@@ -273,3 +277,18 @@ class PreferenceStore:
             (work / name).unlink(missing_ok=True)
         work.rename(target)
         return target
+
+
+def _read_index(batch: Batch) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = batch.directory / "index.parquet"
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(
+            f"the index of batch {batch.name} cannot be read: {error}",
+            where=str(path),
+            remedy="restore it from a copy, or remove the batch and ingest it again",
+        ) from error
