@@ -3,7 +3,11 @@
     approvals/rlhf-v3.json      {"version", "approved", "reason", "by", "when", "fingerprint"}
 
 The word counts for the verdict it was given on: `fingerprint` is that of the promote stage. Is the
-version made again, a new word is needed. What was decided changes the plan: the version after a
+version made again, a new word is needed. The verdict that counts is the one that a run made, or
+came by, last (`Ledger.newest`): which one the present configuration asks for follows from the plan,
+and the plan from the verdicts. A run passes a version's verdict before it plans the next version;
+only before it has, settings that were changed back are judged by the verdict under the others.
+What was decided changes the plan: the version after a
 rejected one starts from the champion (`alignment.plan`).
 """
 
@@ -50,7 +54,7 @@ class Approval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the newest promote stage of a version found, and the fingerprint it has."""
+    """What a version's promote stage found, and the fingerprint it has."""
 
     fingerprint: str
     decision: dict[str, Any]
@@ -111,7 +115,7 @@ def find_approval(workspace: Path, version: str) -> Approval | None:
 
 
 def find_verdict(workspace: Path, version: str) -> Verdict | None:
-    """The newest verdict of the gate on `version`."""
+    """The gate's verdict on `version` that a run made, or came by, last."""
     from alignment.ledger import Ledger
 
     ledger = Ledger(workspace)

@@ -155,7 +155,9 @@ def _outputs(program: ProgramConfig) -> Iterator[Finding]:
                 f"{', '.join(wrong[:3])}{more}",
                 str(directory),
                 "set aside, so that the next run does the stage again",
-                lambda node=node: ledger.supersede(node.version, node.stage),  # type: ignore[misc]
+                lambda seen=manifest: ledger.supersede(  # type: ignore[misc]
+                    seen.version, seen.stage, seen.fingerprint
+                ),
             )
 
 

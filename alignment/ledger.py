@@ -5,6 +5,7 @@
         .1f0c….partial/   an unfinished attempt: `out/` and `scratch/` (checkpoints)
         attempts/001.json what happened each time it was tried
         attempts/001.log
+        current           the fingerprint that a run made, or found done, last
 
 A directory without a manifest is never read. The same fingerprint means the same result.
 """
@@ -23,6 +24,7 @@ from typing import Any, Literal
 from alignment.errors import AlignError
 from alignment.files import (
     atomic_write_json,
+    atomic_write_text,
     digest_json,
     fsync_directory,
     read_json,
@@ -32,6 +34,7 @@ from alignment.plan import Node
 
 Status = Literal["running", "done", "failed", "killed", "superseded"]
 MANIFEST = "manifest.json"
+CURRENT = "current"
 SHOWN = 16  # hex digits of a fingerprint that name its directory
 
 
@@ -120,13 +123,27 @@ class Ledger:
         return Manifest.read(directory) if (directory / MANIFEST).is_file() else None
 
     def newest(self, version: str, stage: str) -> Manifest | None:
-        """The manifest that was committed last, whatever its fingerprint."""
+        """The manifest that a run made, or found done, last; None once that was set aside.
+
+        After settings A, B and A again it is A's, though B's was committed later. For whoever
+        cannot tell the fingerprint that the present configuration asks for.
+        """
+        note = self.stage_dir(version, stage) / CURRENT
+        if note.is_file():
+            return self.find(version, stage, note.read_text(encoding="utf-8").strip())
         found = [
             Manifest.read(path.parent)
             for path in self.stage_dir(version, stage).glob(f"*/{MANIFEST}")
             if not path.parent.name.startswith(".")
         ]
         return max(found, key=lambda manifest: manifest.attempt, default=None)
+
+    def come_by(self, manifest: Manifest) -> None:
+        """Note that a run has found this done, or has made it: `newest` tells it from now on."""
+        note = self.stage_dir(manifest.version, manifest.stage) / CURRENT
+        text = manifest.fingerprint + "\n"
+        if not note.is_file() or note.read_text(encoding="utf-8") != text:
+            atomic_write_text(note, text)
 
     def attempts(self, version: str, stage: str) -> list[Attempt]:
         """Every try, in order; one whose process is gone is told as killed."""
@@ -204,12 +221,17 @@ class Ledger:
         target = self.committed_dir(attempt.version, attempt.stage, attempt.fingerprint)
         out.rename(target)
         fsync_directory(target.parent)
+        self.come_by(manifest)
         shutil.rmtree(partial)
         return manifest
 
-    def supersede(self, version: str, stage: str) -> Path | None:
-        """Set the newest outputs of a stage aside, so that it is done again; they are kept."""
-        manifest = self.newest(version, stage)
+    def supersede(self, version: str, stage: str, fingerprint: str) -> Path | None:
+        """Set the outputs for `fingerprint` aside, so that they are made again; they are kept.
+
+        Returns:
+            Where they are now; None if there were none.
+        """
+        manifest = self.find(version, stage, fingerprint)
         if manifest is None:
             return None
         source = self.committed_dir(version, stage, manifest.fingerprint)

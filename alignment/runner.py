@@ -147,6 +147,7 @@ class Runner:
             )
         done = self.ledger.find(node.version, node.stage, key)
         if done is not None:
+            self.ledger.come_by(done)
             self._tell("stage_cached", node, done)
             return StageRecord(node, done, cached=True)
         waiting = waits_for(self.program, node.version)

@@ -82,6 +82,28 @@ def test_every_damage_is_found_and_mended(program: Any) -> None:
     assert all(finding.harmless for finding in left)
 
 
+def test_damage_is_mended_where_it_is_not_in_what_was_made_last(program: Any) -> None:
+    ledger = Ledger(program.workspace)
+    first = ledger.newest("rlhf-v1", "promote")
+    assert first is not None
+    strict = program.model_copy(
+        update={"promote": program.promote.model_copy(update={"margin": 1})}
+    )
+    with Runner(strict) as runner:
+        for node in runner.plan:
+            runner.run_node(node)
+    other = ledger.newest("rlhf-v1", "promote")
+    assert other is not None
+    assert other.attempt == 2
+    damaged = ledger.committed_dir("rlhf-v1", "promote", first.fingerprint)
+    (damaged / "result.txt").write_text("changed")
+    (found,) = examine(program)
+    assert found.mend is not None
+    found.mend()
+    assert not damaged.exists()
+    assert ledger.find("rlhf-v1", "promote", other.fingerprint) == other
+
+
 def test_an_unfinished_stage_that_will_go_on_is_no_damage(
     program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,7 +125,10 @@ def test_a_full_disk_is_told_with_figures(program: Any, monkeypatch: pytest.Monk
         "alignment.space.shutil.disk_usage", lambda _path: SimpleNamespace(free=7 * 2**20)
     )
     assert not [item for item in examine(program) if "disk" in item.what]  # nothing left to do
-    Ledger(program.workspace).supersede("rlhf-v1", "finetune")
+    ledger = Ledger(program.workspace)
+    manifest = ledger.newest("rlhf-v1", "finetune")
+    assert manifest is not None
+    ledger.supersede("rlhf-v1", "finetune", manifest.fingerprint)
     found = [item for item in examine(program) if "disk" in item.what]
     assert len(found) == 1
     assert "7 MiB are free" in found[0].what

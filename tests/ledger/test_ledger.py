@@ -109,13 +109,30 @@ def test_partial_work_for_another_fingerprint_is_removed(tmp_path: Path) -> None
 def test_supersede_keeps_the_old_outputs(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     finish(ledger, "old")
-    aside = ledger.supersede("rlhf-v1", "sample")
+    assert ledger.supersede("rlhf-v1", "sample", "b" * 64) is None
+    aside = ledger.supersede("rlhf-v1", "sample", KEY)
     assert aside is not None
     assert (aside / "x.txt").read_text() == "old"
     assert ledger.find("rlhf-v1", "sample", KEY) is None
     assert ledger.attempts("rlhf-v1", "sample")[0].status == "superseded"
     finish(ledger, "new")
     assert [a.status for a in ledger.attempts("rlhf-v1", "sample")] == ["superseded", "done"]
+
+
+def test_newest_is_what_a_run_came_by_last(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    first = finish(ledger, "old")
+    second = finish(ledger, "new", "b" * 64)
+    assert ledger.newest("rlhf-v1", "sample") == second
+    ledger.come_by(first)  # settings were changed back: no new attempt
+    assert ledger.newest("rlhf-v1", "sample") == first
+    # A workspace without the note, as older ones are: the last attempt counts.
+    note = ledger.stage_dir("rlhf-v1", "sample") / "current"
+    note.unlink()
+    assert ledger.newest("rlhf-v1", "sample") == second
+    ledger.come_by(first)
+    ledger.supersede("rlhf-v1", "sample", KEY)
+    assert ledger.newest("rlhf-v1", "sample") is None, "the other one was made by other settings"
 
 
 def test_fingerprint_depends_on_every_part() -> None:

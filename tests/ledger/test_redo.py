@@ -49,6 +49,23 @@ def test_from_ppo_redoes_ppo_and_what_follows_in_the_version(done: tuple[Any, An
     assert [attempt.status for attempt in attempts] == ["superseded", "done"]
 
 
+def test_what_other_settings_made_stays(done: tuple[Any, Any]) -> None:
+    program, stages = done
+    other = program.model_copy(
+        update={"promote": program.promote.model_copy(update={"margin": 0.5})}
+    )
+    run(other)
+    run(program)  # A, B, A: nothing to do
+    assert stages.ran == ["rlhf-v1/promote", "rlhf-v2/promote"]
+    stages.ran.clear()
+    moved = set_aside(program, "rlhf-v1", "promote")
+    assert [path.name[-3:] for path in moved] == ["001"], "the first attempt, not B's second"
+    run(other)
+    assert stages.ran == [], "B's outputs are whole"
+    run(program)
+    assert stages.ran == ["rlhf-v1/promote"]
+
+
 def test_an_unknown_stage_is_told_with_those_there_are(done: tuple[Any, Any]) -> None:
     program, _ = done
     with pytest.raises(AlignError, match="no stage 'pp0'") as caught:

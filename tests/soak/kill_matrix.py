@@ -91,10 +91,11 @@ def hunt(program: Any, key: str, seconds: float, wanted: int, rng: random.Random
     while killed < wanted and tries < 10 * wanted:
         tries += 1
         in_child(program, lambda _attempt: seconds * REACH * rng.random(), target=key)
-        if ledger.attempts(version, stage)[-1].status == "killed":
+        last = ledger.attempts(version, stage)[-1]
+        if last.status == "killed":
             killed += 1
         else:
-            ledger.supersede(version, stage)  # too late: it was done
+            ledger.supersede(version, stage, last.fingerprint)  # too late: it was done
     return killed
 
 

@@ -106,6 +106,21 @@ def test_word_on_an_older_verdict_does_not_count(held: Any, stages: Any) -> None
     assert awaited(held, "rlhf-v1") is not None
 
 
+def test_settings_that_were_changed_back_are_judged_by_their_own_verdict(
+    held: Any, stages: Any
+) -> None:
+    run_version(held, "rlhf-v1")
+    decide(held.workspace, "rlhf-v1", approved=True)
+    changed = held.model_copy(update={"promote": held.promote.model_copy(update={"margin": 0.01})})
+    run_version(changed, "rlhf-v1")
+    assert awaited(changed, "rlhf-v1") is not None
+    ran = len(stages.ran)
+    run_version(held, "rlhf-v1")
+    assert len(stages.ran) == ran
+    assert awaited(held, "rlhf-v1") is None
+    assert champion(held) == "rlhf-v1"
+
+
 def test_decisions_that_make_no_sense(held: Any, stages: Any) -> None:
     held.workspace.mkdir()
     with pytest.raises(AlignError, match="nothing to decide"):

@@ -123,7 +123,10 @@ def test_step_by_step_equals_all_at_once(
                     assert sync.step(alive=True) == []
             except (DataError, KeyboardInterrupt):
                 assert sync.step(alive=False) == []
-    Ledger(program.workspace).supersede("rlhf-v2", "evaluate")
+    ledger = Ledger(program.workspace)
+    manifest = ledger.newest("rlhf-v2", "evaluate")
+    assert manifest is not None
+    ledger.supersede("rlhf-v2", "evaluate", manifest.fingerprint)
     with Runner(program) as runner:
         for node in runner.plan:
             runner.run_node(node)
