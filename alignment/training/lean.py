@@ -278,13 +278,13 @@ class _Attention(torch.autograd.Function):
         along = back[:, :-1] * attended.view(above.shape)
         torch.sum(along, 1, keepdim=True, out=back[:, -1:]).neg_()
         projected_back = torch.empty(len(projections), grad.shape[1])
-        keys_back, values_back = torch.zeros_like(keys), torch.zeros_like(values)
+        keys_back, values_back = torch.zeros_like(keys), torch.zeros_like(keys)
         for number, block in enumerate(shape.tables.blocks):
             queries, weights = kept[2 * number : 2 * number + 2]
             block_back = _apart(back, shape, block).reshape(len(keys), shape.dim + 1, -1)
             scores_back = torch.bmm(values[..., : block.end].transpose(1, 2), block_back)
             scores_back.mul_(weights)
-            values_back[..., : block.end] += torch.bmm(block_back, weights.transpose(1, 2))
+            values_back[..., : block.end] += torch.bmm(block_back[:, :-1], weights.transpose(1, 2))
             keys_back[..., : block.end] += torch.bmm(queries, scores_back.transpose(1, 2))
             _queries_back(
                 torch.bmm(keys[..., : block.end], scores_back), projected_back, shape, block
@@ -351,7 +351,7 @@ def _keys_and_values_back(keys: Tensor, values: Tensor, projected: Tensor, shape
     """The way back of `_keys_and_values`, into the gradient of `projected`."""
     k, v = _key_parts(projected, shape)
     turn(keys.view(k.shape), k, shape.tables.cos / LOG2E, -shape.tables.sin / LOG2E, dim=2)
-    v.copy_(values[:, :-1].view(v.shape))
+    v.copy_(values.view(v.shape))
 
 
 class TokenLogprobs(torch.autograd.Function):
