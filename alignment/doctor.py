@@ -86,7 +86,7 @@ def _attempts(program: ProgramConfig) -> Iterator[Finding]:
     ledger = Ledger(program.workspace)
     for path in sorted(ledger.root.glob("*/*/attempts/*.json")):
         written = Attempt(**read_json(path))
-        if written.status == "running" and not written.alive():
+        if written.status == "running" and ledger.broken_off(written):
             seen = next(
                 attempt
                 for attempt in ledger.attempts(written.version, written.stage)

@@ -30,7 +30,9 @@ from alignment.files import (
     read_json,
     sha256_file,
 )
+from alignment.lock import holder
 from alignment.plan import Node
+from alignment.processes import born, runs
 
 Status = Literal["running", "done", "failed", "killed", "superseded"]
 MANIFEST = "manifest.json"
@@ -55,18 +57,8 @@ class Attempt:
     error: str | None = None
     resumed_from: int | None = None
     """The attempt whose checkpoints this one goes on from."""
-
-    def alive(self) -> bool:
-        """Whether the process that runs it still exists (on this host)."""
-        if self.status != "running" or self.host != socket.gethostname():
-            return self.status == "running"
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
+    born: float | None = None
+    """When the process `pid` started, in seconds since 1970."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +95,7 @@ class Ledger:
     """All stages of one workspace."""
 
     def __init__(self, workspace: Path):
+        self.workspace = workspace
         self.root = workspace / "versions"
 
     def stage_dir(self, version: str, stage: str) -> Path:
@@ -150,17 +143,35 @@ class Ledger:
         attempts = []
         for path in sorted(self.stage_dir(version, stage).glob("attempts/*.json")):
             attempt = Attempt(**read_json(path))
-            if attempt.status == "running" and not attempt.alive():
-                done = self.find(version, stage, attempt.fingerprint)
-                attempt.status = "done" if done and done.attempt == attempt.number else "killed"
+            if attempt.status == "running" and self.broken_off(attempt):
+                self._close(attempt)
             attempts.append(attempt)
         return attempts
 
+    def broken_off(self, attempt: Attempt) -> bool:
+        """Whether nobody works any more on an attempt that is marked as running.
+
+        Of a process on another host (or in a container of another name) nothing is known but
+        that it holds the workspace as long as it lives.
+        """
+        if attempt.host == socket.gethostname():
+            return not runs(attempt.pid, attempt.born)
+        return holder(self.workspace) is None
+
+    def _close(self, attempt: Attempt) -> None:
+        done = self.find(attempt.version, attempt.stage, attempt.fingerprint)
+        attempt.status = "done" if done and done.attempt == attempt.number else "killed"
+
     def begin(self, node: Node, fingerprint: str) -> Attempt:
-        """Open a new attempt and note it; partial work for other fingerprints is removed."""
+        """Open a new attempt and note it; partial work for other fingerprints is removed.
+
+        Only with the workspace held: what else is marked as running at this stage was broken off.
+        """
         home = self.stage_dir(node.version, node.stage)
         earlier = self.attempts(node.version, node.stage)
         for past in earlier:
+            if past.status == "running":
+                self._close(past)
             if past.status == "killed":
                 self.write_attempt(past)
         partial = self.partial_dir(node.version, node.stage, fingerprint)
@@ -178,6 +189,7 @@ class Ledger:
             host=socket.gethostname(),
             started=now(),
             resumed_from=same[-1] if same and partial.exists() else None,
+            born=born(),
         )
         if (partial / "done").exists():  # scratch that was about to be deleted
             shutil.rmtree(partial / "done")

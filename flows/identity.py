@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Any
 
-import psutil
+from alignment.processes import born, runs
 
 PROCESS = "align.process"
 VERSION = "align.version"
@@ -16,22 +16,13 @@ REDONE = "align.redone"
 
 def this_process() -> str:
     """Host, process id and start time of this process."""
-    return f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+    return f"{socket.gethostname()}:{os.getpid()}:{born():.0f}"
 
 
 def process_lives(told: str) -> bool:
     """Whether the process that `this_process` described still runs; True for other hosts'."""
     host, pid, started = told.rsplit(":", 2)
-    if host != socket.gethostname():
-        return True
-    try:
-        process = psutil.Process(int(pid))
-        return (
-            abs(process.create_time() - float(started)) < 2
-            and process.status() != psutil.STATUS_ZOMBIE
-        )
-    except psutil.NoSuchProcess:
-        return False
+    return host != socket.gethostname() or runs(int(pid), float(started))
 
 
 def labels_of(run: Any) -> dict[str, Any]:

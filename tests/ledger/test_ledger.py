@@ -96,6 +96,37 @@ def test_killed_attempt_is_seen_and_its_scratch_is_handed_on(tmp_path: Path) -> 
     assert (partial / "scratch" / "shard-0").read_text() == "done work"
 
 
+def test_an_attempt_of_a_lost_container_is_closed(tmp_path: Path) -> None:
+    import socket
+    from dataclasses import replace
+
+    from alignment.lock import workspace_lock
+    from alignment.processes import born
+
+    ledger = Ledger(tmp_path)
+
+    def statuses() -> list[str]:
+        return [attempt.status for attempt in ledger.attempts("rlhf-v1", "sample")]
+
+    lost = ledger.begin(NODE, KEY)
+    assert (lost.host, lost.pid) == (socket.gethostname(), os.getpid())
+    assert statuses() == ["running"]
+    # The same host name and number in the next container: another process.
+    ledger.write_attempt(replace(lost, born=born() - 3600))
+    assert statuses() == ["killed"]
+    # Another host name: it runs as long as somebody holds the workspace.
+    ledger.write_attempt(replace(lost, host="another-container", pid=1))
+    assert statuses() == ["killed"]
+    with workspace_lock(tmp_path):
+        assert statuses() == ["running"]
+        # Who holds it now knows better, and begins again.
+        again = ledger.begin(NODE, KEY)
+        assert statuses() == ["killed", "running"]
+    assert again.resumed_from == 1
+    record = ledger.stage_dir("rlhf-v1", "sample") / "attempts" / "001.json"
+    assert json.loads(record.read_text())["status"] == "killed"
+
+
 def test_partial_work_for_another_fingerprint_is_removed(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.begin(NODE, "b" * 64)
