@@ -202,7 +202,11 @@ def _version(
     evaluate |= batches  # evaluation prompts must not be among them
     evaluate["parent_policy"] = policies[parent]
     evaluate |= {f"earlier/{v}": (v, "evaluate") for v in earlier}
-    nodes.append(Node(name, "evaluate", "evaluate", evaluate))
+    champion: dict[str, Any] = {}
+    if seen.evaluate.judge is not None and standing:  # which compares with the champion
+        evaluate["verdict"] = (standing[-1], "promote")
+        champion = _approved(program, standing)
+    nodes.append(Node(name, "evaluate", "evaluate", evaluate, champion))
     nodes.append(_promote(program, name, standing))
     if collects:
         nodes.append(
@@ -221,11 +225,13 @@ def _version(
 def _promote(program: ProgramConfig, name: str, standing: list[str]) -> Node:
     inputs: dict[str, Key] = {"evaluate": (name, "evaluate")}
     inputs |= {f"earlier/{version}": (version, "promote") for version in standing}
-    options = {}
+    return Node(name, "promote", "promote", inputs, _approved(program, standing))
+
+
+def _approved(program: ProgramConfig, standing: list[str]) -> dict[str, Any]:
+    """The champion by a person's word on the last one, as an option; else the gate's counts."""
     word = find_approval(program.workspace, standing[-1]) if standing else None
-    if word is not None:  # a person's word on the last one; otherwise the gate's counts
-        options["champion"] = standing[-1]
-    return Node(name, "promote", "promote", inputs, options)
+    return {} if word is None else {"champion": standing[-1]}
 
 
 def _intake_inputs(program: ProgramConfig, previous: str, earlier: list[str]) -> dict[str, Key]:

@@ -49,8 +49,9 @@ class JudgeConfig(Section):
     """Name of the environment variable with the key; the key itself never stands in a file."""
     prompts_per_axis: int = Field(default=100, ge=1)
     """So many prompts of each axis are judged (two requests each: both orders)."""
-    against: tuple[str, ...] = ("sft",)
-    """Versions the new one is compared with by this judge; `previous` means the preceding one."""
+    against: tuple[str, ...] = ("sft", "champion")
+    """Versions the new one is compared with by this judge; `champion` means the one that is
+    recommended so far, `previous` the preceding one. Without the champion it is no guard."""
     concurrency: int = Field(default=4, ge=1, le=64)
     """Requests in flight at once."""
     timeout: float = Field(default=60.0, gt=0)

@@ -4,6 +4,11 @@ A version becomes champion if, by the primary judge, it beats the champion on bo
 interval above ½, or beats it on one and is not worse on the other by more than a margin; and if
 false refusals, length and KL stay within bounds, and no guard finds it worse. The paper has people
 decide (Llama 2 §3.4); this gate says the same things in figures.
+
+What was not measured is said. An axis on which the primary judge compared nothing is not one on
+which the version "is not worse": it is not promoted. A guard that did not compare the two cannot
+object, as one that is not at hand cannot, so it does not block; but the verdict names it, so that
+its silence is not taken for agreement.
 """
 
 from __future__ import annotations
@@ -21,7 +26,8 @@ Figures = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of the gate. `bound` is None where the check is a statement without one."""
+    """One condition of the gate. `bound` is None where the check is a statement without one, and
+    `value` where nothing was measured."""
 
     name: str
     value: float | None
@@ -80,7 +86,7 @@ def decide(
         )
     checks += _bounds(new, old, champion, config)
     promoted = all(check.ok for check in checks)
-    reasons = [check.said for check in checks if check.ok == promoted]
+    reasons = [check.said for check in checks if check.ok == promoted or check.value is None]
     head = (
         f"{version} becomes champion in place of {champion}"
         if promoted
@@ -104,7 +110,11 @@ def _axis_checks(
     known = {axis: row for axis, row in found.items() if row is not None}
     won = [axis for axis, row in known.items() if row["low"] > 0.5]
     checks = []
-    for axis, row in known.items():
+    for axis, row in found.items():
+        if row is None:
+            said = f"not measured on {axis}: judge {judge} did not compare it with {champion} there"
+            checks.append(Check(f"win_{axis}", None, 0.5, False, said))
+            continue
         # An axis may fall short of ½ by the margin if the other one is won.
         excused = any(other != axis for other in won)
         bound = 0.5 - config.margin if excused else 0.5
@@ -137,6 +147,11 @@ def _guard_checks(
     for axis in AXES:
         row = find_rate(rows, version, champion, guard, axis)
         if row is None:
+            said = (
+                f"not measured: guard {guard} did not compare {version} with {champion} on {axis}, "
+                "so it could not object"
+            )
+            checks.append(Check(f"guard_{guard}_{axis}", None, bound, True, said))
             continue
         ok = row["high"] >= bound
         verb = "does not object" if ok else "objects"

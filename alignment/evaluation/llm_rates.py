@@ -23,14 +23,15 @@ JUDGE = "judge"
 VERDICTS = "verdicts.jsonl"
 
 
-def rivals(side: str, sides: Sequence[str], config: JudgeConfig) -> list[str]:
+def rivals(side: str, sides: Sequence[str], config: JudgeConfig, champion: str) -> list[str]:
     """The sides that `side` is compared with: those of `config.against` that exist.
 
-    `previous` is the final arm of the preceding version.
+    `previous` is the final arm of the preceding version, `champion` that of `champion`.
     """
     version = side.partition("/")[0]
     before = [name for name in sides if name.partition("/")[0] != version and "/" not in name]
-    wanted = [before[-1] if name == "previous" and before else name for name in config.against]
+    meant = {"champion": champion, "previous": before[-1] if before else ""}
+    wanted = [meant.get(name, name) for name in config.against]
     return [name for name in dict.fromkeys(wanted) if name in before]
 
 
@@ -39,6 +40,7 @@ def judged_rates(
     sides: Mapping[str, pd.DataFrame],
     prompts: Sequence[Prompt],
     config: EvaluateConfig,
+    champion: str,
     *,
     seed: int,
     scratch: Path,
@@ -46,6 +48,9 @@ def judged_rates(
     progress: Progress,
 ) -> tuple[list[Row], dict[str, float]]:
     """Rows for winrates.json, and figures about the judge itself; verdicts go to `out`.
+
+    Args:
+        champion: the version recommended before this evaluation.
 
     Raises:
         StageError: the endpoint refuses, or too many verdicts could not be had.
@@ -57,7 +62,7 @@ def judged_rates(
     rows: list[Row] = []
     every: list[Judged] = []
     kept = scratch / VERDICTS
-    for rival in rivals(side, list(sides), config.judge):
+    for rival in rivals(side, list(sides), config.judge, champion):
         for axis in AXES:
             pairs, lengths = _pairs(sides[side], sides[rival], axis, asked, config.judge, rival)
             if not pairs:

@@ -56,7 +56,7 @@ from alignment.evaluation.standings import (
 )
 from alignment.evaluation.summary import carried_figures, category_metrics, rate_metrics
 from alignment.evaluation.textstats import RefusalDetector
-from alignment.files import atomic_write_bytes, atomic_write_json
+from alignment.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.preferences.store import PreferenceStore
@@ -109,6 +109,7 @@ def run(ctx: StageContext) -> None:
         sides,
         prompts,
         config,
+        _champion(ctx),
         seed=derive_seed("evaluation"),
         scratch=ctx.scratch,
         out=ctx.out,
@@ -116,6 +117,15 @@ def run(ctx: StageContext) -> None:
     )
     ctx.metric(**about)
     _report(ctx, sides, answered, earlier, judged)
+
+
+def _champion(ctx: StageContext) -> str:
+    """Who is recommended so far: whom a person approved last, the last verdict named, or SFT."""
+    if "champion" in ctx.options:
+        return str(ctx.options["champion"])
+    if "verdict" not in ctx.inputs:
+        return "sft"
+    return str(read_json(ctx.inputs["verdict"] / "decision.json")["champion"])
 
 
 def _leaks(ctx: StageContext, prompts: list[Prompt]) -> list[Leak]:
@@ -204,9 +214,9 @@ def _report(
     rates = all_win_rates(sides, tie_margin=config.tie_margin, **resampling)
     extra = carried_rates(earlier) + judged
     scoring = judges[0] if judges else None  # what forgetting needs: a judge that gives scores
-    if extra:
-        rates += extra
-        judges.append(JUDGE)
+    rates += extra
+    if extra or (config.judge is not None and len(sides) > 1):
+        judges.append(JUDGE)  # also where it compared nothing: the gate has to say so
     carried = carried_figures(earlier)
     standings = {}
     for side, table in sides.items():

@@ -10,7 +10,7 @@ from alignment.evaluation.responses import version_order
 from alignment.files import atomic_write_json, read_json
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 READS = ("promote",)
 
 

@@ -109,6 +109,36 @@ def test_guards_can_object_and_other_judges_cannot():
     assert decide("new", "old", rows, STANDINGS, ["rm", "guard"], deaf).promoted
 
 
+def test_a_guard_that_did_not_compare_the_two_is_named():
+    rows = rates((0.6, 0.7), (0.6, 0.7))
+    against_sft = [{**row, "b": "sft"} for row in rates((0.6, 0.7), (0.6, 0.7), "judge")]
+    one_axis = rates((0.6, 0.7), (0.6, 0.7), "guard")[:1]
+    decision = decide(
+        "new",
+        "old",
+        rows + against_sft + one_axis,
+        STANDINGS,
+        ["rm", "guard", "judge"],
+        PromoteConfig(),
+    )
+    silent = {check.name for check in decision.checks if check.value is None}
+    assert silent == {"guard_guard_safety", "guard_judge_helpfulness", "guard_judge_safety"}
+    assert decision.promoted  # as with a guard that is not at hand
+    assert "not measured: guard judge did not compare new with old on safety" in decision.verdict
+    # In a verdict for another reason too.
+    rows = rates((0.3, 0.4), (0.6, 0.7))
+    decision = decide("new", "old", rows, STANDINGS, ["rm", "judge"], PromoteConfig())
+    assert "loses to old on helpfulness" in decision.verdict
+    assert "not measured: guard judge" in decision.verdict
+
+
+def test_an_axis_that_nobody_measured_is_not_won():
+    rows = rates((0.6, 0.7), (0.6, 0.7))[:1]
+    decision = decide("new", "old", rows, STANDINGS, ["rm"], PromoteConfig())
+    assert not decision.promoted
+    assert "not measured on safety: judge rm did not compare it with old" in decision.verdict
+
+
 def test_without_a_judge_nothing_is_promoted():
     decision = decide("new", "old", [], STANDINGS, [], PromoteConfig())
     assert not decision.promoted

@@ -253,6 +253,38 @@ def test_reading_verdicts(reply, order, winner):
     assert read_verdict(reply, order) == winner
 
 
+def test_the_judge_is_shown_the_champion():
+    from alignment.evaluation.llm_rates import rivals
+
+    sides = ["sft", "rlhf-v1", "rlhf-v2/no-ppo", "rlhf-v2", "rlhf-v3"]
+    config = JudgeConfig(base_url="http://x", model="m")
+    assert rivals("rlhf-v3", sides, config, "rlhf-v1") == ["sft", "rlhf-v1"]
+    assert rivals("rlhf-v1", sides[:2], config, "sft") == ["sft"]
+    assert rivals("sft", sides[:1], config, "sft") == []
+    both = config.model_copy(update={"against": ("previous", "champion")})
+    assert rivals("rlhf-v3", sides, both, "rlhf-v1") == ["rlhf-v2", "rlhf-v1"]
+
+
+def test_an_evaluation_knows_the_champion_where_a_judge_asks(tmp_path):
+    from alignment.config.load import check_program
+    from alignment.plan import build_plan
+
+    values = {
+        "name": "p",
+        "workspace": str(tmp_path),
+        "versions": [{"name": "rlhf-v1"}, {"name": "rlhf-v2"}],
+    }
+    judge = {"judge": {"base_url": "http://x", "model": "m"}}
+    verdicts = {}
+    for name, given in (("with", {"evaluate": judge}), ("without", {})):
+        plan = build_plan(check_program({**values, **given}))
+        verdicts[name] = {
+            node.version: node.inputs.get("verdict") for node in plan if node.stage == "evaluate"
+        }
+    assert verdicts["without"] == {"sft": None, "rlhf-v1": None, "rlhf-v2": None}
+    assert verdicts["with"] == {"sft": None, "rlhf-v1": None, "rlhf-v2": ("rlhf-v1", "promote")}
+
+
 def test_rates_by_the_judge_join_those_of_the_others(server, world, planted, tmp_path):
     from alignment.config.evaluate import EvaluateConfig
     from alignment.evaluation.llm_rates import carried_rates, judged_rates
@@ -282,6 +314,7 @@ def test_rates_by_the_judge_join_those_of_the_others(server, world, planted, tmp
         sides,
         prompts,
         config,
+        "sft",
         seed=1,
         scratch=tmp_path,
         out=world.root,
