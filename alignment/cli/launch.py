@@ -165,7 +165,7 @@ def make_runner(
 def summarise(program: ProgramConfig, console: Console) -> None:
     """Print the table of versions and draw their path."""
     from alignment.cli.results import compared
-    from alignment.evaluation.path import path_picture
+    from alignment.evaluation.path import panels, path_picture
     from alignment.files import atomic_write_bytes
 
     table = compared(program)
@@ -176,9 +176,10 @@ def summarise(program: ProgramConfig, console: Console) -> None:
             "[dim]The built-in world is synthetic: its annotators are simulated, its gold scores "
             "are exact and hidden from training.[/]"
         )
-    picture = program.workspace / "report" / "path.png"
-    atomic_write_bytes(picture, path_picture(table))
-    console.print(f"picture: {picture}")
+    if panels(table):
+        picture = program.workspace / "report" / "path.png"
+        atomic_write_bytes(picture, path_picture(table))
+        console.print(f"picture: {picture}")
     console.print(
         f"[dim]next: align report -w {program.workspace} · align ui -w {program.workspace} · "
         f"align chat {table.newest} -w {program.workspace}[/]"

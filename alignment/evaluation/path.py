@@ -52,6 +52,11 @@ def points(comparison: Comparison, judge: str) -> list[Point]:
     return found
 
 
+def panels(comparison: Comparison) -> list[str]:
+    """The judges that compared at least two policies on both axes: without any, no picture."""
+    return [judge for judge in comparison.judges if len(points(comparison, judge)) > 1]
+
+
 def path_picture(comparison: Comparison) -> bytes:
     """The way from SFT to the last version on helpfulness × safety axes (Llama 2, Fig 11).
 
@@ -59,22 +64,22 @@ def path_picture(comparison: Comparison) -> bytes:
     climbed. Ellipses are the intervals of both rates; the rates come from different prompts, so
     they are independent and the ellipses upright.
     """
-    panels = [judge for judge in comparison.judges if len(points(comparison, judge)) > 1]
-    if not panels:
+    judges = panels(comparison)
+    if not judges:
         raise ValueError("no judge has compared two versions on both axes")
     with mpl.rc_context(STYLE):
-        width = 12.0 if len(panels) > 1 else 7.2
+        width = 12.0 if len(judges) > 1 else 7.2
         figure = Figure(figsize=(width, 6.6))
         # Places by hand: a layout engine would draw everything twice.
         edges = {"left": 0.72 / width, "right": 1 - 0.12 / width, "bottom": 0.1, "top": 0.87}
         figure.subplots_adjust(**edges, wspace=0.17)
-        axes = list(figure.subplots(1, len(panels), squeeze=False)[0])
-        limits = _limits([point for judge in panels for point in points(comparison, judge)])
-        for axis, judge in zip(axes, panels, strict=True):
+        axes = list(figure.subplots(1, len(judges), squeeze=False)[0])
+        limits = _limits([point for judge in judges for point in points(comparison, judge)])
+        for axis, judge in zip(axes, judges, strict=True):
             _path_panel(axis, comparison, judge, limits)
         handles = _legend(comparison)
         figure.legend(handles=handles, loc="upper right", ncols=3, fontsize=11)
-        _label_panels(figure, axes, comparison, panels)
+        _label_panels(figure, axes, comparison, judges)
         return png(figure)
 
 

@@ -20,7 +20,7 @@ from alignment.evaluation.blocks_rewards import reward_accuracy
 from alignment.evaluation.blocks_sampling import best_of_n, temperatures
 from alignment.evaluation.compare import Comparison, Stages, comparison
 from alignment.evaluation.overoptimisation import section as over_optimisation
-from alignment.evaluation.path import path_picture, points
+from alignment.evaluation.path import panels, path_picture
 from alignment.evaluation.plots import winrate_matrix
 from alignment.evaluation.responses import AXES, side_title
 from alignment.evaluation.table import grid, notes
@@ -84,7 +84,7 @@ def _versions(_stages: Stages, found: Comparison) -> str:
 
 
 def _path(_stages: Stages, found: Comparison) -> str | None:
-    if not any(len(points(found, judge)) > 1 for judge in found.judges):
+    if not panels(found):
         return None
     said = (
         "Each point is a version's win rate against SFT on the evaluation prompts of each axis. "

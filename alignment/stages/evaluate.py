@@ -262,16 +262,15 @@ def _report(
 def _draw_path(
     ctx: StageContext, standings: dict[str, dict[str, float]], judges: list[str]
 ) -> None:
-    if len(standings) < 2 or not judges:
-        return
-    from alignment.evaluation.path import path_picture
+    from alignment.evaluation.path import panels, path_picture
 
     entries = [
         Entry(side, side.partition("/")[0], False, json_figures(figures), {})
         for side, figures in standings.items()
     ]
     seen = Comparison(ctx.version, judges, ctx.config.evaluate.level, entries, [])
-    atomic_write_bytes(ctx.out / "path.png", path_picture(seen))
+    if panels(seen):
+        atomic_write_bytes(ctx.out / "path.png", path_picture(seen))
 
 
 def _against_sft(

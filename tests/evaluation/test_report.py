@@ -156,3 +156,11 @@ def test_divergence_of_reward_and_gold_is_named(world, planted):
     found = comparison(world.stages)
     assert diverging(found, "safety", "rm", "gold") == ["rlhf-v2"]
     assert "the reward models prefer rlhf-v2" in render_report(world.stages, title="x")
+
+
+def test_before_there_is_a_way_no_picture_of_one_is_drawn(world, planted):
+    world.evaluate(planted("sft"), planted("sft", "student"))
+    assert not (world.stages["sft"]["evaluate"] / "path.png").exists()
+    page = render_report(world.stages, title="x")
+    assert "sft (student)" in page
+    assert '<section id="path">' not in page
