@@ -38,7 +38,7 @@ from alignment.models.lean import why_not as why_not_lean
 _PARAMETERS = 50_000_000
 _LONGEST = 512
 # Queries of a block: more save more masked scores, fewer make larger products.
-_BLOCK = 40
+_BLOCK = 32
 
 
 def why_not(model: Any) -> str | None:

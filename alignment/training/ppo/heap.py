@@ -2,7 +2,7 @@
 
 Every activation above glibc's threshold is mapped from the kernel, zeroed page by page on first
 touch, and given back when freed. Training frees and takes the same sizes thousands of times. All
-threads take from two heaps: what one has freed serves the others.
+threads take from one heap: what one has freed serves the others.
 """
 
 from __future__ import annotations
@@ -28,6 +28,6 @@ def keep_freed_memory() -> bool:
         (_M_MMAP_THRESHOLD, 1 << 30),
         (_M_TRIM_THRESHOLD, (1 << 31) - 1),
         (_M_TOP_PAD, 1 << 26),
-        (_M_ARENA_MAX, 2),
+        (_M_ARENA_MAX, 1),
     )
     return all(mallopt(option, value) == 1 for option, value in wanted)
