@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+_AT_ONCE = 8
 
 
 def canonical_json(value: Any) -> str:
@@ -29,8 +32,19 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def fsync_tree(directory: Path) -> None:
+    """Have every file below `directory`, and the directories themselves, survive a power cut."""
+    paths = [path for path in directory.rglob("*") if path.is_file() or path.is_dir()]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # the disk does them in one go
+        list(pool.map(_fsync, [*paths, directory]))
+
+
 def fsync_directory(path: Path) -> None:
     """Make a rename inside `path` survive a power cut."""
+    _fsync(path)
+
+
+def _fsync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

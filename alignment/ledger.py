@@ -27,6 +27,7 @@ from alignment.files import (
     atomic_write_text,
     digest_json,
     fsync_directory,
+    fsync_tree,
     read_json,
     sha256_file,
 )
@@ -214,6 +215,7 @@ class Ledger:
     def commit(self, attempt: Attempt, described: Mapping[str, Any]) -> Manifest:
         """Seal the attempt's outputs and make them appear by one rename.
 
+        Libraries write weights without waiting for the disk; the seal must not outlive them.
         `described` gives the manifest's fields that the ledger does not know itself.
         """
         partial = self.partial_dir(attempt.version, attempt.stage, attempt.fingerprint)
@@ -229,10 +231,12 @@ class Ledger:
             started=attempt.started,
             **described,
         )
+        fsync_tree(out)
         atomic_write_json(out / MANIFEST, asdict(manifest))
         target = self.committed_dir(attempt.version, attempt.stage, attempt.fingerprint)
         out.rename(target)
-        fsync_directory(target.parent)
+        for directory in (target.parent, target.parent.parent, self.root):
+            fsync_directory(directory)
         self.come_by(manifest)
         shutil.rmtree(partial)
         return manifest

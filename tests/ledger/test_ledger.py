@@ -56,6 +56,38 @@ def test_commit_makes_the_outputs_appear_with_their_digests(tmp_path: Path) -> N
     assert not ledger.partial_dir("rlhf-v1", "sample", KEY).exists()
 
 
+def test_outputs_are_on_the_disk_before_they_are_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(tmp_path)
+    attempt = ledger.begin(NODE, KEY)
+    out = ledger.partial_dir("rlhf-v1", "sample", KEY) / "out"
+    (out / "model").mkdir()
+    (out / "model" / "weights").write_bytes(b"not flushed by whoever wrote it")
+    safe: list[int] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def flush(handle: int) -> None:
+        safe.append(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    def seal(path: Path, target: Path) -> Path:
+        inside = [*path.rglob("*"), path]
+        assert len(inside) == 4
+        assert {item.stat().st_ino for item in inside} <= set(safe)
+        # The manifest is the last file to be flushed.
+        assert safe.index((path / "model" / "weights").stat().st_ino) < safe.index(
+            (path / "manifest.json").stat().st_ino
+        )
+        safe.clear()
+        return rename(path, target)
+
+    monkeypatch.setattr("alignment.files.os.fsync", flush)
+    monkeypatch.setattr(Path, "rename", seal)
+    ledger.commit(attempt, DESCRIBED)
+    assert ledger.stage_dir("rlhf-v1", "sample").stat().st_ino in safe
+
+
 def test_a_directory_without_manifest_is_never_read(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     directory = ledger.committed_dir("rlhf-v1", "sample", KEY)
