@@ -177,7 +177,8 @@ class Ledger:
                 self.write_attempt(past)
         partial = self.partial_dir(node.version, node.stage, fingerprint)
         for rubbish in home.glob(".*.partial"):
-            if rubbish != partial:
+            # Without `out` it is what a commit left behind: its checkpoints may be half-deleted.
+            if rubbish != partial or not (rubbish / "out").exists():
                 shutil.rmtree(rubbish)
         same = [past.number for past in earlier if past.fingerprint == fingerprint]
         attempt = Attempt(
@@ -192,8 +193,6 @@ class Ledger:
             resumed_from=same[-1] if same and partial.exists() else None,
             born=born(),
         )
-        if (partial / "done").exists():  # scratch that was about to be deleted
-            shutil.rmtree(partial / "done")
         for name in ("out", "scratch"):
             (partial / name).mkdir(parents=True, exist_ok=True)
             _drop_unfinished(partial / name)
@@ -234,7 +233,7 @@ class Ledger:
         fsync_tree(out)
         atomic_write_json(out / MANIFEST, asdict(manifest))
         target = self.committed_dir(attempt.version, attempt.stage, attempt.fingerprint)
-        out.rename(target)
+        out.rename(target)  # from here on the checkpoints count no more: `begin` sees it
         for directory in (target.parent, target.parent.parent, self.root):
             fsync_directory(directory)
         self.come_by(manifest)

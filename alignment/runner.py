@@ -221,8 +221,6 @@ class Runner:
                 self.execute(node, attempt.fingerprint, Logged(progress))
             peak_mb = memory.peak_mb
             give_back()
-        # Under another name first: a half-deleted checkpoint must never be found.
-        (partial / "scratch").rename(partial / "done")
         declared = stage_declaration(node.module)
         seen = for_version(self.program, node.version)
         datasets = partial / "out" / "datasets.json"

@@ -128,6 +128,18 @@ def test_killed_attempt_is_seen_and_its_scratch_is_handed_on(tmp_path: Path) -> 
     assert (partial / "scratch" / "shard-0").read_text() == "done work"
 
 
+def test_what_a_commit_left_behind_is_not_gone_on_from(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    finish(ledger)
+    # Killed while the checkpoints were being deleted; then the outputs are set aside.
+    partial = ledger.partial_dir("rlhf-v1", "sample", KEY)
+    (partial / "scratch" / "step-000010").mkdir(parents=True)
+    ledger.supersede("rlhf-v1", "sample", KEY)
+    attempt = ledger.begin(NODE, KEY)
+    assert attempt.resumed_from is None
+    assert list((partial / "scratch").iterdir()) == []
+
+
 def test_an_attempt_of_a_lost_container_is_closed(tmp_path: Path) -> None:
     import socket
     from dataclasses import replace
