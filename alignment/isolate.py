@@ -11,16 +11,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from alignment import errors
 from alignment.errors import AlignError, StageError
-from alignment.files import read_json
+from alignment.files import atomic_write_json, read_json
+from alignment.oom import oom_kills
 from alignment.plan import Node
 from alignment.processes import die_with_parent
 
-RESULT = "result.json"  # in the partial directory, beside `out` and `scratch`
 GRACE = 20.0
+ENDED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals that come from somebody who wants the process to end."""
 
 
 def run_isolated(
@@ -30,10 +34,13 @@ def run_isolated(
 
     Raises:
         AlignError: what the stage reported.
-        StageError: the child died without a word.
+        StageError: the child died without a word. Its `failure` is `memory` where the kernel says
+            that it killed for want of it; a stage that somebody else killed is not done in smaller
+            pieces, which would change its bits.
     """
-    result = partial / RESULT
-    result.unlink(missing_ok=True)
+    for path in partial.glob(_result("*")):
+        path.unlink()
+    before = oom_kills()
     module = "alignment.stages.run"
     start = (
         ["-m", module] if processes == 1 else ["-m", "alignment.launcher", str(processes), module]
@@ -52,24 +59,49 @@ def run_isolated(
     except BaseException:
         _stop(child)
         raise
-    told = read_json(result) if result.is_file() else {}
-    if "error" in told:
-        kind = getattr(errors, told["kind"], StageError)
-        error = kind(told["error"], where=told["where"], remedy=told["remedy"])
-        error.failure = told.get("failure")
-        raise error
-    if code or "peak_mb" not in told:
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    ended_by = _signal(code, processes)
+    told = [read_json(path) for path in partial.glob(_result("*"))]
+    wrong = [one for one in told if "error" in one]
+    # What the others say of one that was killed is that they have lost it; they may even abort.
+    lost = processes > 1 and ended_by not in (None, signal.SIGABRT)
+    if wrong and not lost:
+        raise _again(min(wrong, key=lambda one: one["at"]))
+    if code or not told:
+        how = f"exit code {code}" if ended_by is None else f"signal {ended_by.name}"
         died = StageError(
             f"the process of {node.key} ended with {how}",
             where=str(log),
             remedy="see the log; `align resume` goes on from the last checkpoint",
         )
-        if code == -signal.SIGKILL:  # what the kernel does to a process that takes all memory
+        if ended_by == signal.SIGKILL and before is not None and (oom_kills() or 0) > before:
             died.failure = "memory"
+        elif ended_by in ENDED:
+            died.failure = "killed"
         raise died
-    result.unlink()
-    return float(told["peak_mb"])
+    return float(told[0]["peak_mb"])
+
+
+def tell(partial: Path, told: dict[str, Any]) -> None:
+    """In the child: what came of it. Each of several processes has a file of its own."""
+    result = partial / _result(os.environ.get("RANK", "0"))
+    atomic_write_json(result, told | {"at": time.time()})
+
+
+def _result(rank: str) -> str:
+    return f"result-{rank}.json"  # in the partial directory, beside `out` and `scratch`
+
+
+def _signal(code: int, processes: int) -> signal.Signals | None:
+    """What ended the child; the launcher of several tells it as a shell does, by 128 and more."""
+    number = code - 128 if processes > 1 and code > 128 else -code
+    return signal.Signals(number) if number in set(signal.Signals) else None
+
+
+def _again(told: dict[str, Any]) -> AlignError:
+    kind = getattr(errors, told["kind"], StageError)
+    error: AlignError = kind(told["error"], where=told["where"], remedy=told["remedy"])
+    error.failure = told.get("failure")
+    return error
 
 
 def described(error: AlignError) -> dict[str, str | None]:

@@ -22,8 +22,8 @@ _GRACE = 10.0
 
 
 def launch(count: int, module: str, arguments: list[str]) -> int:
-    """Run `python -m module arguments` in `count` processes; returns the exit code of the first
-    that failed, or 0 when all have ended well."""
+    """Run `python -m module arguments` in `count` processes; returns the exit code of one that
+    failed (128 and the signal's number of one that was killed), or 0 when all have ended well."""
     with tempfile.TemporaryDirectory(prefix="align-") as directory:
         children = [
             subprocess.Popen(
@@ -58,9 +58,11 @@ def _environment(number: int, count: int, directory: Path) -> dict[str, str]:
 def _watch(children: list[subprocess.Popen[bytes]]) -> int:
     while True:
         codes = [child.poll() for child in children]
-        failed = [code for code in codes if code]
-        if failed:
-            return failed[0] if failed[0] > 0 else 128 - failed[0]
+        if any(codes):
+            # Once more: who failed first may have been looked at just before. One that was killed
+            # is why the others have failed.
+            worst = min(code for code in (child.poll() for child in children) if code)
+            return worst if worst > 0 else 128 - worst
         if all(code == 0 for code in codes):
             return 0
         time.sleep(_LOOK_EVERY)

@@ -17,7 +17,7 @@ from alignment import distributed, inputs
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.failures import in_words, smaller
+from alignment.failures import in_words, kind_of, smaller
 from alignment.files import atomic_write_json, read_json
 from alignment.fingerprints import Fingerprints, config_slice, stage_declaration
 from alignment.frontier import waits_for
@@ -254,7 +254,7 @@ class Runner:
         return self.program.orchestration.parallel_rewards
 
     def _note_failure(self, attempt: Attempt, error: BaseException, seconds: float) -> None:
-        attempt.status = "failed" if isinstance(error, Exception) else "killed"
+        attempt.status = "killed" if kind_of(error) == "killed" else "failed"
         attempt.ended, attempt.seconds = now(), round(seconds, 3)
         attempt.error = in_words(error)
         self.ledger.write_attempt(attempt)

@@ -14,8 +14,8 @@ from alignment import distributed
 from alignment.config.load import check_program
 from alignment.errors import AlignError, StageError
 from alignment.failures import kind_of
-from alignment.files import atomic_write_json, read_json
-from alignment.isolate import RESULT, described
+from alignment.files import read_json
+from alignment.isolate import described, tell
 from alignment.memory import PeakMemory
 from alignment.progress import SilentProgress
 from alignment.runner import Runner
@@ -35,7 +35,7 @@ class LogProgress:
 
 
 def main(workspace: Path, key: str) -> int:
-    """Run one stage; the verdict goes to `result.json` in the partial directory."""
+    """Run one stage; the verdict goes to the partial directory (`isolate.tell`)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     values = read_json(workspace / "program.json") | {"workspace": str(workspace)}
     runner = Runner(check_program(values))
@@ -43,22 +43,22 @@ def main(workspace: Path, key: str) -> int:
     fingerprint = runner.fingerprint(node)
     if fingerprint is None:
         raise SystemExit(f"{key}: what it needs is not done")
-    result = runner.ledger.partial_dir(node.version, node.stage, fingerprint) / RESULT
+    partial = runner.ledger.partial_dir(node.version, node.stage, fingerprint)
     try:
         distributed.join(runner.program.compute.device)
         with PeakMemory() as memory:
             progress = LogProgress() if distributed.is_first() else SilentProgress()
             runner.execute(node, fingerprint, progress)
     except AlignError as error:
-        atomic_write_json(result, described(error))
+        tell(partial, described(error) | {"failure": kind_of(error)})
         return error.exit_code
     except Exception as error:
         told = StageError(f"{key} failed: {type(error).__name__}: {error}", where=None)
-        atomic_write_json(result, described(told) | {"failure": kind_of(error)})
+        tell(partial, described(told) | {"failure": kind_of(error)})
         raise
     peak_mb = distributed.total(memory.peak_mb)
     if distributed.is_first():
-        atomic_write_json(result, {"peak_mb": peak_mb})
+        tell(partial, {"peak_mb": peak_mb})
     distributed.leave()
     return 0
 

@@ -1,0 +1,184 @@
+"""What the parent makes of a child's end: killed, out of memory, or an error it has told."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from alignment.errors import DataError, StageError
+from alignment.failures import kind_of
+from alignment.isolate import run_isolated
+from alignment.ledger import Ledger
+from alignment.oom import oom_kills
+from alignment.plan import Node
+from alignment.runner import Runner
+
+NODE = Node("rlhf-v1", "reward_safety", "reward")
+
+
+@pytest.fixture
+def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`child(script, counted=(0, 0), processes=1)`: run a shell script as the stage's process, in
+    its partial directory; `counted` is what the kernel's counter says before and after."""
+
+    def run(script: str, counted: tuple[int | None, ...] = (0, 0), processes: int = 1) -> float:
+        python = tmp_path / "python"
+        python.write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
+        python.chmod(0o755)
+        counts = list(counted)
+        monkeypatch.setattr("alignment.isolate.oom_kills", lambda: counts.pop(0))
+        monkeypatch.setattr("alignment.isolate.sys", SimpleNamespace(executable=str(python)))
+        return run_isolated(tmp_path, NODE, tmp_path, tmp_path / "log", processes=processes)
+
+    return run
+
+
+def told(at: float, failure: str, error: str = "it broke", kind: str = "StageError") -> str:
+    """What `isolate.tell` writes of an error."""
+    values = {"kind": kind, "error": error, "where": None, "remedy": None}
+    return json.dumps(values | {"failure": failure, "at": at})
+
+
+@pytest.mark.parametrize(
+    ("counted", "kind"), [((3, 4), "memory"), ((3, 3), "killed"), ((None, None), "killed")]
+)
+@pytest.mark.parametrize(("script", "processes"), [("kill -9 $$", 1), ("exit 137", 2)])
+def test_only_what_the_kernel_killed_for_memory_is_out_of_memory(
+    child: Any, counted: Any, kind: str, script: str, processes: int
+) -> None:
+    with pytest.raises(StageError, match="ended with signal SIGKILL") as caught:
+        child(script, counted, processes)
+    assert kind_of(caught.value) == kind
+
+
+def test_one_that_exits_on_its_own_was_not_killed(child: Any) -> None:
+    with pytest.raises(StageError, match="ended with exit code 3") as caught:
+        child("exit 3", (3, 4))
+    assert kind_of(caught.value) == "known"
+
+
+def test_the_first_of_several_errors_counts(child: Any) -> None:
+    first, later = told(11.5, "memory", "no memory"), told(11.6, "unknown", "connection closed")
+    with pytest.raises(StageError, match="no memory") as caught:
+        child(f"echo '{later}' >result-0.json; echo '{first}' >result-1.json; exit 1", processes=2)
+    assert kind_of(caught.value) == "memory"
+
+
+def test_a_killed_process_outweighs_what_its_peers_say(child: Any) -> None:
+    peer = told(11.5, "unknown", "connection closed")
+    with pytest.raises(StageError, match="SIGKILL") as caught:
+        child(f"echo '{peer}' >result-0.json; exit 137", (0, 1), 2)
+    assert kind_of(caught.value) == "memory"
+
+
+def test_an_error_is_raised_as_if_here_and_an_old_one_does_not_count(
+    child: Any, tmp_path: Path
+) -> None:
+    error = told(1.0, "known", "row 3 is bad", "DataError")
+    with pytest.raises(DataError, match="row 3"):
+        child(f"echo '{error}' >result-0.json; exit 3")
+    assert (tmp_path / "result-0.json").exists()
+    assert child("""echo '{"peak_mb": 12.5, "at": 2.0}' >result-0.json""") == 12.5
+
+
+def test_the_launcher_tells_who_was_killed_not_who_lost_him(tmp_path: Path) -> None:
+    (tmp_path / "victim.py").write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "note = pathlib.Path(sys.argv[1])\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    note.with_suffix('.new').write_text(str(os.getpid()))\n"
+        "    note.with_suffix('.new').rename(note)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "while not note.exists(): time.sleep(0.005)\n"
+        "status = pathlib.Path('/proc', note.read_text(), 'stat')\n"
+        "while ') Z' not in status.read_text(): time.sleep(0.005)\n"
+        "sys.exit(1)\n"
+    )
+    command = [sys.executable, "-m", "alignment.launcher", "2", "victim", str(tmp_path / "pid")]
+    path = f"{Path(__file__).parents[2]}:{tmp_path}"
+    done = subprocess.run(command, env={"PYTHONPATH": path}, timeout=60, check=False)
+    assert done.returncode == 128 + signal.SIGKILL
+
+
+def test_a_child_tells_how_it_went(tmp_path: Path, stages: Any) -> None:
+    from fake_program import fake_program
+
+    from alignment.stages.run import main
+
+    program = fake_program(tmp_path / "workspace", versions=1, tracking={"enabled": False})
+    with Runner(program) as runner:
+        for node in runner.plan:
+            if node.key == "rlhf-v1/finetune":
+                break
+            runner.run_node(node)
+        key = runner.fingerprint(node)
+        assert key is not None
+        runner.ledger.begin(node, key)
+        result = runner.ledger.partial_dir("rlhf-v1", "finetune", key) / "result-0.json"
+        assert main(program.workspace, "rlhf-v1/finetune") == 0
+        assert json.loads(result.read_text())["peak_mb"] > 0
+
+        def breaks(_context: Any) -> None:
+            raise MemoryError
+
+        stages.before = breaks
+        with pytest.raises(MemoryError):
+            main(program.workspace, "rlhf-v1/finetune")
+        assert json.loads(result.read_text())["failure"] == "memory"
+
+
+def test_a_stage_killed_from_outside_is_not_done_in_smaller_pieces(
+    tmp_path: Path, stages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fake_program import fake_program
+
+    program = fake_program(
+        tmp_path / "workspace",
+        versions=1,
+        tracking={"enabled": False},
+        orchestration={"parallel_rewards": True},
+    )
+
+    def killed(*_given: Any, **_named: Any) -> float:
+        error = StageError("the process ended with signal SIGKILL")
+        error.failure = "killed"
+        raise error
+
+    monkeypatch.setattr("alignment.runner.run_isolated", killed)
+    said: list[str] = []
+    with Runner(program, say=said.append) as runner:
+        for node in runner.plan:
+            if node.module == "reward":
+                break
+            runner.run_node(node)
+        with pytest.raises(StageError, match="SIGKILL"):
+            runner.run_node(node)
+    attempts = Ledger(program.workspace).attempts(node.version, node.stage)
+    assert [attempt.status for attempt in attempts] == ["killed"]
+    assert said == []
+
+
+def test_the_kernels_counter_is_found(tmp_path: Path) -> None:
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    assert oom_kills(tmp_path) is None
+    (tmp_path / "proc" / "vmstat").write_text("pgfault 12\noom_kill 5\n")
+    assert oom_kills(tmp_path) == 5
+    groups = tmp_path / "proc" / "self" / "cgroup"
+    groups.write_text("4:memory:/box\n1:cpu,cpuacct:/\n0::/\n")
+    assert oom_kills(tmp_path) == 5, "our group is not to be seen from in here"
+    first = tmp_path / "sys" / "fs" / "cgroup" / "memory" / "box" / "memory.oom_control"
+    first.parent.mkdir(parents=True)
+    first.write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    assert oom_kills(tmp_path) == 2
+    groups.write_text("0::/user.slice/x.scope\n")
+    second = tmp_path / "sys" / "fs" / "cgroup" / "user.slice" / "x.scope" / "memory.events"
+    second.parent.mkdir(parents=True)
+    second.write_text("low 0\noom 9\noom_kill 1\noom_group_kill 0\n")
+    assert oom_kills(tmp_path) == 1
