@@ -21,6 +21,7 @@ from alignment.frontier import frontier
 from alignment.ledger import MANIFEST, SHOWN, Attempt, Ledger, verify
 from alignment.lock import holder
 from alignment.plan import build_plan
+from alignment.redact import redact
 from alignment.space import check_space
 
 COMMITTED = re.compile(rf"[0-9a-f]{{{SHOWN}}}")
@@ -193,7 +194,8 @@ def _tracking(program: ProgramConfig) -> Iterator[Finding]:
             [sync.store.experiment], "attributes.status = 'RUNNING'", max_results=100
         )
     except Exception as error:  # whatever MLflow raises when its store is out of reach
-        yield Finding(f"MLflow's store does not answer: {error}", "MLFLOW_TRACKING_URI", "start it")
+        said = redact(f"MLflow's store does not answer: {error}")
+        yield Finding(said, "MLFLOW_TRACKING_URI", "start it")
         return
     for run in runs:
         yield Finding(

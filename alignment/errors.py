@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from alignment.redact import redact
+
 
 class AlignError(Exception):
-    """Something the user can mend: says what is wrong, where, and what to do.
+    """Something the user can mend: says what is wrong, where, and what to do. Never a password.
 
     Args:
         message: what is wrong, in one sentence.
@@ -17,10 +19,10 @@ class AlignError(Exception):
     """Kind of the failure (`alignment.failures`) where another process found it out."""
 
     def __init__(self, message: str, *, where: str | None = None, remedy: str | None = None):
-        super().__init__(message)
-        self.message = message
-        self.where = where
-        self.remedy = remedy
+        self.message = redact(message)
+        self.where = None if where is None else redact(where)
+        self.remedy = None if remedy is None else redact(remedy)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         parts = [self.message]

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from alignment.config.load import set_dotted
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.redact import redact
 
 Kind = Literal["memory", "transient", "disk", "known", "unknown", "killed"]
 
@@ -74,7 +75,7 @@ def in_words(error: BaseException) -> str:
         return "interrupted (Ctrl-C)"
     if not isinstance(error, Exception):
         return "told to end: cancelled, or a SIGTERM"
-    return f"{type(error).__name__}: {error}".strip(": ")
+    return redact(f"{type(error).__name__}: {error}").strip(": ")
 
 
 def smaller(program: ProgramConfig, module: str) -> tuple[ProgramConfig, list[str]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from alignment.errors import AlignError
 from alignment.processes import die_with_parent
+from alignment.redact import redact
 
 WATCHER = "end-with-parent"
 
@@ -75,7 +76,7 @@ class Child:
     def last_line(self) -> str:
         """The last thing it said."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1].strip() if lines else "no output"
+        return redact(lines[-1]).strip() if lines else "no output"
 
     def stop(self, grace: float = 10.0) -> None:
         """End it and all its children: politely, then for good."""

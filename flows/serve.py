@@ -28,6 +28,7 @@ from alignment.files import atomic_write_json, read_json
 from alignment.lock import workspace_lock
 from alignment.preferences.inbox import inbox_dir
 from alignment.preflight import preflight
+from alignment.redact import redact
 from alignment.tracking.store import store_uri
 from flows import ui
 from flows.environment import client_environment, home
@@ -107,7 +108,7 @@ def serve(
         _write_record(workspace, mlflow, prefect, kept)
         page = prefect.removesuffix("/api")
         say(ui.legend(mlflow, page, ui.links(program, say)))
-        say(legend(program, page))
+        say(legend(program, redact(page)))
         while not stop.wait(0.5):
             for one in kept:
                 before = one.child
@@ -298,8 +299,8 @@ def _write_record(workspace: Path, mlflow: str, prefect: str, kept: list[Kept]) 
         home(workspace) / RECORD,
         {
             "process": _described(os.getpid()),
-            "mlflow": mlflow,
-            "prefect": prefect,
+            "mlflow": redact(mlflow),
+            "prefect": redact(prefect),
             "children": {one.name: _described(one.child.pid) for one in kept},
         },
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alignment.errors import AlignError
 from alignment.files import atomic_write_json, read_json
+from alignment.redact import redact
 from flows.environment import home, server_environment
 from flows.processes import Child, answers, free_port
 from flows.template import use_template
@@ -52,7 +53,7 @@ def find_server(workspace: Path, say: Callable[[str], None]) -> Server | None:
     if given:
         if answers(f"{given.rstrip('/')}/health", timeout=3.0):
             return Server(given.rstrip("/"))
-        say(f"no Prefect server answers at PREFECT_API_URL={given}: one is started here")
+        say(f"no Prefect server answers at PREFECT_API_URL={redact(given)}: one is started here")
     note = home(workspace) / NOTE
     if note.is_file():
         try:

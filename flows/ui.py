@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.redact import redact
 from alignment.tracking.links import Links, find_links
 from alignment.tracking.store import store_uri
 from flows.environment import home
@@ -94,14 +95,14 @@ def mlflow_child(program: ProgramConfig, port: int) -> Child:
             *command,
             "--port",
             str(port),
-            "--backend-store-uri",
-            store_uri(program),
             "--default-artifact-root",
             (workspace / "mlartifacts").as_uri(),
             "--workers",
             "1",
         ],
         {
+            # Not among the arguments, which every user of the machine can list.
+            "MLFLOW_BACKEND_STORE_URI": store_uri(program),
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "DO_NOT_TRACK": "true",
             # Job runners for features of agents: eight processes and half a gigabyte.
@@ -135,6 +136,7 @@ def usable_port(port: int, name: str, say: Callable[[str], None]) -> int:
 
 def legend(mlflow: str, prefect: str, links: Links | None) -> str:
     """The addresses, and where to look first."""
+    mlflow, prefect = redact(mlflow), redact(prefect)
     lines = ["", f"  MLflow   {mlflow}"]
     if links is not None:
         named = {
@@ -162,7 +164,7 @@ def links(program: ProgramConfig, say: Callable[[str], None]) -> Links | None:
     try:
         return find_links(program)
     except Exception as error:
-        say(f"no direct links into MLflow ({type(error).__name__}: {error})")
+        say(redact(f"no direct links into MLflow ({type(error).__name__}: {error})"))
         return None
 
 

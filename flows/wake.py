@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from alignment.redact import redact
 from flows import environment
 from flows.server import find_server
 
@@ -24,5 +25,5 @@ def wake(workspace: Path, version: str) -> int:
     try:
         return resume_decided(workspace, version)
     except Exception as error:  # whatever a server in trouble answers: the decision is written
-        log.warning("the suspended run is not resumed yet (%s)", error)
+        log.warning("the suspended run is not resumed yet (%s)", redact(str(error)))
         return 0

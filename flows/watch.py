@@ -7,6 +7,7 @@ from uuid import UUID
 
 from alignment.config.program import ProgramConfig
 from alignment.preferences.inbox import inbox_dir, look, read_journal
+from alignment.redact import redact
 from flows.events import FILE_COMPLETE, emit
 from flows.healing import retry_died
 
@@ -49,7 +50,7 @@ class Watch(threading.Thread):
                         log.info("%s died and goes on", run.name)
                 self._trouble = ""
             except Exception as error:  # a server that restarts: it is looked at again
-                said = f"{type(error).__name__}: {error}"
+                said = redact(f"{type(error).__name__}: {error}")
                 if said != self._trouble:
                     log.warning("cannot look now (%s)", said.splitlines()[0])
                 self._trouble = said

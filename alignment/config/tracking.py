@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from alignment.config.section import Section
+from alignment.redact import redact
 
 
 class TrackingConfig(Section):
@@ -13,7 +14,8 @@ class TrackingConfig(Section):
     enabled: bool = True
     """Write runs, metrics, datasets and models to MLflow."""
     uri: str | None = None
-    """Tracking store. Unset: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the workspace."""
+    """Tracking store. Unset: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the workspace. No password
+    may stand in it: the configuration is kept in the workspace and in MLflow."""
     experiment: str | None = Field(default=None, min_length=1)
     """Name of the MLflow experiment. Unset: the program's name."""
     registry: bool = True
@@ -22,6 +24,16 @@ class TrackingConfig(Section):
     """Pictures, tables and reports up to this size (MB) are copied to their run, never weights."""
     live_seconds: float = Field(default=20.0, ge=1)
     """How often the curves of a running stage are sent to MLflow."""
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        if uri is not None and redact(uri) != uri:
+            raise ValueError(
+                "a password must not stand in a file: leave the key out and give the address by "
+                "the environment variable MLFLOW_TRACKING_URI"
+            )
+        return uri
 
 
 class CostConfig(Section):

@@ -6,6 +6,7 @@ import logging
 
 from alignment.config.program import ProgramConfig
 from alignment.lock import holder
+from alignment.redact import redact
 
 log = logging.getLogger("alignment.tracking")
 
@@ -24,6 +25,6 @@ def note_decision(program: ProgramConfig) -> None:
         with tracking_lock(program.workspace):
             problems = Sync(program).step(alive=False)
     except Exception as error:  # whatever MLflow raises when its store is out of reach
-        problems = [str(error).strip().partition("\n")[0]]
+        problems = [redact(str(error)).strip().partition("\n")[0]]
     if problems:
         log.warning("MLflow has not heard of the decision (%s); the next run tells it", problems[0])

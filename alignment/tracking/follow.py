@@ -26,6 +26,7 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.files import read_json
 from alignment.flock import take
+from alignment.redact import redact
 
 if TYPE_CHECKING:
     from alignment.tracking.sync import Sync
@@ -121,7 +122,7 @@ class Follower:
                 self._sync = Sync(self.program)
             problems = self._sync.step(alive=alive, dead_pid=dead_pid)
         except Exception as error:
-            lines = str(error).strip().splitlines()
+            lines = redact(str(error)).strip().splitlines()
             problems = [f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]]
         if problems:
             self._sync = None  # what it remembers of the store may be wrong now

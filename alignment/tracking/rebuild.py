@@ -11,6 +11,7 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.files import atomic_write_json
 from alignment.lock import holder
+from alignment.redact import redact
 from alignment.tracking.follow import tracking_lock
 from alignment.tracking.store import experiment_name, local_database, store_uri
 
@@ -20,7 +21,7 @@ class Rebuilt:
     """What a rebuild did.
 
     Attributes:
-        uri: the store.
+        uri: the store, without a password.
         kept: where the old history is now: a file, or the name of an experiment; None if none.
         runs: runs written.
         problems: what could not be written.
@@ -60,7 +61,7 @@ def rebuild(program: ProgramConfig) -> Rebuilt:
             ) from error
         problems = sync.step(alive=alive)
         runs = len(sync.runs.stages) + len(sync.runs.versions) + (sync.runs.progress is not None)
-    return Rebuilt(store_uri(program), kept, runs, problems)
+    return Rebuilt(redact(store_uri(program)), kept, runs, problems)
 
 
 def catch_up(program: ProgramConfig) -> list[str]:

@@ -16,6 +16,7 @@ from alignment.config.tracking import CostConfig
 from alignment.evaluation.cost import stage_cost, together
 from alignment.files import digest_json
 from alignment.ledger import Manifest
+from alignment.redact import redact
 from alignment.tracking import naming
 from alignment.tracking.artifacts import (
     SAMPLES_TAG,
@@ -84,7 +85,7 @@ class Sync:
             result = work()
         except Exception as error:
             self._in_a_row += 1
-            text = str(error).strip().splitlines()
+            text = redact(str(error)).strip().splitlines()
             self.problems.append(f"{what}: {text[0] if text else type(error).__name__}"[:300])
             return None
         self._in_a_row = 0
