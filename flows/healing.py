@@ -1,7 +1,8 @@
 """What `align serve` does about runs that died: says so in Prefect, and has them go on.
 
-A run whose process was killed is retried (finished stages are skipped); one that failed or that a
-person cancelled is left alone. Deaths in a row at the same stage are answered more and more slowly.
+A run whose process was killed, also before it began, is retried (finished stages are skipped); one
+that failed or that a person cancelled is left alone. Deaths in a row at the same stage are answered
+more and more slowly.
 """
 
 import time
@@ -24,14 +25,14 @@ from prefect.types._datetime import DateTime
 from alignment.config.program import ProgramConfig
 from alignment.frontier import frontier
 from alignment.ledger import Ledger
-from flows.tidy import close_dead_runs
+from flows.tidy import close_dead_runs, never_began
 
 LONGEST_PAUSE = 600.0
 MISSED = 30.0  # seconds after its time a run by the clock counts as missed
 
 
 def retry_died(program: ProgramConfig, deployment_ids: list[UUID]) -> FlowRun | None:
-    """Close runs of dead processes, and schedule the last one again if it died.
+    """Close runs of dead processes, and schedule the last one again if it died, or never began.
 
     Args:
         deployment_ids: of the deployments that work on versions.
@@ -39,8 +40,11 @@ def retry_died(program: ProgramConfig, deployment_ids: list[UUID]) -> FlowRun | 
     Returns:
         The run that was scheduled again, or None.
     """
-    close_dead_runs(str(program.workspace.resolve()))
     with get_client(sync_client=True) as client:
+        lost = _lost(client, deployment_ids)
+        if lost is not None:
+            return lost
+        close_dead_runs(str(program.workspace.resolve()))
         if _busy(client, deployment_ids):
             return None
         last = _last_begun(client, deployment_ids)
@@ -100,6 +104,19 @@ def deployment_ids(names: list[str]) -> list[UUID]:
     """Ids of deployments by `flow/deployment`."""
     with get_client(sync_client=True) as client:
         return [client.read_deployment_by_name(name).id for name in names]
+
+
+def _lost(client: SyncPrefectClient, ids: list[UUID]) -> FlowRun | None:
+    """A run whose process was killed while it started, scheduled once more; None if none was."""
+    pending = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=ids), state=_in(StateType.PENDING)
+    )
+    for run in client.read_flow_runs(flow_run_filter=pending):
+        if never_began(run):
+            state: State[None] = Scheduled(message="its process died before it began")
+            client.set_flow_run_state(run.id, state, force=True)
+            return run
+    return None
 
 
 def _busy(client: SyncPrefectClient, ids: list[UUID]) -> bool:

@@ -14,6 +14,7 @@ log = logging.getLogger("alignment.flows")
 
 FLUSH_LIMIT = 4.0  # seconds
 JUST_BEGUN = 30.0  # seconds
+NEVER_BEGAN = 120.0  # seconds after which a pending run has no process that is still starting
 DIED = "the process died; the ledger has what was finished, and the next run goes on from there"
 
 
@@ -65,7 +66,7 @@ def close_dead_runs(workspace: str) -> int:
 
 
 def dead_runs(workspace: str) -> "list[FlowRun]":
-    """Flow runs of a workspace that claim to run, or to end, and whose process is gone."""
+    """Flow runs of a workspace that claim to begin, run or end, and whose process is gone."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         FlowRunFilter,
@@ -74,7 +75,7 @@ def dead_runs(workspace: str) -> "list[FlowRun]":
     )
     from prefect.client.schemas.objects import StateType
 
-    active = [StateType.RUNNING, StateType.CANCELLING]
+    active = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
     running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=active)))
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=running)
@@ -84,12 +85,29 @@ def dead_runs(workspace: str) -> "list[FlowRun]":
 
 
 def _lives(run: "FlowRun") -> bool:
-    """Whether the process that said it does this run is still there."""
+    """Whether the process that said it does this run is still there, or is on its way."""
+    if run.state is not None and run.state.is_pending():
+        return not never_began(run)
     told = labels_of(run).get(PROCESS)
+    if run.run_count > 1 and _age(run) < JUST_BEGUN:
+        return True  # begun again: the label may still be that of the process before
     if told is None:  # it has just begun, or died before it could say who it is
         began = run.start_time or run.created
         return began is not None and time.time() - began.timestamp() < JUST_BEGUN
     return process_lives(str(told))
+
+
+def never_began(run: "FlowRun") -> bool:
+    """Whether a pending run's process died before it could begin: nobody would ever begin it.
+
+    A worker's runs are left to it: what they run on may take its time, on another machine.
+    """
+    return run.work_pool_name is None and _age(run) > NEVER_BEGAN
+
+
+def _age(run: "FlowRun") -> float:
+    """Seconds since its state last changed."""
+    return 0.0 if run.state is None else time.time() - run.state.timestamp.timestamp()
 
 
 def _parent_of(client: object, run: object) -> UUID | None:

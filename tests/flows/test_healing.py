@@ -1,0 +1,210 @@
+"""What `align serve` does about runs that died, and about those nobody was there to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import fake_program as fake
+import pytest
+
+from alignment.ledger import Ledger, now
+from alignment.plan import build_plan
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+@pytest.fixture
+def kept(program: Any) -> Any:
+    """The program, written down in its workspace; its base is made."""
+    values = program.model_dump(mode="json") | {"tracking": {"enabled": False}}
+    program.workspace.mkdir(parents=True, exist_ok=True)
+    (program.workspace / "program.json").write_text(json.dumps(values))
+    return program
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as made:
+        yield made
+
+
+@pytest.fixture
+def deployment(kept: Any, tmp_path: Path) -> UUID:
+    """A deployment of the iteration that nobody serves."""
+    from flows.iteration import iteration
+
+    made: Any = iteration.to_deployment(
+        name=tmp_path.name, parameters={"workspace": str(kept.workspace.resolve())}
+    )
+    return UUID(str(made.apply()))
+
+
+def begun(client: Any, deployment: UUID, state: Any, process: str | None = None) -> Any:
+    """A run of the deployment in a state that a process told of."""
+    from prefect.states import Running
+
+    from flows.identity import PROCESS
+
+    run = client.create_flow_run_from_deployment(deployment)
+    if state.is_final():
+        client.set_flow_run_state(run.id, Running(), force=True)
+    if process is not None:
+        client.update_flow_run_labels(run.id, {PROCESS: process})
+    client.set_flow_run_state(run.id, state, force=True)
+    return run
+
+
+def dead_process() -> str:
+    """A process that had our number before us."""
+    from flows.identity import this_process
+
+    host, pid, born = this_process().rsplit(":", 2)
+    return f"{host}:{pid}:{float(born) - 1000:.0f}"
+
+
+def state_of(client: Any, run: Any) -> str:
+    return str(client.read_flow_run(run.id).state_name)
+
+
+def test_a_run_that_died_goes_on_and_others_are_left_alone(
+    stages: Any, kept: Any, deployment: UUID, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.states import Cancelled, Failed, Running
+
+    from flows import healing
+
+    monkeypatch.setattr(healing, "pause", lambda _program: 0.0)
+    assert healing.retry_died(kept, [deployment]) is None
+    for state in (Failed(), Cancelled()):
+        ended = begun(client, deployment, state)
+        assert healing.retry_died(kept, [deployment]) is None
+        assert state_of(client, ended) == state.name
+    died = begun(client, deployment, Running(), dead_process())
+    retried = healing.retry_died(kept, [deployment])
+    assert retried is not None
+    assert retried.id == died.id
+    assert state_of(client, died) == "Scheduled"
+    assert healing.retry_died(kept, [deployment]) is None, "once is enough"
+
+
+def test_nothing_is_retried_where_all_is_done_or_too_soon(
+    stages: Any, kept: Any, deployment: UUID, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.states import Crashed
+
+    from flows import healing
+
+    died = begun(client, deployment, Crashed())
+    monkeypatch.setattr(healing, "pause", lambda _program: 60.0)
+    assert healing.retry_died(kept, [deployment]) is None
+    monkeypatch.setattr(healing, "pause", lambda _program: 0.0)
+    fake.run_all(kept)
+    assert healing.retry_died(kept, [deployment]) is None
+    assert state_of(client, died) == "Crashed"
+
+
+def test_a_run_that_never_began_is_begun(
+    stages: Any, kept: Any, deployment: UUID, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.states import Completed, Pending, Running
+
+    from flows import healing, tidy
+
+    begun(client, deployment, Completed())
+    starting = begun(client, deployment, Pending(), dead_process())  # of an earlier turn
+    assert healing.retry_died(kept, [deployment]) is None
+    assert state_of(client, starting) == "Pending", "its process may be on its way"
+    assert tidy.dead_runs(str(kept.workspace.resolve())) == []
+
+    client.set_flow_run_state(starting.id, Completed(), force=True)
+    monkeypatch.setattr(tidy, "NEVER_BEGAN", 0.0)
+    lost = begun(client, deployment, Pending())
+    found = tidy.dead_runs(str(kept.workspace.resolve()))
+    assert [run.id for run in found] == [lost.id], "the doctor and `align run` see it too"
+    retried = healing.retry_died(kept, [deployment])
+    assert retried is not None
+    assert retried.id == lost.id
+    assert state_of(client, lost) == "Scheduled"
+
+    # Without a deployment of ours to begin it again it is closed.
+    other = begun(client, deployment, Pending())
+    assert tidy.close_dead_runs(str(kept.workspace.resolve())) == 1
+    assert state_of(client, other) == "Crashed"
+    # Begun again just now, still under the name of the process before.
+    again = begun(client, deployment, Running(), dead_process())
+    client.set_flow_run_state(again.id, Running(), force=True)
+    assert client.read_flow_run(again.id).run_count == 2
+    assert tidy.close_dead_runs(str(kept.workspace.resolve())) == 0
+
+
+def test_deaths_in_a_row_are_answered_more_slowly(stages: Any, kept: Any) -> None:
+    from flows.healing import LONGEST_PAUSE, pause
+
+    ledger = Ledger(kept.workspace)
+    node = build_plan(kept)[0]
+
+    def ends(status: str) -> float:
+        ledger.write_attempt(replace(ledger.begin(node, "0" * 64), status=status, ended=now()))
+        return pause(kept)
+
+    assert pause(kept) == 1.0
+    assert [ends("killed") for _ in range(4)] == [1.0, 2.0, 4.0, 8.0]
+    assert ends("failed") == 1.0, "only deaths in a row count"
+    assert [ends("killed") for _ in range(11)][-1] == LONGEST_PAUSE
+    fake.run_all(kept)
+    assert pause(kept) == 1.0
+
+
+def test_of_missed_runs_the_newest_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an invented client: only Prefect's own clock can mark runs as scheduled by it."""
+    from flows import healing
+
+    class Client:
+        def __init__(self) -> None:
+            self.dropped: list[str] = []
+
+        def __enter__(self) -> Client:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def read_flow_runs(self, *, flow_run_filter: Any, sort: Any) -> list[Any]:
+            """Newest first, of the one deployment, as the filter asks."""
+            assert sort.name == "EXPECTED_START_TIME_DESC"
+            assert [kind.name for kind in flow_run_filter.state.type.any_] == ["SCHEDULED"]
+            before = flow_run_filter.expected_start_time.before_
+            asked = flow_run_filter.deployment_id.any_
+            return [run for run in runs if run.deployment in asked and run.at < before]
+
+        def set_flow_run_state(self, id: str, state: Any, *, force: bool) -> None:
+            assert force
+            assert state.name == "Cancelled"
+            self.dropped.append(id)
+
+    def due(id: str, seconds: float, deployment: UUID, *, clocked: bool = True) -> Any:
+        at = datetime.now(UTC) + timedelta(seconds=seconds)
+        return SimpleNamespace(id=id, at=at, deployment=deployment, auto_scheduled=clocked)
+
+    mine, other = UUID(int=1), UUID(int=2)
+    runs = [
+        due("ahead", 600, mine),
+        due("just now", -5, mine),
+        due("asked for", -40, mine, clocked=False),
+        due("newest", -60, mine),
+        due("older", -1800, mine),
+        due("oldest", -3600, mine),
+        due("another's", -1800, other),
+    ]
+    client = Client()
+    monkeypatch.setattr(healing, "get_client", lambda **_: client)
+    assert healing.drop_missed([mine, other]) == 2
+    assert client.dropped == ["older", "oldest"]
