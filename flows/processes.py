@@ -1,6 +1,7 @@
 """Server processes that end with us, however we end."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -9,7 +10,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from alignment.errors import AlignError
@@ -22,15 +24,26 @@ WATCHER = "end-with-parent"
 class Child:
     """A server process in its own process group, with its output in a file.
 
+    Args:
+        holds: a lock file that it holds shared as long as it lives.
+
     Raises:
         AlignError: the program cannot be started.
     """
 
-    def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path):
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        log: Path,
+        *,
+        holds: Path | None = None,
+    ):
         self.name = name
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+        with log.open("ab") as output, shared(holds) as held:
             try:
                 self._process = subprocess.Popen(
                     list(command),
@@ -39,6 +52,7 @@ class Child:
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **env},
                     start_new_session=True,
+                    pass_fds=held,
                     preexec_fn=die_with_parent(),
                 )
             except OSError as error:
@@ -91,6 +105,20 @@ class Child:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
             return
+
+
+@contextmanager
+def shared(path: Path | None) -> Iterator[tuple[int, ...]]:
+    """The shared lock on a file as a descriptor to pass to a child, which then holds it too."""
+    if path is None:
+        yield ()
+        return
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield (handle,)
+    finally:
+        os.close(handle)
 
 
 def end_with_parent(grace: float = 20.0) -> None:

@@ -13,7 +13,7 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.redact import redact
 from alignment.tracking.links import Links, find_links
-from alignment.tracking.store import store_uri
+from alignment.tracking.store import SERVED, store_uri
 from flows.environment import home
 from flows.processes import Child, answers, free_port, port_taken
 from flows.server import NOTE, START_LIMIT, find_server, start_server
@@ -109,6 +109,7 @@ def mlflow_child(program: ProgramConfig, port: int) -> Child:
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         },
         workspace / "mlflow-server.log",
+        holds=workspace / SERVED,
     )
 
 

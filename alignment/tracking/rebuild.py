@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +14,11 @@ from typing import Any
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.files import atomic_write_json
+from alignment.flock import take
 from alignment.lock import holder
 from alignment.redact import redact
 from alignment.tracking.follow import tracking_lock
-from alignment.tracking.store import experiment_name, local_database, store_uri
+from alignment.tracking.store import SERVED, experiment_name, local_database, store_uri
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ def rebuild(program: ProgramConfig) -> Rebuilt:
     MLflow's bin, where it can be restored. Registered models stay: they are found by their digests.
 
     Raises:
-        AlignError: another process is writing, or the store cannot be written.
+        AlignError: another process is writing, MLflow's pages are open on the workspace's own
+            database, or the store cannot be written.
     """
     from alignment.tracking.sync import Sync
 
@@ -49,8 +55,9 @@ def rebuild(program: ProgramConfig) -> Rebuilt:
     alive = holder(program.workspace) is not None
     with tracking_lock(program.workspace, patience=5.0):
         try:
-            kept = _set_aside(program)
-            sync = Sync(program)
+            with _unserved(program):
+                kept = _set_aside(program)
+                sync = Sync(program)
         except AlignError:
             raise
         except Exception as error:
@@ -77,10 +84,38 @@ def catch_up(program: ProgramConfig) -> list[str]:
         return Sync(program).step(alive=alive)
 
 
+@contextmanager
+def _unserved(program: ProgramConfig) -> Iterator[None]:
+    """Keep servers of ours away from the workspace's own database, which they hold open: renamed
+    beneath them, they would go on writing to, and showing, the old one.
+
+    Raises:
+        AlignError: one runs on it.
+    """
+    if not _is_local(program):
+        yield
+        return
+    handle = os.open(program.workspace / SERVED, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not take(handle, 0.0):
+            raise AlignError(
+                "MLflow's pages are open on this database, by `align serve` or `align ui`",
+                where=str(local_database(program.workspace)),
+                remedy=f"stop them (Ctrl-C, or align down -w {program.workspace}), then rebuild; "
+                "`align mlflow update` writes what is missing while they run",
+            )
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_local(program: ProgramConfig) -> bool:
+    return store_uri(program) == f"sqlite:///{local_database(program.workspace)}"
+
+
 def _set_aside(program: ProgramConfig) -> str | None:
-    database = local_database(program.workspace)
-    if store_uri(program) == f"sqlite:///{database}":
-        return _set_file_aside(database)
+    if _is_local(program):
+        return _set_file_aside(local_database(program.workspace))
     from alignment.tracking.store import calm_environment
 
     calm_environment()
@@ -102,10 +137,22 @@ def _set_aside(program: ProgramConfig) -> str | None:
 def _set_file_aside(database: Path) -> str | None:
     if not database.exists():
         return None
+    _gather(database)
     aside = database.with_name(f"mlflow-before-{time.strftime('%Y%m%d-%H%M%S')}.db")
-    database.rename(aside)
+    # The database last: killed in between, what is left is a whole one, and no stray log of it
+    # lies beside the next.
     for suffix in ("-wal", "-shm", "-journal"):
         side = database.with_name(database.name + suffix)
         if side.exists():
             side.rename(aside.with_name(aside.name + suffix))
+    database.rename(aside)
     return str(aside)
+
+
+def _gather(database: Path) -> None:
+    """Bring what stands in the write-ahead log into the database, if it can be read."""
+    try:
+        with closing(sqlite3.connect(database, timeout=10.0)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.DatabaseError:
+        return  # damaged: it is kept as it is

@@ -13,6 +13,8 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 
 NOTE = "mlflow.note.content"
+SERVED = "mlflow-server.lock"
+"""In the workspace: MLflow's server over its database holds this shared, as long as it lives."""
 EXPERIMENT_NOTE = (
     "Iterative RLHF: SFT, then RLHF-V1 … RLHF-Vn. One run per version (`rlhf.kind = version`), "
     "under it one run per attempt at a stage; **RLHF progress** has every headline figure with the "

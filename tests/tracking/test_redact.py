@@ -86,7 +86,7 @@ def test_the_server_over_the_store_is_not_told_among_its_arguments(
     from flows import ui
 
     told: list[Any] = []
-    monkeypatch.setattr(ui, "Child", lambda *given: told.append(given))
+    monkeypatch.setattr(ui, "Child", lambda *given, **_: told.append(given))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", ADDRESS)
     ui.mlflow_child(make_program(), 5000)
     _name, command, environment, _log = told[0]
