@@ -9,17 +9,18 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError
+from alignment.errors import AlignError, LockedError
 from alignment.files import read_json, sha256_file
 from alignment.fingerprints import Fingerprints
 from alignment.frontier import frontier
 from alignment.ledger import MANIFEST, SHOWN, Attempt, Ledger, verify
-from alignment.lock import holder
+from alignment.lock import holder, workspace_lock
 from alignment.plan import build_plan
 from alignment.redact import redact
 from alignment.space import check_space
@@ -52,14 +53,44 @@ def examine(program: ProgramConfig, *, hashes: bool = True) -> Iterator[Finding]
     Args:
         hashes: also compute sha256 of every output (reads all checkpoints).
     """
-    yield from _disk(program)
     yield from _locks(program)
-    yield from _attempts(program)
-    yield from _directories(program)
+    yield from _look(program, hashes, busy=holder(program.workspace) is not None)
+
+
+def mend(program: ProgramConfig, *, hashes: bool = True) -> Iterator[tuple[Finding, bool]]:
+    """Examine with the workspace held, so that nobody begins meanwhile, and mend on the way.
+
+    Does somebody work there, that is the first finding, and nothing is mended.
+
+    Returns:
+        Each finding, and whether it was mended.
+    """
+    notes = list(_locks(program))
+    with ExitStack() as held:
+        try:
+            held.enter_context(workspace_lock(program.workspace))
+        except LockedError as error:
+            what = f"nothing is mended here: {error.message}"
+            yield Finding(what, str(program.workspace), error.remedy or ""), False
+            yield from ((found, False) for found in examine(program, hashes=hashes))
+            return
+        yield from ((note, True) for note in notes)  # our name stands there now, not the dead one's
+        for found in _look(program, hashes, busy=False):
+            if found.mend is not None:
+                found.mend()
+            yield found, found.mend is not None
+
+
+def _look(program: ProgramConfig, hashes: bool, *, busy: bool) -> Iterator[Finding]:
+    """`busy`: whether somebody else works in the workspace."""
+    yield from _disk(program)
+    yield from _attempts(program, busy)
+    yield from _directories(program, busy)
     if hashes:
         yield from _outputs(program)
         yield from _batches(program)
-    yield from _tracking(program)
+    if not busy:
+        yield from _tracking(program)
 
 
 def _disk(program: ProgramConfig) -> Iterator[Finding]:
@@ -78,31 +109,32 @@ def _locks(program: ProgramConfig) -> Iterator[Finding]:
             "the process that held the workspace was killed",
             str(lock),
             "its name is removed; the lock itself went with it",
-            lambda: lock.write_text(""),
+            lambda: _take_once(program.workspace),
         )
 
 
-def _attempts(program: ProgramConfig) -> Iterator[Finding]:
+def _take_once(workspace: Path) -> None:
+    with workspace_lock(workspace):
+        pass
+
+
+def _attempts(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
     """Attempts that are marked as running, whose process is gone."""
     ledger = Ledger(program.workspace)
     for path in sorted(ledger.root.glob("*/*/attempts/*.json")):
         written = Attempt(**read_json(path))
-        if written.status == "running" and ledger.broken_off(written):
-            seen = next(
-                attempt
-                for attempt in ledger.attempts(written.version, written.stage)
-                if attempt.number == written.number
-            )
+        if written.status == "running" and (not busy or ledger.broken_off(written)):
+            seen = ledger.closed(written)
             yield Finding(
                 f"{written.version}/{written.stage} attempt {written.number} is marked as running, "
-                f"but process {written.pid} is gone",
+                f"but process {written.pid} of {written.host} is gone",
                 str(path),
                 f"marked as {seen.status}; `align resume` goes on from its checkpoint",
                 lambda seen=seen: ledger.write_attempt(seen),  # type: ignore[misc]
             )
 
 
-def _directories(program: ProgramConfig) -> Iterator[Finding]:
+def _directories(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
     """Unfinished and unreadable directories, and what was set aside."""
     ledger = Ledger(program.workspace)
     plan = build_plan(program)
@@ -112,7 +144,6 @@ def _directories(program: ProgramConfig) -> Iterator[Finding]:
         for node in plan
         if known.manifest(node.version, node.stage) is None
     }
-    busy = holder(program.workspace) is not None
     for path in sorted(ledger.root.glob("*/*/.*.partial")):
         wanted = current.get((path.parent.parent.name, path.parent.name))
         if wanted is not None and path.name == f".{wanted[:SHOWN]}.partial":
@@ -180,7 +211,7 @@ def _batches(program: ProgramConfig) -> Iterator[Finding]:
 def _tracking(program: ProgramConfig) -> Iterator[Finding]:
     """MLflow runs that are marked as running though nobody works."""
     local = (program.workspace / "mlflow.db").is_file()
-    if not program.tracking.enabled or holder(program.workspace) is not None:
+    if not program.tracking.enabled:
         return
     import os
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -145,7 +145,7 @@ class Ledger:
         for path in sorted(self.stage_dir(version, stage).glob("attempts/*.json")):
             attempt = Attempt(**read_json(path))
             if attempt.status == "running" and self.broken_off(attempt):
-                self._close(attempt)
+                attempt = self.closed(attempt)
             attempts.append(attempt)
         return attempts
 
@@ -159,9 +159,11 @@ class Ledger:
             return not runs(attempt.pid, attempt.born)
         return holder(self.workspace) is None
 
-    def _close(self, attempt: Attempt) -> None:
+    def closed(self, attempt: Attempt) -> Attempt:
+        """What has become of an attempt that was broken off."""
         done = self.find(attempt.version, attempt.stage, attempt.fingerprint)
-        attempt.status = "done" if done and done.attempt == attempt.number else "killed"
+        sealed = done is not None and done.attempt == attempt.number
+        return replace(attempt, status="done" if sealed else "killed")
 
     def begin(self, node: Node, fingerprint: str) -> Attempt:
         """Open a new attempt and note it; partial work for other fingerprints is removed.
@@ -171,10 +173,8 @@ class Ledger:
         home = self.stage_dir(node.version, node.stage)
         earlier = self.attempts(node.version, node.stage)
         for past in earlier:
-            if past.status == "running":
-                self._close(past)
-            if past.status == "killed":
-                self.write_attempt(past)
+            if past.status in ("running", "killed"):
+                self.write_attempt(self.closed(past) if past.status == "running" else past)
         partial = self.partial_dir(node.version, node.stage, fingerprint)
         for rubbish in home.glob(".*.partial"):
             # Without `out` it is what a commit left behind: its checkpoints may be half-deleted.

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+
+if TYPE_CHECKING:
+    from alignment.config.program import ProgramConfig
+    from alignment.doctor import Finding
 
 
 def doctor(
@@ -33,24 +38,17 @@ def doctor(
     Parameters
     ----------
     fix
-        Mend what can be mended. Changed outputs are set aside, never deleted.
+        Mend what can be mended. Changed outputs are set aside, never deleted. While somebody works
+        in the workspace nothing is mended there.
     quick
         Compute no sha256 of outputs and batches.
     """
-    from itertools import chain
-
     from rich.console import Console
-
-    from alignment.doctor import examine
 
     program = load_workspace(workspace)
     console = Console(highlight=False, soft_wrap=True)
     told, left = [], 0
-    prefect = importlib.import_module("flows.doctor").examine(program.workspace)
-    for found in chain(examine(program, hashes=not quick), prefect):
-        mended = fix and found.mend is not None
-        if mended and found.mend is not None:
-            found.mend()
+    for found, mended in _findings(program, fix, hashes=not quick):
         left += not (mended or found.harmless)
         told.append({"mended": mended, **vars(replace(found, mend=None))})
         if not json:
@@ -65,3 +63,18 @@ def doctor(
     elif left and not fix:
         console.print("\nmend what can be mended: align doctor --fix")
     return 1 if left else 0
+
+
+def _findings(program: ProgramConfig, fix: bool, *, hashes: bool) -> Iterator[tuple[Finding, bool]]:
+    """Each finding, and whether it was mended."""
+    from alignment.doctor import examine, mend
+
+    if fix:
+        yield from mend(program, hashes=hashes)
+    else:
+        yield from ((found, False) for found in examine(program, hashes=hashes))
+    # Runs and servers whose processes are dead: whoever works in the workspace has others.
+    for found in importlib.import_module("flows.doctor").examine(program.workspace):
+        if fix and found.mend is not None:
+            found.mend()
+        yield found, fix and found.mend is not None

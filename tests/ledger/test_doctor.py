@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from alignment.config.load import check_program
-from alignment.doctor import examine
+from alignment.doctor import examine, mend
+from alignment.errors import LockedError
 from alignment.ledger import Ledger
+from alignment.lock import workspace_lock
 from alignment.runner import Runner
 
 
@@ -67,9 +70,10 @@ def test_every_damage_is_found_and_mended(program: Any) -> None:
     assert "the process that held the workspace was killed" in told
     assert len(found) == 5
 
-    for finding in found:
-        assert finding.mend is not None
-        finding.mend()
+    assert all(finding.mend is not None for finding in found)
+    mended = list(mend(program))
+    assert {finding.what for finding, _ in mended} == {finding.what for finding in found}
+    assert all(yes for _, yes in mended)
     assert not partial.exists()
     assert not unsealed.exists()
     assert json.loads(other.read_text())["status"] == "killed"
@@ -102,6 +106,48 @@ def test_damage_is_mended_where_it_is_not_in_what_was_made_last(program: Any) ->
     found.mend()
     assert not damaged.exists()
     assert ledger.find("rlhf-v1", "promote", other.fingerprint) == other
+
+
+def test_nothing_is_mended_while_somebody_works(program: Any) -> None:
+    ledger = Ledger(program.workspace)
+    unsealed = ledger.stage_dir("sft", "evaluate") / "0123456789abcdef"
+    unsealed.mkdir()
+    (program.workspace / "lock").write_text('{"pid": 1}')  # of one that was killed
+    held = (program.workspace / "lock").open("rb")
+    with held, workspace_lock(program.workspace):
+        found = list(mend(program))
+        assert not any(yes for _, yes in found)
+        assert (
+            f"another process is working on this workspace: pid {os.getpid()}" in found[0][0].what
+        )
+        assert [item.where for item, _ in found[1:]] == [str(unsealed)]
+        assert unsealed.exists()
+    assert [(item.where, yes) for item, yes in mend(program)] == [(str(unsealed), True)]
+    assert not unsealed.exists()
+
+
+def test_the_workspace_is_held_while_it_is_mended(program: Any) -> None:
+    unsealed = Ledger(program.workspace).stage_dir("sft", "evaluate") / "0123456789abcdef"
+    unsealed.mkdir()
+    for _ in mend(program):
+        with pytest.raises(LockedError), workspace_lock(program.workspace):
+            pass
+    with workspace_lock(program.workspace):
+        pass
+
+
+def test_an_attempt_on_another_host_is_closed_where_nobody_works(program: Any) -> None:
+    record = Ledger(program.workspace).stage_dir("sft", "evaluate") / "attempts" / "001.json"
+    values = json.loads(record.read_text())
+    lost = record.with_name("002.json")
+    changed = {"status": "running", "host": "lost-container", "number": 2}
+    lost.write_text(json.dumps(values | changed))
+    with workspace_lock(program.workspace):
+        assert list(examine(program)) == [], "it may be that one who works"
+    ((found, mended),) = mend(program)
+    assert f"process {os.getpid()} of lost-container is gone" in found.what
+    assert mended
+    assert json.loads(lost.read_text())["status"] == "killed"
 
 
 def test_an_unfinished_stage_that_will_go_on_is_no_damage(
