@@ -17,6 +17,9 @@ PAIRS_WAITING = "align.pairs.waiting"
 VERSION_DONE = "align.version.done"
 APPROVAL_AWAITED = "align.approval.awaited"
 
+PLACE = "align.workspace"
+"""Label of an event's resource: the directory, by which prefect.yaml tells workspaces apart."""
+
 log = logging.getLogger("alignment.flows")
 
 
@@ -38,6 +41,7 @@ def emit(workspace: Path, event: str, **payload: Any) -> None:
         resource={
             "prefect.resource.id": resource(workspace),
             "prefect.resource.name": workspace.resolve().name,
+            PLACE: str(workspace.resolve()),
         },
         payload={"workspace": str(workspace.resolve()), **payload},
     )
