@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from alignment.rewards.elements import Element, Pair
+from alignment.rewards.measured import Measured
 
 COMMON = {"vocab_size": 64, "num_labels": 1, "pad_token_id": 0, "eos_token_id": 1}
 SMALL = {
@@ -98,3 +99,21 @@ def save_tiny_policy(directory: Path, seed: int = 0) -> Path:
     model.save_pretrained(directory / "model")
     word_tokenizer().save_pretrained(directory / "model")
     return directory
+
+
+def scored(right: np.ndarray) -> Measured:
+    """Comparisons that are ranked right where `right` is true; alternately clear and not."""
+    n = len(right)
+    zeros = np.zeros(n)
+    return Measured(
+        chosen=np.where(right, 1.0, -1.0),
+        rejected=zeros,
+        chosen_safe=zeros,
+        rejected_safe=zeros,
+        chosen_tokens=zeros.astype(int),
+        rejected_tokens=zeros.astype(int),
+        strength=np.array(["significantly", "negligibly"] * (n // 2), dtype=object),
+        domain=np.array(["helpfulness"] * n, dtype=object),
+        batch=np.array(["b"] * n, dtype=object),
+        bins=np.array([""] * n, dtype=object),
+    )

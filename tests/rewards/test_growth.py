@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from reward_helpers import scored
 
 from alignment.rewards.growth import Law, fit, growth
-from alignment.rewards.measured import Measured
 
 
 def test_fit_recovers_a_planted_law() -> None:
@@ -21,24 +21,6 @@ def test_fit_recovers_a_planted_law() -> None:
 def test_a_law_that_does_not_grow_promises_nothing() -> None:
     assert fit(np.array([10.0, 20.0]), np.array([0.6, 0.55])).pairs_for(0.7) == float("inf")
     assert Law(np.log(0.5), -0.1).pairs_for(1.0) == float("inf")
-
-
-def scored(right: np.ndarray) -> Measured:
-    """Comparisons that are ranked right where `right` is true; alternately clear and not."""
-    n = len(right)
-    zeros = np.zeros(n)
-    return Measured(
-        chosen=np.where(right, 1.0, -1.0),
-        rejected=zeros,
-        chosen_safe=zeros,
-        rejected_safe=zeros,
-        chosen_tokens=zeros.astype(int),
-        rejected_tokens=zeros.astype(int),
-        strength=np.array(["significantly", "negligibly"] * (n // 2), dtype=object),
-        domain=np.array(["helpfulness"] * n, dtype=object),
-        batch=np.array(["b"] * n, dtype=object),
-        bins=np.array([""] * n, dtype=object),
-    )
 
 
 def test_growth_by_hand() -> None:

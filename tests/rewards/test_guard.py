@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_growth import scored
+from reward_helpers import scored
 
 from alignment.preferences.schema import Comparison
 from alignment.rewards.guard import agreement, share_out

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import numpy as np
+from reward_helpers import scored
 from rich.console import Console
-from test_growth import scored
 
 from alignment.rewards.evaluate import evaluate, moved
 from alignment.rewards.growth import growth
