@@ -6,6 +6,7 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from alignment.config.load import for_version
@@ -17,7 +18,7 @@ from alignment.seeds import derive_seed
 
 
 class Fingerprints:
-    """Fingerprints and manifests along the plan, each worked out once."""
+    """Fingerprints and manifests along the plan, each worked out once; threads may share them."""
 
     def __init__(self, program: ProgramConfig, ledger: Ledger, plan: Sequence[Node]):
         self._program = program
@@ -26,26 +27,30 @@ class Fingerprints:
         self._known: dict[tuple[str, str], str | None] = {}
         self._manifests: dict[tuple[str, str], Manifest | None] = {}
         self._seen: dict[str, ProgramConfig] = {}
+        self._lock = RLock()
 
     def look_again(self) -> None:
         """Forget what was not done yet: it may be by now."""
-        self._known = {key: value for key, value in self._known.items() if value is not None}
-        self._manifests = {k: found for k, found in self._manifests.items() if found is not None}
+        with self._lock:
+            self._known = {key: value for key, value in self._known.items() if value is not None}
+            self._manifests = {k: seen for k, seen in self._manifests.items() if seen is not None}
 
     def of(self, node: Node) -> str | None:
         """The node's fingerprint, or None while an input is not done."""
         key = (node.version, node.stage)
-        if key not in self._known:
-            self._known[key] = self._work_out(node)
-        return self._known[key]
+        with self._lock:
+            if key not in self._known:
+                self._known[key] = self._work_out(node)
+            return self._known[key]
 
     def manifest(self, version: str, stage: str) -> Manifest | None:
         """The manifest of a stage under the present configuration, if it is done."""
         key = (version, stage)
-        if key not in self._manifests:
-            found = self.of(self._nodes[key])
-            self._manifests[key] = self._ledger.find(version, stage, found) if found else None
-        return self._manifests[key]
+        with self._lock:
+            if key not in self._manifests:
+                found = self.of(self._nodes[key])
+                self._manifests[key] = self._ledger.find(version, stage, found) if found else None
+            return self._manifests[key]
 
     def parts(self, node: Node) -> tuple[str, dict[str, Any], dict[str, str]]:
         """Code version, configuration slice and input digests behind a node's fingerprint.
@@ -59,9 +64,10 @@ class Fingerprints:
             if manifest is None:
                 raise LookupError(f"{version}/{stage}")
             inputs[name] = manifest.digest
-        if node.version not in self._seen:
-            self._seen[node.version] = for_version(self._program, node.version)
-        seen = self._seen[node.version]
+        with self._lock:
+            if node.version not in self._seen:
+                self._seen[node.version] = for_version(self._program, node.version)
+            seen = self._seen[node.version]
         outside = self._outside(node, seen)
         if outside is not None:
             inputs["outside"] = outside
