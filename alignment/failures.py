@@ -47,8 +47,6 @@ PIECES: dict[str, tuple[str, ...]] = {
     "ppo": ("ppo.micro_batch_tokens",),
 }
 """Stage module → settings that bound memory and change results by rounding at most."""
-UNSET_TOKENS = 2048  # what `ppo.micro_batch_tokens` is on a CPU where it is unset
-PPO_TOKENS_ON_GPU = 16384
 
 
 def kind_of(error: BaseException) -> Kind:
@@ -89,8 +87,7 @@ def smaller(program: ProgramConfig, module: str) -> tuple[ProgramConfig, list[st
     for key in PIECES.get(module, ()):
         before = _value(values, key)
         if before is None:
-            cuda = program.compute.device != "cpu" and _cuda()
-            before = PPO_TOKENS_ON_GPU if cuda else UNSET_TOKENS
+            before = _unset(program)
         half = int(before) // 2
         if half >= (64 if key == "rewards.tokens_per_batch" else 1):
             set_dotted(values, key, half, where=key)
@@ -149,7 +146,12 @@ def _value(values: dict[str, Any], key: str) -> Any:
     return here
 
 
-def _cuda() -> bool:
+def _unset(program: ProgramConfig) -> int:
+    """What PPO itself takes where `ppo.micro_batch_tokens` is unset."""
     import torch
 
-    return torch.cuda.is_available()
+    from alignment.estimate import base_size
+    from alignment.training.ppo.forward import unset_piece
+
+    on_gpu = program.compute.device != "cpu" and torch.cuda.is_available()
+    return unset_piece("cuda" if on_gpu else "cpu", base_size(program).parameters)

@@ -12,6 +12,7 @@ import pytest
 
 from alignment.config.load import check_program
 from alignment.errors import DataError, StageError
+from alignment.estimate import base_size
 from alignment.failures import in_words, kind_of, smaller
 from alignment.ledger import Ledger
 from alignment.runner import Runner
@@ -60,6 +61,31 @@ def test_pieces_are_halved_and_nothing_else() -> None:
     assert before == after
     assert said[0] == "finetune.sft.micro_batch 8 → 4"
     assert smaller(program, "promote")[1] == []
+
+
+def test_an_unset_piece_is_half_of_what_the_code_takes(tmp_path: Path) -> None:
+    import torch
+
+    from alignment.training.ppo.forward import piece_of
+
+    def halved(hidden: int) -> int:
+        pretrain = {"hidden": hidden, "intermediate": 2 * hidden, "layers": 4}
+        program = check_program(
+            {
+                "name": "x",
+                "workspace": "w",
+                "base": {"pretrain": pretrain},
+                "compute": {"device": "cpu"},
+            }
+        )
+        made, said = smaller(program, "ppo")
+        role: Any = SimpleNamespace(device=torch.device("cpu"), size=base_size(program).parameters)
+        taken = piece_of(program.ppo, role)
+        assert said == [f"ppo.micro_batch_tokens {taken} → {taken // 2}"]
+        assert made.ppo.micro_batch_tokens == piece_of(made.ppo, role) == taken // 2
+        return taken // 2
+
+    assert (halved(64), halved(512)) == (3072, 1024)
 
 
 @pytest.fixture
@@ -178,7 +204,6 @@ def test_a_disk_that_fills_up_is_told_with_what_is_needed(stages: Any, program: 
 
 
 def test_room_for_training_is_counted_by_hand(program: Any) -> None:
-    from alignment.estimate import base_size
     from alignment.plan import build_plan
 
     nodes = {node.key: node for node in build_plan(program)}

@@ -80,10 +80,19 @@ def piece_of(config: PPOConfig, role: LanguageRole | ValueRole) -> int:
     """Tokens of one forward and backward pass."""
     if config.micro_batch_tokens is not None:
         return config.micro_batch_tokens
-    if role.device.type != "cpu":
+    return unset_piece(role.device.type, role.size)
+
+
+def unset_piece(device: str, parameters: float) -> int:
+    """`ppo.micro_batch_tokens` where it is unset, for a model of so many parameters.
+
+    Args:
+        device: its type, `cpu` or another.
+    """
+    if device != "cpu":
         return 16_384
     # The calls of a tiny model cost more than its activations gain from the cache.
-    return 6144 if role.size < _TINY else 2048
+    return 6144 if parameters < _TINY else 2048
 
 
 def micro_batches(
