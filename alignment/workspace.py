@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from alignment.errors import AlignError
@@ -15,9 +16,9 @@ def make_workspace(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.write_text("")
-        probe.unlink()
+        # A name of its own: two commands may look at the same time.
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".writable-"):
+            pass
     except OSError as error:
         raise AlignError(
             f"cannot write the workspace: {error.strerror}",
