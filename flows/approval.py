@@ -26,6 +26,7 @@ from flows.identity import labels_of, remember
 
 PATIENCE = 365 * 86400  # seconds; Prefect fails a suspended run that is older
 AWAITS = "align.awaits"
+NEEDED = "A rejection needs a reason: please give one, it is kept in the history."
 
 
 class Decision(RunInput):
@@ -42,6 +43,8 @@ class Decision(RunInput):
 def await_decision(program: ProgramConfig, waiting: WaitingForApproval) -> bool:
     """Suspend this flow run until a person has decided; returns once that is written down.
 
+    A rejection without a reason is asked about again.
+
     Returns:
         False if another run of this workspace is suspended for the same decision already: then
         nobody needs this one to wait.
@@ -52,9 +55,11 @@ def await_decision(program: ProgramConfig, waiting: WaitingForApproval) -> bool:
         return False
     remember(**{AWAITS: f"{workspace}|{key}"})
     emit(workspace, APPROVAL_AWAITED, version=waiting.version, verdict=waiting.verdict)
-    form = Decision.with_initial_data(description=described(program, waiting))
-    # Ends this process, unless somebody has answered: then the flow runs again from its top.
-    answer = cast(Decision, suspend_flow_run(wait_for_input=form, timeout=PATIENCE, key=key))
+    answer = _ask(key, described(program, waiting))
+    asked = 1
+    while find_approval(workspace, waiting.version) is None and _lacks_reason(answer):
+        answer = _ask(f"{key}-{asked}", f"**{NEEDED}**\n\n{described(program, waiting)}")
+        asked += 1
     if find_approval(workspace, waiting.version) is None:
         decide(
             workspace,
@@ -67,6 +72,17 @@ def await_decision(program: ProgramConfig, waiting: WaitingForApproval) -> bool:
 
         note_decision(program)
     return True
+
+
+def _ask(key: str, description: str) -> Decision:
+    """The answer to one question. Ends this process, unless somebody has answered: then the flow
+    runs again from its top, and comes by here with the answers so far."""
+    form = Decision.with_initial_data(description=description)
+    return cast(Decision, suspend_flow_run(wait_for_input=form, timeout=PATIENCE, key=key))
+
+
+def _lacks_reason(answer: Decision) -> bool:
+    return answer.decision == "reject" and not answer.reason.strip()
 
 
 def pause_key(workspace: Path, version: str) -> str:
