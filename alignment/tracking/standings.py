@@ -51,6 +51,8 @@ class Standings:
         version that no decision was made on."""
         if version == self.champion:
             return "champion"
+        if version == "sft" and self.champion is not None:
+            return "former champion"  # what the first promoted version took the place of
         if version not in self.decisions:
             return ""
         word = self.words.get(version)

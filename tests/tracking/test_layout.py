@@ -29,7 +29,7 @@ def test_names_tags_and_notes_say_who_is_champion(stages: Any, program: Any, run
     tags = {name: run.data.tags for name, run in runs.items()}
     assert tags["rlhf-v1"]["rlhf.standing"] == "champion"
     assert tags["rlhf-v2"]["rlhf.standing"] == "challenger"
-    assert "rlhf.standing" not in tags["sft"]
+    assert tags["sft"]["rlhf.standing"] == "former champion"
     assert tags["rlhf-v2"]["rlhf.batches"] == "batch2"
     assert tags["rlhf-v2"]["rlhf.parent"] == "rlhf-v1"
     note = tags["rlhf-v2"]["mlflow.note.content"]
