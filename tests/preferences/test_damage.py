@@ -174,6 +174,7 @@ def test_a_delivery_with_too_many_bad_rows_is_refused_whole(tmp_path: Path) -> N
         (b"[1, 2", "not a JSON array"),
         (b"PAR1 and then nothing", "parquet file is broken"),
     ],
+    ids=["cut", "bomb", "unknown", "bytes", "empty", "json", "parquet"],
 )
 def test_broken_files_are_refused_with_a_clear_message(
     content: bytes, said: str, tmp_path: Path

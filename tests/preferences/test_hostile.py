@@ -129,6 +129,7 @@ def test_names_are_checked_too(field: str, value: str, reason: str, tmp_path: Pa
         (b"[" * (1 << 20), "not a JSON array"),
         (b'[{"question": "q"} {"question": "r"}]', "no comma behind element 1"),
     ],
+    ids=["zip", "utf-16", "bomb", "zeros", "brackets", "comma"],
 )
 def test_what_is_no_delivery_is_named(content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "delivery.jsonl"
