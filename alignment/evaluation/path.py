@@ -8,14 +8,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import matplotlib as mpl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
-from matplotlib.patheffects import withStroke
 
 from alignment.evaluation.compare import JUDGE_TITLES, Comparison
-from alignment.evaluation.labels import Box, place_labels
+from alignment.evaluation.names import name_points
 from alignment.evaluation.plots import BLUE, GREEN, GREY, ORANGE, STYLE, png, short
 from alignment.evaluation.responses import NO_PPO
 
@@ -79,7 +77,12 @@ def path_picture(comparison: Comparison) -> bytes:
             _path_panel(axis, comparison, judge, limits)
         handles = _legend(comparison)
         figure.legend(handles=handles, loc="upper right", ncols=3, fontsize=11)
-        _label_panels(figure, axes, comparison, judges)
+        for axis, judge in zip(axes, judges, strict=True):
+            axis.apply_aspect()
+            found = points(comparison, judge)
+            places = [(point.x, point.y) for point in found]
+            titles = [short(point.side) for point in found]
+            name_points(figure, axis, places, titles, [places], size=12.5)
         return png(figure)
 
 
@@ -176,50 +179,3 @@ def _legend(comparison: Comparison) -> list[Line2D]:
     if comparison.champion:
         handles.append(mark(GREEN, "*", "champion"))
     return handles
-
-
-def _label_panels(
-    figure: Figure, axes: Sequence[Axes], comparison: Comparison, panels: Sequence[str]
-) -> None:
-    """Name the points where there is room."""
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    for axis, judge in zip(axes, panels, strict=True):
-        axis.apply_aspect()
-        found = points(comparison, judge)
-        pixels = [tuple(axis.transData.transform((p.x, p.y))) for p in found]
-        titles = [short(p.side) for p in found]
-        sizes = []
-        for title in titles:
-            text = axis.text(0, 0, title, fontsize=12.5)
-            extent = text.get_window_extent(renderer)
-            sizes.append((extent.width, extent.height))
-            text.remove()
-        frame = axis.get_window_extent(renderer)
-        boxes = place_labels(
-            pixels,
-            sizes,
-            list(pairwise(pixels)),
-            Box(frame.x0, frame.y0, frame.x1, frame.y1),
-        )
-        for point, pixel, title, box in zip(found, pixels, titles, boxes, strict=True):
-            centre = axis.transData.inverted().transform(box.centre)
-            axis.text(
-                centre[0],
-                centre[1],
-                title,
-                ha="center",
-                va="center",
-                fontsize=12.5,
-                color="#222222",
-                zorder=6,
-                path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            )
-            if box.distance(pixel) > 22:
-                anchor = axis.transData.inverted().transform(box.nearest(pixel))
-                axis.plot(
-                    [point.x, anchor[0]],
-                    [point.y, anchor[1]],
-                    color="#999999",
-                    linewidth=0.8,
-                    zorder=3,
-                )

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from alignment.evaluation.compare import JUDGE_TITLES, Comparison
+from alignment.evaluation.names import name_points
 from alignment.evaluation.responses import side_title
 
 if TYPE_CHECKING:
@@ -132,16 +133,6 @@ def lines(
                 markersize=5,
                 linewidth=1.8,
             )
-        named = next((list(c) for c in series.values() if names and len(c) == len(names)), [])
-        for name, (px, py) in zip(names, named, strict=False):
-            axis.annotate(
-                name,
-                (px, 100 * py if percent else py),
-                xytext=(6, -12),
-                textcoords="offset points",
-                fontsize=10,
-                color="#444444",
-            )
         if ticks is not None:
             axis.set_xticks(range(len(ticks)), ticks, rotation=25 if len(ticks) > 5 else 0)
         axis.set_title(title)
@@ -149,6 +140,14 @@ def lines(
         axis.set_ylabel(y)
         if len(series) > 1:
             axis.legend(fontsize=10, ncols=1 if len(series) < 6 else 2)
+        scale = 100 if percent else 1
+        curves = [[(px, scale * py) for px, py in curve] for curve in series.values()]
+        named = next((curve for curve in curves if names and len(curve) == len(names)), None)
+        if named is not None:
+            figure.draw_without_rendering()  # the layout comes first
+            limits = axis.get_xlim(), axis.get_ylim()
+            name_points(figure, axis, named, names, curves, size=10)
+            axis.set(xlim=limits[0], ylim=limits[1])
         return png(figure)
 
 
