@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ HERE = Path(__file__).resolve().parent
 LONGEST = ("soak", "loop", "tracking", "flows", "ppo", "training", "sampling", "rewards")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # before the workers read the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """Rooms as groups for the workers; fixtures of a session are made once a room, not twice."""
 
     def room(item: pytest.Item) -> str:
@@ -35,6 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group(room(item)))
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(room(item), len(places)))
+    yield
 
 
 @pytest.fixture(scope="session")
