@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,30 @@ os.environ.update(
 # Small models gain nothing from a second thread, and threads that wait for a busy core cost much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-HERE = Path(__file__).resolve().parent
 # `make test` has two workers: each room is one's work, and the longest come first.
 LONGEST = ("soak", "loop", "tracking", "flows", "ppo", "training", "sampling", "rewards")
 
 
-@pytest.hookimpl(wrapper=True)  # before the workers read the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
-    """Rooms as groups for the workers; fixtures of a session are made once a room, not twice."""
+def room_of(nodeid: str) -> str:
+    """`flows` of tests/flows/test_served.py::test_name."""
+    return nodeid.split("/")[1]
 
-    def room(item: pytest.Item) -> str:
-        return item.path.relative_to(HERE).parts[0]
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(room(item)))
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(room(item), len(places)))
-    yield
+    items.sort(key=lambda item: places.get(room_of(item.nodeid), len(places)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A room's tests stay together, so that what they share is made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Rooms(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return room_of(nodeid)
+
+    return Rooms(config, log)
 
 
 @pytest.fixture(scope="session")
