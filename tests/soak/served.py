@@ -79,7 +79,13 @@ class Served:
         """Ctrl-C; returns the command lines of what is still there afterwards."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(180)
+            try:
+                self._process.wait(90)
+            except subprocess.TimeoutExpired:
+                # It had just begun: a process started in the background ignores Ctrl-C until it
+                # says otherwise.
+                self._process.send_signal(signal.SIGINT)
+                self._process.wait(180)
         time.sleep(5)
         folder = str(self._config.parent)
         left = []
