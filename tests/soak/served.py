@@ -98,12 +98,10 @@ class Served:
     def _kind(self, process: psutil.Process) -> str:
         try:
             line = " ".join(process.cmdline())
-            parent = " ".join(process.parent().cmdline()) if process.parent() else ""
         except psutil.NoSuchProcess:
             return "gone"
-        if "multiprocessing.spawn" in line and "flows.served" in parent:
-            return "flow"
         for words, kind in (
+            ("prefect.engine", "flow"),
             ("prefect server", "prefect"),
             ("mlflow server", "mlflow"),
             ("flows.served", "deployments"),
