@@ -19,12 +19,14 @@ def prefect_server(workspace: Any) -> Iterator[None]:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.server import start_server
+    from flows.tidy import flush
 
     server = start_server(workspace)
     try:
         server.wait()
         with temporary_settings({PREFECT_API_URL: server.url}):
             yield
+            flush()  # what is still to be sent would hold up the next server's events
     finally:
         server.stop()
 
