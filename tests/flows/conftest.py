@@ -8,6 +8,7 @@ from typing import Any
 
 import fake_program as fake
 import pytest
+from served_run import keep_program
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +30,10 @@ def server() -> Iterator[None]:
 def program(tmp_path: Path) -> Any:
     """A program of one version."""
     return fake.fake_program(tmp_path / "workspace", versions=1)
+
+
+@pytest.fixture
+def kept(program: Any) -> Any:
+    """The program as a deployment finds it: written down in its workspace, tracking off."""
+    keep_program(program)
+    return program

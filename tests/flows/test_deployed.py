@@ -30,15 +30,6 @@ def states() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-@pytest.fixture
-def kept(program: Any) -> Any:
-    """The program as a deployment finds it: written down in its workspace, tracking off."""
-    values = program.model_dump(mode="json") | {"tracking": {"enabled": False}}
-    program.workspace.mkdir(parents=True, exist_ok=True)
-    (program.workspace / "program.json").write_text(json.dumps(values))
-    return program
-
-
 def inbox_program(program: Any) -> None:
     """The same, but people deliver."""
     path = program.workspace / "program.json"

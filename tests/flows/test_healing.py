@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,15 +17,6 @@ from alignment.ledger import Ledger, now
 from alignment.plan import build_plan
 
 pytestmark = pytest.mark.usefixtures("server")
-
-
-@pytest.fixture
-def kept(program: Any) -> Any:
-    """The program, written down in its workspace; its base is made."""
-    values = program.model_dump(mode="json") | {"tracking": {"enabled": False}}
-    program.workspace.mkdir(parents=True, exist_ok=True)
-    (program.workspace / "program.json").write_text(json.dumps(values))
-    return program
 
 
 @pytest.fixture
