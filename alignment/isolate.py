@@ -7,6 +7,7 @@ also be spread over several processes (`compute.processes`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,15 +23,18 @@ from alignment.oom import oom_kills
 from alignment.plan import Node
 from alignment.processes import die_with_parent
 
-GRACE = 20.0
+SLACK = 5.0  # seconds to end by itself once its own grace is over
 ENDED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that come from somebody who wants the process to end."""
 
 
 def run_isolated(
-    workspace: Path, node: Node, partial: Path, log: Path, *, processes: int = 1
+    workspace: Path, node: Node, partial: Path, log: Path, *, processes: int = 1, grace: float = 0.0
 ) -> float:
     """Run `node` in a child process, or in `processes` of them; returns their peak memory in MB.
+
+    Args:
+        grace: seconds that it may go on to its next checkpoint when this process is interrupted.
 
     Raises:
         AlignError: what the stage reported.
@@ -57,7 +61,7 @@ def run_isolated(
     try:
         code = child.wait()
     except BaseException:
-        _stop(child)
+        _stop(child, grace)
         raise
     ended_by = _signal(code, processes)
     told = [read_json(path) for path in partial.glob(_result("*"))]
@@ -114,12 +118,11 @@ def described(error: AlignError) -> dict[str, str | None]:
     }
 
 
-def _stop(child: subprocess.Popen[bytes]) -> None:
-    """End the child and whatever it started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(child.pid, number)
-            child.wait(GRACE)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
-        return
+def _stop(child: subprocess.Popen[bytes], grace: float) -> None:
+    """End the child, and whatever it started."""
+    child.terminate()  # a launcher tells those that it started
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(grace + SLACK)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()

@@ -6,6 +6,7 @@ loopback interface only, and they die with their launcher. The first one to fail
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from alignment.distributed import RENDEZVOUS
 from alignment.processes import die_with_parent
 
 _LOOK_EVERY = 0.05
-_GRACE = 10.0
+_GRACE = 60.0  # they have a shorter one of their own (`orchestration.grace_seconds`)
 
 
 def launch(count: int, module: str, arguments: list[str]) -> int:
@@ -37,6 +38,9 @@ def launch(count: int, module: str, arguments: list[str]) -> int:
             signal.signal(number, lambda code, _frame: sys.exit(128 + code))
         try:
             return _watch(children)
+        except SystemExit:
+            _ask(children)
+            raise
         finally:
             _end(children)
 
@@ -68,17 +72,20 @@ def _watch(children: list[subprocess.Popen[bytes]]) -> int:
         time.sleep(_LOOK_EVERY)
 
 
-def _end(children: list[subprocess.Popen[bytes]]) -> None:
+def _ask(children: list[subprocess.Popen[bytes]]) -> None:
+    """Let them go on to their next checkpoint."""
     for child in children:
-        if child.poll() is None:
-            child.terminate()
+        child.terminate()
     deadline = time.monotonic() + _GRACE
     for child in children:
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+
+
+def _end(children: list[subprocess.Popen[bytes]]) -> None:
+    for child in children:
+        child.kill()
+        child.wait()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from alignment.seeds import derive_seed
 from alignment.space import check_space
 from alignment.stage_log import Logged, log_to
 from alignment.stages.context import ProgramView, StageContext
+from alignment.stopping import held
 from alignment.versions import library_versions
 from alignment.workspace import make_workspace
 
@@ -166,17 +167,21 @@ class Runner:
             attempt = self.ledger.begin(node, key)
             self._tell("stage_started", attempt)
             began = time.monotonic()
-            try:
-                manifest = self._carry_out(node, attempt, began)
-            except BaseException as error:
-                self._note_failure(attempt, error, time.monotonic() - began)
-                if retries.another(attempt, error):
-                    continue
-                raise retries.verdict(attempt, error) from error
-            attempt.status, attempt.ended, attempt.seconds = "done", now(), manifest.seconds
-            self.ledger.write_attempt(attempt)
-            self._tell("stage_finished", attempt, manifest)
-            return manifest
+            # A stage in a process of its own holds its signals itself.
+            grace = 0.0 if self.isolated(node) else self.program.orchestration.grace_seconds
+            with held(grace, self._say):
+                try:
+                    manifest = self._carry_out(node, attempt, began)
+                except BaseException as error:
+                    self._note_failure(attempt, error, time.monotonic() - began)
+                    failure = error
+                else:
+                    attempt.status, attempt.ended, attempt.seconds = "done", now(), manifest.seconds
+                    self.ledger.write_attempt(attempt)
+                    self._tell("stage_finished", attempt, manifest)
+                    return manifest
+            if not retries.another(attempt, failure):
+                raise retries.verdict(attempt, failure) from failure
 
     def _as_decided(self, node: Node) -> Node:
         """The node as the present plan has it: its inputs may hang on a decision taken since."""
@@ -214,7 +219,12 @@ class Runner:
         log_path = self.ledger.log_path(attempt)
         if self.isolated(node):
             peak_mb = run_isolated(
-                self.workspace, node, partial, log_path, processes=self.processes(node)
+                self.workspace,
+                node,
+                partial,
+                log_path,
+                processes=self.processes(node),
+                grace=self.program.orchestration.grace_seconds,
             )
         else:
             with log_to(log_path), self._progress(node) as progress, PeakMemory() as memory:

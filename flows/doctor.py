@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignment.doctor import Finding
-from flows import environment, serve
+from flows import environment, served_record
 from flows.environment import home
 from flows.server import NOTE, Server, find_server, start_server
 
@@ -30,13 +30,13 @@ def examine(workspace: Path) -> Iterator[Finding]:
 
 
 def _notes(workspace: Path) -> Iterator[Finding]:
-    told = serve.record(workspace)
-    if told is not None and not serve.alive(told):
+    told = served_record.record(workspace)
+    if told is not None and not served_record.alive(told):
         yield Finding(
             "`align serve` of this workspace was killed",
-            str(home(workspace) / serve.RECORD),
+            str(home(workspace) / served_record.RECORD),
             "what it left running is stopped; start it again with `align serve CONFIG`",
-            lambda: serve.down(workspace),
+            lambda: served_record.down(workspace),
         )
     note = home(workspace) / NOTE
     if note.is_file() and find_server(workspace, log.warning) is None:

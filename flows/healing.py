@@ -50,6 +50,8 @@ def retry_died(program: ProgramConfig, deployment_ids: list[UUID]) -> FlowRun | 
         last = _last_begun(client, deployment_ids)
         if last is None or last.state is None or last.state.type != StateType.CRASHED:
             return None
+        if _somebody_cancelled(client, last):
+            return None
         found = frontier(program)
         if found.version is None or found.waiting is not None:
             return None
@@ -135,6 +137,14 @@ def _last_begun(client: SyncPrefectClient, ids: list[UUID]) -> FlowRun | None:
     )
     runs = client.read_flow_runs(flow_run_filter=begun, sort=FlowRunSort.START_TIME_DESC, limit=1)
     return runs[0] if runs else None
+
+
+def _somebody_cancelled(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Whether it was told to end: for a moment Prefect calls that a crash too."""
+    for state in reversed(client.read_flow_run_states(run.id)):
+        if state.type in (StateType.CANCELLING, StateType.RUNNING):
+            return state.type == StateType.CANCELLING
+    return False
 
 
 def _in(*types: StateType) -> FlowRunFilterState:

@@ -16,10 +16,12 @@ FLUSH_LIMIT = 4.0  # seconds
 JUST_BEGUN = 30.0  # seconds
 NEVER_BEGAN = 120.0  # seconds after which a pending run has no process that is still starting
 DIED = "the process died; the ledger has what was finished, and the next run goes on from there"
+CANCELLED = "cancelled; the ledger has what was finished, and the next run goes on from there"
 
 
 def close_dead_runs(workspace: str) -> int:
-    """Mark flow runs of this workspace as Crashed whose process is gone; returns how many.
+    """Mark flow runs of this workspace as Crashed whose process is gone, or as Cancelled those
+    that somebody was cancelling, which must not be retried; returns how many.
 
     So are their task runs, which would be shown as running for ever; and their logs say what
     happened, which a process that is killed cannot.
@@ -34,7 +36,7 @@ def close_dead_runs(workspace: str) -> int:
         TaskRunFilterStateType,
     )
     from prefect.client.schemas.objects import State, StateType
-    from prefect.states import Crashed
+    from prefect.states import Cancelled, Crashed
     from prefect.types._datetime import DateTime
 
     closed = 0
@@ -45,7 +47,9 @@ def close_dead_runs(workspace: str) -> int:
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
                 task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=unended)),
             )
-            state: State[None] = Crashed(message=DIED)
+            cancelled = run.state is not None and run.state.is_cancelling()
+            said = CANCELLED if cancelled else DIED
+            state: State[None] = (Cancelled if cancelled else Crashed)(message=said)
             for task in tasks:
                 client.set_task_run_state(task.id, state, force=True)
             at = ", ".join(task.name for task in tasks)
@@ -54,7 +58,7 @@ def close_dead_runs(workspace: str) -> int:
                     LogCreate(
                         name="alignment.flows",
                         level=logging.ERROR,
-                        message=f"{DIED}{f' (it was at {at})' if at else ''}",
+                        message=f"{said}{f' (it was at {at})' if at else ''}",
                         timestamp=DateTime.now("UTC"),
                         flow_run_id=run.id,
                     )

@@ -27,6 +27,7 @@ app = App(
     help="Iterative RLHF in the manner of Llama 2: SFT, then RLHF-V1 … RLHF-V5.",
     version=__version__,
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # we say more
 )
 
 VERBS = {
@@ -70,7 +71,7 @@ def main() -> NoReturn:
         _tell(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("\nstopped; `align resume` goes on from here", file=sys.stderr)
+        print("stopped; `align resume` goes on from here", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os._exit(0)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -108,7 +109,11 @@ class Narrator:
         self._line("[dim]·[/]", node.version, node.stage, "[dim]done before[/]")
 
     def stage_failed(self, attempt: Attempt) -> None:
-        self._line("[red]✗[/]", attempt.version, attempt.stage, f"[red]{attempt.status}[/]")
+        if attempt.status == "killed":
+            why = escape(attempt.error or attempt.status)
+            self._line("[yellow]■[/]", attempt.version, attempt.stage, f"[yellow]{why}[/]")
+        else:
+            self._line("[red]✗[/]", attempt.version, attempt.stage, f"[red]{attempt.status}[/]")
 
     def program_finished(self) -> None:
         return None

@@ -52,5 +52,5 @@ def down(*, workspace: WorkspaceOption = None) -> None:
     align down --workspace workspaces/hh
     ```
     """
-    stopped = importlib.import_module("flows.serve").down(find_workspace(workspace))
+    stopped = importlib.import_module("flows.served_record").down(find_workspace(workspace))
     print("\n".join(f"stopped: {name}" for name in stopped) or "nothing is served here")

@@ -45,6 +45,9 @@ class OrchestrationConfig(Section):
     server's error, a file system that did not answer."""
     retry_seconds: float = Field(default=5.0, gt=0)
     """Wait before the first of them; it doubles each time."""
+    grace_seconds: float = Field(default=15.0, ge=0)
+    """A stage that is told to stop (Ctrl-C, a cancel in Prefect's page, `align down`) goes on to
+    its next checkpoint for so long at most; Prefect itself kills 30 s after a cancel."""
     outbox: OutboxConfig = OutboxConfig()
 
     @field_validator("intake_cron", "iteration_cron")

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
+from alignment import stopping
 from alignment.config.evaluate import EvaluateConfig
 from alignment.errors import ConfigError
 from alignment.evaluation.divergence import measure
@@ -94,6 +95,7 @@ def answer(
             seeds = [[derive_seed(seed, prompt.id)] for prompt in prompts[start:stop]]
             drawn = _draw(model, renderer, rendered[start:stop], seeds, config)
             atomic_write_json(shard, drawn)
+            stopping.reached()
         answers += read_json(shard)
         progress.advance(stop - start)
     table = pd.DataFrame(

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from alignment import distributed
+from alignment import distributed, stopping
 from alignment.config.rewards import RewardsConfig
 from alignment.progress import Progress, SilentProgress
 from alignment.rewards.adapter import dropouts
@@ -246,10 +246,11 @@ def train(
                 gradient_norm=norm,
             )
         progress.advance(1, loss=figures.loss, accuracy=figures.accuracy)
-        every = (step + 1) % settings.checkpoint_every == 0
-        due = (every or step + 1 == steps) and distributed.is_first()
-        if checkpoints is not None and due:
-            checkpoint.save(checkpoints, step + 1, state)
+        due = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
+        if checkpoints is not None and (due or stopping.asked()):
+            if distributed.is_first():
+                checkpoint.save(checkpoints, step + 1, state)
+            stopping.reached()
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_disable()
     model.eval()

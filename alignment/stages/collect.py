@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from alignment import stopping
 from alignment.config.sampling import CollectConfig
 from alignment.files import atomic_write_text, digest_json
 from alignment.preferences.prompts import read_prompts
@@ -97,6 +98,7 @@ def _draw(ctx: StageContext, planned: Sequence[Planned]) -> dict[tuple[int, int]
                 )
                 ids = [prompt.id for prompt in asked]
                 shards.write(number, to_table(ids, drawn, temperature, version))
+                stopping.reached()
             for place, samples in zip(places, from_table(shards.read(number)), strict=True):
                 found[place] = samples
     return found

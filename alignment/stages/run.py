@@ -19,6 +19,7 @@ from alignment.isolate import described, tell
 from alignment.memory import PeakMemory
 from alignment.progress import SilentProgress
 from alignment.runner import Runner
+from alignment.stopping import held
 
 
 class LogProgress:
@@ -46,7 +47,8 @@ def main(workspace: Path, key: str) -> int:
     partial = runner.ledger.partial_dir(node.version, node.stage, fingerprint)
     try:
         distributed.join(runner.program.compute.device)
-        with PeakMemory() as memory:
+        grace = runner.program.orchestration.grace_seconds
+        with held(grace, logging.warning), PeakMemory() as memory:
             progress = LogProgress() if distributed.is_first() else SilentProgress()
             runner.execute(node, fingerprint, progress)
     except AlignError as error:

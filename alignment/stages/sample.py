@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from alignment import stopping
 from alignment.config.sampling import SampleConfig
 from alignment.files import atomic_write_json, digest_json, read_json
 from alignment.models.chat import ChatRenderer
@@ -88,6 +89,7 @@ def _sample(
             seeds = sample_seeds(derive_seed(ctx.seed, "samples"), ids, config.k)
             found = engine.sample(tokens, seeds, settings, ctx.progress)
             shards.write(number, to_table(ids, found, settings.temperature, version))
+            stopping.reached()
         parts.append(shards.read(number))
     return pa.concat_tables(parts).combine_chunks()
 

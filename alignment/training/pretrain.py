@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from alignment import stopping
 from alignment.config.finetune import PretrainConfig
 from alignment.errors import DataError
 from alignment.progress import Progress, SilentProgress
@@ -137,8 +138,10 @@ def pretrain(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         series.log(step + 1, loss=value, grad_norm=norm.item(), learning_rate=rate)
-        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+        due = (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps
+        if due or stopping.asked():
             checkpoint.save(directory, step + 1, state)
+            stopping.reached()
         progress.advance(1, loss=value)
     last = [row["loss"] for row in series.rows()[-max(1, config.steps // 10) :]]
     return model.eval(), {

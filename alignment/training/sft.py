@@ -27,6 +27,7 @@ from typing import Any, cast
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
+from alignment import stopping
 from alignment.config.finetune import FinetuneConfig
 from alignment.errors import DataError
 from alignment.models.chat import ChatRenderer, Message, Tokens
@@ -324,8 +325,10 @@ class _Keeper(TrainerCallback):
         figures = {ours: float(logs[name]) for name, ours in names.items() if name in logs}
         if state.is_world_process_zero:
             self._series.log(step, **figures)
-            if step % self._every == 0 or step == self._total:
+        if step % self._every == 0 or step == self._total or stopping.asked():
+            if state.is_world_process_zero:
                 checkpoint.save(self._directory, step, self._state)
+            stopping.reached()
         self._progress.advance(1, loss=loss)
 
 

@@ -86,6 +86,32 @@ def test_a_run_that_died_goes_on_and_others_are_left_alone(
     assert healing.retry_died(kept, [deployment]) is None, "once is enough"
 
 
+def test_what_somebody_cancels_is_never_taken_for_a_death(
+    stages: Any, kept: Any, deployment: UUID, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.states import Cancelling, Crashed, Running
+
+    from flows import healing
+
+    monkeypatch.setattr(healing, "pause", lambda _program: 0.0)
+    # Its process is gone before Prefect has said the last word.
+    ending = begun(client, deployment, Running(), dead_process())
+    client.set_flow_run_state(ending.id, Cancelling(), force=True)
+    assert healing.retry_died(kept, [deployment]) is None
+    assert state_of(client, ending) == "Cancelled"
+    # Prefect calls a run that ends by SIGTERM crashed for a moment.
+    client.set_flow_run_state(ending.id, Cancelling(), force=True)
+    client.set_flow_run_state(ending.id, Crashed(), force=True)
+    assert healing.retry_died(kept, [deployment]) is None
+    assert state_of(client, ending) == "Crashed"
+    # Somebody wanted it after all, and then it died.
+    client.set_flow_run_state(ending.id, Running(), force=True)
+    client.set_flow_run_state(ending.id, Crashed(), force=True)
+    retried = healing.retry_died(kept, [deployment])
+    assert retried is not None
+    assert retried.id == ending.id
+
+
 def test_nothing_is_retried_where_all_is_done_or_too_soon(
     stages: Any, kept: Any, deployment: UUID, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,11 @@
 """Every stage of one version, killed (-9) at random points and resumed: the same bytes at the end.
 
-    python tests/soak/kill_matrix.py FOLDER --kills 3
+    python tests/soak/kill_matrix.py FOLDER --kills 3 --stops 3
 
 First a calm run, which also tells how long each stage takes; then the same program again, in
 processes that are killed a random share of that time after a stage has begun. A kill counts only
-if the stage was running; one that came too late is tried again on a fresh attempt.
+if the stage was running; one that came too late is tried again on a fresh attempt. Stops are
+Ctrl-C: a stage with checkpoints writes one out of turn and ends there, one without is done first.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="new directory for everything")
     parser.add_argument("--kills", type=int, default=3, help="of each stage")
+    parser.add_argument("--stops", type=int, default=0, help="of each stage that can be stopped")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
@@ -42,17 +44,24 @@ def main() -> int:
     rng = random.Random(arguments.seed)
     calm, hunted = (program_in(folder / name) for name in ("calm", "hunted"))
     warm_up()
-    in_child(calm, lambda _attempt: None, rest=True)
+    in_child(calm, rest=True)
     seconds, digests = figures(calm)
     kills: dict[str, int] = {}
+    stops: dict[str, int] = {}
     for key in stages(hunted):
-        kills[key] = hunt(hunted, key, seconds[key], arguments.kills, rng)
-    in_child(hunted, lambda _attempt: None, rest=True)
+        stops[key] = hunt(hunted, key, seconds[key], arguments.stops, rng, signal.SIGINT)
+        kills[key] = hunt(hunted, key, seconds[key], arguments.kills, rng, signal.SIGKILL)
+    in_child(hunted, rest=True)
     _, after = figures(hunted)
     wrong = [key for key, digest in digests.items() if after.get(key) != digest]
     print(
         json.dumps(
-            {"kills": kills, "kills_in_all": sum(kills.values()), "stages_that_differ": wrong},
+            {
+                "kills": kills,
+                "kills_in_all": sum(kills.values()),
+                "stops": {key: times for key, times in stops.items() if times},
+                "stages_that_differ": wrong,
+            },
             indent=2,
         )
     )
@@ -76,6 +85,7 @@ def warm_up() -> None:
     import transformers  # noqa: F401
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background job
 
 
 def stages(program: Any) -> list[str]:
@@ -83,14 +93,17 @@ def stages(program: Any) -> list[str]:
     return [node.key for node in Runner(program).plan if node.version == VERSION]
 
 
-def hunt(program: Any, key: str, seconds: float, wanted: int, rng: random.Random) -> int:
-    """Kill stage `key` so often while it runs; returns how often."""
+def hunt(
+    program: Any, key: str, seconds: float, wanted: int, rng: random.Random, number: signal.Signals
+) -> int:
+    """Send the signal to stage `key` while it runs; returns how often that broke it off."""
     version, stage = key.split("/")
     ledger = Ledger(program.workspace)
     killed = tries = 0
-    while killed < wanted and tries < 10 * wanted:
+    while killed < wanted and tries < (10 if number == signal.SIGKILL else 3) * wanted:
         tries += 1
-        in_child(program, lambda _attempt: seconds * REACH * rng.random(), target=key)
+        delay = seconds * REACH * rng.random()
+        in_child(program, delay, target=key, number=number)
         last = ledger.attempts(version, stage)[-1]
         if last.status == "killed":
             killed += 1
@@ -99,8 +112,15 @@ def hunt(program: Any, key: str, seconds: float, wanted: int, rng: random.Random
     return killed
 
 
-def in_child(program: Any, delay: Any, *, target: str | None = None, rest: bool = False) -> None:
-    """Run the program in a fork; kill it `delay` seconds after `target` has begun."""
+def in_child(
+    program: Any,
+    delay: float = 0.0,
+    *,
+    target: str | None = None,
+    rest: bool = False,
+    number: signal.Signals = signal.SIGKILL,
+) -> None:
+    """Run the program in a fork; send it a signal `delay` seconds after `target` has begun."""
     ready, tell = os.pipe()
     child = os.fork()
     if child == 0:
@@ -117,8 +137,8 @@ def in_child(program: Any, delay: Any, *, target: str | None = None, rest: bool 
             os._exit(code)
     os.close(tell)
     if os.read(ready, 1) and target is not None:
-        time.sleep(delay(None))
-        os.kill(child, signal.SIGKILL)
+        time.sleep(delay)
+        os.kill(child, number)
     os.close(ready)
     _, status = os.waitpid(child, 0)
     if target is None and status:

@@ -108,7 +108,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=40.0)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--visits", type=int, default=8, help="of two `align run` at once")
-    parser.add_argument("--versions", type=int, default=30, help="more than there is time for")
+    parser.add_argument("--versions", type=int, default=60, help="more than there is time for")
     parser.add_argument("--span", type=float, default=60.0, help="deliveries within, seconds")
     parser.add_argument("--first-kill", type=float, default=20.0, help="after, seconds")
     parser.add_argument("--patience", type=float, default=20.0, help="minutes to come to rest")

@@ -45,9 +45,11 @@ def test_three_minutes_of_soak(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_every_stage_killed_once_gives_the_same_bytes(tmp_path: Path) -> None:
-    done = script("kill_matrix.py", str(tmp_path / "matrix"), "--kills", "1", timeout=850)
+def test_every_stage_killed_and_stopped_once_gives_the_same_bytes(tmp_path: Path) -> None:
+    words = (str(tmp_path / "matrix"), "--kills", "1", "--stops", "1")
+    done = script("kill_matrix.py", *words, timeout=850)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout[done.stdout.index("{\n") :])
     assert told["kills_in_all"] == len(told["kills"]) == 10
+    assert len(told["stops"]) >= 4  # those with checkpoints, unless the signal came too late
     assert told["stages_that_differ"] == []

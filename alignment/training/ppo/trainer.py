@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignment import distributed
+from alignment import distributed, stopping
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError
 from alignment.models.chat import ChatRenderer, Tokens
@@ -171,8 +171,10 @@ class PPOTrainer:
             now.history.append(figures)
             self._log(now.iteration, figures)
             now.stopped = self._watch.reason(figures["kl/reference"])
-            if now.iteration % config.checkpoint_every == 0 or now.stopped is not None:
+            due = now.iteration % config.checkpoint_every == 0 or now.stopped is not None
+            if due or stopping.asked():
                 self._save()
+                stopping.reached()
             self._progress.advance(
                 1,
                 score=figures["score/mean"],

@@ -1,0 +1,135 @@
+"""The processes that `align serve` keeps alive."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+
+from alignment.config.program import ProgramConfig
+from alignment.errors import AlignError
+from alignment.tracking.store import store_uri
+from flows import ui
+from flows.environment import client_environment, home
+from flows.processes import Child, answers
+from flows.server import START_LIMIT, find_server, start_server
+
+DEPLOYMENTS = "the deployments' process"
+STOP_GRACE = 10.0
+SLACK = 5.0
+
+
+@dataclass
+class Kept:
+    """A child that is started again when it dies."""
+
+    name: str
+    start: Callable[[], Child]
+    child: Child
+    deaths: int = 0
+    begun: float = 0.0
+
+    def look(self, say: Callable[[str], None]) -> None:
+        """Start it again if it has ended; after repeated deaths only slowly.
+
+        Raises:
+            AlignError: it dies again and again.
+        """
+        if self.child.running():
+            return
+        lived = time.monotonic() - self.begun
+        self.deaths = self.deaths + 1 if lived < 20 else 1
+        if self.deaths > 5:
+            raise AlignError(
+                f"{self.name} ended {self.deaths} times in a row: {self.child.last_line()}",
+                where=str(self.child.log),
+                remedy="the log says why",
+            )
+        say(f"{self.name} ended; it is started again")
+        self.child.stop(1.0)  # what it left behind
+        self.child = self.start()
+        self.begun = time.monotonic()
+
+
+def keep_mlflow(
+    program: ProgramConfig, port: int, kept: list[Kept], say: Callable[[str], None]
+) -> str:
+    """Keep MLflow's server, unless the program has one elsewhere; returns its address."""
+    uri = store_uri(program)
+    if urlsplit(uri).scheme in ("http", "https"):
+        return uri.rstrip("/")
+    chosen = ui.usable_port(port, "MLflow", say)
+
+    def start() -> Child:
+        return ui.mlflow_child(program, chosen)
+
+    kept.append(Kept("the MLflow server", start, start(), begun=time.monotonic()))
+    return f"http://127.0.0.1:{chosen}"
+
+
+def keep_prefect(workspace: Path, port: int, kept: list[Kept], say: Callable[[str], None]) -> str:
+    """Keep Prefect's server, unless one is up; returns the address of its API."""
+    server = find_server(workspace, say)
+    if server is not None:
+        return server.url
+    chosen = ui.usable_port(port, "Prefect", say)
+
+    def start() -> Child:
+        child = start_server(workspace, port=chosen, embedded=False).child
+        assert child is not None  # it is ours
+        return child
+
+    kept.append(Kept("the Prefect server", start, start(), begun=time.monotonic()))
+    return f"http://127.0.0.1:{chosen}/api"
+
+
+def keep_deployments(workspace: Path, prefect: str, kept: list[Kept]) -> None:
+    """Keep the process that does what the deployments are asked for."""
+    environment = client_environment(workspace) | {
+        "PREFECT_API_URL": prefect,
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
+    }
+
+    def start() -> Child:
+        until = time.monotonic() + START_LIMIT
+        while not answers(f"{prefect}/health") and time.monotonic() < until:
+            time.sleep(0.2)
+        return Child(
+            "the deployments",
+            [sys.executable, "-m", "flows.served", str(workspace)],
+            environment,
+            home(workspace) / "served.log",
+        )
+
+    kept.append(Kept(DEPLOYMENTS, start, start(), begun=time.monotonic()))
+
+
+def pids(kept: list[Kept]) -> dict[str, int]:
+    """Name → process id."""
+    return {one.name: one.child.pid for one in kept}
+
+
+def stop_all(kept: list[Kept], grace: float) -> None:
+    """The deployments first, while there is a server to tell; the servers after them.
+
+    Args:
+        grace: seconds that a stage may go on to its next checkpoint.
+    """
+    for one in reversed(kept):
+        if one.name == DEPLOYMENTS:
+            _stop_flows(one.child.pid, grace + SLACK)
+        one.child.stop(STOP_GRACE)
+
+
+def _stop_flows(deployments: int, patience: float) -> None:
+    """Before the process that started them: Prefect's kills them (-9) when it ends."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        flows = psutil.Process(deployments).children()
+        for flow in flows:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                flow.terminate()
+        psutil.wait_procs(flows, timeout=patience)

@@ -1,0 +1,104 @@
+"""What `align serve` notes about itself, and `align down`, which stops what is noted there."""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from alignment.errors import AlignError
+from alignment.files import atomic_write_json, read_json
+from alignment.redact import redact
+from flows.environment import home
+from flows.server import NOTE
+
+RECORD = "serve.json"
+
+
+def write_record(workspace: Path, mlflow: str, prefect: str, children: Mapping[str, int]) -> None:
+    """Note who serves: this process, the addresses, and its children's names and pids."""
+    atomic_write_json(
+        home(workspace) / RECORD,
+        {
+            "process": _described(os.getpid()),
+            "mlflow": redact(mlflow),
+            "prefect": redact(prefect),
+            "children": {name: _described(pid) for name, pid in children.items()},
+        },
+    )
+
+
+def record(workspace: Path) -> dict[str, object] | None:
+    """What `align serve` noted about itself: pid, addresses, children; None if there is none."""
+    path = home(workspace) / RECORD
+    try:
+        return dict(read_json(path)) if path.is_file() else None
+    except ValueError:
+        return None
+
+
+def alive(told: dict[str, object]) -> bool:
+    """Whether the `align serve` that made this record still runs."""
+    return _process(told.get("process")) is not None
+
+
+def down(workspace: Path, patience: float = 60.0) -> list[str]:
+    """Stop `align serve` of a workspace and whatever a killed one left; returns what was stopped.
+
+    Raises:
+        AlignError: something does not end.
+    """
+    told = record(workspace)
+    if told is None:
+        return []
+    stopped = []
+    master = _process(told.get("process"))
+    if master is not None:
+        stopped.append("align serve")
+        master.terminate()
+        _gone([master], patience)
+    left = [_process(item) for item in dict(told.get("children") or {}).values()]  # type: ignore[call-overload]
+    alive = [process for process in left if process is not None]
+    family = [child for process in alive for child in process.children(recursive=True)]
+    for process in (*alive, *family):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            stopped.append(" ".join(process.cmdline()[1:4]))
+            process.terminate()
+    _gone([*alive, *family], 20.0)
+    forget(workspace)
+    return stopped
+
+
+def forget(workspace: Path) -> None:
+    """Nothing is served any more."""
+    for name in (RECORD, NOTE):
+        (home(workspace) / name).unlink(missing_ok=True)
+
+
+def _gone(processes: list[psutil.Process], patience: float) -> None:
+    _ended, alive = psutil.wait_procs(processes, timeout=patience)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    _ended, alive = psutil.wait_procs(alive, timeout=5.0)
+    if alive:
+        raise AlignError(f"processes that do not end: {[process.pid for process in alive]}")
+
+
+def _described(pid: int) -> dict[str, float] | None:
+    try:
+        return {"pid": pid, "born": psutil.Process(pid).create_time()}
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _process(told: object) -> psutil.Process | None:
+    """The process that a record describes, if it is still the same one."""
+    if not isinstance(told, dict):
+        return None
+    try:
+        process = psutil.Process(int(told["pid"]))
+        return process if abs(process.create_time() - float(told["born"])) < 2 else None
+    except (psutil.NoSuchProcess, KeyError, ValueError):
+        return None

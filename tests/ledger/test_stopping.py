@@ -1,0 +1,156 @@
+"""Ctrl-C and SIGTERM wait for the next checkpoint, but not for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from alignment import stopping
+
+LONG = 600.0
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Python's own for Ctrl-C, and one like the command's for SIGTERM; put back afterwards."""
+
+    def terminated(_number: int, _frame: object) -> None:
+        raise InterruptedError("SIGTERM")
+
+    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, terminated)
+    ours = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    yield
+    assert {number: signal.getsignal(number) for number in stopping.SIGNALS} == ours
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def send(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def work(steps: Callable[[], None], grace: float = LONG) -> list[str]:
+    """Do the steps as a stage's work; returns what was said."""
+    said: list[str] = []
+    with stopping.held(grace, said.append):
+        steps()
+    return said
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, InterruptedError)]
+)
+def test_a_signal_waits_for_the_next_checkpoint(number: int, error: type[BaseException]) -> None:
+    saved = []
+
+    def steps() -> None:
+        for step in range(1, 10):
+            if step == 3:
+                send(number)
+                if number == signal.SIGTERM:
+                    send(number)  # machines repeat themselves; people mean it
+            if step % 5 == 0 or stopping.asked():
+                saved.append(step)
+                stopping.reached()
+
+    with pytest.raises(error):
+        work(steps)
+    assert saved == [3]
+    assert not stopping.asked()
+
+
+def test_a_stage_that_is_nearly_done_is_done_first() -> None:
+    done = []
+
+    def steps() -> None:
+        send(signal.SIGINT)
+        done.append("committed")
+
+    with pytest.raises(KeyboardInterrupt):
+        work(steps)
+    assert done == ["committed"]
+
+
+def test_it_is_said_once() -> None:
+    said: list[str] = []
+    with contextlib.suppress(InterruptedError), stopping.held(LONG, said.append):
+        send(signal.SIGTERM)
+        send(signal.SIGTERM)
+    assert said == ["stops at the next checkpoint, in 600 s at the latest"]
+
+
+def test_a_second_ctrl_c_is_obeyed_at_once() -> None:
+    def steps() -> None:
+        send(signal.SIGINT)
+        send(signal.SIGINT)
+        raise AssertionError("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        work(steps)
+
+
+def test_nothing_is_waited_for_longer_than_the_grace() -> None:
+    def steps() -> None:
+        send(signal.SIGINT)
+        time.sleep(LONG)
+        raise AssertionError("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        work(steps, grace=0.2)
+
+
+def test_an_error_of_a_stage_that_was_told_to_stop_is_kept_as_the_reason() -> None:
+    def steps() -> None:
+        send(signal.SIGINT)
+        raise ValueError("lost")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        work(steps)
+    assert isinstance(caught.value.__context__, ValueError)
+
+
+def test_no_grace_means_at_once() -> None:
+    def steps() -> None:
+        send(signal.SIGINT)
+        raise AssertionError("went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        work(steps, grace=0.0)
+
+
+def test_without_a_signal_nothing_happens() -> None:
+    with stopping.held(LONG, lambda _message: None):
+        assert not stopping.asked()
+        stopping.reached()
+    stopping.reached()
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stopping.held(LONG, lambda _message: None):
+            send(signal.SIGINT)
+            assert not stopping.asked()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_threads_have_no_signals_to_hold() -> None:
+    entered = threading.Event()
+
+    def elsewhere() -> None:
+        with stopping.held(LONG, lambda _message: None):
+            entered.set()
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert entered.is_set()
