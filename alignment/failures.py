@@ -22,6 +22,7 @@ from alignment.redact import redact
 Kind = Literal["memory", "transient", "disk", "known", "unknown", "killed"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_WORDS = ("No space left", "disk is full")  # of libraries that wrap it; of SQLite
 PASSING = (
     errno.EIO,
     errno.EAGAIN,
@@ -58,7 +59,9 @@ def kind_of(error: BaseException) -> Kind:
         told: Kind | None = getattr(one, "failure", None)
         if told is not None:
             return told
-        if (isinstance(one, OSError) and one.errno in FULL) or "No space left" in str(one):
+        if (isinstance(one, OSError) and one.errno in FULL) or any(
+            words in str(one) for words in FULL_WORDS
+        ):
             return "disk"
         if _out_of_memory(one):
             return "memory"

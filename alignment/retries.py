@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 
@@ -12,7 +11,7 @@ from alignment.errors import AlignError, StageError
 from alignment.failures import PIECES, free_memory, kind_of, smaller
 from alignment.ledger import Attempt, Ledger
 from alignment.plan import Node
-from alignment.space import DiskFullError, disk_full, needed_bytes
+from alignment.space import DiskFullError, disk_full
 
 SMALLER = "smaller"  # in the partial directory: this stage ran out of memory before
 
@@ -44,8 +43,7 @@ class Retries:
         """The error that the user sees."""
         program, node, kind = self._program, self._node, kind_of(error)
         if kind == "disk" and not isinstance(error, DiskFullError):
-            free = shutil.disk_usage(program.workspace).free
-            return disk_full(program.workspace, node, needed_bytes(program, node), free)
+            return disk_full(program, node)
         if isinstance(error, AlignError) or not isinstance(error, Exception):
             return error
         remedy = "see the log; `align resume` goes on from the last checkpoint"

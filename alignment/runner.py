@@ -30,7 +30,7 @@ from alignment.plan import Node, build_plan
 from alignment.progress import Progress, SilentProgress
 from alignment.retries import SMALLER, Retries
 from alignment.seeds import derive_seed
-from alignment.space import check_space
+from alignment.space import check_space, disk_full
 from alignment.stage_log import Logged, log_to
 from alignment.stages.context import ProgramView, StageContext
 from alignment.stopping import held
@@ -134,6 +134,14 @@ class Runner:
             StageError: the stage broke in an unforeseen way; the traceback is in its log.
             DiskFullError: what it would write does not fit, or did not.
         """
+        try:
+            return self._do(node)
+        except OSError as error:  # not even the ledger could write
+            if kind_of(error) != "disk":
+                raise
+            raise disk_full(self.program, node) from error
+
+    def _do(self, node: Node) -> StageRecord:
         if node.version != self._version:
             # Not within a version: its stages belong together.
             self._version = node.version
@@ -267,7 +275,10 @@ class Runner:
         attempt.status = "killed" if kind_of(error) == "killed" else "failed"
         attempt.ended, attempt.seconds = now(), round(seconds, 3)
         attempt.error = in_words(error)
-        self.ledger.write_attempt(attempt)
+        try:
+            self.ledger.write_attempt(attempt)
+        except OSError as lost:  # it must not hide why the stage failed
+            self._say(f"the end of attempt {attempt.number} could not be noted: {lost}")
         self._tell("stage_failed", attempt)
 
     def _tell(self, event: str, *values: Any) -> None:

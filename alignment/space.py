@@ -51,11 +51,16 @@ def check_space(program: ProgramConfig, node: Node) -> None:
     need = needed_bytes(program, node)
     free = shutil.disk_usage(program.workspace).free
     if free < need:
-        raise disk_full(program.workspace, node, need, free)
+        raise _too_full(program.workspace, node, need, free)
 
 
-def disk_full(workspace: Path, node: Node, need: int, free: int) -> DiskFullError:
-    """The error, with figures."""
+def disk_full(program: ProgramConfig, node: Node) -> DiskFullError:
+    """The error for a stage that found no room in the middle of its work."""
+    free = shutil.disk_usage(program.workspace).free
+    return _too_full(program.workspace, node, needed_bytes(program, node), free)
+
+
+def _too_full(workspace: Path, node: Node, need: int, free: int) -> DiskFullError:
     return DiskFullError(
         f"the disk is too full for {node.key}: it needs about {_amount(need)}, "
         f"{_amount(free)} are free",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -201,6 +202,42 @@ def test_a_disk_that_fills_up_is_told_with_what_is_needed(stages: Any, program: 
     failing(stages, "select", [OSError(errno.ENOSPC, "No space left on device")])
     with pytest.raises(DiskFullError, match="it needs about 50 MiB"):
         run(program, [])
+
+
+@pytest.mark.parametrize("notes", ["begin", "write_attempt", "come_by"])
+def test_a_disk_too_full_for_the_ledger_is_told_too(
+    stages: Any, program: Any, monkeypatch: pytest.MonkeyPatch, notes: str
+) -> None:
+    """Not even a line about the attempt can be written."""
+    full = [False]
+    written = getattr(Ledger, notes)
+
+    def write(self: Ledger, *given: Any) -> Any:
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(self, *given)
+
+    def before(context: Any) -> None:
+        if context.stage == "select":
+            full[0] = True
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Ledger, notes, write)
+    failing(stages, "ppo", [])
+    stages.before = before
+    with pytest.raises(DiskFullError, match="rlhf-v1/select: it needs about 50 MiB"):
+        run(program, [])
+    if notes != "write_attempt":  # there it went wrong at once; here in the next run
+        with pytest.raises(DiskFullError, match="it needs about 50 MiB"):
+            run(program, [])
+    full[0], stages.before = False, lambda _context: None
+    run(program, [])
+
+
+def test_sqlite_says_it_in_its_own_words() -> None:
+    error = DataError("the cache cannot be used")
+    error.__cause__ = sqlite3.OperationalError("database or disk is full")
+    assert kind_of(error) == "disk"
 
 
 def test_room_for_training_is_counted_by_hand(program: Any) -> None:
