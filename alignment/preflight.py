@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, ConfigError
+from alignment.files import read_json
 from alignment.workspace import make_workspace
 
 FREE_BYTES = 200 * 2**20
@@ -16,7 +18,8 @@ def preflight(program: ProgramConfig) -> None:
     """Check the outside world once, before anything is computed.
 
     Raises:
-        ConfigError: base model or data missing; names the key.
+        ConfigError: base model or data missing, or answers longer than the model's context; names
+            the key.
         AlignError: workspace not writable, or the disk is nearly full.
     """
     make_workspace(program.workspace)
@@ -30,6 +33,7 @@ def preflight(program: ProgramConfig) -> None:
     if program.base.source == "path":
         _check_base(program)
         _check_data(program)
+    _check_lengths(program)
 
 
 def _check_base(program: ProgramConfig) -> None:
@@ -66,3 +70,39 @@ def _check_data(program: ProgramConfig) -> None:
             where=key,
             remedy="give the directory with the preference files",
         )
+
+
+def _check_lengths(program: ProgramConfig) -> None:
+    """Before the stage that would find it out after hours."""
+    context = _context(program)
+    if context is None:
+        return
+    for version in ("sft", *(item.name for item in program.versions)):
+        seen = for_version(program, version)
+        longest = {
+            "sample": seen.sample.max_new_tokens,
+            "collect": seen.collect.max_new_tokens,
+            "evaluate": seen.evaluate.max_new_tokens,
+        }
+        if version != "sft" and program.version(version).ppo:
+            longest["ppo"] = seen.ppo.max_new_tokens
+        for key, tokens in longest.items():
+            if tokens >= context:
+                raise ConfigError(
+                    f"answers of {tokens} tokens leave no room for a prompt: the "
+                    f"model's context is {context}",
+                    where=f"{key}.max_new_tokens",
+                    remedy=f"set it well below {context}",
+                )
+
+
+def _context(program: ProgramConfig) -> int | None:
+    """Longest sequence of the base model; None where it does not say, or is still on a hub."""
+    if program.base.source != "path":
+        return program.base.pretrain.context
+    described = Path(program.base.path or "") / "config.json"
+    if not described.is_file():
+        return None
+    values = read_json(described)
+    context = values.get("text_config", values).get("max_position_embeddings")
+    return None if context is None else int(context)

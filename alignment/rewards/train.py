@@ -175,7 +175,7 @@ def train(
     progress = progress or SilentProgress()
     model.eval()
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
         model.train()
         _no_dropout(model)
     batcher = Batcher(
@@ -252,7 +252,7 @@ def train(
                 checkpoint.save(checkpoints, step + 1, state)
             stopping.reached()
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_disable()
+        model.activation_checkpointing_disable()
     model.eval()
     if steps:
         report.first_loss, report.last_loss = state.extra["first"], state.extra["last"]

@@ -147,7 +147,7 @@ def finetune(
         optimizer, lambda step: cosine(step, steps, warmup, config.final_rate)
     )
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     keeper = _Keeper(
         checkpoint.TrainingState(
             {"trained": _trained(model)}, {"adamw": optimizer}, {"cosine": scheduler}
@@ -175,7 +175,7 @@ def finetune(
             trainer.add_callback(keeper)
             trainer.train()
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_disable()
+        model.activation_checkpointing_disable()
     model.eval()
     if not _is_first():
         return {}  # only the first process has the curve
