@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +25,30 @@ from alignment.plan import Node
 from alignment.processes import die_with_parent
 
 SLACK = 5.0  # seconds to end by itself once its own grace is over
+_LOOK_EVERY = 0.2  # seconds
 ENDED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that come from somebody who wants the process to end."""
 
 
 def run_isolated(
-    workspace: Path, node: Node, partial: Path, log: Path, *, processes: int = 1, grace: float = 0.0
+    workspace: Path,
+    node: Node,
+    partial: Path,
+    log: Path,
+    *,
+    processes: int = 1,
+    grace: float = 0.0,
+    interrupted: Callable[[], int] = lambda: 0,
 ) -> float:
     """Run `node` in a child process, or in `processes` of them; returns their peak memory in MB.
 
     Args:
         grace: seconds that it may go on to its next checkpoint when this process is interrupted.
+        interrupted: how often this process was, for a thread that no signal reaches; twice: at
+            once.
 
     Raises:
+        KeyboardInterrupt: `interrupted`; the child has ended.
         AlignError: what the stage reported.
         StageError: the child died without a word. Its `failure` is `memory` where the kernel says
             that it killed for want of it; a stage that somebody else killed is not done in smaller
@@ -56,12 +68,13 @@ def run_isolated(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=die_with_parent(),
+            # At once: without its parent nobody keeps others out of the workspace.
+            preexec_fn=die_with_parent(signal.SIGKILL),
         )
     try:
-        code = child.wait()
+        code = _wait(child, interrupted)
     except BaseException:
-        _stop(child, grace)
+        _stop(child, grace, interrupted)
         raise
     ended_by = _signal(code, processes)
     told = [read_json(path) for path in partial.glob(_result("*"))]
@@ -118,11 +131,24 @@ def described(error: AlignError) -> dict[str, str | None]:
     }
 
 
-def _stop(child: subprocess.Popen[bytes], grace: float) -> None:
-    """End the child, and whatever it started."""
-    child.terminate()  # a launcher tells those that it started
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(grace + SLACK)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+def _wait(child: subprocess.Popen[bytes], interrupted: Callable[[], int]) -> int:
+    """The child's exit code."""
+    while not interrupted():
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return child.wait(_LOOK_EVERY)
+    raise KeyboardInterrupt
+
+
+def _stop(child: subprocess.Popen[bytes], grace: float, interrupted: Callable[[], int]) -> None:
+    """End the child, and whatever it started; at once when interrupted again."""
+    try:
+        child.terminate()  # a launcher tells those that it started
+        until = time.monotonic() + grace + SLACK
+        while interrupted() < 2 and time.monotonic() < until:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_LOOK_EVERY)
+                break
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()

@@ -87,6 +87,7 @@ class Runner:
         self._patience = patience
         self._latest = latest
         self._version = ""
+        self._interrupted = 0
         self._lock: AbstractContextManager[None] | None = None
         self.plan_again()
 
@@ -168,6 +169,11 @@ class Runner:
             self.plan_again()
         return StageRecord(node, manifest, cached=False)
 
+    def interrupt(self) -> None:
+        """End the stages that other threads of this process wait for, at their next checkpoint; at
+        once when called again. No signal reaches a thread."""
+        self._interrupted += 1
+
     def _try_until_done(self, node: Node, key: str) -> Manifest:
         """Attempt after attempt, as long as the failure is of a kind that another one may mend."""
         retries = Retries(self.program, self.ledger, node, self._say)
@@ -233,6 +239,7 @@ class Runner:
                 log_path,
                 processes=self.processes(node),
                 grace=self.program.orchestration.grace_seconds,
+                interrupted=lambda: self._interrupted,
             )
         else:
             with log_to(log_path), self._progress(node) as progress, PeakMemory() as memory:

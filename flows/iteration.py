@@ -14,6 +14,7 @@ from alignment.outbox import collected, export_pairs
 from alignment.plan import Node
 from alignment.preferences.exports import Export
 from alignment.redo import set_aside
+from alignment.runner import Runner
 from flows.approval import await_decision
 from flows.card import show_card
 from flows.events import PAIRS_WAITING, VERSION_DONE, emit
@@ -113,8 +114,7 @@ def carry_out(session: Session, version: str) -> None:
     for group in groups(session.of_version(version)):
         if len(group) > 1 and may_run_together(session.runner):
             futures = [stage_task(node.stage).submit(node.key) for node in group]
-            for future in futures:
-                future.wait()
+            wait_for(session.runner, futures)
             for future in futures:
                 future.result()
         else:
@@ -124,6 +124,22 @@ def carry_out(session: Session, version: str) -> None:
         emit(workspace_of(session), VERSION_DONE, version=version)
         show_card(session.runner.program, version)
     hand_out(session)
+
+
+def wait_for(runner: Runner, futures: Sequence[Any]) -> None:
+    """Wait for stages that run in threads, and pass on to them what interrupts this one."""
+    try:
+        for future in futures:
+            future.wait()
+    except BaseException:
+        runner.interrupt()
+        try:
+            for future in futures:
+                future.wait()
+        except BaseException:
+            runner.interrupt()
+            raise
+        raise
 
 
 def hand_out(session: Session) -> None:

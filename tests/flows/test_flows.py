@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -109,6 +110,32 @@ def test_side_by_side_where_the_runner_allows(
     with Runner(program) as runner:
         conduct(runner, runner.plan)  # would break the barrier one after the other
     assert len(stages.ran) == len(runner.plan)
+
+
+@pytest.mark.parametrize(("signals", "told"), [(0, 0), (1, 1), (2, 2)])
+def test_stages_in_threads_are_told_of_ctrl_c(signals: int, told: int) -> None:
+    from flows.iteration import wait_for
+
+    left = [signals]
+    interrupts: list[int] = []
+    waited: list[str] = []
+
+    class Future:
+        def wait(self) -> None:
+            if left[0]:
+                left[0] -= 1
+                raise KeyboardInterrupt
+            waited.append("ended")
+
+    runner: Any = SimpleNamespace(interrupt=lambda: interrupts.append(1))
+    futures = [Future(), Future()]
+    if signals:
+        with pytest.raises(KeyboardInterrupt):
+            wait_for(runner, futures)
+    else:
+        wait_for(runner, futures)
+    assert len(interrupts) == told
+    assert len(waited) == (0 if signals == 2 else 2)
 
 
 @pytest.mark.usefixtures("server")
