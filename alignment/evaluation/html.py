@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from html import escape as escape
 
@@ -30,12 +31,13 @@ tr.champion td { background: var(--mark); font-weight: 600; }
 table.texts { table-layout: fixed; width: max-content; }
 table.texts td, table.texts th { text-align: left; white-space: pre-wrap; width: 250px;
   overflow-wrap: anywhere; }
-table.texts td.ask { width: 200px; background: #f6f6f6; }
+table.texts td.ask { width: 200px; background: #f6f6f6; position: sticky; left: 0; }
 figure { margin: 12px 0; }
 img { max-width: 100%; height: auto; }
 .row { display: flex; flex-wrap: wrap; gap: 12px 20px; align-items: flex-start; }
 .row figure { flex: 1 1 440px; max-width: 580px; margin: 0; }
 small { color: var(--soft); }
+code { background: #f2f2f2; padding: 1px 4px; font-size: 90%; }
 """
 
 
@@ -65,13 +67,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, marked: Sequenc
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """One paragraph of plain text."""
-    return f"<p{f' class={kind}' if kind else ''}>{escape(text)}</p>"
+    """One paragraph of plain text; `commands` between backquotes are set as such."""
+    return f"<p{f' class={kind}' if kind else ''}>{_with_code(text)}</p>"
 
 
 def bullets(lines: Sequence[str]) -> str:
-    """A list of plain texts."""
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    """A list of plain texts, each as in `paragraph`."""
+    return f"<ul>{''.join(f'<li>{_with_code(line)}</li>' for line in lines)}</ul>"
+
+
+def _with_code(text: str) -> str:
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def page(title: str, sections: Sequence[tuple[str, str, str]], top: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from alignment.evaluation import plots
 from alignment.evaluation.compare import comparison
+from alignment.evaluation.html import bullets, paragraph
 from alignment.evaluation.labels import Box, place_labels
 from alignment.evaluation.overoptimisation import diverging, fit_law
 from alignment.evaluation.path import path_picture
@@ -98,6 +99,13 @@ def test_report_is_whole_self_contained_and_escaped(whole, tmp_path):
     assert "<td>V3 with PPO</td><td>1.20</td><td>1.13</td><td>1.50 [1.44–1.56]</td>" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing is fetched"
     assert str(tmp_path) not in page
+
+
+def test_commands_are_set_as_such_and_nothing_else_gets_through():
+    text = "see `align lineage <VERSION>` & <b>"
+    made = "see <code>align lineage &lt;VERSION&gt;</code> &amp; &lt;b&gt;"
+    assert paragraph(text) == f"<p>{made}</p>"
+    assert bullets([text]) == f"<ul><li>{made}</li></ul>"
 
 
 def test_same_figures_same_page(world, planted):
