@@ -47,10 +47,8 @@ def retry_died(program: ProgramConfig, deployment_ids: list[UUID]) -> FlowRun | 
         close_dead_runs(str(program.workspace.resolve()))
         if _busy(client, deployment_ids):
             return None
-        last = _last_begun(client, deployment_ids)
-        if last is None or last.state is None or last.state.type != StateType.CRASHED:
-            return None
-        if _somebody_cancelled(client, last):
+        last = _died(client, deployment_ids)
+        if last is None or last.state is None:
             return None
         found = frontier(program)
         if found.version is None or found.waiting is not None:
@@ -129,21 +127,57 @@ def _busy(client: SyncPrefectClient, ids: list[UUID]) -> bool:
     return bool(client.read_flow_runs(flow_run_filter=active, limit=1))
 
 
-def _last_begun(client: SyncPrefectClient, ids: list[UUID]) -> FlowRun | None:
-    """The run that began last: what came of it decides."""
-    begun = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=ids),
-        start_time=FlowRunFilterStartTime(is_null_=False),
+def cancelled_last(deployment_ids: list[UUID]) -> bool:
+    """Whether somebody cancelled the run that worked last: then nothing goes on by itself."""
+    with get_client(sync_client=True) as client:
+        last = _last_begun(client, deployment_ids)
+        return bool(last) and _somebody_cancelled(client, last[0])
+
+
+def _died(client: SyncPrefectClient, ids: list[UUID]) -> FlowRun | None:
+    """The run that died and that no later one stands for: one that failed or was cancelled does.
+
+    Another deployment's may be well although it began later: it did one version, not all.
+    """
+    for run in _last_begun(client, ids):
+        if run.state is None or run.state.type == StateType.COMPLETED:
+            continue
+        if run.state.type != StateType.CRASHED or _somebody_cancelled(client, run):
+            return None
+        return run
+    return None
+
+
+def _last_begun(client: SyncPrefectClient, ids: list[UUID]) -> list[FlowRun]:
+    """Of each deployment the run that began last, newest first.
+
+    Runs that never were to work do not count: left to another one, or cancelled before they began.
+    """
+    found = []
+    for id in ids:
+        begun = FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[id]),
+            start_time=FlowRunFilterStartTime(is_null_=False),  # its end counts where it has none
+        )
+        runs = client.read_flow_runs(flow_run_filter=begun, sort=FlowRunSort.START_TIME_DESC)
+        found += [run for run in runs if not _idle(run)][:1]
+    return sorted(found, key=lambda run: str(run.start_time), reverse=True)
+
+
+def _idle(run: FlowRun) -> bool:
+    return run.state is not None and (
+        run.state.name == SKIPPED or (run.state.type == StateType.CANCELLED and run.run_count == 0)
     )
-    runs = client.read_flow_runs(flow_run_filter=begun, sort=FlowRunSort.START_TIME_DESC, limit=1)
-    return runs[0] if runs else None
 
 
 def _somebody_cancelled(client: SyncPrefectClient, run: FlowRun) -> bool:
-    """Whether it was told to end: for a moment Prefect calls that a crash too."""
+    """Whether it was told to end, and nobody wanted it again since: for a moment Prefect calls
+    that a crash too."""
     for state in reversed(client.read_flow_run_states(run.id)):
-        if state.type in (StateType.CANCELLING, StateType.RUNNING):
-            return state.type == StateType.CANCELLING
+        if state.type in (StateType.CANCELLING, StateType.CANCELLED):
+            return True
+        if state.type in (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING):
+            return False
     return False
 
 
