@@ -25,9 +25,11 @@ from prefect.types._datetime import DateTime
 from alignment.config.program import ProgramConfig
 from alignment.frontier import frontier
 from alignment.ledger import Ledger
+from flows.session import SKIPPED
 from flows.tidy import close_dead_runs, never_began
 
 LONGEST_PAUSE = 600.0
+LOOKED_AT = 50  # newest runs of a deployment, of which few are idle
 MISSED = 30.0  # seconds after its time a run by the clock counts as missed
 
 
@@ -159,9 +161,15 @@ def _last_begun(client: SyncPrefectClient, ids: list[UUID]) -> list[FlowRun]:
             deployment_id=FlowRunFilterDeploymentId(any_=[id]),
             start_time=FlowRunFilterStartTime(is_null_=False),  # its end counts where it has none
         )
-        runs = client.read_flow_runs(flow_run_filter=begun, sort=FlowRunSort.START_TIME_DESC)
+        runs = client.read_flow_runs(
+            flow_run_filter=begun, sort=FlowRunSort.START_TIME_DESC, limit=LOOKED_AT
+        )
         found += [run for run in runs if not _idle(run)][:1]
-    return sorted(found, key=lambda run: str(run.start_time), reverse=True)
+    return sorted(found, key=_began, reverse=True)
+
+
+def _began(run: FlowRun) -> float:
+    return run.start_time.timestamp() if run.start_time else 0.0
 
 
 def _idle(run: FlowRun) -> bool:

@@ -30,7 +30,7 @@ from flows.identity import (
     this_process,
 )
 from flows.request import Config, FromStage, Version, Workspace
-from flows.session import Session, opened, workspace_of
+from flows.session import SKIPPED, Session, opened, workspace_of
 from flows.stage import stage_task
 
 
@@ -60,7 +60,7 @@ def iteration(
     while True:
         with opened(workspace, config, f"iteration-{wanted}-{from_stage}") as session:
             if session is None:
-                return Completed(name="Skipped", message="another run waits to do the same")
+                return Completed(name=SKIPPED, message="another run waits to do the same")
             program = session.runner.program
             if wanted == "next":
                 found = frontier(program).version

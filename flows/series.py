@@ -11,7 +11,7 @@ from flows.approval import await_decision
 from flows.identity import PROCESS, deployed, remember, rename, this_process
 from flows.iteration import iteration
 from flows.request import Config, Until, Workspace
-from flows.session import Session, opened
+from flows.session import SKIPPED, Session, opened
 
 
 @flow(name="rlhf-program", persist_result=False)
@@ -30,7 +30,7 @@ def program(workspace: Workspace = "", config: Config = "", until: Until = "") -
     while True:
         with opened(workspace, config, f"program-{until}") as session:
             if session is None:
-                return Completed(name="Skipped", message="another run waits to do the same")
+                return Completed(name=SKIPPED, message="another run waits to do the same")
             done = all_versions(session, workspace, until)
             made = session.runner.program
         left = frontier(made, until or None)

@@ -15,7 +15,7 @@ from alignment.config.program import ProgramConfig
 from alignment.frontier import frontier
 from alignment.ledger import Ledger
 from flows.deployments import deployments
-from flows.healing import deployment_ids, drop_missed
+from flows.healing import cancelled_last, deployment_ids, drop_missed
 from flows.processes import end_with_parent
 from flows.request import read_program
 from flows.watch import Watch
@@ -37,7 +37,7 @@ def main(workspace: Path) -> None:
     dropped = drop_missed(ids)
     if dropped:
         logging.info("%d missed runs are left out: a later one does their work", dropped)
-    go_on(program, ids[1])
+    go_on(program, ids[1:])
     watch = Watch(program, ids[1:])
     watch.start()
     try:
@@ -46,15 +46,23 @@ def main(workspace: Path) -> None:
         watch.stop()
 
 
-def go_on(program: ProgramConfig, iteration: UUID) -> None:
-    """Have a version that was begun go on at once, and the base and SFT that all need."""
+def go_on(program: ProgramConfig, versions: list[UUID]) -> None:
+    """Have a version that was begun go on at once, and the base and SFT that all need; but not
+    what somebody cancelled.
+
+    Args:
+        versions: ids of the deployments that work on versions, the iteration's first.
+    """
     found = frontier(program)
     if found.version is None:
+        return
+    if cancelled_last(versions):
+        logging.info("%s was cancelled: it goes on when somebody asks", found.version)
         return
     attempts = Ledger(program.workspace).root.glob(f"{found.version}/*/attempts/*.json")
     if found.version in ("base", "sft") or any(attempts):
         with get_client(sync_client=True) as client:
-            client.create_flow_run_from_deployment(iteration)
+            client.create_flow_run_from_deployment(versions[0])
         logging.info("%s is not done: it goes on", found.version)
 
 

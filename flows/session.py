@@ -21,6 +21,8 @@ from flows.request import read_program
 
 log = logging.getLogger("alignment.flows")
 
+SKIPPED = "Skipped"  # state of a run that is left to another one
+
 
 @dataclass(frozen=True)
 class Session:

@@ -112,6 +112,77 @@ def test_what_somebody_cancels_is_never_taken_for_a_death(
     assert retried.id == ending.id
 
 
+def test_a_retry_that_died_before_it_began_is_not_what_was_cancelled(
+    stages: Any, kept: Any, deployment: UUID, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed, Pending
+
+    from flows import healing
+
+    monkeypatch.setattr(healing, "pause", lambda _program: 0.0)
+    run = begun(client, deployment, Cancelled())
+    for state in (Cancelling(), Cancelled(), AwaitingRetry(), Pending(), Crashed()):
+        assert healing.retry_died(kept, [deployment]) is None
+        client.set_flow_run_state(run.id, state, force=True)
+    retried = healing.retry_died(kept, [deployment])
+    assert retried is not None
+    assert retried.id == run.id
+
+
+def test_a_death_is_seen_behind_runs_that_had_nothing_to_do_with_it(
+    stages: Any, kept: Any, deployment: UUID, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They began later: they waited in line, were missed, or did one version of many."""
+    from prefect.states import Cancelled, Completed, Crashed, Failed
+
+    from flows import healing
+    from flows.series import program as flow
+
+    monkeypatch.setattr(healing, "pause", lambda _program: 0.0)
+    made: Any = flow.to_deployment(
+        name=f"{kept.workspace.parent.name}-whole",
+        parameters={"workspace": str(kept.workspace.resolve())},
+    )
+    whole = UUID(str(made.apply()))
+    both = [deployment, whole]
+    died = begun(client, whole, Crashed())
+    begun(client, deployment, Completed())
+    begun(client, whole, Completed(name="Skipped"))
+    missed = client.create_flow_run_from_deployment(whole)
+    client.set_flow_run_state(missed.id, Cancelled(), force=True)
+    retried = healing.retry_died(kept, both)
+    assert retried is not None
+    assert retried.id == died.id
+    client.set_flow_run_state(died.id, Crashed(), force=True)
+    # Whatever failed or was cancelled since stands for it.
+    for state in (Failed(), Cancelled()):
+        begun(client, deployment, state)
+        assert healing.retry_died(kept, both) is None
+
+
+def test_a_new_process_leaves_alone_what_somebody_cancelled(
+    stages: Any, kept: Any, deployment: UUID, client: Any
+) -> None:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+    from prefect.states import Cancelled, Crashed
+
+    from flows.served import go_on
+
+    def count() -> int:
+        mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
+        return len(client.read_flow_runs(flow_run_filter=mine))
+
+    run = begun(client, deployment, Cancelled())
+    go_on(kept, [deployment])
+    assert count() == 1
+    client.set_flow_run_state(run.id, Crashed(), force=True)
+    go_on(kept, [deployment])
+    assert count() == 1, "it was cancelled all the same"
+    begun(client, deployment, Crashed())
+    go_on(kept, [deployment])
+    assert count() == 3
+
+
 def test_nothing_is_retried_where_all_is_done_or_too_soon(
     stages: Any, kept: Any, deployment: UUID, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
