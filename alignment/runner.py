@@ -18,7 +18,7 @@ from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.failures import in_words, kind_of, smaller
-from alignment.files import atomic_write_json, read_json
+from alignment.files import read_json
 from alignment.fingerprints import Fingerprints, config_slice, stage_declaration
 from alignment.frontier import waits_for
 from alignment.isolate import run_isolated
@@ -35,7 +35,7 @@ from alignment.stage_log import Logged, log_to
 from alignment.stages.context import ProgramView, StageContext
 from alignment.stopping import held
 from alignment.versions import library_versions
-from alignment.workspace import make_workspace
+from alignment.workspace import keep_program, make_workspace
 
 log = logging.getLogger("alignment")
 
@@ -102,7 +102,7 @@ class Runner:
         except BaseException:
             self._lock.__exit__(None, None, None)
             raise
-        atomic_write_json(self.workspace / "program.json", self.program.model_dump(mode="json"))
+        keep_program(self.program)
         self._tell("program_started", self.program, self.plan)
         return self
 

@@ -1,11 +1,16 @@
-"""The directory that a program lives in."""
+"""The directory that a program lives in, and the program as it was last run, kept there."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
+from alignment.config.load import check_program
+from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.files import atomic_write_json, read_json
+
+KEPT = "program.json"
 
 
 def make_workspace(path: Path) -> None:
@@ -25,3 +30,38 @@ def make_workspace(path: Path) -> None:
             where=str(path),
             remedy="set `workspace` to a directory you may write: --set workspace=DIR",
         ) from None
+
+
+def is_workspace(path: Path) -> bool:
+    """Whether a program was ever run, or served, in this directory."""
+    return (path / KEPT).is_file()
+
+
+def no_workspace(path: Path) -> AlignError:
+    """The error for a directory that is none."""
+    return AlignError(
+        f"{path} is no workspace: it holds no {KEPT}", remedy="start one with `align run CONFIG`"
+    )
+
+
+def is_kept(program: ProgramConfig) -> bool:
+    """Whether its workspace holds just this program."""
+    path = program.workspace / KEPT
+    return path.is_file() and bool(read_json(path) == program.model_dump(mode="json"))
+
+
+def keep_program(program: ProgramConfig) -> None:
+    """Write the program down for later commands."""
+    atomic_write_json(program.workspace / KEPT, program.model_dump(mode="json"))
+
+
+def kept_program(workspace: Path) -> ProgramConfig:
+    """The program of a workspace, as it was last run; its path is where it lies now.
+
+    Raises:
+        AlignError: there is none, or it is wrong.
+    """
+    if not is_workspace(workspace):
+        raise no_workspace(workspace)
+    values = read_json(workspace / KEPT) | {"workspace": str(workspace)}
+    return check_program(values, source=str(workspace / KEPT))

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from alignment.config.load import check_program, load_program
+from alignment.config.load import load_program
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.files import read_json
+from alignment.workspace import is_workspace, kept_program, no_workspace
 
 StageName = Literal[
     "",
@@ -60,10 +60,8 @@ def read_program(workspace: str, config: str = "") -> ProgramConfig:
         return load_program(Path(config), [f"workspace={workspace}"] if workspace else [])
     if not workspace:
         raise AlignError("no workspace is named", remedy="give `workspace` or `config`")
-    kept = Path(workspace) / "program.json"
-    if not kept.is_file():
-        raise AlignError(
-            f"{workspace} is no workspace: it holds no program.json",
-            remedy="give `config` as well, or start it once with `align run CONFIG`",
-        )
-    return check_program(read_json(kept) | {"workspace": workspace}, source=str(kept))
+    if not is_workspace(Path(workspace)):
+        error = no_workspace(Path(workspace))
+        error.remedy = f"give `config` as well, or {error.remedy}"
+        raise error
+    return kept_program(Path(workspace))

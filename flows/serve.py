@@ -18,11 +18,11 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import LockedError
-from alignment.files import atomic_write_json, read_json
 from alignment.lock import workspace_lock
 from alignment.preferences.inbox import inbox_dir
 from alignment.preflight import preflight
 from alignment.redact import redact
+from alignment.workspace import is_kept, keep_program
 from flows import ui
 from flows.environment import home
 from flows.kept import Kept, keep_deployments, keep_mlflow, keep_prefect, pids, stop_all
@@ -126,11 +126,10 @@ def _keep_program(program: ProgramConfig) -> None:
     Raises:
         LockedError: another process works there with other settings.
     """
-    kept, values = program.workspace / "program.json", program.model_dump(mode="json")
-    if kept.is_file() and read_json(kept) == values:
+    if is_kept(program):
         return
     with workspace_lock(program.workspace):
-        atomic_write_json(kept, values)
+        keep_program(program)
 
 
 def _wait_for_ports(workspace: Path, ports: tuple[int, ...]) -> None:

@@ -9,10 +9,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.files import read_json
+from alignment.workspace import KEPT, is_workspace, kept_program, no_workspace
 
 WorkspaceOption = Annotated[
     Path | None,
@@ -56,13 +55,10 @@ def find_workspace(given: Path | None) -> Path:
     if given is None and os.environ.get("ALIGN_WORKSPACE"):
         given = Path(os.environ["ALIGN_WORKSPACE"])
     if given is not None:
-        if (given / "program.json").is_file():
+        if is_workspace(given):
             return given
-        raise AlignError(
-            f"{given} is no workspace: it holds no program.json",
-            remedy="start one with `align run CONFIG`",
-        )
-    found = sorted(Path("workspaces").glob("*/program.json"), key=lambda path: path.stat().st_mtime)
+        raise no_workspace(given)
+    found = sorted(Path("workspaces").glob(f"*/{KEPT}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise AlignError(
             "no workspace found below ./workspaces",
@@ -73,10 +69,7 @@ def find_workspace(given: Path | None) -> Path:
 
 def load_workspace(given: Path | None) -> ProgramConfig:
     """The program of a workspace, as it was last run; its path is where it lies now."""
-    workspace = find_workspace(given)
-    values = read_json(workspace / "program.json")
-    values["workspace"] = str(workspace)
-    return check_program(values, source=str(workspace / "program.json"))
+    return kept_program(find_workspace(given))
 
 
 def print_json(value: Any) -> None:

@@ -11,15 +11,14 @@ import sys
 from pathlib import Path
 
 from alignment import distributed
-from alignment.config.load import check_program
 from alignment.errors import AlignError, StageError
 from alignment.failures import kind_of
-from alignment.files import read_json
 from alignment.isolate import described, tell
 from alignment.memory import PeakMemory
 from alignment.progress import SilentProgress
 from alignment.runner import Runner
 from alignment.stopping import held
+from alignment.workspace import kept_program
 
 
 class LogProgress:
@@ -38,8 +37,7 @@ class LogProgress:
 def main(workspace: Path, key: str) -> int:
     """Run one stage; the verdict goes to the partial directory (`isolate.tell`)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    values = read_json(workspace / "program.json") | {"workspace": str(workspace)}
-    runner = Runner(check_program(values))
+    runner = Runner(kept_program(workspace))
     node = next(node for node in runner.plan if node.key == key)
     fingerprint = runner.fingerprint(node)
     if fingerprint is None:

@@ -21,25 +21,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignment.config.load import check_program
-from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.files import read_json
 from alignment.flock import take
 from alignment.redact import redact
+from alignment.workspace import kept_program
 
 if TYPE_CHECKING:
     from alignment.tracking.sync import Sync
 
 PATIENCE = 15.0  # seconds between two tries at a store that does not work
 LOCK = "tracking.lock"
-
-
-def read_program(workspace: Path) -> ProgramConfig:
-    """The program of a workspace, whose path is where it lies now."""
-    values = read_json(workspace / "program.json")
-    values["workspace"] = str(workspace)
-    return check_program(values, source=str(workspace / "program.json"))
 
 
 @contextmanager
@@ -68,7 +59,7 @@ class Follower:
     def __init__(self, workspace: Path, parent: int):
         self.workspace = workspace
         self.parent = parent
-        self.program = read_program(workspace)
+        self.program = kept_program(workspace)
         self.events: queue.Queue[str] = queue.Queue()
         self._sync: Sync | None = None
         self._told: list[str] | None = None

@@ -13,12 +13,12 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.files import atomic_write_json
 from alignment.flock import take
 from alignment.lock import holder
 from alignment.redact import redact
 from alignment.tracking.follow import tracking_lock
 from alignment.tracking.store import SERVED, experiment_name, local_database, store_uri
+from alignment.workspace import is_workspace, keep_program
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def rebuild(program: ProgramConfig) -> Rebuilt:
     """
     from alignment.tracking.sync import Sync
 
-    if not (program.workspace / "program.json").is_file():
-        atomic_write_json(program.workspace / "program.json", program.model_dump(mode="json"))
+    if not is_workspace(program.workspace):
+        keep_program(program)
     alive = holder(program.workspace) is not None
     with tracking_lock(program.workspace, patience=5.0):
         try:
