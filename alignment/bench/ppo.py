@@ -31,7 +31,8 @@ from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.preferences.schema import DOMAINS
 from alignment.rewards.adapter import inject
-from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.card import RewardCard
+from alignment.rewards.model import RewardModel
 from alignment.training.ppo.build import Builder
 from alignment.training.ppo.heap import keep_freed_memory
 from alignment.training.ppo.models import ModelScorer

@@ -17,7 +17,8 @@ import torch
 from alignment.bench.ppo import openings
 from alignment.models.chat import ChatRenderer, Tokens
 from alignment.models.load import Dtype, load_policy, load_scalar, load_tokenizer, resolve_device
-from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.card import RewardCard
+from alignment.rewards.model import RewardModel
 from alignment.sampling.crew import side_by_side
 from alignment.sampling.engine import TransformersEngine, sample_seeds
 from alignment.sampling.settings import SamplingSettings

@@ -12,7 +12,7 @@ Three scales, all monotone in each other:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import DataError
-from alignment.files import atomic_write_json, digest_json, read_json
-from alignment.models.adapters import adapter_base
+from alignment.files import atomic_write_json, digest_json
 from alignment.models.chat import ChatRenderer, Conversation, Tokens
 from alignment.models.digest import weights_digest
 from alignment.models.load import (
     Dtype,
-    is_reward_adapter,
     load_scalar,
     load_tokenizer,
     save_model,
@@ -35,57 +33,12 @@ from alignment.models.load import (
 from alignment.rewards.adapter import merge, save_reward_adapter
 from alignment.rewards.batches import Batcher, Name, choose_style, forward
 from alignment.rewards.cache import ScoreCache, token_digest
+from alignment.rewards.card import CARD, RewardCard, check_backbone, read_card
 from alignment.rewards.initial import pad_apart
 from alignment.rewards.layout import Row
 from alignment.rewards.lean import CHUNK, LeanScorer, worth_sharing
 
-CARD = "reward.json"
 KEPT_AT_ONCE = 4096  # answers scored between two writes to the cache
-
-
-@dataclass(frozen=True)
-class RewardCard:
-    """What stands in `reward.json` beside the weights.
-
-    Attributes:
-        bias: added to the head's output; demonstrations then have mean 0.
-        mean, std: of raw scores on the reference set.
-        threshold: σ(z) under which an answer counts as unsafe (Table 29 uses 0.5).
-        max_length: longest prompt and answer seen in training, in tokens.
-        versions: whose batches it learned from.
-        backbone: digest of the checkpoint that an adapter needs (`models.digest`); None for a
-            model that is complete.
-        guard: it judges what training climbs, and training never sees it.
-    """
-
-    domain: str
-    bias: float = 0.0
-    mean: float = 0.0
-    std: float = 1.0
-    threshold: float = 0.5
-    max_length: int = 4096
-    margin: str = "none"
-    versions: tuple[str, ...] = ()
-    pairs: int = 0
-    backbone: str | None = None
-    guard: bool = False
-
-
-def read_card(directory: Path | str) -> RewardCard:
-    """The card beside a reward model's weights.
-
-    Raises:
-        DataError: there is none.
-    """
-    card_file = Path(directory) / CARD
-    if not card_file.is_file():
-        raise DataError(
-            f"{directory} is no reward model: it has no {CARD}",
-            remedy="give the model directory of a reward stage",
-        )
-    described = read_json(card_file)
-    described["versions"] = tuple(described.get("versions", ()))
-    return RewardCard(**described)
 
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]
@@ -128,7 +81,7 @@ class RewardModel:
                 than the one it was trained over.
         """
         card = read_card(directory)
-        _check_backbone(Path(directory), card)
+        check_backbone(Path(directory), card)
         model = load_scalar(directory, dtype=dtype, device=device)
         loaded = cls(model, load_tokenizer(directory), card)
         pad_apart(model, loaded.tokenizer)
@@ -332,15 +285,3 @@ def _pieces(keys: list[Key], size: int) -> list[list[Key]]:
             pieces.append([])
         pieces[-1].append(key)
     return pieces
-
-
-def _check_backbone(directory: Path, card: RewardCard) -> None:
-    if card.backbone is None or not is_reward_adapter(directory):
-        return
-    base = Path(adapter_base(directory))
-    if weights_digest(base) != card.backbone:
-        raise DataError(
-            "the checkpoint under this reward adapter is not the one it was trained over",
-            where=f"{directory} over {base}",
-            remedy="restore that checkpoint, or train the reward model again",
-        )

@@ -28,6 +28,7 @@ from alignment.preferences.schema import DOMAINS
 from alignment.preferences.store import PreferenceStore
 from alignment.rewards.adapter import inject
 from alignment.rewards.cache import ScoreCache
+from alignment.rewards.card import RewardCard
 from alignment.rewards.elements import Elements, build
 from alignment.rewards.evaluate import evaluate, moved, safe_labels
 from alignment.rewards.growth import growth
@@ -35,7 +36,7 @@ from alignment.rewards.guard import agreement, share_out
 from alignment.rewards.initial import initial_model
 from alignment.rewards.measured import Measured, measure
 from alignment.rewards.mixture import Source, mix, write_mixture
-from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.model import RewardModel
 from alignment.rewards.pictures import accuracy_picture, calibration_picture, growth_picture
 from alignment.rewards.record import metrics, plain
 from alignment.rewards.reference import demonstrations, reference_answers

@@ -30,8 +30,9 @@ from alignment.models.load import load_scalar, load_tokenizer
 from alignment.preferences.intake import ingest
 from alignment.preferences.schema import DOMAINS, Comparison
 from alignment.preferences.store import PreferenceStore
+from alignment.rewards.card import RewardCard
 from alignment.rewards.elements import Element, build
-from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.model import RewardModel
 from alignment.rewards.train import learning_rate, train
 from alignment.statistics import bootstrap_mean
 

@@ -13,7 +13,8 @@ from alignment.evaluation.responses import read_table
 from alignment.files import read_json, sha256_file
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
 from alignment.preferences.prompts import Prompt, write_prompts
-from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.card import RewardCard
+from alignment.rewards.model import RewardModel
 from alignment.stages import evaluate
 from alignment.stages.context import StageContext
 

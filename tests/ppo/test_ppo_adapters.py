@@ -13,7 +13,7 @@ from transformers import LlamaForSequenceClassification
 
 from alignment.config.ppo import AdapterRolesConfig, PPOConfig
 from alignment.models.chat import Tokens
-from alignment.rewards.model import RewardCard
+from alignment.rewards.card import RewardCard
 from alignment.training.ppo.adapters import SharedBackbone
 from alignment.training.ppo.scoring import PlainReward, PromptItem
 from alignment.training.ppo.trainer import PPOTrainer

@@ -35,7 +35,8 @@ from alignment.models.load import load_policy, load_tokenizer
 from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.progress import SilentProgress
 from alignment.rewards.adapter import inject
-from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.card import RewardCard
+from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted, write_labelled
 from alignment.stages.context import StageContext
 from alignment.training import checkpoint

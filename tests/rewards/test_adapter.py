@@ -20,8 +20,9 @@ from alignment.models.chat import Tokens
 from alignment.models.digest import weights_digest
 from alignment.models.load import load_scalar
 from alignment.rewards.adapter import inject
+from alignment.rewards.card import RewardCard
 from alignment.rewards.initial import initial_model
-from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.model import RewardModel
 from alignment.rewards.train import train
 
 LORA = AdapterConfig(method="lora", rank=4, alpha=8, dropout=0.0)

@@ -13,7 +13,8 @@ from alignment.errors import DataError
 from alignment.models.chat import Tokens
 from alignment.progress import SilentProgress
 from alignment.rewards.cache import ScoreCache, token_digest
-from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.card import RewardCard
+from alignment.rewards.model import RewardModel
 
 MODEL = "ab" * 32
 

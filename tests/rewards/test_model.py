@@ -12,8 +12,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.errors import DataError
 from alignment.models.chat import Tokens
+from alignment.rewards.card import RewardCard
 from alignment.rewards.initial import distinct_pad
-from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.model import RewardModel
 
 
 def a_model(kind: str = "llama") -> RewardModel:

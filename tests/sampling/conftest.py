@@ -20,7 +20,8 @@ from transformers import (
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import save_model
 from alignment.preferences.prompts import Prompt, write_prompts
-from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.card import RewardCard
+from alignment.rewards.model import RewardModel
 
 sys.path.insert(0, str(Path(__file__).parent))  # for functions that a fresh process runs
 

@@ -19,8 +19,9 @@ from alignment.models import linear as linear_module
 from alignment.models.chat import Tokens
 from alignment.models.lean import Lean, why_not
 from alignment.models.linear import PackedLinear
+from alignment.rewards.card import RewardCard
 from alignment.rewards.lean import LeanScorer
-from alignment.rewards.model import RewardCard, RewardModel
+from alignment.rewards.model import RewardModel
 from alignment.sampling.lean import LeanStepper
 from alignment.sampling.stepper import ModelStepper
 

@@ -25,7 +25,8 @@ from alignment.config.ppo import AdapterRolesConfig
 from alignment.errors import DataError
 from alignment.models.chat import Tokens
 from alignment.models.load import backbone, load_tokenizer
-from alignment.rewards.model import Key, RewardCard, RewardModel
+from alignment.rewards.card import RewardCard
+from alignment.rewards.model import Key, RewardModel
 from alignment.training.ppo.forward import micro_batches
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueHead, ValueRole, no_dropout
 

@@ -18,7 +18,8 @@ from alignment.models.chat import ChatRenderer
 from alignment.models.digest import weights_digest
 from alignment.models.load import Dtype, load_policy, load_scalar
 from alignment.preferences.schema import DOMAINS
-from alignment.rewards.model import RewardModel, read_card
+from alignment.rewards.card import read_card
+from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted
 from alignment.training.ppo.models import ModelScorer, probability_of
 from alignment.training.ppo.roles import Roles, full_copies
