@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from alignment import distributed
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -89,8 +91,14 @@ def held(grace: float, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def asked() -> bool:
-    """Whether the stage was told to stop: the next checkpoint should be written now."""
-    return _held is not None and _held.number is not None
+    """Whether the stage was told to stop: the next checkpoint should be written now.
+
+    Of several processes on one stage every one must ask at the same places. All get the same
+    answer: the signal may have reached some of them a step before the others, and without those
+    none could do another step.
+    """
+    told = _held is not None and _held.number is not None
+    return distributed.largest(float(told)) > 0
 
 
 def reached() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -154,3 +157,31 @@ def test_other_threads_have_no_signals_to_hold() -> None:
     thread.start()
     thread.join()
     assert entered.is_set()
+
+
+def test_of_several_processes_all_stop_at_the_same_step(tmp_path: Path) -> None:
+    """The signal reaches the second one at step 3, and the first, which writes, never."""
+    (tmp_path / "shared_work.py").write_text(
+        "import os, pathlib, signal, sys, time\n"
+        "from alignment import distributed, stopping\n"
+        "distributed.join('cpu')\n"
+        "saved = pathlib.Path(sys.argv[1])\n"
+        "with stopping.held(600.0, print):\n"
+        "    for step in range(1, 9):\n"
+        "        distributed.total(1.0)\n"
+        "        if step == 3 and distributed.rank() == 1:\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        if stopping.asked():\n"
+        "            if distributed.is_first():\n"
+        "                saved.write_text(str(step))\n"
+        "            until = time.monotonic() + 20\n"
+        "            while not saved.exists() and time.monotonic() < until:\n"
+        "                time.sleep(0.01)\n"
+        "            stopping.reached()\n"
+    )
+    saved = tmp_path / "saved"
+    command = [sys.executable, "-m", "alignment.launcher", "2", "shared_work", str(saved)]
+    environment = dict(os.environ) | {"PYTHONPATH": f"{Path(__file__).parents[2]}:{tmp_path}"}
+    done = subprocess.run(command, env=environment, timeout=120, check=False, capture_output=True)
+    assert done.returncode != 0
+    assert saved.read_text() == "3"
