@@ -194,7 +194,7 @@ class Runner:
                     self.ledger.write_attempt(attempt)
                     self._tell("stage_finished", attempt, manifest)
                     return manifest
-            if not retries.another(attempt, failure):
+            if attempt.status == "done" or not retries.another(attempt, failure):
                 raise retries.verdict(attempt, failure) from failure
 
     def _as_decided(self, node: Node) -> Node:
@@ -279,14 +279,17 @@ class Runner:
         return self.program.orchestration.parallel_rewards
 
     def _note_failure(self, attempt: Attempt, error: BaseException, seconds: float) -> None:
-        attempt.status = "killed" if kind_of(error) == "killed" else "failed"
+        attempt.status = self.ledger.closed(attempt).status
+        if attempt.status != "done":  # it may have been sealed just before
+            attempt.status = "killed" if kind_of(error) == "killed" else "failed"
+            attempt.error = in_words(error)
         attempt.ended, attempt.seconds = now(), round(seconds, 3)
-        attempt.error = in_words(error)
         try:
             self.ledger.write_attempt(attempt)
         except OSError as lost:  # it must not hide why the stage failed
             self._say(f"the end of attempt {attempt.number} could not be noted: {lost}")
-        self._tell("stage_failed", attempt)
+        if attempt.status != "done":
+            self._tell("stage_failed", attempt)
 
     def _tell(self, event: str, *values: Any) -> None:
         tell(self._observers, self._say, event, *values)

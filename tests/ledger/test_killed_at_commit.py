@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from alignment.errors import StageError
 from alignment.ledger import Ledger
 from alignment.runner import Runner
 
@@ -68,3 +70,39 @@ def test_a_kill_during_the_seal_costs_no_checkpoint(
     manifest = ledger.newest("rlhf-v1", "finetune")
     assert manifest is not None
     assert manifest.attempt == attempts[-1].number
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(KeyboardInterrupt(), KeyboardInterrupt), (OSError(errno.EIO, "did not answer"), StageError)],
+)
+def test_what_goes_wrong_after_the_seal_does_not_undo_it(
+    tmp_path: Path,
+    stages: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    raised: type[BaseException],
+) -> None:
+    from fake_program import fake_program
+
+    program = fake_program(tmp_path / "workspace", versions=1, tracking={"enabled": False})
+    come_by = Ledger.come_by
+
+    def fails(self: Ledger, manifest: Any) -> None:
+        if manifest.stage == "finetune":
+            raise error
+        come_by(self, manifest)
+
+    def run_all() -> None:
+        with Runner(program, say=lambda _message: None) as runner:
+            for node in runner.plan:
+                runner.run_node(node)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "come_by", fails)
+        with pytest.raises(raised):
+            run_all()
+    attempts = Ledger(program.workspace).attempts("sft", "finetune")
+    assert [attempt.status for attempt in attempts] == ["done"], "not done again, not called broken"
+    run_all()
+    assert stages.ran.count("sft/finetune") == 1
