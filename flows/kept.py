@@ -125,6 +125,11 @@ def stop_all(kept: list[Kept], grace: float) -> None:
         one.child.stop(STOP_GRACE)
 
 
+def longest_stop(grace: float) -> float:
+    """Seconds that `stop_all` takes at most."""
+    return grace + SLACK + 3 * STOP_GRACE
+
+
 def _stop_flows(deployments: int, patience: float) -> None:
     """Before the process that started them: Prefect's kills them (-9) when it ends."""
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -25,7 +25,15 @@ from alignment.redact import redact
 from alignment.workspace import is_kept, keep_program
 from flows import ui
 from flows.environment import home
-from flows.kept import Kept, keep_deployments, keep_mlflow, keep_prefect, pids, stop_all
+from flows.kept import (
+    Kept,
+    keep_deployments,
+    keep_mlflow,
+    keep_prefect,
+    longest_stop,
+    pids,
+    stop_all,
+)
 from flows.processes import answers, port_taken
 from flows.served_record import forget, record, write_record
 
@@ -57,7 +65,9 @@ def serve(
         say(f"starting the servers of {program.name} …")
         _wait_for_ports(workspace, (mlflow_port, prefect_port))
         kept: list[Kept] = []
-        stack.callback(stop_all, kept, program.orchestration.grace_seconds)
+        grace = program.orchestration.grace_seconds
+        stack.callback(forget, workspace)
+        stack.callback(stop_all, kept, grace)
         mlflow = keep_mlflow(program, mlflow_port, kept, say)
         prefect = keep_prefect(workspace, prefect_port, kept, say)
         ui.wait_for(lambda: answers(f"{prefect}/health"), [one.child for one in kept], stop)
@@ -65,7 +75,7 @@ def serve(
         if stop.is_set():
             return
         keep_deployments(workspace, prefect, kept)
-        write_record(workspace, mlflow, prefect, pids(kept))
+        write_record(workspace, mlflow, prefect, pids(kept), longest_stop(grace))
         page = prefect.removesuffix("/api")
         say(ui.legend(mlflow, page, ui.links(program, say)))
         say(legend(program, redact(page)))
@@ -74,9 +84,8 @@ def serve(
                 before = one.child
                 one.look(say)
                 if one.child is not before:
-                    write_record(workspace, mlflow, prefect, pids(kept))
+                    write_record(workspace, mlflow, prefect, pids(kept), longest_stop(grace))
         say("\nstopping …")
-    forget(workspace)
 
 
 def legend(program: ProgramConfig, page: str) -> str:

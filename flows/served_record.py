@@ -14,16 +14,22 @@ from flows.environment import home
 from flows.server import NOTE
 
 RECORD = "serve.json"
+PATIENCE = 60.0  # seconds, for records without
+SLACK = 10.0
 
 
-def write_record(workspace: Path, mlflow: str, prefect: str, children: Mapping[str, int]) -> None:
-    """Note who serves: this process, the addresses, and its children's names and pids."""
+def write_record(
+    workspace: Path, mlflow: str, prefect: str, children: Mapping[str, int], patience: float
+) -> None:
+    """Note who serves: this process, the addresses, its children's names and pids, and how many
+    seconds it may take to stop."""
     atomic_write_json(
         home(workspace) / RECORD,
         {
             "process": _described(os.getpid()),
             "mlflow": redact(mlflow),
             "prefect": redact(prefect),
+            "patience": patience,
             "children": {name: _described(pid) for name, pid in children.items()},
         },
     )
@@ -43,7 +49,7 @@ def alive(told: dict[str, object]) -> bool:
     return _process(told.get("process")) is not None
 
 
-def down(workspace: Path, patience: float = 60.0) -> list[str]:
+def down(workspace: Path) -> list[str]:
     """Stop `align serve` of a workspace and whatever a killed one left; returns what was stopped.
 
     Raises:
@@ -57,7 +63,7 @@ def down(workspace: Path, patience: float = 60.0) -> list[str]:
     if master is not None:
         stopped.append("align serve")
         master.terminate()
-        _gone([master], patience)
+        _gone([master], float(str(told.get("patience", PATIENCE))) + SLACK)
     left = [_process(item) for item in dict(told.get("children") or {}).values()]  # type: ignore[call-overload]
     alive = [process for process in left if process is not None]
     family = [child for process in alive for child in process.children(recursive=True)]

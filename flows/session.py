@@ -21,6 +21,7 @@ from flows.request import read_program
 
 log = logging.getLogger("alignment.flows")
 
+SLACK = 5.0  # seconds to end in, after the grace of a stage
 SKIPPED = "Skipped"  # state of a run that is left to another one
 
 
@@ -125,7 +126,7 @@ def served_runner(
     from alignment.tracking.observer import tracker
 
     if deployed():
-        end_with_parent()
+        end_with_parent(program.orchestration.grace_seconds + SLACK)
     say = run_log()
     return Runner(
         program,

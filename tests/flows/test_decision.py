@@ -51,7 +51,8 @@ def kept(program: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The program, whose versions a person decides on, as a deployment finds it."""
     from flows import session
 
-    monkeypatch.setattr(session, "end_with_parent", lambda: None)  # this process is nobody's child
+    # This process is nobody's child.
+    monkeypatch.setattr(session, "end_with_parent", lambda _grace: None)
     keep_program(program, promote={"approval": "person"})
     return program
 

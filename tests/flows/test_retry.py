@@ -43,7 +43,8 @@ def test_a_run_that_ended_early_goes_on(
 
     from flows import session
 
-    monkeypatch.setattr(session, "end_with_parent", lambda: None)  # this process is nobody's child
+    # This process is nobody's child.
+    monkeypatch.setattr(session, "end_with_parent", lambda _grace: None)
     keep_program(program)
 
     def before(context: Any) -> None:
