@@ -22,8 +22,10 @@ from alignment.sampling.settings import Sample, SamplingSettings
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages.context import StageContext
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
 READS = ("collect", "compute")
+
+SHARD = 1024  # answers drawn between two checkpoints
 
 
 def run(ctx: StageContext) -> None:
@@ -59,7 +61,7 @@ def _has_earlier(ctx: StageContext) -> bool:
 
 
 def _draw(ctx: StageContext, planned: Sequence[Planned]) -> dict[tuple[int, int], list[Sample]]:
-    """Samples of (pair, side). All sides of one policy and temperature are drawn together."""
+    """Samples of (pair, side). Sides of one policy and temperature are drawn together."""
     config: CollectConfig = ctx.config.collect
     groups: dict[tuple[str, float], list[tuple[int, int]]] = {}
     for number, pair in enumerate(planned):
@@ -70,11 +72,16 @@ def _draw(ctx: StageContext, planned: Sequence[Planned]) -> dict[tuple[int, int]
         "max_new_tokens": config.max_new_tokens,
         "pairs": [[pair.prompt.id, *(side.temperature for side in pair.sides)] for pair in planned],
     }
+    pieces = [
+        (owner, temperature, places[start : start + SHARD])
+        for (owner, temperature), places in sorted(groups.items())
+        for start in range(0, len(places), SHARD)
+    ]
     shards = Shards(ctx.scratch / "shards", request)
     found: dict[tuple[int, int], list[Sample]] = {}
-    for version in dict.fromkeys(version for version, _ in sorted(groups)):
+    for version in dict.fromkeys(owner for owner, _, _ in pieces):
         engine = renderer = None
-        for number, ((owner, temperature), places) in enumerate(sorted(groups.items())):
+        for number, (owner, temperature, places) in enumerate(pieces):
             if owner != version:
                 continue
             if not shards.has(number):

@@ -183,9 +183,12 @@ def _written(ctx: Any) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("shard", "shards"), [(1024, 3), (3, 9)])
 def test_collect_interrupted_and_resumed_gives_the_same_bytes(
-    make_context: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    make_context: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, shard: int, shards: int
 ) -> None:
+    """12 pairs have 24 sides, 8 at each of three temperatures."""
+    monkeypatch.setattr(collect, "SHARD", shard)
     settings = {"pairs": 12, "max_new_tokens": 10}
     whole = make_context("collect", where="whole", collect=settings)
     collect.run(whole)
@@ -205,6 +208,7 @@ def test_collect_interrupted_and_resumed_gives_the_same_bytes(
     assert len(done) == 2
     collect.run(broken)
     assert {name: _written(broken)[name] for name in done} == done
+    assert len(_written(broken)) == shards
     assert _digests(broken.out) == _digests(whole.out)
 
 
