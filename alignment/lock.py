@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -48,7 +49,13 @@ def workspace_lock(
             "command": " ".join(["align", *sys.argv[1:]]),
         }
         os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(told).encode(), 0)
+        try:
+            os.pwrite(handle, json.dumps(told).encode(), 0)
+        except OSError as error:
+            # Held all the same, but nobody can say by whom: `align doctor` must get in.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            say(f"the disk of {workspace} is full")
         yield
         os.ftruncate(handle, 0)
     finally:

@@ -75,11 +75,27 @@ def main() -> NoReturn:
         sys.exit(130)
     except BrokenPipeError:
         os._exit(0)
+    except OSError as error:
+        _tell_if_full(error)
+        raise
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _tell_if_full(error: OSError) -> None:
+    """Outside the stages, which say how much they need, the disk can be full as well."""
+    from alignment.failures import FULL
+    from alignment.space import DiskFullError
+
+    if error.errno in FULL:
+        where = None if error.filename is None else str(error.filename)
+        remedy = "free some space, then do the same again: nothing half-written stays"
+        told = DiskFullError(f"the disk is full ({error.strerror})", where=where, remedy=remedy)
+        _tell(told)
+        sys.exit(told.exit_code)
 
 
 def _tell(error: AlignError) -> None:

@@ -234,6 +234,46 @@ def test_a_disk_too_full_for_the_ledger_is_told_too(
     run(program, [])
 
 
+def test_the_workspace_of_a_full_disk_can_be_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`align doctor` has to get in, though nobody can be told that it is there."""
+    from alignment.errors import LockedError
+    from alignment.lock import workspace_lock
+
+    def full(*_given: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("alignment.lock.os.pwrite", full)
+    said: list[str] = []
+    first, second = workspace_lock(tmp_path, say=said.append), workspace_lock(tmp_path)
+    with first, pytest.raises(LockedError), second:
+        pass
+    assert said == [f"the disk of {tmp_path} is full"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_outside_the_stages_a_full_disk_is_no_traceback_either(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    import signal
+
+    from alignment.cli import main as command
+
+    def full() -> None:
+        raise OSError(number, "no room", "/somewhere/program.json")
+
+    monkeypatch.setattr(command, "app", full)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            command.main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == DiskFullError.exit_code
+    assert "/somewhere/program.json" in capsys.readouterr().err
+
+
 def test_sqlite_says_it_in_its_own_words() -> None:
     error = DataError("the cache cannot be used")
     error.__cause__ = sqlite3.OperationalError("database or disk is full")
