@@ -20,6 +20,8 @@ from flows.processes import end_with_parent
 from flows.request import read_program
 from flows.watch import Watch
 
+log = logging.getLogger("alignment.flows")
+
 POLL_SECONDS = 2.0
 AT_ONCE = 6  # one does a version, one takes files in, the others wait in line
 
@@ -27,8 +29,7 @@ AT_ONCE = 6  # one does a version, one takes files in, the others wait in line
 def main(workspace: Path) -> None:
     """Register the deployments and serve them until SIGTERM."""
     end_with_parent(grace=10.0)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("alignment").setLevel(logging.INFO)  # Prefect has given the root a handler
     program = read_program(str(workspace))
     made = deployments(program)
     for deployment in made:
@@ -36,7 +37,7 @@ def main(workspace: Path) -> None:
     ids = deployment_ids([f"{deployment.flow_name}/{deployment.name}" for deployment in made])
     dropped = drop_missed(ids)
     if dropped:
-        logging.info("%d missed runs are left out: a later one does their work", dropped)
+        log.info("%d missed runs are left out: a later one does their work", dropped)
     go_on(program, ids[1:])
     watch = Watch(program, ids[1:])
     watch.start()
@@ -57,13 +58,13 @@ def go_on(program: ProgramConfig, versions: list[UUID]) -> None:
     if found.version is None:
         return
     if cancelled_last(versions):
-        logging.info("%s was cancelled: it goes on when somebody asks", found.version)
+        log.info("%s was cancelled: it goes on when somebody asks", found.version)
         return
     attempts = Ledger(program.workspace).root.glob(f"{found.version}/*/attempts/*.json")
     if found.version in ("base", "sft") or any(attempts):
         with get_client(sync_client=True) as client:
             client.create_flow_run_from_deployment(versions[0])
-        logging.info("%s is not done: it goes on", found.version)
+        log.info("%s is not done: it goes on", found.version)
 
 
 if __name__ == "__main__":  # a flow's process imports this module again
