@@ -9,6 +9,7 @@ Ctrl-C, and once the stage is done.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -22,17 +23,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Held:
-    """Signals that wait, and the handlers they are meant for."""
+    """Signals that wait, and the handlers they are meant for.
+
+    The handler itself only writes a byte: what it interrupted may hold any lock, the log's too. A
+    thread that waits for the byte says what happens, and ends the grace.
+    """
 
     def __init__(self, grace: float, say: Callable[[str], None]):
         self.number: int | None = None
         self._grace, self._say = grace, say
-        self._timer: threading.Timer | None = None
         self._over = False
         self._handlers: dict[int, Any] = {}
+        self._reader, self._writer = os.pipe()
+        self._watcher = threading.Thread(target=self._watch, name="stopping", daemon=True)
 
     def hold(self) -> None:
         """From now on. What is ignored stays ignored, as in a shell's background jobs."""
+        self._watcher.start()
         for number in SIGNALS:
             before = signal.getsignal(number)
             if before not in (None, signal.SIG_IGN):
@@ -41,11 +48,12 @@ class _Held:
 
     def release(self) -> None:
         """Put the handlers back and let the signal that waits, if any, take its course."""
-        if self._timer is not None:
-            self._timer.cancel()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
+        writer, self._writer = self._writer, -1
+        if writer >= 0:
+            os.close(writer)
         waiting, self.number = self.number, None
         if waiting is not None:
             signal.raise_signal(waiting)
@@ -53,17 +61,21 @@ class _Held:
     def _arrived(self, number: int, _frame: FrameType | None) -> None:
         if self.number is None:
             self.number = number
-            self._timer = threading.Timer(self._grace, self._expire, (number,))
-            self._timer.daemon = True
-            self._timer.start()
-            again = "; Ctrl-C again: at once" if number == signal.SIGINT else ""
-            self._say(f"stops at the next checkpoint, in {self._grace:.0f} s at the latest{again}")
+            os.write(self._writer, b".")
         elif self._over or number == signal.SIGINT:
             self.release()
 
-    def _expire(self, number: int) -> None:
-        self._over = True
-        os.kill(os.getpid(), number)  # handlers run in the main thread only
+    def _watch(self) -> None:
+        with os.fdopen(self._reader, "rb", buffering=0) as reader:
+            number = self.number if reader.read(1) else None
+            if number is None:  # nothing came, or it has ended already
+                return
+            again = "; Ctrl-C again: at once" if number == signal.SIGINT else ""
+            self._say(f"stops at the next checkpoint, in {self._grace:.0f} s at the latest{again}")
+            ended, _, _ = select.select([reader], [], [], self._grace)
+            if not ended:
+                self._over = True
+                os.kill(os.getpid(), number)  # handlers run in the main thread only
 
 
 _held: _Held | None = None

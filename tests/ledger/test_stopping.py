@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from alignment import stopping
@@ -40,12 +41,14 @@ def send(number: int) -> None:
     os.kill(os.getpid(), number)
 
 
-def work(steps: Callable[[], None], grace: float = LONG) -> list[str]:
-    """Do the steps as a stage's work; returns what was said."""
-    said: list[str] = []
-    with stopping.held(grace, said.append):
+def work(
+    steps: Callable[[], None],
+    grace: float = LONG,
+    say: Callable[[str], None] = lambda _message: None,
+) -> None:
+    """Do the steps as a stage's work."""
+    with stopping.held(grace, say):
         steps()
-    return said
 
 
 @pytest.mark.parametrize(
@@ -82,12 +85,40 @@ def test_a_stage_that_is_nearly_done_is_done_first() -> None:
     assert done == ["committed"]
 
 
-def test_it_is_said_once() -> None:
+def test_it_is_said_once_and_not_by_the_handler() -> None:
+    """What was interrupted may hold the lock that saying it takes."""
     said: list[str] = []
-    with contextlib.suppress(InterruptedError), stopping.held(LONG, said.append):
-        send(signal.SIGTERM)
-        send(signal.SIGTERM)
+    talking, told = threading.Lock(), threading.Event()
+
+    def say(message: str) -> None:
+        with talking:
+            said.append(message)
+        told.set()
+
+    def steps() -> None:
+        with talking:
+            send(signal.SIGTERM)
+            send(signal.SIGTERM)
+        assert told.wait(10.0)
+
+    with pytest.raises(InterruptedError):
+        work(steps, say=say)
     assert said == ["stops at the next checkpoint, in 600 s at the latest"]
+
+
+def test_nothing_is_left_open() -> None:
+    """Neither files nor threads: thousands of stages may pass in one process."""
+    before = psutil.Process().num_fds(), threading.active_count()
+    for number in range(50):
+        with contextlib.suppress(KeyboardInterrupt), stopping.held(LONG, lambda _message: None):
+            if number % 2:
+                send(signal.SIGINT)
+    for _ in range(100):
+        now = psutil.Process().num_fds(), threading.active_count()
+        if now <= before:
+            return
+        time.sleep(0.05)
+    raise AssertionError((before, now))
 
 
 def test_a_second_ctrl_c_is_obeyed_at_once() -> None:
