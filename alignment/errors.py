@@ -59,3 +59,7 @@ class StageError(AlignError):
     """A stage failed; the message carries the verdict."""
 
     exit_code = 5
+
+
+class Terminated(KeyboardInterrupt):
+    """The process got a SIGTERM: ends as by Ctrl-C, but nobody pressed it."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from alignment.config.load import set_dotted
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError
+from alignment.errors import AlignError, Terminated
 from alignment.redact import redact
 
 Kind = Literal["memory", "transient", "disk", "known", "unknown", "killed"]
@@ -72,7 +72,7 @@ def kind_of(error: BaseException) -> Kind:
 
 def in_words(error: BaseException) -> str:
     """The failure as an attempt records it."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) and not isinstance(error, Terminated):
         return "interrupted (Ctrl-C)"
     if not isinstance(error, Exception):
         return "told to end: cancelled, or a SIGTERM"

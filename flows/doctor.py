@@ -56,6 +56,6 @@ def _runs(workspace: Path, server: Server) -> Iterator[Finding]:
         yield Finding(
             f"Prefect: {run.name} is marked as {run.state_name}, but its process is gone",
             f"flow run {run.id}",
-            "marked as Crashed",
+            "closed in Prefect",
             lambda: close_dead_runs(str(workspace)),
         )

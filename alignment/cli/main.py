@@ -11,7 +11,7 @@ from typing import NoReturn
 from cyclopts import App
 
 from alignment import __version__
-from alignment.errors import AlignError
+from alignment.errors import AlignError, Terminated
 
 # Nobody's telemetry, before any library is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -82,7 +82,7 @@ def main() -> NoReturn:
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    raise Terminated
 
 
 def _tell_if_full(error: OSError) -> None:
