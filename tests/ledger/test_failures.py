@@ -12,7 +12,7 @@ from urllib.error import HTTPError, URLError
 import pytest
 
 from alignment.config.load import check_program
-from alignment.errors import DataError, StageError
+from alignment.errors import DataError, StageError, Terminated
 from alignment.estimate import base_size
 from alignment.failures import in_words, kind_of, smaller
 from alignment.ledger import Ledger
@@ -303,5 +303,6 @@ def test_a_stage_that_was_told_to_end_is_killed_not_failed(stages: Any, program:
     }
     assert (seen["finetune"].state, seen["evaluate"].state) == ("killed", "pending")
     assert seen["finetune"].error == "interrupted (Ctrl-C)"
+    assert in_words(Terminated()) == "told to end: cancelled, or a SIGTERM"
     assert in_words(SystemExit(143)) == "told to end: cancelled, or a SIGTERM"
     assert in_words(ValueError("no")) == "ValueError: no"
