@@ -109,7 +109,7 @@ def test_masked_positions_cannot_poison_the_loss() -> None:
         logprobs, torch.tensor([[-1.0, 0.0]]), torch.ones(1, 2), mask, clip=0.2, tokens=1.0
     )
     found.loss.backward()
-    assert float(found.loss) == -1.0
+    assert found.loss.item() == -1.0
     assert torch.equal(logprobs.grad, torch.tensor([[-1.0, 0.0]]))
 
 
