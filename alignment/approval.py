@@ -20,7 +20,7 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.files import atomic_write_json, read_json
+from alignment.utils.files import atomic_write_json, read_json
 
 FIRST_CHAMPION = "sft"
 

@@ -16,14 +16,14 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, LockedError
-from alignment.files import read_json, sha256_file
 from alignment.fingerprints import Fingerprints
 from alignment.frontier import frontier
 from alignment.ledger import MANIFEST, SHOWN, Attempt, Ledger, verify
-from alignment.lock import holder, workspace_lock
 from alignment.plan import build_plan
 from alignment.redact import redact
 from alignment.space import check_space
+from alignment.utils.files import read_json, sha256_file
+from alignment.utils.locks import holder, workspace_lock
 
 COMMITTED = re.compile(rf"[0-9a-f]{{{SHOWN}}}")
 

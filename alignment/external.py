@@ -6,9 +6,9 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-from alignment.callables import source_of
 from alignment.config.program import ProgramConfig
-from alignment.files import digest_json, sha256_file
+from alignment.utils.files import digest_json, sha256_file
+from alignment.utils.import_string import source_of
 
 WHOLE = 64 * 2**20  # files up to this size are read whole; of larger ones the ends and the size
 END = 2**20

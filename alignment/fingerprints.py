@@ -14,7 +14,7 @@ from alignment.config.program import ProgramConfig
 from alignment.external import external_digest, reads_outside
 from alignment.ledger import Ledger, Manifest, fingerprint
 from alignment.plan import Node
-from alignment.seeds import derive_seed
+from alignment.utils.seeds import derive_seed
 
 
 class Fingerprints:

@@ -19,10 +19,10 @@ from typing import Any
 
 from alignment import errors
 from alignment.errors import AlignError, StageError
-from alignment.files import atomic_write_json, read_json
-from alignment.oom import oom_kills
 from alignment.plan import Node
-from alignment.processes import die_with_parent
+from alignment.utils.files import atomic_write_json, read_json
+from alignment.utils.oom import oom_kills
+from alignment.utils.processes import die_with_parent
 
 SLACK = 5.0  # seconds to end by itself once its own grace is over
 _LOOK_EVERY = 0.2  # seconds

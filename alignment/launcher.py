@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from alignment.distributed import RENDEZVOUS
-from alignment.processes import die_with_parent
+from alignment.utils.distributed import RENDEZVOUS
+from alignment.utils.processes import die_with_parent
 
 _LOOK_EVERY = 0.05
 _GRACE = 60.0  # they have a shorter one of their own (`orchestration.grace_seconds`)

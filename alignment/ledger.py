@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignment.errors import AlignError
-from alignment.files import (
+from alignment.plan import Node
+from alignment.utils.files import (
     atomic_write_json,
     atomic_write_text,
     digest_json,
@@ -31,9 +32,8 @@ from alignment.files import (
     read_json,
     sha256_file,
 )
-from alignment.lock import holder
-from alignment.plan import Node
-from alignment.processes import born, runs
+from alignment.utils.locks import holder
+from alignment.utils.processes import born, runs
 
 Status = Literal["running", "done", "failed", "killed", "superseded"]
 MANIFEST = "manifest.json"

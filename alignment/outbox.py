@@ -15,9 +15,9 @@ from alignment.preferences.annotation import export
 from alignment.preferences.exports import Export, Tool, exported_pairs, judged, verdicts
 from alignment.preferences.schema import DOMAINS
 from alignment.preferences.store import PreferenceStore
-from alignment.progress import Progress, SilentProgress
-from alignment.seeds import derive_seed
 from alignment.status import done_stages
+from alignment.utils.progress import Progress, SilentProgress
+from alignment.utils.seeds import derive_seed
 
 Selection = Literal["random", "uncertain"]
 

@@ -13,28 +13,29 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from alignment import distributed, inputs
+from alignment import inputs
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.failures import in_words, kind_of, smaller
-from alignment.files import read_json
 from alignment.fingerprints import Fingerprints, config_slice, stage_declaration
 from alignment.frontier import waits_for
 from alignment.isolate import run_isolated
 from alignment.ledger import Attempt, Ledger, Manifest, now
-from alignment.lock import workspace_lock
-from alignment.memory import PeakMemory, give_back
 from alignment.observer import Observer, tell
 from alignment.plan import Node, build_plan
-from alignment.progress import Progress, SilentProgress
 from alignment.retries import SMALLER, Retries
-from alignment.seeds import derive_seed
 from alignment.space import check_space, disk_full
 from alignment.stage_log import Logged, log_to
 from alignment.stages.context import ProgramView, StageContext
-from alignment.stopping import held
-from alignment.versions import library_versions
+from alignment.utils import distributed
+from alignment.utils.files import read_json
+from alignment.utils.graceful_stop import held
+from alignment.utils.library_versions import library_versions
+from alignment.utils.locks import workspace_lock
+from alignment.utils.memory import PeakMemory, give_back
+from alignment.utils.progress import Progress, SilentProgress
+from alignment.utils.seeds import derive_seed
 from alignment.workspace import keep_program, make_workspace
 
 log = logging.getLogger("alignment")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alignment.progress import Progress
+from alignment.utils.progress import Progress
 
 log = logging.getLogger("alignment")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.files import atomic_write_json, read_json
+from alignment.utils.files import atomic_write_json, read_json
 
 KEPT = "program.json"
 

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from alignment.files import digest_json
+from alignment.utils.files import digest_json
 
 FILE_COMPLETE = "align.file.complete"
 """Files lie complete in the inbox. Starts `intake`."""

@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Any
 
-from alignment.processes import born, runs
+from alignment.utils.processes import born, runs
 
 PROCESS = "align.process"
 VERSION = "align.version"

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alignment.errors import AlignError
-from alignment.processes import die_with_parent
 from alignment.redact import redact
+from alignment.utils.processes import die_with_parent
 
 WATCHER = "end-with-parent"
 

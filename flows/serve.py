@@ -18,10 +18,10 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import LockedError
-from alignment.lock import workspace_lock
 from alignment.preferences.inbox import inbox_dir
 from alignment.preflight import preflight
 from alignment.redact import redact
+from alignment.utils.locks import workspace_lock
 from alignment.workspace import is_kept, keep_program
 from flows import ui
 from flows.environment import home

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 
 from alignment.errors import AlignError
-from alignment.files import atomic_write_json, read_json
 from alignment.redact import redact
+from alignment.utils.files import atomic_write_json, read_json
 from flows.environment import home
 from flows.server import NOTE
 

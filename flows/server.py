@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alignment.errors import AlignError
-from alignment.files import atomic_write_json, read_json
 from alignment.redact import redact
+from alignment.utils.files import atomic_write_json, read_json
 from flows.environment import home, server_environment
 from flows.processes import Child, answers, free_port
 from flows.template import use_template

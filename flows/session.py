@@ -12,9 +12,9 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.frontier import available
 from alignment.ledger import Attempt, Manifest
-from alignment.lock import Line
 from alignment.plan import Node
 from alignment.runner import Runner
+from alignment.utils.locks import Line
 from flows.identity import deployed
 from flows.processes import end_with_parent
 from flows.request import read_program

@@ -17,10 +17,10 @@ from alignment.errors import AlignError
 from alignment.fingerprints import Fingerprints
 from alignment.frontier import available, frontier
 from alignment.ledger import Ledger
-from alignment.lock import refuse_if_held
 from alignment.plan import Node, build_plan
 from alignment.preflight import preflight
 from alignment.runner import Runner
+from alignment.utils.locks import refuse_if_held
 from alignment.workspace import make_workspace
 
 
@@ -166,7 +166,7 @@ def summarise(program: ProgramConfig, console: Console) -> None:
     """Print the table of versions and draw their path."""
     from alignment.cli.results import compared
     from alignment.evaluation.path import panels, path_picture
-    from alignment.files import atomic_write_bytes
+    from alignment.utils.files import atomic_write_bytes
 
     table = compared(program)
     console.print()

@@ -41,8 +41,8 @@ def resume(
         kept beside the new ones.
     """
     from alignment.cli.launch import run_program
-    from alignment.lock import workspace_lock
     from alignment.redo import set_aside
+    from alignment.utils.locks import workspace_lock
 
     program = load_workspace(workspace)
     if from_ is not None:

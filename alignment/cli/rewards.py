@@ -34,7 +34,7 @@ def rewards(
     """
     from alignment.cli.results import check_version, done_stages
     from alignment.errors import AlignError
-    from alignment.files import read_json
+    from alignment.utils.files import read_json
 
     program = load_workspace(workspace)
     found = {

@@ -82,7 +82,7 @@ def _page(program: ProgramConfig, found: ProgramStatus) -> RenderableType:
     from rich.table import Table
 
     from alignment.frontier import frontier
-    from alignment.lock import holder
+    from alignment.utils.locks import holder
 
     table = Table(title=f"{found.program}  ({found.workspace})", title_justify="left", box=None)
     for column in ("version", "stage", "state", "attempts", "seconds", ""):

@@ -13,21 +13,21 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
-from alignment import stopping
 from alignment.config.evaluate import EvaluateConfig
 from alignment.errors import ConfigError
 from alignment.evaluation.divergence import measure
 from alignment.evaluation.responses import side_name
 from alignment.evaluation.standings import bounded
-from alignment.files import atomic_write_json, read_json
 from alignment.models.chat import ChatRenderer, Tokens
 from alignment.models.load import Dtype, load_policy, load_tokenizer
 from alignment.preferences.prompts import Prompt
-from alignment.progress import Progress
 from alignment.sampling.engine import sample
 from alignment.sampling.settings import SamplingSettings
-from alignment.seeds import derive_seed
-from alignment.statistics import bootstrap_mean
+from alignment.utils import graceful_stop
+from alignment.utils.files import atomic_write_json, read_json
+from alignment.utils.progress import Progress
+from alignment.utils.seeds import derive_seed
+from alignment.utils.statistics import bootstrap_mean
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def answer(
             seeds = [[derive_seed(seed, prompt.id)] for prompt in prompts[start:stop]]
             drawn = _draw(model, renderer, rendered[start:stop], seeds, config)
             atomic_write_json(shard, drawn)
-            stopping.reached()
+            graceful_stop.reached()
         answers += read_json(shard)
         progress.advance(stop - start)
     table = pd.DataFrame(

@@ -16,7 +16,7 @@ from alignment.evaluation.responses import (
     version_order,
 )
 from alignment.preferences.prompts import Prompt, read_prompts
-from alignment.series import Series
+from alignment.utils.metrics_log import Series
 
 
 def versions_with(stages: Stages, stage: str) -> list[str]:

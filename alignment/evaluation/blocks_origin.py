@@ -9,7 +9,7 @@ from alignment.evaluation import html
 from alignment.evaluation.compare import Comparison, Stages
 from alignment.evaluation.cost import TITLES, basis, together
 from alignment.evaluation.responses import version_order
-from alignment.files import read_json
+from alignment.utils.files import read_json
 
 
 def lineage(stages: Stages, found: Comparison) -> str | None:

@@ -7,7 +7,7 @@ from alignment.evaluation.blocks import versions_with
 from alignment.evaluation.compare import Comparison, Stages
 from alignment.evaluation.origin import batches
 from alignment.evaluation.responses import AXES
-from alignment.files import read_json
+from alignment.utils.files import read_json
 
 STRENGTHS = ("significantly", "better", "slightly", "negligibly")
 Curve = list[tuple[float, float]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from alignment.evaluation import html, plots
 from alignment.evaluation.blocks import versions_with
 from alignment.evaluation.compare import Comparison, Stages
-from alignment.files import read_json
+from alignment.utils.files import read_json
 
 Curve = list[tuple[float, float]]
 

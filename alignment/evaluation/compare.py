@@ -20,7 +20,7 @@ from alignment.evaluation.judging import Row
 from alignment.evaluation.origin import BatchUse, batches
 from alignment.evaluation.responses import is_student, side_order, side_title, version_order
 from alignment.evaluation.why import champion_lines
-from alignment.files import read_json
+from alignment.utils.files import read_json
 
 if TYPE_CHECKING:
     from alignment.evaluation.table import View

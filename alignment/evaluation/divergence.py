@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from alignment.models.chat import Tokens
-from alignment.progress import Progress, SilentProgress
+from alignment.utils.progress import Progress, SilentProgress
 
 
 @dataclass(frozen=True)

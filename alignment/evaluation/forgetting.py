@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from alignment.evaluation.judging import by_prompt
-from alignment.seeds import derive_seed
-from alignment.statistics import bootstrap_mean
+from alignment.utils.seeds import derive_seed
+from alignment.utils.statistics import bootstrap_mean
 
 
 def forgetting(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from alignment.errors import DataError
 from alignment.evaluation.responses import AXES, judges_of
 from alignment.evaluation.winrate import win_rate
-from alignment.seeds import derive_seed
+from alignment.utils.seeds import derive_seed
 
 Row = dict[str, Any]
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import StageError
-from alignment.files import read_json
 from alignment.preferences.prompts import Prompt
 from alignment.preferences.store import PreferenceStore
-from alignment.progress import Progress
+from alignment.utils.files import read_json
+from alignment.utils.progress import Progress
 
 LEAKS = "leaks.json"
 Conversation = Sequence[Mapping[str, Any]]

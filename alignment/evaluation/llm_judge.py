@@ -20,10 +20,10 @@ import numpy as np
 from alignment.config.evaluate import JudgeConfig
 from alignment.errors import StageError
 from alignment.evaluation.endpoint import Endpoint, Messages, Unusable
-from alignment.files import atomic_write_text, digest_json
 from alignment.models.chat import Message
-from alignment.progress import Progress
-from alignment.seeds import derive_seed
+from alignment.utils.files import atomic_write_text, digest_json
+from alignment.utils.progress import Progress
+from alignment.utils.seeds import derive_seed
 
 Order = Literal["ab", "ba"]
 

@@ -14,10 +14,10 @@ from alignment.evaluation.judging import Row, by_prompt
 from alignment.evaluation.llm_judge import Judged, Pair, judge_pairs, read_kept, write_sorted
 from alignment.evaluation.responses import AXES
 from alignment.evaluation.winrate import from_outcomes
-from alignment.files import read_json
 from alignment.preferences.prompts import Prompt
-from alignment.progress import Progress
-from alignment.seeds import derive_seed
+from alignment.utils.files import read_json
+from alignment.utils.progress import Progress
+from alignment.utils.seeds import derive_seed
 
 JUDGE = "judge"
 VERDICTS = "verdicts.jsonl"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.evaluation.responses import version_order
-from alignment.files import read_json
+from alignment.utils.files import read_json
 
 
 @dataclass(frozen=True)

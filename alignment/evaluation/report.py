@@ -24,7 +24,7 @@ from alignment.evaluation.path import panels, path_picture
 from alignment.evaluation.plots import winrate_matrix
 from alignment.evaluation.responses import AXES, side_title
 from alignment.evaluation.table import grid, notes
-from alignment.files import atomic_write_text
+from alignment.utils.files import atomic_write_text
 
 Block = Callable[[Stages, Comparison], str | None]
 

@@ -12,7 +12,7 @@ import pandas as pd
 from alignment.errors import DataError
 from alignment.evaluation.responses import AXES
 from alignment.preferences.prompts import Prompt
-from alignment.progress import Progress
+from alignment.utils.progress import Progress
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ import pandas as pd
 
 from alignment.evaluation.responses import AXES, judges_of
 from alignment.evaluation.textstats import distinct_n, repeated_share, self_bleu
-from alignment.seeds import derive_seed
-from alignment.statistics import Interval, bootstrap_mean, wilson
+from alignment.utils.seeds import derive_seed
+from alignment.utils.statistics import Interval, bootstrap_mean, wilson
 
 Figures = dict[str, float]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from alignment.evaluation.judging import find_rate
 from alignment.evaluation.responses import AXES
-from alignment.files import read_json
+from alignment.utils.files import read_json
 
 _JUDGED = ("score/", "win/", "win_")
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")

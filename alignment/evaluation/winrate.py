@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alignment.statistics import Interval, bootstrap_mean, percentile_bounds, wilson
+from alignment.utils.statistics import Interval, bootstrap_mean, percentile_bounds, wilson
 
 Floats = NDArray[np.float64]
 

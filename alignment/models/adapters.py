@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.config.finetune import AdapterConfig
 from alignment.errors import ConfigError
-from alignment.files import atomic_write_json, read_json
+from alignment.utils.files import atomic_write_json, read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 

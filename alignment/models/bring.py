@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from alignment.errors import ConfigError
-from alignment.files import atomic_write_json, read_json
+from alignment.utils.files import atomic_write_json, read_json
 
 # What a checkpoint needs. Anything else (pickles, code, images, optimiser states) stays behind.
 WANTED = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from alignment.errors import ConfigError
-from alignment.files import digest_json, read_json, sha256_file
 from alignment.models.adapters import ADAPTER_CONFIG, adapter_base, is_adapter
+from alignment.utils.files import digest_json, read_json, sha256_file
 
 MANIFEST = "manifest.json"
 

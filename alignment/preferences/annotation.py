@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import AlignError, DataError
-from alignment.files import atomic_write_text, digest_json
 from alignment.preferences.exports import Export, Tool, keep_key, keep_record
 from alignment.preferences.readers.judged import TASK
 from alignment.preferences.schema import STRENGTHS, text_digest
 from alignment.preferences.store import PreferenceStore
-from alignment.seeds import derive_seed
+from alignment.utils.files import atomic_write_text, digest_json
+from alignment.utils.seeds import derive_seed
 
 Uncertainty = Callable[[Mapping[str, Any]], float]
 """How unsure the reward model is about a pair of pairs.jsonl; the larger, the sooner asked."""

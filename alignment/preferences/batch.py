@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.files import read_json
+from alignment.utils.files import read_json
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 
 from alignment.errors import StoreError
-from alignment.files import atomic_write_json, atomic_write_text, canonical_json, read_json
 from alignment.preferences.readers.format import Keys
 from alignment.preferences.schema import comparison_id
 from alignment.preferences.store import PreferenceStore
+from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_json
 
 Tool = Literal["label-studio", "argilla", "jsonl"]
 

@@ -20,12 +20,12 @@ from typing import Any, Literal
 
 from alignment.config.intake import IntakeConfig
 from alignment.errors import AlignError, DataError, StoreError
-from alignment.files import atomic_write_json, digest_json, read_json
 from alignment.preferences.intake import ingest
 from alignment.preferences.schema import DOMAINS
 from alignment.preferences.sources import complete_files
 from alignment.preferences.store import PreferenceStore
-from alignment.progress import Progress
+from alignment.utils.files import atomic_write_json, digest_json, read_json
+from alignment.utils.progress import Progress
 
 JOURNAL = "inbox.json"
 

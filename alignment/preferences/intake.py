@@ -17,7 +17,6 @@ import numpy as np
 
 from alignment.config.intake import IntakeConfig
 from alignment.errors import AlignError, DataError, StoreError
-from alignment.files import atomic_write_json, digest_json, sha256_file
 from alignment.preferences.exports import load_keys
 from alignment.preferences.identity import Seen, identify
 from alignment.preferences.reading import Reading
@@ -29,7 +28,8 @@ from alignment.preferences.split import Sides, split
 from alignment.preferences.store import Batch, PreferenceStore
 from alignment.preferences.tally import Tally
 from alignment.preferences.writer import BatchWriter
-from alignment.progress import Progress, SilentProgress
+from alignment.utils.files import atomic_write_json, digest_json, sha256_file
+from alignment.utils.progress import Progress, SilentProgress
 
 STEP = 2000  # rows between two signs of life
 

@@ -22,14 +22,14 @@ from typing import Any, TextIO
 
 from alignment.config.intake import DataConfig, IntakeConfig
 from alignment.errors import DataError
-from alignment.files import atomic_write_json, atomic_write_text, canonical_json
 from alignment.models.chat import Message
 from alignment.preferences.identity import identify
 from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.preferences.reading import Reading
 from alignment.preferences.rows import Draft, RowError
 from alignment.preferences.sources import find_sources
-from alignment.progress import Progress, SilentProgress
+from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json
+from alignment.utils.progress import Progress, SilentProgress
 
 
 def prepare_files(

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from alignment.errors import DataError
-from alignment.files import sha256_file
 from alignment.preferences.json_array import NotAnArrayError, elements
 from alignment.preferences.rows import RowError
 from alignment.preferences.tables import dataset_rows, parquet_rows
+from alignment.utils.files import sha256_file
 
 BLOCK = 1 << 20
 MAX_LINE = 64 << 20  # one row of this size is no row

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.errors import DataError, StoreError
-from alignment.files import atomic_write_json, fsync_directory, read_json, sha256_file
 from alignment.preferences.batch import Batch
-from alignment.preferences.exclusive import sync_files, wait_for
 from alignment.preferences.schema import Comparison, Domain
+from alignment.utils.exclusive import sync_files, wait_for
+from alignment.utils.files import atomic_write_json, fsync_directory, read_json, sha256_file
 
 if TYPE_CHECKING:
     import numpy as np

@@ -22,9 +22,9 @@ from transformers import PreTrainedModel
 
 from alignment.config.finetune import AdapterConfig
 from alignment.errors import ConfigError
-from alignment.files import atomic_write_json, read_json
 from alignment.models.adapters import ADAPTER_CONFIG, adapter_base, base_name, is_adapter
 from alignment.models.load import scalar_head
+from alignment.utils.files import atomic_write_json, read_json
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # what PEFT puts before every name

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from alignment.errors import DataError
-from alignment.progress import Progress
+from alignment.utils.progress import Progress
 
 FILE = "cache/scores.sqlite"
 PATIENCE = 120.0  # seconds to wait for another process that writes

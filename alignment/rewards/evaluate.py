@@ -13,8 +13,8 @@ import numpy as np
 from alignment.config.rewards import STRENGTHS
 from alignment.rewards.elements import SAFE_LABELS
 from alignment.rewards.measured import Measured
-from alignment.seeds import derive_seed
-from alignment.statistics import NOTHING, bootstrap, bootstrap_mean, correlation, wilson
+from alignment.utils.seeds import derive_seed
+from alignment.utils.statistics import NOTHING, bootstrap, bootstrap_mean, correlation, wilson
 
 THRESHOLDS = tuple(round(0.05 * n, 2) for n in range(1, 20))
 """Thresholds on P(safe) at which recall and precision are shown."""

@@ -19,8 +19,8 @@ import numpy as np
 
 from alignment.rewards.evaluate import by_strength
 from alignment.rewards.measured import Measured
-from alignment.seeds import derive_seed
-from alignment.statistics import percentile_bounds
+from alignment.utils.seeds import derive_seed
+from alignment.utils.statistics import percentile_bounds
 
 TIMES = (1.5, 2.0, 4.0)
 """Forecast for so many times the comparisons of today."""

@@ -17,7 +17,7 @@ from alignment.preferences.schema import Comparison, framed
 from alignment.rewards.evaluate import cell
 from alignment.rewards.measured import Measured
 from alignment.rewards.mixture import Source
-from alignment.statistics import correlation
+from alignment.utils.statistics import correlation
 
 SALT = "guard"  # no other split by hash follows this one
 

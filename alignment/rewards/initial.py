@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignment import distributed
 from alignment.models.load import is_adapter, load_policy, load_scalar, load_tokenizer, save_model
+from alignment.utils import distributed
 
 
 def initial_model(

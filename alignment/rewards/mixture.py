@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignment.config.rewards import MixtureConfig
-from alignment.files import atomic_write_text
-from alignment.seeds import derive_seed
+from alignment.utils.files import atomic_write_text
+from alignment.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
     from alignment.preferences.schema import Comparison

@@ -21,7 +21,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import DataError
-from alignment.files import atomic_write_json, digest_json
 from alignment.models.chat import ChatRenderer, Conversation, Tokens
 from alignment.models.digest import weights_digest
 from alignment.models.load import (
@@ -37,6 +36,7 @@ from alignment.rewards.card import CARD, RewardCard, check_backbone, read_card
 from alignment.rewards.initial import pad_apart
 from alignment.rewards.layout import Row
 from alignment.rewards.lean import CHUNK, LeanScorer, worth_sharing
+from alignment.utils.files import atomic_write_json, digest_json
 
 KEPT_AT_ONCE = 4096  # answers scored between two writes to the cache
 

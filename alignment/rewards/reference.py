@@ -11,7 +11,7 @@ import numpy as np
 from alignment.errors import DataError
 from alignment.models.chat import ChatRenderer, Tokens
 from alignment.rewards.mixture import Source
-from alignment.seeds import derive_seed
+from alignment.utils.seeds import derive_seed
 
 
 def demonstrations(path: Path, renderer: ChatRenderer, rows: int) -> list[Tokens]:

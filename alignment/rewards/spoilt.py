@@ -15,7 +15,7 @@ import numpy as np
 
 from alignment.preferences.schema import Comparison, SafetyBin
 from alignment.rewards.mixture import Source
-from alignment.seeds import derive_seed
+from alignment.utils.seeds import derive_seed
 
 SPAN = 8
 """A loop repeats at most so many words."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from alignment.config.rewards import CombineConfig
 from alignment.errors import ConfigError
-from alignment.files import atomic_write_json, read_json
 from alignment.rewards.combined import fit_threshold
+from alignment.utils.files import atomic_write_json, read_json
 
 LABELLED = "labelled.json"
 

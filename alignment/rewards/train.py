@@ -18,18 +18,17 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from alignment import distributed, stopping
 from alignment.config.rewards import RewardsConfig
-from alignment.progress import Progress, SilentProgress
 from alignment.rewards.adapter import dropouts
 from alignment.rewards.batches import Batcher, forward
 from alignment.rewards.elements import Element
 from alignment.rewards.layout import Inputs, Row
 from alignment.rewards.losses import label_loss, ranking_loss
-from alignment.seeds import derive_seed
-from alignment.series import Series
-from alignment.training import checkpoint
-from alignment.training.divergence import stop_if_not_finite
+from alignment.utils import checkpoint, distributed, graceful_stop
+from alignment.utils.finite import stop_if_not_finite
+from alignment.utils.metrics_log import Series
+from alignment.utils.progress import Progress, SilentProgress
+from alignment.utils.seeds import derive_seed
 
 
 @dataclass
@@ -247,10 +246,10 @@ def train(
             )
         progress.advance(1, loss=figures.loss, accuracy=figures.accuracy)
         due = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
-        if checkpoints is not None and (due or stopping.asked()):
+        if checkpoints is not None and (due or graceful_stop.asked()):
             if distributed.is_first():
                 checkpoint.save(checkpoints, step + 1, state)
-            stopping.reached()
+            graceful_stop.reached()
     if settings.gradient_checkpointing:
         model.activation_checkpointing_disable()
     model.eval()

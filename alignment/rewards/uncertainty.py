@@ -10,8 +10,8 @@ import numpy as np
 
 from alignment.config.compute import ComputeConfig
 from alignment.models.load import resolve_device
-from alignment.progress import Progress
 from alignment.rewards.model import RewardModel
+from alignment.utils.progress import Progress
 
 
 def score_gaps(

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from alignment.errors import DataError
-from alignment.files import atomic_write_text
 from alignment.sampling.selection import Candidate
+from alignment.utils.files import atomic_write_text
 
 KEPT = "kept.jsonl"
 

@@ -19,7 +19,6 @@ import torch
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat import ChatRenderer
 from alignment.models.lean import Lean, why_not
-from alignment.progress import Progress
 from alignment.sampling.crew import crew
 from alignment.sampling.decode import Row, decode
 from alignment.sampling.lean import LeanStepper
@@ -29,6 +28,7 @@ from alignment.sampling.seeds import sample_seeds
 from alignment.sampling.settings import SILENT, Sample, SamplingSettings
 from alignment.sampling.stepper import ModelStepper, Stepper
 from alignment.sampling.text import cut_at_stop
+from alignment.utils.progress import Progress
 
 __all__ = ["TransformersEngine", "sample", "sample_seeds"]
 

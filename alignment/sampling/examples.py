@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from alignment.preferences.prompts import Prompt
 from alignment.sampling.selection import Candidate
-from alignment.seeds import derive_seed
+from alignment.utils.seeds import derive_seed
 
 
 def best_and_worst(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from alignment.errors import ConfigError
 from alignment.preferences.prompts import Prompt
-from alignment.seeds import derive_seed
+from alignment.utils.seeds import derive_seed
 
 
 def without(pool: Sequence[Prompt], categories: Sequence[str]) -> list[Prompt]:

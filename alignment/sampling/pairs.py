@@ -12,7 +12,7 @@ from alignment.config.sampling import CollectConfig
 from alignment.preferences.prompts import Prompt
 from alignment.preferences.schema import text_digest
 from alignment.sampling.settings import Sample
-from alignment.seeds import derive_seed
+from alignment.utils.seeds import derive_seed
 
 TRIES = 2
 """Answers drawn for each side; the pair is made of the first that ended by themselves."""

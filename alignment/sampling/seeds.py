@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignment.seeds import derive_seed
+from alignment.utils.seeds import derive_seed
 
 
 def sample_seeds(seed: int, prompt_ids: Sequence[str], k: int) -> list[list[int]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alignment.config.sampling import SelectConfig
-from alignment.seeds import derive_seed
+from alignment.utils.seeds import derive_seed
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from alignment.errors import ConfigError
-from alignment.progress import Progress, SilentProgress
+from alignment.utils.progress import Progress, SilentProgress
 
 SILENT = SilentProgress()
 

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignment.files import atomic_write_json, digest_json, fsync_directory, read_json
 from alignment.sampling.settings import Sample
+from alignment.utils.files import atomic_write_json, digest_json, fsync_directory, read_json
 
 SCHEMA = pa.schema(
     [

@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat import ChatRenderer
-from alignment.progress import Progress
 from alignment.sampling.settings import SILENT, Sample, SamplingSettings
 from alignment.sampling.text import cut_at_stop
+from alignment.utils.progress import Progress
 
 _SEED_BITS = 31  # servers read the seed as a signed 32- or 64-bit integer
 _REMEDY = (

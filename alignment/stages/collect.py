@@ -12,15 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from alignment import stopping
 from alignment.config.sampling import CollectConfig
-from alignment.files import atomic_write_text, digest_json
 from alignment.preferences.prompts import read_prompts
 from alignment.sampling.engines import transformers_engine
 from alignment.sampling.pairs import Planned, Side, make_pair, plan_pairs
 from alignment.sampling.settings import Sample, SamplingSettings
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages.context import StageContext
+from alignment.utils import graceful_stop
+from alignment.utils.files import atomic_write_text, digest_json
 
 CODE_VERSION = "3"
 READS = ("collect", "compute")
@@ -105,7 +105,7 @@ def _draw(ctx: StageContext, planned: Sequence[Planned]) -> dict[tuple[int, int]
                 )
                 ids = [prompt.id for prompt in asked]
                 shards.write(number, to_table(ids, drawn, temperature, version))
-                stopping.reached()
+                graceful_stop.reached()
             for place, samples in zip(places, from_table(shards.read(number)), strict=True):
                 found[place] = samples
     return found

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.files import atomic_write_json
-from alignment.progress import Progress, SilentProgress
-from alignment.series import Series
+from alignment.utils.files import atomic_write_json
+from alignment.utils.metrics_log import Series
+from alignment.utils.progress import Progress, SilentProgress
 
 
 class ProgramView:

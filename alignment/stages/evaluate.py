@@ -56,13 +56,13 @@ from alignment.evaluation.standings import (
 )
 from alignment.evaluation.summary import carried_figures, category_metrics, rate_metrics
 from alignment.evaluation.textstats import RefusalDetector
-from alignment.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.preferences.store import PreferenceStore
 from alignment.rewards.cache import ScoreCache
-from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
+from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
+from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "3"
 READS = ("base", "world", "evaluate", "compute")

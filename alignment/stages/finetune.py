@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from alignment import distributed
 from alignment.config.finetune import FinetuneConfig
 from alignment.errors import DataError
-from alignment.files import sha256_file
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_tokenizer, resolve_device
-from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.sft import Example, finetune
+from alignment.utils import distributed
+from alignment.utils.files import sha256_file
+from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "2"
 READS = ("finetune", "compute")

@@ -21,11 +21,11 @@ from typing import Any
 
 from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
-from alignment.files import atomic_write_json, atomic_write_text, canonical_json, read_json
 from alignment.preferences.intake import NothingNewError, ingest
 from alignment.preferences.report import BatchReport
 from alignment.preferences.store import PreferenceStore
 from alignment.stages.context import StageContext
+from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_json
 
 CODE_VERSION = "2"
 READS = ("intake", "world")

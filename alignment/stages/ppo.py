@@ -14,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from alignment import distributed
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError, DataError
-from alignment.files import atomic_write_json, sha256_file
 from alignment.models.chat import ChatRenderer, Tokens
 from alignment.models.load import (
     load_tokenizer,
@@ -26,7 +24,6 @@ from alignment.models.load import (
 )
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.preferences.schema import DOMAINS
-from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
 from alignment.training.ppo.build import Builder
 from alignment.training.ppo.guard import Guard
@@ -34,6 +31,9 @@ from alignment.training.ppo.heap import keep_freed_memory
 from alignment.training.ppo.roles import save_critic
 from alignment.training.ppo.scoring import CombinedReward, PromptItem
 from alignment.training.ppo.trainer import Outcome, PPOTrainer
+from alignment.utils import distributed
+from alignment.utils.files import atomic_write_json, sha256_file
+from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "4"
 READS = ("ppo", "combine", "compute")

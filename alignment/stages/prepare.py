@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from alignment.config.intake import DataConfig, IntakeConfig
 from alignment.errors import ConfigError
-from alignment.files import sha256_file
 from alignment.preferences.prepare_files import prepare_files
 from alignment.stages.context import StageContext
+from alignment.utils.files import sha256_file
 
 CODE_VERSION = "1"
 READS = ("base", "world", "data", "intake")

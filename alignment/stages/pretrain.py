@@ -10,10 +10,10 @@ from pathlib import Path
 
 from alignment.config.finetune import PretrainConfig
 from alignment.errors import DataError
-from alignment.files import sha256_file
 from alignment.models.load import resolve_device, save_model
 from alignment.stages.context import StageContext
 from alignment.training.pretrain import pretrain
+from alignment.utils.files import sha256_file
 from alignment.world.tokenizer import train_tokenizer
 
 CODE_VERSION = "2"

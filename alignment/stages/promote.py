@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from alignment.evaluation.gate import decide
 from alignment.evaluation.responses import version_order
-from alignment.files import atomic_write_json, read_json
 from alignment.stages.context import StageContext
+from alignment.utils.files import atomic_write_json, read_json
 
 CODE_VERSION = "2"
 READS = ("promote",)

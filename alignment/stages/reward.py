@@ -19,9 +19,7 @@ from typing import Any
 
 import torch
 
-from alignment import distributed
 from alignment.errors import DataError
-from alignment.files import atomic_write_bytes, atomic_write_json, digest_json, read_json
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_tokenizer, resolve_device
 from alignment.preferences.schema import DOMAINS
@@ -43,9 +41,11 @@ from alignment.rewards.reference import demonstrations, reference_answers
 from alignment.rewards.spoilt import spoilt
 from alignment.rewards.threshold import write_labelled
 from alignment.rewards.train import Report, train
-from alignment.seeds import derive_seed
-from alignment.series import Series
 from alignment.stages.context import StageContext
+from alignment.utils import distributed
+from alignment.utils.files import atomic_write_bytes, atomic_write_json, digest_json, read_json
+from alignment.utils.metrics_log import Series
+from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "4"
 READS = ("rewards", "compute")

@@ -10,14 +10,14 @@ import logging
 import sys
 from pathlib import Path
 
-from alignment import distributed
 from alignment.errors import AlignError, StageError
 from alignment.failures import kind_of
 from alignment.isolate import described, tell
-from alignment.memory import PeakMemory
-from alignment.progress import SilentProgress
 from alignment.runner import Runner
-from alignment.stopping import held
+from alignment.utils import distributed
+from alignment.utils.graceful_stop import held
+from alignment.utils.memory import PeakMemory
+from alignment.utils.progress import SilentProgress
 from alignment.workspace import kept_program
 
 

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from alignment import stopping
 from alignment.config.sampling import SampleConfig
-from alignment.files import atomic_write_json, digest_json, read_json
 from alignment.models.chat import ChatRenderer
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.rewards.cache import ScoreCache
@@ -26,8 +24,10 @@ from alignment.sampling.seeds import sample_seeds
 from alignment.sampling.settings import Engine, Sample, SamplingSettings
 from alignment.sampling.shards import Shards, to_table, write_table
 from alignment.sampling.temperature import judge
-from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
+from alignment.utils import graceful_stop
+from alignment.utils.files import atomic_write_json, digest_json, read_json
+from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "4"
 READS = ("sample", "combine", "compute")
@@ -89,7 +89,7 @@ def _sample(
             seeds = sample_seeds(derive_seed(ctx.seed, "samples"), ids, config.k)
             found = engine.sample(tokens, seeds, settings, ctx.progress)
             shards.write(number, to_table(ids, found, settings.temperature, version))
-            stopping.reached()
+            graceful_stop.reached()
         parts.append(shards.read(number))
     return pa.concat_tables(parts).combine_chunks()
 

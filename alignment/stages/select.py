@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 
 from alignment.config.sampling import SelectConfig
 from alignment.errors import DataError, StageError
-from alignment.files import atomic_write_json, atomic_write_text, digest_json, read_json
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.rewards.cache import ScoreCache
 from alignment.sampling.bag import KEPT, Kept, good_enough, keep, read_bag, shares, write_kept
@@ -31,8 +30,9 @@ from alignment.sampling.judges import Answer, Judges, Verdicts
 from alignment.sampling.plots import plot_best_of, plot_temperatures
 from alignment.sampling.selection import Candidate, Selection, is_unsafe, random_control, select
 from alignment.sampling.shards import write_table
-from alignment.seeds import derive_seed
 from alignment.stages.context import StageContext
+from alignment.utils.files import atomic_write_json, atomic_write_text, digest_json, read_json
+from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "3"
 READS = ("select", "combine", "compute")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from alignment.config.program import ProgramConfig
-from alignment.lock import holder
 from alignment.redact import redact
+from alignment.utils.locks import holder
 
 log = logging.getLogger("alignment.tracking")
 

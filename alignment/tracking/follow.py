@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignment.errors import AlignError
-from alignment.flock import take
 from alignment.redact import redact
+from alignment.utils.flock import take
 from alignment.workspace import kept_program
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from alignment.evaluation.headline import headline
 from alignment.fingerprints import Fingerprints
 from alignment.ledger import MANIFEST, SHOWN, Attempt, Ledger, Manifest
 from alignment.plan import Node, build_plan
-from alignment.series import Series
+from alignment.utils.metrics_log import Series
 
 
 @dataclass(frozen=True)

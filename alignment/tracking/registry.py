@@ -8,13 +8,13 @@ from typing import Any
 
 from alignment.approval import champion as standing_champion
 from alignment.config.program import ProgramConfig
-from alignment.files import read_json
 from alignment.ledger import Manifest
 from alignment.plan import policy_of
 from alignment.tracking import naming
 from alignment.tracking.history import VersionHistory
 from alignment.tracking.models import DIGEST, Models, holds_model, model_type
 from alignment.tracking.store import Store, experiment_name
+from alignment.utils.files import read_json
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"

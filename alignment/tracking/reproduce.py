@@ -15,7 +15,7 @@ from alignment.fingerprints import Fingerprints
 from alignment.ledger import Ledger, Manifest, verify
 from alignment.plan import Node, build_plan, policy_of
 from alignment.runner import ProgressFactory, Runner
-from alignment.versions import library_versions
+from alignment.utils.library_versions import library_versions
 
 CARRIED = ("approvals", "preferences")
 WEIGHTS = (".safetensors", ".bin")

@@ -9,8 +9,8 @@ from alignment.approval import champion, find_approval
 from alignment.config.program import ProgramConfig
 from alignment.evaluation.origin import BatchUse, batches
 from alignment.evaluation.why import champion_lines
-from alignment.files import read_json
 from alignment.tracking.history import VersionHistory
+from alignment.utils.files import read_json
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import Any
 from alignment.config.program import ProgramConfig
 from alignment.config.tracking import CostConfig
 from alignment.evaluation.cost import stage_cost, together
-from alignment.files import digest_json
 from alignment.ledger import Manifest
 from alignment.redact import redact
 from alignment.tracking import naming
@@ -32,6 +31,7 @@ from alignment.tracking.registry import Registry, decision
 from alignment.tracking.runs import PUBLISHED, Point, Runs
 from alignment.tracking.standings import Standings
 from alignment.tracking.store import Store
+from alignment.utils.files import digest_json
 
 DESCRIBED = "rlhf.described"
 GIVE_UP_AFTER = 2  # failures in a row: the store is down, do not wait for it run by run

@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from alignment import stopping
 from alignment.config.finetune import PretrainConfig
 from alignment.errors import DataError
-from alignment.progress import Progress, SilentProgress
-from alignment.seeds import derive_seed
-from alignment.series import Series
-from alignment.training import checkpoint
-from alignment.training.divergence import stop_if_not_finite
 from alignment.training.schedule import cosine, parameter_groups, warmup_steps
+from alignment.utils import checkpoint, graceful_stop
+from alignment.utils.finite import stop_if_not_finite
+from alignment.utils.metrics_log import Series
+from alignment.utils.progress import Progress, SilentProgress
+from alignment.utils.seeds import derive_seed
 
 
 def build_model(
@@ -139,9 +138,9 @@ def pretrain(
         optimizer.zero_grad(set_to_none=True)
         series.log(step + 1, loss=value, grad_norm=norm.item(), learning_rate=rate)
         due = (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps
-        if due or stopping.asked():
+        if due or graceful_stop.asked():
             checkpoint.save(directory, step + 1, state)
-            stopping.reached()
+            graceful_stop.reached()
         progress.advance(1, loss=value)
     last = [row["loss"] for row in series.rows()[-max(1, config.steps // 10) :]]
     return model.eval(), {

@@ -27,18 +27,17 @@ from typing import Any, cast
 import torch
 from transformers import PrinterCallback, TrainerCallback
 
-from alignment import stopping
 from alignment.config.finetune import FinetuneConfig
 from alignment.errors import DataError
 from alignment.models.chat import ChatRenderer, Message, Tokens
 from alignment.models.load import quiet
-from alignment.progress import Progress, SilentProgress
-from alignment.seeds import derive_seed
-from alignment.series import Series
-from alignment.training import checkpoint
-from alignment.training.divergence import stop_if_not_finite
 from alignment.training.packing import Window, collate, isolates, pack, row_of, singles
 from alignment.training.schedule import cosine, parameter_groups, warmup_steps
+from alignment.utils import checkpoint, graceful_stop
+from alignment.utils.finite import stop_if_not_finite
+from alignment.utils.metrics_log import Series
+from alignment.utils.progress import Progress, SilentProgress
+from alignment.utils.seeds import derive_seed
 
 
 @dataclass(frozen=True)
@@ -325,10 +324,10 @@ class _Keeper(TrainerCallback):
         figures = {ours: float(logs[name]) for name, ours in names.items() if name in logs}
         if state.is_world_process_zero:
             self._series.log(step, **figures)
-        if step % self._every == 0 or step == self._total or stopping.asked():
+        if step % self._every == 0 or step == self._total or graceful_stop.asked():
             if state.is_world_process_zero:
                 checkpoint.save(self._directory, step, self._state)
-            stopping.reached()
+            graceful_stop.reached()
         self._progress.advance(1, loss=loss)
 
 

@@ -20,7 +20,7 @@ from alignment.preferences.schema import (
     Strength,
     comparison_id,
 )
-from alignment.seeds import derive_seed
+from alignment.utils.seeds import derive_seed
 from alignment.world.judge import World
 
 

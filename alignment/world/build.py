@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.world import WorldConfig
-from alignment.files import atomic_write_text, canonical_json
 from alignment.preferences.prompts import write_prompts
-from alignment.seeds import derive_seed
+from alignment.utils.files import atomic_write_text, canonical_json
+from alignment.utils.seeds import derive_seed
 from alignment.world import corpus
 from alignment.world.demonstrations import answer, quality
 from alignment.world.prompts import Asked, draw, split

@@ -10,7 +10,7 @@ from itertools import permutations
 from alignment.config.world import WorldConfig
 from alignment.models.chat import Message
 from alignment.preferences.prompts import Prompt
-from alignment.seeds import derive_seed
+from alignment.utils.seeds import derive_seed
 from alignment.world.facts import FACTS, VALUES
 from alignment.world.tasks import (
     ASKED,

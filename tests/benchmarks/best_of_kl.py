@@ -22,7 +22,6 @@ import numpy as np
 
 from alignment.config.load import check_program, for_version
 from alignment.evaluation.divergence import measure
-from alignment.files import read_json
 from alignment.ledger import Ledger
 from alignment.models.chat import ChatRenderer, Tokens
 from alignment.models.load import load_policy, load_tokenizer
@@ -33,11 +32,12 @@ from alignment.sampling.judges import Answer, Judges
 from alignment.sampling.mixture import draw_prompts
 from alignment.sampling.seeds import sample_seeds
 from alignment.sampling.settings import Sample, SamplingSettings
-from alignment.series import Series
 from alignment.stages.sample import sampler_version
-from alignment.statistics import bootstrap_mean
 from alignment.training.policy import trainable_policy
 from alignment.training.sft import Example, finetune
+from alignment.utils.files import read_json
+from alignment.utils.metrics_log import Series
+from alignment.utils.statistics import bootstrap_mean
 from alignment.world.judge import World
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 
 from alignment.config.load import check_program, for_version
-from alignment.files import read_json
 from alignment.ledger import Ledger
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_policy, load_tokenizer
@@ -34,10 +33,11 @@ from alignment.preferences.schema import DOMAINS
 from alignment.sampling.engine import TransformersEngine
 from alignment.sampling.seeds import sample_seeds
 from alignment.sampling.settings import SamplingSettings
-from alignment.seeds import derive_seed
 from alignment.stages import finetune, sample, select
 from alignment.stages.context import ProgramView, StageContext
-from alignment.statistics import bootstrap_mean
+from alignment.utils.files import read_json
+from alignment.utils.seeds import derive_seed
+from alignment.utils.statistics import bootstrap_mean
 from alignment.world.judge import World
 
 ARMS = {"previous": "previous", "all": "all", "nothing skipped": "previous"}

@@ -34,7 +34,6 @@ from alignment.plan import build_plan
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.preferences.schema import DOMAINS
 from alignment.sampling.mixture import draw_prompts
-from alignment.seeds import derive_seed
 from alignment.stages import reward as reward_stage
 from alignment.stages.context import ProgramView, StageContext
 from alignment.training.ppo.build import Builder
@@ -42,6 +41,7 @@ from alignment.training.ppo.forward import over_all
 from alignment.training.ppo.guard import Guard
 from alignment.training.ppo.scoring import CombinedReward, Episode, PromptItem
 from alignment.training.ppo.trainer import PPOTrainer
+from alignment.utils.seeds import derive_seed
 
 CPU = torch.device("cpu")
 

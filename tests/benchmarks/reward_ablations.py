@@ -20,9 +20,9 @@ import alignment.stages.reward as stage
 from alignment import inputs
 from alignment.config.load import for_version, load_program
 from alignment.config.rewards import STRENGTHS
-from alignment.files import read_json
 from alignment.runner import Runner
 from alignment.stages.context import ProgramView, StageContext
+from alignment.utils.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAINS = ("helpfulness", "safety")

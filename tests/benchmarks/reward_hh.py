@@ -24,7 +24,6 @@ import torch
 
 from alignment.config.intake import IntakeConfig
 from alignment.config.rewards import MARGINS, RewardsConfig
-from alignment.files import atomic_write_json, read_json
 from alignment.models.chat import ChatRenderer, Tokens
 from alignment.models.load import load_scalar, load_tokenizer
 from alignment.preferences.intake import ingest
@@ -34,7 +33,8 @@ from alignment.rewards.card import RewardCard
 from alignment.rewards.elements import Element, build
 from alignment.rewards.model import RewardModel
 from alignment.rewards.train import learning_rate, train
-from alignment.statistics import bootstrap_mean
+from alignment.utils.files import atomic_write_json, read_json
+from alignment.utils.statistics import bootstrap_mean
 
 SIDES = ("ours", "trl")
 

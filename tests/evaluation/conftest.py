@@ -14,10 +14,10 @@ import pytest
 from alignment.config.evaluate import EvaluateConfig, PromoteConfig
 from alignment.evaluation.answering import Answered
 from alignment.evaluation.responses import SCORES, TEXTS, read_sides, split_sides, write_table
-from alignment.files import atomic_write_json, read_json
 from alignment.stages import evaluate as evaluate_stage
 from alignment.stages import promote as promote_stage
 from alignment.stages.context import StageContext
+from alignment.utils.files import atomic_write_json, read_json
 
 CATEGORIES = (
     ("helpfulness", "facts", False),

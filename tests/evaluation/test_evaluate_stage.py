@@ -10,13 +10,13 @@ from alignment.config.evaluate import EvaluateConfig
 from alignment.evaluation.compare import comparison
 from alignment.evaluation.path import points
 from alignment.evaluation.responses import read_table
-from alignment.files import read_json, sha256_file
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
 from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
 from alignment.stages import evaluate
 from alignment.stages.context import StageContext
+from alignment.utils.files import read_json, sha256_file
 
 
 @pytest.fixture(scope="module")

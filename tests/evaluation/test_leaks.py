@@ -7,10 +7,10 @@ import pytest
 from alignment.config.intake import IntakeConfig
 from alignment.errors import StageError
 from alignment.evaluation.leaks import find_leaks, training_conversations, without_leaks
-from alignment.files import atomic_write_json
 from alignment.preferences.intake import ingest
 from alignment.preferences.prompts import Prompt
 from alignment.preferences.store import PreferenceStore
+from alignment.utils.files import atomic_write_json
 
 
 def turns(*texts):

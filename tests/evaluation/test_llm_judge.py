@@ -13,7 +13,7 @@ from alignment.config.evaluate import JudgeConfig
 from alignment.errors import ConfigError, StageError
 from alignment.evaluation.endpoint import Endpoint
 from alignment.evaluation.llm_judge import Pair, judge_pairs, read_kept, read_verdict
-from alignment.progress import SilentProgress
+from alignment.utils.progress import SilentProgress
 
 KEY = "sk-very-secret-0123456789"
 
@@ -288,8 +288,8 @@ def test_an_evaluation_knows_the_champion_where_a_judge_asks(tmp_path):
 def test_rates_by_the_judge_join_those_of_the_others(server, world, planted, tmp_path):
     from alignment.config.evaluate import EvaluateConfig
     from alignment.evaluation.llm_rates import carried_rates, judged_rates
-    from alignment.files import atomic_write_json
     from alignment.preferences.prompts import Prompt
+    from alignment.utils.files import atomic_write_json
 
     sides = {name: planted(name, per_category=4) for name in ("sft", "rlhf-v1", "rlhf-v2")}
     for side, table in sides.items():

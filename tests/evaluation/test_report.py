@@ -13,8 +13,8 @@ from alignment.evaluation.labels import Box, place_labels
 from alignment.evaluation.overoptimisation import diverging, fit_law
 from alignment.evaluation.path import path_picture
 from alignment.evaluation.report import render_report, write_report
-from alignment.files import atomic_write_json, read_json
 from alignment.preferences.prompts import Prompt
+from alignment.utils.files import atomic_write_json, read_json
 
 
 @pytest.fixture

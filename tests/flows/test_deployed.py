@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from alignment.ledger import Ledger
-from alignment.lock import Line, workspace_lock
 from alignment.runner import Runner
+from alignment.utils.locks import Line, workspace_lock
 
 
 def states() -> dict[str, list[tuple[str, str]]]:

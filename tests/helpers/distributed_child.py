@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from alignment import distributed
+from alignment.utils import distributed
 
 
 def main(target: Path, mode: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from reward_helpers import random_elements, tiny
 from safetensors.torch import save_file
 
-from alignment import distributed
 from alignment.config.rewards import RewardsConfig
 from alignment.rewards.train import train
-from alignment.series import Series
+from alignment.utils import distributed
+from alignment.utils.metrics_log import Series
 
 
 def work(folder: Path) -> None:

@@ -11,9 +11,9 @@ from model_helpers import CHATML, bytes_tokenizer, tiny_model
 
 from alignment.config.finetune import AdapterConfig, FinetuneConfig
 from alignment.models.chat import ChatRenderer
-from alignment.series import Series
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.sft import Example, finetune
+from alignment.utils.metrics_log import Series
 
 COLOURS = ("red", "blue", "green")
 

@@ -13,8 +13,8 @@ from alignment.config.load import check_program
 from alignment.doctor import examine, mend
 from alignment.errors import LockedError
 from alignment.ledger import Ledger
-from alignment.lock import workspace_lock
 from alignment.runner import Runner
+from alignment.utils.locks import workspace_lock
 
 
 @pytest.fixture

@@ -239,12 +239,12 @@ def test_the_workspace_of_a_full_disk_can_be_held(
 ) -> None:
     """`align doctor` has to get in, though nobody can be told that it is there."""
     from alignment.errors import LockedError
-    from alignment.lock import workspace_lock
+    from alignment.utils.locks import workspace_lock
 
     def full(*_given: Any) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("alignment.lock.os.pwrite", full)
+    monkeypatch.setattr("alignment.utils.locks.os.pwrite", full)
     said: list[str] = []
     first, second = workspace_lock(tmp_path, say=said.append), workspace_lock(tmp_path)
     with first, pytest.raises(LockedError), second:

@@ -16,9 +16,9 @@ from alignment.errors import DataError, StageError
 from alignment.failures import kind_of
 from alignment.isolate import run_isolated
 from alignment.ledger import Ledger
-from alignment.oom import oom_kills
 from alignment.plan import Node
 from alignment.runner import Runner
+from alignment.utils.oom import oom_kills
 
 NODE = Node("rlhf-v1", "reward_safety", "reward")
 

@@ -19,7 +19,7 @@ import pytest
 from alignment import isolate
 from alignment.isolate import run_isolated
 from alignment.plan import Node
-from alignment.processes import runs
+from alignment.utils.processes import runs
 
 NODE = Node("rlhf-v1", "reward_safety", "reward")
 LONG = 600.0

@@ -82,7 +82,7 @@ def test_outputs_are_on_the_disk_before_they_are_sealed(
         safe.clear()
         return rename(path, target)
 
-    monkeypatch.setattr("alignment.files.os.fsync", flush)
+    monkeypatch.setattr("alignment.utils.files.os.fsync", flush)
     monkeypatch.setattr(Path, "rename", seal)
     ledger.commit(attempt, DESCRIBED)
     assert ledger.stage_dir("rlhf-v1", "sample").stat().st_ino in safe
@@ -144,8 +144,8 @@ def test_an_attempt_of_a_lost_container_is_closed(tmp_path: Path) -> None:
     import socket
     from dataclasses import replace
 
-    from alignment.lock import workspace_lock
-    from alignment.processes import born
+    from alignment.utils.locks import workspace_lock
+    from alignment.utils.processes import born
 
     ledger = Ledger(tmp_path)
 
@@ -232,7 +232,7 @@ def test_fingerprint_depends_on_every_part() -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from alignment.lock import workspace_lock
+from alignment.utils.locks import workspace_lock
 with workspace_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -241,7 +241,7 @@ with workspace_lock(Path(sys.argv[1])):
 
 def test_second_process_is_told_who_holds_and_a_dead_holder_is_taken_over(tmp_path: Path) -> None:
     from alignment.errors import LockedError
-    from alignment.lock import holder, refuse_if_held, workspace_lock
+    from alignment.utils.locks import holder, refuse_if_held, workspace_lock
 
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from alignment import stopping
+from alignment.utils import graceful_stop
 
 LONG = 600.0
 
@@ -27,12 +27,12 @@ def handlers() -> Iterator[None]:
     def terminated(_number: int, _frame: object) -> None:
         raise InterruptedError("SIGTERM")
 
-    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    before = {number: signal.getsignal(number) for number in graceful_stop.SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, terminated)
-    ours = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    ours = {number: signal.getsignal(number) for number in graceful_stop.SIGNALS}
     yield
-    assert {number: signal.getsignal(number) for number in stopping.SIGNALS} == ours
+    assert {number: signal.getsignal(number) for number in graceful_stop.SIGNALS} == ours
     for number, handler in before.items():
         signal.signal(number, handler)
 
@@ -47,7 +47,7 @@ def work(
     say: Callable[[str], None] = lambda _message: None,
 ) -> None:
     """Do the steps as a stage's work."""
-    with stopping.held(grace, say):
+    with graceful_stop.held(grace, say):
         steps()
 
 
@@ -63,14 +63,14 @@ def test_a_signal_waits_for_the_next_checkpoint(number: int, error: type[BaseExc
                 send(number)
                 if number == signal.SIGTERM:
                     send(number)  # machines repeat themselves; people mean it
-            if step % 5 == 0 or stopping.asked():
+            if step % 5 == 0 or graceful_stop.asked():
                 saved.append(step)
-                stopping.reached()
+                graceful_stop.reached()
 
     with pytest.raises(error):
         work(steps)
     assert saved == [3]
-    assert not stopping.asked()
+    assert not graceful_stop.asked()
 
 
 def test_a_stage_that_is_nearly_done_is_done_first() -> None:
@@ -110,7 +110,10 @@ def test_nothing_is_left_open() -> None:
     """Neither files nor threads: thousands of stages may pass in one process."""
     before = psutil.Process().num_fds(), threading.active_count()
     for number in range(50):
-        with contextlib.suppress(KeyboardInterrupt), stopping.held(LONG, lambda _message: None):
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            graceful_stop.held(LONG, lambda _message: None),
+        ):
             if number % 2:
                 send(signal.SIGINT)
     for _ in range(100):
@@ -161,18 +164,18 @@ def test_no_grace_means_at_once() -> None:
 
 
 def test_without_a_signal_nothing_happens() -> None:
-    with stopping.held(LONG, lambda _message: None):
-        assert not stopping.asked()
-        stopping.reached()
-    stopping.reached()
+    with graceful_stop.held(LONG, lambda _message: None):
+        assert not graceful_stop.asked()
+        graceful_stop.reached()
+    graceful_stop.reached()
 
 
 def test_what_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with stopping.held(LONG, lambda _message: None):
+        with graceful_stop.held(LONG, lambda _message: None):
             send(signal.SIGINT)
-            assert not stopping.asked()
+            assert not graceful_stop.asked()
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -181,7 +184,7 @@ def test_other_threads_have_no_signals_to_hold() -> None:
     entered = threading.Event()
 
     def elsewhere() -> None:
-        with stopping.held(LONG, lambda _message: None):
+        with graceful_stop.held(LONG, lambda _message: None):
             entered.set()
 
     thread = threading.Thread(target=elsewhere)

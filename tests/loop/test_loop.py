@@ -182,7 +182,7 @@ def test_mistakes_are_told_and_harm_nothing(
 
 
 def test_a_second_run_is_told_who_holds_the_workspace(finished: Path) -> None:
-    from alignment.lock import workspace_lock
+    from alignment.utils.locks import workspace_lock
 
     with workspace_lock(finished / "workspace"):
         process = align(

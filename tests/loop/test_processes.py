@@ -11,7 +11,7 @@ from alignment.config.load import check_program
 from alignment.errors import StageError
 from alignment.ledger import Manifest
 from alignment.runner import Runner
-from alignment.series import Series
+from alignment.utils.metrics_log import Series
 from tests.loop.conftest import PROGRAM
 
 

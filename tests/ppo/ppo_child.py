@@ -10,7 +10,7 @@ import torch
 from test_ppo_stage import context
 
 import alignment.stages.ppo as stage
-from alignment import distributed
+from alignment.utils import distributed
 
 
 def main(root: Path, inputs: str, name: str, changes: str) -> None:

@@ -33,14 +33,14 @@ from alignment.errors import ConfigError
 from alignment.models.adapters import add_adapter, save_adapter
 from alignment.models.load import load_policy, load_tokenizer
 from alignment.preferences.prompts import Prompt, write_prompts
-from alignment.progress import SilentProgress
 from alignment.rewards.adapter import inject
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted, write_labelled
 from alignment.stages.context import StageContext
-from alignment.training import checkpoint
 from alignment.training.ppo.roles import load_critic
+from alignment.utils import checkpoint
+from alignment.utils.progress import SilentProgress
 
 WORDS = [
     "<eos>",

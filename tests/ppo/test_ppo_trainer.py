@@ -14,14 +14,14 @@ from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat import Tokens
-from alignment.series import Series
-from alignment.training import checkpoint
 from alignment.training.ppo.collect import Collector
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.guard import Guard
 from alignment.training.ppo.roles import full_copies
 from alignment.training.ppo.scoring import CombinedReward, PlainReward, PromptItem
 from alignment.training.ppo.trainer import Outcome, PPOTrainer
+from alignment.utils import checkpoint
+from alignment.utils.metrics_log import Series
 
 PROMPTS = [PromptItem((1, *range(2, 2 + i)), is_safety=i % 3 == 0) for i in range(7)]
 

@@ -18,9 +18,9 @@ from alignment.preferences.inbox import look_in
 from alignment.preferences.prompts import read_prompts
 from alignment.preferences.schema import framed
 from alignment.preferences.store import PreferenceStore
-from alignment.seeds import derive_seed
 from alignment.stages import intake, prepare
 from alignment.stages.context import StageContext
+from alignment.utils.seeds import derive_seed
 
 
 def context(

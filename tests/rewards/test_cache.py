@@ -11,10 +11,10 @@ from reward_helpers import random_elements, tiny, word_tokenizer
 import alignment.rewards.model as model_module
 from alignment.errors import DataError
 from alignment.models.chat import Tokens
-from alignment.progress import SilentProgress
 from alignment.rewards.cache import ScoreCache, token_digest
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
+from alignment.utils.progress import SilentProgress
 
 MODEL = "ab" * 32
 

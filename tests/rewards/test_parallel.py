@@ -12,7 +12,7 @@ import torch
 from parallel_child import work
 from safetensors.torch import load_file
 
-from alignment.series import Series
+from alignment.utils.metrics_log import Series
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:

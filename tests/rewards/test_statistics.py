@@ -7,11 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from alignment.statistics import (
-    bootstrap_mean,
-    correlation,
-    wilson,
-)
+from alignment.utils.statistics import bootstrap_mean, correlation, wilson
 
 
 def test_bootstrap_is_the_mean_and_repeats() -> None:

@@ -16,7 +16,7 @@ from reward_helpers import random_elements, tiny
 from alignment.config.rewards import RewardsConfig
 from alignment.rewards.elements import Element, Pair
 from alignment.rewards.train import learning_rate, train
-from alignment.series import Series
+from alignment.utils.metrics_log import Series
 
 
 def test_learning_rate_by_hand() -> None:
@@ -91,7 +91,7 @@ import torch
 from reward_helpers import random_elements, tiny
 from alignment.config.rewards import RewardsConfig
 from alignment.rewards.train import train
-from alignment.series import Series
+from alignment.utils.metrics_log import Series
 from safetensors.torch import save_file
 
 torch.set_num_threads(1)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from alignment.config.compute import ComputeConfig
-from alignment.progress import SilentProgress
 from alignment.rewards.uncertainty import score_gaps
+from alignment.utils.progress import SilentProgress
 
 
 class Toy:

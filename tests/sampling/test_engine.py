@@ -17,7 +17,6 @@ from transformers.generation.logits_process import (
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat import ChatRenderer
 from alignment.models.lean import Lean, why_not
-from alignment.progress import SilentProgress
 from alignment.sampling import decode as decode_module
 from alignment.sampling.draw import draw
 from alignment.sampling.engine import TransformersEngine, sample, sample_seeds
@@ -27,6 +26,7 @@ from alignment.sampling.settings import Sample, SamplingSettings
 from alignment.sampling.stepper import ModelStepper
 from alignment.sampling.text import cut_at_stop
 from alignment.sampling.truncate import doubtful_masks, keep_mask
+from alignment.utils.progress import SilentProgress
 
 
 def _prompts(renderer: ChatRenderer, prompts: list[Any]) -> list[list[int]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sample_child import run_sample
 
-from alignment.files import sha256_file
+from alignment.utils.files import sha256_file
 
 SETTINGS: dict[str, Any] = {
     "prompts": 24,

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from alignment.errors import ConfigError, StageError
-from alignment.files import read_json, sha256_file
 from alignment.sampling.settings import Sample
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages import collect, sample, select
+from alignment.utils.files import read_json, sha256_file
 
 SMALL = {"prompts": 10, "k": 4, "max_new_tokens": 12, "shard_prompts": 3, "search_prompts": 4}
 

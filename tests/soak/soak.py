@@ -31,8 +31,8 @@ from served import TARGETS, Served  # noqa: E402
 from alignment.config.load import load_program  # noqa: E402
 from alignment.frontier import WaitingForBatches, frontier  # noqa: E402
 from alignment.ledger import Ledger  # noqa: E402
-from alignment.lock import holder  # noqa: E402
 from alignment.preferences.inbox import inbox_dir, read_journal  # noqa: E402
+from alignment.utils.locks import holder  # noqa: E402
 from flows.processes import free_port  # noqa: E402
 
 WAIT_FOR_TARGET = 60.0  # seconds until another one is killed instead

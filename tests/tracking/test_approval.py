@@ -10,10 +10,10 @@ import pytest
 
 from alignment.approval import WaitingForApproval, awaited, champion, decide, find_approval
 from alignment.errors import AlignError
-from alignment.files import read_json
 from alignment.plan import Node, build_plan
 from alignment.runner import Runner
 from alignment.tracking.decisions import note_decision
+from alignment.utils.files import read_json
 
 
 def nodes_of(program: Any) -> dict[str, Node]:

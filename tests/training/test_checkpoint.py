@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from alignment.training import checkpoint
-from alignment.training.checkpoint import TrainingState
+from alignment.utils import checkpoint
+from alignment.utils.checkpoint import TrainingState
 
 
 class Tied(torch.nn.Module):

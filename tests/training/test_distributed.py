@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from alignment import distributed
+from alignment.utils import distributed
 
 
 def start(count: int, target: Path, mode: str) -> subprocess.Popen[bytes]:

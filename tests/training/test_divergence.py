@@ -11,10 +11,10 @@ from sft_helpers import settings, tune
 
 from alignment.config.finetune import PretrainConfig
 from alignment.errors import StageError
-from alignment.series import Series
-from alignment.training import checkpoint
-from alignment.training.divergence import stop_if_exploded, stop_if_not_finite
 from alignment.training.pretrain import pretrain
+from alignment.utils import checkpoint
+from alignment.utils.finite import stop_if_exploded, stop_if_not_finite
+from alignment.utils.metrics_log import Series
 
 
 def test_limits() -> None:

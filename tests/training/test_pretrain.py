@@ -17,12 +17,12 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import ConfigError, DataError
 from alignment.models.adapters import is_adapter
 from alignment.models.load import load_policy, load_tokenizer, save_model
-from alignment.progress import SilentProgress
-from alignment.series import Series
 from alignment.stages import finetune, import_base, pretrain
 from alignment.stages.context import ProgramView, StageContext
 from alignment.training.pretrain import _Order, rows_of
 from alignment.training.pretrain import pretrain as train
+from alignment.utils.metrics_log import Series
+from alignment.utils.progress import SilentProgress
 
 
 class Killed(Exception):

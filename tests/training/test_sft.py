@@ -19,10 +19,10 @@ from alignment.config.finetune import AdapterConfig
 from alignment.errors import ConfigError, DataError, StageError
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_policy, save_model
-from alignment.series import Series
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.schedule import cosine, parameter_groups, warmup_steps
 from alignment.training.sft import Example, tokenize, training_rows
+from alignment.utils.metrics_log import Series
 
 
 @pytest.mark.parametrize("packing", [False, True])

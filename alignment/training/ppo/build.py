@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedModel
 
-from alignment.callables import load_callable
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
 from alignment.models.adapters import adapter_base, is_adapter
@@ -24,6 +23,7 @@ from alignment.rewards.threshold import fitted
 from alignment.training.ppo.models import ModelScorer, probability_of
 from alignment.training.ppo.roles import Roles, full_copies
 from alignment.training.ppo.scoring import CombinedReward
+from alignment.utils.import_string import load_callable
 
 if TYPE_CHECKING:
     from alignment.training.ppo.adapters import SharedBackbone

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignment import distributed
 from alignment.config.ppo import PPOConfig
 from alignment.models.chat import ChatRenderer, Tokens
 from alignment.training.ppo.forward import Pass, passes, piece_of, table
@@ -20,6 +19,7 @@ from alignment.training.ppo.roles import LanguageRole, Roles, ValueRole
 from alignment.training.ppo.rollout import Answers, rollout
 from alignment.training.ppo.scoring import Episode, PromptItem, Reward, Scores
 from alignment.training.ppo.together import Together
+from alignment.utils import distributed
 
 # Rollout and training forward agree within this, or one more forward pass is taken.
 _AGREE = 1e-5

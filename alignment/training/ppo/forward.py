@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignment import distributed
 from alignment.config.ppo import PPOConfig
 from alignment.models.chat import Tokens
 from alignment.training.ppo.losses import entropy, token_logprobs
 from alignment.training.ppo.roles import LanguageRole, ValueRole
 from alignment.training.ppo.together import Together
+from alignment.utils import distributed
 
 _TINY = 2_000_000
 

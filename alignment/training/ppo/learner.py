@@ -9,11 +9,11 @@ import torch
 
 from alignment.config.ppo import PPOConfig
 from alignment.models.chat import Tokens
-from alignment.seeds import derive_seed
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.roles import Roles
 from alignment.training.ppo.together import Together
 from alignment.training.ppo.update import make_optimizer, schedule, update_critic, update_policy
+from alignment.utils.seeds import derive_seed
 
 
 class Learner:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from alignment import distributed
 from alignment.models.chat import ChatRenderer
 from alignment.rewards.model import RewardModel
 from alignment.training.ppo.scoring import Episode
+from alignment.utils import distributed
 
 
 class ModelScorer:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from alignment.errors import ConfigError
-from alignment.seeds import derive_seed
 from alignment.training.ppo.scoring import PromptItem
+from alignment.utils.seeds import derive_seed
 
 
 class PromptStream:

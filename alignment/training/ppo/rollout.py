@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignment import distributed
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat import Tokens
 from alignment.models.lean import Lean, why_not
 from alignment.sampling.crew import crew
 from alignment.sampling.lean import LeanStepper
 from alignment.sampling.stepper import ModelStepper, Stepper
-from alignment.seeds import derive_seed
+from alignment.utils import distributed
+from alignment.utils.seeds import derive_seed
 
 # Rows leave the batch once this share of it is finished: each leaving copies the cache.
 _LEAVE = 0.25

@@ -17,15 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignment import distributed, stopping
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError
 from alignment.models.chat import ChatRenderer, Tokens
-from alignment.progress import Progress, SilentProgress
-from alignment.seeds import derive_seed
-from alignment.series import Series
-from alignment.training import checkpoint
-from alignment.training.divergence import stop_if_exploded
 from alignment.training.ppo.average import average, put, snapshot
 from alignment.training.ppo.collect import Collector
 from alignment.training.ppo.experience import weigh
@@ -37,6 +31,11 @@ from alignment.training.ppo.prompts import PromptStream
 from alignment.training.ppo.rewards import RunningMoments
 from alignment.training.ppo.roles import Roles
 from alignment.training.ppo.scoring import PromptItem, Reward
+from alignment.utils import checkpoint, distributed, graceful_stop
+from alignment.utils.finite import stop_if_exploded
+from alignment.utils.metrics_log import Series
+from alignment.utils.progress import Progress, SilentProgress
+from alignment.utils.seeds import derive_seed
 
 
 @dataclass
@@ -172,9 +171,9 @@ class PPOTrainer:
             self._log(now.iteration, figures)
             now.stopped = self._watch.reason(figures["kl/reference"])
             due = now.iteration % config.checkpoint_every == 0 or now.stopped is not None
-            if due or stopping.asked():
+            if due or graceful_stop.asked():
                 self._save()
-                stopping.reached()
+                graceful_stop.reached()
             self._progress.advance(
                 1,
                 score=figures["score/mean"],

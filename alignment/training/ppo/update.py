@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alignment import distributed
 from alignment.config.ppo import PPOConfig
 from alignment.models.chat import Tokens
-from alignment.training.divergence import stop_if_not_finite
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.forward import (
     Pass,
@@ -26,6 +24,8 @@ from alignment.training.ppo.forward import (
 from alignment.training.ppo.losses import policy_loss, value_loss
 from alignment.training.ppo.roles import LanguageRole, ValueRole
 from alignment.training.ppo.together import Together
+from alignment.utils import distributed
+from alignment.utils.finite import stop_if_not_finite
 
 _POLICY_SUMS = (
     "loss",

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from alignment.errors import LockedError
-from alignment.files import fsync_directory
-from alignment.flock import take
+from alignment.utils.files import fsync_directory
+from alignment.utils.flock import take
 
 PATIENCE = 600.0  # seconds to wait for another intake on the same store
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from alignment import distributed
+from alignment.utils import distributed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

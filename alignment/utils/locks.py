@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import LockedError
-from alignment.flock import take
+from alignment.utils.flock import take
 
 
 @contextmanager

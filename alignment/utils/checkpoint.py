@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from alignment.files import atomic_write_json, fsync_directory, read_json
+from alignment.utils.files import atomic_write_json, fsync_directory, read_json
 
 PREFIX = "step-"
 
