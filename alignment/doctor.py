@@ -16,12 +16,12 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, LockedError
-from alignment.fingerprints import Fingerprints
-from alignment.frontier import frontier
-from alignment.ledger import MANIFEST, SHOWN, Attempt, Ledger, verify
-from alignment.plan import build_plan
+from alignment.pipeline.disk_space import check_space
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import MANIFEST, SHOWN, Attempt, Ledger, verify
+from alignment.pipeline.plan import build_plan
+from alignment.pipeline.readiness import frontier
 from alignment.redact import redact
-from alignment.space import check_space
 from alignment.utils.files import read_json, sha256_file
 from alignment.utils.locks import holder, workspace_lock
 

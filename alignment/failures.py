@@ -153,7 +153,7 @@ def _unset(program: ProgramConfig) -> int:
     """What PPO itself takes where `ppo.micro_batch_tokens` is unset."""
     import torch
 
-    from alignment.estimate import base_size
+    from alignment.pipeline.estimate import base_size
     from alignment.training.ppo.forward import unset_piece
 
     on_gpu = program.compute.device != "cpu" and torch.cuda.is_available()

@@ -19,7 +19,7 @@ from typing import Any
 
 from alignment import errors
 from alignment.errors import AlignError, StageError
-from alignment.plan import Node
+from alignment.pipeline.plan import Node
 from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.oom import oom_kills
 from alignment.utils.processes import die_with_parent

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from alignment.config.program import ProgramConfig
-from alignment.ledger import Attempt, Manifest
-from alignment.plan import Node
+from alignment.pipeline.ledger import Attempt, Manifest
+from alignment.pipeline.plan import Node
 
 
 class Observer(Protocol):

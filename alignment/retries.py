@@ -9,9 +9,9 @@ from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, StageError
 from alignment.failures import PIECES, free_memory, kind_of, smaller
-from alignment.ledger import Attempt, Ledger
-from alignment.plan import Node
-from alignment.space import DiskFullError, disk_full
+from alignment.pipeline.disk_space import DiskFullError, disk_full
+from alignment.pipeline.ledger import Attempt, Ledger
+from alignment.pipeline.plan import Node
 
 SMALLER = "smaller"  # in the partial directory: this stage ran out of memory before
 

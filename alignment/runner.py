@@ -13,19 +13,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from alignment import inputs
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.failures import in_words, kind_of, smaller
-from alignment.fingerprints import Fingerprints, config_slice, stage_declaration
-from alignment.frontier import waits_for
 from alignment.isolate import run_isolated
-from alignment.ledger import Attempt, Ledger, Manifest, now
 from alignment.observer import Observer, tell
-from alignment.plan import Node, build_plan
+from alignment.pipeline import node_inputs
+from alignment.pipeline.disk_space import check_space, disk_full
+from alignment.pipeline.fingerprints import Fingerprints, config_slice, stage_declaration
+from alignment.pipeline.ledger import Attempt, Ledger, Manifest, now
+from alignment.pipeline.plan import Node, build_plan
+from alignment.pipeline.readiness import waits_for
+from alignment.pipeline.workspace import keep_program, make_workspace
 from alignment.retries import SMALLER, Retries
-from alignment.space import check_space, disk_full
 from alignment.stage_log import Logged, log_to
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils import distributed
@@ -36,7 +37,6 @@ from alignment.utils.locks import workspace_lock
 from alignment.utils.memory import PeakMemory, give_back
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
-from alignment.workspace import keep_program, make_workspace
 
 log = logging.getLogger("alignment")
 
@@ -151,7 +151,7 @@ class Runner:
         node = self._as_decided(node)
         key = self.fingerprint(node)
         if key is None:
-            missing = ", ".join(inputs.missing(node, self.known))
+            missing = ", ".join(node_inputs.missing(node, self.known))
             raise AlignError(
                 f"{node.key} cannot run: {missing} not done yet",
                 remedy="run those stages first, or `align run` for all",
@@ -217,7 +217,7 @@ class Runner:
             stage=node.stage,
             config=ProgramView(seen, module.READS),
             options=dict(node.options),
-            inputs=inputs.directories(node, self.known, self.ledger),
+            inputs=node_inputs.directories(node, self.known, self.ledger),
             # Of several processes on one stage the first one's outputs count.
             out=partial / "out" if process == 0 else partial / "scratch" / f"out-{process}",
             scratch=partial / "scratch",
@@ -256,7 +256,7 @@ class Runner:
                 "code_version": declared.code_version,
                 "config": config_slice(seen, declared.reads),
                 "options": dict(node.options),
-                "inputs": inputs.described(node, self.known),
+                "inputs": node_inputs.described(node, self.known),
                 "seed": derive_seed(self.program.seed, node.version, node.stage),
                 "libraries": library_versions(),
                 "seconds": round(time.monotonic() - began, 3),

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from alignment.config.program import ProgramConfig
 from alignment.evaluation.headline import headline
-from alignment.fingerprints import Fingerprints
-from alignment.ledger import Attempt, Ledger, Manifest
-from alignment.plan import Node, build_plan
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import Attempt, Ledger, Manifest
+from alignment.pipeline.plan import Node, build_plan
 
 State = Literal["done", "running", "failed", "killed", "pending", "stale"]
 

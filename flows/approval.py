@@ -1,7 +1,7 @@
 """A person's decision in Prefect: the run suspends, without a process, until somebody answers.
 
 The answer comes through the form in Prefect's pages or from `align approve`; either way the record
-in the workspace counts (`alignment.approval`), and a run that is resumed finds it there.
+in the workspace counts (`alignment.pipeline.approval`), and a run that is resumed finds it there.
 """
 
 from pathlib import Path
@@ -18,8 +18,8 @@ from prefect.flow_runs import resume_flow_run, suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from alignment.approval import WaitingForApproval, decide, find_approval, find_verdict
 from alignment.config.program import ProgramConfig
+from alignment.pipeline.approval import WaitingForApproval, decide, find_approval, find_verdict
 from flows.card import note_of
 from flows.events import APPROVAL_AWAITED, emit
 from flows.identity import labels_of, remember

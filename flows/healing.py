@@ -23,8 +23,8 @@ from prefect.states import Cancelled, Scheduled
 from prefect.types._datetime import DateTime
 
 from alignment.config.program import ProgramConfig
-from alignment.frontier import frontier
-from alignment.ledger import Ledger
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.readiness import frontier
 from flows.session import SKIPPED
 from flows.tidy import close_dead_runs, never_began
 

@@ -7,7 +7,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.states import Completed
 
 from alignment.config.program import ProgramConfig
-from alignment.frontier import frontier
+from alignment.pipeline.readiness import frontier
 from alignment.preferences.inbox import Delivery, describe, look_in, waiting_comparisons
 from alignment.preferences.store import PreferenceStore
 from flows.events import BATCH_ACCEPTED, BATCH_REFUSED, PREFERENCES_ENOUGH, emit

@@ -6,14 +6,14 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from alignment.approval import WaitingForApproval, awaited
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.frontier import frontier, waits_for
 from alignment.outbox import collected, export_pairs
-from alignment.plan import Node
+from alignment.pipeline.approval import WaitingForApproval, awaited
+from alignment.pipeline.invalidate import set_aside
+from alignment.pipeline.plan import Node
+from alignment.pipeline.readiness import frontier, waits_for
 from alignment.preferences.exports import Export
-from alignment.redo import set_aside
 from alignment.runner import Runner
 from flows.approval import await_decision
 from flows.card import show_card

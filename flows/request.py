@@ -8,7 +8,7 @@ from pydantic import Field
 from alignment.config.load import load_program
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.workspace import is_workspace, kept_program, no_workspace
+from alignment.pipeline.workspace import is_workspace, kept_program, no_workspace
 
 StageName = Literal[
     "",

@@ -5,8 +5,8 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from alignment.approval import WaitingForApproval, awaited
-from alignment.frontier import frontier
+from alignment.pipeline.approval import WaitingForApproval, awaited
+from alignment.pipeline.readiness import frontier
 from flows.approval import await_decision
 from flows.identity import PROCESS, deployed, remember, rename, this_process
 from flows.iteration import iteration

@@ -18,11 +18,11 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import LockedError
+from alignment.pipeline.preflight import preflight
+from alignment.pipeline.workspace import is_kept, keep_program
 from alignment.preferences.inbox import inbox_dir
-from alignment.preflight import preflight
 from alignment.redact import redact
 from alignment.utils.locks import workspace_lock
-from alignment.workspace import is_kept, keep_program
 from flows import ui
 from flows.environment import home
 from flows.kept import (

@@ -12,8 +12,8 @@ from prefect import serve
 from prefect.client.orchestration import get_client
 
 from alignment.config.program import ProgramConfig
-from alignment.frontier import frontier
-from alignment.ledger import Ledger
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.readiness import frontier
 from flows.deployments import deployments
 from flows.healing import cancelled_last, deployment_ids, drop_missed
 from flows.processes import end_with_parent

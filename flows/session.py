@@ -10,9 +10,9 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.frontier import available
-from alignment.ledger import Attempt, Manifest
-from alignment.plan import Node
+from alignment.pipeline.ledger import Attempt, Manifest
+from alignment.pipeline.plan import Node
+from alignment.pipeline.readiness import available
 from alignment.runner import Runner
 from alignment.utils.locks import Line
 from flows.identity import deployed

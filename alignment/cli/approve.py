@@ -77,8 +77,8 @@ def _decide(
 ) -> None:
     from dataclasses import asdict
 
-    from alignment.approval import champion, decide
     from alignment.cli.results import check_version
+    from alignment.pipeline.approval import champion, decide
     from alignment.tracking.decisions import note_decision
 
     program = load_workspace(workspace)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.workspace import KEPT, is_workspace, kept_program, no_workspace
+from alignment.pipeline.workspace import KEPT, is_workspace, kept_program, no_workspace
 
 WorkspaceOption = Annotated[
     Path | None,

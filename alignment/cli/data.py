@@ -50,7 +50,7 @@ def ingest(
     from rich.console import Console
 
     from alignment.cli.progress import bar
-    from alignment.plan import Node
+    from alignment.pipeline.plan import Node
     from alignment.preferences.intake import ingest as take_in
     from alignment.preferences.store import PreferenceStore
 

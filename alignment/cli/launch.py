@@ -9,19 +9,19 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from alignment.approval import awaited
 from alignment.cli.progress import Narrator, bar
 from alignment.cli.results import check_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.fingerprints import Fingerprints
-from alignment.frontier import available, frontier
-from alignment.ledger import Ledger
-from alignment.plan import Node, build_plan
-from alignment.preflight import preflight
+from alignment.pipeline.approval import awaited
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.plan import Node, build_plan
+from alignment.pipeline.preflight import preflight
+from alignment.pipeline.readiness import available, frontier
+from alignment.pipeline.workspace import make_workspace
 from alignment.runner import Runner
 from alignment.utils.locks import refuse_if_held
-from alignment.workspace import make_workspace
 
 
 def run_program(

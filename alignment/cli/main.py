@@ -88,7 +88,7 @@ def _terminated(_signal: int, _frame: FrameType | None) -> None:
 def _tell_if_full(error: OSError) -> None:
     """Outside the stages, which say how much they need, the disk can be full as well."""
     from alignment.failures import FULL
-    from alignment.space import DiskFullError
+    from alignment.pipeline.disk_space import DiskFullError
 
     if error.errno in FULL:
         where = None if error.filename is None else str(error.filename)

@@ -27,7 +27,7 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
     """
     from alignment.cli.status import MARKS
     from alignment.config.load import load_program
-    from alignment.estimate import estimate
+    from alignment.pipeline.estimate import estimate
     from alignment.status import program_status
 
     program = load_program(config, set_)

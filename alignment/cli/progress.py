@@ -20,8 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from alignment.ledger import Attempt, Manifest
-from alignment.plan import Node
+from alignment.pipeline.ledger import Attempt, Manifest
+from alignment.pipeline.plan import Node
 
 
 class _Speed(ProgressColumn):

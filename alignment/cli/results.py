@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.plan import STUDENT, build_plan, policy_of
+from alignment.pipeline.plan import STUDENT, build_plan, policy_of
 
 if TYPE_CHECKING:
     from alignment.evaluation.compare import Comparison
@@ -42,9 +42,9 @@ def compared(program: ProgramConfig, versions: Sequence[str] = ()) -> Comparison
     Raises:
         AlignError: nothing is evaluated yet, or a named version is not.
     """
-    from alignment.approval import champion as standing_champion
-    from alignment.approval import find_approval
     from alignment.evaluation.compare import comparison
+    from alignment.pipeline.approval import champion as standing_champion
+    from alignment.pipeline.approval import find_approval
 
     stages = evaluated_stages(program, versions)
     words = {name: find_approval(program.workspace, name) for name in stages}
@@ -99,7 +99,7 @@ def standing(program: ProgramConfig) -> str:
     Raises:
         AlignError: no decision was made yet.
     """
-    from alignment.approval import champion, find_verdict
+    from alignment.pipeline.approval import champion, find_verdict
 
     if not any(find_verdict(program.workspace, item.name) for item in program.versions):
         raise AlignError(

@@ -41,7 +41,7 @@ def resume(
         kept beside the new ones.
     """
     from alignment.cli.launch import run_program
-    from alignment.redo import set_aside
+    from alignment.pipeline.invalidate import set_aside
     from alignment.utils.locks import workspace_lock
 
     program = load_workspace(workspace)

@@ -28,7 +28,7 @@ def stage(name: str, /, *, workspace: WorkspaceOption = None) -> None:
     from alignment.cli.launch import look_in_inbox, run_stages
 
     program = load_workspace(workspace)
-    from alignment.plan import build_plan
+    from alignment.pipeline.plan import build_plan
 
     nodes = {node.key: node for node in build_plan(program)}
     if name not in nodes:

@@ -81,7 +81,7 @@ def _page(program: ProgramConfig, found: ProgramStatus) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
 
-    from alignment.frontier import frontier
+    from alignment.pipeline.readiness import frontier
     from alignment.utils.locks import holder
 
     table = Table(title=f"{found.program}  ({found.workspace})", title_justify="left", box=None)

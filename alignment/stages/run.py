@@ -13,12 +13,12 @@ from pathlib import Path
 from alignment.errors import AlignError, StageError
 from alignment.failures import kind_of
 from alignment.isolate import described, tell
+from alignment.pipeline.workspace import kept_program
 from alignment.runner import Runner
 from alignment.utils import distributed
 from alignment.utils.graceful_stop import held
 from alignment.utils.memory import PeakMemory
 from alignment.utils.progress import SilentProgress
-from alignment.workspace import kept_program
 
 
 class LogProgress:

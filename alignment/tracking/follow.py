@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignment.errors import AlignError
+from alignment.pipeline.workspace import kept_program
 from alignment.redact import redact
 from alignment.utils.flock import take
-from alignment.workspace import kept_program
 
 if TYPE_CHECKING:
     from alignment.tracking.sync import Sync

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.ledger import Attempt, Manifest
-from alignment.plan import Node
+from alignment.pipeline.ledger import Attempt, Manifest
+from alignment.pipeline.plan import Node
 
 log = logging.getLogger("alignment.tracking")
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.pipeline.workspace import is_workspace, keep_program
 from alignment.redact import redact
 from alignment.tracking.follow import tracking_lock
 from alignment.tracking.store import SERVED, experiment_name, local_database, store_uri
 from alignment.utils.flock import take
 from alignment.utils.locks import holder
-from alignment.workspace import is_workspace, keep_program
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alignment.approval import champion as standing_champion
 from alignment.config.program import ProgramConfig
-from alignment.ledger import Manifest
-from alignment.plan import policy_of
+from alignment.pipeline.approval import champion as standing_champion
+from alignment.pipeline.ledger import Manifest
+from alignment.pipeline.plan import policy_of
 from alignment.tracking import naming
 from alignment.tracking.history import VersionHistory
 from alignment.tracking.models import DIGEST, Models, holds_model, model_type

@@ -11,9 +11,9 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.fingerprints import Fingerprints
-from alignment.ledger import Ledger, Manifest, verify
-from alignment.plan import Node, build_plan, policy_of
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import Ledger, Manifest, verify
+from alignment.pipeline.plan import Node, build_plan, policy_of
 from alignment.runner import ProgressFactory, Runner
 from alignment.utils.library_versions import library_versions
 

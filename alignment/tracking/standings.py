@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from alignment.approval import champion, find_approval
 from alignment.config.program import ProgramConfig
 from alignment.evaluation.origin import BatchUse, batches
 from alignment.evaluation.why import champion_lines
+from alignment.pipeline.approval import champion, find_approval
 from alignment.tracking.history import VersionHistory
 from alignment.utils.files import read_json
 

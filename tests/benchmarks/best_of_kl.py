@@ -22,9 +22,9 @@ import numpy as np
 
 from alignment.config.load import check_program, for_version
 from alignment.evaluation.divergence import measure
-from alignment.ledger import Ledger
 from alignment.models.chat import ChatRenderer, Tokens
 from alignment.models.load import load_policy, load_tokenizer
+from alignment.pipeline.ledger import Ledger
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.sampling.best_of import kl_bound, order_weights
 from alignment.sampling.engine import TransformersEngine

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from alignment.config.load import check_program, for_version
-from alignment.ledger import Ledger
 from alignment.models.chat import ChatRenderer
 from alignment.models.load import load_policy, load_tokenizer
+from alignment.pipeline.ledger import Ledger
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.preferences.schema import DOMAINS
 from alignment.sampling.engine import TransformersEngine

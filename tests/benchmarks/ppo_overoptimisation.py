@@ -30,7 +30,7 @@ from overoptimisation import GUARDS, best_of_rows, draw, verdicts
 
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
-from alignment.plan import build_plan
+from alignment.pipeline.plan import build_plan
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.preferences.schema import DOMAINS
 from alignment.sampling.mixture import draw_prompts

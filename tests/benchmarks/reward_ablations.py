@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 import alignment.stages.reward as stage
-from alignment import inputs
 from alignment.config.load import for_version, load_program
 from alignment.config.rewards import STRENGTHS
+from alignment.pipeline import node_inputs
 from alignment.runner import Runner
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils.files import read_json
@@ -74,7 +74,7 @@ def trained(runner: Runner, name: str, seed: int, workspace: Path) -> dict[str, 
                 stage=f"reward_{domain}",
                 config=ProgramView(program, stage.READS),
                 options={"domain": domain},
-                inputs=inputs.directories(node, runner.known, runner.ledger),
+                inputs=node_inputs.directories(node, runner.known, runner.ledger),
                 out=out,
                 scratch=scratch,
                 seed=seed,

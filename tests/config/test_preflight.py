@@ -9,7 +9,7 @@ import pytest
 
 from alignment.config.load import check_program
 from alignment.errors import ConfigError
-from alignment.preflight import preflight
+from alignment.pipeline.preflight import preflight
 
 
 def program(tmp_path: Path, base: Path | None, intake: dict[str, Any], **more: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import AlignError
-from alignment.workspace import make_workspace
+from alignment.pipeline.workspace import make_workspace
 
 
 def test_many_at_once(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def test_the_judge_is_shown_the_champion():
 
 def test_an_evaluation_knows_the_champion_where_a_judge_asks(tmp_path):
     from alignment.config.load import check_program
-    from alignment.plan import build_plan
+    from alignment.pipeline.plan import build_plan
 
     values = {
         "name": "p",

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from served_run import ask_for_version, carry_out, keep_program
 
-from alignment.approval import find_approval
+from alignment.pipeline.approval import find_approval
 
 
 @contextmanager

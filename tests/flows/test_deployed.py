@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from alignment.ledger import Ledger
+from alignment.pipeline.ledger import Ledger
 from alignment.runner import Runner
 from alignment.utils.locks import Line, workspace_lock
 

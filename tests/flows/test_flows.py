@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alignment.errors import DataError
-from alignment.plan import build_plan
+from alignment.pipeline.plan import build_plan
 from alignment.runner import Runner
 
 

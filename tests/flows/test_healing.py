@@ -13,8 +13,8 @@ from uuid import UUID
 import fake_program as fake
 import pytest
 
-from alignment.ledger import Ledger, now
-from alignment.plan import build_plan
+from alignment.pipeline.ledger import Ledger, now
+from alignment.pipeline.plan import build_plan
 
 pytestmark = pytest.mark.usefixtures("server")
 

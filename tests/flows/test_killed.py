@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from alignment.plan import build_plan
+from alignment.pipeline.plan import build_plan
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
 

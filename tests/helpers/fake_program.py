@@ -10,7 +10,7 @@ from typing import Any
 
 from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
-from alignment.fingerprints import stage_declaration
+from alignment.pipeline.fingerprints import stage_declaration
 from alignment.runner import Runner
 from alignment.utils.files import sha256_file
 

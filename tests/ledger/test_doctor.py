@@ -12,7 +12,7 @@ import pytest
 from alignment.config.load import check_program
 from alignment.doctor import examine, mend
 from alignment.errors import LockedError
-from alignment.ledger import Ledger
+from alignment.pipeline.ledger import Ledger
 from alignment.runner import Runner
 from alignment.utils.locks import workspace_lock
 
@@ -165,7 +165,8 @@ def test_a_full_disk_is_told_with_figures(program: Any, monkeypatch: pytest.Monk
     from types import SimpleNamespace
 
     monkeypatch.setattr(
-        "alignment.space.shutil.disk_usage", lambda _path: SimpleNamespace(free=7 * 2**20)
+        "alignment.pipeline.disk_space.shutil.disk_usage",
+        lambda _path: SimpleNamespace(free=7 * 2**20),
     )
     assert not [item for item in examine(program) if "disk" in item.what]  # nothing left to do
     ledger = Ledger(program.workspace)

@@ -13,11 +13,11 @@ import pytest
 
 from alignment.config.load import check_program
 from alignment.errors import DataError, StageError, Terminated
-from alignment.estimate import base_size
 from alignment.failures import in_words, kind_of, smaller
-from alignment.ledger import Ledger
+from alignment.pipeline.disk_space import DiskFullError, needed_bytes
+from alignment.pipeline.estimate import base_size
+from alignment.pipeline.ledger import Ledger
 from alignment.runner import Runner
-from alignment.space import DiskFullError, needed_bytes
 from alignment.status import program_status
 
 
@@ -184,7 +184,8 @@ def test_a_full_disk_stops_before_anything_is_written(
 ) -> None:
     free = [10**12]
     monkeypatch.setattr(
-        "alignment.space.shutil.disk_usage", lambda _path: SimpleNamespace(free=free[0])
+        "alignment.pipeline.disk_space.shutil.disk_usage",
+        lambda _path: SimpleNamespace(free=free[0]),
     )
 
     def before(context: Any) -> None:
@@ -281,7 +282,7 @@ def test_sqlite_says_it_in_its_own_words() -> None:
 
 
 def test_room_for_training_is_counted_by_hand(program: Any) -> None:
-    from alignment.plan import build_plan
+    from alignment.pipeline.plan import build_plan
 
     nodes = {node.key: node for node in build_plan(program)}
     parameters = base_size(program).parameters

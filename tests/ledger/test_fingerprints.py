@@ -9,9 +9,9 @@ from typing import Any
 
 from fake_program import fake_program, run_all
 
-from alignment.fingerprints import Fingerprints
-from alignment.ledger import Ledger
-from alignment.plan import build_plan
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.plan import build_plan
 
 
 def test_one_thread_may_look_again_while_another_asks(tmp_path: Path, stages: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from alignment.config.load import check_program
 from alignment.errors import DataError
-from alignment.frontier import WaitingForBatches, available, frontier, waits_for
+from alignment.pipeline.readiness import WaitingForBatches, available, frontier, waits_for
 from alignment.preferences.inbox import look_in, settled, waiting_comparisons
 from alignment.preferences.store import PreferenceStore
 

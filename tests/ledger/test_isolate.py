@@ -15,8 +15,8 @@ import pytest
 from alignment.errors import DataError, StageError
 from alignment.failures import kind_of
 from alignment.isolate import run_isolated
-from alignment.ledger import Ledger
-from alignment.plan import Node
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.plan import Node
 from alignment.runner import Runner
 from alignment.utils.oom import oom_kills
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from alignment.errors import StageError
-from alignment.ledger import Ledger
+from alignment.pipeline.ledger import Ledger
 from alignment.runner import Runner
 
 KEY = "rlhf-v1/finetune"
@@ -46,7 +46,8 @@ def test_a_kill_during_the_seal_costs_no_checkpoint(
     if child == 0:
         try:
             monkeypatch.setattr(
-                f"alignment.ledger.{where}", lambda *_given: os.kill(os.getpid(), signal.SIGKILL)
+                f"alignment.pipeline.ledger.{where}",
+                lambda *_given: os.kill(os.getpid(), signal.SIGKILL),
             )
             run_until(KEY)
         finally:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import AlignError
-from alignment.ledger import Ledger, Manifest, fingerprint, verify
-from alignment.plan import Node
+from alignment.pipeline.ledger import Ledger, Manifest, fingerprint, verify
+from alignment.pipeline.plan import Node
 
 NODE = Node("rlhf-v1", "sample", "sample", {"policy": ("sft", "finetune")})
 DESCRIBED = {
@@ -109,8 +109,8 @@ def test_killed_attempt_is_seen_and_its_scratch_is_handed_on(tmp_path: Path) -> 
         f"""
         import os, signal
         from pathlib import Path
-        from alignment.ledger import Ledger
-        from alignment.plan import Node
+        from alignment.pipeline.ledger import Ledger
+        from alignment.pipeline.plan import Node
         ledger = Ledger(Path({str(tmp_path)!r}))
         ledger.begin(Node("rlhf-v1", "sample", "sample"), {KEY!r})
         partial = ledger.partial_dir("rlhf-v1", "sample", {KEY!r})

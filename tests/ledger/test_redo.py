@@ -9,9 +9,9 @@ import pytest
 
 from alignment.config.load import check_program
 from alignment.errors import AlignError
-from alignment.ledger import Ledger
+from alignment.pipeline.invalidate import set_aside
+from alignment.pipeline.ledger import Ledger
 from alignment.preferences.store import PreferenceStore
-from alignment.redo import set_aside
 from alignment.runner import Runner
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alignment.config.load import load_program
-from alignment.plan import build_plan
+from alignment.pipeline.plan import build_plan
 from flows.iteration import groups
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"

@@ -7,10 +7,10 @@ from pathlib import Path
 from reward_helpers import save_tiny_policy
 
 from alignment.config.load import for_version, load_program
-from alignment.external import external_digest, reads_outside
-from alignment.fingerprints import Fingerprints
-from alignment.ledger import Ledger
-from alignment.plan import build_plan
+from alignment.pipeline.external_inputs import external_digest, reads_outside
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.plan import build_plan
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 

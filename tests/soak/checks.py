@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.fingerprints import Fingerprints
-from alignment.frontier import frontier
-from alignment.ledger import Ledger
-from alignment.plan import build_plan
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.plan import build_plan
+from alignment.pipeline.readiness import frontier
 from alignment.preferences.inbox import look_in
 from alignment.preferences.store import PreferenceStore
 from alignment.runner import Runner

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.fingerprints import Fingerprints
-from alignment.ledger import Ledger
-from alignment.plan import build_plan
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.plan import build_plan
 from alignment.world.annotators import label_rows
 from alignment.world.judge import World
 

@@ -28,7 +28,7 @@ from soak import settled, write_config  # noqa: E402
 
 from alignment.config.load import load_program  # noqa: E402
 from alignment.config.orchestration import OrchestrationConfig  # noqa: E402
-from alignment.ledger import Ledger  # noqa: E402
+from alignment.pipeline.ledger import Ledger  # noqa: E402
 from alignment.preferences.inbox import inbox_dir, read_journal  # noqa: E402
 from flows.processes import free_port  # noqa: E402
 

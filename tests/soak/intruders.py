@@ -11,7 +11,7 @@ from pathlib import Path
 from served import ROOT, outer_environment
 
 from alignment.errors import LockedError
-from alignment.frontier import WaitingForBatches
+from alignment.pipeline.readiness import WaitingForBatches
 
 # Done, waiting for the inbox, told that another one is at work, or killed by us.
 EXPECTED = (0, WaitingForBatches.exit_code, LockedError.exit_code, -9)

@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from alignment.config.load import load_program  # noqa: E402
-from alignment.ledger import Attempt, Ledger  # noqa: E402
+from alignment.pipeline.ledger import Attempt, Ledger  # noqa: E402
 from alignment.runner import Runner  # noqa: E402
 
 VERSION = "rlhf-v1"

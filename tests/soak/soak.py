@@ -29,8 +29,8 @@ from intruders import Intruders  # noqa: E402
 from served import TARGETS, Served  # noqa: E402
 
 from alignment.config.load import load_program  # noqa: E402
-from alignment.frontier import WaitingForBatches, frontier  # noqa: E402
-from alignment.ledger import Ledger  # noqa: E402
+from alignment.pipeline.ledger import Ledger  # noqa: E402
+from alignment.pipeline.readiness import WaitingForBatches, frontier  # noqa: E402
 from alignment.preferences.inbox import inbox_dir, read_journal  # noqa: E402
 from alignment.utils.locks import holder  # noqa: E402
 from flows.processes import free_port  # noqa: E402

@@ -20,8 +20,8 @@ import pytest
 
 from alignment.cli.mlflow import rebuild as rebuild_verb
 from alignment.errors import AlignError
-from alignment.ledger import Ledger
-from alignment.plan import build_plan
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.plan import build_plan
 from alignment.tracking.observer import tracker
 from alignment.tracking.rebuild import catch_up, rebuild
 from alignment.tracking.sync import Sync

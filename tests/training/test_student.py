@@ -14,9 +14,9 @@ from alignment.config.compute import ComputeConfig
 from alignment.config.finetune import FinetuneConfig, StudentConfig
 from alignment.config.load import check_program
 from alignment.errors import ConfigError
-from alignment.fingerprints import config_slice
 from alignment.models.load import load_policy, save_model
-from alignment.plan import build_plan
+from alignment.pipeline.fingerprints import config_slice
+from alignment.pipeline.plan import build_plan
 from alignment.stages import student
 from alignment.stages.context import StageContext
 

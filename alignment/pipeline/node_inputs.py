@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignment.fingerprints import Fingerprints
-from alignment.ledger import Ledger, Manifest
-from alignment.plan import Node
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import Ledger, Manifest
+from alignment.pipeline.plan import Node
 
 
 def directories(node: Node, known: Fingerprints, ledger: Ledger) -> dict[str, Path]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.fingerprints import Fingerprints
-from alignment.ledger import Ledger
-from alignment.plan import build_plan, downstream
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.plan import build_plan, downstream
 
 
 def set_aside(program: ProgramConfig, version: str, stage: str) -> list[Path]:

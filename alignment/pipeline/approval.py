@@ -8,7 +8,7 @@ came by, last (`Ledger.newest`): which one the present configuration asks for fo
 and the plan from the verdicts. A run passes a version's verdict before it plans the next version;
 only before it has, settings that were changed back are judged by the verdict under the others.
 What was decided changes the plan: the version after a
-rejected one starts from the champion (`alignment.plan`).
+rejected one starts from the champion (`alignment.pipeline.plan`).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def decide(
             f"{version} was {word} by {before.by} on {before.when}, and the next version has begun",
             remedy="finish or discard the next version first",
         )
-    from alignment.ledger import now
+    from alignment.pipeline.ledger import now
 
     made = Approval(version, approved, reason.strip(), by or _user(), now(), verdict.fingerprint)
     atomic_write_json(_path(workspace, version), asdict(made))
@@ -116,7 +116,7 @@ def find_approval(workspace: Path, version: str) -> Approval | None:
 
 def find_verdict(workspace: Path, version: str) -> Verdict | None:
     """The gate's verdict on `version` that a run made, or came by, last."""
-    from alignment.ledger import Ledger
+    from alignment.pipeline.ledger import Ledger
 
     ledger = Ledger(workspace)
     manifest = ledger.newest(version, "promote")

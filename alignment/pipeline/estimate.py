@@ -17,8 +17,8 @@ from pathlib import Path
 from alignment.config.finetune import PretrainConfig
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
-from alignment.ledger import Ledger, Manifest
-from alignment.plan import Node, build_plan
+from alignment.pipeline.ledger import Ledger, Manifest
+from alignment.pipeline.plan import Node, build_plan
 
 TRAIN = 6  # operations per parameter and token: forward 2, backward 4
 READ = 2

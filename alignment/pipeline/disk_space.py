@@ -8,8 +8,8 @@ from pathlib import Path
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.estimate import base_size
-from alignment.plan import Node
+from alignment.pipeline.estimate import base_size
+from alignment.pipeline.plan import Node
 
 RESERVE = 50 * 2**20
 """What every stage may write beside models: samples, tables, pictures, logs."""

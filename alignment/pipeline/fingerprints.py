@@ -11,9 +11,9 @@ from typing import Any
 
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
-from alignment.external import external_digest, reads_outside
-from alignment.ledger import Ledger, Manifest, fingerprint
-from alignment.plan import Node
+from alignment.pipeline.external_inputs import external_digest, reads_outside
+from alignment.pipeline.ledger import Ledger, Manifest, fingerprint
+from alignment.pipeline.plan import Node
 from alignment.utils.seeds import derive_seed
 
 

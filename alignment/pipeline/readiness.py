@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignment.approval import awaited, find_approval
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.fingerprints import Fingerprints
-from alignment.ledger import Ledger
-from alignment.plan import Node, build_plan
+from alignment.pipeline.approval import awaited, find_approval
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.plan import Node, build_plan
 
 
 class WaitingForBatches(AlignError):

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignment.approval import accepted, find_approval
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig, VersionConfig
+from alignment.pipeline.approval import accepted, find_approval
 
 Key = tuple[str, str]
 
@@ -43,7 +43,7 @@ def build_plan(program: ProgramConfig) -> list[Node]:
     """Every stage of the program, each after what it needs.
 
     A version starts from the one before it, or from the champion if that was rejected
-    (`alignment.approval`); which stages there are does not depend on it.
+    (`alignment.pipeline.approval`); which stages there are does not depend on it.
     """
     nodes = [Node("base", "prepare", "prepare")]
     base_stage = "pretrain" if program.base.source == "world" else "import"

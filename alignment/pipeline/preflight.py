@@ -8,8 +8,8 @@ from pathlib import Path
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, ConfigError
+from alignment.pipeline.workspace import make_workspace
 from alignment.utils.files import read_json
-from alignment.workspace import make_workspace
 
 FREE_BYTES = 200 * 2**20
 
