@@ -16,7 +16,7 @@ class AlignError(Exception):
 
     exit_code = 1
     failure: str | None = None
-    """Kind of the failure (`alignment.failures`) where another process found it out."""
+    """Kind of the failure (`alignment.execution.failures`) where another process found it out."""
 
     def __init__(self, message: str, *, where: str | None = None, remedy: str | None = None):
         self.message = redact(message)

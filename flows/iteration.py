@@ -8,13 +8,13 @@ from prefect.states import Completed
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.execution.runner import Runner
 from alignment.outbox import collected, export_pairs
 from alignment.pipeline.approval import WaitingForApproval, awaited
 from alignment.pipeline.invalidate import set_aside
 from alignment.pipeline.plan import Node
 from alignment.pipeline.readiness import frontier, waits_for
 from alignment.preferences.exports import Export
-from alignment.runner import Runner
 from flows.approval import await_decision
 from flows.card import show_card
 from flows.events import PAIRS_WAITING, VERSION_DONE, emit

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from alignment.execution.runner import Runner
 from alignment.pipeline.plan import Node
-from alignment.runner import Runner
 from flows import environment
 from flows.server import Server, find_server, start_server
 

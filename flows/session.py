@@ -10,10 +10,10 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.execution.runner import Runner
 from alignment.pipeline.ledger import Attempt, Manifest
 from alignment.pipeline.plan import Node
 from alignment.pipeline.readiness import available
-from alignment.runner import Runner
 from alignment.utils.locks import Line
 from flows.identity import deployed
 from flows.processes import end_with_parent

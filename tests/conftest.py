@@ -68,6 +68,6 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Any:
     from fake_program import FakeStages
 
     made = FakeStages()
-    monkeypatch.setattr("alignment.runner.importlib", made)
+    monkeypatch.setattr("alignment.execution.runner.importlib", made)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return made

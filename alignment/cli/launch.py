@@ -13,6 +13,7 @@ from alignment.cli.progress import Narrator, bar
 from alignment.cli.results import check_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.execution.runner import Runner
 from alignment.pipeline.approval import awaited
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
@@ -20,7 +21,6 @@ from alignment.pipeline.plan import Node, build_plan
 from alignment.pipeline.preflight import preflight
 from alignment.pipeline.readiness import available, frontier
 from alignment.pipeline.workspace import make_workspace
-from alignment.runner import Runner
 from alignment.utils.locks import refuse_if_held
 
 

@@ -87,7 +87,7 @@ def _terminated(_signal: int, _frame: FrameType | None) -> None:
 
 def _tell_if_full(error: OSError) -> None:
     """Outside the stages, which say how much they need, the disk can be full as well."""
-    from alignment.failures import FULL
+    from alignment.execution.failures import FULL
     from alignment.pipeline.disk_space import DiskFullError
 
     if error.errno in FULL:

@@ -32,7 +32,7 @@ def tracker(program: ProgramConfig, say: Callable[[str], None] = log.warning) ->
 
 
 class Tracker:
-    """An observer (see `alignment.observer.Observer`) that keeps MLflow up to date with the ledger.
+    """An observer (see `alignment.execution.observer.Observer`) that keeps MLflow up to date with the ledger.
 
     The ledger is all the other process reads, so an event only means "look". If that process dies
     or the store does not work, the user is told once and the stages go on.

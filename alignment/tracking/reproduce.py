@@ -11,10 +11,10 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.execution.runner import ProgressFactory, Runner
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger, Manifest, verify
 from alignment.pipeline.plan import Node, build_plan, policy_of
-from alignment.runner import ProgressFactory, Runner
 from alignment.utils.library_versions import library_versions
 
 CARRIED = ("approvals", "preferences")

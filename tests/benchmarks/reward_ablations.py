@@ -19,8 +19,8 @@ import numpy as np
 import alignment.stages.reward as stage
 from alignment.config.load import for_version, load_program
 from alignment.config.rewards import STRENGTHS
+from alignment.execution.runner import Runner
 from alignment.pipeline import node_inputs
-from alignment.runner import Runner
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils.files import read_json
 

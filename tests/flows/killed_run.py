@@ -14,7 +14,7 @@ sys.path[:0] = [str(root), str(root / "tests" / "helpers")]
 
 import fake_program as fake  # noqa: E402
 
-import alignment.runner  # noqa: E402
+import alignment.execution.runner  # noqa: E402
 from alignment.tracking.observer import tracker  # noqa: E402
 from flows.program import run  # noqa: E402
 
@@ -29,8 +29,8 @@ def before(context: object) -> None:
 
 stages = fake.FakeStages()
 stages.before = before
-alignment.runner.importlib = stages
+alignment.execution.runner.importlib = stages
 program = fake.fake_program(Path(sys.argv[1]), versions=1)
-with alignment.runner.Runner(program, observers=tracker(program, print)) as runner:
+with alignment.execution.runner.Runner(program, observers=tracker(program, print)) as runner:
     run(runner, runner.plan, say=print)
 print("ran", len(stages.ran), flush=True)

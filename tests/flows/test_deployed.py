@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from alignment.execution.runner import Runner
 from alignment.pipeline.ledger import Ledger
-from alignment.runner import Runner
 from alignment.utils.locks import Line, workspace_lock
 
 

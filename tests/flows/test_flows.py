@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from alignment.errors import DataError
+from alignment.execution.runner import Runner
 from alignment.pipeline.plan import build_plan
-from alignment.runner import Runner
 
 
 def test_no_postponed_annotations() -> None:

@@ -12,8 +12,8 @@ import pytest
 from alignment.config.load import check_program
 from alignment.doctor import examine, mend
 from alignment.errors import LockedError
+from alignment.execution.runner import Runner
 from alignment.pipeline.ledger import Ledger
-from alignment.runner import Runner
 from alignment.utils.locks import workspace_lock
 
 

@@ -13,11 +13,11 @@ import pytest
 
 from alignment.config.load import check_program
 from alignment.errors import DataError, StageError, Terminated
-from alignment.failures import in_words, kind_of, smaller
+from alignment.execution.failures import in_words, kind_of, smaller
+from alignment.execution.runner import Runner
 from alignment.pipeline.disk_space import DiskFullError, needed_bytes
 from alignment.pipeline.estimate import base_size
 from alignment.pipeline.ledger import Ledger
-from alignment.runner import Runner
 from alignment.status import program_status
 
 

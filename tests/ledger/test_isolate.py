@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from alignment.errors import DataError, StageError
-from alignment.failures import kind_of
-from alignment.isolate import run_isolated
+from alignment.execution.failures import kind_of
+from alignment.execution.isolated_stage import run_isolated
+from alignment.execution.runner import Runner
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import Node
-from alignment.runner import Runner
 from alignment.utils.oom import oom_kills
 
 NODE = Node("rlhf-v1", "reward_safety", "reward")
@@ -33,8 +33,10 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         python.write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
         python.chmod(0o755)
         counts = list(counted)
-        monkeypatch.setattr("alignment.isolate.oom_kills", lambda: counts.pop(0))
-        monkeypatch.setattr("alignment.isolate.sys", SimpleNamespace(executable=str(python)))
+        monkeypatch.setattr("alignment.execution.isolated_stage.oom_kills", lambda: counts.pop(0))
+        monkeypatch.setattr(
+            "alignment.execution.isolated_stage.sys", SimpleNamespace(executable=str(python))
+        )
         return run_isolated(tmp_path, NODE, tmp_path, tmp_path / "log", processes=processes)
 
     return run
@@ -101,7 +103,14 @@ def test_the_launcher_tells_who_was_killed_not_who_lost_him(tmp_path: Path) -> N
         "while ') Z' not in status.read_text(): time.sleep(0.005)\n"
         "sys.exit(1)\n"
     )
-    command = [sys.executable, "-m", "alignment.launcher", "2", "victim", str(tmp_path / "pid")]
+    command = [
+        sys.executable,
+        "-m",
+        "alignment.execution.launcher",
+        "2",
+        "victim",
+        str(tmp_path / "pid"),
+    ]
     path = f"{Path(__file__).parents[2]}:{tmp_path}"
     done = subprocess.run(command, env={"PYTHONPATH": path}, timeout=60, check=False)
     assert done.returncode == 128 + signal.SIGKILL
@@ -110,7 +119,7 @@ def test_the_launcher_tells_who_was_killed_not_who_lost_him(tmp_path: Path) -> N
 def test_a_child_tells_how_it_went(tmp_path: Path, stages: Any) -> None:
     from fake_program import fake_program
 
-    from alignment.stages.run import main
+    from alignment.execution.stage_main import main
 
     program = fake_program(tmp_path / "workspace", versions=1, tracking={"enabled": False})
     with Runner(program) as runner:
@@ -151,7 +160,7 @@ def test_a_stage_killed_from_outside_is_not_done_in_smaller_pieces(
         error.failure = "killed"
         raise error
 
-    monkeypatch.setattr("alignment.runner.run_isolated", killed)
+    monkeypatch.setattr("alignment.execution.runner.run_isolated", killed)
     said: list[str] = []
     with Runner(program, say=said.append) as runner:
         for node in runner.plan:

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from alignment import isolate
-from alignment.isolate import run_isolated
+from alignment.execution import isolated_stage
+from alignment.execution.isolated_stage import run_isolated
 from alignment.pipeline.plan import Node
 from alignment.utils.processes import runs
 
@@ -51,7 +51,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(trap: str, interrupted: Any = lambda: 0) -> None:
         python = str(stage(tmp_path, trap))
-        monkeypatch.setattr(isolate, "sys", SimpleNamespace(executable=python))
+        monkeypatch.setattr(isolated_stage, "sys", SimpleNamespace(executable=python))
         log = tmp_path / "log"
         run_isolated(tmp_path, NODE, tmp_path, log, grace=LONG, interrupted=interrupted)
 

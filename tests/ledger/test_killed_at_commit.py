@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from alignment.errors import StageError
+from alignment.execution.runner import Runner
 from alignment.pipeline.ledger import Ledger
-from alignment.runner import Runner
 
 KEY = "rlhf-v1/finetune"
 

@@ -9,10 +9,10 @@ import pytest
 
 from alignment.config.load import check_program
 from alignment.errors import AlignError
+from alignment.execution.runner import Runner
 from alignment.pipeline.invalidate import set_aside
 from alignment.pipeline.ledger import Ledger
 from alignment.preferences.store import PreferenceStore
-from alignment.runner import Runner
 
 
 @pytest.fixture

@@ -214,7 +214,7 @@ def test_of_several_processes_all_stop_at_the_same_step(tmp_path: Path) -> None:
         "            stopping.reached()\n"
     )
     saved = tmp_path / "saved"
-    command = [sys.executable, "-m", "alignment.launcher", "2", "shared_work", str(saved)]
+    command = [sys.executable, "-m", "alignment.execution.launcher", "2", "shared_work", str(saved)]
     environment = dict(os.environ) | {"PYTHONPATH": f"{Path(__file__).parents[2]}:{tmp_path}"}
     done = subprocess.run(command, env=environment, timeout=120, check=False, capture_output=True)
     assert done.returncode != 0

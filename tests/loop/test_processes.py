@@ -9,8 +9,8 @@ import yaml
 
 from alignment.config.load import check_program
 from alignment.errors import StageError
+from alignment.execution.runner import Runner
 from alignment.pipeline.ledger import Manifest
-from alignment.runner import Runner
 from alignment.utils.metrics_log import Series
 from tests.loop.conftest import PROGRAM
 

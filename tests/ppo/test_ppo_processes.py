@@ -23,7 +23,7 @@ def run(
     described = json.dumps({key: str(path) for key, path in inputs.items()})
     arguments = [str(root), described, name, json.dumps(changes)]
     subprocess.run(
-        [sys.executable, "-m", "alignment.launcher", str(count), "ppo_child", *arguments],
+        [sys.executable, "-m", "alignment.execution.launcher", str(count), "ppo_child", *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=True,
         timeout=300,

@@ -17,7 +17,14 @@ from alignment.utils.metrics_log import Series
 
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "alignment.launcher", "2", "parallel_child", str(tmp_path / "two")],
+        [
+            sys.executable,
+            "-m",
+            "alignment.execution.launcher",
+            "2",
+            "parallel_child",
+            str(tmp_path / "two"),
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         check=True,
         timeout=300,

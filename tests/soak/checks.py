@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
+from alignment.execution.runner import Runner
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import build_plan
 from alignment.pipeline.readiness import frontier
 from alignment.preferences.inbox import look_in
 from alignment.preferences.store import PreferenceStore
-from alignment.runner import Runner
 
 
 def problems(program: ProgramConfig, sound: dict[str, bytes], calm: Path) -> list[str]:

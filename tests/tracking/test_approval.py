@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from alignment.errors import AlignError
+from alignment.execution.runner import Runner
 from alignment.pipeline.approval import WaitingForApproval, awaited, champion, decide, find_approval
 from alignment.pipeline.plan import Node, build_plan
-from alignment.runner import Runner
 from alignment.tracking.decisions import note_decision
 from alignment.utils.files import read_json
 

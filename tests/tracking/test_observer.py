@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from alignment.runner import Runner
+from alignment.execution.runner import Runner
 from alignment.tracking.observer import tracker
 from alignment.tracking.sync import Sync
 

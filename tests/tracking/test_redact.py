@@ -9,7 +9,7 @@ import fake_program as fake
 import pytest
 
 from alignment.errors import AlignError, ConfigError
-from alignment.failures import in_words
+from alignment.execution.failures import in_words
 from alignment.redact import redact
 from alignment.tracking.observer import tracker
 from alignment.tracking.rebuild import rebuild

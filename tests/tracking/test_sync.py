@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from alignment.errors import DataError
+from alignment.execution.runner import Runner
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import build_plan
-from alignment.runner import Runner
 from alignment.tracking.rebuild import rebuild
 from alignment.tracking.sync import Sync
 

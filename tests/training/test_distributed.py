@@ -21,7 +21,7 @@ def start(count: int, target: Path, mode: str) -> subprocess.Popen[bytes]:
         [
             sys.executable,
             "-m",
-            "alignment.launcher",
+            "alignment.execution.launcher",
             str(count),
             "distributed_child",
             str(target),

@@ -57,9 +57,11 @@ def run_isolated(
     for path in partial.glob(_result("*")):
         path.unlink()
     before = oom_kills()
-    module = "alignment.stages.run"
+    module = "alignment.execution.stage_main"
     start = (
-        ["-m", module] if processes == 1 else ["-m", "alignment.launcher", str(processes), module]
+        ["-m", module]
+        if processes == 1
+        else ["-m", "alignment.execution.launcher", str(processes), module]
     )
     with log.open("ab") as output:
         child = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""`python -m alignment.stages.run WORKSPACE VERSION/STAGE`: the other side of `isolate`.
+"""`python -m alignment.execution.stage_main WORKSPACE VERSION/STAGE`: the other side of `isolate`.
 
 Does the work of an attempt that the parent has opened in the ledger; the parent commits it.
 Started in several processes (`launcher`, torchrun), they share the work and the first one writes.
@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 from alignment.errors import AlignError, StageError
-from alignment.failures import kind_of
-from alignment.isolate import described, tell
+from alignment.execution.failures import kind_of
+from alignment.execution.isolated_stage import described, tell
+from alignment.execution.runner import Runner
 from alignment.pipeline.workspace import kept_program
-from alignment.runner import Runner
 from alignment.utils import distributed
 from alignment.utils.graceful_stop import held
 from alignment.utils.memory import PeakMemory

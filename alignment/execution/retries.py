@@ -8,7 +8,7 @@ from collections.abc import Callable
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, StageError
-from alignment.failures import PIECES, free_memory, kind_of, smaller
+from alignment.execution.failures import PIECES, free_memory, kind_of, smaller
 from alignment.pipeline.disk_space import DiskFullError, disk_full
 from alignment.pipeline.ledger import Attempt, Ledger
 from alignment.pipeline.plan import Node

@@ -16,9 +16,11 @@ from typing import Any
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.failures import in_words, kind_of, smaller
-from alignment.isolate import run_isolated
-from alignment.observer import Observer, tell
+from alignment.execution.failures import in_words, kind_of, smaller
+from alignment.execution.isolated_stage import run_isolated
+from alignment.execution.observer import Observer, tell
+from alignment.execution.retries import SMALLER, Retries
+from alignment.execution.stage_log import Logged, log_to
 from alignment.pipeline import node_inputs
 from alignment.pipeline.disk_space import check_space, disk_full
 from alignment.pipeline.fingerprints import Fingerprints, config_slice, stage_declaration
@@ -26,8 +28,6 @@ from alignment.pipeline.ledger import Attempt, Ledger, Manifest, now
 from alignment.pipeline.plan import Node, build_plan
 from alignment.pipeline.readiness import waits_for
 from alignment.pipeline.workspace import keep_program, make_workspace
-from alignment.retries import SMALLER, Retries
-from alignment.stage_log import Logged, log_to
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils import distributed
 from alignment.utils.files import read_json
