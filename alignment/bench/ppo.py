@@ -27,7 +27,7 @@ import torch
 from alignment.config.finetune import AdapterConfig
 from alignment.config.ppo import AdapterRolesConfig, PPOConfig, StopConfig
 from alignment.config.rewards import CombineConfig
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.preferences.schema import DOMAINS
 from alignment.rewards.adapter import inject

@@ -19,7 +19,7 @@ import torch
 
 from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.batches import Batcher
 from alignment.rewards.elements import Element, Pair

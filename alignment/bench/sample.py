@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from alignment.bench.ppo import openings
-from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import Dtype, load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel

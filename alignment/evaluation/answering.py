@@ -18,7 +18,7 @@ from alignment.errors import ConfigError
 from alignment.evaluation.divergence import measure
 from alignment.evaluation.responses import side_name
 from alignment.evaluation.standings import bounded
-from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import Dtype, load_policy, load_tokenizer
 from alignment.preferences.prompts import Prompt
 from alignment.sampling.engine import sample

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.utils.progress import Progress, SilentProgress
 
 

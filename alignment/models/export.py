@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from alignment.errors import AlignError, ConfigError
-from alignment.models.bring import WANTED
-from alignment.models.chat import TRANSCRIPT_TEMPLATE
+from alignment.models.chat_renderer import TRANSCRIPT_TEMPLATE
+from alignment.models.import_checkpoint import WANTED
 from alignment.models.load import (
     check_model_directory,
     is_adapter,

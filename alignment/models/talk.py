@@ -15,7 +15,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from alignment.errors import ConfigError
-from alignment.models.chat import ChatRenderer, Message
+from alignment.models.chat_renderer import ChatRenderer, Message
 from alignment.models.load import Dtype, load_policy, load_tokenizer, resolve_device
 
 HELP = "/reset starts a new conversation, /quit (or Ctrl-D) leaves, Ctrl-C stops an answer."

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 from alignment.config.intake import DataConfig, IntakeConfig
 from alignment.errors import DataError
-from alignment.models.chat import Message
+from alignment.models.chat_renderer import Message
 from alignment.preferences.identity import identify
 from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.preferences.reading import Reading

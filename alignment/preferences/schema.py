@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from alignment.models.chat import Message
+from alignment.models.chat_renderer import Message
 
 Strength = Literal["significantly", "better", "slightly", "negligibly"]
 Domain = Literal["helpfulness", "safety"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignment.models.load import backbone, scalar_head
-from alignment.rewards.layout import Costs, Inputs, Row, assemble, common_prefix, cut, rows_of
+from alignment.models.row_layout import Costs, Inputs, Row, assemble, common_prefix, cut, rows_of
 from alignment.rewards.packed import pack, packed_attention, set_plan
 
 Name = Literal["packed", "rows", "plain"]

@@ -23,7 +23,7 @@ from torch.nn.functional import silu
 from alignment.models.columns import in_range, normed, product_of, turn
 from alignment.models.lean import LOG2E, Lean, Rotations, why_not
 from alignment.models.load import scalar_head
-from alignment.rewards.layout import Row
+from alignment.models.row_layout import Row
 
 CHUNK = 4096
 """Tokens of a forward pass: enough for long products, few enough for the processor's cache."""

@@ -21,7 +21,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import DataError
-from alignment.models.chat import ChatRenderer, Conversation, Tokens
+from alignment.models.chat_renderer import ChatRenderer, Conversation, Tokens
 from alignment.models.digest import weights_digest
 from alignment.models.load import (
     Dtype,
@@ -29,12 +29,12 @@ from alignment.models.load import (
     load_tokenizer,
     save_model,
 )
+from alignment.models.row_layout import Row
 from alignment.rewards.adapter import merge, save_reward_adapter
 from alignment.rewards.batches import Batcher, Name, choose_style, forward
 from alignment.rewards.cache import ScoreCache, token_digest
 from alignment.rewards.card import CARD, RewardCard, check_backbone, read_card
 from alignment.rewards.initial import pad_apart
-from alignment.rewards.layout import Row
 from alignment.rewards.lean import CHUNK, LeanScorer, worth_sharing
 from alignment.utils.files import atomic_write_json, digest_json
 

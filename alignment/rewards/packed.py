@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
-from alignment.rewards.layout import Inputs, Row
+from alignment.models.row_layout import Inputs, Row
 
 NAME = "align_packed"
 

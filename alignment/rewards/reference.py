@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from alignment.errors import DataError
-from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.rewards.mixture import Source
 from alignment.utils.seeds import derive_seed
 

@@ -19,10 +19,10 @@ import torch
 from transformers import PreTrainedModel
 
 from alignment.config.rewards import RewardsConfig
+from alignment.models.row_layout import Inputs, Row
 from alignment.rewards.adapter import dropouts
 from alignment.rewards.batches import Batcher, forward
 from alignment.rewards.elements import Element
-from alignment.rewards.layout import Inputs, Row
 from alignment.rewards.losses import label_loss, ranking_loss
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_not_finite

@@ -8,11 +8,11 @@ from typing import Protocol
 
 import torch
 
+from alignment.models.stepper import Stepper
 from alignment.sampling.draw import draw
 from alignment.sampling.noise import Race
 from alignment.sampling.referee import Referee
 from alignment.sampling.settings import SamplingSettings
-from alignment.sampling.stepper import Stepper
 
 # Rows leave the cache when at least this share has finished: copying it costs about a step.
 _LEAVE_SHARE = 0.1

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from alignment.errors import ConfigError, StageError
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.lean import Lean, why_not
+from alignment.models.stepper import ModelStepper, Stepper
 from alignment.sampling.crew import crew
 from alignment.sampling.decode import Row, decode
 from alignment.sampling.lean import LeanStepper
@@ -26,7 +27,6 @@ from alignment.sampling.noise import Race, step_keys
 from alignment.sampling.referee import Referee
 from alignment.sampling.seeds import sample_seeds
 from alignment.sampling.settings import SILENT, Sample, SamplingSettings
-from alignment.sampling.stepper import ModelStepper, Stepper
 from alignment.sampling.text import cut_at_stop
 from alignment.utils.progress import Progress
 

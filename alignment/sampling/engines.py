@@ -8,7 +8,7 @@ from pathlib import Path
 from alignment.config.compute import ComputeConfig
 from alignment.config.sampling import SampleConfig
 from alignment.errors import ConfigError
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import (
     adapter_base,
     is_adapter,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from alignment.models.lean import Lean, Rotations
-from alignment.sampling.stepper import prefill
+from alignment.models.stepper import prefill
 
 _CHUNK = 64
 _LEAST_WIDTH = 32

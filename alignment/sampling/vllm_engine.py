@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from alignment.errors import ConfigError, StageError
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.sampling.settings import SILENT, Sample, SamplingSettings
 from alignment.sampling.text import cut_at_stop
 from alignment.utils.progress import Progress

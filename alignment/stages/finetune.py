@@ -14,7 +14,7 @@ import numpy as np
 
 from alignment.config.finetune import FinetuneConfig
 from alignment.errors import DataError
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_tokenizer, resolve_device
 from alignment.stages.context import StageContext
 from alignment.training.policy import save_policy, trainable_policy

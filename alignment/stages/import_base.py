@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from alignment.errors import ConfigError
-from alignment.models.bring import bring
+from alignment.models.import_checkpoint import bring
 from alignment.stages.context import StageContext
 
 CODE_VERSION = "1"

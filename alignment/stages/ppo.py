@@ -16,7 +16,7 @@ import numpy as np
 
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError, DataError
-from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import (
     load_tokenizer,
     resolve_device,

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from alignment.errors import DataError
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_tokenizer, resolve_device
 from alignment.preferences.schema import DOMAINS
 from alignment.preferences.store import PreferenceStore

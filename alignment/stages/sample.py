@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from alignment.config.sampling import SampleConfig
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.rewards.cache import ScoreCache
 from alignment.sampling.best_of import distinct_rate

@@ -9,7 +9,7 @@ where the version before left it. Outputs: model/, series.jsonl (the loss curve)
 from __future__ import annotations
 
 from alignment.config.finetune import StudentConfig
-from alignment.models.bring import bring
+from alignment.models.import_checkpoint import bring
 from alignment.stages import finetune
 from alignment.stages.context import StageContext
 from alignment.stages.pretrain import pretrain_world

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 
 IGNORE = -100
 

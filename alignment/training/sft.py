@@ -29,7 +29,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from alignment.config.finetune import FinetuneConfig
 from alignment.errors import DataError
-from alignment.models.chat import ChatRenderer, Message, Tokens
+from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
 from alignment.models.load import quiet
 from alignment.training.packing import Window, collate, isolates, pack, row_of, singles
 from alignment.training.schedule import cosine, parameter_groups, warmup_steps

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from alignment.config.world import WorldConfig
 from alignment.errors import DataError
-from alignment.models.chat import Message
+from alignment.models.chat_renderer import Message
 from alignment.preferences.prompts import Prompt
 from alignment.world.gold import Gold, gold
 from alignment.world.tasks import Task, parse

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from alignment.config.world import WorldConfig
-from alignment.models.chat import Message
+from alignment.models.chat_renderer import Message
 from alignment.preferences.prompts import Prompt
 from alignment.utils.seeds import derive_seed
 from alignment.world.facts import FACTS, VALUES

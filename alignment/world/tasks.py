@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from alignment.models.chat import Message
+from alignment.models.chat_renderer import Message
 from alignment.world.facts import ANIMALS, VALUES
 from alignment.world.lexicon import (
     COLORS,

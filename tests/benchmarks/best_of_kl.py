@@ -22,7 +22,7 @@ import numpy as np
 
 from alignment.config.load import check_program, for_version
 from alignment.evaluation.divergence import measure
-from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import load_policy, load_tokenizer
 from alignment.pipeline.ledger import Ledger
 from alignment.preferences.prompts import Prompt, read_prompts

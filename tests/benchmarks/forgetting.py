@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from alignment.config.load import check_program, for_version
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_tokenizer
 from alignment.pipeline.ledger import Ledger
 from alignment.preferences.prompts import Prompt, read_prompts

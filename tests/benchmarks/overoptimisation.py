@@ -18,7 +18,7 @@ import numpy as np
 from best_of_kl import COUNTS, Scene, of_best
 
 from alignment.config.ppo import StopConfig
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.preferences.prompts import Prompt
 from alignment.sampling.best_of import kl_bound
 from alignment.training.ppo.guard import Watch

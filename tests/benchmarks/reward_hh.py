@@ -24,7 +24,7 @@ import torch
 
 from alignment.config.intake import IntakeConfig
 from alignment.config.rewards import MARGINS, RewardsConfig
-from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import load_scalar, load_tokenizer
 from alignment.preferences.intake import ingest
 from alignment.preferences.schema import DOMAINS, Comparison

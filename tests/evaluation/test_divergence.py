@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alignment.evaluation.divergence import measure
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 
 VOCABULARY = 4
 EOS = 3

@@ -10,7 +10,7 @@ import torch
 from model_helpers import CHATML, bytes_tokenizer, tiny_model
 
 from alignment.config.finetune import AdapterConfig, FinetuneConfig
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.sft import Example, finetune
 from alignment.utils.metrics_log import Series

@@ -10,7 +10,7 @@ import pytest
 from model_helpers import CHATML, LLAMA2, TEMPLATES, bytes_tokenizer, pieces_tokenizer
 
 from alignment.errors import ConfigError, DataError
-from alignment.models.chat import TRANSCRIPT_TEMPLATE, ChatRenderer, Message
+from alignment.models.chat_renderer import TRANSCRIPT_TEMPLATE, ChatRenderer, Message
 from alignment.models.load import load_tokenizer
 
 KINDS = [(make, name) for make in ("bytes", "pieces") for name in TEMPLATES]

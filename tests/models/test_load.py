@@ -12,9 +12,9 @@ from model_helpers import FAMILIES, bytes_tokenizer, tiny_model
 from alignment.config.finetune import AdapterConfig
 from alignment.errors import AlignError, ConfigError
 from alignment.models.adapters import adapter_base, add_adapter, save_adapter
-from alignment.models.bring import bring
-from alignment.models.chat import TRANSCRIPT_TEMPLATE
+from alignment.models.chat_renderer import TRANSCRIPT_TEMPLATE
 from alignment.models.export import export
+from alignment.models.import_checkpoint import bring
 from alignment.models.load import (
     backbone,
     check_model_directory,

@@ -11,7 +11,7 @@ import torch
 from model_helpers import CHATML, FAMILIES, bytes_tokenizer, tiny_model
 from rich.console import Console
 
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.talk import ChatSession, talk
 
 

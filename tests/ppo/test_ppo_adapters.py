@@ -12,7 +12,7 @@ from toys import renderer, tiny_llama
 from transformers import LlamaForSequenceClassification
 
 from alignment.config.ppo import AdapterRolesConfig, PPOConfig
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.rewards.card import RewardCard
 from alignment.training.ppo.adapters import SharedBackbone
 from alignment.training.ppo.scoring import PlainReward, PromptItem

@@ -8,7 +8,7 @@ import torch
 from toys import renderer, tiny_llama
 
 from alignment.errors import ConfigError
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.forward import logprobs, micro_batches, over_all, pack, values
 from alignment.training.ppo.roles import LanguageRole, critic_from
 from alignment.training.ppo.rollout import choose, draw_uniforms, rollout

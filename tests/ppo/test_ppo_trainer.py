@@ -13,7 +13,7 @@ from toys import Problem, renderer, tiny_llama, toy_config
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
 from alignment.errors import ConfigError, StageError
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.collect import Collector
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.guard import Guard

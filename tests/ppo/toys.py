@@ -11,7 +11,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from alignment.config.ppo import PPOConfig
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.training.ppo.roles import full_copies
 from alignment.training.ppo.scoring import Episode, PlainReward, PromptItem, Reward
 from alignment.training.ppo.trainer import PPOTrainer

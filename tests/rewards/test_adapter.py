@@ -16,7 +16,7 @@ from alignment.config.finetune import AdapterConfig
 from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
 from alignment.models.adapters import add_adapter, save_adapter
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.models.digest import weights_digest
 from alignment.models.load import load_scalar
 from alignment.rewards.adapter import inject

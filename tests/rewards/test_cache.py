@@ -10,7 +10,7 @@ from reward_helpers import random_elements, tiny, word_tokenizer
 
 import alignment.rewards.model as model_module
 from alignment.errors import DataError
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.rewards.cache import ScoreCache, token_digest
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel

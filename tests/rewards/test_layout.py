@@ -7,8 +7,8 @@ import pytest
 import torch
 from reward_helpers import CONFIGS, random_elements, tiny
 
+from alignment.models.row_layout import Costs, Row, assemble, common_prefix, cut, rows_of
 from alignment.rewards.batches import Batcher, choose_style, forward
-from alignment.rewards.layout import Costs, Row, assemble, common_prefix, cut, rows_of
 from alignment.rewards.packed import BlockAttention, pack, plan_of
 from alignment.rewards.train import backward, micro_batches
 

@@ -11,7 +11,7 @@ from reward_helpers import random_elements, tiny, word_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.errors import DataError
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.rewards.card import RewardCard
 from alignment.rewards.initial import distinct_pad
 from alignment.rewards.model import RewardModel

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import save_model
 from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.rewards.card import RewardCard

@@ -16,14 +16,14 @@ from transformers import (
 )
 
 from alignment.models import linear as linear_module
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.models.lean import Lean, why_not
 from alignment.models.linear import PackedLinear
+from alignment.models.stepper import ModelStepper
 from alignment.rewards.card import RewardCard
 from alignment.rewards.lean import LeanScorer
 from alignment.rewards.model import RewardModel
 from alignment.sampling.lean import LeanStepper
-from alignment.sampling.stepper import ModelStepper
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 32,

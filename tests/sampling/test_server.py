@@ -14,7 +14,7 @@ import pytest
 from alignment.config.compute import ComputeConfig
 from alignment.config.sampling import SampleConfig
 from alignment.errors import ConfigError, StageError
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.sampling.engines import open_engine
 from alignment.sampling.settings import SamplingSettings
 from alignment.sampling.vllm_engine import ServerEngine, short_seed

@@ -9,7 +9,7 @@ import pytest
 import torch
 from model_helpers import FAMILIES, tiny_model
 
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.training.packing import IGNORE, collate, isolates, pack, row_of, singles
 
 

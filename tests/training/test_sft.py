@@ -17,7 +17,7 @@ from sft_helpers import examples, settings, share_of_run, tune, whole_run
 
 from alignment.config.finetune import AdapterConfig
 from alignment.errors import ConfigError, DataError, StageError
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, save_model
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.schedule import cosine, parameter_groups, warmup_steps

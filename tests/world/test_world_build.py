@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from alignment.config.world import WorldConfig
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.world import World
 from alignment.world.build import build

@@ -6,7 +6,7 @@ import pytest
 
 from alignment.config.world import WorldConfig
 from alignment.errors import DataError
-from alignment.models.chat import Message
+from alignment.models.chat_renderer import Message
 from alignment.world import Gold, World
 from alignment.world.sentences import read
 from alignment.world.tasks import parse

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.config.ppo import AdapterRolesConfig
 from alignment.errors import DataError
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.models.load import backbone, load_tokenizer
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import Key, RewardModel

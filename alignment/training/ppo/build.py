@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
 from alignment.models.adapters import adapter_base, is_adapter
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.digest import weights_digest
 from alignment.models.load import Dtype, load_policy, load_scalar
 from alignment.preferences.schema import DOMAINS

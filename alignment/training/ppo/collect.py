@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
-from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.training.ppo.forward import Pass, passes, piece_of, table
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueRole
 from alignment.training.ppo.rollout import Answers, rollout

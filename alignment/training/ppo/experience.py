@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.advantages import (
     explained_variance,
     generalised_advantages,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.losses import entropy, token_logprobs
 from alignment.training.ppo.roles import LanguageRole, ValueRole
 from alignment.training.ppo.together import Together

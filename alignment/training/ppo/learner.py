@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from alignment.config.ppo import PPOConfig
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.roles import Roles
 from alignment.training.ppo.together import Together

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from alignment.models.chat import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.rewards.model import RewardModel
 from alignment.training.ppo.scoring import Episode
 from alignment.utils import distributed

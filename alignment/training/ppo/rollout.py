@@ -17,11 +17,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignment.errors import ConfigError, StageError
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.models.lean import Lean, why_not
+from alignment.models.stepper import ModelStepper, Stepper
 from alignment.sampling.crew import crew
 from alignment.sampling.lean import LeanStepper
-from alignment.sampling.stepper import ModelStepper, Stepper
 from alignment.utils import distributed
 from alignment.utils.seeds import derive_seed
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from alignment.config.rewards import CombineConfig
 from alignment.errors import StageError
-from alignment.models.chat import ChatRenderer, Message, Tokens
+from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
 from alignment.rewards.combined import Multiplier, combine, routes_to_safety
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError
-from alignment.models.chat import ChatRenderer, Tokens
+from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.training.ppo.average import average, put, snapshot
 from alignment.training.ppo.collect import Collector
 from alignment.training.ppo.experience import weigh

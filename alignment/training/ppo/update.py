@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alignment.config.ppo import PPOConfig
-from alignment.models.chat import Tokens
+from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.forward import (
     Pass,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from alignment.sampling.cache import new_cache
+from alignment.models.kv_cache import new_cache
 
 
 class Stepper(Protocol):
