@@ -27,6 +27,7 @@ import torch
 from alignment.config.finetune import AdapterConfig
 from alignment.config.ppo import AdapterRolesConfig, PPOConfig, StopConfig
 from alignment.config.rewards import CombineConfig
+from alignment.fastpath.malloc import keep_freed_memory
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.preferences.schema import DOMAINS
@@ -34,7 +35,6 @@ from alignment.rewards.adapter import inject
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
 from alignment.training.ppo.build import Builder
-from alignment.training.ppo.heap import keep_freed_memory
 from alignment.training.ppo.models import ModelScorer
 from alignment.training.ppo.roles import Roles, full_copies
 from alignment.training.ppo.scoring import PlainReward, PromptItem, Reward

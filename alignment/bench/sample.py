@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from alignment.bench.ppo import openings
+from alignment.fastpath.cpu_threads import side_by_side
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import Dtype, load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
-from alignment.sampling.crew import side_by_side
 from alignment.sampling.engine import TransformersEngine, sample_seeds
 from alignment.sampling.settings import SamplingSettings
 

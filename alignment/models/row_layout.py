@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from alignment.rewards.packed import Plan
+    from alignment.fastpath.packed_attention import Plan
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from alignment.fastpath.packed_attention import pack, packed_attention, set_plan
 from alignment.models.load import backbone, scalar_head
 from alignment.models.row_layout import Costs, Inputs, Row, assemble, common_prefix, cut, rows_of
-from alignment.rewards.packed import pack, packed_attention, set_plan
 
 Name = Literal["packed", "rows", "plain"]
 

@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import DataError
+from alignment.fastpath.scoring import CHUNK, LeanScorer, worth_sharing
 from alignment.models.chat_renderer import ChatRenderer, Conversation, Tokens
 from alignment.models.digest import weights_digest
 from alignment.models.load import (
@@ -35,7 +36,6 @@ from alignment.rewards.batches import Batcher, Name, choose_style, forward
 from alignment.rewards.cache import ScoreCache, token_digest
 from alignment.rewards.card import CARD, RewardCard, check_backbone, read_card
 from alignment.rewards.initial import pad_apart
-from alignment.rewards.lean import CHUNK, LeanScorer, worth_sharing
 from alignment.utils.files import atomic_write_json, digest_json
 
 KEPT_AT_ONCE = 4096  # answers scored between two writes to the cache

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from alignment.errors import ConfigError, StageError
+from alignment.fastpath.cpu_threads import crew
+from alignment.fastpath.decoding import LeanStepper
+from alignment.fastpath.layers import Lean, why_not
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.models.lean import Lean, why_not
 from alignment.models.stepper import ModelStepper, Stepper
-from alignment.sampling.crew import crew
 from alignment.sampling.decode import Row, decode
-from alignment.sampling.lean import LeanStepper
 from alignment.sampling.noise import Race, step_keys
 from alignment.sampling.referee import Referee
 from alignment.sampling.seeds import sample_seeds

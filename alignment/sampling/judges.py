@@ -10,13 +10,13 @@ import numpy as np
 
 from alignment.config.compute import ComputeConfig
 from alignment.config.rewards import CombineConfig
+from alignment.fastpath.cpu_threads import side_by_side
 from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.combined import combine
 from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted
-from alignment.sampling.crew import side_by_side
 
 
 @dataclass(frozen=True)

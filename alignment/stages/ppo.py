@@ -16,6 +16,7 @@ import numpy as np
 
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError, DataError
+from alignment.fastpath.malloc import keep_freed_memory
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import (
     load_tokenizer,
@@ -27,7 +28,6 @@ from alignment.preferences.schema import DOMAINS
 from alignment.stages.context import StageContext
 from alignment.training.ppo.build import Builder
 from alignment.training.ppo.guard import Guard
-from alignment.training.ppo.heap import keep_freed_memory
 from alignment.training.ppo.roles import save_critic
 from alignment.training.ppo.scoring import CombinedReward, PromptItem
 from alignment.training.ppo.trainer import Outcome, PPOTrainer

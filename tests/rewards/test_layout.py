@@ -7,9 +7,9 @@ import pytest
 import torch
 from reward_helpers import CONFIGS, random_elements, tiny
 
+from alignment.fastpath.packed_attention import BlockAttention, pack, plan_of
 from alignment.models.row_layout import Costs, Row, assemble, common_prefix, cut, rows_of
 from alignment.rewards.batches import Batcher, choose_style, forward
-from alignment.rewards.packed import BlockAttention, pack, plan_of
 from alignment.rewards.train import backward, micro_batches
 
 ALWAYS = Costs(linear=1.0, attention=0.0)

@@ -15,13 +15,13 @@ from transformers.generation.logits_process import (
 )
 
 from alignment.errors import ConfigError, StageError
+from alignment.fastpath.decoding import LeanStepper
+from alignment.fastpath.layers import Lean, why_not
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.models.lean import Lean, why_not
 from alignment.models.stepper import ModelStepper
 from alignment.sampling import decode as decode_module
 from alignment.sampling.draw import draw
 from alignment.sampling.engine import TransformersEngine, sample, sample_seeds
-from alignment.sampling.lean import LeanStepper
 from alignment.sampling.noise import Race, step_keys
 from alignment.sampling.settings import Sample, SamplingSettings
 from alignment.sampling.text import cut_at_stop

@@ -15,15 +15,15 @@ from transformers import (
     Qwen2Config,
 )
 
-from alignment.models import linear as linear_module
+from alignment.fastpath import packed_linear as linear_module
+from alignment.fastpath.decoding import LeanStepper
+from alignment.fastpath.layers import Lean, why_not
+from alignment.fastpath.packed_linear import PackedLinear
+from alignment.fastpath.scoring import LeanScorer
 from alignment.models.chat_renderer import Tokens
-from alignment.models.lean import Lean, why_not
-from alignment.models.linear import PackedLinear
 from alignment.models.stepper import ModelStepper
 from alignment.rewards.card import RewardCard
-from alignment.rewards.lean import LeanScorer
 from alignment.rewards.model import RewardModel
-from alignment.sampling.lean import LeanStepper
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 32,

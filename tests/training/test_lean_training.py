@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from alignment.models.columns import product_of
-from alignment.training.lean import LeanBackbone, OutOfRange, TokenLogprobs, why_not
+from alignment.fastpath.feature_major import product_of
+from alignment.fastpath.training import LeanBackbone, OutOfRange, TokenLogprobs, why_not
 
 
 def model(heads: int = 4, kv: int = 2, layers: int = 3) -> LlamaForCausalLM:

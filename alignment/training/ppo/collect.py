@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
+from alignment.fastpath.task_queue import Together
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.training.ppo.forward import Pass, passes, piece_of, table
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueRole
 from alignment.training.ppo.rollout import Answers, rollout
 from alignment.training.ppo.scoring import Episode, PromptItem, Reward, Scores
-from alignment.training.ppo.together import Together
 from alignment.utils import distributed
 
 # Rollout and training forward agree within this, or one more forward pass is taken.

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
+from alignment.fastpath.task_queue import Together
 from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.losses import entropy, token_logprobs
 from alignment.training.ppo.roles import LanguageRole, ValueRole
-from alignment.training.ppo.together import Together
 from alignment.utils import distributed
 
 _TINY = 2_000_000

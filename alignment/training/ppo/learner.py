@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from alignment.config.ppo import PPOConfig
+from alignment.fastpath.task_queue import Together
 from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.roles import Roles
-from alignment.training.ppo.together import Together
 from alignment.training.ppo.update import make_optimizer, schedule, update_critic, update_policy
 from alignment.utils.seeds import derive_seed
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from alignment.errors import ConfigError
+from alignment.fastpath.training import LeanBackbone, OutOfRange, TokenLogprobs, why_not
 from alignment.models.load import backbone, scalar_head
-from alignment.training.lean import LeanBackbone, OutOfRange, TokenLogprobs, why_not
 from alignment.training.ppo.losses import token_logprobs
 
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignment.errors import ConfigError, StageError
+from alignment.fastpath.cpu_threads import crew
+from alignment.fastpath.decoding import LeanStepper
+from alignment.fastpath.layers import Lean, why_not
 from alignment.models.chat_renderer import Tokens
-from alignment.models.lean import Lean, why_not
 from alignment.models.stepper import ModelStepper, Stepper
-from alignment.sampling.crew import crew
-from alignment.sampling.lean import LeanStepper
 from alignment.utils import distributed
 from alignment.utils.seeds import derive_seed
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alignment.config.ppo import PPOConfig
+from alignment.fastpath.task_queue import Together
 from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.forward import (
@@ -23,7 +24,6 @@ from alignment.training.ppo.forward import (
 )
 from alignment.training.ppo.losses import policy_loss, value_loss
 from alignment.training.ppo.roles import LanguageRole, ValueRole
-from alignment.training.ppo.together import Together
 from alignment.utils import distributed
 from alignment.utils.finite import stop_if_not_finite
 

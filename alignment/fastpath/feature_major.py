@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from alignment.models.linear import packs
+from alignment.fastpath.packed_linear import packs
 
 # Sums of exponentials between these have neither overflown nor lost what matters.
 LEAST, MOST = 1e-30, 1e30

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from alignment.models.columns import in_range, normed, product_of, turn
-from alignment.models.lean import LOG2E, Lean, Rotations, why_not
+from alignment.fastpath.feature_major import in_range, normed, product_of, turn
+from alignment.fastpath.layers import LOG2E, Lean, Rotations, why_not
 from alignment.models.load import scalar_head
 from alignment.models.row_layout import Row
 

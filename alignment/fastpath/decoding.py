@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alignment.models.lean import Lean, Rotations
+from alignment.fastpath.layers import Lean, Rotations
 from alignment.models.stepper import prefill
 
 _CHUNK = 64

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
-from alignment.models.linear import PackedLinear
+from alignment.fastpath.packed_linear import PackedLinear
 
 _TYPES = ("llama", "mistral", "qwen2")
 # Folding copies the weights; under this size that costs nothing.

@@ -29,10 +29,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignment.models import columns
-from alignment.models.columns import in_range, product_of, turn
-from alignment.models.lean import LOG2E, Rotations
-from alignment.models.lean import why_not as why_not_lean
+from alignment.fastpath import feature_major
+from alignment.fastpath.feature_major import in_range, product_of, turn
+from alignment.fastpath.layers import LOG2E, Rotations
+from alignment.fastpath.layers import why_not as why_not_lean
 
 # Larger models gain nothing, and attention weights are kept: longer sequences would cost memory.
 _PARAMETERS = 50_000_000
@@ -199,7 +199,7 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:  # type: ignore[override]
-        normed, factor = columns.normed(x, epsilon)
+        normed, factor = feature_major.normed(x, epsilon)
         ctx.save_for_backward(normed, factor)
         return normed
 
@@ -215,7 +215,7 @@ class _Inner(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, h: Tensor, inner: Tensor, down: Tensor, epsilon: float
     ) -> Tensor:
-        normed, factor = columns.normed(h, epsilon)
+        normed, factor = feature_major.normed(h, epsilon)
         both = product_of(inner, normed)
         gate, up = both.chunk(2)
         active = torch.nn.functional.silu(gate)
@@ -243,7 +243,7 @@ class _Attention(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any, x: Tensor, projections: Tensor, out: Tensor, epsilon: float, shape: _Shape
     ) -> Tensor:
-        normed, factor = columns.normed(x, epsilon)
+        normed, factor = feature_major.normed(x, epsilon)
         projected = product_of(projections, normed)
         keys, values = _keys_and_values(projected, shape)
         attended = torch.empty(shape.heads * shape.dim, x.shape[1])
