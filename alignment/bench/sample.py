@@ -16,12 +16,12 @@ import torch
 
 from alignment.bench.ppo import openings
 from alignment.fastpath.cpu_threads import side_by_side
+from alignment.inference.engine import TransformersEngine, sample_seeds
+from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import Dtype, load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
-from alignment.sampling.engine import TransformersEngine, sample_seeds
-from alignment.sampling.settings import SamplingSettings
 
 
 def run(

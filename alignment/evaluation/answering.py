@@ -18,11 +18,11 @@ from alignment.errors import ConfigError
 from alignment.evaluation.divergence import measure
 from alignment.evaluation.responses import side_name
 from alignment.evaluation.standings import bounded
+from alignment.inference.engine import sample
+from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import Dtype, load_policy, load_tokenizer
 from alignment.preferences.prompts import Prompt
-from alignment.sampling.engine import sample
-from alignment.sampling.settings import SamplingSettings
 from alignment.utils import graceful_stop
 from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.progress import Progress

@@ -19,7 +19,7 @@ import numpy as np
 
 from alignment.config.evaluate import JudgeConfig
 from alignment.errors import StageError
-from alignment.evaluation.endpoint import Endpoint, Messages, Unusable
+from alignment.inference.endpoint import Endpoint, Messages, Unusable
 from alignment.models.chat_renderer import Message
 from alignment.utils.files import atomic_write_text, digest_json
 from alignment.utils.progress import Progress

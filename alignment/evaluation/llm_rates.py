@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from alignment.config.evaluate import EvaluateConfig, JudgeConfig
-from alignment.evaluation.endpoint import Endpoint
 from alignment.evaluation.judging import Row, by_prompt
 from alignment.evaluation.llm_judge import Judged, Pair, judge_pairs, read_kept, write_sorted
 from alignment.evaluation.responses import AXES
 from alignment.evaluation.winrate import from_outcomes
+from alignment.inference.endpoint import Endpoint
 from alignment.preferences.prompts import Prompt
 from alignment.utils.files import read_json
 from alignment.utils.progress import Progress

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from alignment.config.sampling import CollectConfig
+from alignment.inference.types import Sample
 from alignment.preferences.prompts import Prompt
 from alignment.preferences.schema import text_digest
-from alignment.sampling.settings import Sample
 from alignment.utils.seeds import derive_seed
 
 TRIES = 2

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignment.sampling.settings import Sample
+from alignment.inference.types import Sample
 from alignment.utils.files import atomic_write_json, digest_json, fsync_directory, read_json
 
 SCHEMA = pa.schema(

@@ -13,10 +13,10 @@ import json
 from collections.abc import Sequence
 
 from alignment.config.sampling import CollectConfig
+from alignment.inference.engine_factory import transformers_engine
+from alignment.inference.types import Sample, SamplingSettings
 from alignment.preferences.prompts import read_prompts
-from alignment.sampling.engines import transformers_engine
 from alignment.sampling.pairs import Planned, Side, make_pair, plan_pairs
-from alignment.sampling.settings import Sample, SamplingSettings
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages.context import StageContext
 from alignment.utils import graceful_stop

@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 
 from alignment.config.sampling import SampleConfig
+from alignment.inference.engine_factory import open_engine
+from alignment.inference.seeds import sample_seeds
+from alignment.inference.types import Engine, Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.rewards.cache import ScoreCache
 from alignment.sampling.best_of import distinct_rate
-from alignment.sampling.engines import open_engine
 from alignment.sampling.judges import Answer, Judges
 from alignment.sampling.mixture import draw_prompts, without
-from alignment.sampling.seeds import sample_seeds
-from alignment.sampling.settings import Engine, Sample, SamplingSettings
 from alignment.sampling.shards import Shards, to_table, write_table
 from alignment.sampling.temperature import judge
 from alignment.stages.context import StageContext

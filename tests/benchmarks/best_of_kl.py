@@ -22,16 +22,16 @@ import numpy as np
 
 from alignment.config.load import check_program, for_version
 from alignment.evaluation.divergence import measure
+from alignment.inference.engine import TransformersEngine
+from alignment.inference.seeds import sample_seeds
+from alignment.inference.types import Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import load_policy, load_tokenizer
 from alignment.pipeline.ledger import Ledger
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.sampling.best_of import kl_bound, order_weights
-from alignment.sampling.engine import TransformersEngine
 from alignment.sampling.judges import Answer, Judges
 from alignment.sampling.mixture import draw_prompts
-from alignment.sampling.seeds import sample_seeds
-from alignment.sampling.settings import Sample, SamplingSettings
 from alignment.stages.sample import sampler_version
 from alignment.training.policy import trainable_policy
 from alignment.training.sft import Example, finetune

@@ -25,14 +25,14 @@ from typing import Any
 import numpy as np
 
 from alignment.config.load import check_program, for_version
+from alignment.inference.engine import TransformersEngine
+from alignment.inference.seeds import sample_seeds
+from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_tokenizer
 from alignment.pipeline.ledger import Ledger
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.preferences.schema import DOMAINS
-from alignment.sampling.engine import TransformersEngine
-from alignment.sampling.seeds import sample_seeds
-from alignment.sampling.settings import SamplingSettings
 from alignment.stages import finetune, sample, select
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils.files import read_json

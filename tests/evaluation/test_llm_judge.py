@@ -11,8 +11,8 @@ import pytest
 
 from alignment.config.evaluate import JudgeConfig
 from alignment.errors import ConfigError, StageError
-from alignment.evaluation.endpoint import Endpoint
 from alignment.evaluation.llm_judge import Pair, judge_pairs, read_kept, read_verdict
+from alignment.inference.endpoint import Endpoint
 from alignment.utils.progress import SilentProgress
 
 KEY = "sk-very-secret-0123456789"

@@ -17,15 +17,15 @@ from transformers.generation.logits_process import (
 from alignment.errors import ConfigError, StageError
 from alignment.fastpath.decoding import LeanStepper
 from alignment.fastpath.layers import Lean, why_not
+from alignment.inference import decode as decode_module
+from alignment.inference.counter_noise import Race, step_keys
+from alignment.inference.draw import draw
+from alignment.inference.engine import TransformersEngine, sample, sample_seeds
+from alignment.inference.stop_text import cut_at_stop
+from alignment.inference.truncate import doubtful_masks, keep_mask
+from alignment.inference.types import Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.stepper import ModelStepper
-from alignment.sampling import decode as decode_module
-from alignment.sampling.draw import draw
-from alignment.sampling.engine import TransformersEngine, sample, sample_seeds
-from alignment.sampling.noise import Race, step_keys
-from alignment.sampling.settings import Sample, SamplingSettings
-from alignment.sampling.text import cut_at_stop
-from alignment.sampling.truncate import doubtful_masks, keep_mask
 from alignment.utils.progress import SilentProgress
 
 
@@ -168,7 +168,7 @@ def test_the_referee_undoes_noise(
     ids = _prompts(renderer, prompts)
     seeds = sample_seeds(6, [prompt.id for prompt in prompts], 8)
     clean = sample(policy, renderer, ids, 8, SamplingSettings(max_new_tokens=30), seeds)
-    monkeypatch.setattr("alignment.sampling.referee.FIRST_SLACK", 0.08)
+    monkeypatch.setattr("alignment.inference.batch_invariance.FIRST_SLACK", 0.08)
 
     class Noisy(LeanStepper):
         def start(self, *given: Any) -> torch.Tensor:
@@ -180,7 +180,7 @@ def test_the_referee_undoes_noise(
         def _disturbed(self, logits: torch.Tensor) -> torch.Tensor:
             return logits + (torch.rand_like(logits) * 2 - 1) * 0.019
 
-    monkeypatch.setattr("alignment.sampling.engine.LeanStepper", Noisy)
+    monkeypatch.setattr("alignment.inference.engine.LeanStepper", Noisy)
 
     def texts(exact: bool) -> list[list[list[int]]]:
         settings = SamplingSettings(max_new_tokens=30, exact=exact)
@@ -193,7 +193,7 @@ def test_the_referee_undoes_noise(
 
 
 def test_the_slack_widens_when_the_noise_comes_near(policy: Any, renderer: ChatRenderer) -> None:
-    from alignment.sampling.referee import Referee, alone
+    from alignment.inference.batch_invariance import Referee, alone
 
     said: list[str] = []
 
@@ -354,7 +354,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
         real(model, rows, *rest)
 
-    monkeypatch.setattr("alignment.sampling.engine.decode", small)
+    monkeypatch.setattr("alignment.inference.engine.decode", small)
     settings = SamplingSettings(max_new_tokens=8, batch_size=64)
     found = sample(policy, renderer, ids, 4, settings, seeds, Listener())
     tokens = [[one.token_ids for one in group] for group in found]
@@ -364,7 +364,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(
     def never(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("alignment.sampling.engine.decode", never)
+    monkeypatch.setattr("alignment.inference.engine.decode", never)
     with pytest.raises(StageError, match="one sequence alone"):
         sample(policy, renderer, ids, 4, settings, seeds)
 

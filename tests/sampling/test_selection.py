@@ -12,6 +12,7 @@ import pytest
 
 from alignment.config.sampling import CollectConfig, SampleConfig, SelectConfig
 from alignment.errors import DataError
+from alignment.inference.types import Sample
 from alignment.preferences.prompts import Prompt
 from alignment.sampling.bag import good_enough, keep, read_bag, shares, write_kept
 from alignment.sampling.mixture import draw_prompts
@@ -24,7 +25,6 @@ from alignment.sampling.selection import (
     random_control,
     select,
 )
-from alignment.sampling.settings import Sample
 from alignment.sampling.temperature import judge
 
 

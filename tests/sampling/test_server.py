@@ -14,10 +14,10 @@ import pytest
 from alignment.config.compute import ComputeConfig
 from alignment.config.sampling import SampleConfig
 from alignment.errors import ConfigError, StageError
+from alignment.inference.engine_factory import open_engine
+from alignment.inference.types import SamplingSettings
+from alignment.inference.vllm_engine import ServerEngine, short_seed
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.sampling.engines import open_engine
-from alignment.sampling.settings import SamplingSettings
-from alignment.sampling.vllm_engine import ServerEngine, short_seed
 
 
 class _Completions(BaseHTTPRequestHandler):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from alignment.errors import ConfigError, StageError
-from alignment.sampling.settings import Sample
+from alignment.inference.types import Sample
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages import collect, sample, select
 from alignment.utils.files import read_json, sha256_file

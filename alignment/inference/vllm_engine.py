@@ -19,9 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from alignment.errors import ConfigError, StageError
+from alignment.inference.stop_text import cut_at_stop
+from alignment.inference.types import SILENT, Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.sampling.settings import SILENT, Sample, SamplingSettings
-from alignment.sampling.text import cut_at_stop
 from alignment.utils.progress import Progress
 
 _SEED_BITS = 31  # servers read the seed as a signed 32- or 64-bit integer

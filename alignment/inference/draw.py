@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from alignment.sampling.noise import Race
-from alignment.sampling.settings import SamplingSettings
-from alignment.sampling.truncate import doubtful_masks, keep_mask
+from alignment.inference.counter_noise import Race
+from alignment.inference.truncate import doubtful_masks, keep_mask
+from alignment.inference.types import SamplingSettings
 
 
 @dataclass

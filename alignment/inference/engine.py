@@ -20,14 +20,14 @@ from alignment.errors import ConfigError, StageError
 from alignment.fastpath.cpu_threads import crew
 from alignment.fastpath.decoding import LeanStepper
 from alignment.fastpath.layers import Lean, why_not
+from alignment.inference.batch_invariance import Referee
+from alignment.inference.counter_noise import Race, step_keys
+from alignment.inference.decode import Row, decode
+from alignment.inference.seeds import sample_seeds
+from alignment.inference.stop_text import cut_at_stop
+from alignment.inference.types import SILENT, Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.stepper import ModelStepper, Stepper
-from alignment.sampling.decode import Row, decode
-from alignment.sampling.noise import Race, step_keys
-from alignment.sampling.referee import Referee
-from alignment.sampling.seeds import sample_seeds
-from alignment.sampling.settings import SILENT, Sample, SamplingSettings
-from alignment.sampling.text import cut_at_stop
 from alignment.utils.progress import Progress
 
 __all__ = ["TransformersEngine", "sample", "sample_seeds"]

@@ -8,6 +8,8 @@ from pathlib import Path
 from alignment.config.compute import ComputeConfig
 from alignment.config.sampling import SampleConfig
 from alignment.errors import ConfigError
+from alignment.inference.engine import TransformersEngine
+from alignment.inference.types import Engine
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import (
     adapter_base,
@@ -16,8 +18,6 @@ from alignment.models.load import (
     load_tokenizer,
     resolve_device,
 )
-from alignment.sampling.engine import TransformersEngine
-from alignment.sampling.settings import Engine
 
 
 def open_engine(
@@ -30,7 +30,7 @@ def open_engine(
     """
     if config.engine == "transformers":
         return transformers_engine(model, compute, config.max_new_tokens, config.max_prompt_tokens)
-    from alignment.sampling.vllm_engine import ServerEngine, VLLMEngine
+    from alignment.inference.vllm_engine import ServerEngine, VLLMEngine
 
     renderer = ChatRenderer(
         load_tokenizer(model),

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
+from alignment.inference.counter_noise import Race
+from alignment.inference.draw import draw
+from alignment.inference.types import SamplingSettings
 from alignment.models.stepper import last_only
-from alignment.sampling.draw import draw
-from alignment.sampling.noise import Race
-from alignment.sampling.settings import SamplingSettings
 from alignment.utils.progress import Progress
 
 # Float32 noise of logits: 1e-6 to 2e-5 in models of 260K to 1B parameters.

@@ -8,11 +8,11 @@ from typing import Protocol
 
 import torch
 
+from alignment.inference.batch_invariance import Referee
+from alignment.inference.counter_noise import Race
+from alignment.inference.draw import draw
+from alignment.inference.types import SamplingSettings
 from alignment.models.stepper import Stepper
-from alignment.sampling.draw import draw
-from alignment.sampling.noise import Race
-from alignment.sampling.referee import Referee
-from alignment.sampling.settings import SamplingSettings
 
 # Rows leave the cache when at least this share has finished: copying it costs about a step.
 _LEAVE_SHARE = 0.1
