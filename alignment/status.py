@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignment.config.program import ProgramConfig
-from alignment.evaluation.headline import headline
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Attempt, Ledger, Manifest
 from alignment.pipeline.plan import Node, build_plan
+from alignment.reporting.headline import headline
 
 State = Literal["done", "running", "failed", "killed", "pending", "stale"]
 

@@ -42,7 +42,7 @@ def compare(
     program = load_workspace(workspace)
     table = compared(program, versions)
     if html is not None:
-        from alignment.evaluation.report import write_report
+        from alignment.reporting.html_report import write_report
 
         stages = evaluated_stages(program, versions)
         title = f"{program.name}: {', '.join(versions) or 'all versions'}"
@@ -73,7 +73,7 @@ def report(*, workspace: WorkspaceOption = None, out: Path | None = None) -> Non
         Where to write it. Default: report/report.html in the workspace.
     """
     from alignment.cli.results import compared, evaluated_stages
-    from alignment.evaluation.report import write_report
+    from alignment.reporting.html_report import write_report
 
     program = load_workspace(workspace)
     target = out or program.workspace / "report" / "report.html"

@@ -115,7 +115,7 @@ def batches(
 
     from alignment.preferences.report import BatchReport
     from alignment.preferences.store import PreferenceStore
-    from alignment.preferences.table import batch_table
+    from alignment.reporting.batch_table import batch_table
 
     store = PreferenceStore(load_workspace(workspace).workspace / "preferences")
     console = Console(highlight=False)

@@ -165,7 +165,7 @@ def make_runner(
 def summarise(program: ProgramConfig, console: Console) -> None:
     """Print the table of versions and draw their path."""
     from alignment.cli.results import compared
-    from alignment.evaluation.path import panels, path_picture
+    from alignment.reporting.pareto_plot import panels, path_picture
     from alignment.utils.files import atomic_write_bytes
 
     table = compared(program)

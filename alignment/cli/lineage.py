@@ -26,7 +26,7 @@ def lineage(
         settings that every stage read.
     """
     from alignment.cli.results import standing
-    from alignment.evaluation.origin import in_words
+    from alignment.reporting.origin import in_words
     from alignment.tracking.lineage import lineage as walk
 
     program = load_workspace(workspace)

@@ -13,7 +13,7 @@ from alignment.errors import AlignError
 from alignment.pipeline.plan import STUDENT, build_plan, policy_of
 
 if TYPE_CHECKING:
-    from alignment.evaluation.compare import Comparison
+    from alignment.reporting.comparison import Comparison
 from alignment.status import done_stages
 
 
@@ -42,9 +42,9 @@ def compared(program: ProgramConfig, versions: Sequence[str] = ()) -> Comparison
     Raises:
         AlignError: nothing is evaluated yet, or a named version is not.
     """
-    from alignment.evaluation.compare import comparison
     from alignment.pipeline.approval import champion as standing_champion
     from alignment.pipeline.approval import find_approval
+    from alignment.reporting.comparison import comparison
 
     stages = evaluated_stages(program, versions)
     words = {name: find_approval(program.workspace, name) for name in stages}

@@ -63,7 +63,7 @@ def rewards(
         return
     from rich.console import Console
 
-    from alignment.rewards.table import View
+    from alignment.reporting.reward_table import View
 
     Console(highlight=False).print(View(name, figures))
     for stage, directory in found[name].items():

@@ -39,7 +39,7 @@ class BatchReport:
 
     def picture(self, path: Path) -> None:
         """Draw the report as one PNG."""
-        from alignment.preferences.picture import draw
+        from alignment.reporting.batch_plots import draw
 
         draw(self.values, path)
 

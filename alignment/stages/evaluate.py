@@ -21,7 +21,6 @@ from typing import Any
 import pandas as pd
 
 from alignment.evaluation.answering import Answered, Arm, answer, choose_prompts, prompts_digest
-from alignment.evaluation.compare import Comparison, Entry
 from alignment.evaluation.forgetting import forgetting
 from alignment.evaluation.judging import all_win_rates, find_rate
 from alignment.evaluation.leaks import (
@@ -59,6 +58,7 @@ from alignment.evaluation.textstats import RefusalDetector
 from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.preferences.store import PreferenceStore
+from alignment.reporting.comparison import Comparison, Entry
 from alignment.rewards.cache import ScoreCache
 from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
@@ -262,7 +262,7 @@ def _report(
 def _draw_path(
     ctx: StageContext, standings: dict[str, dict[str, float]], judges: list[str]
 ) -> None:
-    from alignment.evaluation.path import panels, path_picture
+    from alignment.reporting.pareto_plot import panels, path_picture
 
     entries = [
         Entry(side, side.partition("/")[0], False, json_figures(figures), {})

@@ -24,6 +24,7 @@ from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_tokenizer, resolve_device
 from alignment.preferences.schema import DOMAINS
 from alignment.preferences.store import PreferenceStore
+from alignment.reporting.reward_plots import accuracy_picture, calibration_picture, growth_picture
 from alignment.rewards.adapter import inject
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.card import RewardCard
@@ -35,7 +36,6 @@ from alignment.rewards.initial import initial_model
 from alignment.rewards.measured import Measured, measure
 from alignment.rewards.mixture import Source, mix, write_mixture
 from alignment.rewards.model import RewardModel
-from alignment.rewards.pictures import accuracy_picture, calibration_picture, growth_picture
 from alignment.rewards.record import metrics, plain
 from alignment.rewards.reference import demonstrations, reference_answers
 from alignment.rewards.spoilt import spoilt

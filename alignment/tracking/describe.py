@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from alignment.evaluation.headline import HEADLINES
-from alignment.evaluation.origin import in_words, learned_from
+from alignment.reporting.headline import HEADLINES
+from alignment.reporting.origin import in_words, learned_from
 from alignment.tracking.history import Try, VersionHistory, origin
 from alignment.tracking.naming import version_title
 from alignment.tracking.standings import Standings

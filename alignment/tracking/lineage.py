@@ -8,10 +8,10 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.evaluation.origin import BatchUse, batches_of
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import MANIFEST, Ledger, Manifest
 from alignment.pipeline.plan import build_plan, policy_of
+from alignment.reporting.origin import BatchUse, batches_of
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from alignment.config.program import ProgramConfig
-from alignment.evaluation.headline import HEADLINES
+from alignment.reporting.headline import HEADLINES
 from alignment.tracking.naming import HEADLINE, KIND
 from alignment.tracking.store import Store, experiment_name
 

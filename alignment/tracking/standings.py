@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.evaluation.origin import BatchUse, batches
-from alignment.evaluation.why import champion_lines
 from alignment.pipeline.approval import champion, find_approval
+from alignment.reporting.champion_summary import champion_lines
+from alignment.reporting.origin import BatchUse, batches
 from alignment.tracking.history import VersionHistory
 from alignment.utils.files import read_json
 

@@ -7,11 +7,11 @@ import torch
 
 from alignment.config.compute import ComputeConfig
 from alignment.config.evaluate import EvaluateConfig
-from alignment.evaluation.compare import comparison
-from alignment.evaluation.path import points
 from alignment.evaluation.responses import read_table
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
 from alignment.preferences.prompts import Prompt, write_prompts
+from alignment.reporting.comparison import comparison
+from alignment.reporting.pareto_plot import points
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
 from alignment.stages import evaluate

@@ -6,14 +6,14 @@ import re
 import numpy as np
 import pytest
 
-from alignment.evaluation import plots
-from alignment.evaluation.compare import comparison
-from alignment.evaluation.html import bullets, paragraph
-from alignment.evaluation.labels import Box, place_labels
-from alignment.evaluation.overoptimisation import diverging, fit_law
-from alignment.evaluation.path import path_picture
-from alignment.evaluation.report import render_report, write_report
 from alignment.preferences.prompts import Prompt
+from alignment.reporting import plots
+from alignment.reporting.comparison import comparison
+from alignment.reporting.html import bullets, paragraph
+from alignment.reporting.html_report import render_report, write_report
+from alignment.reporting.label_placement import Box, place_labels
+from alignment.reporting.overoptimisation import diverging, fit_law
+from alignment.reporting.pareto_plot import path_picture
 from alignment.utils.files import atomic_write_json, read_json
 
 

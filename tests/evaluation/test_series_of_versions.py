@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from alignment.errors import AlignError, DataError
-from alignment.evaluation.compare import comparison
-from alignment.evaluation.headline import HEADLINES, headline
 from alignment.evaluation.judging import all_win_rates, find_rate, turned
 from alignment.evaluation.responses import read_table, side_order, side_title
+from alignment.reporting.comparison import comparison
+from alignment.reporting.headline import HEADLINES, headline
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import random
 import pandas as pd
 
 from alignment.config.world import WorldConfig
-from alignment.evaluation.compare import comparison
 from alignment.evaluation.scoring import add_gold
+from alignment.reporting.comparison import comparison
 from alignment.world import World
 from alignment.world.demonstrations import answer
 from alignment.world.prompts import split

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from alignment.cli.common import load_workspace
-from alignment.evaluation.cost import stage_cost, together
-from alignment.evaluation.headline import HEADLINES
+from alignment.reporting.cost import stage_cost, together
+from alignment.reporting.headline import HEADLINES
 from alignment.tracking.history import read_history
 from alignment.tracking.store import Store
 from tests.loop.conftest import align

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from alignment.config.intake import IntakeConfig
 from alignment.preferences.intake import ingest
-from alignment.preferences.picture import draw
 from alignment.preferences.rows import Draft, check
 from alignment.preferences.store import PreferenceStore
 from alignment.preferences.tally import Tally
+from alignment.reporting.batch_plots import draw
 
 NEW, OLD = ("rlhf-v2", 1.0), ("rlhf-v1", 0.7)
 

@@ -10,11 +10,11 @@ import numpy as np
 from reward_helpers import scored
 from rich.console import Console
 
+from alignment.reporting.reward_table import View
 from alignment.rewards.evaluate import evaluate, moved
 from alignment.rewards.growth import growth
 from alignment.rewards.guard import agreement
 from alignment.rewards.record import plain
-from alignment.rewards.table import View
 
 
 def figures(*, later: bool) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from alignment.evaluation.cost import stage_cost, together
-from alignment.evaluation.headline import HEADLINE_NAMES
 from alignment.pipeline.approval import decide
+from alignment.reporting.cost import stage_cost, together
+from alignment.reporting.headline import HEADLINE_NAMES
 from alignment.tracking.history import read_history
 from alignment.tracking.links import find_links
 from alignment.tracking.sync import Sync

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignment.evaluation import html, plots
-from alignment.evaluation.compare import Comparison, Stages
 from alignment.evaluation.responses import (
     AXES,
     SCORES,
@@ -16,6 +14,8 @@ from alignment.evaluation.responses import (
     version_order,
 )
 from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.reporting import html, plots
+from alignment.reporting.comparison import Comparison, Stages
 from alignment.utils.metrics_log import Series
 
 

@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
-from alignment.evaluation.compare import JUDGE_TITLES, Comparison
-from alignment.evaluation.names import name_points
-from alignment.evaluation.plots import BLUE, GREEN, GREY, ORANGE, STYLE, png, short
 from alignment.evaluation.responses import NO_PPO
+from alignment.reporting.comparison import JUDGE_TITLES, Comparison
+from alignment.reporting.plots import BLUE, GREEN, GREY, ORANGE, STYLE, png, short
+from alignment.reporting.point_labels import name_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

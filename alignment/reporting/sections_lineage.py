@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from alignment.evaluation import html
-from alignment.evaluation.compare import Comparison, Stages
-from alignment.evaluation.cost import TITLES, basis, together
 from alignment.evaluation.responses import version_order
+from alignment.reporting import html
+from alignment.reporting.comparison import Comparison, Stages
+from alignment.reporting.cost import TITLES, basis, together
 from alignment.utils.files import read_json
 
 

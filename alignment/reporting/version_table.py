@@ -6,10 +6,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from alignment.evaluation.compare import JUDGE_TITLES, Comparison, Entry
-from alignment.evaluation.cost import TITLES, basis, together
-from alignment.evaluation.headline import find_headline
 from alignment.evaluation.responses import AXES
+from alignment.reporting.comparison import JUDGE_TITLES, Comparison, Entry
+from alignment.reporting.cost import TITLES, basis, together
+from alignment.reporting.headline import find_headline
 
 DASH = "–"
 PRICE = 5  # columns that tell the price, not the gain

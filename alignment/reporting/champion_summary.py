@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alignment.evaluation.origin import BatchUse, in_words, learned_from
+from alignment.reporting.origin import BatchUse, in_words, learned_from
 
 Records = Mapping[str, Mapping[str, Any]]
 

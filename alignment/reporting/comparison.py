@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.config.tracking import CostConfig
 from alignment.errors import AlignError
-from alignment.evaluation.cost import Cost, together, version_costs
-from alignment.evaluation.headline import headline
 from alignment.evaluation.judging import Row
-from alignment.evaluation.origin import BatchUse, batches
 from alignment.evaluation.responses import is_student, side_order, side_title, version_order
-from alignment.evaluation.why import champion_lines
+from alignment.reporting.champion_summary import champion_lines
+from alignment.reporting.cost import Cost, together, version_costs
+from alignment.reporting.headline import headline
+from alignment.reporting.origin import BatchUse, batches
 from alignment.utils.files import read_json
 
 if TYPE_CHECKING:
-    from alignment.evaluation.table import View
+    from alignment.reporting.version_table import View
 
 Stages = Mapping[str, Mapping[str, Path]]
 Figures = Mapping[str, float | None]
@@ -116,7 +116,7 @@ class Comparison:
 
     def render(self) -> View:
         """The table for a terminal, and below it who judged and why the champion is champion."""
-        from alignment.evaluation.table import View
+        from alignment.reporting.version_table import View
 
         return View(self)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from alignment.evaluation import html, plots
-from alignment.evaluation.blocks import versions_with
-from alignment.evaluation.compare import Comparison, Stages
-from alignment.evaluation.origin import batches
 from alignment.evaluation.responses import AXES
+from alignment.reporting import html, plots
+from alignment.reporting.comparison import Comparison, Stages
+from alignment.reporting.origin import batches
+from alignment.reporting.sections import versions_with
 from alignment.utils.files import read_json
 
 STRENGTHS = ("significantly", "better", "slightly", "negligibly")

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from alignment.evaluation.labels import Box, Pixel, place_labels
+from alignment.reporting.label_placement import Box, Pixel, place_labels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

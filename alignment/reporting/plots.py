@@ -10,9 +10,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from alignment.evaluation.compare import JUDGE_TITLES, Comparison
-from alignment.evaluation.names import name_points
 from alignment.evaluation.responses import side_title
+from alignment.reporting.comparison import JUDGE_TITLES, Comparison
+from alignment.reporting.point_labels import name_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from alignment.evaluation import html, plots
-from alignment.evaluation.blocks import versions_with
-from alignment.evaluation.compare import Comparison, Stages
+from alignment.reporting import html, plots
+from alignment.reporting.comparison import Comparison, Stages
+from alignment.reporting.sections import versions_with
 from alignment.utils.files import read_json
 
 Curve = list[tuple[float, float]]

@@ -8,22 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from alignment.evaluation import html
-from alignment.evaluation.blocks import (
-    histogram,
-    ppo,
-    samples,
-    texts,
-)
-from alignment.evaluation.blocks_origin import cost, lineage
-from alignment.evaluation.blocks_rewards import reward_accuracy
-from alignment.evaluation.blocks_sampling import best_of_n, temperatures
-from alignment.evaluation.compare import Comparison, Stages, comparison
-from alignment.evaluation.overoptimisation import section as over_optimisation
-from alignment.evaluation.path import panels, path_picture
-from alignment.evaluation.plots import winrate_matrix
 from alignment.evaluation.responses import AXES, side_title
-from alignment.evaluation.table import grid, notes
+from alignment.reporting import html
+from alignment.reporting.comparison import Comparison, Stages, comparison
+from alignment.reporting.overoptimisation import section as over_optimisation
+from alignment.reporting.pareto_plot import panels, path_picture
+from alignment.reporting.plots import winrate_matrix
+from alignment.reporting.sections import histogram, ppo, samples, texts
+from alignment.reporting.sections_lineage import cost, lineage
+from alignment.reporting.sections_rewards import reward_accuracy
+from alignment.reporting.sections_sampling import best_of_n, temperatures
+from alignment.reporting.version_table import grid, notes
 from alignment.utils.files import atomic_write_text
 
 Block = Callable[[Stages, Comparison], str | None]

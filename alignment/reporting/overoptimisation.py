@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignment.evaluation import html, plots
-from alignment.evaluation.compare import JUDGE_TITLES, Comparison, Entry, Stages
 from alignment.evaluation.responses import AXES
+from alignment.reporting import html, plots
+from alignment.reporting.comparison import JUDGE_TITLES, Comparison, Entry, Stages
 
 BELIEVED = 3.0  # a peak is told up to so many times the greatest distance that was measured
 
