@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from alignment.doctor import Finding
+from alignment.operations.doctor import Finding
 from flows import environment, served_record
 from flows.environment import home
 from flows.server import NOTE, Server, find_server, start_server

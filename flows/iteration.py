@@ -9,7 +9,7 @@ from prefect.states import Completed
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
-from alignment.outbox import collected, export_pairs
+from alignment.operations.annotation_export import collected, export_pairs
 from alignment.pipeline.approval import WaitingForApproval, awaited
 from alignment.pipeline.invalidate import set_aside
 from alignment.pipeline.plan import Node

@@ -54,7 +54,7 @@ def export(
         Also pairs that were handed out or judged before.
     """
     from alignment.cli.results import check_version
-    from alignment.outbox import export_pairs
+    from alignment.operations.annotation_export import export_pairs
 
     program = load_workspace(workspace)
     if version is not None:
@@ -82,7 +82,7 @@ def list_(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
     align annotate list --json
     ```
     """
-    from alignment.outbox import collected
+    from alignment.operations.annotation_export import collected
     from alignment.preferences.exports import list_exports
     from alignment.preferences.store import PreferenceStore
 

@@ -13,7 +13,7 @@ from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, pr
 
 if TYPE_CHECKING:
     from alignment.config.program import ProgramConfig
-    from alignment.doctor import Finding
+    from alignment.operations.doctor import Finding
 
 
 def doctor(
@@ -67,7 +67,7 @@ def doctor(
 
 def _findings(program: ProgramConfig, fix: bool, *, hashes: bool) -> Iterator[tuple[Finding, bool]]:
     """Each finding, and whether it was mended."""
-    from alignment.doctor import examine, mend
+    from alignment.operations.doctor import examine, mend
 
     if fix:
         yield from mend(program, hashes=hashes)

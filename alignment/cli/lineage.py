@@ -26,8 +26,8 @@ def lineage(
         settings that every stage read.
     """
     from alignment.cli.results import standing
+    from alignment.operations.lineage import lineage as walk
     from alignment.reporting.origin import in_words
-    from alignment.tracking.lineage import lineage as walk
 
     program = load_workspace(workspace)
     found = walk(program, standing(program) if version == "champion" else version)

@@ -27,8 +27,8 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
     """
     from alignment.cli.status import MARKS
     from alignment.config.load import load_program
+    from alignment.operations.status import program_status
     from alignment.pipeline.estimate import estimate
-    from alignment.status import program_status
 
     program = load_program(config, set_)
     status = program_status(program)

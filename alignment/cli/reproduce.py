@@ -46,7 +46,7 @@ def reproduce(
 
     from alignment.cli.progress import bar
     from alignment.cli.results import check_version, standing
-    from alignment.tracking.reproduce import reproduce as make_again
+    from alignment.operations.reproduce import reproduce as make_again
 
     program = load_workspace(workspace)
     version = standing(program) if version == "champion" else version

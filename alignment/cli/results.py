@@ -14,7 +14,7 @@ from alignment.pipeline.plan import STUDENT, build_plan, policy_of
 
 if TYPE_CHECKING:
     from alignment.reporting.comparison import Comparison
-from alignment.status import done_stages
+from alignment.operations.status import done_stages
 
 
 def evaluated_stages(program: ProgramConfig, versions: Sequence[str]) -> dict[str, dict[str, Path]]:

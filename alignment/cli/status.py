@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from alignment.config.program import ProgramConfig
-    from alignment.status import ProgramStatus, StageStatus
+    from alignment.operations.status import ProgramStatus, StageStatus
 
 MARKS = {
     "done": "[green]done[/]",
@@ -52,7 +52,7 @@ def status(
     every
         With `--watch`: seconds between two looks.
     """
-    from alignment.status import program_status
+    from alignment.operations.status import program_status
 
     program = load_workspace(workspace)
     if json:

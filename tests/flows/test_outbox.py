@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alignment.config.load import check_program
-from alignment.outbox import Collected
+from alignment.operations.annotation_export import Collected
 from flows import iteration
 
 

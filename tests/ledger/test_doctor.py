@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from alignment.config.load import check_program
-from alignment.doctor import examine, mend
 from alignment.errors import LockedError
 from alignment.execution.runner import Runner
+from alignment.operations.doctor import examine, mend
 from alignment.pipeline.ledger import Ledger
 from alignment.utils.locks import workspace_lock
 

@@ -15,10 +15,10 @@ from alignment.config.load import check_program
 from alignment.errors import DataError, StageError, Terminated
 from alignment.execution.failures import in_words, kind_of, smaller
 from alignment.execution.runner import Runner
+from alignment.operations.status import program_status
 from alignment.pipeline.disk_space import DiskFullError, needed_bytes
 from alignment.pipeline.estimate import base_size
 from alignment.pipeline.ledger import Ledger
-from alignment.status import program_status
 
 
 @pytest.mark.parametrize(
