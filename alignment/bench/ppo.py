@@ -34,10 +34,10 @@ from alignment.preferences.schema import DOMAINS
 from alignment.rewards.adapter import inject
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
-from alignment.training.ppo.build import Builder
-from alignment.training.ppo.models import ModelScorer
+from alignment.training.ppo.model_scorer import ModelScorer
 from alignment.training.ppo.roles import Roles, full_copies
 from alignment.training.ppo.scoring import PlainReward, PromptItem, Reward
+from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import PPOTrainer
 
 _TEXT = """once upon a time there was little girl boy named lily tom who liked to play with

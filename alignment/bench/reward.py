@@ -22,7 +22,7 @@ from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.batches import Batcher
-from alignment.rewards.elements import Element, Pair
+from alignment.rewards.examples import Element, Pair
 from alignment.rewards.train import backward, learning_rate, optimizer_of
 
 MARGIN = 1.0

@@ -35,8 +35,8 @@ def chat(
     temperature
         0 answers greedily.
     """
+    from alignment.cli.chat_session import open_session, talk
     from alignment.cli.results import policy_dir
-    from alignment.models.talk import open_session, talk
 
     program = load_workspace(workspace)
     names = [version] if vs is None else [version, vs]

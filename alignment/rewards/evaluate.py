@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from alignment.config.rewards import STRENGTHS
-from alignment.rewards.elements import SAFE_LABELS
-from alignment.rewards.measured import Measured
+from alignment.rewards.examples import SAFE_LABELS
+from alignment.rewards.heldout_scores import Measured
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import NOTHING, bootstrap, bootstrap_mean, correlation, wilson
 

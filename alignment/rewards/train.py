@@ -22,7 +22,7 @@ from alignment.config.rewards import RewardsConfig
 from alignment.models.row_layout import Inputs, Row
 from alignment.rewards.adapter import dropouts
 from alignment.rewards.batches import Batcher, forward
-from alignment.rewards.elements import Element
+from alignment.rewards.examples import Element
 from alignment.rewards.losses import label_loss, ranking_loss
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_not_finite

@@ -26,10 +26,10 @@ from alignment.models.load import (
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.preferences.schema import DOMAINS
 from alignment.stages.context import StageContext
-from alignment.training.ppo.build import Builder
-from alignment.training.ppo.guard import Guard
+from alignment.training.ppo.early_stopping import Guard
 from alignment.training.ppo.roles import save_critic
 from alignment.training.ppo.scoring import CombinedReward, PromptItem
+from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import Outcome, PPOTrainer
 from alignment.utils import distributed
 from alignment.utils.files import atomic_write_json, sha256_file

@@ -28,17 +28,17 @@ from alignment.reporting.reward_plots import accuracy_picture, calibration_pictu
 from alignment.rewards.adapter import inject
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.card import RewardCard
-from alignment.rewards.elements import Elements, build
 from alignment.rewards.evaluate import evaluate, moved, safe_labels
-from alignment.rewards.growth import growth
-from alignment.rewards.guard import agreement, share_out
+from alignment.rewards.examples import Elements, build
+from alignment.rewards.guard_split import agreement, share_out
+from alignment.rewards.heldout_scores import Measured, measure
 from alignment.rewards.initial import initial_model
-from alignment.rewards.measured import Measured, measure
+from alignment.rewards.learning_curve import growth
 from alignment.rewards.mixture import Source, mix, write_mixture
 from alignment.rewards.model import RewardModel
-from alignment.rewards.record import metrics, plain
-from alignment.rewards.reference import demonstrations, reference_answers
-from alignment.rewards.spoilt import spoilt
+from alignment.rewards.reference_set import demonstrations, reference_answers
+from alignment.rewards.stage_metrics import metrics, plain
+from alignment.rewards.synthetic_negatives import spoilt
 from alignment.rewards.threshold import write_labelled
 from alignment.rewards.train import Report, train
 from alignment.stages.context import StageContext

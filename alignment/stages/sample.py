@@ -20,8 +20,8 @@ from alignment.models.chat_renderer import ChatRenderer
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.rewards.cache import ScoreCache
 from alignment.sampling.best_of import distinct_rate
-from alignment.sampling.judges import Answer, Judges
-from alignment.sampling.mixture import draw_prompts, without
+from alignment.sampling.prompt_sampling import draw_prompts, without
+from alignment.sampling.reward_scoring import Answer, Judges
 from alignment.sampling.shards import Shards, to_table, write_table
 from alignment.sampling.temperature import judge
 from alignment.stages.context import StageContext

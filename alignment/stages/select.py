@@ -27,7 +27,7 @@ from alignment.rewards.cache import ScoreCache
 from alignment.sampling.bag import KEPT, Kept, good_enough, keep, read_bag, shares, write_kept
 from alignment.sampling.best_of import curves, distinct_rate, kl_bound, kl_estimate
 from alignment.sampling.examples import best_and_worst
-from alignment.sampling.judges import Answer, Judges, Verdicts
+from alignment.sampling.reward_scoring import Answer, Judges, Verdicts
 from alignment.sampling.selection import Candidate, Selection, is_unsafe, random_control, select
 from alignment.sampling.shards import write_table
 from alignment.stages.context import StageContext

@@ -30,8 +30,8 @@ from alignment.models.load import load_policy, load_tokenizer
 from alignment.pipeline.ledger import Ledger
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.sampling.best_of import kl_bound, order_weights
-from alignment.sampling.judges import Answer, Judges
-from alignment.sampling.mixture import draw_prompts
+from alignment.sampling.prompt_sampling import draw_prompts
+from alignment.sampling.reward_scoring import Answer, Judges
 from alignment.stages.sample import sampler_version
 from alignment.training.policy import trainable_policy
 from alignment.training.sft import Example, finetune

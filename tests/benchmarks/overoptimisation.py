@@ -21,7 +21,7 @@ from alignment.config.ppo import StopConfig
 from alignment.models.chat_renderer import Tokens
 from alignment.preferences.prompts import Prompt
 from alignment.sampling.best_of import kl_bound
-from alignment.training.ppo.guard import Watch
+from alignment.training.ppo.early_stopping import Watch
 from alignment.training.ppo.scoring import CombinedReward, Episode, PromptItem
 
 GUARDS = ("guard", "spoilt guard")

@@ -33,13 +33,13 @@ from alignment.config.rewards import CombineConfig
 from alignment.pipeline.plan import build_plan
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.preferences.schema import DOMAINS
-from alignment.sampling.mixture import draw_prompts
+from alignment.sampling.prompt_sampling import draw_prompts
 from alignment.stages import reward as reward_stage
 from alignment.stages.context import ProgramView, StageContext
-from alignment.training.ppo.build import Builder
+from alignment.training.ppo.early_stopping import Guard
 from alignment.training.ppo.forward import over_all
-from alignment.training.ppo.guard import Guard
 from alignment.training.ppo.scoring import CombinedReward, Episode, PromptItem
+from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import PPOTrainer
 from alignment.utils.seeds import derive_seed
 

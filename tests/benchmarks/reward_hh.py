@@ -30,7 +30,7 @@ from alignment.preferences.intake import ingest
 from alignment.preferences.schema import DOMAINS, Comparison
 from alignment.preferences.store import PreferenceStore
 from alignment.rewards.card import RewardCard
-from alignment.rewards.elements import Element, build
+from alignment.rewards.examples import Element, build
 from alignment.rewards.model import RewardModel
 from alignment.rewards.train import learning_rate, train
 from alignment.utils.files import atomic_write_json, read_json

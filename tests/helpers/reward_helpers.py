@@ -19,8 +19,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from alignment.rewards.elements import Element, Pair
-from alignment.rewards.measured import Measured
+from alignment.rewards.examples import Element, Pair
+from alignment.rewards.heldout_scores import Measured
 
 COMMON = {"vocab_size": 64, "num_labels": 1, "pad_token_id": 0, "eos_token_id": 1}
 SMALL = {

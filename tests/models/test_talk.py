@@ -11,8 +11,8 @@ import torch
 from model_helpers import CHATML, FAMILIES, bytes_tokenizer, tiny_model
 from rich.console import Console
 
+from alignment.cli.chat_session import ChatSession, talk
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.models.talk import ChatSession, talk
 
 
 def session(family: str = "llama", **more: Any) -> ChatSession:

@@ -15,8 +15,8 @@ from alignment.training.ppo.advantages import (
 )
 from alignment.training.ppo.kl import AdaptiveKL, FixedKL, kl_per_token
 from alignment.training.ppo.losses import entropy, policy_loss, token_logprobs, value_loss
+from alignment.training.ppo.masked_ops import masked_mean, masked_variance, whiten
 from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
-from alignment.training.ppo.whitening import masked_mean, masked_variance, whiten
 
 T, F = True, False
 

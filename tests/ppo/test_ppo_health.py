@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.ppo import StopConfig
-from alignment.training.ppo.guard import Watch
+from alignment.training.ppo.early_stopping import Watch
 from alignment.training.ppo.health import verdicts
 
 WELL = {

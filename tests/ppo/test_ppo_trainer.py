@@ -15,8 +15,8 @@ from alignment.config.rewards import CombineConfig
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.collect import Collector
+from alignment.training.ppo.early_stopping import Guard
 from alignment.training.ppo.experience import Experience
-from alignment.training.ppo.guard import Guard
 from alignment.training.ppo.roles import full_copies
 from alignment.training.ppo.scoring import CombinedReward, PlainReward, PromptItem
 from alignment.training.ppo.trainer import Outcome, PPOTrainer

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from alignment.rewards.evaluate import calibration, evaluate, moved, unsafe_detection
-from alignment.rewards.measured import Measured
-from alignment.rewards.record import headline
+from alignment.rewards.heldout_scores import Measured
+from alignment.rewards.stage_metrics import headline
 
 
 def measured(rows: list[dict[str, object]]) -> Measured:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from reward_helpers import scored
 
-from alignment.rewards.growth import Law, fit, growth
+from alignment.rewards.learning_curve import Law, fit, growth
 
 
 def test_fit_recovers_a_planted_law() -> None:

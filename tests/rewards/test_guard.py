@@ -7,7 +7,7 @@ import pytest
 from reward_helpers import scored
 
 from alignment.preferences.schema import Comparison
-from alignment.rewards.guard import agreement, share_out
+from alignment.rewards.guard_split import agreement, share_out
 from alignment.rewards.mixture import Source
 
 

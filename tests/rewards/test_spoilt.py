@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from alignment.config.rewards import RewardsConfig
 from alignment.preferences.schema import Comparison, Domain, SafetyBin
 from alignment.rewards.mixture import Source
-from alignment.rewards.spoilt import looped, scrambled, spoilt
+from alignment.rewards.synthetic_negatives import looped, scrambled, spoilt
 
 
 def source(number: int, domain: Domain = "helpfulness", label: SafetyBin | None = None) -> Source:

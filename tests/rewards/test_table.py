@@ -12,9 +12,9 @@ from rich.console import Console
 
 from alignment.reporting.reward_table import View
 from alignment.rewards.evaluate import evaluate, moved
-from alignment.rewards.growth import growth
-from alignment.rewards.guard import agreement
-from alignment.rewards.record import plain
+from alignment.rewards.guard_split import agreement
+from alignment.rewards.learning_curve import growth
+from alignment.rewards.stage_metrics import plain
 
 
 def figures(*, later: bool) -> dict[str, Any]:

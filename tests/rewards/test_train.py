@@ -14,7 +14,7 @@ import torch
 from reward_helpers import random_elements, tiny
 
 from alignment.config.rewards import RewardsConfig
-from alignment.rewards.elements import Element, Pair
+from alignment.rewards.examples import Element, Pair
 from alignment.rewards.train import learning_rate, train
 from alignment.utils.metrics_log import Series
 

@@ -15,8 +15,8 @@ from alignment.errors import DataError
 from alignment.inference.types import Sample
 from alignment.preferences.prompts import Prompt
 from alignment.sampling.bag import good_enough, keep, read_bag, shares, write_kept
-from alignment.sampling.mixture import draw_prompts
 from alignment.sampling.pairs import make_pair, plan_pairs
+from alignment.sampling.prompt_sampling import draw_prompts
 from alignment.sampling.selection import (
     Candidate,
     accept,

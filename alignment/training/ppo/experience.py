@@ -18,8 +18,8 @@ from alignment.training.ppo.advantages import (
 from alignment.training.ppo.collect import Collected
 from alignment.training.ppo.forward import Pass
 from alignment.training.ppo.kl import kl_per_token
+from alignment.training.ppo.masked_ops import masked_mean, masked_variance, whiten
 from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
-from alignment.training.ppo.whitening import masked_mean, masked_variance, whiten
 
 
 @dataclass(frozen=True)

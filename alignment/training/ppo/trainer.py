@@ -20,10 +20,9 @@ from torch import Tensor
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError
 from alignment.models.chat_renderer import ChatRenderer, Tokens
-from alignment.training.ppo.average import average, put, snapshot
 from alignment.training.ppo.collect import Collector
+from alignment.training.ppo.early_stopping import Guard, Watch
 from alignment.training.ppo.experience import weigh
-from alignment.training.ppo.guard import Guard, Watch
 from alignment.training.ppo.health import Verdict, verdicts
 from alignment.training.ppo.kl import AdaptiveKL, FixedKL
 from alignment.training.ppo.learner import Learner
@@ -31,6 +30,7 @@ from alignment.training.ppo.prompts import PromptStream
 from alignment.training.ppo.rewards import RunningMoments
 from alignment.training.ppo.roles import Roles
 from alignment.training.ppo.scoring import PromptItem, Reward
+from alignment.training.ppo.weight_average import average, put, snapshot
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_exploded
 from alignment.utils.metrics_log import Series

@@ -15,7 +15,7 @@ import numpy as np
 
 from alignment.preferences.schema import Comparison, framed
 from alignment.rewards.evaluate import cell
-from alignment.rewards.measured import Measured
+from alignment.rewards.heldout_scores import Measured
 from alignment.rewards.mixture import Source
 from alignment.utils.statistics import correlation
 

@@ -20,7 +20,7 @@ from alignment.preferences.schema import DOMAINS
 from alignment.rewards.card import read_card
 from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted
-from alignment.training.ppo.models import ModelScorer, probability_of
+from alignment.training.ppo.model_scorer import ModelScorer, probability_of
 from alignment.training.ppo.roles import Roles, full_copies
 from alignment.training.ppo.scoring import CombinedReward
 from alignment.utils.import_string import load_callable

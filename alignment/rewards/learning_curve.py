@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from alignment.rewards.evaluate import by_strength
-from alignment.rewards.measured import Measured
+from alignment.rewards.heldout_scores import Measured
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import percentile_bounds
 
