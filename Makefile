@@ -18,7 +18,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) install --quiet -r requirements.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@# An empty, migrated Prefect database: a server on a fresh one starts 7 seconds later.
-	@$(BIN)/python -m flows.template
+	@$(BIN)/python -m flows.servers.database_template
 	@touch $(STAMP)
 
 demo: $(STAMP)

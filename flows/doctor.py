@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignment.operations.doctor import Finding
-from flows import environment, served_record
-from flows.environment import home
-from flows.server import NOTE, Server, find_server, start_server
+from flows.servers import prefect_environment
+from flows.servers.prefect_environment import home
+from flows.servers.prefect_server import NOTE, Server, find_server, start_server
+from flows.serving import state_file
 
 log = logging.getLogger("alignment.flows")
 
@@ -30,13 +31,13 @@ def examine(workspace: Path) -> Iterator[Finding]:
 
 
 def _notes(workspace: Path) -> Iterator[Finding]:
-    told = served_record.record(workspace)
-    if told is not None and not served_record.alive(told):
+    told = state_file.record(workspace)
+    if told is not None and not state_file.alive(told):
         yield Finding(
             "`align serve` of this workspace was killed",
-            str(home(workspace) / served_record.RECORD),
+            str(home(workspace) / state_file.RECORD),
             "what it left running is stopped; start it again with `align serve CONFIG`",
-            lambda: served_record.down(workspace),
+            lambda: state_file.down(workspace),
         )
     note = home(workspace) / NOTE
     if note.is_file() and find_server(workspace, log.warning) is None:
@@ -49,8 +50,8 @@ def _notes(workspace: Path) -> Iterator[Finding]:
 
 
 def _runs(workspace: Path, server: Server) -> Iterator[Finding]:
-    environment.enter(workspace, server.url)
-    from flows.tidy import close_dead_runs, dead_runs
+    prefect_environment.enter(workspace, server.url)
+    from flows.definitions.dead_runs import close_dead_runs, dead_runs
 
     for run in dead_runs(str(workspace)):
         yield Finding(

@@ -87,7 +87,7 @@ def _decide(
     now_champion = champion(program)
     note_decision(program)
     # By name: the library never imports the flows; only commands reach up to them.
-    woken = importlib.import_module("flows.wake").wake(program.workspace, version)
+    woken = importlib.import_module("flows.resume_suspended").wake(program.workspace, version)
     if json:
         print_json({**asdict(made), "champion": now_champion})
         return

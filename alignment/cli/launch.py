@@ -137,7 +137,7 @@ def run_stages(
     with make_runner(program, console, len(nodes), wait=wait) as runner:
         if prefect:
             # By name: the library never imports the flows; only this launcher reaches up to them.
-            importlib.import_module("flows.program").run(runner, list(nodes))
+            importlib.import_module("flows.local_run").run(runner, list(nodes))
         else:
             for node in nodes:
                 runner.run_node(node)

@@ -37,7 +37,7 @@ def serve(
     from alignment.config.load import load_program
 
     program = load_program(config, set_)
-    importlib.import_module("flows.serve").serve(
+    importlib.import_module("flows.serving.serve").serve(
         program, mlflow_port=mlflow_port, prefect_port=prefect_port
     )
 
@@ -52,5 +52,5 @@ def down(*, workspace: WorkspaceOption = None) -> None:
     align down --workspace workspaces/hh
     ```
     """
-    stopped = importlib.import_module("flows.served_record").down(find_workspace(workspace))
+    stopped = importlib.import_module("flows.serving.state_file").down(find_workspace(workspace))
     print("\n".join(f"stopped: {name}" for name in stopped) or "nothing is served here")

@@ -19,6 +19,6 @@ def ui(
     align ui --mlflow-port 5001 --prefect-port 4201
     ```
     """
-    importlib.import_module("flows.ui").serve(
+    importlib.import_module("flows.servers.web_pages").serve(
         load_workspace(workspace), mlflow_port=mlflow_port, prefect_port=prefect_port
     )

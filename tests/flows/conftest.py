@@ -14,7 +14,7 @@ from served_run import keep_program
 @pytest.fixture(scope="session")
 def server() -> Iterator[None]:
     """A Prefect server with an empty database."""
-    from flows.environment import QUIET
+    from flows.servers.prefect_environment import QUIET
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in QUIET.items():

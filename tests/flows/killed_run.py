@@ -16,7 +16,7 @@ import fake_program as fake  # noqa: E402
 
 import alignment.execution.runner  # noqa: E402
 from alignment.tracking.observer import tracker  # noqa: E402
-from flows.program import run  # noqa: E402
+from flows.local_run import run  # noqa: E402
 
 
 def before(context: object) -> None:

@@ -18,8 +18,8 @@ def prefect_server(workspace: Any) -> Iterator[None]:
     """A server over the workspace's own database, and this process pointed at it."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.server import start_server
-    from flows.tidy import flush
+    from flows.definitions.dead_runs import flush
+    from flows.servers.prefect_server import start_server
 
     server = start_server(workspace)
     try:
@@ -49,7 +49,7 @@ def answer(run_id: UUID, **values: str) -> None:
 @pytest.fixture
 def kept(program: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The program, whose versions a person decides on, as a deployment finds it."""
-    from flows import session
+    from flows.definitions import session
 
     # This process is nobody's child.
     monkeypatch.setattr(session, "end_with_parent", lambda _grace: None)
@@ -59,7 +59,7 @@ def kept(program: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.timeout(900)
 def test_a_decision_by_the_form_after_the_server_was_restarted(stages: Any, kept: Any) -> None:
-    from flows.approval import NEEDED, pause_key, suspended
+    from flows.definitions.approval import NEEDED, pause_key, suspended
 
     workspace = kept.workspace.resolve()
     with prefect_server(workspace):

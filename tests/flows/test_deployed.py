@@ -41,7 +41,7 @@ def inbox_program(program: Any) -> None:
 
 @pytest.mark.usefixtures("server")
 def test_an_iteration_makes_its_own_runner(stages: Any, kept: Any) -> None:
-    from flows.iteration import iteration
+    from flows.definitions.iteration import iteration
 
     iteration(workspace=str(kept.workspace))
     assert len(stages.ran) == len(Runner(kept).plan)
@@ -57,7 +57,7 @@ def test_an_iteration_makes_its_own_runner(stages: Any, kept: Any) -> None:
 
 @pytest.mark.usefixtures("server")
 def test_a_version_without_preferences_waits(stages: Any, kept: Any) -> None:
-    from flows.series import program as whole
+    from flows.definitions.program import program as whole
 
     def before(context: Any) -> None:
         if context.stage == "collect":
@@ -76,7 +76,7 @@ def test_a_version_without_preferences_waits(stages: Any, kept: Any) -> None:
 def test_intake_takes_files_and_says_that_a_version_may_begin(
     kept: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import intake as module
+    from flows.definitions import intake as module
 
     told: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(module, "emit", lambda _w, event, **payload: told.append((event, payload)))
@@ -110,7 +110,7 @@ def test_intake_takes_files_and_says_that_a_version_may_begin(
 def test_a_run_waits_for_the_workspace_and_a_second_one_leaves_it_to_the_first(
     stages: Any, kept: Any
 ) -> None:
-    from flows.iteration import iteration
+    from flows.definitions.iteration import iteration
 
     line = Line(kept.workspace, "iteration-rlhf-v1-")
     assert line.join()
@@ -138,7 +138,7 @@ def test_a_run_waits_for_the_workspace_and_a_second_one_leaves_it_to_the_first(
 
 
 def test_a_deployment_is_named_after_its_program(program: Any) -> None:
-    from flows.deployments import deployments
+    from flows.serving.deployments import deployments
 
     made = {item.flow_name: item for item in deployments(program)}
     assert set(made) == {"rlhf-intake", "rlhf-iteration", "rlhf-program"}
@@ -151,7 +151,7 @@ def test_a_deployment_is_named_after_its_program(program: Any) -> None:
 
 
 def test_a_process_is_known_again(tmp_path: Path) -> None:
-    from flows.identity import process_lives, this_process
+    from flows.definitions.run_labels import process_lives, this_process
 
     me = this_process()
     assert process_lives(me)

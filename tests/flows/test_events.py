@@ -29,8 +29,8 @@ def matches(trigger: dict[str, str], resource: dict[str, str]) -> bool:
 def test_triggers_know_their_workspace(tmp_path: Path, told: list[dict[str, str]]) -> None:
     import fake_program as fake
 
-    from flows.deployments import deployments
-    from flows.events import PREFERENCES_ENOUGH, emit
+    from flows.definitions.events import PREFERENCES_ENOUGH, emit
+    from flows.serving.deployments import deployments
 
     mine, other = tmp_path / "a" / "llama2", tmp_path / "b" / "llama2"
     for workspace in (mine, other):

@@ -21,7 +21,7 @@ def test_no_postponed_annotations() -> None:
 
 
 def test_reward_models_form_a_group(program: Any) -> None:
-    from flows.iteration import groups
+    from flows.definitions.iteration import groups
 
     nodes = [node for node in build_plan(program) if node.version == "rlhf-v1"]
     found = [[node.stage for node in group] for group in groups(nodes)]
@@ -52,7 +52,7 @@ def read_runs(since: datetime) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 @pytest.mark.usefixtures("server")
 def test_every_stage_once_then_cached(stages: Any, program: Any) -> None:
-    from flows.program import conduct
+    from flows.local_run import conduct
 
     began = datetime.now(UTC)
     with Runner(program) as runner:
@@ -73,7 +73,7 @@ def test_every_stage_once_then_cached(stages: Any, program: Any) -> None:
 def test_failure_comes_out_unchanged(
     stages: Any, program: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from flows.program import conduct
+    from flows.local_run import conduct
 
     raised = DataError("row 3 is bad", where="x.jsonl:3", remedy="mend it")
 
@@ -101,7 +101,7 @@ def test_side_by_side_where_the_runner_allows(
 ) -> None:
     import threading
 
-    from flows.program import conduct
+    from flows.local_run import conduct
 
     meet = threading.Barrier(2, timeout=30)
     stages.before = lambda context: meet.wait() if "reward" in context.stage else None
@@ -114,7 +114,7 @@ def test_side_by_side_where_the_runner_allows(
 
 @pytest.mark.parametrize(("signals", "told"), [(0, 0), (1, 1), (2, 2)])
 def test_stages_in_threads_are_told_of_ctrl_c(signals: int, told: int) -> None:
-    from flows.iteration import wait_for
+    from flows.definitions.iteration import wait_for
 
     left = [signals]
     interrupts: list[int] = []
@@ -145,9 +145,9 @@ def test_runs_of_dead_processes_are_closed(stages: Any, program: Any) -> None:
     from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
     from prefect.states import Running
 
-    from flows.identity import PROCESS, this_process
-    from flows.series import program as flow
-    from flows.tidy import close_dead_runs
+    from flows.definitions.dead_runs import close_dead_runs
+    from flows.definitions.program import program as flow
+    from flows.definitions.run_labels import PROCESS, this_process
 
     def begun(workspace: str, process: str) -> Any:
         run = client.create_flow_run(flow, parameters={"workspace": workspace}, state=Running())

@@ -30,7 +30,7 @@ def client() -> Iterator[Any]:
 @pytest.fixture
 def deployment(kept: Any, tmp_path: Path) -> UUID:
     """A deployment of the iteration that nobody serves."""
-    from flows.iteration import iteration
+    from flows.definitions.iteration import iteration
 
     made: Any = iteration.to_deployment(
         name=tmp_path.name, parameters={"workspace": str(kept.workspace.resolve())}
@@ -42,7 +42,7 @@ def begun(client: Any, deployment: UUID, state: Any, process: str | None = None)
     """A run of the deployment in a state that a process told of."""
     from prefect.states import Running
 
-    from flows.identity import PROCESS
+    from flows.definitions.run_labels import PROCESS
 
     run = client.create_flow_run_from_deployment(deployment)
     if state.is_final():
@@ -55,7 +55,7 @@ def begun(client: Any, deployment: UUID, state: Any, process: str | None = None)
 
 def dead_process() -> str:
     """A process that had our number before us."""
-    from flows.identity import this_process
+    from flows.definitions.run_labels import this_process
 
     host, pid, born = this_process().rsplit(":", 2)
     return f"{host}:{pid}:{float(born) - 1000:.0f}"
@@ -70,20 +70,20 @@ def test_a_run_that_died_goes_on_and_others_are_left_alone(
 ) -> None:
     from prefect.states import Cancelled, Failed, Running
 
-    from flows import healing
+    from flows.serving import recovery
 
-    monkeypatch.setattr(healing, "pause", lambda _program: 0.0)
-    assert healing.retry_died(kept, [deployment]) is None
+    monkeypatch.setattr(recovery, "pause", lambda _program: 0.0)
+    assert recovery.retry_died(kept, [deployment]) is None
     for state in (Failed(), Cancelled()):
         ended = begun(client, deployment, state)
-        assert healing.retry_died(kept, [deployment]) is None
+        assert recovery.retry_died(kept, [deployment]) is None
         assert state_of(client, ended) == state.name
     died = begun(client, deployment, Running(), dead_process())
-    retried = healing.retry_died(kept, [deployment])
+    retried = recovery.retry_died(kept, [deployment])
     assert retried is not None
     assert retried.id == died.id
     assert state_of(client, died) == "Scheduled"
-    assert healing.retry_died(kept, [deployment]) is None, "once is enough"
+    assert recovery.retry_died(kept, [deployment]) is None, "once is enough"
 
 
 def test_what_somebody_cancels_is_never_taken_for_a_death(
@@ -91,23 +91,23 @@ def test_what_somebody_cancels_is_never_taken_for_a_death(
 ) -> None:
     from prefect.states import Cancelling, Crashed, Running
 
-    from flows import healing
+    from flows.serving import recovery
 
-    monkeypatch.setattr(healing, "pause", lambda _program: 0.0)
+    monkeypatch.setattr(recovery, "pause", lambda _program: 0.0)
     # Its process is gone before Prefect has said the last word.
     ending = begun(client, deployment, Running(), dead_process())
     client.set_flow_run_state(ending.id, Cancelling(), force=True)
-    assert healing.retry_died(kept, [deployment]) is None
+    assert recovery.retry_died(kept, [deployment]) is None
     assert state_of(client, ending) == "Cancelled"
     # Prefect calls a run that ends by SIGTERM crashed for a moment.
     client.set_flow_run_state(ending.id, Cancelling(), force=True)
     client.set_flow_run_state(ending.id, Crashed(), force=True)
-    assert healing.retry_died(kept, [deployment]) is None
+    assert recovery.retry_died(kept, [deployment]) is None
     assert state_of(client, ending) == "Crashed"
     # Somebody wanted it after all, and then it died.
     client.set_flow_run_state(ending.id, Running(), force=True)
     client.set_flow_run_state(ending.id, Crashed(), force=True)
-    retried = healing.retry_died(kept, [deployment])
+    retried = recovery.retry_died(kept, [deployment])
     assert retried is not None
     assert retried.id == ending.id
 
@@ -117,14 +117,14 @@ def test_a_retry_that_died_before_it_began_is_not_what_was_cancelled(
 ) -> None:
     from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed, Pending
 
-    from flows import healing
+    from flows.serving import recovery
 
-    monkeypatch.setattr(healing, "pause", lambda _program: 0.0)
+    monkeypatch.setattr(recovery, "pause", lambda _program: 0.0)
     run = begun(client, deployment, Cancelled())
     for state in (Cancelling(), Cancelled(), AwaitingRetry(), Pending(), Crashed()):
-        assert healing.retry_died(kept, [deployment]) is None
+        assert recovery.retry_died(kept, [deployment]) is None
         client.set_flow_run_state(run.id, state, force=True)
-    retried = healing.retry_died(kept, [deployment])
+    retried = recovery.retry_died(kept, [deployment])
     assert retried is not None
     assert retried.id == run.id
 
@@ -135,10 +135,10 @@ def test_a_death_is_seen_behind_runs_that_had_nothing_to_do_with_it(
     """They began later: they waited in line, were missed, or did one version of many."""
     from prefect.states import Cancelled, Completed, Crashed, Failed
 
-    from flows import healing
-    from flows.series import program as flow
+    from flows.definitions.program import program as flow
+    from flows.serving import recovery
 
-    monkeypatch.setattr(healing, "pause", lambda _program: 0.0)
+    monkeypatch.setattr(recovery, "pause", lambda _program: 0.0)
     made: Any = flow.to_deployment(
         name=f"{kept.workspace.parent.name}-whole",
         parameters={"workspace": str(kept.workspace.resolve())},
@@ -150,14 +150,14 @@ def test_a_death_is_seen_behind_runs_that_had_nothing_to_do_with_it(
     begun(client, whole, Completed(name="Skipped"))
     missed = client.create_flow_run_from_deployment(whole)
     client.set_flow_run_state(missed.id, Cancelled(), force=True)
-    retried = healing.retry_died(kept, both)
+    retried = recovery.retry_died(kept, both)
     assert retried is not None
     assert retried.id == died.id
     client.set_flow_run_state(died.id, Crashed(), force=True)
     # Whatever failed or was cancelled since stands for it.
     for state in (Failed(), Cancelled()):
         begun(client, deployment, state)
-        assert healing.retry_died(kept, both) is None
+        assert recovery.retry_died(kept, both) is None
 
 
 def test_a_new_process_leaves_alone_what_somebody_cancelled(
@@ -166,7 +166,7 @@ def test_a_new_process_leaves_alone_what_somebody_cancelled(
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
     from prefect.states import Cancelled, Crashed
 
-    from flows.served import go_on
+    from flows.serving.worker import go_on
 
     def count() -> int:
         mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
@@ -188,14 +188,14 @@ def test_nothing_is_retried_where_all_is_done_or_too_soon(
 ) -> None:
     from prefect.states import Crashed
 
-    from flows import healing
+    from flows.serving import recovery
 
     died = begun(client, deployment, Crashed())
-    monkeypatch.setattr(healing, "pause", lambda _program: 60.0)
-    assert healing.retry_died(kept, [deployment]) is None
-    monkeypatch.setattr(healing, "pause", lambda _program: 0.0)
+    monkeypatch.setattr(recovery, "pause", lambda _program: 60.0)
+    assert recovery.retry_died(kept, [deployment]) is None
+    monkeypatch.setattr(recovery, "pause", lambda _program: 0.0)
     fake.run_all(kept)
-    assert healing.retry_died(kept, [deployment]) is None
+    assert recovery.retry_died(kept, [deployment]) is None
     assert state_of(client, died) == "Crashed"
 
 
@@ -204,37 +204,38 @@ def test_a_run_that_never_began_is_begun(
 ) -> None:
     from prefect.states import Completed, Pending, Running
 
-    from flows import healing, tidy
+    from flows.definitions import dead_runs
+    from flows.serving import recovery
 
     begun(client, deployment, Completed())
     starting = begun(client, deployment, Pending(), dead_process())  # of an earlier turn
-    assert healing.retry_died(kept, [deployment]) is None
+    assert recovery.retry_died(kept, [deployment]) is None
     assert state_of(client, starting) == "Pending", "its process may be on its way"
-    assert tidy.dead_runs(str(kept.workspace.resolve())) == []
+    assert dead_runs.dead_runs(str(kept.workspace.resolve())) == []
 
     client.set_flow_run_state(starting.id, Completed(), force=True)
-    monkeypatch.setattr(tidy, "NEVER_BEGAN", 0.0)
+    monkeypatch.setattr(dead_runs, "NEVER_BEGAN", 0.0)
     lost = begun(client, deployment, Pending())
-    found = tidy.dead_runs(str(kept.workspace.resolve()))
+    found = dead_runs.dead_runs(str(kept.workspace.resolve()))
     assert [run.id for run in found] == [lost.id], "the doctor and `align run` see it too"
-    retried = healing.retry_died(kept, [deployment])
+    retried = recovery.retry_died(kept, [deployment])
     assert retried is not None
     assert retried.id == lost.id
     assert state_of(client, lost) == "Scheduled"
 
     # Without a deployment of ours to begin it again it is closed.
     other = begun(client, deployment, Pending())
-    assert tidy.close_dead_runs(str(kept.workspace.resolve())) == 1
+    assert dead_runs.close_dead_runs(str(kept.workspace.resolve())) == 1
     assert state_of(client, other) == "Crashed"
     # Begun again just now, still under the name of the process before.
     again = begun(client, deployment, Running(), dead_process())
     client.set_flow_run_state(again.id, Running(), force=True)
     assert client.read_flow_run(again.id).run_count == 2
-    assert tidy.close_dead_runs(str(kept.workspace.resolve())) == 0
+    assert dead_runs.close_dead_runs(str(kept.workspace.resolve())) == 0
 
 
 def test_deaths_in_a_row_are_answered_more_slowly(stages: Any, kept: Any) -> None:
-    from flows.healing import LONGEST_PAUSE, pause
+    from flows.serving.recovery import LONGEST_PAUSE, pause
 
     ledger = Ledger(kept.workspace)
     node = build_plan(kept)[0]
@@ -253,7 +254,7 @@ def test_deaths_in_a_row_are_answered_more_slowly(stages: Any, kept: Any) -> Non
 
 def test_of_missed_runs_the_newest_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """With an invented client: only Prefect's own clock can mark runs as scheduled by it."""
-    from flows import healing
+    from flows.serving import recovery
 
     class Client:
         def __init__(self) -> None:
@@ -292,6 +293,6 @@ def test_of_missed_runs_the_newest_is_made_up_for(monkeypatch: pytest.MonkeyPatc
         due("another's", -1800, other),
     ]
     client = Client()
-    monkeypatch.setattr(healing, "get_client", lambda **_: client)
-    assert healing.drop_missed([mine, other]) == 2
+    monkeypatch.setattr(recovery, "get_client", lambda **_: client)
+    assert recovery.drop_missed([mine, other]) == 2
     assert client.dropped == ["older", "oldest"]

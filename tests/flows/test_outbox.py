@@ -8,7 +8,7 @@ import pytest
 
 from alignment.config.load import check_program
 from alignment.operations.annotation_export import Collected
-from flows import iteration
+from flows.definitions import iteration
 
 
 @pytest.mark.parametrize(

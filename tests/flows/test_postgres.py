@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flows.processes import Child, answers, free_port
+from flows.servers.child_process import Child, answers, free_port
 
 HERE = Path(__file__).parent
 START_LIMIT = 240.0  # a fresh database has all migrations before it

@@ -41,7 +41,7 @@ def test_a_run_that_ended_early_goes_on(
     from prefect.settings import PREFECT_API_URL
     from prefect.states import Cancelled
 
-    from flows import session
+    from flows.definitions import session
 
     # This process is nobody's child.
     monkeypatch.setattr(session, "end_with_parent", lambda _grace: None)

@@ -26,7 +26,7 @@ def patient(program: Any) -> ProgramConfig:
 def test_a_lost_parent_is_followed_after_the_grace(
     program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import session
+    from flows.definitions import session
 
     given: list[float] = []
     monkeypatch.setattr(session, "deployed", lambda: True)
@@ -38,20 +38,20 @@ def test_a_lost_parent_is_followed_after_the_grace(
 
 
 def test_align_down_waits_for_the_grace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows import served_record
-    from flows.kept import longest_stop
+    from flows.serving import state_file
+    from flows.serving.supervisor import longest_stop
 
-    served_record.write_record(tmp_path, "m", "p", {}, longest_stop(GRACE))
-    told = served_record.record(tmp_path)
+    state_file.write_record(tmp_path, "m", "p", {}, longest_stop(GRACE))
+    told = state_file.record(tmp_path)
     assert told is not None
     waited: list[float] = []
     asked: list[int] = []
-    monkeypatch.setattr(served_record, "_gone", lambda _processes, wait: waited.append(wait))
+    monkeypatch.setattr(state_file, "_gone", lambda _processes, wait: waited.append(wait))
     monkeypatch.setattr(psutil.Process, "terminate", lambda self: asked.append(self.pid))
-    assert served_record.down(tmp_path) == ["align serve"]
+    assert state_file.down(tmp_path) == ["align serve"]
     assert asked == [os.getpid()]
     assert waited[0] > GRACE
-    assert served_record.record(tmp_path) is None
+    assert state_file.record(tmp_path) is None
 
 
 def test_ctrl_c_before_the_servers_are_up_leaves_no_note(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_ctrl_c_before_the_servers_are_up_leaves_no_note(tmp_path: Path) -> None
         "import sys, fake_program\n"
         "from pathlib import Path\n"
         "from flows import serve, ui\n"
-        "from flows.processes import free_port\n"
+        "from flows.servers.child_process import free_port\n"
         "def wait_for(ready, children, stop):\n"
         "    print('waits', flush=True)\n"
         "    stop.wait()\n"

@@ -22,7 +22,7 @@ def ask_for_version(workspace: Path, name: str) -> UUID:
     """A run of a deployment of the iteration, scheduled."""
     from prefect.client.orchestration import get_client
 
-    from flows.iteration import iteration
+    from flows.definitions.iteration import iteration
 
     made: Any = iteration.to_deployment(
         name=name, parameters={"workspace": str(workspace.resolve())}
@@ -37,7 +37,7 @@ def carry_out(run_id: UUID) -> tuple[str, str]:
     from prefect.exceptions import Pause
     from prefect.flow_engine import run_flow
 
-    from flows.iteration import iteration
+    from flows.definitions.iteration import iteration
 
     with get_client(sync_client=True) as client:
         run = client.read_flow_run(run_id)

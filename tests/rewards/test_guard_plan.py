@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alignment.config.load import load_program
 from alignment.pipeline.plan import build_plan
-from flows.iteration import groups
+from flows.definitions.iteration import groups
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 

@@ -30,7 +30,7 @@ from alignment.config.load import load_program  # noqa: E402
 from alignment.config.orchestration import OrchestrationConfig  # noqa: E402
 from alignment.pipeline.ledger import Ledger  # noqa: E402
 from alignment.preferences.inbox import inbox_dir, read_journal  # noqa: E402
-from flows.processes import free_port  # noqa: E402
+from flows.servers.child_process import free_port  # noqa: E402
 
 PATIENCE = 600.0  # seconds for any one step
 

@@ -104,7 +104,7 @@ class Served:
             ("prefect.engine", "flow"),
             ("prefect server", "prefect"),
             ("mlflow server", "mlflow"),
-            ("flows.served", "deployments"),
+            ("flows.serving.worker", "deployments"),
             ("alignment.tracking.follow", "tracking"),
             ("alignment.cli.main serve", "serve"),
         ):

@@ -33,7 +33,7 @@ from alignment.pipeline.ledger import Ledger  # noqa: E402
 from alignment.pipeline.readiness import WaitingForBatches, frontier  # noqa: E402
 from alignment.preferences.inbox import inbox_dir, read_journal  # noqa: E402
 from alignment.utils.locks import holder  # noqa: E402
-from flows.processes import free_port  # noqa: E402
+from flows.servers.child_process import free_port  # noqa: E402
 
 WAIT_FOR_TARGET = 60.0  # seconds until another one is killed instead
 

@@ -13,7 +13,7 @@ import pytest
 from alignment.errors import AlignError
 from alignment.tracking.rebuild import _set_file_aside, rebuild
 from alignment.tracking.store import SERVED
-from flows.processes import Child
+from flows.servers.child_process import Child
 
 
 def test_a_server_on_the_database_is_not_left_with_a_renamed_file(

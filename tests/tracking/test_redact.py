@@ -73,7 +73,7 @@ def test_what_is_said_of_a_store_out_of_reach(
 
 
 def test_the_addresses_of_the_pages() -> None:
-    from flows.ui import legend
+    from flows.servers.web_pages import legend
 
     shown = legend("http://me:hunter2@host:5000", "http://me:hunter2@host:4200", None)
     assert "hunter2" not in shown
@@ -83,12 +83,12 @@ def test_the_addresses_of_the_pages() -> None:
 def test_the_server_over_the_store_is_not_told_among_its_arguments(
     make_program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows import ui
+    from flows.servers import web_pages
 
     told: list[Any] = []
-    monkeypatch.setattr(ui, "Child", lambda *given, **_: told.append(given))
+    monkeypatch.setattr(web_pages, "Child", lambda *given, **_: told.append(given))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", ADDRESS)
-    ui.mlflow_child(make_program(), 5000)
+    web_pages.mlflow_child(make_program(), 5000)
     _name, command, environment, _log = told[0]
     assert "hunter2" not in " ".join(command)
     assert environment["MLFLOW_BACKEND_STORE_URI"] == ADDRESS

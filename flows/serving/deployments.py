@@ -8,10 +8,10 @@ from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Cron, Schedule
 
 from alignment.config.program import ProgramConfig
-from flows.events import FILE_COMPLETE, PREFERENCES_ENOUGH, resource
-from flows.intake import intake
-from flows.iteration import iteration
-from flows.series import program as whole_program
+from flows.definitions.events import FILE_COMPLETE, PREFERENCES_ENOUGH, resource
+from flows.definitions.intake import intake
+from flows.definitions.iteration import iteration
+from flows.definitions.program import program as whole_program
 
 TAG = "align"
 

@@ -25,8 +25,8 @@ from prefect.types._datetime import DateTime
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.readiness import frontier
-from flows.session import SKIPPED
-from flows.tidy import close_dead_runs, never_began
+from flows.definitions.dead_runs import close_dead_runs, never_began
+from flows.definitions.session import SKIPPED
 
 LONGEST_PAUSE = 600.0
 LOOKED_AT = 50  # newest runs of a deployment, of which few are idle

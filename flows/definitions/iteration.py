@@ -15,10 +15,10 @@ from alignment.pipeline.invalidate import set_aside
 from alignment.pipeline.plan import Node
 from alignment.pipeline.readiness import frontier, waits_for
 from alignment.preferences.exports import Export
-from flows.approval import await_decision
-from flows.card import show_card
-from flows.events import PAIRS_WAITING, VERSION_DONE, emit
-from flows.identity import (
+from flows.definitions.approval import await_decision
+from flows.definitions.events import PAIRS_WAITING, VERSION_DONE, emit
+from flows.definitions.parameters import Config, FromStage, Version, Workspace
+from flows.definitions.run_labels import (
     PROCESS,
     REDONE,
     VERSION,
@@ -29,9 +29,9 @@ from flows.identity import (
     rename,
     this_process,
 )
-from flows.request import Config, FromStage, Version, Workspace
-from flows.session import SKIPPED, Session, opened, workspace_of
-from flows.stage import stage_task
+from flows.definitions.session import SKIPPED, Session, opened, workspace_of
+from flows.definitions.stage_task import stage_task
+from flows.definitions.version_card import show_card
 
 
 @flow(name="rlhf-iteration", flow_run_name="{version}", persist_result=False)

@@ -13,10 +13,10 @@ import psutil
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.tracking.store import store_uri
-from flows import ui
-from flows.environment import client_environment, home
-from flows.processes import Child, answers
-from flows.server import START_LIMIT, find_server, start_server
+from flows.servers import web_pages
+from flows.servers.child_process import Child, answers
+from flows.servers.prefect_environment import client_environment, home
+from flows.servers.prefect_server import START_LIMIT, find_server, start_server
 
 DEPLOYMENTS = "the deployments' process"
 STOP_GRACE = 10.0
@@ -62,10 +62,10 @@ def keep_mlflow(
     uri = store_uri(program)
     if urlsplit(uri).scheme in ("http", "https"):
         return uri.rstrip("/")
-    chosen = ui.usable_port(port, "MLflow", say)
+    chosen = web_pages.usable_port(port, "MLflow", say)
 
     def start() -> Child:
-        return ui.mlflow_child(program, chosen)
+        return web_pages.mlflow_child(program, chosen)
 
     kept.append(Kept("the MLflow server", start, start(), begun=time.monotonic()))
     return f"http://127.0.0.1:{chosen}"
@@ -76,7 +76,7 @@ def keep_prefect(workspace: Path, port: int, kept: list[Kept], say: Callable[[st
     server = find_server(workspace, say)
     if server is not None:
         return server.url
-    chosen = ui.usable_port(port, "Prefect", say)
+    chosen = web_pages.usable_port(port, "Prefect", say)
 
     def start() -> Child:
         child = start_server(workspace, port=chosen, embedded=False).child
@@ -100,7 +100,7 @@ def keep_deployments(workspace: Path, prefect: str, kept: list[Kept]) -> None:
             time.sleep(0.2)
         return Child(
             "the deployments",
-            [sys.executable, "-m", "flows.served", str(workspace)],
+            [sys.executable, "-m", "flows.serving.worker", str(workspace)],
             environment,
             home(workspace) / "served.log",
         )

@@ -15,9 +15,9 @@ from alignment.pipeline.ledger import Attempt, Manifest
 from alignment.pipeline.plan import Node
 from alignment.pipeline.readiness import available
 from alignment.utils.locks import Line
-from flows.identity import deployed
-from flows.processes import end_with_parent
-from flows.request import read_program
+from flows.definitions.parameters import read_program
+from flows.definitions.run_labels import deployed
+from flows.servers.child_process import end_with_parent
 
 log = logging.getLogger("alignment.flows")
 

@@ -1,4 +1,4 @@
-"""A migrated, empty Prefect database, made once at installation: `python -m flows.template`.
+"""A migrated, empty Prefect database, made once at installation: `python -m flows.servers.database_template`.
 
 A fresh database takes Prefect some ten seconds of migrations; a workspace that starts from the
 template is ready in four. Without the template everything works the same, only later.
@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from alignment.errors import AlignError
-from flows.environment import QUIET
+from flows.servers.prefect_environment import QUIET
 
 DATABASE = "prefect.db"
 

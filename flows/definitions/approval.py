@@ -20,9 +20,9 @@ from pydantic import Field
 
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.approval import WaitingForApproval, decide, find_approval, find_verdict
-from flows.card import note_of
-from flows.events import APPROVAL_AWAITED, emit
-from flows.identity import labels_of, remember
+from flows.definitions.events import APPROVAL_AWAITED, emit
+from flows.definitions.run_labels import labels_of, remember
+from flows.definitions.version_card import note_of
 
 PATIENCE = 365 * 86400  # seconds; Prefect fails a suspended run that is older
 AWAITS = "align.awaits"

@@ -6,7 +6,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 
-from flows.session import current
+from flows.definitions.session import current
 
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{key}")

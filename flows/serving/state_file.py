@@ -10,8 +10,8 @@ import psutil
 from alignment.errors import AlignError
 from alignment.redact import redact
 from alignment.utils.files import atomic_write_json, read_json
-from flows.environment import home
-from flows.server import NOTE
+from flows.servers.prefect_environment import home
+from flows.servers.prefect_server import NOTE
 
 RECORD = "serve.json"
 PATIENCE = 60.0  # seconds, for records without

@@ -8,8 +8,8 @@ from uuid import UUID
 from alignment.config.program import ProgramConfig
 from alignment.preferences.inbox import inbox_dir, look, read_journal
 from alignment.redact import redact
-from flows.events import FILE_COMPLETE, emit
-from flows.healing import retry_died
+from flows.definitions.events import FILE_COMPLETE, emit
+from flows.serving.recovery import retry_died
 
 LOOK_EVERY = 1.0
 HEAL_EVERY = 3.0

@@ -2,7 +2,7 @@
 
     align serve ─┬─ prefect server
                  ├─ mlflow server
-                 └─ flows.served ── one process per flow run
+                 └─ flows.serving.worker ── one process per flow run
 
 Children end with their parent, however it ends, and are started again when they die.
 """
@@ -23,9 +23,11 @@ from alignment.pipeline.workspace import is_kept, keep_program
 from alignment.preferences.inbox import inbox_dir
 from alignment.redact import redact
 from alignment.utils.locks import workspace_lock
-from flows import ui
-from flows.environment import home
-from flows.kept import (
+from flows.servers import web_pages
+from flows.servers.child_process import answers, port_taken
+from flows.servers.prefect_environment import home
+from flows.serving.state_file import forget, record, write_record
+from flows.serving.supervisor import (
     Kept,
     keep_deployments,
     keep_mlflow,
@@ -34,8 +36,6 @@ from flows.kept import (
     pids,
     stop_all,
 )
-from flows.processes import answers, port_taken
-from flows.served_record import forget, record, write_record
 
 PORT_PATIENCE = 15.0  # seconds for a predecessor that was killed to leave its ports
 
@@ -58,7 +58,7 @@ def serve(
     stop = threading.Event()
     with ExitStack() as stack:
         for number in (signal.SIGINT, signal.SIGTERM):
-            stack.callback(signal.signal, number, signal.signal(number, ui.setter(stop)))
+            stack.callback(signal.signal, number, signal.signal(number, web_pages.setter(stop)))
         stack.enter_context(_served_once(workspace))
         _keep_program(program)
         inbox_dir(workspace, program.intake).mkdir(parents=True, exist_ok=True)
@@ -70,14 +70,14 @@ def serve(
         stack.callback(stop_all, kept, grace)
         mlflow = keep_mlflow(program, mlflow_port, kept, say)
         prefect = keep_prefect(workspace, prefect_port, kept, say)
-        ui.wait_for(lambda: answers(f"{prefect}/health"), [one.child for one in kept], stop)
-        ui.wait_for(lambda: answers(f"{mlflow}/health"), [one.child for one in kept], stop)
+        web_pages.wait_for(lambda: answers(f"{prefect}/health"), [one.child for one in kept], stop)
+        web_pages.wait_for(lambda: answers(f"{mlflow}/health"), [one.child for one in kept], stop)
         if stop.is_set():
             return
         keep_deployments(workspace, prefect, kept)
         write_record(workspace, mlflow, prefect, pids(kept), longest_stop(grace))
         page = prefect.removesuffix("/api")
-        say(ui.legend(mlflow, page, ui.links(program, say)))
+        say(web_pages.legend(mlflow, page, web_pages.links(program, say)))
         say(legend(program, redact(page)))
         while not stop.wait(0.5):
             for one in kept:

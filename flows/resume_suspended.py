@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 
 from alignment.redact import redact
-from flows import environment
-from flows.server import find_server
+from flows.servers import prefect_environment
+from flows.servers.prefect_server import find_server
 
 log = logging.getLogger("alignment.flows")
 
@@ -19,8 +19,8 @@ def wake(workspace: Path, version: str) -> int:
     server = find_server(workspace, log.warning)
     if server is None:
         return 0
-    environment.enter(workspace, server.url)
-    from flows.approval import resume_decided
+    prefect_environment.enter(workspace, server.url)
+    from flows.definitions.approval import resume_decided
 
     try:
         return resume_decided(workspace, version)

@@ -14,9 +14,9 @@ from alignment.errors import AlignError
 from alignment.redact import redact
 from alignment.tracking.links import Links, find_links
 from alignment.tracking.store import SERVED, store_uri
-from flows.environment import home
-from flows.processes import Child, answers, free_port, port_taken
-from flows.server import NOTE, START_LIMIT, find_server, start_server
+from flows.servers.child_process import Child, answers, free_port, port_taken
+from flows.servers.prefect_environment import home
+from flows.servers.prefect_server import NOTE, START_LIMIT, find_server, start_server
 
 
 def serve(

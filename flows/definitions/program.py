@@ -7,11 +7,11 @@ from prefect.states import Completed
 
 from alignment.pipeline.approval import WaitingForApproval, awaited
 from alignment.pipeline.readiness import frontier
-from flows.approval import await_decision
-from flows.identity import PROCESS, deployed, remember, rename, this_process
-from flows.iteration import iteration
-from flows.request import Config, Until, Workspace
-from flows.session import SKIPPED, Session, opened
+from flows.definitions.approval import await_decision
+from flows.definitions.iteration import iteration
+from flows.definitions.parameters import Config, Until, Workspace
+from flows.definitions.run_labels import PROCESS, deployed, remember, rename, this_process
+from flows.definitions.session import SKIPPED, Session, opened
 
 
 @flow(name="rlhf-program", persist_result=False)

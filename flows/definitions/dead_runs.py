@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from flows.identity import PROCESS, labels_of, process_lives
+from flows.definitions.run_labels import PROCESS, labels_of, process_lives
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

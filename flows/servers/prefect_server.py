@@ -8,9 +8,9 @@ from pathlib import Path
 from alignment.errors import AlignError
 from alignment.redact import redact
 from alignment.utils.files import atomic_write_json, read_json
-from flows.environment import home, server_environment
-from flows.processes import Child, answers, free_port
-from flows.template import use_template
+from flows.servers.child_process import Child, answers, free_port
+from flows.servers.database_template import use_template
+from flows.servers.prefect_environment import home, server_environment
 
 START_LIMIT = 300.0  # seconds; ten are enough on two quiet cores, a busy machine takes minutes
 NOTE = "server.json"

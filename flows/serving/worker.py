@@ -1,4 +1,4 @@
-"""`python -m flows.served WORKSPACE`: carries out what the deployments of a program are asked for.
+"""`python -m flows.serving.worker WORKSPACE`: carries out what the deployments of a program are asked for.
 
 A child of `align serve`, which restarts it when it dies.
 """
@@ -14,11 +14,11 @@ from prefect.client.orchestration import get_client
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.readiness import frontier
-from flows.deployments import deployments
-from flows.healing import cancelled_last, deployment_ids, drop_missed
-from flows.processes import end_with_parent
-from flows.request import read_program
-from flows.watch import Watch
+from flows.definitions.parameters import read_program
+from flows.servers.child_process import end_with_parent
+from flows.serving.deployments import deployments
+from flows.serving.recovery import cancelled_last, deployment_ids, drop_missed
+from flows.serving.watcher import Watch
 
 log = logging.getLogger("alignment.flows")
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.execution.runner import Runner
 from alignment.pipeline.plan import Node
-from flows import environment
-from flows.server import Server, find_server, start_server
+from flows.servers import prefect_environment
+from flows.servers.prefect_server import Server, find_server, start_server
 
 if TYPE_CHECKING:
-    from flows.session import Session
+    from flows.definitions.session import Session
 
 log = logging.getLogger("alignment.flows")
 
@@ -34,7 +34,7 @@ def run(runner: Runner, nodes: Sequence[Node], *, say: Callable[[str], None] = l
     if server is None:
         server = start_server(workspace)
     try:
-        environment.enter(workspace, server.url)
+        prefect_environment.enter(workspace, server.url)
         if not server.ready():
             run_ahead(runner, nodes)
         server.wait()
@@ -58,9 +58,9 @@ def conduct(runner: Runner, nodes: Sequence[Node]) -> None:
     """
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.series import program
-    from flows.session import session
-    from flows.tidy import close_dead_runs, flush
+    from flows.definitions.dead_runs import close_dead_runs, flush
+    from flows.definitions.program import program
+    from flows.definitions.session import session
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         # What Prefect tells of a run is in its pages; a failure's traceback is in the stage's log.

@@ -10,11 +10,11 @@ from alignment.config.program import ProgramConfig
 from alignment.pipeline.readiness import frontier
 from alignment.preferences.inbox import Delivery, describe, look_in, waiting_comparisons
 from alignment.preferences.store import PreferenceStore
-from flows.events import BATCH_ACCEPTED, BATCH_REFUSED, PREFERENCES_ENOUGH, emit
-from flows.identity import PROCESS, deployed, remember, rename, this_process
-from flows.processes import end_with_parent
-from flows.request import Config, Workspace, read_program
-from flows.session import run_log
+from flows.definitions.events import BATCH_ACCEPTED, BATCH_REFUSED, PREFERENCES_ENOUGH, emit
+from flows.definitions.parameters import Config, Workspace, read_program
+from flows.definitions.run_labels import PROCESS, deployed, remember, rename, this_process
+from flows.definitions.session import run_log
+from flows.servers.child_process import end_with_parent
 
 
 @flow(name="rlhf-intake", persist_result=False)
