@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from alignment.execution.runner import Runner
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 from flows.servers import prefect_environment
 from flows.servers.prefect_server import Server, find_server, start_server
 

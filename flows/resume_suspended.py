@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from alignment.redact import redact
+from alignment.errors import redact
 from flows.servers import prefect_environment
 from flows.servers.prefect_server import find_server
 

@@ -54,7 +54,9 @@ def compare(
         return
     from rich.console import Console
 
-    Console(highlight=False).print(table.render())
+    from alignment.reporting.version_table import View
+
+    Console(highlight=False).print(View(table))
 
 
 def report(*, workspace: WorkspaceOption = None, out: Path | None = None) -> None:

@@ -50,7 +50,7 @@ def ingest(
     from rich.console import Console
 
     from alignment.cli.progress import bar
-    from alignment.pipeline.plan import Node
+    from alignment.pipeline.node import Node
     from alignment.preferences.intake import ingest as take_in
     from alignment.preferences.store import PreferenceStore
 
@@ -135,7 +135,9 @@ def batches(
     else:
         console.print(report.render())
     if picture is not None:
+        from alignment.reporting.batch_plots import draw
+
         try:
-            report.picture(picture)
+            draw(report.values, picture)
         except OSError as error:
             raise AlignError(f"cannot write {picture}: {error.strerror or error}") from error

@@ -17,7 +17,8 @@ from alignment.execution.runner import Runner
 from alignment.pipeline.approval import awaited
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
-from alignment.pipeline.plan import Node, build_plan
+from alignment.pipeline.node import Node
+from alignment.pipeline.plan import build_plan
 from alignment.pipeline.preflight import preflight
 from alignment.pipeline.readiness import available, frontier
 from alignment.pipeline.workspace import make_workspace
@@ -166,11 +167,12 @@ def summarise(program: ProgramConfig, console: Console) -> None:
     """Print the table of versions and draw their path."""
     from alignment.cli.results import compared
     from alignment.reporting.pareto_plot import panels, path_picture
+    from alignment.reporting.version_table import View
     from alignment.utils.files import atomic_write_bytes
 
     table = compared(program)
     console.print()
-    console.print(table.render())
+    console.print(View(table))
     if program.base.source == "world":
         console.print(
             "[dim]The built-in world is synthetic: its annotators are simulated, its gold scores "

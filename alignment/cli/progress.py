@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from alignment.pipeline.ledger import Attempt, Manifest
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 
 
 class _Speed(ProgressColumn):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.pipeline.plan import STUDENT, build_plan, policy_of
+from alignment.pipeline.node import STUDENT
+from alignment.pipeline.plan import build_plan, policy_of
 
 if TYPE_CHECKING:
     from alignment.reporting.comparison import Comparison

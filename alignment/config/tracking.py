@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from alignment.config.section import Section
-from alignment.redact import redact
+from alignment.errors import redact
 
 
 class TrackingConfig(Section):

@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 from alignment.config.load import set_dotted
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError, Terminated
-from alignment.redact import redact
+from alignment.errors import AlignError, Terminated, redact
 
 Kind = Literal["memory", "transient", "disk", "known", "unknown", "killed"]
 

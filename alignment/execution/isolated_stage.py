@@ -19,9 +19,9 @@ from typing import Any
 
 from alignment import errors
 from alignment.errors import AlignError, StageError
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 from alignment.utils.files import atomic_write_json, read_json
-from alignment.utils.oom import oom_kills
+from alignment.utils.memory import oom_kills
 from alignment.utils.processes import die_with_parent
 
 SLACK = 5.0  # seconds to end by itself once its own grace is over

@@ -1,4 +1,4 @@
-"""`python -m alignment.execution.launcher N MODULE ARGUMENTS…`: one module in N processes of this machine.
+"""`python -m alignment.execution.launcher N MODULE ARGS…`: one module in N local processes.
 
 Does what torchrun does, with two differences: the processes meet through a file and listen on the
 loopback interface only, and they die with their launcher. The first one to fail ends all.

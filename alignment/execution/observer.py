@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.ledger import Attempt, Manifest
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 
 
 class Observer(Protocol):

@@ -11,7 +11,7 @@ from alignment.errors import AlignError, StageError
 from alignment.execution.failures import PIECES, free_memory, kind_of, smaller
 from alignment.pipeline.disk_space import DiskFullError, disk_full
 from alignment.pipeline.ledger import Attempt, Ledger
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 
 SMALLER = "smaller"  # in the partial directory: this stage ran out of memory before
 

@@ -25,7 +25,8 @@ from alignment.pipeline import node_inputs
 from alignment.pipeline.disk_space import check_space, disk_full
 from alignment.pipeline.fingerprints import Fingerprints, config_slice, stage_declaration
 from alignment.pipeline.ledger import Attempt, Ledger, Manifest, now
-from alignment.pipeline.plan import Node, build_plan
+from alignment.pipeline.node import Node
+from alignment.pipeline.plan import build_plan
 from alignment.pipeline.readiness import waits_for
 from alignment.pipeline.workspace import keep_program, make_workspace
 from alignment.stages.context import ProgramView, StageContext

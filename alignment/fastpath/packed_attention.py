@@ -13,55 +13,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 
-from alignment.models.row_layout import Inputs, Row
+from alignment.models.row_layout import Block, Inputs, Plan, Row
 
 NAME = "align_packed"
-
-
-@dataclass(frozen=True)
-class Block:
-    """Queries [start, end) of a packed row; they see the keys [first, shared) and [own, end).
-
-    `own` is `shared` where the two ranges follow one another.
-    """
-
-    start: int
-    end: int
-    first: int
-    shared: int
-    own: int
-
-    def keys(self, row: Tensor) -> Tensor:
-        """The block's keys out of (..., T)."""
-        if self.own == self.shared:
-            return row[..., self.first : self.end]
-        seen = row[..., self.first : self.shared], row[..., self.own : self.end]
-        return torch.cat(seen, dim=-1)
-
-    def add(self, row: Tensor, gradient: Tensor) -> None:
-        """Add a gradient of the block's keys (..., n) to (..., T)."""
-        if self.own == self.shared:
-            row[..., self.first : self.end] += gradient
-        else:
-            size = self.shared - self.first
-            row[..., self.first : self.shared] += gradient[..., :size]
-            row[..., self.own : self.end] += gradient[..., size:]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All blocks of a packed row, and those that only the scored tokens need."""
-
-    tokens: int
-    all: tuple[Block, ...]
-    scored: tuple[Block, ...]
 
 
 def plan_of(rows: Sequence[Row]) -> Plan:

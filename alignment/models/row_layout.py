@@ -11,14 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from alignment.fastpath.packed_attention import Plan
 
 
 @dataclass(frozen=True)
@@ -31,6 +27,45 @@ class Row:
 
     def __len__(self) -> int:
         return len(self.prefix) + sum(len(tail) for tail in self.tails)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Queries [start, end) of a packed row; they see the keys [first, shared) and [own, end).
+
+    `own` is `shared` where the two ranges follow one another.
+    """
+
+    start: int
+    end: int
+    first: int
+    shared: int
+    own: int
+
+    def keys(self, row: Tensor) -> Tensor:
+        """The block's keys out of (..., T)."""
+        if self.own == self.shared:
+            return row[..., self.first : self.end]
+        seen = row[..., self.first : self.shared], row[..., self.own : self.end]
+        return torch.cat(seen, dim=-1)
+
+    def add(self, row: Tensor, gradient: Tensor) -> None:
+        """Add a gradient of the block's keys (..., n) to (..., T)."""
+        if self.own == self.shared:
+            row[..., self.first : self.end] += gradient
+        else:
+            size = self.shared - self.first
+            row[..., self.first : self.shared] += gradient[..., :size]
+            row[..., self.own : self.end] += gradient[..., size:]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All blocks of a packed row, and those that only the scored tokens need."""
+
+    tokens: int
+    all: tuple[Block, ...]
+    scored: tuple[Block, ...]
 
 
 @dataclass(frozen=True)

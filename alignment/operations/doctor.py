@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError, LockedError
+from alignment.errors import AlignError, LockedError, redact
 from alignment.pipeline.disk_space import check_space
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import MANIFEST, SHOWN, Attempt, Ledger, verify
 from alignment.pipeline.plan import build_plan
 from alignment.pipeline.readiness import frontier
-from alignment.redact import redact
 from alignment.utils.files import read_json, sha256_file
 from alignment.utils.locks import holder, workspace_lock
 

@@ -14,7 +14,8 @@ from alignment.errors import AlignError
 from alignment.execution.runner import ProgressFactory, Runner
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger, Manifest, verify
-from alignment.pipeline.plan import Node, build_plan, policy_of
+from alignment.pipeline.node import Node
+from alignment.pipeline.plan import build_plan, policy_of
 from alignment.utils.library_versions import library_versions
 
 CARRIED = ("approvals", "preferences")

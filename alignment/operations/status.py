@@ -9,7 +9,8 @@ from typing import Any, Literal
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Attempt, Ledger, Manifest
-from alignment.pipeline.plan import Node, build_plan
+from alignment.pipeline.node import Node
+from alignment.pipeline.plan import build_plan
 from alignment.reporting.headline import headline
 
 State = Literal["done", "running", "failed", "killed", "pending", "stale"]

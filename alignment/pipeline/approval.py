@@ -20,6 +20,7 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.pipeline.ledger import Ledger, now
 from alignment.utils.files import atomic_write_json, read_json
 
 FIRST_CHAMPION = "sft"
@@ -86,8 +87,6 @@ def decide(
             f"{version} was {word} by {before.by} on {before.when}, and the next version has begun",
             remedy="finish or discard the next version first",
         )
-    from alignment.pipeline.ledger import now
-
     made = Approval(version, approved, reason.strip(), by or _user(), now(), verdict.fingerprint)
     atomic_write_json(_path(workspace, version), asdict(made))
     return made
@@ -116,8 +115,6 @@ def find_approval(workspace: Path, version: str) -> Approval | None:
 
 def find_verdict(workspace: Path, version: str) -> Verdict | None:
     """The gate's verdict on `version` that a run made, or came by, last."""
-    from alignment.pipeline.ledger import Ledger
-
     ledger = Ledger(workspace)
     manifest = ledger.newest(version, "promote")
     if manifest is None:

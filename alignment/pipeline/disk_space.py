@@ -9,7 +9,7 @@ from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.pipeline.estimate import base_size
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 
 RESERVE = 50 * 2**20
 """What every stage may write beside models: samples, tables, pictures, logs."""

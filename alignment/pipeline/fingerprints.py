@@ -13,7 +13,7 @@ from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.external_inputs import external_digest, reads_outside
 from alignment.pipeline.ledger import Ledger, Manifest, fingerprint
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 from alignment.utils.seeds import derive_seed
 
 
@@ -111,7 +111,7 @@ _declared: dict[str, Declaration] = {}
 def stage_declaration(module: str) -> Declaration:
     """Read a stage's declaration from its source, without importing torch and friends."""
     if module not in _declared:
-        path = Path(__file__).parent / "stages" / f"{module}.py"
+        path = Path(__file__).parents[1] / "stages" / f"{module}.py"
         found: dict[str, Any] = {}
         for statement in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):

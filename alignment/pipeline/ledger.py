@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignment.errors import AlignError
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 from alignment.utils.files import (
     atomic_write_json,
     atomic_write_text,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger, Manifest
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 
 
 def directories(node: Node, known: Fingerprints, ledger: Ledger) -> dict[str, Path]:

@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig, VersionConfig
 from alignment.pipeline.approval import accepted, find_approval
-
-Key = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Node:
-    """One stage of one version.
-
-    Attributes:
-        module: name of the module in `alignment.stages` that does it.
-        inputs: input name → (version, stage) whose committed directory it gets.
-        options: what distinguishes this node from others of the same module.
-    """
-
-    version: str
-    stage: str
-    module: str
-    inputs: Mapping[str, Key] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """`rlhf-v1/sample`, as the command line names it."""
-        return f"{self.version}/{self.stage}"
-
-
-DOMAINS = ("helpfulness", "safety")
-STUDENT = "student"
+from alignment.pipeline.node import DOMAINS, STUDENT, Key, Node
 
 
 def build_plan(program: ProgramConfig) -> list[Node]:

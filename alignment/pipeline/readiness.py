@@ -11,7 +11,8 @@ from alignment.errors import AlignError
 from alignment.pipeline.approval import awaited, find_approval
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
-from alignment.pipeline.plan import Node, build_plan
+from alignment.pipeline.node import Node
+from alignment.pipeline.plan import build_plan
 
 
 class WaitingForBatches(AlignError):

@@ -8,9 +8,6 @@ refused one is read again when it might fare better: under other settings, or wi
 
 from __future__ import annotations
 
-import fcntl
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +15,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from alignment.config.intake import IntakeConfig
-from alignment.errors import AlignError, DataError, StoreError
+from alignment.errors import AlignError, DataError, LockedError, StoreError
 from alignment.preferences.intake import ingest
 from alignment.preferences.schema import DOMAINS
 from alignment.preferences.sources import complete_files
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.files import atomic_write_json, digest_json, read_json
+from alignment.utils.locks import file_lock
 from alignment.utils.progress import Progress
 
 JOURNAL = "inbox.json"
+PATIENCE = 600.0  # seconds to wait for another look
 
 
 @dataclass(frozen=True)
@@ -232,26 +233,18 @@ def _files(path: Path) -> list[Path]:
 
 
 def _written_to(files: list[Path]) -> bool:
-    """Whether a process of this machine that we may look at has one of them open for writing."""
-    if not sys.platform.startswith("linux"):
-        return False
-    wanted = {str(file.resolve()) for file in files}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and _writes(process, wanted):
+    """Whether a process of this machine that we may look at has one of them open for writing.
+
+    Only Linux tells how a file was opened.
+    """
+    names = {str(file.resolve()) for file in files}
+    for process in psutil.process_iter():
+        try:
+            handles = process.open_files()
+        except psutil.Error:
+            continue  # another user's process, or one that just ended
+        if any(h.path in names and set(getattr(h, "mode", "r")) & set("wa+") for h in handles):
             return True
-    return False
-
-
-def _writes(process: Path, wanted: set[str]) -> bool:
-    try:
-        for handle in (process / "fd").iterdir():
-            if str(handle.readlink()) in wanted:
-                told = (process / "fdinfo" / handle.name).read_text()
-                flags = next(line for line in told.splitlines() if line.startswith("flags:"))
-                if int(flags.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY:
-                    return True
-    except (OSError, StopIteration):
-        return False  # another user's process, or one that just ended
     return False
 
 
@@ -260,14 +253,11 @@ def _alone(root: Path) -> Iterator[None]:
     """One look at a time; the kernel gives the lock back when the process dies."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(root / "inbox.lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise AlignError(f"cannot write {root}: {error.strerror}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    busy = LockedError("another look at the inbox does not end", where=str(root))
+    with file_lock(root / "inbox.lock", patience=PATIENCE, busy=lambda: busy):
         yield
-    finally:
-        os.close(handle)
 
 
 def describe(delivery: Delivery) -> dict[str, Any]:

@@ -37,12 +37,6 @@ class BatchReport:
         """For `--json`."""
         return {"already": self.already, "sequence": self.sequence, **self.values}
 
-    def picture(self, path: Path) -> None:
-        """Draw the report as one PNG."""
-        from alignment.reporting.batch_plots import draw
-
-        draw(self.values, path)
-
     def render(self) -> Group:
         """The report for a terminal (rich)."""
         from rich.console import Group

@@ -11,7 +11,6 @@ preferences/
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,15 +18,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.errors import DataError, StoreError
+from alignment.errors import DataError, LockedError, StoreError
 from alignment.preferences.batch import Batch
 from alignment.preferences.schema import Comparison, Domain
-from alignment.utils.exclusive import sync_files, wait_for
-from alignment.utils.files import atomic_write_json, fsync_directory, read_json, sha256_file
+from alignment.utils.files import (
+    atomic_write_json,
+    fsync_directory,
+    fsync_tree,
+    read_json,
+    sha256_file,
+)
+from alignment.utils.locks import file_lock
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+
+PATIENCE = 600.0  # seconds to wait for another intake on the same store
 
 
 class PreferenceStore:
@@ -237,9 +244,12 @@ class PreferenceStore:
             LockedError: another process has held it for ten minutes.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            wait_for(handle, self.root, say)
+        with file_lock(
+            self.root / "lock",
+            patience=PATIENCE,
+            busy=self._busy,
+            waits=lambda: say("waiting for another intake on this store"),
+        ):
             incoming = self.root / "incoming"
             shutil.rmtree(incoming, ignore_errors=True)  # of a process that died: rubbish
             work = incoming / "batch"
@@ -248,8 +258,13 @@ class PreferenceStore:
                 yield work
             finally:
                 shutil.rmtree(incoming, ignore_errors=True)
-        finally:
-            os.close(handle)  # the kernel gives the lock back, also when the process is killed
+
+    def _busy(self) -> LockedError:
+        return LockedError(
+            "another intake has been writing to the preference store for ten minutes",
+            where=str(self.root),
+            remedy="wait for it, or stop it; half a batch never stays behind",
+        )
 
     def commit(self, work: Path, manifest: dict[str, Any]) -> Batch:
         """Make a finished directory a batch, by one rename. Only inside `writing`."""
@@ -261,7 +276,7 @@ class PreferenceStore:
             **manifest,
         }
         atomic_write_json(work / "manifest.json", manifest)
-        sync_files(work)
+        fsync_tree(work)
         target = self.root / "batches" / f"{sequence:04d}-{manifest['id']}"
         target.parent.mkdir(exist_ok=True)
         work.rename(target)

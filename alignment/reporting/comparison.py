@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alignment.config.tracking import CostConfig
 from alignment.errors import AlignError
@@ -22,13 +22,8 @@ from alignment.reporting.headline import headline
 from alignment.reporting.origin import BatchUse, batches
 from alignment.utils.files import read_json
 
-if TYPE_CHECKING:
-    from alignment.reporting.version_table import View
-
 Stages = Mapping[str, Mapping[str, Path]]
 Figures = Mapping[str, float | None]
-
-JUDGE_TITLES = {"gold": "gold", "rm": "RM", "guard": "guard RM", "judge": "LM judge"}
 
 
 @dataclass(frozen=True)
@@ -113,12 +108,6 @@ class Comparison:
                 for version, stages in self.costs.items()
             },
         }
-
-    def render(self) -> View:
-        """The table for a terminal, and below it who judged and why the champion is champion."""
-        from alignment.reporting.version_table import View
-
-        return View(self)
 
 
 def comparison(

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+JUDGE_TITLES = {"gold": "gold", "rm": "RM", "guard": "guard RM", "judge": "LM judge"}
+
 
 @dataclass(frozen=True)
 class Headline:

@@ -15,7 +15,8 @@ import numpy as np
 
 from alignment.evaluation.responses import AXES
 from alignment.reporting import html, plots
-from alignment.reporting.comparison import JUDGE_TITLES, Comparison, Entry, Stages
+from alignment.reporting.comparison import Comparison, Entry, Stages
+from alignment.reporting.headline import JUDGE_TITLES
 
 BELIEVED = 3.0  # a peak is told up to so many times the greatest distance that was measured
 

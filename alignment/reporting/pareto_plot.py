@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
 from alignment.evaluation.responses import NO_PPO
-from alignment.reporting.comparison import JUDGE_TITLES, Comparison
+from alignment.reporting.comparison import Comparison
+from alignment.reporting.headline import JUDGE_TITLES
 from alignment.reporting.plots import BLUE, GREEN, GREY, ORANGE, STYLE, png, short
 from alignment.reporting.point_labels import name_points
 

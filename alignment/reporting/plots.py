@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from alignment.evaluation.responses import side_title
-from alignment.reporting.comparison import JUDGE_TITLES, Comparison
+from alignment.reporting.comparison import Comparison
+from alignment.reporting.headline import JUDGE_TITLES
 from alignment.reporting.point_labels import name_points
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.evaluation.responses import AXES
-from alignment.reporting.comparison import JUDGE_TITLES, Comparison, Entry
+from alignment.reporting.comparison import Comparison, Entry
 from alignment.reporting.cost import TITLES, basis, together
-from alignment.reporting.headline import find_headline
+from alignment.reporting.headline import JUDGE_TITLES, find_headline
 
 DASH = "–"
 PRICE = 5  # columns that tell the price, not the gain

@@ -24,6 +24,7 @@ from alignment.errors import DataError
 from alignment.preferences.intake import NothingNewError, ingest
 from alignment.preferences.report import BatchReport
 from alignment.preferences.store import PreferenceStore
+from alignment.reporting.batch_plots import draw
 from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_json
 
@@ -156,7 +157,7 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
             }
         )
         reports.append(report.values)
-        report.picture(ctx.out / f"report-{id}.png")
+        draw(report.values, ctx.out / f"report-{id}.png")
         trained = sum(batch.counts["training"].values())
         held = sum(batch.counts["heldout"].values())
         ctx.dataset(f"preferences {id}", batch.digest, trained, "training")

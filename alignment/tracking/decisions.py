@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from alignment.config.program import ProgramConfig
-from alignment.redact import redact
+from alignment.errors import redact
 from alignment.utils.locks import holder
 
 log = logging.getLogger("alignment.tracking")

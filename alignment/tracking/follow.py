@@ -21,10 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alignment.errors import AlignError
+from alignment.errors import AlignError, redact
 from alignment.pipeline.workspace import kept_program
-from alignment.redact import redact
-from alignment.utils.flock import take
+from alignment.utils.locks import file_lock
 
 if TYPE_CHECKING:
     from alignment.tracking.sync import Sync
@@ -40,17 +39,13 @@ def tracking_lock(workspace: Path, patience: float = 60.0) -> Iterator[None]:
     Raises:
         AlignError: another process still writes after `patience` seconds.
     """
-    handle = os.open(workspace / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        if not take(handle, patience):
-            raise AlignError(
-                "another process is writing the history of this workspace to MLflow",
-                where=str(workspace),
-                remedy="wait for it, or stop the program that runs",
-            )
+    busy = AlignError(
+        "another process is writing the history of this workspace to MLflow",
+        where=str(workspace),
+        remedy="wait for it, or stop the program that runs",
+    )
+    with file_lock(workspace / LOCK, patience=patience, busy=lambda: busy):
         yield
-    finally:
-        os.close(handle)
 
 
 class Follower:

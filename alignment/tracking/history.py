@@ -10,7 +10,8 @@ from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import MANIFEST, SHOWN, Attempt, Ledger, Manifest
-from alignment.pipeline.plan import Node, build_plan
+from alignment.pipeline.node import Node
+from alignment.pipeline.plan import build_plan
 from alignment.reporting.headline import headline
 from alignment.utils.metrics_log import Series
 

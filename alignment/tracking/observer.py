@@ -14,7 +14,7 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.ledger import Attempt, Manifest
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 
 log = logging.getLogger("alignment.tracking")
 
@@ -32,7 +32,7 @@ def tracker(program: ProgramConfig, say: Callable[[str], None] = log.warning) ->
 
 
 class Tracker:
-    """An observer (see `alignment.execution.observer.Observer`) that keeps MLflow up to date with the ledger.
+    """Keeps MLflow up to date with the ledger (an `alignment.execution.observer.Observer`).
 
     The ledger is all the other process reads, so an event only means "look". If that process dies
     or the store does not work, the user is told once and the stages go on.

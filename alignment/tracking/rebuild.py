@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError
+from alignment.errors import AlignError, redact
 from alignment.pipeline.workspace import is_workspace, keep_program
-from alignment.redact import redact
 from alignment.tracking.follow import tracking_lock
 from alignment.tracking.store import SERVED, experiment_name, local_database, store_uri
-from alignment.utils.flock import take
-from alignment.utils.locks import holder
+from alignment.utils.locks import file_lock, holder
 
 
 @dataclass(frozen=True)
@@ -95,18 +92,14 @@ def _unserved(program: ProgramConfig) -> Iterator[None]:
     if not _is_local(program):
         yield
         return
-    handle = os.open(program.workspace / SERVED, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        if not take(handle, 0.0):
-            raise AlignError(
-                "MLflow's pages are open on this database, by `align serve` or `align ui`",
-                where=str(local_database(program.workspace)),
-                remedy=f"stop them (Ctrl-C, or align down -w {program.workspace}), then rebuild; "
-                "`align mlflow update` writes what is missing while they run",
-            )
+    busy = AlignError(
+        "MLflow's pages are open on this database, by `align serve` or `align ui`",
+        where=str(local_database(program.workspace)),
+        remedy=f"stop them (Ctrl-C, or align down -w {program.workspace}), then rebuild; "
+        "`align mlflow update` writes what is missing while they run",
+    )
+    with file_lock(program.workspace / SERVED, busy=lambda: busy):
         yield
-    finally:
-        os.close(handle)
 
 
 def _is_local(program: ProgramConfig) -> bool:

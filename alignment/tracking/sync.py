@@ -13,8 +13,8 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.config.tracking import CostConfig
+from alignment.errors import redact
 from alignment.pipeline.ledger import Manifest
-from alignment.redact import redact
 from alignment.reporting.cost import stage_cost, together
 from alignment.tracking import naming
 from alignment.tracking.artifacts import (

@@ -1,4 +1,4 @@
-"""One writer per workspace. The kernel frees the lock when the process dies, however it dies."""
+"""Locks on files, and one writer per workspace. The kernel frees a lock when its process dies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,53 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import LockedError
-from alignment.utils.flock import take
+
+LOOK_EVERY = 0.05  # seconds
+
+
+def acquire(handle: int, patience: float, waits: Callable[[], None] = lambda: None) -> bool:
+    """Whether the exclusive lock on a file descriptor is ours, after `patience` seconds at most.
+
+    Args:
+        waits: called once if somebody else holds it.
+    """
+    until = time.monotonic() + patience
+    told = False
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+        if not told:
+            waits()
+            told = True
+        time.sleep(LOOK_EVERY)
+
+
+@contextmanager
+def file_lock(
+    path: Path,
+    *,
+    patience: float = 0.0,
+    busy: Callable[[], Exception],
+    waits: Callable[[], None] = lambda: None,
+) -> Iterator[int]:
+    """Hold the exclusive lock on `path`, made if need be; gives its file descriptor.
+
+    Args:
+        patience: seconds to wait for whoever holds it.
+        busy: what to raise if somebody still does.
+        waits: called once if somebody holds it.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if not acquire(handle, patience, waits):
+            raise busy()
+        yield handle
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -31,18 +77,19 @@ def workspace_lock(
     Raises:
         LockedError: another live process holds it; says who, since when and with which command.
     """
-    path = workspace / "lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
 
-        def waits() -> None:
-            if patience:
-                say(f"waiting: {_held(workspace).message}")
+    def waits() -> None:
+        if patience:
+            say(f"waiting: {_held(workspace).message}")
 
-        # Whoever asks `holder` has it for a moment: that is no reason to give up.
-        if not take(handle, max(patience, 0.3), waits):
-            raise _held(workspace)
-        told = {
+    # Whoever asks `holder` has it for a moment: that is no reason to give up.
+    with file_lock(
+        workspace / "lock",
+        patience=max(patience, 0.3),
+        busy=lambda: _held(workspace),
+        waits=waits,
+    ) as handle:
+        record = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -50,7 +97,7 @@ def workspace_lock(
         }
         os.ftruncate(handle, 0)
         try:
-            os.pwrite(handle, json.dumps(told).encode(), 0)
+            os.pwrite(handle, json.dumps(record).encode(), 0)
         except OSError as error:
             # Held all the same, but nobody can say by whom: `align doctor` must get in.
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -58,11 +105,9 @@ def workspace_lock(
             say(f"the disk of {workspace} is full")
         yield
         os.ftruncate(handle, 0)
-    finally:
-        os.close(handle)
 
 
-class Line:
+class QueueSlot:
     """A place in line for a workspace, under the name of what one wants to do there.
 
     Only one process stands in line under a name: what a second one wants, the first will do.

@@ -6,11 +6,13 @@ import ctypes
 import gc
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 _WORTH_LOOKING_MB = 64.0
+_COUNTER = "oom_kill"
 _settled_mb = 0.0  # resident after the last look for cycles
 
 
@@ -76,3 +78,40 @@ def _trim() -> None:
 
 def _resident_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 2**20
+
+
+def oom_kills(root: Path = Path("/")) -> int | None:
+    """How many processes the kernel has killed for want of memory so far; None if it does not say.
+
+    Counted before the signal is sent: whoever sees the process dead sees the new number.
+
+    Args:
+        root: where `proc` and `sys` are.
+    """
+    for path in _counter_files(root):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError:
+            continue
+        for line in text.splitlines():
+            name, _, count = line.partition(" ")
+            if name == _COUNTER:
+                return int(count)
+    return None
+
+
+def _counter_files(root: Path) -> list[Path]:
+    """Where the counter may stand, the most exact first."""
+    groups = root / "sys/fs/cgroup"
+    found = []
+    try:
+        ours = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        ours = []
+    for line in ours:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":  # version 2
+            found.append(groups / group.lstrip("/") / "memory.events")
+        elif "memory" in controllers.split(","):
+            found.append(groups / "memory" / group.lstrip("/") / "memory.oom_control")
+    return [*found, root / "proc/vmstat"]

@@ -12,7 +12,7 @@ from alignment.execution.runner import Runner
 from alignment.operations.annotation_export import collected, export_pairs
 from alignment.pipeline.approval import WaitingForApproval, awaited
 from alignment.pipeline.invalidate import set_aside
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import frontier, waits_for
 from alignment.preferences.exports import Export
 from flows.definitions.approval import await_decision

@@ -12,9 +12,9 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
 from alignment.pipeline.ledger import Attempt, Manifest
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import available
-from alignment.utils.locks import Line
+from alignment.utils.locks import QueueSlot
 from flows.definitions.parameters import read_program
 from flows.definitions.run_labels import deployed
 from flows.servers.child_process import end_with_parent
@@ -101,7 +101,7 @@ def opened(workspace: str, config: str, wanted: str) -> Iterator[Session | None]
         yield _current[-1]
         return
     program = read_program(workspace, config)
-    line = Line(program.workspace, wanted)
+    line = QueueSlot(program.workspace, wanted)
     if not line.join():
         yield None
         return

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from alignment.errors import AlignError
-from alignment.redact import redact
+from alignment.errors import AlignError, redact
 from alignment.utils.processes import die_with_parent
 
 WATCHER = "end-with-parent"

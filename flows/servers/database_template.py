@@ -1,4 +1,4 @@
-"""A migrated, empty Prefect database, made once at installation: `python -m flows.servers.database_template`.
+"""Make an empty, migrated Prefect database once: `python -m flows.servers.database_template`.
 
 A fresh database takes Prefect some ten seconds of migrations; a workspace that starts from the
 template is ready in four. Without the template everything works the same, only later.

@@ -5,8 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from alignment.errors import AlignError
-from alignment.redact import redact
+from alignment.errors import AlignError, redact
 from alignment.utils.files import atomic_write_json, read_json
 from flows.servers.child_process import Child, answers, free_port
 from flows.servers.database_template import use_template

@@ -10,8 +10,7 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError
-from alignment.redact import redact
+from alignment.errors import AlignError, redact
 from alignment.tracking.links import Links, find_links
 from alignment.tracking.store import SERVED, store_uri
 from flows.servers.child_process import Child, answers, free_port, port_taken

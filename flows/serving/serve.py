@@ -7,8 +7,6 @@
 Children end with their parent, however it ends, and are started again when they die.
 """
 
-import fcntl
-import os
 import signal
 import threading
 import time
@@ -17,12 +15,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from alignment.config.program import ProgramConfig
-from alignment.errors import LockedError
+from alignment.errors import LockedError, redact
 from alignment.pipeline.preflight import preflight
 from alignment.pipeline.workspace import is_kept, keep_program
 from alignment.preferences.inbox import inbox_dir
-from alignment.redact import redact
-from alignment.utils.locks import workspace_lock
+from alignment.utils.locks import file_lock, workspace_lock
 from flows.servers import web_pages
 from flows.servers.child_process import answers, port_taken
 from flows.servers.prefect_environment import home
@@ -114,19 +111,13 @@ def legend(program: ProgramConfig, page: str) -> str:
 @contextmanager
 def _served_once(workspace: Path) -> Iterator[None]:
     home(workspace).mkdir(parents=True, exist_ok=True)
-    handle = os.open(home(workspace) / "serve.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(
-                "this workspace is served already",
-                where=str(workspace),
-                remedy=f"stop that one first: align down -w {workspace}",
-            ) from None
+    busy = LockedError(
+        "this workspace is served already",
+        where=str(workspace),
+        remedy=f"stop that one first: align down -w {workspace}",
+    )
+    with file_lock(home(workspace) / "serve.lock", busy=lambda: busy):
         yield
-    finally:
-        os.close(handle)
 
 
 def _keep_program(program: ProgramConfig) -> None:

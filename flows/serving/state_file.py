@@ -7,8 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from alignment.errors import AlignError
-from alignment.redact import redact
+from alignment.errors import AlignError, redact
 from alignment.utils.files import atomic_write_json, read_json
 from flows.servers.prefect_environment import home
 from flows.servers.prefect_server import NOTE

@@ -6,8 +6,8 @@ import time
 from uuid import UUID
 
 from alignment.config.program import ProgramConfig
+from alignment.errors import redact
 from alignment.preferences.inbox import inbox_dir, look, read_journal
-from alignment.redact import redact
 from flows.definitions.events import FILE_COMPLETE, emit
 from flows.serving.recovery import retry_died
 

@@ -1,4 +1,4 @@
-"""`python -m flows.serving.worker WORKSPACE`: carries out what the deployments of a program are asked for.
+"""`python -m flows.serving.worker WORKSPACE`: carries out what the deployments are asked for.
 
 A child of `align serve`, which restarts it when it dies.
 """

@@ -78,8 +78,10 @@ def test_comparison_shows_what_status_shows(series):
 def test_table_is_whole(series):
     from rich.console import Console
 
+    from alignment.reporting.version_table import View
+
     console = Console(width=200, record=True)
-    console.print(comparison(series.stages).render())
+    console.print(View(comparison(series.stages)))
     text = console.export_text()
     for word in ("rlhf-v2 ★", "rlhf-v2 (no PPO)", "champion", "75.0", "gold, %"):
         assert word in text, text
@@ -88,8 +90,10 @@ def test_table_is_whole(series):
 def test_table_in_a_narrow_terminal_loses_nothing(series):
     from rich.console import Console
 
+    from alignment.reporting.version_table import View
+
     console = Console(width=90, record=True)
-    console.print(comparison(series.stages).render())
+    console.print(View(comparison(series.stages)))
     text = console.export_text()
     assert text.count("rlhf-v2 ★") == 2
     assert "…" not in text.split("Win rates")[0]

@@ -13,7 +13,7 @@ import pytest
 
 from alignment.execution.runner import Runner
 from alignment.pipeline.ledger import Ledger
-from alignment.utils.locks import Line, workspace_lock
+from alignment.utils.locks import QueueSlot, workspace_lock
 
 
 def states() -> dict[str, list[tuple[str, str]]]:
@@ -112,7 +112,7 @@ def test_a_run_waits_for_the_workspace_and_a_second_one_leaves_it_to_the_first(
 ) -> None:
     from flows.definitions.iteration import iteration
 
-    line = Line(kept.workspace, "iteration-rlhf-v1-")
+    line = QueueSlot(kept.workspace, "iteration-rlhf-v1-")
     assert line.join()
     iteration("rlhf-v1", str(kept.workspace))
     assert states()["rlhf-iteration"][0][0] == "Skipped"
@@ -134,7 +134,7 @@ def test_a_run_waits_for_the_workspace_and_a_second_one_leaves_it_to_the_first(
     assert time.monotonic() - began >= 1.0
     holder.join()
     assert stages.ran[-1] == "rlhf-v1/collect"
-    assert Line(kept.workspace, "iteration-rlhf-v1-").join()
+    assert QueueSlot(kept.workspace, "iteration-rlhf-v1-").join()
 
 
 def test_a_deployment_is_named_after_its_program(program: Any) -> None:

@@ -17,8 +17,8 @@ from alignment.execution.failures import kind_of
 from alignment.execution.isolated_stage import run_isolated
 from alignment.execution.runner import Runner
 from alignment.pipeline.ledger import Ledger
-from alignment.pipeline.plan import Node
-from alignment.utils.oom import oom_kills
+from alignment.pipeline.node import Node
+from alignment.utils.memory import oom_kills
 
 NODE = Node("rlhf-v1", "reward_safety", "reward")
 

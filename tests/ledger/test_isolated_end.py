@@ -18,7 +18,7 @@ import pytest
 
 from alignment.execution import isolated_stage
 from alignment.execution.isolated_stage import run_isolated
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 from alignment.utils.processes import runs
 
 NODE = Node("rlhf-v1", "reward_safety", "reward")
@@ -124,7 +124,7 @@ def test_a_killed_parent_takes_it_along_at_once(tmp_path: Path) -> None:
         from pathlib import Path
         from types import SimpleNamespace
         from alignment import isolate
-        from alignment.pipeline.plan import Node
+        from alignment.pipeline.node import Node
         folder = Path({str(tmp_path)!r})
         isolate.sys = SimpleNamespace(executable={str(stage(tmp_path, STUBBORN))!r})
         node = Node("rlhf-v1", "reward_safety", "reward")

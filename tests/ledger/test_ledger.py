@@ -14,7 +14,7 @@ import pytest
 
 from alignment.errors import AlignError
 from alignment.pipeline.ledger import Ledger, Manifest, fingerprint, verify
-from alignment.pipeline.plan import Node
+from alignment.pipeline.node import Node
 
 NODE = Node("rlhf-v1", "sample", "sample", {"policy": ("sft", "finetune")})
 DESCRIBED = {
@@ -110,7 +110,7 @@ def test_killed_attempt_is_seen_and_its_scratch_is_handed_on(tmp_path: Path) -> 
         import os, signal
         from pathlib import Path
         from alignment.pipeline.ledger import Ledger
-        from alignment.pipeline.plan import Node
+        from alignment.pipeline.node import Node
         ledger = Ledger(Path({str(tmp_path)!r}))
         ledger.begin(Node("rlhf-v1", "sample", "sample"), {KEY!r})
         partial = ledger.partial_dir("rlhf-v1", "sample", {KEY!r})

@@ -11,7 +11,8 @@ import pytest
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
 from alignment.pipeline.approval import WaitingForApproval, awaited, champion, decide, find_approval
-from alignment.pipeline.plan import Node, build_plan
+from alignment.pipeline.node import Node
+from alignment.pipeline.plan import build_plan
 from alignment.tracking.decisions import note_decision
 from alignment.utils.files import read_json
 

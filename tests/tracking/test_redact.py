@@ -8,9 +8,8 @@ from typing import Any
 import fake_program as fake
 import pytest
 
-from alignment.errors import AlignError, ConfigError
+from alignment.errors import AlignError, ConfigError, redact
 from alignment.execution.failures import in_words
-from alignment.redact import redact
 from alignment.tracking.observer import tracker
 from alignment.tracking.rebuild import rebuild
 
