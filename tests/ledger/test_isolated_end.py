@@ -123,12 +123,12 @@ def test_a_killed_parent_takes_it_along_at_once(tmp_path: Path) -> None:
         f"""
         from pathlib import Path
         from types import SimpleNamespace
-        from alignment import isolate
+        from alignment.execution import isolated_stage
         from alignment.pipeline.node import Node
         folder = Path({str(tmp_path)!r})
-        isolate.sys = SimpleNamespace(executable={str(stage(tmp_path, STUBBORN))!r})
+        isolated_stage.sys = SimpleNamespace(executable={str(stage(tmp_path, STUBBORN))!r})
         node = Node("rlhf-v1", "reward_safety", "reward")
-        isolate.run_isolated(folder, node, folder, folder / "log", grace=600.0)
+        isolated_stage.run_isolated(folder, node, folder, folder / "log", grace=600.0)
         """
     )
     root = str(Path(__file__).parents[2])
