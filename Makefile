@@ -31,6 +31,7 @@ lint: $(STAMP)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@PYTHONPATH=. $(BIN)/lint-imports --no-logo
 
 bench: $(STAMP)
 	@$(BIN)/python -m tests.benchmarks
