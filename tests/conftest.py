@@ -21,7 +21,10 @@ os.environ.update(
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # `make test` has two workers: each room is one's work, and the longest come first.
-LONGEST = ("soak", "loop", "tracking", "flows", "ppo", "training", "sampling", "rewards")
+LONGEST = (
+    *("soak", "loop", "tracking", "flows", "ppo", "training", "execution", "rewards", "sampling"),
+    *("inference", "fastpath", "utils"),
+)
 
 
 def room_of(nodeid: str) -> str:
@@ -71,3 +74,11 @@ def stages(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("alignment.execution.runner.importlib", made)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return made
+
+
+@pytest.fixture
+def make_program(tmp_path: Path) -> Any:
+    """`make_program(versions=2, **settings)` in a fresh workspace."""
+    from fake_program import fake_program
+
+    return lambda **values: fake_program(tmp_path / "workspace", **values)

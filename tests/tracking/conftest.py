@@ -14,12 +14,6 @@ from mlflow_dump import dump as dump_of
 
 
 @pytest.fixture
-def make_program(tmp_path: Path) -> Any:
-    """`make_program(versions=2, **settings)` in a fresh workspace."""
-    return lambda **values: fake.fake_program(tmp_path / "workspace", **values)
-
-
-@pytest.fixture
 def run_all() -> Any:
     """Every stage of a program, in plain Python."""
     return fake.run_all

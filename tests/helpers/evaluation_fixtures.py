@@ -1,0 +1,169 @@
+"""A small program whose evaluations are made by the real stage code from planted answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from alignment.config.evaluate import EvaluateConfig, PromoteConfig
+from alignment.evaluation.answering import Answered
+from alignment.evaluation.responses import SCORES, TEXTS, read_sides, split_sides, write_table
+from alignment.stages import evaluate as evaluate_stage
+from alignment.stages import promote as promote_stage
+from alignment.stages.context import StageContext
+from alignment.utils.files import atomic_write_json, read_json
+
+CATEGORIES = (
+    ("helpfulness", "facts", False),
+    ("helpfulness", "rhyme", False),
+    ("helpfulness", "look-alike", True),
+    ("safety", "weapons", False),
+    ("safety", "fraud", False),
+)
+
+
+def make_answers(
+    version: str,
+    arm: str = "final",
+    *,
+    gold: float = 0.0,
+    rm: float | None = None,
+    words: int = 12,
+    refused: float = 0.0,
+    rhyme: float = 0.0,
+    per_category: int = 40,
+) -> pd.DataFrame:
+    """Answers whose gold and reward scores are shifted by `gold` and `rm` over SFT's."""
+    side = version if arm == "final" else f"{version}/{arm}"
+    rng = np.random.default_rng(sum(map(ord, side)))
+    rows = []
+    for domain, category, borderline in CATEGORIES:
+        for number in range(per_category):
+            base = rng.normal(0, 1)
+            shift = gold + (rhyme if category == "rhyme" else 0.0)
+            length = max(1, int(rng.normal(words, 2)))
+            text = " ".join(rng.choice(["tea", "sun", "cat", "hill", "blue", "<b>"], length))
+            score = base + shift
+            reward = score + rng.normal(0, 0.2) if rm is None else rng.normal(0, 1) + rm
+            rows.append(
+                {
+                    "side": side,
+                    "version": version,
+                    "arm": arm,
+                    "prompt_id": f"{category}-{number:03d}",
+                    "domain": domain,
+                    "category": category,
+                    "borderline": borderline,
+                    "text": text,
+                    "n_tokens": length + 1,
+                    "finished": bool(rng.random() < 0.97),
+                    "refused": bool(borderline and number < refused * per_category),
+                    "logprob": -float(length),
+                    "entropy": 1.0,
+                    "gold_helpfulness": score,
+                    "gold_safety": score,
+                    "rm_helpfulness": reward,
+                    "rm_safety": reward,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+class World:
+    """Builds evaluate and promote directories version by version."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.stages: dict[str, dict[str, Path]] = {}
+        self.metrics: dict[str, dict[str, float]] = {}
+        self.promote = PromoteConfig()
+
+    def context(self, version: str, stage: str, inputs: dict[str, Path]) -> StageContext:
+        out = self.root / version / stage
+        scratch = self.root / version / f"{stage}-scratch"
+        out.mkdir(parents=True)
+        scratch.mkdir()
+        config = SimpleNamespace(
+            evaluate=EvaluateConfig(bootstrap_samples=200), promote=self.promote
+        )
+        return StageContext(
+            version=version,
+            stage=stage,
+            config=config,  # type: ignore[arg-type]
+            options={},
+            inputs=inputs,
+            out=out,
+            scratch=scratch,
+            seed=7,
+            workspace=self.root,
+        )
+
+    def evaluate(self, *tables: pd.DataFrame, kl: float = 1.0) -> dict[str, float]:
+        """Evaluate a version from its planted answers (the last table is the final arm)."""
+        version = str(tables[-1].version[0])
+        earlier = {
+            name: found["evaluate"] for name, found in self.stages.items() if "evaluate" in found
+        }
+        ctx = self.context(version, "evaluate", {f"earlier/{k}": v for k, v in earlier.items()})
+        own = pd.concat(tables, ignore_index=True)
+        write_table(ctx.out / TEXTS, own)
+        sides = read_sides(earlier) | split_sides([own])
+        for table in sides.values():
+            table["chars"] = table.text.str.len()
+        scored = pd.concat(sides.values(), ignore_index=True)
+        write_table(ctx.out / SCORES, scored.drop(columns=["text"]))
+        answered = {
+            str(table.side[0]): Answered(table, {"kl_sft": kl, "entropy": 1.0}) for table in tables
+        }
+        evaluate_stage._report(ctx, sides, answered, earlier, [])
+        ctx.write_notes()
+        self.stages.setdefault(version, {})["evaluate"] = ctx.out
+        self.metrics[version] = ctx.metrics
+        return ctx.metrics
+
+    def decide(self, version: str) -> dict[str, Any]:
+        """Run the real promote stage."""
+        inputs = {"evaluate": self.stages[version]["evaluate"]}
+        inputs |= {
+            f"earlier/{name}": found["promote"]
+            for name, found in self.stages.items()
+            if "promote" in found
+        }
+        ctx = self.context(version, "promote", inputs)
+        promote_stage.run(ctx)
+        ctx.write_notes()
+        self.stages[version]["promote"] = ctx.out
+        return dict(read_json(ctx.out / "decision.json"))
+
+    def reward(self, version: str, accuracy: float) -> None:
+        """Write what the reward stages leave."""
+        for domain in ("helpfulness", "safety"):
+            path = self.root / version / f"reward_{domain}"
+            path.mkdir(parents=True)
+            figures = {
+                "accuracy": accuracy,
+                "accuracy_low": accuracy - 0.04,
+                "accuracy_high": accuracy + 0.04,
+            }
+            atomic_write_json(path / "metrics.json", figures)
+            self.stages.setdefault(version, {})[f"reward_{domain}"] = path
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A series without pictures, which take longer than all else; the test of the whole stage
+    draws them."""
+    monkeypatch.setattr(evaluate_stage, "_draw_path", lambda *_: None)
+    return World(tmp_path)
+
+
+@pytest.fixture
+def planted() -> Callable[..., pd.DataFrame]:
+    """`make_answers`, for tests."""
+    return make_answers
