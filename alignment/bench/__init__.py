@@ -1,0 +1,1 @@
+"""How fast is it here? `align bench`: intake, reward models, sampling, PPO."""

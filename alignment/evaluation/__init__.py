@@ -1,0 +1,1 @@
+"""How good is a version? Measuring only; `reporting` shows what was measured."""

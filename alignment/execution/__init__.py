@@ -1,0 +1,1 @@
+"""Who does it? Runs stages: attempts, retries, isolated processes, the commit of outputs."""

@@ -1,0 +1,1 @@
+"""CPU passes written for small Llamas. Optional: every result can be had without it."""

@@ -1,0 +1,1 @@
+"""Who computes answers? Our own loop, a vLLM server, an OpenAI-compatible endpoint."""

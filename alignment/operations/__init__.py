@@ -1,0 +1,1 @@
+"""What an operator does: doctor, status, lineage, reproduction, tasks for annotators."""

@@ -1,0 +1,1 @@
+"""Show me: tables, pictures and the HTML report of what was measured."""

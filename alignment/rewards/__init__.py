@@ -1,0 +1,1 @@
+"""The two reward models: training, measurement, combination into one reward."""

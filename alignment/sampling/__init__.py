@@ -1,0 +1,1 @@
+"""Best of K: prompts, temperature, scores, selection, the bag of best samples."""

@@ -1,0 +1,1 @@
+"""Weights that learn: pretraining, supervised fine-tuning, and PPO in `ppo`."""

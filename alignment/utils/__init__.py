@@ -1,0 +1,1 @@
+"""Tools that know nothing of RLHF: files, locks, seeds, statistics, checkpoints, processes."""

@@ -1,0 +1,1 @@
+"""Prefect's and MLflow's servers: their environment, their start, their pages."""

@@ -1,0 +1,1 @@
+"""What `align serve` keeps alive: deployments, workers, the watcher, recovery."""
