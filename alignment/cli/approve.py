@@ -78,13 +78,13 @@ def _decide(
     from dataclasses import asdict
 
     from alignment.cli.results import check_version
-    from alignment.pipeline.approval import champion, decide
+    from alignment.pipeline.approval import Decisions, decide
     from alignment.tracking.decisions import note_decision
 
     program = load_workspace(workspace)
     check_version(program, version)
     made = decide(program.workspace, version, approved=approved, reason=reason, by=by)
-    now_champion = champion(program)
+    now_champion = Decisions.load(program).champion
     note_decision(program)
     # By name: the library never imports the flows; only commands reach up to them.
     woken = importlib.import_module("flows.resume_suspended").wake(program.workspace, version)

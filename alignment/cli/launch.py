@@ -14,11 +14,9 @@ from alignment.cli.results import check_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
-from alignment.pipeline.approval import awaited
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.node import Node
-from alignment.pipeline.plan import build_plan
 from alignment.pipeline.preflight import preflight
 from alignment.pipeline.readiness import available, frontier
 from alignment.pipeline.workspace import make_workspace
@@ -96,7 +94,7 @@ def waited_for(
 ) -> AlignError | None:
     """The decision or the preferences without which the program cannot go on, if so."""
     waiting = frontier(program, until).waiting
-    return waiting or (awaited(program, nodes[-1].version) if nodes else None)
+    return waiting or (Decisions.load(program).awaited(nodes[-1].version) if nodes else None)
 
 
 def say_waiting(waiting: AlignError, console: Console) -> None:
@@ -110,8 +108,7 @@ def say_waiting(waiting: AlignError, console: Console) -> None:
 
 def unfinished(program: ProgramConfig, nodes: Sequence[Node]) -> list[Node]:
     """The nodes that the ledger does not have."""
-    ledger = Ledger(program.workspace)
-    known = Fingerprints(program, ledger, build_plan(program))
+    known = Fingerprints.load(program)
     return [node for node in nodes if known.manifest(node.version, node.stage) is None]
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.node import STUDENT
-from alignment.pipeline.plan import build_plan, policy_of
+from alignment.pipeline.plan import policy_key
 
 if TYPE_CHECKING:
     from alignment.reporting.comparison import Comparison
@@ -43,18 +44,16 @@ def compared(program: ProgramConfig, versions: Sequence[str] = ()) -> Comparison
     Raises:
         AlignError: nothing is evaluated yet, or a named version is not.
     """
-    from alignment.pipeline.approval import champion as standing_champion
-    from alignment.pipeline.approval import find_approval
     from alignment.reporting.comparison import comparison
 
     stages = evaluated_stages(program, versions)
-    words = {name: find_approval(program.workspace, name) for name in stages}
-    decided = any("promote" in found for found in stages.values())
+    decisions = Decisions.load(program)
+    decided = any("promote" in done for done in stages.values())
     return comparison(
         stages,
         cost=program.cost,
-        champion=standing_champion(program) if decided else None,
-        words={name: asdict(word) for name, word in words.items() if word is not None},
+        champion=decisions.champion if decided else None,
+        words={name: asdict(word) for name, word in decisions.words.items() if name in stages},
     )
 
 
@@ -88,7 +87,7 @@ def policy_dir(program: ProgramConfig, name: str) -> Path:
         raise AlignError(
             f"{version} has no {arm!r}", remedy="name a version, or VERSION/student with a student"
         )
-    version, stage = (version, STUDENT) if arm else policy_of(build_plan(program), version)
+    version, stage = (version, STUDENT) if arm else policy_key(program, version)
     if stage not in found.get(version, {}):
         raise AlignError(f"{name} is not trained yet", remedy="see `align status`")
     return found[version][stage] / "model"
@@ -100,10 +99,9 @@ def standing(program: ProgramConfig) -> str:
     Raises:
         AlignError: no decision was made yet.
     """
-    from alignment.pipeline.approval import champion, find_verdict
-
-    if not any(find_verdict(program.workspace, item.name) for item in program.versions):
+    decisions = Decisions.load(program)
+    if not decisions.verdicts:
         raise AlignError(
             "there is no champion yet", remedy="`align run` until a version is promoted"
         )
-    return champion(program)
+    return decisions.champion

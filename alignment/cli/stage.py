@@ -28,9 +28,10 @@ def stage(name: str, /, *, workspace: WorkspaceOption = None) -> None:
     from alignment.cli.launch import look_in_inbox, run_stages
 
     program = load_workspace(workspace)
+    from alignment.pipeline.approval import Decisions
     from alignment.pipeline.plan import build_plan
 
-    nodes = {node.key: node for node in build_plan(program)}
+    nodes = {node.key: node for node in build_plan(program, Decisions.load(program))}
     if name not in nodes:
         near = difflib.get_close_matches(name, nodes, n=1)
         raise AlignError(

@@ -26,7 +26,6 @@ from alignment.pipeline.disk_space import check_space, disk_full
 from alignment.pipeline.fingerprints import Fingerprints, config_slice, stage_declaration
 from alignment.pipeline.ledger import Attempt, Ledger, Manifest, now
 from alignment.pipeline.node import Node
-from alignment.pipeline.plan import build_plan
 from alignment.pipeline.readiness import waits_for
 from alignment.pipeline.workspace import keep_program, make_workspace
 from alignment.stages.context import ProgramView, StageContext
@@ -119,12 +118,12 @@ class Runner:
     def plan_again(self) -> None:
         """Decisions on a version change what the next one starts from: by the gate, or by a person
         at any time."""
-        self.plan = build_plan(self.program)
-        self.known = Fingerprints(self.program, self.ledger, self.plan)
+        self.known = Fingerprints.load(self.program)
+        self.plan = self.known.plan
 
     def fingerprint(self, node: Node) -> str | None:
         """The node's fingerprint, or None while something upstream is not done."""
-        self.known.look_again()
+        self.known.drop_missing()
         return self.known.of(node)
 
     def run_node(self, node: Node) -> StageRecord:
@@ -159,7 +158,7 @@ class Runner:
             )
         done = self.ledger.find(node.version, node.stage, key)
         if done is not None:
-            self.ledger.come_by(done)
+            self.ledger.mark_current(done)
             self._tell("stage_cached", node, done)
             return StageRecord(node, done, cached=True)
         waiting = waits_for(self.program, node.version)
@@ -281,7 +280,7 @@ class Runner:
         return self.program.orchestration.parallel_rewards
 
     def _note_failure(self, attempt: Attempt, error: BaseException, seconds: float) -> None:
-        attempt.status = self.ledger.closed(attempt).status
+        attempt.status = self.ledger.final_status(attempt).status
         if attempt.status != "done":  # it may have been sealed just before
             attempt.status = "killed" if kind_of(error) == "killed" else "failed"
             attempt.error = in_words(error)

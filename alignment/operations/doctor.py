@@ -19,7 +19,6 @@ from alignment.errors import AlignError, LockedError, redact
 from alignment.pipeline.disk_space import check_space
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import MANIFEST, SHOWN, Attempt, Ledger, verify
-from alignment.pipeline.plan import build_plan
 from alignment.pipeline.readiness import frontier
 from alignment.utils.files import read_json, sha256_file
 from alignment.utils.locks import holder, workspace_lock
@@ -122,8 +121,8 @@ def _attempts(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
     ledger = Ledger(program.workspace)
     for path in sorted(ledger.root.glob("*/*/attempts/*.json")):
         written = Attempt(**read_json(path))
-        if written.status == "running" and (not busy or ledger.broken_off(written)):
-            seen = ledger.closed(written)
+        if written.status == "running" and (not busy or ledger.is_orphaned(written)):
+            seen = ledger.final_status(written)
             yield Finding(
                 f"{written.version}/{written.stage} attempt {written.number} is marked as running, "
                 f"but process {written.pid} of {written.host} is gone",
@@ -135,9 +134,8 @@ def _attempts(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
 
 def _directories(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
     """Unfinished and unreadable directories, and what was set aside."""
-    ledger = Ledger(program.workspace)
-    plan = build_plan(program)
-    known = Fingerprints(program, ledger, plan)
+    known = Fingerprints.load(program)
+    ledger, plan = known.ledger, known.plan
     current = {
         (node.version, node.stage): known.of(node)
         for node in plan
@@ -170,9 +168,8 @@ def _directories(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
 
 def _outputs(program: ProgramConfig) -> Iterator[Finding]:
     """Outputs that are missing, or not what the stage wrote."""
-    ledger = Ledger(program.workspace)
-    plan = build_plan(program)
-    known = Fingerprints(program, ledger, plan)
+    known = Fingerprints.load(program)
+    ledger, plan = known.ledger, known.plan
     for node in plan:
         manifest = known.manifest(node.version, node.stage)
         if manifest is None:

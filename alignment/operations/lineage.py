@@ -10,7 +10,7 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import MANIFEST, Ledger, Manifest
-from alignment.pipeline.plan import build_plan, policy_of
+from alignment.pipeline.plan import policy_key
 from alignment.reporting.origin import BatchUse, batches_of
 
 
@@ -72,10 +72,11 @@ def lineage(program: ProgramConfig, name: str) -> Lineage:
 
 
 def _find(program: ProgramConfig, ledger: Ledger, name: str) -> Manifest:
-    plan = build_plan(program)
+    fingerprints = Fingerprints.load(program)
+    plan = fingerprints.plan
     version, _, stage = name.partition("/")
     if not stage and version in program.version_names:
-        version, stage = policy_of(plan, version)
+        version, stage = policy_key(program, version)
     if stage:
         known = {node.key for node in plan}
         if f"{version}/{stage}" not in known:
@@ -84,7 +85,7 @@ def _find(program: ProgramConfig, ledger: Ledger, name: str) -> Manifest:
                 f"no stage {name!r}",
                 remedy=f"its stages: {', '.join(stages)}" if stages else "see `align status`",
             )
-        manifest = Fingerprints(program, ledger, plan).manifest(version, stage)
+        manifest = fingerprints.manifest(version, stage)
         if manifest is None:
             raise AlignError(f"{version}/{stage} is not done yet", remedy="see `align status`")
         return manifest

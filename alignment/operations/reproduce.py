@@ -12,10 +12,11 @@ from typing import Any
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import ProgressFactory, Runner
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger, Manifest, verify
 from alignment.pipeline.node import Node
-from alignment.pipeline.plan import build_plan, policy_of
+from alignment.pipeline.plan import build_plan, policy_key
 from alignment.utils.library_versions import library_versions
 
 CARRIED = ("approvals", "preferences")
@@ -86,8 +87,8 @@ def reproduce(
             damaged.
     """
     source = Ledger(program.workspace)
-    plan = build_plan(program)
-    final = policy_of(plan, version)
+    plan = build_plan(program, Decisions.load(program))
+    final = policy_key(program, version)
     wanted = _needed(program, plan, final)
     known = Fingerprints(program, source, plan)
     originals = {node.key: known.manifest(node.version, node.stage) for node in wanted}

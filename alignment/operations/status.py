@@ -10,7 +10,6 @@ from alignment.config.program import ProgramConfig
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Attempt, Ledger, Manifest
 from alignment.pipeline.node import Node
-from alignment.pipeline.plan import build_plan
 from alignment.reporting.headline import headline
 
 State = Literal["done", "running", "failed", "killed", "pending", "stale"]
@@ -66,9 +65,8 @@ class ProgramStatus:
 
 def program_status(program: ProgramConfig) -> ProgramStatus:
     """The state of every stage under the given configuration."""
-    ledger = Ledger(program.workspace)
-    plan = build_plan(program)
-    known = Fingerprints(program, ledger, plan)
+    known = Fingerprints.load(program)
+    ledger, plan = known.ledger, known.plan
     versions = {name: VersionStatus(name, []) for name in program.version_names}
     for node in plan:
         versions[node.version].stages.append(_stage_status(node, ledger, known))
@@ -84,9 +82,8 @@ def program_status(program: ProgramConfig) -> ProgramStatus:
 
 def done_stages(program: ProgramConfig) -> dict[str, dict[str, Path]]:
     """Version → stage → directory of everything that is done under the present configuration."""
-    ledger = Ledger(program.workspace)
-    plan = build_plan(program)
-    known = Fingerprints(program, ledger, plan)
+    known = Fingerprints.load(program)
+    ledger, plan = known.ledger, known.plan
     found: dict[str, dict[str, Path]] = {}
     for node in plan:
         manifest = known.manifest(node.version, node.stage)
@@ -114,7 +111,7 @@ def _stage_status(node: Node, ledger: Ledger, known: Fingerprints) -> StageStatu
     if attempts:
         _tell_last(status, attempts[-1], ledger)
     if status.state == "pending":
-        old = ledger.newest(node.version, node.stage)
+        old = ledger.current(node.version, node.stage)
         if old is not None:
             status.state = "stale"
             status.seconds = old.seconds

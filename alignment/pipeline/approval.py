@@ -2,28 +2,27 @@
 
     approvals/rlhf-v3.json      {"version", "approved", "reason", "by", "when", "fingerprint"}
 
-The word counts for the verdict it was given on: `fingerprint` is that of the promote stage. Is the
-version made again, a new word is needed. The verdict that counts is the one that a run made, or
-came by, last (`Ledger.newest`): which one the present configuration asks for follows from the plan,
-and the plan from the verdicts. A run passes a version's verdict before it plans the next version;
-only before it has, settings that were changed back are judged by the verdict under the others.
-What was decided changes the plan: the version after a
-rejected one starts from the champion (`alignment.pipeline.plan`).
+A decision applies to one verdict: `fingerprint` is that of the promote stage. If the version is
+made again, decide again. The verdict that counts is the current one (`Ledger.current`): what the
+present configuration asks for follows from the plan, and the plan from the verdicts. What was
+decided changes the plan: the version after a rejected one starts from the champion
+(`alignment.pipeline.plan`). `Decisions` is the only place that says who is champion.
 """
 
 from __future__ import annotations
 
 import getpass
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.pipeline.format import as_record, known_fields, read_record
 from alignment.pipeline.ledger import Ledger, now
+from alignment.pipeline.node import FIRST_CHAMPION
 from alignment.utils.files import atomic_write_json, read_json
-
-FIRST_CHAMPION = "sft"
 
 
 class WaitingForApproval(AlignError):
@@ -60,11 +59,90 @@ class Verdict:
     fingerprint: str
     decision: dict[str, Any]
 
+    @property
+    def promoted(self) -> bool:
+        """Whether the gate passed it."""
+        return bool(self.decision["promoted"])
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What was decided on the versions of a program, as of one moment: read once, then asked.
+
+    Attributes:
+        words: version → a person's decision, where one counts.
+        verdicts: version → what its gate said last.
+    """
+
+    program: ProgramConfig
+    words: Mapping[str, Approval] = field(default_factory=dict)
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, program: ProgramConfig) -> Decisions:
+        """Read them from the workspace.
+
+        Raises:
+            AlignError: a record is damaged.
+        """
+        words, verdicts = {}, {}
+        for name in (version.name for version in program.versions):
+            verdict = find_verdict(program.workspace, name)
+            if verdict is None:
+                continue
+            verdicts[name] = verdict
+            word = _read_approval(program.workspace, name)
+            if word is not None and word.fingerprint == verdict.fingerprint:
+                words[name] = word
+        return cls(program, words, verdicts)
+
+    @property
+    def by_person(self) -> bool:
+        """Whether people decide, and the gate advises."""
+        return self.program.promote.approval == "person"
+
+    def accepted(self, version: str) -> bool:
+        """Whether a later version may start from `version`; True while nothing speaks against it.
+
+        A person's rejection speaks against it, and the gate's, if `promote.parent` is `champion`.
+        """
+        if version in self.words:
+            return self.words[version].approved
+        if self.program.promote.parent == "champion" and not self.by_person:
+            return version not in self.verdicts or self.verdicts[version].promoted
+        return True
+
+    @property
+    def champion(self) -> str:
+        """The version now recommended: the last one approved by a person, or passed by the gate."""
+        champion = FIRST_CHAMPION
+        for version in (item.name for item in self.program.versions):
+            if version in self.words:
+                champion = version if self.words[version].approved else champion
+            elif version in self.verdicts and not self.by_person:
+                champion = version if self.verdicts[version].promoted else champion
+        return champion
+
+    def champion_option(self, standing: Sequence[str]) -> dict[str, str]:
+        """What stages are told of the champion among `standing`, which they cannot know themselves.
+
+        Where the gate decided, they read it from the last verdict (`StageContext.champion`): that
+        comes out the same, and no stage has to be planned anew for it.
+        """
+        return {"champion": standing[-1]} if standing and standing[-1] in self.words else {}
+
+    def awaited(self, version: str) -> WaitingForApproval | None:
+        """What has to be decided on `version` before the next one may begin, if anything."""
+        if not self.by_person or version not in self.verdicts or version in self.words:
+            return None
+        verdict = self.verdicts[version].decision["verdict"]
+        return WaitingForApproval(version, verdict, self.program.workspace)
+
 
 def decide(
     workspace: Path, version: str, *, approved: bool, reason: str = "", by: str | None = None
 ) -> Approval:
-    """Write down a person's decision on the newest verdict on `version`.
+    """Write down a person's decision on the current verdict on `version`.
 
     A rejection needs a reason. A decision may be changed as long as the next version has not begun.
 
@@ -88,76 +166,43 @@ def decide(
             remedy="finish or discard the next version first",
         )
     made = Approval(version, approved, reason.strip(), by or _user(), now(), verdict.fingerprint)
-    atomic_write_json(_path(workspace, version), asdict(made))
+    atomic_write_json(_path(workspace, version), as_record(made))
     return made
 
 
 def find_approval(workspace: Path, version: str) -> Approval | None:
-    """The decision on the newest verdict on `version`; one on an older verdict does not count.
+    """The decision on the current verdict on `version`; one on an older verdict does not count.
 
     Raises:
         AlignError: the record is damaged.
     """
+    word = _read_approval(workspace, version)
+    verdict = find_verdict(workspace, version) if word else None
+    return word if word and verdict and verdict.fingerprint == word.fingerprint else None
+
+
+def _read_approval(workspace: Path, version: str) -> Approval | None:
     path = _path(workspace, version)
     if not path.is_file():
         return None
     try:
-        found = Approval(**read_json(path))
+        return Approval(**known_fields(Approval, read_record(path)))
     except (ValueError, TypeError) as error:
         raise AlignError(
             f"a damaged decision: {error}",
             where=str(path),
             remedy=f"remove the file and decide again: align approve {version}",
         ) from error
-    verdict = find_verdict(workspace, version)
-    return found if verdict and verdict.fingerprint == found.fingerprint else None
 
 
 def find_verdict(workspace: Path, version: str) -> Verdict | None:
-    """The gate's verdict on `version` that a run made, or came by, last."""
+    """The gate's verdict on `version` that a run made, or found done, last."""
     ledger = Ledger(workspace)
-    manifest = ledger.newest(version, "promote")
+    manifest = ledger.current(version, "promote")
     if manifest is None:
         return None
     directory = ledger.committed_dir(version, "promote", manifest.fingerprint)
     return Verdict(manifest.fingerprint, read_json(directory / "decision.json"))
-
-
-def awaited(program: ProgramConfig, version: str) -> WaitingForApproval | None:
-    """What has to be decided on `version` before the next one may begin, if anything."""
-    if program.promote.approval != "person" or not version.startswith("rlhf-"):
-        return None
-    verdict = find_verdict(program.workspace, version)
-    if verdict is None or find_approval(program.workspace, version) is not None:
-        return None
-    return WaitingForApproval(version, verdict.decision["verdict"], program.workspace)
-
-
-def accepted(program: ProgramConfig, version: str) -> bool:
-    """Whether a later version may start from `version`; True as long as nothing speaks against it.
-
-    A person's rejection speaks against it, and the gate's, if `promote.parent` is `champion`.
-    """
-    word = find_approval(program.workspace, version)
-    if word is not None:
-        return word.approved
-    if program.promote.parent == "champion" and program.promote.approval == "gate":
-        verdict = find_verdict(program.workspace, version)
-        return verdict is None or bool(verdict.decision["promoted"])
-    return True
-
-
-def champion(program: ProgramConfig) -> str:
-    """The version now recommended: the last one approved by a person, or passed by the gate."""
-    found = FIRST_CHAMPION
-    for version in (item.name for item in program.versions):
-        word = find_approval(program.workspace, version)
-        verdict = find_verdict(program.workspace, version)
-        if word is not None:
-            found = version if word.approved else found
-        elif verdict and verdict.decision["promoted"] and program.promote.approval == "gate":
-            found = version
-    return found
 
 
 def _next_began(workspace: Path, version: str) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from alignment.config.finetune import PretrainConfig
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.ledger import Ledger, Manifest
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
@@ -53,12 +54,12 @@ class Size:
 def estimate(program: ProgramConfig) -> dict[str, Estimate]:
     """`version/stage` → estimate, for every stage of the program."""
     ledger = Ledger(program.workspace)
-    plan = build_plan(program)
+    plan = build_plan(program, Decisions.load(program))
     size = base_size(program)
     seen_before: dict[tuple[str, str], Manifest] = {}
     found = {}
     for node in plan:
-        exact = ledger.newest(node.version, node.stage)
+        exact = ledger.current(node.version, node.stage)
         if exact is not None:
             seen_before[(node.module, node.stage)] = exact
         guide = exact or seen_before.get((node.module, node.stage))

@@ -11,9 +11,11 @@ from typing import Any
 
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.external_inputs import external_digest, reads_outside
 from alignment.pipeline.ledger import Ledger, Manifest, fingerprint
 from alignment.pipeline.node import Node
+from alignment.pipeline.plan import build_plan
 from alignment.utils.seeds import derive_seed
 
 
@@ -22,14 +24,21 @@ class Fingerprints:
 
     def __init__(self, program: ProgramConfig, ledger: Ledger, plan: Sequence[Node]):
         self._program = program
-        self._ledger = ledger
+        self.ledger = ledger
+        self.plan = list(plan)
         self._nodes = {(node.version, node.stage): node for node in plan}
         self._known: dict[tuple[str, str], str | None] = {}
         self._manifests: dict[tuple[str, str], Manifest | None] = {}
         self._seen: dict[str, ProgramConfig] = {}
         self._lock = RLock()
 
-    def look_again(self) -> None:
+    @classmethod
+    def load(cls, program: ProgramConfig, decisions: Decisions | None = None) -> Fingerprints:
+        """Of the program's plan, by what its workspace holds now."""
+        plan = build_plan(program, decisions or Decisions.load(program))
+        return cls(program, Ledger(program.workspace), plan)
+
+    def drop_missing(self) -> None:
         """Forget what was not done yet: it may be by now."""
         with self._lock:
             self._known = {key: value for key, value in self._known.items() if value is not None}
@@ -49,7 +58,7 @@ class Fingerprints:
         with self._lock:
             if key not in self._manifests:
                 found = self.of(self._nodes[key])
-                self._manifests[key] = self._ledger.find(version, stage, found) if found else None
+                self._manifests[key] = self.ledger.find(version, stage, found) if found else None
             return self._manifests[key]
 
     def parts(self, node: Node) -> tuple[str, dict[str, Any], dict[str, str]]:
@@ -81,7 +90,7 @@ class Fingerprints:
         """
         found = external_digest(seen, node.module)
         if found is None and reads_outside(seen, node.module):
-            done = self._ledger.newest(node.version, node.stage)
+            done = self.ledger.current(node.version, node.stage)
             return done.inputs.get("outside", {}).get("digest") if done else None
         return found
 

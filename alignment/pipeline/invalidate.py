@@ -7,8 +7,7 @@ from pathlib import Path
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import Ledger
-from alignment.pipeline.plan import build_plan, downstream
+from alignment.pipeline.plan import downstream
 
 
 def set_aside(program: ProgramConfig, version: str, stage: str) -> list[Path]:
@@ -24,15 +23,14 @@ def set_aside(program: ProgramConfig, version: str, stage: str) -> list[Path]:
     Raises:
         AlignError: the version has no such stage.
     """
-    plan = build_plan(program)
+    known = Fingerprints.load(program)
+    plan = known.plan
     stages = [node.stage for node in plan if node.version == version]
     if stage not in stages:
         raise AlignError(
             f"no stage {stage!r} in {version}",
             remedy=f"its stages: {', '.join(stages)}" if stages else "see `align status`",
         )
-    ledger = Ledger(program.workspace)
-    known = Fingerprints(program, ledger, plan)
     done = [
         known.manifest(node.version, node.stage)
         for node in downstream(plan, (version, stage))
@@ -40,7 +38,7 @@ def set_aside(program: ProgramConfig, version: str, stage: str) -> list[Path]:
     ]
     # The last first: a kill on the way leaves what the next call needs to find the others.
     moved = [
-        ledger.supersede(found.version, found.stage, found.fingerprint)
+        known.ledger.supersede(found.version, found.stage, found.fingerprint)
         for found in reversed(done)
         if found is not None
     ]

@@ -116,7 +116,7 @@ class Ledger:
         directory = self.committed_dir(version, stage, fingerprint)
         return Manifest.read(directory) if (directory / MANIFEST).is_file() else None
 
-    def newest(self, version: str, stage: str) -> Manifest | None:
+    def current(self, version: str, stage: str) -> Manifest | None:
         """The manifest that a run made, or found done, last; None once that was set aside.
 
         After settings A, B and A again it is A's, though B's was committed later. For whoever
@@ -132,8 +132,8 @@ class Ledger:
         ]
         return max(found, key=lambda manifest: manifest.attempt, default=None)
 
-    def come_by(self, manifest: Manifest) -> None:
-        """Note that a run has found this done, or has made it: `newest` tells it from now on."""
+    def mark_current(self, manifest: Manifest) -> None:
+        """Note that a run has found this done, or has made it: `current` gives it from now on."""
         note = self.stage_dir(manifest.version, manifest.stage) / CURRENT
         text = manifest.fingerprint + "\n"
         if not note.is_file() or note.read_text(encoding="utf-8") != text:
@@ -144,12 +144,12 @@ class Ledger:
         attempts = []
         for path in sorted(self.stage_dir(version, stage).glob("attempts/*.json")):
             attempt = Attempt(**read_json(path))
-            if attempt.status == "running" and self.broken_off(attempt):
-                attempt = self.closed(attempt)
+            if attempt.status == "running" and self.is_orphaned(attempt):
+                attempt = self.final_status(attempt)
             attempts.append(attempt)
         return attempts
 
-    def broken_off(self, attempt: Attempt) -> bool:
+    def is_orphaned(self, attempt: Attempt) -> bool:
         """Whether nobody works any more on an attempt that is marked as running.
 
         Of a process on another host (or in a container of another name) nothing is known but
@@ -159,7 +159,7 @@ class Ledger:
             return not runs(attempt.pid, attempt.born)
         return holder(self.workspace) is None
 
-    def closed(self, attempt: Attempt) -> Attempt:
+    def final_status(self, attempt: Attempt) -> Attempt:
         """What has become of an attempt that was broken off."""
         done = self.find(attempt.version, attempt.stage, attempt.fingerprint)
         sealed = done is not None and done.attempt == attempt.number
@@ -174,7 +174,7 @@ class Ledger:
         earlier = self.attempts(node.version, node.stage)
         for past in earlier:
             if past.status in ("running", "killed"):
-                self.write_attempt(self.closed(past) if past.status == "running" else past)
+                self.write_attempt(self.final_status(past) if past.status == "running" else past)
         partial = self.partial_dir(node.version, node.stage, fingerprint)
         for rubbish in home.glob(".*.partial"):
             # Without `out` it is what a commit left behind: its checkpoints may be half-deleted.
@@ -236,7 +236,7 @@ class Ledger:
         out.rename(target)  # from here on the checkpoints count no more: `begin` sees it
         for directory in (target.parent, target.parent.parent, self.root):
             fsync_directory(directory)
-        self.come_by(manifest)
+        self.mark_current(manifest)
         shutil.rmtree(partial)
         return manifest
 

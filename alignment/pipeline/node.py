@@ -33,3 +33,4 @@ class Node:
 
 DOMAINS = ("helpfulness", "safety")
 STUDENT = "student"
+FIRST_CHAMPION = "sft"  # recommended until a version of the loop is promoted

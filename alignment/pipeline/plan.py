@@ -2,49 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig, VersionConfig
-from alignment.pipeline.approval import accepted, find_approval
-from alignment.pipeline.node import DOMAINS, STUDENT, Key, Node
+from alignment.pipeline.approval import Decisions
+from alignment.pipeline.node import DOMAINS, FIRST_CHAMPION, STUDENT, Key, Node
+
+PREPARE: dict[str, Key] = {"prepare": ("base", "prepare")}
 
 
-def build_plan(program: ProgramConfig) -> list[Node]:
+def build_plan(program: ProgramConfig, decisions: Decisions) -> list[Node]:
     """Every stage of the program, each after what it needs.
 
-    A version starts from the one before it, or from the champion if that was rejected
-    (`alignment.pipeline.approval`); which stages there are does not depend on it.
+    A version starts from the one before it, or from the champion if that was rejected; which
+    stages there are does not depend on it. Reads nothing from disk.
+
+    Args:
+        decisions: what was decided on the versions so far; `Decisions(program)` before any was.
     """
-    nodes = [Node("base", "prepare", "prepare")]
-    base_stage = "pretrain" if program.base.source == "world" else "import"
+    base = policy_key(program, "base")
     module = "pretrain" if program.base.source == "world" else "import_base"
-    base: Key = ("base", base_stage)
-    nodes.append(Node(*base, module, {"prepare": ("base", "prepare")}))
-    nodes += _sft(program, base)
-    policies: dict[str, Key] = {"base": base, "sft": ("sft", "finetune")}
-    previous = parent = "sft"
-    standing: list[str] = []  # versions that nothing speaks against
+    nodes = [Node("base", "prepare", "prepare"), Node(*base, module, PREPARE), *_sft(program, base)]
     for version in program.versions:
-        nodes += _version(program, version, previous, parent, policies, standing)
-        previous = version.name
-        if accepted(program, previous):
-            parent = previous
-            standing.append(previous)
+        turn = _Turn(program, version, decisions)
+        nodes += [node for stage in _STAGES for node in stage(turn)]
     return nodes
 
 
-def policy_of(plan: list[Node], version: str) -> Key:
-    """The stage whose `model/` is the policy of `version`.
+def policy_key(program: ProgramConfig, version: str) -> Key:
+    """The stage whose `model/` is the policy of `version`, or of `base`.
 
     Raises:
-        KeyError: the plan has no such version.
+        KeyError: the program has no such version.
     """
-    stages = [node.stage for node in plan if node.version == version]
-    for stage in ("ppo", "finetune", "pretrain", "import"):
-        if stage in stages:
-            return (version, stage)
-    raise KeyError(version)
+    if version == "base":
+        return ("base", "pretrain" if program.base.source == "world" else "import")
+    if version == "sft":
+        return ("sft", "finetune")
+    climbs = {item.name: item.ppo for item in program.versions}
+    return (version, "ppo" if climbs[version] else "finetune")
 
 
 def downstream(plan: list[Node], key: Key) -> list[Node]:
@@ -56,24 +55,20 @@ def downstream(plan: list[Node], key: Key) -> list[Node]:
     return [node for node in plan if (node.version, node.stage) in tainted]
 
 
-def _prepare() -> dict[str, Key]:
-    return {"prepare": ("base", "prepare")}
-
-
 def _sft(program: ProgramConfig, base: Key) -> list[Node]:
     policy: Key = ("sft", "finetune")
     nodes = [
-        Node("sft", "finetune", "finetune", {"start": base, **_prepare()}),
+        Node("sft", "finetune", "finetune", {"start": base, **PREPARE}),
         *_student_start(program),
         Node(
             "sft",
             "evaluate",
             "evaluate",
-            {"policy": policy, "sft_policy": policy, **_prepare(), **_students(program, "sft")},
+            {"policy": policy, "sft_policy": policy, **PREPARE, **_students(program, "sft")},
         ),
     ]
     if program.intake.source != "split":
-        nodes.append(Node("sft", "collect", "collect", {"policy": policy, **_prepare()}))
+        nodes.append(Node("sft", "collect", "collect", {"policy": policy, **PREPARE}))
     return nodes
 
 
@@ -82,9 +77,9 @@ def _student_start(program: ProgramConfig) -> list[Node]:
     if program.finetune.student is None:
         return []
     given = {"student": program.finetune.student.model_dump(mode="json")}
-    inputs = {"start": ("base", STUDENT), **_prepare()}
+    inputs = {"start": ("base", STUDENT), **PREPARE}
     return [
-        Node("base", STUDENT, STUDENT, _prepare(), given),
+        Node("base", STUDENT, STUDENT, PREPARE, given),
         Node("sft", STUDENT, STUDENT, inputs),
     ]
 
@@ -96,121 +91,180 @@ def _students(program: ProgramConfig, version: str) -> dict[str, Key]:
     return {"student": (version, STUDENT), "sft_student": ("sft", STUDENT)}
 
 
-def _version(
-    program: ProgramConfig,
-    version: VersionConfig,
-    previous: str,
-    parent: str,
-    policies: dict[str, Key],
-    standing: list[str],
-) -> list[Node]:
-    """The stages of one version.
+@dataclass(frozen=True)
+class _Turn:
+    """One version within its program, and what came before it."""
 
-    Args:
-        previous: the version before it: its batch and its reward models came last.
-        parent: the version it starts from: `previous`, or the champion if that was rejected.
-        standing: the earlier versions that were not rejected.
-    """
-    name = version.name
-    seen = for_version(program, name)
-    earlier = [v for v in policies if v not in ("base",)]
-    earlier_rlhf = [v for v in earlier if v != "sft"]
-    collects = program.intake.source != "split"
-    rewards: dict[str, Key] = {f"reward_{d}": (name, f"reward_{d}") for d in DOMAINS}
-    guards: dict[str, Key] = {}
-    if seen.rewards.guard_share > 0:
-        guards = {f"guard_{d}": (name, f"guard_{d}") for d in DOMAINS}
-    nodes = [Node(name, "intake", "intake", _intake_inputs(program, previous, earlier_rlhf))]
-    batches: dict[str, Key] = {f"intake/{v}": (v, "intake") for v in (*earlier_rlhf, name)}
-    init = {"latest": parent, "sft": "sft", "base": "base"}.get(seen.rewards.init)
-    common = {**batches, **_prepare()}
+    program: ProgramConfig
+    version: VersionConfig
+    decisions: Decisions
+
+    @property
+    def name(self) -> str:
+        return self.version.name
+
+    @cached_property
+    def config(self) -> ProgramConfig:
+        """The program with the version's own settings."""
+        return for_version(self.program, self.name)
+
+    @cached_property
+    def earlier(self) -> list[str]:
+        """The versions of the loop before this one."""
+        names = [version.name for version in self.program.versions]
+        return names[: names.index(self.name)]
+
+    @property
+    def previous(self) -> str:
+        """The version before it: its batch and its reward models came last."""
+        return self.earlier[-1] if self.earlier else FIRST_CHAMPION
+
+    @cached_property
+    def standing(self) -> list[str]:
+        """The earlier versions that nothing speaks against."""
+        return [version for version in self.earlier if self.decisions.accepted(version)]
+
+    @property
+    def parent(self) -> str:
+        """The version it starts from: `previous`, or the one before if that was rejected."""
+        return self.standing[-1] if self.standing else FIRST_CHAMPION
+
+    @property
+    def rewards(self) -> dict[str, Key]:
+        return {f"reward_{domain}": (self.name, f"reward_{domain}") for domain in DOMAINS}
+
+    @property
+    def guards(self) -> dict[str, Key]:
+        if self.config.rewards.guard_share <= 0:
+            return {}
+        return {f"guard_{domain}": (self.name, f"guard_{domain}") for domain in DOMAINS}
+
+    @property
+    def batches(self) -> dict[str, Key]:
+        return {f"intake/{version}": (version, "intake") for version in (*self.earlier, self.name)}
+
+    @property
+    def collects(self) -> bool:
+        return self.program.intake.source != "split"
+
+    def policy(self, version: str) -> Key:
+        return policy_key(self.program, version)
+
+    def node(self, stage: str, inputs: dict[str, Key], module: str = "", **options: Any) -> Node:
+        return Node(self.name, stage, module or stage, inputs, options)
+
+
+# What each stage of a version needs. The order of a stage's inputs is the order in which it reads
+# them, and so belongs to its result.
+
+
+def _intake(turn: _Turn) -> list[Node]:
+    # Earlier batches decide what is a duplicate, and on which side of the split a prompt stays.
+    inputs: dict[str, Key] = {}
+    if turn.collects:
+        inputs["collect"] = (turn.previous, "collect")
+    if turn.program.intake.source != "inbox":  # there, people's deliveries are the prompts
+        inputs |= PREPARE
+    inputs |= {f"intake/{version}": (version, "intake") for version in turn.earlier}
+    return [turn.node("intake", inputs)]
+
+
+def _reward_inputs(turn: _Turn) -> dict[str, Key]:
+    inputs = {**turn.batches, **PREPARE}
+    init = {"latest": turn.parent, "sft": "sft", "base": "base"}.get(turn.config.rewards.init)
     if init is not None:  # otherwise `rewards.init` is a model directory of the user's
-        common["init"] = policies[init]
+        inputs["init"] = turn.policy(init)
+    return inputs
+
+
+def _rewards(turn: _Turn) -> list[Node]:
+    nodes = []
     for domain in DOMAINS:
-        inputs = dict(common)
-        if previous != "sft":
-            inputs["previous_reward"] = (previous, f"reward_{domain}")
+        inputs = _reward_inputs(turn)
+        if turn.earlier:
+            inputs["previous_reward"] = (turn.previous, f"reward_{domain}")
         # Measured beside it on the same comparisons: accuracy against data learned from.
-        older = [v for v in earlier_rlhf if v != previous]
-        inputs |= {f"earlier_reward/{v}": (v, f"reward_{domain}") for v in older}
-        nodes.append(Node(name, f"reward_{domain}", "reward", inputs, {"domain": domain}))
-    for domain in DOMAINS if guards else ():
-        # Told how far the main model agrees with it; it learns nothing from that.
-        inputs = {**common, "reward": rewards[f"reward_{domain}"]}
-        options = {"domain": domain, "guard": True}
-        nodes.append(Node(name, f"guard_{domain}", "reward", inputs, options))
-    sample: dict[str, Key] = {"policy": policies[parent], **_prepare(), **rewards}
-    sampler = {} if parent == previous else {"sampler": parent}
-    nodes.append(Node(name, "sample", "sample", sample, sampler))
-    select: dict[str, Key] = {"sample": (name, "sample"), **_prepare(), **rewards}
-    if version.bag == "all":
-        select |= {f"earlier/{v}": (v, "select") for v in earlier_rlhf}
-    nodes.append(Node(name, "select", "select", select, {"bag": version.bag}))
-    start = policies[parent if version.start == "previous" else version.start]
-    nodes.append(
-        Node(
-            name, "finetune", "finetune", {"start": start, "select": (name, "select"), **_prepare()}
-        )
-    )
-    if program.finetune.student is not None:
-        learner: dict[str, Key] = {"start": (parent, STUDENT), "select": (name, "select")}
-        nodes.append(Node(name, STUDENT, STUDENT, {**learner, **_prepare()}))
-    policy: Key = (name, "finetune")
-    evaluate: dict[str, Key] = {}
-    if version.ppo:
-        nodes.append(
-            Node(
-                name,
-                "ppo",
-                "ppo",
-                {"policy": (name, "finetune"), **_prepare(), **rewards, **guards},
-            )
-        )
-        evaluate["no_ppo"] = policy
-        policy = (name, "ppo")
-    evaluate |= {"policy": policy, "sft_policy": policies["sft"], **_prepare(), **rewards}
-    evaluate |= guards | _students(program, name)
-    evaluate |= batches  # evaluation prompts must not be among them
-    evaluate["parent_policy"] = policies[parent]
-    evaluate |= {f"earlier/{v}": (v, "evaluate") for v in earlier}
-    champion: dict[str, Any] = {}
-    if seen.evaluate.judge is not None and standing:  # which compares with the champion
-        evaluate["verdict"] = (standing[-1], "promote")
-        champion = _approved(program, standing)
-    nodes.append(Node(name, "evaluate", "evaluate", evaluate, champion))
-    nodes.append(_promote(program, name, standing))
-    if collects:
-        nodes.append(
-            Node(
-                name,
-                "collect",
-                "collect",
-                {"policy": policy, "earlier": policies[parent], **_prepare()},
-                {"earlier_version": parent},
-            )
-        )
-    policies[name] = policy
+        for version in turn.earlier[:-1]:
+            inputs[f"earlier_reward/{version}"] = (version, f"reward_{domain}")
+        nodes.append(turn.node(f"reward_{domain}", inputs, "reward", domain=domain))
     return nodes
 
 
-def _promote(program: ProgramConfig, name: str, standing: list[str]) -> Node:
-    inputs: dict[str, Key] = {"evaluate": (name, "evaluate")}
-    inputs |= {f"earlier/{version}": (version, "promote") for version in standing}
-    return Node(name, "promote", "promote", inputs, _approved(program, standing))
+def _guards(turn: _Turn) -> list[Node]:
+    nodes = []
+    for domain in DOMAINS if turn.guards else ():
+        # Told how far the main model agrees with it; it learns nothing from that.
+        inputs = {**_reward_inputs(turn), "reward": turn.rewards[f"reward_{domain}"]}
+        nodes.append(turn.node(f"guard_{domain}", inputs, "reward", domain=domain, guard=True))
+    return nodes
 
 
-def _approved(program: ProgramConfig, standing: list[str]) -> dict[str, Any]:
-    """The champion by a person's word on the last one, as an option; else the gate's counts."""
-    word = find_approval(program.workspace, standing[-1]) if standing else None
-    return {} if word is None else {"champion": standing[-1]}
+def _sample(turn: _Turn) -> list[Node]:
+    inputs = {"policy": turn.policy(turn.parent), **PREPARE, **turn.rewards}
+    options = {} if turn.parent == turn.previous else {"sampler": turn.parent}
+    return [turn.node("sample", inputs, **options)]
 
 
-def _intake_inputs(program: ProgramConfig, previous: str, earlier: list[str]) -> dict[str, Key]:
-    # Earlier batches decide what is a duplicate, and on which side of the split a prompt stays.
-    before: dict[str, Key] = {f"intake/{v}": (v, "intake") for v in earlier}
-    if program.intake.source == "simulated":
-        return {"collect": (previous, "collect"), **_prepare(), **before}
-    if program.intake.source == "split":
-        return {**_prepare(), **before}
-    # The inbox: whatever people delivered; nothing upstream but the order of versions.
-    return {"collect": (previous, "collect"), **before}
+def _select(turn: _Turn) -> list[Node]:
+    inputs = {"sample": (turn.name, "sample"), **PREPARE, **turn.rewards}
+    if turn.version.bag == "all":
+        inputs |= {f"earlier/{version}": (version, "select") for version in turn.earlier}
+    return [turn.node("select", inputs, bag=turn.version.bag)]
+
+
+def _finetune(turn: _Turn) -> list[Node]:
+    start = turn.parent if turn.version.start == "previous" else turn.version.start
+    selected: Key = (turn.name, "select")
+    nodes = [turn.node("finetune", {"start": turn.policy(start), "select": selected, **PREPARE})]
+    if turn.program.finetune.student is not None:
+        inputs: dict[str, Key] = {"start": (turn.parent, STUDENT), "select": selected, **PREPARE}
+        nodes.append(turn.node(STUDENT, inputs))
+    return nodes
+
+
+def _ppo(turn: _Turn) -> list[Node]:
+    if not turn.version.ppo:
+        return []
+    policy: Key = (turn.name, "finetune")
+    return [turn.node("ppo", {"policy": policy, **PREPARE, **turn.rewards, **turn.guards})]
+
+
+def _evaluate(turn: _Turn) -> list[Node]:
+    inputs: dict[str, Key] = {"no_ppo": (turn.name, "finetune")} if turn.version.ppo else {}
+    inputs |= {"policy": turn.policy(turn.name), "sft_policy": turn.policy("sft"), **PREPARE}
+    inputs |= turn.rewards | turn.guards | _students(turn.program, turn.name)
+    inputs |= turn.batches  # evaluation prompts must not be among them
+    inputs["parent_policy"] = turn.policy(turn.parent)
+    inputs |= {f"earlier/{version}": (version, "evaluate") for version in ("sft", *turn.earlier)}
+    options: dict[str, Any] = {}
+    if turn.config.evaluate.judge is not None and turn.standing:  # compares with the champion
+        inputs["verdict"] = (turn.standing[-1], "promote")
+        options = turn.decisions.champion_option(turn.standing)
+    return [turn.node("evaluate", inputs, **options)]
+
+
+def _promote(turn: _Turn) -> list[Node]:
+    inputs: dict[str, Key] = {"evaluate": (turn.name, "evaluate")}
+    inputs |= {f"earlier/{version}": (version, "promote") for version in turn.standing}
+    return [turn.node("promote", inputs, **turn.decisions.champion_option(turn.standing))]
+
+
+def _collect(turn: _Turn) -> list[Node]:
+    if not turn.collects:
+        return []
+    inputs = {"policy": turn.policy(turn.name), "earlier": turn.policy(turn.parent), **PREPARE}
+    return [turn.node("collect", inputs, earlier_version=turn.parent)]
+
+
+_STAGES = (
+    _intake,
+    _rewards,
+    _guards,
+    _sample,
+    _select,
+    _finetune,
+    _ppo,
+    _evaluate,
+    _promote,
+    _collect,
+)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.pipeline.approval import awaited, find_approval
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
 
@@ -53,25 +52,31 @@ class Frontier:
 
 def frontier(program: ProgramConfig, until: str | None = None) -> Frontier:
     """The first version that is not done, up to `until`, and what it waits for."""
-    plan = build_plan(program)
-    known = Fingerprints(program, Ledger(program.workspace), plan)
+    decisions = Decisions.load(program)
+    known = Fingerprints.load(program, decisions)
     names = program.version_names
     for name in names if until is None else names[: names.index(until) + 1]:
         left = tuple(
             node
-            for node in plan
+            for node in known.plan
             if node.version == name and known.manifest(node.version, node.stage) is None
         )
         if left:
-            return Frontier(name, left, waits_for(program, name))
+            return Frontier(name, left, waits_for(program, name, decisions))
     return Frontier(None)
 
 
-def waits_for(program: ProgramConfig, version: str) -> AlignError | None:
-    """What has to come from outside before `version` may begin: a decision, or preferences."""
+def waits_for(
+    program: ProgramConfig, version: str, decisions: Decisions | None = None
+) -> AlignError | None:
+    """What has to come from outside before `version` may begin: a decision, or preferences.
+
+    Args:
+        decisions: as of now, if the caller has read them.
+    """
     names = program.version_names
     if version in names[1:]:
-        decision = awaited(program, names[names.index(version) - 1])
+        decision = (decisions or Decisions.load(program)).awaited(names[names.index(version) - 1])
         if decision is not None:
             return decision
     return waits_for_batches(program, version)
@@ -101,23 +106,23 @@ def available(program: ProgramConfig, until: str | None = None) -> list[Node]:
     Whoever has done them asks again: by then a person may have decided, or more have been
     delivered.
     """
-    plan = build_plan(program)
+    decisions = Decisions.load(program)
     names = program.version_names
     reached: list[str] = []
     for name in names if until is None else names[: names.index(until) + 1]:
-        if waits_for(program, name) is not None:
+        if waits_for(program, name, decisions) is not None:
             break
         reached.append(name)
-        if _ends_a_run(program, name):
+        if _ends_a_run(program, name, decisions):
             break
-    return [node for node in plan if node.version in reached]
+    return [node for node in build_plan(program, decisions) if node.version in reached]
 
 
-def _ends_a_run(program: ProgramConfig, version: str) -> bool:
+def _ends_a_run(program: ProgramConfig, version: str, decisions: Decisions) -> bool:
     """Whether nobody can say now that the version after this one may begin."""
     if not version.startswith("rlhf-"):
         return False
-    if program.promote.approval == "person" and find_approval(program.workspace, version) is None:
+    if decisions.by_person and version not in decisions.words:
         return True  # it has yet to be decided on
     if program.intake.source != "inbox":
         return False

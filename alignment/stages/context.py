@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.utils.files import atomic_write_json
+from alignment.pipeline.node import FIRST_CHAMPION
+from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.metrics_log import Series
 from alignment.utils.progress import Progress, SilentProgress
 
@@ -72,6 +73,21 @@ class StageContext:
     def series(self) -> Series:
         """The stage's training curves."""
         return Series(self.out / "series.jsonl")
+
+    def champion(self, verdict: Path | None) -> str:
+        """The version recommended so far, as this stage is told of it.
+
+        A person's decision comes as an option of the plan (`Decisions.champion_option`); else the
+        last verdict names it.
+
+        Args:
+            verdict: outputs of the last promote stage that nothing speaks against, if any.
+        """
+        if "champion" in self.options:
+            return str(self.options["champion"])
+        if verdict is None:
+            return FIRST_CHAMPION
+        return str(read_json(verdict / "decision.json")["champion"])
 
     def write_notes(self) -> None:
         """Write metrics and datasets beside the outputs; the runner calls it before the commit."""

@@ -61,7 +61,7 @@ from alignment.preferences.store import PreferenceStore
 from alignment.reporting.comparison import Comparison, Entry
 from alignment.rewards.cache import ScoreCache
 from alignment.stages.context import StageContext
-from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
+from alignment.utils.files import atomic_write_bytes, atomic_write_json
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "3"
@@ -109,7 +109,7 @@ def run(ctx: StageContext) -> None:
         sides,
         prompts,
         config,
-        _champion(ctx),
+        ctx.champion(ctx.inputs.get("verdict")),
         seed=derive_seed("evaluation"),
         scratch=ctx.scratch,
         out=ctx.out,
@@ -117,15 +117,6 @@ def run(ctx: StageContext) -> None:
     )
     ctx.metric(**about)
     _report(ctx, sides, answered, earlier, judged)
-
-
-def _champion(ctx: StageContext) -> str:
-    """Who is recommended so far: whom a person approved last, the last verdict named, or SFT."""
-    if "champion" in ctx.options:
-        return str(ctx.options["champion"])
-    if "verdict" not in ctx.inputs:
-        return "sft"
-    return str(read_json(ctx.inputs["verdict"] / "decision.json")["champion"])
 
 
 def _leaks(ctx: StageContext, prompts: list[Prompt]) -> list[Leak]:

@@ -20,11 +20,7 @@ def run(ctx: StageContext) -> None:
         (name.removeprefix("earlier/") for name in ctx.inputs if name.startswith("earlier/")),
         key=version_order,
     )
-    champion = "sft"
-    if earlier:
-        last = read_json(ctx.inputs[f"earlier/{earlier[-1]}"] / "decision.json")
-        champion = str(last["champion"])
-    champion = ctx.options.get("champion", champion)
+    champion = ctx.champion(ctx.inputs[f"earlier/{earlier[-1]}"] if earlier else None)
     evaluation = ctx.inputs["evaluate"]
     winrates = read_json(evaluation / "winrates.json")
     standings = {row["side"]: row["figures"] for row in read_json(evaluation / "standings.json")}

@@ -11,7 +11,6 @@ from alignment.config.program import ProgramConfig
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import MANIFEST, SHOWN, Attempt, Ledger, Manifest
 from alignment.pipeline.node import Node
-from alignment.pipeline.plan import build_plan
 from alignment.reporting.headline import headline
 from alignment.utils.metrics_log import Series
 
@@ -97,9 +96,8 @@ def read_history(program: ProgramConfig, *, dead_pid: int | None = None) -> list
     Args:
         dead_pid: a process known to have died, though the system may still list it.
     """
-    ledger = Ledger(program.workspace)
-    plan = build_plan(program)
-    known = Fingerprints(program, ledger, plan)
+    known = Fingerprints.load(program)
+    ledger, plan = known.ledger, known.plan
     versions = {
         name: VersionHistory(name, for_version(program, name), []) for name in program.version_names
     }

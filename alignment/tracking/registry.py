@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.pipeline.approval import champion as standing_champion
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.ledger import Manifest
-from alignment.pipeline.plan import policy_of
+from alignment.pipeline.plan import policy_key
 from alignment.tracking import naming
 from alignment.tracking.history import VersionHistory
 from alignment.tracking.models import DIGEST, Models, holds_model, model_type
@@ -68,7 +68,7 @@ class Registry:
                 continue
             self._register(history, models, runs)
             newest = history.version
-        champion = standing_champion(self.program)
+        champion = Decisions.load(self.program).champion
         by_name = {history.version: history for history in versions}
         if newest is None or champion not in by_name:
             return
@@ -78,7 +78,7 @@ class Registry:
             self._point(kind, CHALLENGER, challenger)
 
     def _register(self, history: VersionHistory, models: Models, runs: Mapping[str, Any]) -> None:
-        for manifest in finished_models(history):
+        for manifest in finished_models(self.program, history):
             name = f"{self.prefix}-{model_type(manifest)}"
             known = self._versions(name)
             model_id = models.by_digest.get(manifest.digest)
@@ -126,7 +126,7 @@ class Registry:
             return
         wanted = None
         if history is not None:
-            for manifest in finished_models(history):
+            for manifest in finished_models(self.program, history):
                 if model_type(manifest) == kind:
                     wanted = self._known[name].get(manifest.digest)
         if wanted is None:
@@ -144,14 +144,14 @@ def _judged(history: VersionHistory) -> bool:
     return "evaluate" in history.current and (not gated or "promote" in history.current)
 
 
-def finished_models(history: VersionHistory) -> list[Manifest]:
+def finished_models(program: ProgramConfig, history: VersionHistory) -> list[Manifest]:
     """The version's reward models and its policy (not the steps on the way to it)."""
     found = [
         manifest
         for stage, manifest in history.current.items()
         if stage.startswith("reward") and holds_model(manifest)
     ]
-    stage = policy_of(history.nodes, history.version)[1]
+    stage = policy_key(program, history.version)[1]
     if stage in history.current:
         found.append(history.current[stage])
     return found

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.pipeline.approval import champion, find_approval
+from alignment.pipeline.approval import Decisions
 from alignment.reporting.champion_summary import champion_lines
 from alignment.reporting.origin import BatchUse, batches
 from alignment.tracking.history import VersionHistory
@@ -33,17 +33,17 @@ class Standings:
     def of(cls, program: ProgramConfig, versions: list[VersionHistory]) -> Standings:
         """Gather it from the workspace."""
         stages = {history.version: history.directories for history in versions}
-        words = {name: find_approval(program.workspace, name) for name in stages}
+        decided = Decisions.load(program)
         decisions = {
             name: read_json(found["promote"] / "decision.json")
             for name, found in stages.items()
             if "promote" in found
         }
         return cls(
-            champion(program) if decisions else None,
+            decided.champion if decisions else None,
             batches(stages),
             decisions,
-            {name: asdict(word) for name, word in words.items() if word is not None},
+            {name: asdict(word) for name, word in decided.words.items() if name in stages},
         )
 
     def of_version(self, version: str) -> str:

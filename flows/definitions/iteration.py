@@ -10,7 +10,7 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
 from alignment.operations.annotation_export import collected, export_pairs
-from alignment.pipeline.approval import WaitingForApproval, awaited
+from alignment.pipeline.approval import Decisions, WaitingForApproval
 from alignment.pipeline.invalidate import set_aside
 from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import frontier, waits_for
@@ -71,7 +71,7 @@ def iteration(
             remember(**{VERSION: wanted})
             rename(wanted)
             waiting = advance(session, wanted, from_stage)
-        waiting = waiting or awaited(program, wanted)
+        waiting = waiting or Decisions.load(program).awaited(wanted)
         if waiting is None:
             return Completed(message=f"{wanted} is done")
         if not isinstance(waiting, WaitingForApproval) or is_subflow() or not deployed():

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from alignment.pipeline.approval import WaitingForApproval, awaited
+from alignment.pipeline.approval import Decisions, WaitingForApproval
 from alignment.pipeline.readiness import frontier
 from flows.definitions.approval import await_decision
 from flows.definitions.iteration import iteration
@@ -34,7 +34,7 @@ def program(workspace: Workspace = "", config: Config = "", until: Until = "") -
             done = all_versions(session, workspace, until)
             made = session.runner.program
         left = frontier(made, until or None)
-        waiting = left.waiting or (awaited(made, done[-1]) if done else None)
+        waiting = left.waiting or (Decisions.load(made).awaited(done[-1]) if done else None)
         if waiting is None:
             return Completed(message=f"{done[-1]} is done" if done else "nothing to do")
         if not isinstance(waiting, WaitingForApproval) or not deployed():

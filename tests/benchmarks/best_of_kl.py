@@ -64,7 +64,7 @@ class Scene:
 
     def stage(self, version: str, stage: str) -> Path:
         """The newest committed directory of a stage."""
-        manifest = self.ledger.newest(version, stage)
+        manifest = self.ledger.current(version, stage)
         assert manifest is not None, f"{version}/{stage} is not done"
         return self.ledger.committed_dir(version, stage, manifest.fingerprint)
 

@@ -81,7 +81,7 @@ class Scene:
     @staticmethod
     def _stage(workspace: Path, version: str, stage: str) -> Path:
         ledger = Ledger(workspace)
-        manifest = ledger.newest(version, stage)
+        manifest = ledger.current(version, stage)
         assert manifest is not None, f"{workspace}: {version}/{stage} is not done"
         return ledger.committed_dir(version, stage, manifest.fingerprint)
 

@@ -30,6 +30,7 @@ from overoptimisation import GUARDS, best_of_rows, draw, verdicts
 
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.plan import build_plan
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.preferences.schema import DOMAINS
@@ -55,7 +56,8 @@ def train_judges(
         share: of the comparisons, for the guards alone.
         spoilt: see `rewards.guard_spoilt`.
     """
-    plan = build_plan(scene.program.model_copy(update={"workspace": scene.workspace}))
+    program = scene.program.model_copy(update={"workspace": scene.workspace})
+    plan = build_plan(program, Decisions.load(program))
     (folder / "preferences").symlink_to((scene.workspace / "preferences").resolve())
     found: dict[str, dict[str, Path]] = {}
     for kind in ("reward", *GUARDS):

@@ -267,6 +267,7 @@ def test_the_judge_is_shown_the_champion():
 
 def test_an_evaluation_knows_the_champion_where_a_judge_asks(tmp_path):
     from alignment.config.load import check_program
+    from alignment.pipeline.approval import Decisions
     from alignment.pipeline.plan import build_plan
 
     values = {
@@ -277,7 +278,8 @@ def test_an_evaluation_knows_the_champion_where_a_judge_asks(tmp_path):
     judge = {"judge": {"base_url": "http://x", "model": "m"}}
     verdicts = {}
     for name, given in (("with", {"evaluate": judge}), ("without", {})):
-        plan = build_plan(check_program({**values, **given}))
+        program = check_program({**values, **given})
+        plan = build_plan(program, Decisions.load(program))
         verdicts[name] = {
             node.version: node.inputs.get("verdict") for node in plan if node.stage == "evaluate"
         }

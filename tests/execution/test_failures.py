@@ -16,6 +16,7 @@ from alignment.errors import DataError, StageError, Terminated
 from alignment.execution.failures import in_words, kind_of, smaller
 from alignment.execution.runner import Runner
 from alignment.operations.status import program_status
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.disk_space import DiskFullError, needed_bytes
 from alignment.pipeline.estimate import base_size
 from alignment.pipeline.ledger import Ledger
@@ -135,7 +136,7 @@ def test_out_of_memory_is_tried_once_more_in_smaller_pieces(stages: Any, program
     assert run(program, said) == ["failed", "done"]
     assert seen == [8, 4]
     assert "finetune.rejection.micro_batch 8 → 4" in said[0]
-    manifest = Ledger(program.workspace).newest("rlhf-v1", "finetune")
+    manifest = Ledger(program.workspace).current("rlhf-v1", "finetune")
     assert manifest is not None
     # What was asked for, not how much was done at once, names the result.
     assert manifest.config["finetune"]["rejection"]["micro_batch"] == 8
@@ -205,7 +206,7 @@ def test_a_disk_that_fills_up_is_told_with_what_is_needed(stages: Any, program: 
         run(program, [])
 
 
-@pytest.mark.parametrize("notes", ["begin", "write_attempt", "come_by"])
+@pytest.mark.parametrize("notes", ["begin", "write_attempt", "mark_current"])
 def test_a_disk_too_full_for_the_ledger_is_told_too(
     stages: Any, program: Any, monkeypatch: pytest.MonkeyPatch, notes: str
 ) -> None:
@@ -284,7 +285,7 @@ def test_sqlite_says_it_in_its_own_words() -> None:
 def test_room_for_training_is_counted_by_hand(program: Any) -> None:
     from alignment.pipeline.plan import build_plan
 
-    nodes = {node.key: node for node in build_plan(program)}
+    nodes = {node.key: node for node in build_plan(program, Decisions.load(program))}
     parameters = base_size(program).parameters
     # Final weights 4 bytes a parameter; two checkpoints of 12: weights and two moments.
     expected = 50 * 2**20 + int(parameters * 28)

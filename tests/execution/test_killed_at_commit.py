@@ -68,7 +68,7 @@ def test_a_kill_during_the_seal_costs_no_checkpoint(
     if not sealed:
         assert attempts[1].resumed_from == 1
         assert not partial.exists()
-    manifest = ledger.newest("rlhf-v1", "finetune")
+    manifest = ledger.current("rlhf-v1", "finetune")
     assert manifest is not None
     assert manifest.attempt == attempts[-1].number
 
@@ -87,12 +87,12 @@ def test_what_goes_wrong_after_the_seal_does_not_undo_it(
     from fake_program import fake_program
 
     program = fake_program(tmp_path / "workspace", versions=1, tracking={"enabled": False})
-    come_by = Ledger.come_by
+    mark_current = Ledger.mark_current
 
     def fails(self: Ledger, manifest: Any) -> None:
         if manifest.stage == "finetune":
             raise error
-        come_by(self, manifest)
+        mark_current(self, manifest)
 
     def run_all() -> None:
         with Runner(program, say=lambda _message: None) as runner:
@@ -100,7 +100,7 @@ def test_what_goes_wrong_after_the_seal_does_not_undo_it(
                 runner.run_node(node)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Ledger, "come_by", fails)
+        patched.setattr(Ledger, "mark_current", fails)
         with pytest.raises(raised):
             run_all()
     attempts = Ledger(program.workspace).attempts("sft", "finetune")

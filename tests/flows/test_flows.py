@@ -11,6 +11,7 @@ import pytest
 
 from alignment.errors import DataError
 from alignment.execution.runner import Runner
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.plan import build_plan
 
 
@@ -23,7 +24,9 @@ def test_no_postponed_annotations() -> None:
 def test_reward_models_form_a_group(program: Any) -> None:
     from flows.definitions.iteration import groups
 
-    nodes = [node for node in build_plan(program) if node.version == "rlhf-v1"]
+    nodes = [
+        node for node in build_plan(program, Decisions.load(program)) if node.version == "rlhf-v1"
+    ]
     found = [[node.stage for node in group] for group in groups(nodes)]
     assert ["reward_helpfulness", "reward_safety"] in found
     assert [stage for group in found for stage in group] == [node.stage for node in nodes]
@@ -65,7 +68,7 @@ def test_every_stage_once_then_cached(stages: Any, program: Any) -> None:
     assert {flows["base"], flows["sft"]} == {"Completed"}
     # Subflows have task runs of their own; task states may arrive a moment later.
     stage_tasks = {name: states for name, states in tasks.items() if "/" in name}
-    assert set(stage_tasks) <= {node.key for node in build_plan(program)}
+    assert set(stage_tasks) <= {node.key for node in build_plan(program, Decisions.load(program))}
     assert sorted(stage_tasks["base/prepare"]) == ["Cached", "Completed"]
 
 

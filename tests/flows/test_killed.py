@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.plan import build_plan
 
 SCRIPT = Path(__file__).with_name("killed_run.py")
@@ -47,7 +48,7 @@ def test_killed_and_resumed(program: Any) -> None:
     second = start(workspace, "-")
     output, _ = second.communicate(timeout=300)
     assert second.returncode == 0, output
-    finished = [node.key for node in build_plan(program)]
+    finished = [node.key for node in build_plan(program, Decisions.load(program))]
     done_before = finished.index("rlhf-v1/select")
     assert f"ran {len(finished) - done_before}" in output
     assert "Traceback" not in output

@@ -13,6 +13,7 @@ from uuid import UUID
 import fake_program as fake
 import pytest
 
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.ledger import Ledger, now
 from alignment.pipeline.plan import build_plan
 
@@ -238,7 +239,7 @@ def test_deaths_in_a_row_are_answered_more_slowly(stages: Any, kept: Any) -> Non
     from flows.serving.recovery import LONGEST_PAUSE, pause
 
     ledger = Ledger(kept.workspace)
-    node = build_plan(kept)[0]
+    node = build_plan(kept, Decisions.load(kept))[0]
 
     def ends(status: str) -> float:
         ledger.write_attempt(replace(ledger.begin(node, "0" * 64), status=status, ended=now()))

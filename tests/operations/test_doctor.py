@@ -45,7 +45,7 @@ def test_nothing_is_wrong_with_a_sound_workspace(program: Any) -> None:
 def test_every_damage_is_found_and_mended(program: Any) -> None:
     ledger = Ledger(program.workspace)
     before = files(program.workspace)
-    manifest = ledger.newest("rlhf-v1", "sample")
+    manifest = ledger.current("rlhf-v1", "sample")
     assert manifest is not None
     sampled = ledger.committed_dir("rlhf-v1", "sample", manifest.fingerprint)
     (sampled / "result.txt").write_text("changed")
@@ -88,7 +88,7 @@ def test_every_damage_is_found_and_mended(program: Any) -> None:
 
 def test_damage_is_mended_where_it_is_not_in_what_was_made_last(program: Any) -> None:
     ledger = Ledger(program.workspace)
-    first = ledger.newest("rlhf-v1", "promote")
+    first = ledger.current("rlhf-v1", "promote")
     assert first is not None
     strict = program.model_copy(
         update={"promote": program.promote.model_copy(update={"margin": 1})}
@@ -96,7 +96,7 @@ def test_damage_is_mended_where_it_is_not_in_what_was_made_last(program: Any) ->
     with Runner(strict) as runner:
         for node in runner.plan:
             runner.run_node(node)
-    other = ledger.newest("rlhf-v1", "promote")
+    other = ledger.current("rlhf-v1", "promote")
     assert other is not None
     assert other.attempt == 2
     damaged = ledger.committed_dir("rlhf-v1", "promote", first.fingerprint)
@@ -151,7 +151,7 @@ def test_an_unfinished_stage_that_will_go_on_is_no_damage(
     program: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(program.workspace)
-    manifest = ledger.newest("rlhf-v1", "promote")
+    manifest = ledger.current("rlhf-v1", "promote")
     assert manifest is not None
     sealed = ledger.committed_dir("rlhf-v1", "promote", manifest.fingerprint)
     sealed.rename(sealed.with_name(f".{sealed.name}.partial"))
@@ -170,7 +170,7 @@ def test_a_full_disk_is_told_with_figures(program: Any, monkeypatch: pytest.Monk
     )
     assert not [item for item in examine(program) if "disk" in item.what]  # nothing left to do
     ledger = Ledger(program.workspace)
-    manifest = ledger.newest("rlhf-v1", "finetune")
+    manifest = ledger.current("rlhf-v1", "finetune")
     assert manifest is not None
     ledger.supersede("rlhf-v1", "finetune", manifest.fingerprint)
     found = [item for item in examine(program) if "disk" in item.what]

@@ -9,16 +9,17 @@ from typing import Any
 
 from fake_program import fake_program, run_all
 
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import build_plan
 
 
-def test_one_thread_may_look_again_while_another_asks(tmp_path: Path, stages: Any) -> None:
+def test_one_thread_may_drop_missing_while_another_asks(tmp_path: Path, stages: Any) -> None:
     program = fake_program(tmp_path / "workspace", versions=1, tracking={"enabled": False})
     run_all(program)
     ledger = Ledger(program.workspace)
-    plan = build_plan(program)
+    plan = build_plan(program, Decisions.load(program))
     first, last = plan[0], plan[-1]
     looked_at, inserted = Event(), Event()
 
@@ -41,7 +42,7 @@ def test_one_thread_may_look_again_while_another_asks(tmp_path: Path, stages: An
         return found
 
     with ThreadPoolExecutor(2) as pool:
-        again, asked = pool.submit(known.look_again), pool.submit(ask)
+        again, asked = pool.submit(known.drop_missing), pool.submit(ask)
         again.result(10)
         assert asked.result(10) == Fingerprints(program, ledger, plan).of(last)
     assert asked.result() is not None

@@ -94,7 +94,7 @@ def test_a_directory_without_manifest_is_never_read(tmp_path: Path) -> None:
     directory.mkdir(parents=True)
     (directory / "x.txt").write_text("half")
     assert ledger.find("rlhf-v1", "sample", KEY) is None
-    assert ledger.newest("rlhf-v1", "sample") is None
+    assert ledger.current("rlhf-v1", "sample") is None
 
 
 def test_a_stage_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
@@ -198,16 +198,16 @@ def test_newest_is_what_a_run_came_by_last(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     first = finish(ledger, "old")
     second = finish(ledger, "new", "b" * 64)
-    assert ledger.newest("rlhf-v1", "sample") == second
-    ledger.come_by(first)  # settings were changed back: no new attempt
-    assert ledger.newest("rlhf-v1", "sample") == first
+    assert ledger.current("rlhf-v1", "sample") == second
+    ledger.mark_current(first)  # settings were changed back: no new attempt
+    assert ledger.current("rlhf-v1", "sample") == first
     # A workspace without the note, as older ones are: the last attempt counts.
     note = ledger.stage_dir("rlhf-v1", "sample") / "current"
     note.unlink()
-    assert ledger.newest("rlhf-v1", "sample") == second
-    ledger.come_by(first)
+    assert ledger.current("rlhf-v1", "sample") == second
+    ledger.mark_current(first)
     ledger.supersede("rlhf-v1", "sample", KEY)
-    assert ledger.newest("rlhf-v1", "sample") is None, "the other one was made by other settings"
+    assert ledger.current("rlhf-v1", "sample") is None, "the other one was made by other settings"
 
 
 def test_fingerprint_depends_on_every_part() -> None:

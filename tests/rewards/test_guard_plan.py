@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alignment.config.load import load_program
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.plan import build_plan
 from flows.definitions.iteration import groups
 
@@ -13,7 +14,8 @@ DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
 def nodes(tmp_path: Path, share: float) -> list[list[str]]:
     settings = [f"workspace={tmp_path}", f"rewards.guard_share={share}"]
-    plan = build_plan(load_program(DEMO, settings))
+    program = load_program(DEMO, settings)
+    plan = build_plan(program, Decisions(program))
     mine = [node for node in plan if node.version == "rlhf-v3"]
     return [[node.stage for node in group] for group in groups(mine)]
 
@@ -32,7 +34,8 @@ def test_no_share_no_guard(tmp_path: Path) -> None:
 
 
 def test_earlier_models_are_measured_beside_the_new_one(tmp_path: Path) -> None:
-    plan = build_plan(load_program(DEMO, [f"workspace={tmp_path}"]))
+    program = load_program(DEMO, [f"workspace={tmp_path}"])
+    plan = build_plan(program, Decisions(program))
     inputs = next(node.inputs for node in plan if node.key == "rlhf-v3/reward_safety")
     assert inputs["previous_reward"] == ("rlhf-v2", "reward_safety")
     assert inputs["earlier_reward/rlhf-v1"] == ("rlhf-v1", "reward_safety")

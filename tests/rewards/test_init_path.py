@@ -7,6 +7,7 @@ from pathlib import Path
 from reward_helpers import save_tiny_policy
 
 from alignment.config.load import for_version, load_program
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.external_inputs import external_digest, reads_outside
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
@@ -38,7 +39,7 @@ def test_a_versions_own_start_counts(tmp_path: Path) -> None:
     own = program.versions[1].model_copy(update={"set": {"rewards.init": str(start)}})
     versions = (program.versions[0], own, *program.versions[2:])
     program = program.model_copy(update={"versions": versions})
-    plan = build_plan(program)
+    plan = build_plan(program, Decisions.load(program))
     nodes = {node.key: node for node in plan}
     assert "init" in nodes["rlhf-v1/reward_safety"].inputs
     assert "init" not in nodes["rlhf-v2/reward_safety"].inputs

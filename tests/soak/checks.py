@@ -9,6 +9,7 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.execution.runner import Runner
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import build_plan
@@ -66,7 +67,7 @@ def attempt_problems(program: ProgramConfig) -> list[str]:
     ledger = Ledger(program.workspace)
     finished: Counter[tuple[str, str, str]] = Counter()
     said = []
-    for node in build_plan(program):
+    for node in build_plan(program, Decisions.load(program)):
         for attempt in ledger.attempts(node.version, node.stage):
             if attempt.status in ("done", "superseded"):
                 finished[node.version, node.stage, attempt.fingerprint] += 1
@@ -98,8 +99,8 @@ def tracking_problems(program: ProgramConfig) -> list[str]:
         if run.info.status == "FINISHED" and "rlhf.attempt" in run.data.tags
     )
     ledger = Ledger(program.workspace)
-    known = Fingerprints(program, ledger, build_plan(program))
-    for node in build_plan(program):
+    known = Fingerprints(program, ledger, build_plan(program, Decisions.load(program)))
+    for node in build_plan(program, Decisions.load(program)):
         manifest = known.manifest(node.version, node.stage)
         if manifest is not None:
             name = f"{node.key}#{manifest.attempt}"
@@ -128,7 +129,7 @@ def calm_problems(
             _do(runner, [version])
     return [
         f"{node.key}: {one} after the soak, {other} in a calm run"
-        for node in build_plan(program)
+        for node in build_plan(program, Decisions.load(program))
         if node.version in ("base", "sft", *done)
         for one, other in [(_digest(program, node), _digest(quiet, node))]
         if one != other
@@ -143,7 +144,7 @@ def _do(runner: Runner, versions: list[str]) -> None:
 
 def _digest(program: ProgramConfig, node: Any) -> str | None:
     ledger = Ledger(program.workspace)
-    manifest = ledger.newest(node.version, node.stage)
+    manifest = ledger.current(node.version, node.stage)
     return None if manifest is None else manifest.digest
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import build_plan
@@ -21,7 +22,9 @@ from alignment.world.judge import World
 def collected(program: ProgramConfig, version: str) -> list[dict[str, Any]] | None:
     """The pairs that a version collected, or None if it has not yet."""
     ledger = Ledger(program.workspace)
-    manifest = Fingerprints(program, ledger, build_plan(program)).manifest(version, "collect")
+    manifest = Fingerprints(program, ledger, build_plan(program, Decisions.load(program))).manifest(
+        version, "collect"
+    )
     if manifest is None:
         return None
     directory = ledger.committed_dir(version, "collect", manifest.fingerprint)

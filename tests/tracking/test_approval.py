@@ -10,7 +10,7 @@ import pytest
 
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
-from alignment.pipeline.approval import WaitingForApproval, awaited, champion, decide, find_approval
+from alignment.pipeline.approval import Decisions, WaitingForApproval, decide, find_approval
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
 from alignment.tracking.decisions import note_decision
@@ -18,7 +18,7 @@ from alignment.utils.files import read_json
 
 
 def nodes_of(program: Any) -> dict[str, Node]:
-    return {node.key: node for node in build_plan(program)}
+    return {node.key: node for node in build_plan(program, Decisions.load(program))}
 
 
 def run_version(program: Any, name: str) -> None:
@@ -37,10 +37,10 @@ def test_next_version_waits_for_the_word(held: Any, stages: Any, run_all: Any) -
     with pytest.raises(WaitingForApproval, match="rlhf-v1 is promoted"):
         run_all(held)
     assert stages.ran[-1] == "rlhf-v1/collect"
-    assert champion(held) == "sft"  # nobody has said yes yet
+    assert Decisions.load(held).champion == "sft"  # nobody has said yes yet
     decide(held.workspace, "rlhf-v1", approved=True, by="ana")
-    assert awaited(held, "rlhf-v1") is None
-    assert champion(held) == "rlhf-v1"
+    assert Decisions.load(held).awaited("rlhf-v1") is None
+    assert Decisions.load(held).champion == "rlhf-v1"
     with pytest.raises(WaitingForApproval, match="rlhf-v2"):
         run_all(held)
     assert stages.ran[-1] == "rlhf-v2/collect"
@@ -51,7 +51,7 @@ def test_rejected_version_is_not_started_from(held: Any, stages: Any) -> None:
     decide(held.workspace, "rlhf-v1", approved=True)
     run_version(held, "rlhf-v2")
     decide(held.workspace, "rlhf-v2", approved=False, reason="talks too long")
-    assert champion(held) == "rlhf-v1"
+    assert Decisions.load(held).champion == "rlhf-v1"
     nodes = nodes_of(held)
     assert nodes["rlhf-v3/sample"].inputs["policy"] == ("rlhf-v1", "finetune")
     assert nodes["rlhf-v3/finetune"].inputs["start"] == ("rlhf-v1", "finetune")
@@ -104,7 +104,7 @@ def test_word_on_an_older_verdict_does_not_count(held: Any, stages: Any) -> None
     changed = held.model_copy(update={"promote": held.promote.model_copy(update={"margin": 0.01})})
     run_version(changed, "rlhf-v1")
     assert find_approval(held.workspace, "rlhf-v1") is None
-    assert awaited(held, "rlhf-v1") is not None
+    assert Decisions.load(held).awaited("rlhf-v1") is not None
 
 
 def test_settings_that_were_changed_back_are_judged_by_their_own_verdict(
@@ -114,12 +114,12 @@ def test_settings_that_were_changed_back_are_judged_by_their_own_verdict(
     decide(held.workspace, "rlhf-v1", approved=True)
     changed = held.model_copy(update={"promote": held.promote.model_copy(update={"margin": 0.01})})
     run_version(changed, "rlhf-v1")
-    assert awaited(changed, "rlhf-v1") is not None
+    assert Decisions.load(changed).awaited("rlhf-v1") is not None
     ran = len(stages.ran)
     run_version(held, "rlhf-v1")
     assert len(stages.ran) == ran
-    assert awaited(held, "rlhf-v1") is None
-    assert champion(held) == "rlhf-v1"
+    assert Decisions.load(held).awaited("rlhf-v1") is None
+    assert Decisions.load(held).champion == "rlhf-v1"
 
 
 def test_decisions_that_make_no_sense(held: Any, stages: Any) -> None:
@@ -142,7 +142,7 @@ def test_damaged_record_is_told(held: Any, stages: Any) -> None:
     path.parent.mkdir()
     path.write_text(json.dumps({"version": "rlhf-v1"}))
     with pytest.raises(AlignError, match="damaged decision"):
-        awaited(held, "rlhf-v1")
+        Decisions.load(held).awaited("rlhf-v1")
 
 
 def test_gate_alone_can_send_the_next_version_back(make_program: Any, stages: Any) -> None:

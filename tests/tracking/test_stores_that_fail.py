@@ -20,6 +20,7 @@ import pytest
 
 from alignment.cli.mlflow import rebuild as rebuild_verb
 from alignment.errors import AlignError
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import build_plan
 from alignment.tracking.observer import tracker
@@ -29,7 +30,10 @@ from alignment.tracking.sync import Sync
 
 def all_done(program: Any) -> bool:
     ledger = Ledger(program.workspace)
-    return all(ledger.newest(node.version, node.stage) for node in build_plan(program))
+    return all(
+        ledger.current(node.version, node.stage)
+        for node in build_plan(program, Decisions.load(program))
+    )
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import pytest
 
 from alignment.errors import DataError
 from alignment.execution.runner import Runner
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import build_plan
 from alignment.tracking.rebuild import rebuild
@@ -22,13 +23,13 @@ def test_a_finished_program(stages: Any, program: Any, run_all: Any, dump: Any) 
     sync = Sync(program)
     assert sync.step(alive=False) == []
     runs = dump(sync.store)
-    nodes = build_plan(program)
+    nodes = build_plan(program, Decisions.load(program))
     assert {node.key + "#1" for node in nodes} <= set(runs)
     assert {"BASE", "SFT", "RLHF-V1", "RLHF-V2", "RLHF progress"} <= set(runs)
     assert all(run["status"] == "FINISHED" for key, run in runs.items() if key != "registry")
     ledger = Ledger(program.workspace)
     for node in nodes:
-        manifest = ledger.newest(node.version, node.stage)
+        manifest = ledger.current(node.version, node.stage)
         assert manifest is not None
         run = runs[f"{node.key}#1"]
         assert run["name"] == f"{node.stage} #1"
@@ -78,7 +79,7 @@ def test_registry_and_aliases(stages: Any, program: Any, run_all: Any, dump: Any
     sync.step(alive=False)
     registry = dump(sync.store)["registry"]
     ledger = Ledger(program.workspace)
-    final = ledger.newest("rlhf-v2", "ppo")
+    final = ledger.current("rlhf-v2", "ppo")
     assert final is not None
     # SFT, V1 and V2 in order; V2 did not pass its gate.
     policies = list(registry["fake-policy"].values())
@@ -124,7 +125,7 @@ def test_step_by_step_equals_all_at_once(
             except (DataError, KeyboardInterrupt):
                 assert sync.step(alive=False) == []
     ledger = Ledger(program.workspace)
-    manifest = ledger.newest("rlhf-v2", "evaluate")
+    manifest = ledger.current("rlhf-v2", "evaluate")
     assert manifest is not None
     ledger.supersede("rlhf-v2", "evaluate", manifest.fingerprint)
     with Runner(program) as runner:
@@ -147,7 +148,7 @@ def test_step_by_step_equals_all_at_once(
 
 
 def test_dead_process_is_shown_as_killed(stages: Any, program: Any, dump: Any) -> None:
-    nodes = build_plan(program)
+    nodes = build_plan(program, Decisions.load(program))
     sync = Sync(program)
     with Runner(program) as runner:
         runner.run_node(nodes[0])
@@ -205,7 +206,7 @@ def test_other_settings_are_another_run(stages: Any, program: Any, run_all: Any)
 
 def test_ended_between_commit_and_note(stages: Any, program: Any, dump: Any) -> None:
     """Killed after the rename, before the attempt's record: the work counts as done."""
-    node = build_plan(program)[0]
+    node = build_plan(program, Decisions.load(program))[0]
     with Runner(program) as runner:
         runner.run_node(node)
         attempt = runner.ledger.attempts(node.version, node.stage)[0]

@@ -15,6 +15,7 @@ from alignment.config.finetune import FinetuneConfig, StudentConfig
 from alignment.config.load import check_program
 from alignment.errors import ConfigError
 from alignment.models.load import load_policy, save_model
+from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import config_slice
 from alignment.pipeline.plan import build_plan
 from alignment.stages import student
@@ -41,7 +42,7 @@ def _program(**student_settings: Any) -> dict[str, Any]:
 
 def test_the_plan_has_a_student_beside_every_policy() -> None:
     program = check_program(_program(size=SIZE))
-    nodes = {node.key: node for node in build_plan(program)}
+    nodes = {node.key: node for node in build_plan(program, Decisions.load(program))}
     assert nodes["base/student"].options["student"]["size"]["hidden"] == 16
     assert nodes["sft/student"].inputs["start"] == ("base", "student")
     assert nodes["rlhf-v1/student"].inputs["start"] == ("sft", "student")
@@ -54,7 +55,7 @@ def test_the_plan_has_a_student_beside_every_policy() -> None:
     assert asked["student"] == ("rlhf-v2", "student")
     assert asked["sft_student"] == ("sft", "student")
     plain = check_program(_program())
-    assert not [node for node in build_plan(plain) if node.stage == "student"]
+    assert not [node for node in build_plan(plain, Decisions(plain)) if node.stage == "student"]
     # The policy's own training does not change with it.
     assert config_slice(program, ["finetune"]) == config_slice(plain, ["finetune"])
 

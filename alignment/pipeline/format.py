@@ -1,0 +1,56 @@
+"""The format number that every record of a workspace carries, and what to do with another one.
+
+A record without a number was written by 0.1 (format 1). `alignment.pipeline.migrate` brings an
+older workspace up to date when it is opened; a newer one is refused, and the error names the
+release that wrote it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from alignment import __version__
+from alignment.errors import AlignError
+from alignment.utils.files import read_json
+
+FORMAT = 2
+
+
+def as_record(values: Any) -> dict[str, Any]:
+    """A dataclass or a mapping as it is written: with the format number and the release."""
+    plain = dict(values) if isinstance(values, Mapping) else asdict(values)
+    return {"format": FORMAT, "written_by": __version__, **plain}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The values of a record, without its stamp.
+
+    Raises:
+        AlignError: a newer release wrote it.
+        ValueError: it is no JSON object.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise ValueError("not a JSON object")
+    number, writer = values.pop("format", 1), values.pop("written_by", "0.1")
+    if number > FORMAT:
+        raise AlignError(
+            f"align {writer} wrote this in format {number}; this release reads up to {FORMAT}",
+            where=str(path),
+            remedy=f"use align {writer} or newer with this workspace",
+        )
+    return values
+
+
+def format_of(path: Path) -> int:
+    """The format number of a record; 1 for one of release 0.1, which wrote none."""
+    return int(read_json(path).get("format", 1))
+
+
+def known_fields(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What of `values` the dataclass `kind` has; fields of a later writer are left out."""
+    names = {item.name for item in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}

@@ -1,0 +1,87 @@
+"""The plan: what each stage needs, under every kind of decision and of program."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config.load import load_program
+from alignment.pipeline.approval import Approval, Decisions, Verdict
+from alignment.pipeline.plan import build_plan
+
+DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
+
+
+def decisions(program: Any, words: dict[str, bool], verdicts: dict[str, bool]) -> Decisions:
+    return Decisions(
+        program,
+        {name: Approval(name, yes, "", "ana", "", "f") for name, yes in words.items()},
+        {name: Verdict("f", {"promoted": yes}) for name, yes in verdicts.items()},
+    )
+
+
+def digest(plan: Any) -> str:
+    rows = [
+        [
+            *(node.version, node.stage, node.module),
+            [[name, list(source)] for name, source in node.inputs.items()],
+            dict(node.options),
+        ]
+        for node in plan
+    ]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+# Taken from release 0.1: stages, inputs in their order and options all go into fingerprints, so a
+# change here runs everybody's finished stages again. Only with a bumped CODE_VERSION.
+PINNED = [
+    ([], {}, {}, "580806cc4d64dd49"),
+    ([], {"rlhf-v1": True, "rlhf-v2": False}, {}, "4d4f30d73e1953dd"),
+    (
+        ["promote.approval=person"],
+        {"rlhf-v1": True, "rlhf-v2": False, "rlhf-v3": True},
+        {"rlhf-v4": False},
+        "0c0effedc05b97e3",
+    ),
+    (
+        ["promote.parent=champion"],
+        {},
+        {"rlhf-v1": True, "rlhf-v2": False, "rlhf-v3": False},
+        "1cda70b85ddac78e",
+    ),
+    (["rewards.guard_share=0.2"], {}, {}, "c7fd81f4c97a945b"),
+    (["rewards.init=sft"], {}, {}, "149fa468ce3a8d3b"),
+    (["intake.source=inbox"], {}, {}, "47376d07e6936673"),
+]
+
+
+@pytest.mark.parametrize(("settings", "words", "verdicts", "pinned"), PINNED)
+def test_the_plan_of_the_demo_is_that_of_release_0_1(
+    settings: list[str], words: dict[str, bool], verdicts: dict[str, bool], pinned: str
+) -> None:
+    program = load_program(DEMO, settings)
+    assert digest(build_plan(program, decisions(program, words, verdicts))) == pinned
+
+
+def test_planning_reads_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = load_program(DEMO)
+
+    def forbidden(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the plan looked at the disk")
+
+    for name in ("open", "read_text", "is_file", "exists"):
+        monkeypatch.setattr(Path, name, forbidden)
+    assert len(build_plan(program, Decisions(program))) == 51
+
+
+def test_the_champion_is_the_last_one_approved_or_passed() -> None:
+    program = load_program(DEMO, ["promote.approval=person"])
+    assert decisions(program, {}, {"rlhf-v1": True}).champion == "sft", "nobody has said yes"
+    assert decisions(program, {"rlhf-v1": True, "rlhf-v2": False}, {}).champion == "rlhf-v1"
+    gated = load_program(DEMO)
+    assert decisions(gated, {}, {"rlhf-v1": True, "rlhf-v2": False}).champion == "rlhf-v1"
+    assert decisions(gated, {"rlhf-v2": True}, {"rlhf-v2": False}).champion == "rlhf-v2"
