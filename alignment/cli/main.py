@@ -12,6 +12,9 @@ from cyclopts import App
 
 from alignment import __version__
 from alignment.errors import AlignError, Terminated
+from alignment.utils.loopback import spare_loopback
+
+spare_loopback()
 
 # Nobody's telemetry, before any library is imported.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -19,9 +19,10 @@ import numpy as np
 
 from alignment.config.evaluate import JudgeConfig
 from alignment.errors import StageError
-from alignment.inference.endpoint import Endpoint, Messages, Unusable
+from alignment.inference.endpoint import Endpoint, Messages
 from alignment.models.chat_renderer import Message
 from alignment.utils.files import atomic_write_text, digest_json
+from alignment.utils.http import Unanswered
 from alignment.utils.progress import Progress
 from alignment.utils.seeds import derive_seed
 
@@ -146,7 +147,7 @@ def judge_pairs(
                 lambda text: read_verdict(text, order) is not None,
                 derive_seed(seed, pair.id, axis, order),
             )
-        except Unusable as error:
+        except Unanswered as error:
             return Verdict(pair.id, axis, order, None, str(error), asked)
         return Verdict(pair.id, axis, order, read_verdict(reply, order), reply, asked)
 

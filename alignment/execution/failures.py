@@ -64,9 +64,10 @@ def kind_of(error: BaseException) -> Kind:
             return "disk"
         if _out_of_memory(one):
             return "memory"
-    if isinstance(error, AlignError):
-        return "known"
-    return "transient" if any(_passes(one) for one in chain) else "unknown"
+    # What caused it counts more than how it was told: a lost server comes as a StageError.
+    if any(_passes(one) for one in chain):
+        return "transient"
+    return "known" if isinstance(error, AlignError) else "unknown"
 
 
 def in_words(error: BaseException) -> str:

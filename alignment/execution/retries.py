@@ -77,7 +77,8 @@ class Retries:
         settings = self._program.orchestration
         pause = settings.retry_seconds * 2 ** (self._passing - 1)
         self._say(
-            f"{self._node.key} failed in a way that may pass ({type(error).__name__}: {error}); "
+            f"{self._node.key} failed in a way that may pass ({type(error).__name__}: "
+            f"{getattr(error, 'message', error)}); "
             f"retry {self._passing} of {settings.retries} in {pause:.0f} s"
         )
         time.sleep(pause)

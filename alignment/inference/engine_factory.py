@@ -38,7 +38,8 @@ def open_engine(
     )
     if config.url is not None:
         # A key is no setting: it would end up in manifests.
-        return ServerEngine(config.url, renderer, key=os.environ.get("ALIGN_SERVER_KEY")), renderer
+        key = os.environ.get("ALIGN_SERVER_KEY", "")
+        return ServerEngine(config.url, renderer, key=key), renderer
     if is_adapter(model):
         raise ConfigError(
             "vLLM in this process needs a whole checkpoint, the policy is an adapter",

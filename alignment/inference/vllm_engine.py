@@ -8,21 +8,21 @@ tokens, not text alone, so that training sees what was drawn.
 
 from __future__ import annotations
 
-import json
 import math
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
 from alignment.errors import ConfigError, StageError
 from alignment.inference.stop_text import cut_at_stop
 from alignment.inference.types import SILENT, Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
+from alignment.utils.http import HTTPClient, Refused, Unanswered, is_http
 from alignment.utils.progress import Progress
+
+T = TypeVar("T")
 
 _SEED_BITS = 31  # servers read the seed as a signed 32- or 64-bit integer
 _REMEDY = (
@@ -102,7 +102,13 @@ class ServerEngine:
     Args:
         url: `http://host:port` or `…/v1`.
         connections: requests in flight; the server batches them.
+        timeout: seconds without a byte after which a request counts as lost.
         key: sent as a bearer token if given, never logged.
+        pause: sleeps between retries; tests pass their own.
+
+    Raises:
+        ConfigError: no HTTP address, or the server offers other than one model.
+        StageError: the server cannot be reached.
     """
 
     def __init__(
@@ -113,17 +119,16 @@ class ServerEngine:
         model: str | None = None,
         connections: int = 64,
         timeout: float = 600.0,
-        key: str | None = None,
+        key: str = "",
+        pause: Callable[[float], None] = time.sleep,
     ):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        if not is_http(url):
             raise ConfigError(f"{url!r} is no http address", where="sample.url")
         base = url.rstrip("/")
         self._base = base if base.endswith("/v1") else f"{base}/v1"
         self._renderer = renderer
         self._connections = connections
-        self._timeout = timeout
-        self._key = key
+        self._client = HTTPClient(self._base, timeout=timeout, key=key, pause=pause)
         self._model = model or self._only_model()
 
     def sample(
@@ -163,14 +168,16 @@ class ServerEngine:
             body["top_k"] = settings.top_k
         if settings.stop:
             body["stop"] = list(settings.stop)
-        answer = self._ask("/completions", body)
+        return self._ask("/completions", lambda answer: self._read(answer, settings), body)
+
+    def _read(self, answer: dict[str, Any], settings: SamplingSettings) -> Sample:
         try:
             choice = answer["choices"][0]
             logprobs = [float(value) for value in choice["logprobs"]["token_logprobs"]]
             ids = [_token_id(token) for token in choice["logprobs"]["tokens"]]
             finished = choice["finish_reason"] == "stop"
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise StageError(
+            raise StageError(  # asking again would bring the same
                 "the server's answer has no token ids and log-probabilities",
                 where=f"{self._base}/completions",
                 remedy=_REMEDY,
@@ -178,7 +185,7 @@ class ServerEngine:
         return as_sample(ids, logprobs, finished, self._renderer, settings)
 
     def _only_model(self) -> str:
-        models = [str(one["id"]) for one in self._ask("/models", None).get("data", [])]
+        models = self._ask("/models", lambda answer: [str(one["id"]) for one in answer["data"]])
         if len(models) != 1:
             raise ConfigError(
                 f"the server offers {len(models)} models: {', '.join(models) or 'none'}",
@@ -187,27 +194,20 @@ class ServerEngine:
             )
         return models[0]
 
-    def _ask(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._base + path, data)
-        request.add_header("Content-Type", "application/json")
-        if self._key:
-            request.add_header("Authorization", f"Bearer {self._key}")
+    def _ask(
+        self,
+        path: str,
+        read: Callable[[dict[str, Any]], T],
+        body: dict[str, Any] | None = None,
+    ) -> T:
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as response:
-                answer = json.load(response)
-        except urllib.error.HTTPError as error:
-            said = error.read(300).decode(errors="replace").strip()
-            raise StageError(
-                f"the server refused: {error.code} {said}", where=self._base + path
-            ) from error
-        except (OSError, json.JSONDecodeError) as error:
+            return self._client.ask(path, read, None if body is None else lambda _attempt: body)
+        except Refused as error:
+            raise StageError(f"the server refused: {error}", where=self._base + path) from error
+        except Unanswered as error:
             raise StageError(
                 f"no answer from the server: {error}", where=self._base + path, remedy=_REMEDY
             ) from error
-        if not isinstance(answer, dict):
-            raise StageError("the server's answer is no JSON object", where=self._base + path)
-        return answer
 
 
 def short_seed(seed: int) -> int:

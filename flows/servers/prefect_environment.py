@@ -6,6 +6,8 @@ Import this before Prefect, which reads its settings once, on import.
 import os
 from pathlib import Path
 
+from alignment.utils.loopback import spare_loopback
+
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -60,5 +62,6 @@ def server_environment(workspace: Path, port: int, *, embedded: bool) -> dict[st
 
 def enter(workspace: Path, api_url: str) -> None:
     """Point this process at a server; to be called before Prefect is imported."""
+    spare_loopback()
     os.environ.update(client_environment(workspace))
     os.environ["PREFECT_API_URL"] = api_url

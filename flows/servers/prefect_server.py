@@ -7,7 +7,8 @@ from pathlib import Path
 
 from alignment.errors import AlignError, redact
 from alignment.utils.files import atomic_write_json, read_json
-from flows.servers.child_process import Child, answers, free_port
+from alignment.utils.http import answers
+from flows.servers.child_process import Child, free_port
 from flows.servers.database_template import use_template
 from flows.servers.prefect_environment import home, server_environment
 

@@ -13,7 +13,8 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, redact
 from alignment.tracking.links import Links, find_links
 from alignment.tracking.store import SERVED, store_uri
-from flows.servers.child_process import Child, answers, free_port, port_taken
+from alignment.utils.http import answers
+from flows.servers.child_process import Child, free_port, port_taken
 from flows.servers.prefect_environment import home
 from flows.servers.prefect_server import NOTE, START_LIMIT, find_server, start_server
 

@@ -19,9 +19,10 @@ from alignment.errors import LockedError, redact
 from alignment.pipeline.preflight import preflight
 from alignment.pipeline.workspace import is_kept, keep_program
 from alignment.preferences.inbox import inbox_dir
+from alignment.utils.http import answers
 from alignment.utils.locks import file_lock, workspace_lock
 from flows.servers import web_pages
-from flows.servers.child_process import answers, port_taken
+from flows.servers.child_process import port_taken
 from flows.servers.prefect_environment import home
 from flows.serving.state_file import forget, record, write_record
 from flows.serving.supervisor import (

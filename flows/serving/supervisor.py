@@ -13,8 +13,9 @@ import psutil
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.tracking.store import store_uri
+from alignment.utils.http import answers
 from flows.servers import web_pages
-from flows.servers.child_process import Child, answers
+from flows.servers.child_process import Child
 from flows.servers.prefect_environment import client_environment, home
 from flows.servers.prefect_server import START_LIMIT, find_server, start_server
 

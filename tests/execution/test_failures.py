@@ -50,6 +50,11 @@ def test_the_cause_counts() -> None:
     error = RuntimeError("cannot save")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     assert kind_of(error) == "disk"
+    told = StageError("no answer from the server")
+    told.__cause__ = ConnectionResetError()
+    assert kind_of(told) == "transient"
+    told.__cause__ = ValueError("no JSON")
+    assert kind_of(told) == "known"
 
 
 def test_pieces_are_halved_and_nothing_else() -> None:

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from flows.servers.child_process import Child, answers, free_port
+from alignment.utils.http import answers
+from flows.servers.child_process import Child, free_port
 
 HERE = Path(__file__).parent
 START_LIMIT = 240.0  # a fresh database has all migrations before it

@@ -14,6 +14,7 @@ import pytest
 from alignment.config.compute import ComputeConfig
 from alignment.config.sampling import SampleConfig
 from alignment.errors import ConfigError, StageError
+from alignment.execution.failures import kind_of
 from alignment.inference.engine_factory import open_engine
 from alignment.inference.types import SamplingSettings
 from alignment.inference.vllm_engine import ServerEngine, short_seed
@@ -111,8 +112,11 @@ def test_trouble_with_the_server_is_told(
     handler.models = ("a", "b")
     with pytest.raises(ConfigError, match="2 models"):
         ServerEngine(url, renderer)
-    with pytest.raises(StageError, match="no answer"):
-        ServerEngine("http://127.0.0.1:9", renderer)
+    pauses: list[float] = []
+    with pytest.raises(StageError, match="no answer") as caught:
+        ServerEngine("http://127.0.0.1:9", renderer, pause=pauses.append)
+    assert len(pauses) == 5
+    assert kind_of(caught.value) == "transient"  # the stage is tried again later
     with pytest.raises(ConfigError, match="no http address"):
         ServerEngine("localhost:8000", renderer)
 
