@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -80,14 +79,14 @@ def _decide(
     from alignment.cli.results import check_version
     from alignment.pipeline.approval import Decisions, decide
     from alignment.tracking.decisions import note_decision
+    from flows.resume_suspended import wake
 
     program = load_workspace(workspace)
     check_version(program, version)
     made = decide(program.workspace, version, approved=approved, reason=reason, by=by)
     now_champion = Decisions.load(program).champion
     note_decision(program)
-    # By name: the library never imports the flows; only commands reach up to them.
-    woken = importlib.import_module("flows.resume_suspended").wake(program.workspace, version)
+    woken = wake(program.workspace, version)
     if json:
         print_json({**asdict(made), "champion": now_champion})
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -68,13 +67,14 @@ def doctor(
 def _findings(program: ProgramConfig, fix: bool, *, hashes: bool) -> Iterator[tuple[Finding, bool]]:
     """Each finding, and whether it was mended."""
     from alignment.operations.doctor import examine, mend
+    from flows import doctor as flows_doctor
 
     if fix:
         yield from mend(program, hashes=hashes)
     else:
         yield from ((found, False) for found in examine(program, hashes=hashes))
     # Runs and servers whose processes are dead: whoever works in the workspace has others.
-    for found in importlib.import_module("flows.doctor").examine(program.workspace):
+    for found in flows_doctor.examine(program.workspace):
         if fix and found.mend is not None:
             found.mend()
         yield found, fix and found.mend is not None

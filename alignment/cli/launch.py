@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 from collections.abc import Sequence
@@ -134,8 +133,9 @@ def run_stages(
     console = console or Console(highlight=False)
     with make_runner(program, console, len(nodes), wait=wait) as runner:
         if prefect:
-            # By name: the library never imports the flows; only this launcher reaches up to them.
-            importlib.import_module("flows.local_run").run(runner, list(nodes))
+            from flows.local_run import run  # Prefect takes seconds to import
+
+            run(runner, nodes)
         else:
             for node in nodes:
                 runner.run_node(node)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 from alignment.cli.common import SetOption, WorkspaceOption, find_workspace
@@ -35,11 +34,10 @@ def serve(
         The program's YAML file.
     """
     from alignment.config.load import load_program
+    from flows.serving.serve import serve as serve_program
 
     program = load_program(config, set_)
-    importlib.import_module("flows.serving.serve").serve(
-        program, mlflow_port=mlflow_port, prefect_port=prefect_port
-    )
+    serve_program(program, mlflow_port=mlflow_port, prefect_port=prefect_port)
 
 
 def down(*, workspace: WorkspaceOption = None) -> None:
@@ -52,5 +50,7 @@ def down(*, workspace: WorkspaceOption = None) -> None:
     align down --workspace workspaces/hh
     ```
     """
-    stopped = importlib.import_module("flows.serving.state_file").down(find_workspace(workspace))
+    from flows.serving import state_file
+
+    stopped = state_file.down(find_workspace(workspace))
     print("\n".join(f"stopped: {name}" for name in stopped) or "nothing is served here")

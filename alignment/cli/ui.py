@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-
 from alignment.cli.common import WorkspaceOption, load_workspace
 
 
@@ -19,6 +17,6 @@ def ui(
     align ui --mlflow-port 5001 --prefect-port 4201
     ```
     """
-    importlib.import_module("flows.servers.web_pages").serve(
-        load_workspace(workspace), mlflow_port=mlflow_port, prefect_port=prefect_port
-    )
+    from flows.servers.web_pages import serve
+
+    serve(load_workspace(workspace), mlflow_port=mlflow_port, prefect_port=prefect_port)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import importlib
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,39 +136,32 @@ class Runner:
             StageError: the stage broke in an unforeseen way; the traceback is in its log.
             DiskFullError: what it would write does not fit, or did not.
         """
-        try:
-            return self._do(node)
-        except OSError as error:  # not even the ledger could write
-            if kind_of(error) != "disk":
-                raise
-            raise disk_full(self.program, node) from error
-
-    def _do(self, node: Node) -> StageRecord:
-        if node.version != self._version:
-            # Not within a version: its stages belong together.
-            self._version = node.version
-            self.plan_again()
-        node = self._as_decided(node)
-        key = self.fingerprint(node)
-        if key is None:
-            missing = ", ".join(node_inputs.missing(node, self.known))
-            raise AlignError(
-                f"{node.key} cannot run: {missing} not done yet",
-                remedy="run those stages first, or `align run` for all",
-            )
-        done = self.ledger.find(node.version, node.stage, key)
-        if done is not None:
-            self.ledger.mark_current(done)
-            self._tell("stage_cached", node, done)
-            return StageRecord(node, done, cached=True)
-        waiting = waits_for(self.program, node.version)
-        if waiting is not None:
-            raise waiting
-        check_space(self.program, node)
-        manifest = self._try_until_done(node, key)
-        if node.module == "promote":
-            self.plan_again()
-        return StageRecord(node, manifest, cached=False)
+        with _full_disk_told(self.program, node):
+            if node.version != self._version:
+                # Not within a version: its stages belong together.
+                self._version = node.version
+                self.plan_again()
+            node = self._as_decided(node)
+            key = self.fingerprint(node)
+            if key is None:
+                missing = ", ".join(node_inputs.missing(node, self.known))
+                raise AlignError(
+                    f"{node.key} cannot run: {missing} not done yet",
+                    remedy="run those stages first, or `align run` for all",
+                )
+            done = self.ledger.find(node.version, node.stage, key)
+            if done is not None:
+                self.ledger.mark_current(done)
+                self._tell("stage_cached", node, done)
+                return StageRecord(node, done, cached=True)
+            waiting = waits_for(self.program, node.version)
+            if waiting is not None:
+                raise waiting
+            check_space(self.program, node)
+            manifest = self._try_until_done(node, key)
+            if node.module == "promote":
+                self.plan_again()
+            return StageRecord(node, manifest, cached=False)
 
     def interrupt(self) -> None:
         """End the stages that other threads of this process wait for, at their next checkpoint; at
@@ -294,6 +287,17 @@ class Runner:
 
     def _tell(self, event: str, *values: Any) -> None:
         tell(self._observers, self._say, event, *values)
+
+
+@contextmanager
+def _full_disk_told(program: ProgramConfig, node: Node) -> Iterator[None]:
+    """A disk so full that not even the ledger could write ends as DiskFullError too."""
+    try:
+        yield
+    except OSError as error:
+        if kind_of(error) != "disk":
+            raise
+        raise disk_full(program, node) from error
 
 
 def _set_threads(program: ProgramConfig, reads: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ from flows.definitions.run_labels import (
     this_process,
 )
 from flows.definitions.session import SKIPPED, Session, opened, workspace_of
-from flows.definitions.stage_task import stage_task
+from flows.definitions.stage_task import run_stage
 from flows.definitions.version_card import show_card
 
 
@@ -113,13 +113,13 @@ def carry_out(session: Session, version: str) -> None:
     """
     for group in groups(session.of_version(version)):
         if len(group) > 1 and may_run_together(session.runner):
-            futures = [stage_task(node.stage).submit(node.key) for node in group]
+            futures = [run_stage.with_options(name=node.stage).submit(node.key) for node in group]
             wait_for(session.runner, futures)
             for future in futures:
                 future.result()
         else:
             for node in group:
-                stage_task(node.stage)(node.key)
+                run_stage.with_options(name=node.stage)(node.key)
     if session.done_now & {node.key for node in session.of_version(version)}:
         emit(workspace_of(session), VERSION_DONE, version=version)
         show_card(session.runner.program, version)

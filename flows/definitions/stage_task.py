@@ -13,6 +13,8 @@ from flows.definitions.session import current
 def run_stage(key: str) -> Any:
     """Do the stage `version/stage`; a stage the ledger has is shown as Cached.
 
+    Callers give the task the name of its stage, so that Prefect's pages group attempts by stage.
+
     Raises:
         AlignError: what the stage reported.
     """
@@ -24,8 +26,3 @@ def run_stage(key: str) -> Any:
         return Completed(name="Cached", message=f"done before (attempt {manifest.attempt}): {said}")
     session.done_now.add(key)
     return Completed(message=f"attempt {manifest.attempt}: {said}")
-
-
-def stage_task(name: str) -> Any:
-    """The task under the name of its stage, so that Prefect's pages group attempts by stage."""
-    return run_stage.with_options(name=name)
