@@ -13,9 +13,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alignment import errors
 from alignment.errors import AlignError, StageError
@@ -78,48 +79,73 @@ def run_isolated(
     except BaseException:
         _stop(child, grace, interrupted)
         raise
-    ended_by = _signal(code, processes)
-    told = [read_json(path) for path in partial.glob(_result("*"))]
-    wrong = [one for one in told if "error" in one]
-    # What the others say of one that was killed is that they have lost it; they may even abort.
-    lost = processes > 1 and ended_by not in (None, signal.SIGABRT)
-    if wrong and not lost:
-        raise _again(min(wrong, key=lambda one: one["at"]))
-    if code or not told:
-        how = f"exit code {code}" if ended_by is None else f"signal {ended_by.name}"
+    records = [read_json(path) for path in partial.glob(_result("*"))]
+    oom = before is not None and (oom_kills() or 0) > before
+    outcome = interpret(code, records, oom, processes)
+    if outcome.error is not None:
+        raise outcome.error
+    if outcome.died is not None:
         died = StageError(
-            f"the process of {node.key} ended with {how}",
+            f"the process of {node.key} ended with {outcome.died}",
             where=str(log),
             remedy="see the log; `align resume` goes on from the last checkpoint",
         )
-        if ended_by == signal.SIGKILL and before is not None and (oom_kills() or 0) > before:
-            died.failure = "memory"
-        elif ended_by in ENDED:
-            died.failure = "killed"
+        died.failure = outcome.failure
         raise died
-    return float(told[0]["peak_mb"])
+    return outcome.peak_mb
 
 
-def tell(partial: Path, told: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class ChildOutcome:
+    """What became of a stage's process: its peak memory, the error it reported, or how it died."""
+
+    peak_mb: float = 0.0
+    error: AlignError | None = None
+    died: str | None = None
+    failure: Literal["memory", "killed"] | None = None
+    """Why it died, where somebody killed it."""
+
+
+def interpret(
+    code: int, records: Sequence[dict[str, Any]], oom: bool, processes: int = 1
+) -> ChildOutcome:
+    """The outcome of one process, or of several under a launcher.
+
+    Args:
+        code: exit code; negative for a signal. The launcher tells it as a shell does, by 128 and
+            more.
+        records: what the processes wrote (`tell`).
+        oom: whether the kernel has killed for want of memory meanwhile.
+    """
+    number = code - 128 if processes > 1 and code > 128 else -code
+    ended_by = signal.Signals(number) if number in set(signal.Signals) else None
+    reported = [record for record in records if "error" in record]
+    # What the others say of one that was killed is that they have lost it; they may even abort.
+    lost = processes > 1 and ended_by not in (None, signal.SIGABRT)
+    if reported and not lost:
+        return ChildOutcome(error=_again(min(reported, key=lambda record: record["at"])))
+    if code == 0 and records:
+        return ChildOutcome(peak_mb=float(records[0]["peak_mb"]))
+    how = f"exit code {code}" if ended_by is None else f"signal {ended_by.name}"
+    if ended_by == signal.SIGKILL and oom:
+        return ChildOutcome(died=how, failure="memory")
+    return ChildOutcome(died=how, failure="killed" if ended_by in ENDED else None)
+
+
+def tell(partial: Path, record: dict[str, Any]) -> None:
     """In the child: what came of it. Each of several processes has a file of its own."""
     result = partial / _result(os.environ.get("RANK", "0"))
-    atomic_write_json(result, told | {"at": time.time()})
+    atomic_write_json(result, record | {"at": time.time()})
 
 
 def _result(rank: str) -> str:
     return f"result-{rank}.json"  # in the partial directory, beside `out` and `scratch`
 
 
-def _signal(code: int, processes: int) -> signal.Signals | None:
-    """What ended the child; the launcher of several tells it as a shell does, by 128 and more."""
-    number = code - 128 if processes > 1 and code > 128 else -code
-    return signal.Signals(number) if number in set(signal.Signals) else None
-
-
-def _again(told: dict[str, Any]) -> AlignError:
-    kind = getattr(errors, told["kind"], StageError)
-    error: AlignError = kind(told["error"], where=told["where"], remedy=told["remedy"])
-    error.failure = told.get("failure")
+def _again(record: dict[str, Any]) -> AlignError:
+    kind = getattr(errors, record["kind"], StageError)
+    error: AlignError = kind(record["error"], where=record["where"], remedy=record["remedy"])
+    error.failure = record.get("failure")
     return error
 
 

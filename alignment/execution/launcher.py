@@ -1,7 +1,9 @@
 """`python -m alignment.execution.launcher N MODULE ARGS…`: one module in N local processes.
 
 Does what torchrun does, with two differences: the processes meet through a file and listen on the
-loopback interface only, and they die with their launcher. The first one to fail ends all.
+loopback interface only, and they die with their launcher. (torchrun's stores listen on every
+interface, with `--standalone --local-addr 127.0.0.1` too, and its workers outlive a killed agent.)
+The first one to fail ends all.
 """
 
 from __future__ import annotations

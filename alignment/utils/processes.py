@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -45,8 +46,11 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> Callable[[], Non
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)  # loaded before the fork: the child must not import
+    parent = os.getpid()
 
     def ask() -> None:
         libc.prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:  # it died before the kernel was asked, which then says nothing
+            os._exit(128 + number)
 
     return ask

@@ -14,7 +14,7 @@ import pytest
 
 from alignment.errors import DataError, StageError
 from alignment.execution.failures import kind_of
-from alignment.execution.isolated_stage import run_isolated
+from alignment.execution.isolated_stage import ChildOutcome, interpret, run_isolated
 from alignment.execution.runner import Runner
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.node import Node
@@ -58,6 +58,33 @@ def test_only_what_the_kernel_killed_for_memory_is_out_of_memory(
     with pytest.raises(StageError, match="ended with signal SIGKILL") as caught:
         child(script, counted, processes)
     assert kind_of(caught.value) == kind
+
+
+@pytest.mark.parametrize(
+    ("code", "processes", "oom", "died", "failure"),
+    [
+        (-9, 1, True, "signal SIGKILL", "memory"),
+        (-9, 1, False, "signal SIGKILL", "killed"),
+        (137, 2, True, "signal SIGKILL", "memory"),
+        (143, 2, True, "signal SIGTERM", "killed"),
+        (137, 1, True, "exit code 137", None),
+        (-11, 1, True, "signal SIGSEGV", None),
+        (0, 1, False, "exit code 0", None),
+    ],
+)
+def test_what_a_death_without_a_word_means(
+    code: int, processes: int, oom: bool, died: str, failure: Any
+) -> None:
+    assert interpret(code, [], oom, processes) == ChildOutcome(died=died, failure=failure)
+
+
+def test_a_record_is_read_only_of_one_that_ended_well() -> None:
+    done = {"peak_mb": 12.5, "at": 1.0}
+    assert interpret(0, [done], oom=True) == ChildOutcome(peak_mb=12.5)
+    assert interpret(3, [done], oom=False) == ChildOutcome(died="exit code 3")
+    error = json.loads(told(1.0, "known"))
+    assert str(interpret(134, [error], oom=False, processes=2).error) == "it broke"
+    assert interpret(139, [error], oom=False, processes=2).died == "signal SIGSEGV"
 
 
 def test_one_that_exits_on_its_own_was_not_killed(child: Any) -> None:
