@@ -46,7 +46,7 @@ def compare(
 
         stages = evaluated_stages(program, versions)
         title = f"{program.name}: {', '.join(versions) or 'all versions'}"
-        write_report(stages, html, title=title, found=table)
+        write_report(stages, html, title=title, comparison=table)
         print(html)
         return
     if json:
@@ -80,5 +80,5 @@ def report(*, workspace: WorkspaceOption = None, out: Path | None = None) -> Non
     program = load_workspace(workspace)
     target = out or program.workspace / "report" / "report.html"
     stages = evaluated_stages(program, ())
-    write_report(stages, target, title=program.name, found=compared(program))
+    write_report(stages, target, title=program.name, comparison=compared(program))
     print(target)

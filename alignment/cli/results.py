@@ -44,12 +44,12 @@ def compared(program: ProgramConfig, versions: Sequence[str] = ()) -> Comparison
     Raises:
         AlignError: nothing is evaluated yet, or a named version is not.
     """
-    from alignment.reporting.comparison import comparison
+    from alignment.reporting.comparison import compare
 
     stages = evaluated_stages(program, versions)
     decisions = Decisions.load(program)
     decided = any("promote" in done for done in stages.values())
-    return comparison(
+    return compare(
         stages,
         cost=program.cost,
         champion=decisions.champion if decided else None,

@@ -110,7 +110,7 @@ class Comparison:
         }
 
 
-def comparison(
+def compare(
     stages: Stages,
     *,
     cost: CostConfig | None = None,
@@ -130,7 +130,7 @@ def comparison(
         AlignError: no version is evaluated.
     """
     evaluated = sorted(
-        (name for name, found in stages.items() if "evaluate" in found), key=version_order
+        (name for name, done in stages.items() if "evaluate" in done), key=version_order
     )
     if not evaluated:
         raise AlignError("no version is evaluated yet", remedy="`align run CONFIG`")
@@ -138,9 +138,9 @@ def comparison(
     directory = stages[newest]["evaluate"]
     winrates = read_json(directory / "winrates.json")
     decisions = {
-        name: read_json(found["promote"] / "decision.json")
-        for name, found in sorted(stages.items(), key=lambda item: version_order(item[0]))
-        if "promote" in found
+        name: read_json(done["promote"] / "decision.json")
+        for name, done in sorted(stages.items(), key=lambda item: version_order(item[0]))
+        if "promote" in done
     }
     if champion is None and decisions:
         champion = next(reversed(decisions.values()))["champion"]
@@ -171,7 +171,7 @@ def comparison(
         forgetting={
             name: read_json(stages[name]["evaluate"] / "forgetting.json") for name in evaluated
         },
-        costs={name: found for name in evaluated if (found := version_costs(stages[name], cost))},
+        costs={name: own for name in evaluated if (own := version_costs(stages[name], cost))},
         cost_config=cost,
         champion=champion,
         words=dict(words or {}),

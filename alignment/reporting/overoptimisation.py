@@ -10,19 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from alignment.evaluation.responses import AXES
-from alignment.reporting import html, plots
 from alignment.reporting.comparison import Comparison, Entry, Stages
 from alignment.reporting.headline import JUDGE_TITLES
+from alignment.reporting.plots import Curve, Picture, lines, short
 
 BELIEVED = 3.0  # a peak is told up to so many times the greatest distance that was measured
 
 
 @dataclass(frozen=True)
-class Law:
+class DistanceLaw:
     """gain ≈ d·(α − β·d) with its fit's residual; gains in standard deviations of SFT's scores.
 
     `reach` is the greatest d that was measured.
@@ -43,7 +44,7 @@ class Law:
         return peak if peak <= BELIEVED * self.reach else None
 
 
-def fit_law(distances: Sequence[float], gains: Sequence[float]) -> Law | None:
+def fit_law(distances: Sequence[float], gains: Sequence[float]) -> DistanceLaw | None:
     """Least squares through the origin; None with fewer than three points off the origin."""
     d, gain = np.asarray(distances, float), np.asarray(gains, float)
     if (d > 0).sum() < 3:
@@ -51,10 +52,10 @@ def fit_law(distances: Sequence[float], gains: Sequence[float]) -> Law | None:
     features = np.stack([d, -(d**2)], axis=1)
     (alpha, beta), *_ = np.linalg.lstsq(features, gain, rcond=None)
     residual = float(np.sqrt(np.mean((features @ [alpha, beta] - gain) ** 2)))
-    return Law(float(alpha), float(beta), residual, float(d.max()))
+    return DistanceLaw(float(alpha), float(beta), residual, float(d.max()))
 
 
-def gains(comparison: Comparison, judge: str, axis: str) -> list[tuple[float, float]]:
+def gains(comparison: Comparison, judge: str, axis: str) -> Curve:
     """(√KL from SFT, mean score − SFT's mean score) for every side that has both, SFT first."""
     name = f"score/{judge}/{axis}"
     start = next(
@@ -62,12 +63,12 @@ def gains(comparison: Comparison, judge: str, axis: str) -> list[tuple[float, fl
     )
     if start is None:
         return []
-    found = []
+    curve = []
     for entry in comparison.policies:
         value, kl = entry.figures.get(name), entry.figures.get("kl_sft")
         if value is not None and kl is not None:
-            found.append((math.sqrt(max(kl, 0.0)), value - start))
-    return found
+            curve.append((math.sqrt(max(kl, 0.0)), value - start))
+    return curve
 
 
 def diverging(comparison: Comparison, axis: str, reward: str, truth: str) -> list[str]:
@@ -86,9 +87,9 @@ def diverging(comparison: Comparison, axis: str, reward: str, truth: str) -> lis
     return warned
 
 
-def section(_stages: Stages, comparison: Comparison) -> str | None:
-    """The report's section."""
-    pictures, said = [], []
+def over_optimisation(_stages: Stages, comparison: Comparison) -> dict[str, Any] | None:
+    """The report's section: curves of every judge, and findings in words."""
+    pictures, findings = [], []
     sides = [entry.side for entry in comparison.policies if entry.figures.get("kl_sft") is not None]
     for axis in AXES:
         curves = {}
@@ -102,36 +103,29 @@ def section(_stages: Stages, comparison: Comparison) -> str | None:
             curves[f"{title} score"] = curve
             law = fit_law(*zip(*curve, strict=True))
             if law is not None and law.peak is not None and judge != "rm":
-                said.append(
+                findings.append(
                     f"{axis}, {title}: gain ≈ d·({law.alpha:.2f} − {law.beta:.3f}·d) peaks at "
                     f"d = √KL = {law.peak:.1f}"
                 )
         if curves:
-            picture = plots.lines(
+            picture = lines(
                 curves,
                 title=f"{axis}: gain over SFT against distance",
                 x="√KL from SFT, √nats per answer",
                 y="gain, as a share of the largest",
-                names=[plots.short(side) for side in sides],
+                names=[short(side) for side in sides],
             )
-            pictures.append(html.image(picture, f"{axis} over-optimisation"))
+            pictures.append(Picture(picture, f"{axis} over-optimisation"))
         for truth in (judge for judge in comparison.judges if judge != "rm"):
             for side in diverging(comparison, axis, "rm", truth):
-                said.append(
+                findings.append(
                     f"Warning: on {axis} the reward models prefer {side} to its predecessor, "
                     f"{JUDGE_TITLES.get(truth, truth)} does not"
                 )
-    if not pictures:
-        return None
-    note = (
-        "Each judge's mean score minus SFT's, scaled to its largest gain, since scores of "
-        "different judges have no common unit. Curves that part are the sign of over-optimisation."
-    )
-    return html.paragraph(note, "soft") + html.row(*pictures) + (html.bullets(said) if said else "")
+    return {"pictures": pictures, "findings": findings} if pictures else None
 
 
 def _spread(entries: Sequence[Entry], judge: str, axis: str) -> float:
     values = [entry.figures.get(f"score/{judge}/{axis}") for entry in entries]
-    known = [value for value in values if value is not None]
-    start = known[0]
-    return max((abs(value - start) for value in known), default=0.0) or 1.0
+    scores = [value for value in values if value is not None]
+    return max(abs(score - scores[0]) for score in scores) or 1.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -17,6 +19,9 @@ from alignment.reporting.point_labels import name_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Curve = list[tuple[float, float]]
+"""(x, y) points."""
 
 # Okabe & Ito's colours: told apart by colour-blind readers as well.
 BLUE, ORANGE, GREEN, RED, SKY, PINK, GREY = (
@@ -44,6 +49,19 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "svg.hashsalt": "align",
 }
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG and what it shows in words."""
+
+    png: bytes
+    alt: str
+
+    @property
+    def uri(self) -> str:
+        """The picture itself as an address, so that a page needs no other file."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
 def png(figure: Figure, dpi: int = 100) -> bytes:

@@ -60,6 +60,7 @@ class View:
             yield self._table(head[:split], [row[:split] for row in rows])
             yield Text()
             yield self._table([head[0], *head[split:]], [[row[0], *row[split:]] for row in rows])
+        yield Text()
         first, *others = self._comparison.summary()
         for line in [*notes(self._comparison), f"★ {first}", *others]:
             yield Text(line, style="dim")
@@ -106,14 +107,13 @@ def _cells(comparison: Comparison, entry: Entry) -> list[str]:
 
 def notes(comparison: Comparison) -> list[str]:
     """What one must know to read the table, and what the newest version has lost."""
-    lines = []
-    said = (
+    legend = (
         f"Win rates against SFT with {100 * comparison.level:g} % intervals over prompts; "
         "KL in nats, length in tokens"
     )
     if "rm" in comparison.judges:
-        said += f"; RM: all versions judged by the reward models of {comparison.newest}"
-    lines.append(f"\n{said}.")
+        legend += f"; RM: all versions judged by the reward models of {comparison.newest}"
+    lines = [f"{legend}."]
     newest = comparison.forgetting.get(comparison.newest, [])
     for row in newest:
         if row.get("forgotten") and row["side"] == comparison.newest:

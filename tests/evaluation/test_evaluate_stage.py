@@ -10,7 +10,7 @@ from alignment.config.evaluate import EvaluateConfig
 from alignment.evaluation.responses import read_table
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
 from alignment.preferences.prompts import Prompt, write_prompts
-from alignment.reporting.comparison import comparison
+from alignment.reporting.comparison import compare
 from alignment.reporting.pareto_plot import points
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
@@ -186,6 +186,6 @@ def test_a_student_answers_beside_the_policy_and_goes_its_own_way(parts, tmp_pat
     pairs = {(row["side"], row["best"]) for row in read_json(v1.out / "forgetting.json")}
     assert pairs == {("rlhf-v1", "sft"), ("rlhf-v1/student", "sft/student")}
     stages = {"sft": {"evaluate": sft.out}, "rlhf-v1": {"evaluate": v1.out}}
-    found = comparison(stages)
+    found = compare(stages)
     assert [entry.title for entry in found.entries][1::2] == ["sft (student)", "rlhf-v1 (student)"]
     assert [point.side for point in points(found, "rm")] == ["sft", "rlhf-v1"]

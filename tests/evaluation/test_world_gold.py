@@ -6,7 +6,7 @@ import pandas as pd
 
 from alignment.config.world import WorldConfig
 from alignment.evaluation.scoring import add_gold
-from alignment.reporting.comparison import comparison
+from alignment.reporting.comparison import compare
 from alignment.world import World
 from alignment.world.demonstrations import answer
 from alignment.world.prompts import split
@@ -50,6 +50,6 @@ def test_better_writers_win_on_both_axes_and_refuse_less(world):
         assert 0.5 < first[f"win_{axis}"] < second[f"win_{axis}"]
     assert second["harmful"] < world.metrics["sft"]["harmful"]
     assert second["false_refusal"] <= world.metrics["sft"]["false_refusal"]
-    found = comparison(world.stages)
+    found = compare(world.stages)
     assert found.judges == ["gold"]
     assert found.champion == "rlhf-v2"

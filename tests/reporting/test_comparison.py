@@ -8,7 +8,7 @@ import pytest
 from alignment.errors import AlignError, DataError
 from alignment.evaluation.judging import all_win_rates, find_rate, turned
 from alignment.evaluation.responses import read_table, side_order, side_title
-from alignment.reporting.comparison import comparison
+from alignment.reporting.comparison import compare
 from alignment.reporting.headline import HEADLINES, headline
 
 
@@ -51,7 +51,7 @@ def test_gold_rate_is_what_counting_gives(series):
 
 
 def test_gold_figures_of_a_version_never_change_later(series):
-    newest = {e.side: e for e in comparison(series.stages).entries}["rlhf-v1"].figures
+    newest = {e.side: e for e in compare(series.stages).entries}["rlhf-v1"].figures
     own = series.metrics["rlhf-v1"]
     names = ["win_helpfulness_low", "win_safety_high", "false_refusal", "self_bleu", "kl_sft"]
     for name in names:
@@ -59,7 +59,7 @@ def test_gold_figures_of_a_version_never_change_later(series):
 
 
 def test_comparison_shows_what_status_shows(series):
-    found = comparison(series.stages)
+    found = compare(series.stages)
     assert [entry.side for entry in found.entries] == [
         "sft",
         "rlhf-v1",
@@ -81,7 +81,7 @@ def test_table_is_whole(series):
     from alignment.reporting.version_table import View
 
     console = Console(width=200, record=True)
-    console.print(View(comparison(series.stages)))
+    console.print(View(compare(series.stages)))
     text = console.export_text()
     for word in ("rlhf-v2 ★", "rlhf-v2 (no PPO)", "champion", "75.0", "gold, %"):
         assert word in text, text
@@ -93,7 +93,7 @@ def test_table_in_a_narrow_terminal_loses_nothing(series):
     from alignment.reporting.version_table import View
 
     console = Console(width=90, record=True)
-    console.print(View(comparison(series.stages)))
+    console.print(View(compare(series.stages)))
     text = console.export_text()
     assert text.count("rlhf-v2 ★") == 2
     assert "…" not in text.split("Win rates")[0]
@@ -101,18 +101,18 @@ def test_table_in_a_narrow_terminal_loses_nothing(series):
 
 def test_comparison_of_some_versions(series):
     some = {name: series.stages[name] for name in ("sft", "rlhf-v1")}
-    found = comparison(some)
+    found = compare(some)
     assert found.newest == "rlhf-v1"
     assert {row["a"] for row in found.winrates} == {"rlhf-v1"}
     with pytest.raises(AlignError, match="no version is evaluated"):
-        comparison({"sft": {}})
+        compare({"sft": {}})
 
 
 def test_forgetting_is_flagged_where_it_was_planted(world, planted):
     world.evaluate(planted("sft"))
     world.evaluate(planted("rlhf-v1", gold=1.0))
     metrics = world.evaluate(planted("rlhf-v2", gold=1.5, rhyme=-3.0))
-    rows = comparison(world.stages).forgetting["rlhf-v2"]
+    rows = compare(world.stages).forgetting["rlhf-v2"]
     assert [row["category"] for row in rows if row["forgotten"]] == ["rhyme"]
     lost = next(row for row in rows if row["forgotten"])
     assert lost["best"] == "rlhf-v1"

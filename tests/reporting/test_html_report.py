@@ -8,9 +8,8 @@ import pytest
 
 from alignment.preferences.prompts import Prompt
 from alignment.reporting import plots
-from alignment.reporting.comparison import comparison
-from alignment.reporting.html import bullets, paragraph
-from alignment.reporting.html_report import render_report, write_report
+from alignment.reporting.comparison import compare
+from alignment.reporting.html_report import environment, render_report, write_report
 from alignment.reporting.label_placement import Box, place_labels
 from alignment.reporting.overoptimisation import diverging, fit_law
 from alignment.reporting.pareto_plot import path_picture
@@ -90,7 +89,7 @@ def test_report_is_whole_self_contained_and_escaped(whole, tmp_path):
                    "lineage", "temperature"):  # fmt: skip
         assert f'<section id="{anchor}">' in page, anchor
     assert "<script" not in page
-    assert "&lt;script&gt;alert(&#x27;fraud&#x27;)" in page
+    assert "&lt;script&gt;alert(&#39;fraud&#39;)" in page
     assert "&lt;b&gt;" in page  # answers hold tags too
     assert "demo &amp; friends" in page
     assert "rlhf-v3 becomes champion in place of rlhf-v2" in page
@@ -104,8 +103,9 @@ def test_report_is_whole_self_contained_and_escaped(whole, tmp_path):
 def test_commands_are_set_as_such_and_nothing_else_gets_through():
     text = "see `align lineage <VERSION>` & <b>"
     made = "see <code>align lineage &lt;VERSION&gt;</code> &amp; &lt;b&gt;"
-    assert paragraph(text) == f"<p>{made}</p>"
-    assert bullets([text]) == f"<ul><li>{made}</li></ul>"
+    template = environment().from_string("<p>{{ text | code }}</p>{{ text }}")
+    page = template.render(text=text)
+    assert page == f"<p>{made}</p>see `align lineage &lt;VERSION&gt;` &amp; &lt;b&gt;"
 
 
 def test_same_figures_same_page(world, planted):
@@ -123,7 +123,7 @@ def test_report_with_little_data_says_what_is_missing(world, planted):
 
 
 def test_pictures_are_pngs_of_a_legible_size(whole):
-    found = comparison(whole.stages)
+    found = compare(whole.stages)
     picture = path_picture(found)
     assert picture == path_picture(found)
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
@@ -161,7 +161,7 @@ def test_divergence_of_reward_and_gold_is_named(world, planted):
     world.evaluate(planted("sft"))
     world.evaluate(planted("rlhf-v1", gold=1.0))
     world.evaluate(planted("rlhf-v2", gold=-1.0, rm=4.0))
-    found = comparison(world.stages)
+    found = compare(world.stages)
     assert diverging(found, "safety", "rm", "gold") == ["rlhf-v2"]
     assert "the reward models prefer rlhf-v2" in render_report(world.stages, title="x")
 
