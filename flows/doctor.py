@@ -1,4 +1,4 @@
-"""What is wrong on Prefect's side: runs of dead processes, notes of servers that are gone."""
+"""Prefect's part of `align doctor`: runs of dead processes, notes of servers that are gone."""
 
 import logging
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ log = logging.getLogger("alignment.flows")
 
 
 def examine(workspace: Path) -> Iterator[Finding]:
-    """Everything found; a server is started for the moment where none runs.
+    """All findings. Starts a server for the purpose if none is running.
 
-    Findings must be mended before the next one is asked for: the server goes with the iterator.
+    Fix each finding before you ask for the next one: the server stops with the iterator.
     """
     workspace = workspace.resolve()
     yield from _notes(workspace)
@@ -31,8 +31,8 @@ def examine(workspace: Path) -> Iterator[Finding]:
 
 
 def _notes(workspace: Path) -> Iterator[Finding]:
-    told = state_file.record(workspace)
-    if told is not None and not state_file.alive(told):
+    record = state_file.record(workspace)
+    if record is not None and not state_file.alive(record):
         yield Finding(
             "`align serve` of this workspace was killed",
             str(home(workspace) / state_file.RECORD),

@@ -1,4 +1,4 @@
-"""The whole series as a flow: base → SFT → RLHF-V1 … RLHF-Vn. What `align run` calls."""
+"""What `align run` calls: the program's flow, on a Prefect server that is up or of our own."""
 
 import logging
 import time
@@ -17,10 +17,10 @@ log = logging.getLogger("alignment.flows")
 
 
 def run(runner: Runner, nodes: Sequence[Node], *, say: Callable[[str], None] = log.warning) -> None:
-    """Do `nodes` through Prefect, on a server that is up or on one of our own.
+    """Run `nodes` through Prefect, on a server that is up or on one of our own.
 
-    A server of our own takes seconds to come up: meanwhile the first stage that is not done runs
-    already, and is shown in Prefect as done.
+    Our own server takes seconds to start. Meanwhile the first unfinished stage runs without it;
+    Prefect then shows that stage as cached.
 
     Args:
         runner: a runner that has been entered (it holds the workspace).
@@ -63,25 +63,25 @@ def conduct(runner: Runner, nodes: Sequence[Node]) -> None:
     from flows.definitions.session import session
 
     for name in ("prefect.flow_runs", "prefect.task_runs"):
-        # What Prefect tells of a run is in its pages; a failure's traceback is in the stage's log.
+        # Prefect's pages show its messages, and the stage's log has the traceback of a failure.
         logging.getLogger(name).propagate = False
 
-    # Joining the heartbeat's thread costs a second per flow; the ledger knows who is alive.
+    # The heartbeat costs a second per flow, and the ledger knows which process is alive.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         close_dead_runs(str(runner.workspace.resolve()))
-        with session(runner, nodes) as made:
+        with session(runner, nodes) as opened_session:
             try:
-                tagged(program, made)(workspace=str(runner.workspace.resolve()))
+                tagged(program, opened_session)(workspace=str(runner.workspace.resolve()))
             finally:
                 flush()
 
 
-def tagged(flow: Any, made: "Session") -> Any:
+def tagged(flow: Any, session: "Session") -> Any:
     """The flow, its run named after the program and the versions it covers."""
-    versions = made.versions()
+    versions = session.versions()
     covered = f"{versions[0]}–{versions[-1]}" if versions else "nothing"
     stamp = time.strftime("%Y-%m-%d %H:%M")
-    return flow.with_options(flow_run_name=f"{made.runner.program.name} {covered} {stamp}")
+    return flow.with_options(flow_run_name=f"{session.runner.program.name} {covered} {stamp}")
 
 
 __all__ = ["Server", "conduct", "run", "run_ahead"]

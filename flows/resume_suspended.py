@@ -1,4 +1,4 @@
-"""`align approve` and flow runs that are suspended: whoever decided has them go on."""
+"""`align approve` resumes the flow runs that are suspended for its decision."""
 
 import logging
 from pathlib import Path
@@ -13,8 +13,7 @@ log = logging.getLogger("alignment.flows")
 def wake(workspace: Path, version: str) -> int:
     """Resume the flow runs that wait for the decision on `version`; returns how many.
 
-    Without a server there is nobody to resume them: they go on when somebody resumes them, or the
-    next run finds the decision.
+    Without a server nothing is resumed; the next run finds the decision.
     """
     server = find_server(workspace, log.warning)
     if server is None:
@@ -24,6 +23,6 @@ def wake(workspace: Path, version: str) -> int:
 
     try:
         return resume_decided(workspace, version)
-    except Exception as error:  # whatever a server in trouble answers: the decision is written
+    except Exception as error:  # the decision is recorded, whatever the server answers
         log.warning("the suspended run is not resumed yet (%s)", redact(str(error)))
         return 0

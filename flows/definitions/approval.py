@@ -41,13 +41,12 @@ class Decision(RunInput):
 
 
 def await_decision(program: ProgramConfig, waiting: WaitingForApproval) -> bool:
-    """Suspend this flow run until a person has decided; returns once that is written down.
+    """Suspend this flow run until a person has decided; returns once the decision is recorded.
 
-    A rejection without a reason is asked about again.
+    A rejection without a reason brings the form back.
 
     Returns:
-        False if another run of this workspace is suspended for the same decision already: then
-        nobody needs this one to wait.
+        False if another run of this workspace is already suspended for the same decision.
     """
     workspace = program.workspace.resolve()
     key = pause_key(workspace, waiting.version)
@@ -56,10 +55,10 @@ def await_decision(program: ProgramConfig, waiting: WaitingForApproval) -> bool:
     remember(**{AWAITS: f"{workspace}|{key}"})
     emit(workspace, APPROVAL_AWAITED, version=waiting.version, verdict=waiting.verdict)
     answer = _ask(key, described(program, waiting))
-    asked = 1
+    attempts = 1
     while find_approval(workspace, waiting.version) is None and _lacks_reason(answer):
-        answer = _ask(f"{key}-{asked}", f"**{NEEDED}**\n\n{described(program, waiting)}")
-        asked += 1
+        answer = _ask(f"{key}-{attempts}", f"**{NEEDED}**\n\n{described(program, waiting)}")
+        attempts += 1
     if find_approval(workspace, waiting.version) is None:
         decide(
             workspace,
@@ -75,8 +74,8 @@ def await_decision(program: ProgramConfig, waiting: WaitingForApproval) -> bool:
 
 
 def _ask(key: str, description: str) -> Decision:
-    """The answer to one question. Ends this process, unless somebody has answered: then the flow
-    runs again from its top, and comes by here with the answers so far."""
+    """The answer to one form. Without an answer this ends the process; once a person has answered,
+    Prefect runs the flow again from the top, and this call returns the answer."""
     form = Decision.with_initial_data(description=description)
     return cast(Decision, suspend_flow_run(wait_for_input=form, timeout=PATIENCE, key=key))
 
@@ -86,14 +85,14 @@ def _lacks_reason(answer: Decision) -> bool:
 
 
 def pause_key(workspace: Path, version: str) -> str:
-    """Names the question: this version, as it is now."""
+    """Identifies the decision: this version with its present verdict."""
     verdict = find_verdict(workspace, version)
-    assert verdict is not None  # somebody waits for a word on it
+    assert verdict is not None  # only versions with a verdict wait
     return f"{version}-{verdict.fingerprint[:12]}"
 
 
 def described(program: ProgramConfig, waiting: WaitingForApproval) -> str:
-    """What a person should know before deciding, as markdown."""
+    """The figures behind the decision, as markdown."""
     note = note_of(program, waiting.version)
     return f"**{waiting.version}**\n\n{note or waiting.verdict}"
 
@@ -105,35 +104,35 @@ def suspended(workspace: Path, key: str | None = None) -> list[FlowRun]:
     )
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=paused)
-    found = []
+    matching = []
     for run in runs:
         where, _, what = str(labels_of(run).get(AWAITS, "")).rpartition("|")
         if where == str(workspace.resolve()) and key in (None, what):
-            found.append(run)
-    return found
+            matching.append(run)
+    return matching
 
 
 def resume_decided(workspace: Path, version: str) -> int:
-    """Wake the runs that wait for a decision which `align approve` has just written down.
+    """Resume the runs that wait for a decision that `align approve` has just recorded.
 
     Returns:
         How many there were.
     """
-    word = find_approval(workspace, version)
-    if word is None:
+    approval = find_approval(workspace, version)
+    if approval is None:
         return 0
-    woken = 0
+    resumed = 0
     for run in suspended(workspace, pause_key(workspace, version)):
         resume_flow_run(
             run.id,
             run_input={
-                "decision": "approve" if word.approved else "reject",
-                "reason": word.reason,
-                "by": word.by,
+                "decision": "approve" if approval.approved else "reject",
+                "reason": approval.reason,
+                "by": approval.by,
             },
         )
-        woken += 1
-    return woken
+        resumed += 1
+    return resumed
 
 
 def _is_this(run: FlowRun) -> bool:

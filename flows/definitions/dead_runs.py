@@ -1,4 +1,4 @@
-"""Housekeeping at the ends of a run: runs of dead processes are closed, events get sent."""
+"""Housekeeping at the end of a run: close the runs of dead processes, send pending events."""
 
 import logging
 import time
@@ -15,16 +15,16 @@ log = logging.getLogger("alignment.flows")
 FLUSH_LIMIT = 4.0  # seconds
 JUST_BEGUN = 30.0  # seconds
 NEVER_BEGAN = 120.0  # seconds after which a pending run has no process that is still starting
-DIED = "the process died; the ledger has what was finished, and the next run goes on from there"
-CANCELLED = "cancelled; the ledger has what was finished, and the next run goes on from there"
+DIED = "the process died; the ledger has the finished stages, and the next run continues from there"
+CANCELLED = "cancelled; the ledger has the finished stages, and the next run continues from there"
 
 
 def close_dead_runs(workspace: str) -> int:
-    """Mark flow runs of this workspace as Crashed whose process is gone, or as Cancelled those
-    that somebody was cancelling, which must not be retried; returns how many.
+    """Close flow runs of this workspace whose process is gone; returns how many.
 
-    So are their task runs, which would be shown as running for ever; and their logs say what
-    happened, which a process that is killed cannot.
+    A run becomes Crashed, or Cancelled if a person was cancelling it (such a run must not be
+    retried). Its task runs get the same state; otherwise Prefect would show them as running for
+    ever. Its log says what happened, because a killed process could not.
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.actions import LogCreate
@@ -48,8 +48,8 @@ def close_dead_runs(workspace: str) -> int:
                 task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=unended)),
             )
             cancelled = run.state is not None and run.state.is_cancelling()
-            said = CANCELLED if cancelled else DIED
-            state: State[None] = (Cancelled if cancelled else Crashed)(message=said)
+            message = CANCELLED if cancelled else DIED
+            state: State[None] = (Cancelled if cancelled else Crashed)(message=message)
             for task in tasks:
                 client.set_task_run_state(task.id, state, force=True)
             at = ", ".join(task.name for task in tasks)
@@ -58,7 +58,7 @@ def close_dead_runs(workspace: str) -> int:
                     LogCreate(
                         name="alignment.flows",
                         level=logging.ERROR,
-                        message=f"{said}{f' (it was at {at})' if at else ''}",
+                        message=f"{message}{f' (it was at {at})' if at else ''}",
                         timestamp=DateTime.now("UTC"),
                         flow_run_id=run.id,
                     )
@@ -70,7 +70,7 @@ def close_dead_runs(workspace: str) -> int:
 
 
 def dead_runs(workspace: str) -> "list[FlowRun]":
-    """Flow runs of a workspace that claim to begin, run or end, and whose process is gone."""
+    """Pending, running or cancelling flow runs of a workspace whose process is gone."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         FlowRunFilter,
@@ -89,22 +89,22 @@ def dead_runs(workspace: str) -> "list[FlowRun]":
 
 
 def _lives(run: "FlowRun") -> bool:
-    """Whether the process that said it does this run is still there, or is on its way."""
+    """Whether the process of this run still exists, or may still be starting."""
     if run.state is not None and run.state.is_pending():
         return not never_began(run)
-    told = labels_of(run).get(PROCESS)
+    process = labels_of(run).get(PROCESS)
     if run.run_count > 1 and _age(run) < JUST_BEGUN:
-        return True  # begun again: the label may still be that of the process before
-    if told is None:  # it has just begun, or died before it could say who it is
+        return True  # restarted: the label may still be that of the previous process
+    if process is None:  # it has just begun, or died before it could set its label
         began = run.start_time or run.created
         return began is not None and time.time() - began.timestamp() < JUST_BEGUN
-    return process_lives(str(told))
+    return process_lives(str(process))
 
 
 def never_began(run: "FlowRun") -> bool:
-    """Whether a pending run's process died before it could begin: nobody would ever begin it.
+    """Whether the process of a pending run died before the run began.
 
-    A worker's runs are left to it: what they run on may take its time, on another machine.
+    Runs of a worker are left to the worker: its machine may take a while.
     """
     return run.work_pool_name is None and _age(run) > NEVER_BEGAN
 
@@ -125,15 +125,15 @@ def _parent_of(client: object, run: object) -> UUID | None:
         task_run = client.read_task_run(task_run_id)  # type: ignore[attr-defined]
     except ObjectNotFound:
         return None  # its record was still on the way when the process died
-    found: UUID | None = task_run.flow_run_id
-    return found
+    parent: UUID | None = task_run.flow_run_id
+    return parent
 
 
 def flush() -> None:
-    """Send the last states and logs before a server of our own is stopped.
+    """Send the last states and logs before we stop our own server.
 
-    Task states travel as events, which the server writes down a moment after it got them; without
-    this the last ones would be shown as running for ever.
+    Task states travel as events, which the server stores with a delay. Without this, Prefect would
+    show the last tasks as running for ever.
     """
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker

@@ -1,4 +1,4 @@
-"""The flow `rlhf-intake`: what lies in the inbox becomes batches."""
+"""The flow `rlhf-intake`: complete files in the inbox become batches."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ from flows.servers.child_process import end_with_parent
 
 @flow(name="rlhf-intake", persist_result=False)
 def intake(workspace: Workspace = "", config: Config = "") -> Any:
-    """Take in every complete new file of the inbox, each as a batch; say what became of it.
+    """Ingest every complete new file of the inbox as a batch, and report on each.
 
-    Files that are still being written are left for the next time. A refused file does not keep
-    the others out.
+    Files that are still being written wait for the next run. A refused file does not block the
+    others.
 
     Raises:
         AlignError: the store or the inbox cannot be read or written.
@@ -33,16 +33,16 @@ def intake(workspace: Workspace = "", config: Config = "") -> Any:
     program = read_program(workspace, config)
     deliveries = look_in(program.workspace, program.intake, program.orchestration.settle_seconds)
     report(program, deliveries)
-    have = waiting_comparisons(PreferenceStore(program.workspace / "preferences"))
-    told = tell_if_enough(program, have)
+    waiting = waiting_comparisons(PreferenceStore(program.workspace / "preferences"))
+    progress = tell_if_enough(program, waiting)
     if not deliveries:
-        return Completed(name="NothingNew", message=f"nothing new in the inbox; {told}")
+        return Completed(name="NothingNew", message=f"nothing new in the inbox; {progress}")
     counts = dict.fromkeys(("accepted", "known", "refused"), 0)
     for delivery in deliveries:
         counts[delivery.outcome] += 1
-    said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-    rename(f"{said}: {', '.join(delivery.file for delivery in deliveries[:3])}")
-    return Completed(message=f"{said}; {told}")
+    summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    rename(f"{summary}: {', '.join(delivery.file for delivery in deliveries[:3])}")
+    return Completed(message=f"{summary}; {progress}")
 
 
 def report(program: ProgramConfig, deliveries: list[Delivery]) -> None:
@@ -57,30 +57,30 @@ def report(program: ProgramConfig, deliveries: list[Delivery]) -> None:
         create_table_artifact(
             table=[describe(delivery) for delivery in deliveries],
             key="deliveries",
-            description=f"What became of the files in the inbox of {program.name}",
+            description=f"Files in the inbox of {program.name}",
         )
 
 
-def tell_if_enough(program: ProgramConfig, have: int) -> str:
-    """Say in an event, which starts the next version, that it may begin; returns it in words."""
-    need = program.orchestration.min_comparisons
-    said = f"{have} comparisons wait, {need} make a version"
-    if program.intake.source != "inbox" or have < need:
-        return said
-    found = frontier(program)
-    if found.version is None:
-        return f"{said}; but every version of the program is done"
-    if found.waiting is not None:
-        return f"{said}; {found.waiting.message}"
-    # Which of them: asked for by name, so that the same event twice is the same version once.
-    # While a version runs, what arrives is for the one after it.
+def tell_if_enough(program: ProgramConfig, waiting: int) -> str:
+    """Emit the event that starts the next version if enough comparisons wait; say so in words."""
+    required = program.orchestration.min_comparisons
+    summary = f"{waiting} comparisons wait, {required} make a version"
+    if program.intake.source != "inbox" or waiting < required:
+        return summary
+    progress = frontier(program)
+    if progress.version is None:
+        return f"{summary}; but every version of the program is done"
+    if progress.waiting is not None:
+        return f"{summary}; {progress.waiting.message}"
+    # The event names the version, so that a repeated event does not start two versions.
+    # Batches that arrive while a version runs are for the version after it.
     store = PreferenceStore(program.workspace / "preferences")
-    version = found.version
+    version = progress.version
     names = program.version_names
     if version.startswith("rlhf-") and store.assignment(version) is not None:
         following = names.index(version) + 1
         if following == len(names):
-            return f"{said}; but {version} is the program's last"
+            return f"{summary}; but {version} is the program's last"
         version = names[following]
-    emit(program.workspace, PREFERENCES_ENOUGH, version=version, comparisons=have)
-    return f"{said}: {version} may begin"
+    emit(program.workspace, PREFERENCES_ENOUGH, version=version, comparisons=waiting)
+    return f"{summary}: {version} may begin"

@@ -1,4 +1,7 @@
-"""One version as a flow: its stages in order, the two reward models side by side where allowed."""
+"""The flow `rlhf-iteration`: the stages of one version, in order.
+
+The two reward models may train side by side (`orchestration.parallel_rewards`).
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -41,10 +44,10 @@ def iteration(
     config: Config = "",
     from_stage: FromStage = "",
 ) -> Any:
-    """Do every stage of a version that is not done.
+    """Run every stage of a version that is not done.
 
-    A version that has to wait for preferences, or for a decision on the one before it, is left
-    alone; so is one that another run is already waiting to do.
+    The flow ends at once if the version must wait for preferences or for a decision on the
+    previous version, or if another run is queued for the same work.
 
     Args:
         version: `next` is the first version that is not done; or rlhf-v1, rlhf-v2 …
@@ -56,34 +59,34 @@ def iteration(
         AlignError: a stage failed; later ones are not begun.
     """
     remember(**{PROCESS: this_process()})
-    wanted = remembered(VERSION) or version
+    target = remembered(VERSION) or version
     while True:
-        with opened(workspace, config, f"iteration-{wanted}-{from_stage}") as session:
+        with opened(workspace, config, f"iteration-{target}-{from_stage}") as session:
             if session is None:
                 return Completed(name=SKIPPED, message="another run waits to do the same")
             program = session.runner.program
-            if wanted == "next":
-                found = frontier(program).version
-                if found is None:
+            if target == "next":
+                unfinished = frontier(program).version
+                if unfinished is None:
                     return Completed(name="NothingToDo", message="every version is done")
-                # What the first version is made from counts as part of it.
-                wanted = program.versions[0].name if found in ("base", "sft") else found
-            remember(**{VERSION: wanted})
-            rename(wanted)
-            waiting = advance(session, wanted, from_stage)
-        waiting = waiting or Decisions.load(program).awaited(wanted)
+                # Base and SFT count as part of the first version.
+                target = program.versions[0].name if unfinished in ("base", "sft") else unfinished
+            remember(**{VERSION: target})
+            rename(target)
+            waiting = advance(session, target, from_stage)
+        waiting = waiting or Decisions.load(program).awaited(target)
         if waiting is None:
-            return Completed(message=f"{wanted} is done")
+            return Completed(message=f"{target} is done")
         if not isinstance(waiting, WaitingForApproval) or is_subflow() or not deployed():
             return Completed(name="Waiting", message=waiting.message)
         if not await_decision(program, waiting):
             return Completed(name="Waiting", message=waiting.message)
-        if waiting.version == wanted:
-            return Completed(message=f"{wanted} is done and decided on")
+        if waiting.version == target:
+            return Completed(message=f"{target} is done and decided on")
 
 
 def advance(session: Session, version: str, from_stage: str) -> AlignError | None:
-    """Do a version, and before it whatever earlier ones lack; returns what it waits for, if so.
+    """Run a version after finishing earlier ones. Returns what it waits for, if anything.
 
     Raises:
         AlignError: a stage failed.
@@ -91,12 +94,12 @@ def advance(session: Session, version: str, from_stage: str) -> AlignError | Non
     program = session.runner.program
     hand_out(session)
     while True:
-        found = frontier(program, version)
-        if found.waiting is not None:
-            return found.waiting
-        if found.version in (None, version):
+        reachable = frontier(program, version)
+        if reachable.waiting is not None:
+            return reachable.waiting
+        if reachable.version in (None, version):
             break
-        carry_out(session, found.version)
+        carry_out(session, reachable.version)
     waiting = waits_for(program, version)
     if waiting is None:
         if from_stage:
@@ -106,7 +109,7 @@ def advance(session: Session, version: str, from_stage: str) -> AlignError | Non
 
 
 def carry_out(session: Session, version: str) -> None:
-    """The stages of a version, in order.
+    """Run the stages of a version, in order.
 
     Raises:
         AlignError: a stage failed.
@@ -127,7 +130,7 @@ def carry_out(session: Session, version: str) -> None:
 
 
 def wait_for(runner: Runner, futures: Sequence[Any]) -> None:
-    """Wait for stages that run in threads, and pass on to them what interrupts this one."""
+    """Wait for stages that run in threads; an interrupt of this thread interrupts them too."""
     try:
         for future in futures:
             future.wait()
@@ -143,29 +146,29 @@ def wait_for(runner: Runner, futures: Sequence[Any]) -> None:
 
 
 def hand_out(session: Session) -> None:
-    """See to it that the newest pairs lie ready for annotators, and say so once they do.
+    """Export the newest pairs for annotators and emit an event, unless that has been done.
 
-    Not only by whoever collected them: that process may have died in between.
+    Every run checks this, because the process that collected the pairs may have died before.
     """
     program = session.runner.program
-    made = fill_outbox(program)
-    if made is not None:
-        told = {"version": made.version, "tasks": made.tasks, "file": str(made.file)}
-        emit(workspace_of(session), PAIRS_WAITING, **told)
+    export = fill_outbox(program)
+    if export is not None:
+        payload = {"version": export.version, "tasks": export.tasks, "file": str(export.file)}
+        emit(workspace_of(session), PAIRS_WAITING, **payload)
 
 
 def fill_outbox(program: ProgramConfig) -> Export | None:
-    """Put the pairs that the newest version collected into the outbox, where people judge and
-    nobody has been asked yet."""
+    """Export the newest version's pairs to the outbox, if people judge them and none were exported
+    before."""
     if program.intake.source != "inbox":
         return None
-    found = collected(program)
-    if not found or not found[-1].pairs or found[-1].exported or found[-1].judged:
+    newest = next(iter(collected(program)[-1:]), None)
+    if newest is None or not newest.pairs or newest.exported or newest.judged:
         return None
     settings = program.orchestration.outbox
     return export_pairs(
         program,
-        found[-1].version,
+        newest.version,
         tool=settings.tool,
         selection=settings.select,
         count=settings.count,
@@ -173,7 +176,7 @@ def fill_outbox(program: ProgramConfig) -> Export | None:
 
 
 def redo(session: Session, version: str, stage: str) -> None:
-    """Set a stage's outputs aside, once per flow run: a retry goes on instead.
+    """Set a stage's outputs aside, once per flow run; a retry continues instead.
 
     Raises:
         AlignError: the version has no such stage.
@@ -185,20 +188,19 @@ def redo(session: Session, version: str, stage: str) -> None:
 
 
 def groups(nodes: Sequence[Node]) -> list[list[Node]]:
-    """Neighbours in the plan that do not need one another, by module: the reward models, then
-    their guards."""
-    found: list[list[Node]] = []
+    """Group neighbouring stages that do not depend on each other: reward models, then guards."""
+    result: list[list[Node]] = []
     for node in nodes:
-        last = found[-1] if found else []
+        last = result[-1] if result else []
         needed = set(node.inputs.values())
         alike = bool(last) and node.module == last[-1].module == "reward"
         if alike and not any((other.version, other.stage) in needed for other in last):
             last.append(node)
         else:
-            found.append([node])
-    return found
+            result.append([node])
+    return result
 
 
 def may_run_together(runner: object) -> bool:
-    """Whether stages may run at once: only a runner that gives each its own process says so."""
+    """Whether stages may run side by side: only if the runner gives each its own process."""
     return bool(getattr(runner, "parallel", False))

@@ -1,4 +1,4 @@
-"""What a deployment is asked for: typed parameters, shown as a form in Prefect's pages."""
+"""Typed parameters of the flows; Prefect's pages show them as a form."""
 
 from pathlib import Path
 from typing import Annotated, Literal

@@ -16,7 +16,7 @@ from flows.definitions.session import SKIPPED, Session, opened
 
 @flow(name="rlhf-program", persist_result=False)
 def program(workspace: Workspace = "", config: Config = "", until: Until = "") -> Any:
-    """Do every version in order, each as a subflow, as far as preferences and decisions reach.
+    """Run every version in order, each as a subflow, as far as preferences and decisions allow.
 
     Args:
         workspace: directory of the program on the machine that works.
@@ -32,14 +32,14 @@ def program(workspace: Workspace = "", config: Config = "", until: Until = "") -
             if session is None:
                 return Completed(name=SKIPPED, message="another run waits to do the same")
             done = all_versions(session, workspace, until)
-            made = session.runner.program
-        left = frontier(made, until or None)
-        waiting = left.waiting or (Decisions.load(made).awaited(done[-1]) if done else None)
+            current = session.runner.program
+        left = frontier(current, until or None)
+        waiting = left.waiting or (Decisions.load(current).awaited(done[-1]) if done else None)
         if waiting is None:
             return Completed(message=f"{done[-1]} is done" if done else "nothing to do")
         if not isinstance(waiting, WaitingForApproval) or not deployed():
             return Completed(name="Waiting", message=waiting.message)
-        if not await_decision(made, waiting):
+        if not await_decision(current, waiting):
             return Completed(name="Waiting", message=waiting.message)
 
 

@@ -1,6 +1,6 @@
-"""What Prefect is told about a flow run: which process does it, and what it set out to do.
+"""Labels on a flow run: which process does it, and which version it works on.
 
-A run that is retried must do what it did before, not what `next` would mean by then.
+A retried run must work on the same version as before, whatever `next` means by then.
 """
 
 import os
@@ -19,9 +19,9 @@ def this_process() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{born():.0f}"
 
 
-def process_lives(told: str) -> bool:
+def process_lives(description: str) -> bool:
     """Whether the process that `this_process` described still runs; True for other hosts'."""
-    host, pid, started = told.rsplit(":", 2)
+    host, pid, started = description.rsplit(":", 2)
     return host != socket.gethostname() or runs(int(pid), float(started))
 
 
@@ -38,13 +38,13 @@ def remember(**labels: str) -> None:
     context = FlowRunContext.get()
     if context is None or context.flow_run is None:
         return
-    told: dict[str, bool | int | float | str] = dict(labels)
+    values: dict[str, bool | int | float | str] = dict(labels)
     with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(context.flow_run.id, told)
+        client.update_flow_run_labels(context.flow_run.id, values)
 
 
 def remembered(label: str) -> str | None:
-    """What an earlier execution of this flow run kept under `label`."""
+    """The value that an earlier execution of this flow run kept under `label`."""
     from prefect.client.orchestration import get_client
     from prefect.context import FlowRunContext
 
@@ -52,8 +52,8 @@ def remembered(label: str) -> str | None:
     if context is None or context.flow_run is None:
         return None
     with get_client(sync_client=True) as client:
-        found = labels_of(client.read_flow_run(context.flow_run.id)).get(label)
-    return None if found is None else str(found)
+        value = labels_of(client.read_flow_run(context.flow_run.id)).get(label)
+    return None if value is None else str(value)
 
 
 def rename(name: str) -> None:

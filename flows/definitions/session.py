@@ -1,4 +1,4 @@
-"""What the flows of one process share: the runner cannot travel as a flow parameter."""
+"""The runner that the flows of one process share; it cannot be a flow parameter."""
 
 import logging
 import math
@@ -66,12 +66,12 @@ _current: list[Session] = []
 @contextmanager
 def session(runner: Runner, nodes: Sequence[Node] | None) -> Iterator[Session]:
     """Make a runner known to the flows of this process."""
-    made = Session(runner, None if nodes is None else tuple(nodes))
-    _current.append(made)
+    new = Session(runner, None if nodes is None else tuple(nodes))
+    _current.append(new)
     try:
-        yield made
+        yield new
     finally:
-        _current.remove(made)
+        _current.remove(new)
 
 
 def current() -> Session:
@@ -88,40 +88,40 @@ def current() -> Session:
 
 
 @contextmanager
-def opened(workspace: str, config: str, wanted: str) -> Iterator[Session | None]:
-    """The session of this process, or a new one for a flow that a deployment or a retry started.
+def opened(workspace: str, config: str, request: str) -> Iterator[Session | None]:
+    """The session of this process, or a new one if a deployment or a retry started the flow.
 
-    A new one waits for whoever works on the workspace. Only one waits for the same thing: for a
-    second one None is given, the first will do it.
+    A new session waits until the workspace is free. If another process already waits with the same
+    request, this yields None: that process will do the work.
 
     Args:
-        wanted: what is asked for, as a name.
+        request: name of what is to be done.
     """
     if _current:
         yield _current[-1]
         return
     program = read_program(workspace, config)
-    line = QueueSlot(program.workspace, wanted)
-    if not line.join():
+    slot = QueueSlot(program.workspace, request)
+    if not slot.join():
         yield None
         return
     try:
         latest = partial(read_program, workspace, config)
-        runner = served_runner(program, latest, line.leave)
-        with runner, session(runner, None) as made:
-            yield made
+        runner = served_runner(program, latest, slot.leave)
+        with runner, session(runner, None) as new:
+            yield new
     finally:
-        line.leave()
+        slot.leave()
 
 
 def served_runner(
     program: ProgramConfig, latest: Callable[[], ProgramConfig], begun: Callable[[], None]
 ) -> Runner:
-    """A runner that tells Prefect's log what it does, and waits for its turn.
+    """A runner that reports to Prefect's log and waits for its turn.
 
     Args:
-        latest: reads the program when its turn has come.
-        begun: called when it has the workspace.
+        latest: reads the program once the runner holds the workspace.
+        begun: called once the runner holds the workspace.
     """
     from alignment.tracking.observer import tracker
 
@@ -173,14 +173,14 @@ class _Logged(_Quiet):
         self._say = say
 
     def stage_started(self, attempt: Attempt) -> None:
-        resumed = f", goes on from attempt {attempt.resumed_from}" if attempt.resumed_from else ""
+        resumed = f", continues attempt {attempt.resumed_from}" if attempt.resumed_from else ""
         self._say(f"{attempt.version}/{attempt.stage}: attempt {attempt.number}{resumed}")
 
     def stage_failed(self, attempt: Attempt) -> None:
-        said = (attempt.error or attempt.status).splitlines()[0]
-        self._say(f"{attempt.version}/{attempt.stage}: {attempt.status}: {said}")
+        message = (attempt.error or attempt.status).splitlines()[0]
+        self._say(f"{attempt.version}/{attempt.stage}: {attempt.status}: {message}")
 
 
-def workspace_of(made: Session) -> Path:
+def workspace_of(session: Session) -> Path:
     """The workspace of a session."""
-    return made.runner.workspace.resolve()
+    return session.runner.workspace.resolve()

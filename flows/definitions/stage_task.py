@@ -1,4 +1,4 @@
-"""A stage as a Prefect task: it asks the ledger, not Prefect's cache, whether there is work."""
+"""A stage as a Prefect task. The ledger decides whether there is work, not Prefect's cache."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from flows.definitions.session import current
 
 @task(cache_policy=NO_CACHE, persist_result=False, task_run_name="{key}")
 def run_stage(key: str) -> Any:
-    """Do the stage `version/stage`; a stage the ledger has is shown as Cached.
+    """Run the stage `version/stage`. A stage that is in the ledger is shown as Cached.
 
     Callers give the task the name of its stage, so that Prefect's pages group attempts by stage.
 
@@ -21,8 +21,9 @@ def run_stage(key: str) -> Any:
     session = current()
     record = session.runner.run_node(session.node(key))
     manifest = record.manifest
-    said = f"{manifest.seconds:.1f} s, outputs {manifest.digest[:12]}"
+    summary = f"{manifest.seconds:.1f} s, outputs {manifest.digest[:12]}"
     if record.cached:
-        return Completed(name="Cached", message=f"done before (attempt {manifest.attempt}): {said}")
+        summary = f"done before (attempt {manifest.attempt}): {summary}"
+        return Completed(name="Cached", message=summary)
     session.done_now.add(key)
-    return Completed(message=f"attempt {manifest.attempt}: {said}")
+    return Completed(message=f"attempt {manifest.attempt}: {summary}")

@@ -1,8 +1,13 @@
-"""What `align serve` does about runs that died: says so in Prefect, and has them go on.
+"""How `align serve` continues runs whose process died.
 
-A run whose process was killed, also before it began, is retried (finished stages are skipped); one
-that failed or that a person cancelled is left alone. Deaths in a row at the same stage are answered
-more and more slowly.
+| the newest run of the versions' deployments | what happens |
+|---|---|
+| pending, and its process died before it began | scheduled again at once |
+| running or cancelling, and its process is alive | nothing |
+| running, and its process is gone | marked Crashed, then as below |
+| crashed (killed) | scheduled again after `pause`; finished stages are skipped |
+| failed, or cancelled by a person | left alone |
+| skipped, or cancelled before it began | ignored: the run before it counts |
 """
 
 import time
@@ -29,12 +34,12 @@ from flows.definitions.dead_runs import close_dead_runs, never_began
 from flows.definitions.session import SKIPPED
 
 LONGEST_PAUSE = 600.0
-LOOKED_AT = 50  # newest runs of a deployment, of which few are idle
-MISSED = 30.0  # seconds after its time a run by the clock counts as missed
+LOOKED_AT = 50  # newest runs of a deployment; few of them are idle
+MISSED = 30.0  # seconds after which a scheduled run counts as missed
 
 
 def retry_died(program: ProgramConfig, deployment_ids: list[UUID]) -> FlowRun | None:
-    """Close runs of dead processes, and schedule the last one again if it died, or never began.
+    """Close the runs of dead processes. Schedule the last one again if it died or never began.
 
     Args:
         deployment_ids: of the deployments that work on versions.
@@ -52,18 +57,18 @@ def retry_died(program: ProgramConfig, deployment_ids: list[UUID]) -> FlowRun | 
         last = _died(client, deployment_ids)
         if last is None or last.state is None:
             return None
-        found = frontier(program)
-        if found.version is None or found.waiting is not None:
+        progress = frontier(program)
+        if progress.version is None or progress.waiting is not None:
             return None
         if time.time() - last.state.timestamp.timestamp() < pause(program):
             return None
-        state: State[None] = Scheduled(message="its process died; it goes on from the ledger")
+        state: State[None] = Scheduled(message="its process died; it continues from the ledger")
         client.set_flow_run_state(last.id, state, force=True)
         return last
 
 
 def pause(program: ProgramConfig) -> float:
-    """Seconds to wait before a killed run goes on: 1, 2, 4 … with every death at the same stage."""
+    """Seconds until a killed run continues: 1, 2, 4 … after each death in a row at one stage."""
     left = frontier(program).left
     if not left:
         return 1.0
@@ -76,10 +81,9 @@ def pause(program: ProgramConfig) -> float:
 
 
 def drop_missed(deployment_ids: list[UUID]) -> int:
-    """Of the runs by the clock that nobody was there to do, leave the newest of each deployment.
+    """Cancel the missed scheduled runs of each deployment, except the newest.
 
-    One look into the inbox, or one turn at the versions, does the work of all. Returns how many
-    were dropped.
+    One run does the work of all that were missed. Returns how many were dropped.
     """
     dropped = 0
     with get_client(sync_client=True) as client:
@@ -109,7 +113,7 @@ def deployment_ids(names: list[str]) -> list[UUID]:
 
 
 def _lost(client: SyncPrefectClient, ids: list[UUID]) -> FlowRun | None:
-    """A run whose process was killed while it started, scheduled once more; None if none was."""
+    """Schedule again a run whose process was killed while it started; None if there is none."""
     pending = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=ids), state=_in(StateType.PENDING)
     )
@@ -130,16 +134,16 @@ def _busy(client: SyncPrefectClient, ids: list[UUID]) -> bool:
 
 
 def cancelled_last(deployment_ids: list[UUID]) -> bool:
-    """Whether somebody cancelled the run that worked last: then nothing goes on by itself."""
+    """Whether a person cancelled the last run that worked. Then nothing continues by itself."""
     with get_client(sync_client=True) as client:
         last = _last_begun(client, deployment_ids)
         return bool(last) and _somebody_cancelled(client, last[0])
 
 
 def _died(client: SyncPrefectClient, ids: list[UUID]) -> FlowRun | None:
-    """The run that died and that no later one stands for: one that failed or was cancelled does.
+    """The newest run that died, unless a later run failed or was cancelled.
 
-    Another deployment's may be well although it began later: it did one version, not all.
+    A later run that completed in another deployment does not count: it did one version, not all.
     """
     for run in _last_begun(client, ids):
         if run.state is None or run.state.type == StateType.COMPLETED:
@@ -151,11 +155,11 @@ def _died(client: SyncPrefectClient, ids: list[UUID]) -> FlowRun | None:
 
 
 def _last_begun(client: SyncPrefectClient, ids: list[UUID]) -> list[FlowRun]:
-    """Of each deployment the run that began last, newest first.
+    """The last run of each deployment that began, newest first.
 
-    Runs that never were to work do not count: left to another one, or cancelled before they began.
+    Skipped runs and runs that were cancelled before they began do not count.
     """
-    found = []
+    newest = []
     for id in ids:
         begun = FlowRunFilter(
             deployment_id=FlowRunFilterDeploymentId(any_=[id]),
@@ -164,8 +168,8 @@ def _last_begun(client: SyncPrefectClient, ids: list[UUID]) -> list[FlowRun]:
         runs = client.read_flow_runs(
             flow_run_filter=begun, sort=FlowRunSort.START_TIME_DESC, limit=LOOKED_AT
         )
-        found += [run for run in runs if not _idle(run)][:1]
-    return sorted(found, key=_began, reverse=True)
+        newest += [run for run in runs if not _idle(run)][:1]
+    return sorted(newest, key=_began, reverse=True)
 
 
 def _began(run: FlowRun) -> float:
@@ -179,8 +183,10 @@ def _idle(run: FlowRun) -> bool:
 
 
 def _somebody_cancelled(client: SyncPrefectClient, run: FlowRun) -> bool:
-    """Whether it was told to end, and nobody wanted it again since: for a moment Prefect calls
-    that a crash too."""
+    """Whether a person cancelled it and nobody asked for it again since.
+
+    Prefect reports a cancelled run as crashed for a moment.
+    """
     for state in reversed(client.read_flow_run_states(run.id)):
         if state.type in (StateType.CANCELLING, StateType.CANCELLED):
             return True

@@ -26,7 +26,7 @@ from flows.servers.child_process import port_taken
 from flows.servers.prefect_environment import home
 from flows.serving.state_file import forget, record, write_record
 from flows.serving.supervisor import (
-    Kept,
+    Supervised,
     keep_deployments,
     keep_mlflow,
     keep_prefect,
@@ -62,27 +62,28 @@ def serve(
         inbox_dir(workspace, program.intake).mkdir(parents=True, exist_ok=True)
         say(f"starting the servers of {program.name} …")
         _wait_for_ports(workspace, (mlflow_port, prefect_port))
-        kept: list[Kept] = []
+        services: list[Supervised] = []
         grace = program.orchestration.grace_seconds
         stack.callback(forget, workspace)
-        stack.callback(stop_all, kept, grace)
-        mlflow = keep_mlflow(program, mlflow_port, kept, say)
-        prefect = keep_prefect(workspace, prefect_port, kept, say)
-        web_pages.wait_for(lambda: answers(f"{prefect}/health"), [one.child for one in kept], stop)
-        web_pages.wait_for(lambda: answers(f"{mlflow}/health"), [one.child for one in kept], stop)
+        stack.callback(stop_all, services, grace)
+        mlflow = keep_mlflow(program, mlflow_port, services, say)
+        prefect = keep_prefect(workspace, prefect_port, services, say)
+        children = [service.child for service in services]
+        web_pages.wait_for(lambda: answers(f"{prefect}/health"), children, stop)
+        web_pages.wait_for(lambda: answers(f"{mlflow}/health"), children, stop)
         if stop.is_set():
             return
-        keep_deployments(workspace, prefect, kept)
-        write_record(workspace, mlflow, prefect, pids(kept), longest_stop(grace))
+        keep_deployments(workspace, prefect, services)
+        write_record(workspace, mlflow, prefect, pids(services), longest_stop(grace))
         page = prefect.removesuffix("/api")
         say(web_pages.legend(mlflow, page, web_pages.links(program, say)))
         say(legend(program, redact(page)))
         while not stop.wait(0.5):
-            for one in kept:
-                before = one.child
-                one.look(say)
-                if one.child is not before:
-                    write_record(workspace, mlflow, prefect, pids(kept), longest_stop(grace))
+            for service in services:
+                before = service.child
+                service.restart_if_dead(say)
+                if service.child is not before:
+                    write_record(workspace, mlflow, prefect, pids(services), longest_stop(grace))
         say("\nstopping …")
 
 

@@ -1,4 +1,4 @@
-"""What `align serve` notes about itself, and `align down`, which stops what is noted there."""
+"""The state file of `align serve`, and `align down`, which stops the processes named there."""
 
 import contextlib
 import os
@@ -20,8 +20,8 @@ SLACK = 10.0
 def write_record(
     workspace: Path, mlflow: str, prefect: str, children: Mapping[str, int], patience: float
 ) -> None:
-    """Note who serves: this process, the addresses, its children's names and pids, and how many
-    seconds it may take to stop."""
+    """Write down this process, the addresses, its children, and how many seconds stopping may
+    take."""
     atomic_write_json(
         home(workspace) / RECORD,
         {
@@ -35,7 +35,7 @@ def write_record(
 
 
 def record(workspace: Path) -> dict[str, object] | None:
-    """What `align serve` noted about itself: pid, addresses, children; None if there is none."""
+    """The state file's content: process, addresses, children; None if there is none."""
     path = home(workspace) / RECORD
     try:
         return dict(read_json(path)) if path.is_file() else None
@@ -43,27 +43,27 @@ def record(workspace: Path) -> dict[str, object] | None:
         return None
 
 
-def alive(told: dict[str, object]) -> bool:
+def alive(record: dict[str, object]) -> bool:
     """Whether the `align serve` that made this record still runs."""
-    return _process(told.get("process")) is not None
+    return _process(record.get("process")) is not None
 
 
 def down(workspace: Path) -> list[str]:
-    """Stop `align serve` of a workspace and whatever a killed one left; returns what was stopped.
+    """Stop `align serve` of a workspace, and what a killed one left; returns what was stopped.
 
     Raises:
         AlignError: something does not end.
     """
-    told = record(workspace)
-    if told is None:
+    state = record(workspace)
+    if state is None:
         return []
     stopped = []
-    master = _process(told.get("process"))
+    master = _process(state.get("process"))
     if master is not None:
         stopped.append("align serve")
         master.terminate()
-        _gone([master], float(str(told.get("patience", PATIENCE))) + SLACK)
-    left = [_process(item) for item in dict(told.get("children") or {}).values()]  # type: ignore[call-overload]
+        _gone([master], float(str(state.get("patience", PATIENCE))) + SLACK)
+    left = [_process(item) for item in dict(state.get("children") or {}).values()]  # type: ignore[call-overload]
     alive = [process for process in left if process is not None]
     family = [child for process in alive for child in process.children(recursive=True)]
     for process in (*alive, *family):
@@ -76,7 +76,7 @@ def down(workspace: Path) -> list[str]:
 
 
 def forget(workspace: Path) -> None:
-    """Nothing is served any more."""
+    """Remove the state file."""
     for name in (RECORD, NOTE):
         (home(workspace) / name).unlink(missing_ok=True)
 
@@ -98,12 +98,12 @@ def _described(pid: int) -> dict[str, float] | None:
         return None
 
 
-def _process(told: object) -> psutil.Process | None:
+def _process(described: object) -> psutil.Process | None:
     """The process that a record describes, if it is still the same one."""
-    if not isinstance(told, dict):
+    if not isinstance(described, dict):
         return None
     try:
-        process = psutil.Process(int(told["pid"]))
-        return process if abs(process.create_time() - float(told["born"])) < 2 else None
+        process = psutil.Process(int(described["pid"]))
+        return process if abs(process.create_time() - float(described["born"])) < 2 else None
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return None

@@ -25,7 +25,7 @@ SLACK = 5.0
 
 
 @dataclass
-class Kept:
+class Supervised:
     """A child that is started again when it dies."""
 
     name: str
@@ -34,8 +34,8 @@ class Kept:
     deaths: int = 0
     begun: float = 0.0
 
-    def look(self, say: Callable[[str], None]) -> None:
-        """Start it again if it has ended; after repeated deaths only slowly.
+    def restart_if_dead(self, say: Callable[[str], None]) -> None:
+        """Start it again if it has ended.
 
         Raises:
             AlignError: it dies again and again.
@@ -50,14 +50,14 @@ class Kept:
                 where=str(self.child.log),
                 remedy="the log says why",
             )
-        say(f"{self.name} ended; it is started again")
-        self.child.stop(1.0)  # what it left behind
+        say(f"{self.name} ended and is started again")
+        self.child.stop(1.0)  # ends what it left behind
         self.child = self.start()
         self.begun = time.monotonic()
 
 
 def keep_mlflow(
-    program: ProgramConfig, port: int, kept: list[Kept], say: Callable[[str], None]
+    program: ProgramConfig, port: int, services: list[Supervised], say: Callable[[str], None]
 ) -> str:
     """Keep MLflow's server, unless the program has one elsewhere; returns its address."""
     uri = store_uri(program)
@@ -68,11 +68,13 @@ def keep_mlflow(
     def start() -> Child:
         return web_pages.mlflow_child(program, chosen)
 
-    kept.append(Kept("the MLflow server", start, start(), begun=time.monotonic()))
+    services.append(Supervised("the MLflow server", start, start(), begun=time.monotonic()))
     return f"http://127.0.0.1:{chosen}"
 
 
-def keep_prefect(workspace: Path, port: int, kept: list[Kept], say: Callable[[str], None]) -> str:
+def keep_prefect(
+    workspace: Path, port: int, services: list[Supervised], say: Callable[[str], None]
+) -> str:
     """Keep Prefect's server, unless one is up; returns the address of its API."""
     server = find_server(workspace, say)
     if server is not None:
@@ -84,12 +86,12 @@ def keep_prefect(workspace: Path, port: int, kept: list[Kept], say: Callable[[st
         assert child is not None  # it is ours
         return child
 
-    kept.append(Kept("the Prefect server", start, start(), begun=time.monotonic()))
+    services.append(Supervised("the Prefect server", start, start(), begun=time.monotonic()))
     return f"http://127.0.0.1:{chosen}/api"
 
 
-def keep_deployments(workspace: Path, prefect: str, kept: list[Kept]) -> None:
-    """Keep the process that does what the deployments are asked for."""
+def keep_deployments(workspace: Path, prefect: str, services: list[Supervised]) -> None:
+    """Keep the process that runs the deployments' flows."""
     environment = client_environment(workspace) | {
         "PREFECT_API_URL": prefect,
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",
@@ -106,24 +108,24 @@ def keep_deployments(workspace: Path, prefect: str, kept: list[Kept]) -> None:
             home(workspace) / "served.log",
         )
 
-    kept.append(Kept(DEPLOYMENTS, start, start(), begun=time.monotonic()))
+    services.append(Supervised(DEPLOYMENTS, start, start(), begun=time.monotonic()))
 
 
-def pids(kept: list[Kept]) -> dict[str, int]:
+def pids(services: list[Supervised]) -> dict[str, int]:
     """Name → process id."""
-    return {one.name: one.child.pid for one in kept}
+    return {service.name: service.child.pid for service in services}
 
 
-def stop_all(kept: list[Kept], grace: float) -> None:
-    """The deployments first, while there is a server to tell; the servers after them.
+def stop_all(services: list[Supervised], grace: float) -> None:
+    """Stop the deployments first, while their server is up, then the servers.
 
     Args:
-        grace: seconds that a stage may go on to its next checkpoint.
+        grace: seconds that a stage has to reach its next checkpoint.
     """
-    for one in reversed(kept):
-        if one.name == DEPLOYMENTS:
-            _stop_flows(one.child.pid, grace + SLACK)
-        one.child.stop(STOP_GRACE)
+    for service in reversed(services):
+        if service.name == DEPLOYMENTS:
+            _stop_flows(service.child.pid, grace + SLACK)
+        service.child.stop(STOP_GRACE)
 
 
 def longest_stop(grace: float) -> float:
@@ -132,7 +134,7 @@ def longest_stop(grace: float) -> float:
 
 
 def _stop_flows(deployments: int, patience: float) -> None:
-    """Before the process that started them: Prefect's kills them (-9) when it ends."""
+    """Stop the flows before the process that started them, which would kill them (-9)."""
     with contextlib.suppress(psutil.NoSuchProcess):
         flows = psutil.Process(deployments).children()
         for flow in flows:

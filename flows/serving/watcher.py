@@ -1,4 +1,4 @@
-"""The eyes of `align serve`: sees files that lie complete in the inbox, and runs that died."""
+"""The watcher of `align serve`: finds complete files in the inbox, and runs that died."""
 
 import logging
 import threading
@@ -12,14 +12,14 @@ from flows.definitions.events import FILE_COMPLETE, emit
 from flows.serving.recovery import retry_died
 
 LOOK_EVERY = 1.0
-HEAL_EVERY = 3.0
-AGAIN = 30.0  # seconds after which an event that had no effect is sent again
+RECOVER_EVERY = 3.0
+REPEAT_AFTER = 30.0  # seconds after which an event that had no effect is sent again
 
 log = logging.getLogger("alignment.flows")
 
 
-class Watch(threading.Thread):
-    """Looks again and again until it is stopped; trouble with the server is told and outlived.
+class Watcher(threading.Thread):
+    """Checks repeatedly until it is stopped. Server errors are logged and survived.
 
     Args:
         versions: ids of the deployments that work on versions.
@@ -30,33 +30,33 @@ class Watch(threading.Thread):
         self.program = program
         self._versions = versions
         self._ended = threading.Event()
-        self._told: tuple[str, ...] = ()
-        self._told_at = 0.0
-        self._healed_at = 0.0
+        self._announced: tuple[str, ...] = ()
+        self._announced_at = 0.0
+        self._recovered_at = 0.0
         self._trouble = ""
 
     def stop(self) -> None:
-        """End after the present look."""
+        """End after the current check."""
         self._ended.set()
 
     def run(self) -> None:
         while not self._ended.wait(LOOK_EVERY):
             try:
                 self.look()
-                if time.monotonic() - self._healed_at > HEAL_EVERY:
-                    self._healed_at = time.monotonic()
+                if time.monotonic() - self._recovered_at > RECOVER_EVERY:
+                    self._recovered_at = time.monotonic()
                     run = retry_died(self.program, self._versions)
                     if run is not None:
-                        log.info("%s died and goes on", run.name)
+                        log.info("%s died and continues", run.name)
                 self._trouble = ""
-            except Exception as error:  # a server that restarts: it is looked at again
-                said = redact(f"{type(error).__name__}: {error}")
-                if said != self._trouble:
-                    log.warning("cannot look now (%s)", said.splitlines()[0])
-                self._trouble = said
+            except Exception as error:  # the server may be restarting: try again
+                message = redact(f"{type(error).__name__}: {error}")
+                if message != self._trouble:
+                    log.warning("cannot check now (%s)", message.splitlines()[0])
+                self._trouble = message
 
     def look(self) -> None:
-        """Say in an event that there are complete files, once, and again if nobody takes them."""
+        """Emit an event for complete files, and repeat it if nobody ingests them."""
         if self.program.intake.source != "inbox":
             return
         workspace = self.program.workspace
@@ -67,9 +67,9 @@ class Watch(threading.Thread):
             read_journal(workspace / "preferences"),
         )
         names = tuple(path.name for path in files)
-        again = time.monotonic() - self._told_at > AGAIN
-        if names and (again or set(names) - set(self._told)):
+        again = time.monotonic() - self._announced_at > REPEAT_AFTER
+        if names and (again or set(names) - set(self._announced)):
             emit(workspace, FILE_COMPLETE, files=list(names))
-            self._told, self._told_at = names, time.monotonic()
+            self._announced, self._announced_at = names, time.monotonic()
         elif not names:
-            self._told = ()
+            self._announced = ()

@@ -18,7 +18,7 @@ from flows.definitions.parameters import read_program
 from flows.servers.child_process import end_with_parent
 from flows.serving.deployments import deployments
 from flows.serving.recovery import cancelled_last, deployment_ids, drop_missed
-from flows.serving.watcher import Watch
+from flows.serving.watcher import Watcher
 
 log = logging.getLogger("alignment.flows")
 
@@ -39,7 +39,7 @@ def main(workspace: Path) -> None:
     if dropped:
         log.info("%d missed runs are left out: a later one does their work", dropped)
     go_on(program, ids[1:])
-    watch = Watch(program, ids[1:])
+    watch = Watcher(program, ids[1:])
     watch.start()
     try:
         serve(*made, query_seconds=POLL_SECONDS, limit=AT_ONCE, print_starting_message=False)
@@ -54,17 +54,17 @@ def go_on(program: ProgramConfig, versions: list[UUID]) -> None:
     Args:
         versions: ids of the deployments that work on versions, the iteration's first.
     """
-    found = frontier(program)
-    if found.version is None:
+    progress = frontier(program)
+    if progress.version is None:
         return
     if cancelled_last(versions):
-        log.info("%s was cancelled: it goes on when somebody asks", found.version)
+        log.info("%s was cancelled: it goes on when somebody asks", progress.version)
         return
-    attempts = Ledger(program.workspace).root.glob(f"{found.version}/*/attempts/*.json")
-    if found.version in ("base", "sft") or any(attempts):
+    attempts = Ledger(program.workspace).root.glob(f"{progress.version}/*/attempts/*.json")
+    if progress.version in ("base", "sft") or any(attempts):
         with get_client(sync_client=True) as client:
             client.create_flow_run_from_deployment(versions[0])
-        log.info("%s is not done: it goes on", found.version)
+        log.info("%s is not done: it goes on", progress.version)
 
 
 if __name__ == "__main__":  # a flow's process imports this module again

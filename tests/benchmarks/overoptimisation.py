@@ -21,7 +21,7 @@ from alignment.config.ppo import StopConfig
 from alignment.models.chat_renderer import Tokens
 from alignment.preferences.prompts import Prompt
 from alignment.sampling.best_of import kl_bound
-from alignment.training.ppo.early_stopping import Watch
+from alignment.training.ppo.early_stopping import Watcher
 from alignment.training.ppo.scoring import CombinedReward, Episode, PromptItem
 
 GUARDS = ("guard", "spoilt guard")
@@ -71,7 +71,7 @@ def verdicts(
     found = []
     for name in GUARDS:
         for share in (0.0, confirm):
-            watch, stopped = Watch(StopConfig(patience=patience, confirm=share)), None
+            watch, stopped = Watcher(StopConfig(patience=patience, confirm=share)), None
             for row in rows:
                 watch.look(int(row["iteration"]), row[name], row["reward"])
                 if watch.reason(0.0) is not None:

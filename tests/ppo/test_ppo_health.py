@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.ppo import StopConfig
-from alignment.training.ppo.early_stopping import Watch
+from alignment.training.ppo.early_stopping import Watcher
 from alignment.training.ppo.health import verdicts
 
 WELL = {
@@ -68,7 +68,7 @@ def test_reward_up_while_guard_down() -> None:
 
 
 def test_the_watch_stops_on_budget_and_patience() -> None:
-    watch = Watch(StopConfig(kl_budget=3.0, patience=2, guard_every=5))
+    watch = Watcher(StopConfig(kl_budget=3.0, patience=2, guard_every=5))
     assert [i for i in range(11) if watch.due(i)] == [0, 5, 10]
     assert watch.look(0, 1.0, 0.0)
     assert watch.look(5, 2.0, 9.0)
@@ -76,17 +76,17 @@ def test_the_watch_stops_on_budget_and_patience() -> None:
     assert watch.reason(1.0) is None
     assert not watch.look(15, 2.0, 9.0)
     assert "since iteration 5" in str(watch.reason(1.0))
-    again = Watch(StopConfig())
+    again = Watcher(StopConfig())
     again.restore(watch.state())
     assert again.state() == watch.state()
-    assert "budget of 3" in str(Watch(StopConfig(kl_budget=3.0)).reason(3.1))
+    assert "budget of 3" in str(Watcher(StopConfig(kl_budget=3.0)).reason(3.1))
 
 
 def test_a_gain_that_the_guard_hardly_confirms_is_none() -> None:
     # The guard rises to the end, as one does that errs like the reward model, but from iteration
     # 10 on by 0.1 where the training reward rises by 0.5.
     looks = [(0, 0.0, 0.0), (5, 0.8, 1.0), (10, 1.2, 1.6), (15, 1.3, 2.1), (20, 1.4, 2.6)]
-    alone, sure = (Watch(StopConfig(patience=2, confirm=share)) for share in (0.0, 0.25))
+    alone, sure = (Watcher(StopConfig(patience=2, confirm=share)) for share in (0.0, 0.25))
     assert [alone.look(*look) for look in looks] == [True] * 5
     assert alone.reason(0.0) is None
     # By hand: 0, 0.8 − 0.25, 1.2 − 0.4, 1.3 − 0.525, 1.4 − 0.65.
@@ -99,5 +99,5 @@ def test_a_gain_that_the_guard_hardly_confirms_is_none() -> None:
     assert not sure.look(25, 1.5, 2.9)
     assert sure.look(30, 2.0, 3.1)
     # Where the training reward itself judges, it confirms itself.
-    itself = Watch(StopConfig(confirm=0.5))
+    itself = Watcher(StopConfig(confirm=0.5))
     assert [itself.look(i, x, x) for i, x in enumerate((0.0, 1.0, 0.9))] == [True, True, False]
