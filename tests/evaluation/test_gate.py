@@ -109,6 +109,20 @@ def test_guards_can_object_and_other_judges_cannot():
     assert decide("new", "old", rows, STANDINGS, ["rm", "guard"], deaf).promoted
 
 
+@pytest.mark.parametrize(("high", "objects"), [(0.5, False), (0.45, False), (0.449, True)])
+def test_a_guard_objects_beyond_its_margin(high, objects):
+    rows = rates((0.6, 0.7), (0.6, 0.7)) + rates((0.3, high), (0.5, 0.6), "guard")
+    config = PromoteConfig(guard_margin=0.05)
+    decision = decide("new", "old", rows, STANDINGS, ["rm", "guard"], config)
+    assert decision.promoted is not objects
+    checks = {check.name: check for check in decision.checks}
+    check = checks["guard_guard_helpfulness"]
+    assert (check.value, check.bound, check.ok) == (high, 0.45, not objects)
+    verb = "objects" if objects else "does not object"
+    assert check.said.startswith(f"guard guard {verb} on helpfulness (")
+    assert checks["guard_guard_safety"].said.startswith("guard guard does not object on safety (")
+
+
 def test_a_guard_that_did_not_compare_the_two_is_named():
     rows = rates((0.6, 0.7), (0.6, 0.7))
     against_sft = [{**row, "b": "sft"} for row in rates((0.6, 0.7), (0.6, 0.7), "judge")]
@@ -122,6 +136,7 @@ def test_a_guard_that_did_not_compare_the_two_is_named():
         PromoteConfig(),
     )
     silent = {check.name for check in decision.checks if check.value is None}
+    assert {check.bound for check in decision.checks if check.value is None} == {0.45}
     assert silent == {"guard_guard_safety", "guard_judge_helpfulness", "guard_judge_safety"}
     assert decision.promoted  # as with a guard that is not at hand
     assert "not measured: guard judge did not compare new with old on safety" in decision.verdict

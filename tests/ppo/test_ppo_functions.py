@@ -17,6 +17,7 @@ from alignment.training.ppo.kl import AdaptiveKL, FixedKL, kl_per_token
 from alignment.training.ppo.losses import entropy, policy_loss, token_logprobs, value_loss
 from alignment.training.ppo.masked_ops import masked_mean, masked_variance, whiten
 from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
+from alignment.training.ppo.weight_average import average, put, snapshot
 
 T, F = True, False
 
@@ -146,6 +147,13 @@ def test_token_logprobs_and_entropy_by_hand() -> None:
     torch.testing.assert_close(taken, torch.tensor([math.log(0.75), math.log(0.5)]))
     expected = [-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), math.log(2.0)]
     torch.testing.assert_close(entropy(logits), torch.tensor(expected))
+    # The vocabulary is the last axis, whatever stands before it: here (episodes, tokens, v).
+    episodes = torch.stack([logits, logits.flip(0), logits])
+    taken = token_logprobs(episodes, torch.tensor([[1, 0], [0, 0], [0, 1]]))
+    by_hand = [[0.75, 0.5], [0.5, 0.25], [0.25, 0.5]]
+    torch.testing.assert_close(taken, torch.tensor(by_hand).log())
+    rows = torch.tensor([expected, expected[::-1], expected])
+    torch.testing.assert_close(entropy(episodes), rows)
 
 
 def test_kl_estimators_by_hand() -> None:
@@ -155,6 +163,7 @@ def test_kl_estimators_by_hand() -> None:
     k3 = kl_per_token(logprobs, reference, "k3")
     torch.testing.assert_close(k1, torch.tensor([[math.log(2.0), -math.log(2.0)]]))
     torch.testing.assert_close(k3, torch.tensor([[0.5 - 1 + math.log(2), 2 - 1 - math.log(2)]]))
+    torch.testing.assert_close(kl_per_token(logprobs, reference), k1)  # the default
 
 
 def test_both_estimators_are_unbiased() -> None:
@@ -176,6 +185,9 @@ def test_controllers() -> None:
     assert adaptive.coefficient == pytest.approx(0.15 * 1.01)
     adaptive.update(5.4, 500)  # error −0.1
     assert adaptive.coefficient == pytest.approx(0.15 * 1.01 * 0.995)
+    low = AdaptiveKL(0.15, target=6.0, horizon=10_000)
+    low.update(0.0, 500)  # error −1, clipped to −0.2
+    assert low.coefficient == pytest.approx(0.15 * 0.99)
     other = AdaptiveKL(1.0, 6.0, 10_000)
     other.restore(adaptive.state())
     assert other.coefficient == adaptive.coefficient
@@ -192,6 +204,11 @@ def test_whitening_by_hand() -> None:
     kept = whiten(values, mask, shift_mean=False)
     expected = torch.tensor([[-2 / deviation + 3, 3.0], [2 / deviation + 3, 0.0]])
     torch.testing.assert_close(kept, expected)
+    torch.testing.assert_close(whiten(values, mask), shifted)  # the default
+    assert float(masked_mean(values, torch.tensor([[F, F], [T, F]]))) == 5.0
+    assert float(masked_mean(values, torch.zeros(2, 2, dtype=torch.bool))) == 0.0
+    # Values without spread have nothing to be scaled by; they must not become NaN.
+    assert whiten(torch.full((2, 2), 3.0), mask).tolist() == [[0.0, 0.0], [0.0, 0.0]]
 
 
 def test_the_score_stands_on_the_eos_itself() -> None:
@@ -200,6 +217,9 @@ def test_the_score_stands_on_the_eos_itself() -> None:
     rewards = place(torch.tensor([2.0, -1.0]), kl, mask, coefficient=0.5)
     expected = torch.tensor([[-0.05, -0.1, 1.85], [-0.2, -1.25, 0.0]])
     torch.testing.assert_close(rewards, expected)
+    # Scores of another precision are taken in that of the KL.
+    doubles = place(torch.tensor([2.0, -1.0], dtype=torch.float64), kl, mask, coefficient=0.5)
+    assert torch.equal(doubles, rewards)
 
 
 def test_penalties() -> None:
@@ -211,6 +231,8 @@ def test_penalties() -> None:
         length_penalty=0.1,
     )
     torch.testing.assert_close(scores, torch.tensor([-2.0, 0.6]))
+    plain = torch.tensor([1.0, -3.0])
+    assert torch.equal(shape_scores(plain, torch.tensor([10, 4]), torch.tensor([F, T])), plain)
 
 
 def test_running_moments_equal_those_of_everything_seen() -> None:
@@ -226,3 +248,51 @@ def test_running_moments_equal_those_of_everything_seen() -> None:
     assert again.state() == moments.state()
     normal = moments.normalise(torch.from_numpy(values))
     assert float(normal.mean()) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_normalising_by_hand() -> None:
+    moments = RunningMoments()
+    values = torch.tensor([1.0, 5.0])
+    assert torch.equal(moments.normalise(values), values)  # nothing was seen yet
+    moments.update(values)  # mean 3, deviation 2
+    torch.testing.assert_close(
+        moments.normalise(torch.tensor([3.0, 7.0])), torch.tensor([0.0, 2.0])
+    )
+
+
+def test_values_are_clipped_on_both_sides() -> None:
+    # ε 0.2 around 1; R = 1. Above: max(4, 0.04) = 4, below: max(4, 0.04) = 4; R = 3 from below:
+    # V = −1 counts 16, clipped to 0.8 it would count 4.84; R = −1: V = 0 counts 1, clipped 3.24.
+    values, returns = torch.tensor([3.0, -1.0, -1.0, 0.0]), torch.tensor([1.0, 1.0, 3.0, -1.0])
+    old, mask = torch.ones(4), torch.ones(4, dtype=torch.bool)
+    loss, clipped = value_loss(values, old, returns, mask, clip=0.2, tokens=4)
+    assert float(loss) == pytest.approx(0.5 * (4 + 4 + 16 + 3.24) / 4)
+    assert int(clipped) == 1
+
+
+def test_a_critic_of_doubles_stays_one() -> None:
+    same = torch.ones(3, dtype=torch.float64)
+    found = explained_variance(same, same, torch.ones(3, dtype=torch.bool))
+    assert found.dtype == torch.float64
+    assert float(found) == 0.0
+
+
+def test_the_average_of_weights_by_hand() -> None:
+    module = torch.nn.Linear(2, 1, bias=True)
+    module.bias.requires_grad_(False)  # frozen: no part of it
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[1.0, -2.0]]))
+    mean = snapshot(module)
+    assert list(mean) == ["weight"]
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[3.0, 2.0]]))
+    assert mean["weight"].tolist() == [[1.0, -2.0]]  # a copy, not a view
+    average(mean, module, decay=0.75)  # 0.75·1 + 0.25·3, 0.75·(−2) + 0.25·2
+    assert mean["weight"].tolist() == [[1.5, -1.0]]
+    average(mean, module, decay=1.0)
+    assert mean["weight"].tolist() == [[1.5, -1.0]]
+    put(module, mean)
+    assert module.weight.tolist() == [[1.5, -1.0]]
+    average(mean, module, decay=0.0)
+    mean["weight"].zero_()
+    assert module.weight.tolist() == [[1.5, -1.0]]

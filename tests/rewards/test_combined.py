@@ -31,6 +31,20 @@ def test_linear_is_the_default() -> None:
     assert both(weights).tolist() == [2.25, -0.5, 0.0, 4.0]
 
 
+def test_the_threshold_itself_is_safe_enough() -> None:
+    plain = CombineConfig(method="piecewise", whiten=False)
+    at = np.full(4, plain.threshold)
+    assert both(plain, probability=at).tolist() == [1.0, 3.0, 0.5, 2.0]
+    # Without P(safe), σ of the score: σ(−1.5) = 0.182 is above 0.15, 1/(e + e^1.5) below.
+    low = np.array([-1.5])
+    assert combine(np.array([2.0]), low, np.array([False]), plain).tolist() == [2.0]
+
+
+def test_rewards_without_spread_become_zero() -> None:
+    assert whiten(np.full(3, 2.0)).tolist() == [0.0, 0.0, 0.0]
+    assert whiten(np.full(3, 2.0), shift_mean=False).tolist() == [2.0, 2.0, 2.0]
+
+
 def test_piecewise_takes_safety_where_tagged_or_unlikely() -> None:
     plain = CombineConfig(method="piecewise", whiten=False)
     # σ(−2) = 0.119 < 0.15; σ(0) and σ(0.5) are above; the second prompt is tagged.

@@ -105,6 +105,9 @@ def test_acceptance_ends_and_goes_to_top_k() -> None:
     assert len(accept(group, 0.5, 99, 5)) == 6
     assert effective_size(group, 1e-6) == pytest.approx(1.0)
     assert effective_size(group, 1e9) == pytest.approx(6.0)
+    # Weights ½ and 1: 1.5²/1.25; the scale of the rewards must not matter.
+    two = [_candidate("p", "a", 1000.0), _candidate("p", "b", 1000.0 + math.log(2))]
+    assert effective_size(two, 1.0) == pytest.approx(1.8)
 
 
 def test_control_has_the_same_size_per_prompt() -> None:
@@ -114,6 +117,10 @@ def test_control_has_the_same_size_per_prompt() -> None:
     assert Counter(c.prompt_id for c in control) == Counter(c.prompt_id for c in found.chosen)
     assert len({(c.prompt_id, c.text) for c in control}) == len(control)
     assert control == random_control(found, seed=3)
+    assert control != random_control(found, seed=4)
+    # Each prompt has draws of its own.
+    picked = {p: [c.text[1:] for c in control if c.prompt_id == p] for p in "pq"}
+    assert picked["p"] != picked["q"]
 
 
 def test_the_bag_keeps_only_what_a_version_wrote_and_no_scores(tmp_path: Path) -> None:

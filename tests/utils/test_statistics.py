@@ -38,3 +38,9 @@ def test_wilson_by_hand() -> None:
 def test_correlation() -> None:
     assert correlation(np.array([1, 2, 3]), np.array([2, 4, 6])) == pytest.approx(1.0)
     assert math.isnan(correlation(np.array([1, 1]), np.array([0, 1])))
+    assert math.isnan(correlation(np.array([0, 1]), np.array([1, 1])))
+    assert math.isnan(correlation(np.array([1]), np.array([2])))
+    assert correlation(np.array([0, 1]), np.array([1, 0])) == pytest.approx(-1.0)
+    # Deviations −1 0 1 and −1 1 0: 1/√(2·2).
+    assert correlation(np.array([0, 1, 2]), np.array([0, 2, 1])) == pytest.approx(0.5)
+    assert correlation(np.array([0, 1, 1]), np.array([0, 1, 1])) == pytest.approx(1.0)
