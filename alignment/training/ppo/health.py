@@ -1,12 +1,13 @@
 """Plain-language verdicts: is this run learning, or only moving?
 
-Each looks at the curves (one dict of figures an iteration) and says what it saw, with the number,
-the bound it was held against, and what to try.
+To add a verdict: write a function of the curves that returns `bounded(...)` (its figure, the bound
+it is held against, what to say on either side of it, what to try), enter it in `CHECKS` under the
+curve that it needs, and put its illness into tests/ppo/test_ppo_health.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -29,176 +30,176 @@ class Verdict:
         return asdict(self)
 
 
-def verdicts(rows: Sequence[Row], *, max_new_tokens: int) -> list[Verdict]:
-    """All verdicts that the curves allow; an empty history gives none."""
-    if not rows:
-        return []
-    found = [
-        _first_ratio(rows),
-        _negative_kl(rows),
-        _entropy(rows),
-        _length(rows, max_new_tokens),
-        _critic(rows),
-        _steps(rows),
-        _guard(rows),
-    ]
-    return [verdict for verdict in found if verdict is not None]
+def bounded(
+    name: str,
+    value: float,
+    bound: float,
+    *,
+    healthy: bool,
+    ok: str,
+    ill: str,
+    remedy: str,
+    level: Literal["warning", "bad"] = "bad",
+) -> Verdict:
+    """The verdict on `value`, held against `bound`.
+
+    Args:
+        healthy: whether it keeps the bound.
+        ok: what to say where it does.
+        ill: what to say where it does not, with `level` and `remedy`.
+    """
+    if healthy:
+        return Verdict(name, "ok", value, bound, ok)
+    return Verdict(name, level, value, bound, ill, remedy)
 
 
-def _series(rows: Sequence[Row], name: str) -> list[float]:
-    return [row[name] for row in rows if name in row]
+@dataclass(frozen=True)
+class Curves:
+    """What the checks look at."""
+
+    rows: Sequence[Row]
+    """Figures of every iteration."""
+    max_new_tokens: int
+
+    def of(self, name: str) -> list[float]:
+        """The values of a figure, where it was measured."""
+        return [row[name] for row in self.rows if name in row]
+
+    def ends(self, name: str) -> tuple[float, float]:
+        """Means of a figure's first and last fifth (at least one, at most ten values)."""
+        values = self.of(name)
+        size = max(1, min(10, len(values) // 5))
+        return sum(values[:size]) / size, sum(values[-size:]) / size
 
 
-def _ends(values: Sequence[float]) -> tuple[float, float]:
-    """Means of the first and of the last fifth (at least one, at most ten values)."""
-    size = max(1, min(10, len(values) // 5))
-    return sum(values[:size]) / size, sum(values[-size:]) / size
-
-
-def _first_ratio(rows: Sequence[Row]) -> Verdict | None:
-    errors = _series(rows, "policy/first_ratio_error")
-    if not errors:
-        return None
-    worst, bound = max(errors), 1e-2
-    name = "first_ratio"
-    if worst <= bound:
-        message = f"On first mini-batches the ratio is 1 within {worst:.2g}."
-        return Verdict(name, "ok", worst, bound, message)
-    return Verdict(
-        name,
-        "bad",
+def _first_ratio(curves: Curves) -> Verdict:
+    worst, bound = max(curves.of("policy/first_ratio_error")), 1e-2
+    return bounded(
+        "first_ratio",
         worst,
         bound,
-        f"On a first mini-batch the ratio is off 1 by {worst:.3g}: the policy that learns is not "
-        "the one that spoke.",
-        "Set ppo.old_logprobs: forward; check that dropout is off and the temperature is the same.",
+        healthy=worst <= bound,
+        ok=f"On first mini-batches the ratio is 1 within {worst:.2g}.",
+        ill=f"On a first mini-batch the ratio is off 1 by {worst:.3g}: the policy that learns is "
+        "not the one that spoke.",
+        remedy="Set ppo.old_logprobs: forward; check that dropout is off and the temperature is "
+        "the same.",
     )
 
 
-def _negative_kl(rows: Sequence[Row]) -> Verdict | None:
-    values = _series(rows, "kl/reference")
-    if not values:
-        return None
-    lowest, bound = min(values), -0.5
-    name = "negative_kl"
-    if lowest >= bound:
-        message = f"The KL to the reference is never clearly negative (lowest {lowest:.3g})."
-        return Verdict(name, "ok", lowest, bound, message)
-    return Verdict(
-        name,
-        "bad",
+def _negative_kl(curves: Curves) -> Verdict:
+    lowest, bound = min(curves.of("kl/reference")), -0.5
+    return bounded(
+        "negative_kl",
         lowest,
         bound,
-        f"The estimated KL to the reference fell to {lowest:.3g} nats, which a true KL cannot: "
+        healthy=lowest >= bound,
+        ok=f"The KL to the reference is never clearly negative (lowest {lowest:.3g}).",
+        ill=f"The estimated KL to the reference fell to {lowest:.3g} nats, which a true KL cannot: "
         "answers are not drawn from the policy's own distribution.",
-        "Sample without top-k, top-p or a minimum length, and at ppo.temperature.",
+        remedy="Sample without top-k, top-p or a minimum length, and at ppo.temperature.",
     )
 
 
-def _entropy(rows: Sequence[Row]) -> Verdict | None:
-    values = _series(rows, "policy/entropy")
-    if not values:
-        return None
-    first, last = _ends(values)
+def _entropy(curves: Curves) -> Verdict:
+    first, last = curves.ends("policy/entropy")
     share, bound = (last / first if first > 0 else 1.0), 0.3
-    name = "entropy"
-    if share >= bound:
-        message = f"Entropy a token went from {first:.3g} to {last:.3g} nats."
-        return Verdict(name, "ok", share, bound, message)
-    return Verdict(
-        name,
-        "bad" if share < 0.1 else "warning",
+    return bounded(
+        "entropy",
         share,
         bound,
-        f"Entropy collapsed from {first:.3g} to {last:.3g} nats a token: the policy says nearly "
-        "the same thing every time.",
-        "Raise ppo.kl.coefficient, lower ppo.learning_rate, or stop earlier (ppo.stop.kl_budget).",
+        healthy=share >= bound,
+        level="bad" if share < 0.1 else "warning",
+        ok=f"Entropy a token went from {first:.3g} to {last:.3g} nats.",
+        ill=f"Entropy collapsed from {first:.3g} to {last:.3g} nats a token: the policy says "
+        "nearly the same thing every time.",
+        remedy="Raise ppo.kl.coefficient, lower ppo.learning_rate, or stop earlier "
+        "(ppo.stop.kl_budget).",
     )
 
 
-def _length(rows: Sequence[Row], max_new_tokens: int) -> Verdict | None:
-    values = _series(rows, "answer/tokens")
-    if not values:
-        return None
-    first, last = _ends(values)
-    cut = _ends(_series(rows, "answer/cut_share") or [0.0])
+def _length(curves: Curves) -> Verdict:
+    first, last = curves.ends("answer/tokens")
+    cut_first, cut = curves.ends("answer/cut_share") if curves.of("answer/cut_share") else (0, 0)
     growth, bound = last / max(first, 1.0), 1.5
-    name = "length"
-    if growth <= bound and cut[1] <= max(0.1, cut[0] + 0.1):
-        message = f"Answers went from {first:.1f} to {last:.1f} tokens, {cut[1]:.0%} cut."
-        return Verdict(name, "ok", growth, bound, message)
-    return Verdict(
-        name,
-        "bad" if growth > 2 or cut[1] > 0.5 else "warning",
+    return bounded(
+        "length",
         growth,
         bound,
-        f"Answers grew from {first:.1f} to {last:.1f} tokens (limit {max_new_tokens}), "
-        f"{cut[1]:.0%} are cut at the limit (at first {cut[0]:.0%}).",
-        "Raise ppo.reward.missing_eos_penalty or set ppo.reward.length_penalty; look at whether "
-        "the reward model pays for length.",
+        healthy=growth <= bound and cut <= max(0.1, cut_first + 0.1),
+        level="bad" if growth > 2 or cut > 0.5 else "warning",
+        ok=f"Answers went from {first:.1f} to {last:.1f} tokens, {cut:.0%} cut.",
+        ill=f"Answers grew from {first:.1f} to {last:.1f} tokens (limit {curves.max_new_tokens}), "
+        f"{cut:.0%} are cut at the limit (at first {cut_first:.0%}).",
+        remedy="Raise ppo.reward.missing_eos_penalty or set ppo.reward.length_penalty; look at "
+        "whether the reward model pays for length.",
     )
 
 
-def _critic(rows: Sequence[Row]) -> Verdict | None:
-    values = _series(rows, "critic/explained_variance")
-    if not values:
-        return None
-    _, last = _ends(values)
-    bound = 0.05
-    name = "critic"
-    if last >= bound:
-        message = f"The critic explains {last:.0%} of the returns' variance."
-        return Verdict(name, "ok", last, bound, message)
-    return Verdict(
-        name,
-        "warning",
+def _critic(curves: Curves) -> Verdict:
+    last, bound = curves.ends("critic/explained_variance")[1], 0.05
+    return bounded(
+        "critic",
         last,
         bound,
-        f"The critic explains nothing: explained variance {last:.2f}.",
-        "Raise ppo.critic_learning_rate or ppo.critic_warmup_iterations, or use algorithm: rloo.",
+        healthy=last >= bound,
+        level="warning",
+        ok=f"The critic explains {last:.0%} of the returns' variance.",
+        ill=f"The critic explains nothing: explained variance {last:.2f}.",
+        remedy="Raise ppo.critic_learning_rate or ppo.critic_warmup_iterations, or use "
+        "algorithm: rloo.",
     )
 
 
-def _steps(rows: Sequence[Row]) -> Verdict | None:
-    values = _series(rows, "policy/clip_share")
-    if not values:
-        return None
-    worst = max(values)
-    bound = 0.3
-    name = "step_size"
-    if worst <= bound:
-        return Verdict(name, "ok", worst, bound, f"At most {worst:.0%} of ratios were clipped.")
-    return Verdict(
-        name,
-        "warning",
+def _step_size(curves: Curves) -> Verdict:
+    worst, bound = max(curves.of("policy/clip_share")), 0.3
+    return bounded(
+        "step_size",
         worst,
         bound,
-        f"{worst:.0%} of ratios were clipped in one iteration: steps are too long.",
-        "Lower ppo.learning_rate or ppo.epochs.",
+        healthy=worst <= bound,
+        level="warning",
+        ok=f"At most {worst:.0%} of ratios were clipped.",
+        ill=f"{worst:.0%} of ratios were clipped in one iteration: steps are too long.",
+        remedy="Lower ppo.learning_rate or ppo.epochs.",
     )
 
 
-def _guard(rows: Sequence[Row]) -> Verdict | None:
-    looks = [row for row in rows if "guard/score" in row]
-    if len(looks) < 2:
+def _guard(curves: Curves) -> Verdict | None:
+    scores = curves.of("guard/score")
+    if len(scores) < 2:
         return None
-    scores = [row["guard/score"] for row in looks]
-    best = max(scores)
-    fall = best - scores[-1]
+    fall = max(scores) - scores[-1]
     # Twice the standard error of a look: less is noise.
-    bound = 2 * max(looks[-1].get("guard/error", 0.0), 1e-9)
-    train = _series(rows, "score/mean")
-    climbing = len(train) >= 2 and _ends(train)[1] > _ends(train)[0]
-    name = "guard"
-    if fall <= bound or not climbing:
-        message = f"On held-out prompts the score went from {scores[0]:.3g} to {scores[-1]:.3g}."
-        return Verdict(name, "ok", fall, bound, message)
-    return Verdict(
-        name,
-        "bad",
+    bound = 2 * max([0.0, *curves.of("guard/error")][-1], 1e-9)
+    first, last = curves.ends("score/mean") if curves.of("score/mean") else (0.0, 0.0)
+    return bounded(
+        "guard",
         fall,
         bound,
-        f"The training reward still climbs while the held-out score is {fall:.3g} below its best "
-        f"({best:.3g}): the policy exploits the reward model.",
-        "Keep the best weights (ppo.stop.keep: best), stop earlier, or raise ppo.kl.coefficient.",
+        healthy=fall <= bound or last <= first,
+        ok=f"On held-out prompts the score went from {scores[0]:.3g} to {scores[-1]:.3g}.",
+        ill=f"The training reward still climbs while the held-out score is {fall:.3g} below its "
+        f"best ({max(scores):.3g}): the policy exploits the reward model.",
+        remedy="Keep the best weights (ppo.stop.keep: best), stop earlier, or raise "
+        "ppo.kl.coefficient.",
     )
+
+
+CHECKS: Mapping[str, Callable[[Curves], Verdict | None]] = {
+    "policy/first_ratio_error": _first_ratio,
+    "kl/reference": _negative_kl,
+    "policy/entropy": _entropy,
+    "answer/tokens": _length,
+    "critic/explained_variance": _critic,
+    "policy/clip_share": _step_size,
+    "guard/score": _guard,
+}
+"""The curve without which there is nothing to say → the check."""
+
+
+def verdicts(rows: Sequence[Row], *, max_new_tokens: int) -> list[Verdict]:
+    """All verdicts that the curves allow; an empty history gives none."""
+    curves = Curves(rows, max_new_tokens)
+    made = [check(curves) for needed, check in CHECKS.items() if curves.of(needed)]
+    return [verdict for verdict in made if verdict is not None]
