@@ -8,14 +8,16 @@ from cyclopts import Parameter
 
 from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
 
+VersionArgument = Annotated[str, Parameter(help="A finished version.")]
+ReasonOption = Annotated[str, Parameter(help="Why, for the history.")]
 ByOption = Annotated[str | None, Parameter(help="Who decides. Default: the user's name.")]
 
 
 def approve(
-    version: str,
+    version: VersionArgument,
     /,
     *,
-    reason: str = "",
+    reason: ReasonOption = "",
     by: ByOption = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
@@ -28,22 +30,15 @@ def approve(
     align approve rlhf-v3
     align approve rlhf-v3 --reason "read 50 answers, fine" --by ana
     ```
-
-    Parameters
-    ----------
-    version
-        A finished version.
-    reason
-        Why, for the history.
     """
     _decide(version, True, reason, by, workspace, json)
 
 
 def reject(
-    version: str,
+    version: VersionArgument,
     /,
     *,
-    reason: str,
+    reason: ReasonOption,
     by: ByOption = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
@@ -55,13 +50,6 @@ def reject(
     ```
     align reject rlhf-v3 --reason "talks too long"
     ```
-
-    Parameters
-    ----------
-    version
-        A finished version.
-    reason
-        Why, for the history.
     """
     _decide(version, False, reason, by, workspace, json)
 
@@ -90,8 +78,8 @@ def _decide(
     if json:
         print_json({**asdict(made), "champion": now_champion})
         return
-    word = "approved" if made.approved else "rejected"
-    print(f"{version} {word} by {made.by}; champion: {now_champion}")
+    verb = "approved" if made.approved else "rejected"
+    print(f"{version} {verb} by {made.by}; champion: {now_champion}")
     if woken:
         print(f"{woken} suspended flow run{'s' if woken > 1 else ''} of Prefect resumed")
     else:
