@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.pipeline.workspace import KEPT, is_workspace, kept_program, no_workspace
+from alignment.pipeline.workspace import PROGRAM, is_workspace, kept_program, no_workspace
 
 WorkspaceOption = Annotated[
     Path | None,
@@ -36,6 +36,15 @@ PrefectOption = Annotated[
         help="Run the stages as Prefect flows, or in plain Python for debugging.",
     ),
 ]
+DiscardOption = Annotated[
+    bool,
+    Parameter(
+        name="--discard-unfinished",
+        negative=(),
+        help="Begin stages anew whose unfinished attempt was made by other settings. The newest "
+        "of those attempts are kept.",
+    ),
+]
 WaitOption = Annotated[
     bool,
     Parameter(
@@ -58,7 +67,7 @@ def find_workspace(given: Path | None) -> Path:
         if is_workspace(given):
             return given
         raise no_workspace(given)
-    found = sorted(Path("workspaces").glob(f"*/{KEPT}"), key=lambda path: path.stat().st_mtime)
+    found = sorted(Path("workspaces").glob(f"*/{PROGRAM}"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise AlignError(
             "no workspace found below ./workspaces",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -18,20 +19,28 @@ from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.node import Node
 from alignment.pipeline.preflight import preflight
 from alignment.pipeline.readiness import available, frontier
+from alignment.pipeline.reasons import describe_left_behind, left_behind
 from alignment.pipeline.workspace import make_workspace
 from alignment.utils.locks import refuse_if_held
 
 
 def run_program(
-    program: ProgramConfig, *, until: str | None, prefect: bool, wait: bool = False
+    program: ProgramConfig,
+    *,
+    until: str | None,
+    prefect: bool,
+    wait: bool = False,
+    discard_unfinished: bool = False,
 ) -> None:
     """Do every stage that is not done yet and that can be done, then show the versions.
 
     Args:
         wait: wait for another process that works on the workspace.
+        discard_unfinished: begin stages anew whose unfinished attempt other settings made.
 
     Raises:
         LockedError: another process works on the workspace.
+        UnfinishedWorkError: there are such stages, and nobody said that it may be so.
         AlignError: something needed is missing, or a stage failed.
     """
     console = Console(highlight=False)
@@ -45,6 +54,8 @@ def run_program(
     if not left:
         tell_rest(program, until, nodes, console)
         return
+    if not discard_unfinished:
+        ask_about_unfinished(program, nodes, console)
     preflight(program)
     while left:
         console.print(
@@ -60,6 +71,42 @@ def run_program(
     waiting = waited_for(program, until, nodes)
     if waiting is not None:
         say_waiting(waiting, console)
+
+
+WORTH = 60.0  # seconds of work for which it pays to ask
+
+
+class UnfinishedWorkError(AlignError):
+    """Settings were changed while a stage was under way, and its work would be left behind."""
+
+    exit_code = 9
+
+
+def ask_about_unfinished(program: ProgramConfig, nodes: Sequence[Node], console: Console) -> None:
+    """Ask a person whether stages may begin anew whose unfinished attempt other settings made.
+
+    Raises:
+        UnfinishedWorkError: there are such attempts with a minute of work or more, and the answer
+            is no, or there is nobody to ask.
+    """
+    known = Fingerprints.load(program)
+    lines = [
+        describe_left_behind(item, node, known)
+        for node in nodes
+        if (item := left_behind(node, known)) is not None and item.seconds >= WORTH
+    ]
+    if not lines:
+        return
+    if console.is_terminal and sys.stdin.isatty():
+        for line in lines:
+            console.print(f"[yellow]{line}[/]")
+        if console.input("Begin anew with the settings as they are now? [y/N] ").lower() == "y":
+            return
+    raise UnfinishedWorkError(
+        "; ".join(lines),
+        remedy="change the settings back to go on from there, or begin anew with "
+        "--discard-unfinished (the newest unfinished attempts are kept)",
+    )
 
 
 def look_in_inbox(program: ProgramConfig, console: Console) -> None:

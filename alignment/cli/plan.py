@@ -8,7 +8,7 @@ from alignment.cli.common import JsonOption, SetOption, print_json
 
 
 def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> None:
-    """Show the stages a program would run, which are done, and an estimate of time and memory.
+    """Show the stages a program would run, and why, with an estimate of time and memory.
 
     Nothing is started and nothing is written.
 
@@ -29,9 +29,17 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
     from alignment.config.load import load_program
     from alignment.operations.status import program_status
     from alignment.pipeline.estimate import estimate
+    from alignment.pipeline.fingerprints import Fingerprints
+    from alignment.pipeline.reasons import describe_left_behind, left_behind
 
     program = load_program(config, set_)
     status = program_status(program)
+    known = Fingerprints.load(program)
+    lost = [
+        describe_left_behind(item, node, known)
+        for node in known.plan
+        if (item := left_behind(node, known)) is not None
+    ]
     estimates = estimate(program)
     if json:
         rows = [
@@ -39,6 +47,7 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
                 "version": version.name,
                 "stage": stage.stage,
                 "state": stage.state,
+                "why": None if stage.state == "done" else stage.why,
                 "seconds": estimates[f"{version.name}/{stage.stage}"].seconds,
                 "memory_mb": estimates[f"{version.name}/{stage.stage}"].memory_mb,
                 "basis": estimates[f"{version.name}/{stage.stage}"].basis,
@@ -46,7 +55,14 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
             for version in status.versions
             for stage in version.stages
         ]
-        print_json({"program": program.name, "workspace": str(program.workspace), "stages": rows})
+        print_json(
+            {
+                "program": program.name,
+                "workspace": str(program.workspace),
+                "stages": rows,
+                "left_behind": lost,
+            }
+        )
         return
     from rich.console import Console
     from rich.table import Table
@@ -70,6 +86,12 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
             )
     console = Console(highlight=False)
     console.print(table)
+    for version in status.versions:
+        for stage in version.stages:
+            if stage.state != "done" and stage.attempts:
+                console.print(f"{version.name}/{stage.stage} would run: {stage.why}")
+    for line in lost:
+        console.print(f"[yellow]{line}[/]")
     peak = max(guess.memory_mb for guess in estimates.values())
     console.print(f"still to do: about {clock(left)}, at most about {peak:,.0f} MB of memory")
 

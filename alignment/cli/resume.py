@@ -7,7 +7,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from alignment.cli.common import PrefectOption, WaitOption, WorkspaceOption, load_workspace
+from alignment.cli.common import (
+    DiscardOption,
+    PrefectOption,
+    WaitOption,
+    WorkspaceOption,
+    load_workspace,
+)
 from alignment.errors import AlignError
 
 
@@ -19,6 +25,7 @@ def resume(
     workspace: WorkspaceOption = None,
     prefect: PrefectOption = True,
     wait: WaitOption = False,
+    discard_unfinished: DiscardOption = False,
 ) -> None:
     """Go on with an interrupted program: finished stages are skipped, the broken one continues
     from its last checkpoint, later ones follow.
@@ -52,4 +59,10 @@ def resume(
             aside = set_aside(program, version, from_)
         for path in aside:
             print(f"set aside: {path}")
-    run_program(program, until=version, prefect=prefect, wait=wait)
+    run_program(
+        program,
+        until=version,
+        prefect=prefect,
+        wait=wait,
+        discard_unfinished=discard_unfinished or from_ is not None,
+    )

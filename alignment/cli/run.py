@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignment.cli.common import PrefectOption, SetOption, WaitOption
+from alignment.cli.common import DiscardOption, PrefectOption, SetOption, WaitOption
 
 
 def run(
@@ -15,6 +15,7 @@ def run(
     until: str | None = None,
     prefect: PrefectOption = True,
     wait: WaitOption = False,
+    discard_unfinished: DiscardOption = False,
 ) -> None:
     """Carry out a program: base → SFT → RLHF-V1 … V5. Finished stages are not repeated.
 
@@ -38,4 +39,10 @@ def run(
     from alignment.cli.launch import run_program
     from alignment.config.load import load_program
 
-    run_program(load_program(config, set_), until=until, prefect=prefect, wait=wait)
+    run_program(
+        load_program(config, set_),
+        until=until,
+        prefect=prefect,
+        wait=wait,
+        discard_unfinished=discard_unfinished,
+    )

@@ -34,8 +34,8 @@ def status(
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show every stage of every version: its state, attempts and time; of a stale one what
-    differs from what is on disk; of one that failed or was killed the last lines of its log.
+    """Show every stage of every version: its state, attempts and time; why each
+    would be run, or was; of one that failed or was killed the last lines of its log.
 
     For example:
 
@@ -98,7 +98,7 @@ def _page(program: ProgramConfig, found: ProgramStatus) -> RenderableType:
                 MARKS[stage.state],
                 str(stage.attempts or ""),
                 seconds,
-                stage.why or (stage.error or "").partition("\n")[0],
+                (stage.error or stage.why or "").partition("\n")[0],
             )
             if stage.state in ("failed", "killed", "running"):
                 parts += _details(version.name, stage)

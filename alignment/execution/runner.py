@@ -21,12 +21,12 @@ from alignment.execution.isolated_stage import run_isolated
 from alignment.execution.observer import Observer, tell
 from alignment.execution.retries import SMALLER, Retries
 from alignment.execution.stage_log import Logged, log_to
-from alignment.pipeline import node_inputs
 from alignment.pipeline.disk_space import check_space, disk_full
-from alignment.pipeline.fingerprints import Fingerprints, config_slice, stage_declaration
+from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Attempt, Ledger, Manifest, now
 from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import waits_for
+from alignment.pipeline.reasons import why_run
 from alignment.pipeline.workspace import keep_program, make_workspace
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils import distributed
@@ -36,7 +36,6 @@ from alignment.utils.library_versions import library_versions
 from alignment.utils.locks import workspace_lock
 from alignment.utils.memory import PeakMemory, give_back
 from alignment.utils.progress import Progress, SilentProgress
-from alignment.utils.seeds import derive_seed
 
 log = logging.getLogger("alignment")
 
@@ -144,12 +143,12 @@ class Runner:
             node = self._as_decided(node)
             key = self.fingerprint(node)
             if key is None:
-                missing = ", ".join(node_inputs.missing(node, self.known))
+                missing = ", ".join(self.known.missing(node))
                 raise AlignError(
                     f"{node.key} cannot run: {missing} not done yet",
                     remedy="run those stages first, or `align run` for all",
                 )
-            done = self.ledger.find(node.version, node.stage, key)
+            done = self.known.find(node)
             if done is not None:
                 self.ledger.mark_current(done)
                 self._tell("stage_cached", node, done)
@@ -171,8 +170,11 @@ class Runner:
     def _try_until_done(self, node: Node, key: str) -> Manifest:
         """Attempt after attempt, as long as the failure is of a kind that another one may mend."""
         retries = Retries(self.program, self.ledger, node, self._say)
+        config, code_version, inputs = self.known.request(node)
+        request = {"config": config, "code_version": code_version, "inputs": inputs}
+        reason = why_run(node, self.known)
         while True:
-            attempt = self.ledger.begin(node, key)
+            attempt = self.ledger.begin(node, key, request, reason, self._say)
             self._tell("stage_started", attempt)
             began = time.monotonic()
             # A stage in a process of its own holds its signals itself.
@@ -210,11 +212,11 @@ class Runner:
             stage=node.stage,
             config=ProgramView(seen, module.READS),
             options=dict(node.options),
-            inputs=node_inputs.directories(node, self.known, self.ledger),
+            inputs=self.known.directories(node),
             # Of several processes on one stage the first one's outputs count.
             out=partial / "out" if process == 0 else partial / "scratch" / f"out-{process}",
             scratch=partial / "scratch",
-            seed=derive_seed(self.program.seed, node.version, node.stage),
+            seed=self.known.seed(node),
             workspace=self.workspace,
             progress=progress,
         )
@@ -240,17 +242,16 @@ class Runner:
                 self.execute(node, attempt.fingerprint, Logged(progress))
             peak_mb = memory.peak_mb
             give_back()
-        declared = stage_declaration(node.module)
-        seen = for_version(self.program, node.version)
+        config, code_version, _ = self.known.request(node)
         datasets = partial / "out" / "datasets.json"
         return self.ledger.commit(
             attempt,
             {
-                "code_version": declared.code_version,
-                "config": config_slice(seen, declared.reads),
+                "code_version": code_version,
+                "config": config,
                 "options": dict(node.options),
-                "inputs": node_inputs.described(node, self.known),
-                "seed": derive_seed(self.program.seed, node.version, node.stage),
+                "inputs": self.known.recorded_inputs(node),
+                "seed": self.known.seed(node),
                 "libraries": library_versions(),
                 "seconds": round(time.monotonic() - began, 3),
                 "peak_memory_mb": round(peak_mb, 1),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from alignment.pipeline.disk_space import check_space
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import MANIFEST, SHOWN, Attempt, Ledger, verify
 from alignment.pipeline.readiness import frontier
-from alignment.utils.files import read_json, sha256_file
+from alignment.utils.files import sha256_file
 from alignment.utils.locks import holder, workspace_lock
 
+OLD = 7 * 86400  # seconds after which unfinished work of other settings is rubbish
 COMMITTED = re.compile(rf"[0-9a-f]{{{SHOWN}}}")
 
 
@@ -120,7 +122,7 @@ def _attempts(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
     """Attempts that are marked as running, whose process is gone."""
     ledger = Ledger(program.workspace)
     for path in sorted(ledger.root.glob("*/*/attempts/*.json")):
-        written = Attempt(**read_json(path))
+        written = Attempt.read(path)
         if written.status == "running" and (not busy or ledger.is_orphaned(written)):
             seen = ledger.final_status(written)
             yield Finding(
@@ -146,6 +148,9 @@ def _directories(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
         if wanted is not None and path.name == f".{wanted[:SHOWN]}.partial":
             what = f"{_stage_of(path)} is unfinished ({_size(path)}); it goes on from there"
             yield Finding(what, str(path), "align resume", harmless=True)
+        elif time.time() - path.stat().st_mtime < OLD and (path / "out").is_dir():
+            what = f"{_stage_of(path)}: unfinished work of other settings is kept ({_size(path)})"
+            yield Finding(what, str(path), "doctor removes it once it is a week old", harmless=True)
         elif not busy:
             yield Finding(
                 f"{_stage_of(path)}: unfinished work that nothing asks for ({_size(path)})",

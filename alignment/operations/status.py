@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import Attempt, Ledger, Manifest
+from alignment.pipeline.ledger import Attempt, Ledger
 from alignment.pipeline.node import Node
+from alignment.pipeline.reasons import why_run
 from alignment.reporting.headline import headline
 
 State = Literal["done", "running", "failed", "killed", "pending", "stale"]
@@ -17,7 +18,10 @@ State = Literal["done", "running", "failed", "killed", "pending", "stale"]
 
 @dataclass
 class StageStatus:
-    """One stage. `outputs` maps file → sha256; `seconds` is the time of the finished attempt."""
+    """One stage. `outputs` maps file → sha256; `seconds` is the time of the finished attempt.
+
+    `why` says why it would be run; of one that is done, why it was run (if that was recorded).
+    """
 
     stage: str
     state: State
@@ -105,9 +109,11 @@ def _stage_status(node: Node, ledger: Ledger, known: Fingerprints) -> StageStatu
             manifest.seconds,
             manifest.fingerprint,
             manifest.outputs,
+            why=next((a.reason for a in attempts if a.number == manifest.attempt), None) or None,
             peak_memory_mb=manifest.peak_memory_mb,
         )
-    status = StageStatus(node.stage, "pending", len(attempts), None, known.of(node))
+    why = why_run(node, known)
+    status = StageStatus(node.stage, "pending", len(attempts), None, known.of(node), why=why)
     if attempts:
         _tell_last(status, attempts[-1], ledger)
     if status.state == "pending":
@@ -115,7 +121,6 @@ def _stage_status(node: Node, ledger: Ledger, known: Fingerprints) -> StageStatu
         if old is not None:
             status.state = "stale"
             status.seconds = old.seconds
-            status.why = why_stale(node, old, known)
     return status
 
 
@@ -127,30 +132,3 @@ def _tell_last(status: StageStatus, last: Attempt, ledger: Ledger) -> None:
         status.state = "failed" if last.status == "failed" else "killed"
         status.seconds = last.seconds
         status.error = last.error or "the process died (killed, or the machine went down)"
-
-
-def why_stale(node: Node, old: Manifest, known: Fingerprints) -> str:
-    """What differs between the outputs on disk and what the configuration asks for now."""
-    if known.of(node) is None:
-        return "an earlier stage must run again first"
-    code_version, config, inputs = known.parts(node)
-    if code_version != old.code_version:
-        return f"code version {old.code_version} → {code_version}"
-    changed = [
-        f"{key}: {before!r} → {after!r}"
-        for key, before, after in _differences(old.config, config, "")
-    ]
-    for name, digest in inputs.items():
-        if old.inputs.get(name, {}).get("digest") != digest:
-            changed.append(f"input {name} changed")
-    return "; ".join(changed[:4]) or "the seed or an option changed"
-
-
-def _differences(before: Any, after: Any, prefix: str) -> list[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        found = []
-        for key in sorted({*before, *after}):
-            dotted = f"{prefix}.{key}" if prefix else key
-            found += _differences(before.get(key), after.get(key), dotted)
-        return found
-    return [] if before == after else [(prefix, before, after)]

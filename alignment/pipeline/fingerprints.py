@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -14,8 +12,10 @@ from alignment.config.program import ProgramConfig
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.external_inputs import external_digest, reads_outside
 from alignment.pipeline.ledger import Ledger, Manifest, fingerprint
+from alignment.pipeline.migrate import same_work
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
+from alignment.pipeline.slices import config_slice, stage_declaration
 from alignment.utils.seeds import derive_seed
 
 
@@ -23,7 +23,7 @@ class Fingerprints:
     """Fingerprints and manifests along the plan, each worked out once; threads may share them."""
 
     def __init__(self, program: ProgramConfig, ledger: Ledger, plan: Sequence[Node]):
-        self._program = program
+        self.program = program
         self.ledger = ledger
         self.plan = list(plan)
         self._nodes = {(node.version, node.stage): node for node in plan}
@@ -53,35 +53,82 @@ class Fingerprints:
             return self._known[key]
 
     def manifest(self, version: str, stage: str) -> Manifest | None:
-        """The manifest of a stage under the present configuration, if it is done."""
+        """The manifest of a stage under the present configuration, if it is done.
+
+        Its own fingerprint is the one it was made under, which may be an older release's.
+        """
         key = (version, stage)
         with self._lock:
             if key not in self._manifests:
-                found = self.of(self._nodes[key])
-                self._manifests[key] = self.ledger.find(version, stage, found) if found else None
+                self._manifests[key] = self.find(self._nodes[key])
             return self._manifests[key]
 
-    def parts(self, node: Node) -> tuple[str, dict[str, Any], dict[str, str]]:
-        """Code version, configuration slice and input digests behind a node's fingerprint.
+    def request(self, node: Node) -> tuple[dict[str, Any], str, dict[str, str | None]]:
+        """Configuration slice, code version and input digests behind a node's fingerprint.
 
-        Raises:
-            LookupError: an input is not done.
+        The digest of an input that is not done is None.
         """
-        inputs = {}
-        for name, (version, stage) in node.inputs.items():
-            manifest = self.manifest(version, stage)
-            if manifest is None:
-                raise LookupError(f"{version}/{stage}")
-            inputs[name] = manifest.digest
-        with self._lock:
-            if node.version not in self._seen:
-                self._seen[node.version] = for_version(self._program, node.version)
-            seen = self._seen[node.version]
-        outside = self._outside(node, seen)
+        inputs: dict[str, str | None] = {}
+        for name, source in node.inputs.items():
+            manifest = self.manifest(*source)
+            inputs[name] = manifest.digest if manifest else None
+        config = self.config(node)
+        outside = self._outside(node, config)
         if outside is not None:
             inputs["outside"] = outside
         declared = stage_declaration(node.module)
-        return declared.code_version, config_slice(seen, declared.reads), inputs
+        return config_slice(config, declared.reads), declared.code_version, inputs
+
+    def config(self, node: Node) -> ProgramConfig:
+        """The program as the node's version sees it."""
+        with self._lock:
+            if node.version not in self._seen:
+                self._seen[node.version] = for_version(self.program, node.version)
+            return self._seen[node.version]
+
+    def seed(self, node: Node) -> int:
+        """The node's own seed."""
+        return derive_seed(self.program.seed, node.version, node.stage)
+
+    def missing(self, node: Node) -> list[str]:
+        """Keys of the node's inputs that are not done."""
+        return [f"{v}/{s}" for v, s in node.inputs.values() if self.manifest(v, s) is None]
+
+    def directories(self, node: Node) -> dict[str, Path]:
+        """Input name → outputs of the stage it comes from; all inputs are done."""
+        return {
+            name: self.ledger.committed_dir(*source, self._done(*source).fingerprint)
+            for name, source in node.inputs.items()
+        }
+
+    def recorded_inputs(self, node: Node) -> dict[str, dict[str, str]]:
+        """The inputs as a manifest records them; all are done."""
+        inputs = {}
+        for name, source in node.inputs.items():
+            manifest = self._done(*source)
+            inputs[name] = {
+                "version": manifest.version,
+                "stage": manifest.stage,
+                "digest": manifest.digest,
+                "fingerprint": manifest.fingerprint,
+            }
+        outside = self._outside(node, self.config(node))
+        if outside is not None:
+            inputs["outside"] = {"digest": outside}
+        return inputs
+
+    def _done(self, version: str, stage: str) -> Manifest:
+        manifest = self.manifest(version, stage)
+        assert manifest is not None, f"{version}/{stage} is not done"
+        return manifest
+
+    def find(self, node: Node) -> Manifest | None:
+        """The node's manifest as the ledger has it at this moment; `manifest` remembers."""
+        key = self.of(node)
+        if key is None:
+            return None
+        exact = self.ledger.find(node.version, node.stage, key)
+        return exact or same_work(self.ledger, node, key, self.program)
 
     def _outside(self, node: Node, seen: ProgramConfig) -> str | None:
         """Digest of what the node reads from outside the workspace, if anything.
@@ -95,58 +142,8 @@ class Fingerprints:
         return found
 
     def _work_out(self, node: Node) -> str | None:
-        try:
-            code_version, config, inputs = self.parts(node)
-        except LookupError:
+        if self.missing(node):
             return None
-        seed = derive_seed(self._program.seed, node.version, node.stage)
-        return fingerprint(node, code_version, config, seed, inputs)
-
-
-PLANNED = {"planned": True}
-
-
-@dataclass(frozen=True)
-class Declaration:
-    """`CODE_VERSION` and `READS` of a stage module."""
-
-    code_version: str
-    reads: tuple[str, ...]
-
-
-_declared: dict[str, Declaration] = {}
-
-
-def stage_declaration(module: str) -> Declaration:
-    """Read a stage's declaration from its source, without importing torch and friends."""
-    if module not in _declared:
-        path = Path(__file__).parents[1] / "stages" / f"{module}.py"
-        found: dict[str, Any] = {}
-        for statement in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                name = statement.targets[0].id
-                if name in ("CODE_VERSION", "READS"):
-                    found[name] = ast.literal_eval(statement.value)
-        _declared[module] = Declaration(found["CODE_VERSION"], tuple(found["READS"]))
-    return _declared[module]
-
-
-def config_slice(program: ProgramConfig, sections: Sequence[str]) -> dict[str, Any]:
-    """The sections a stage reads, as plain JSON values.
-
-    Fields marked `planned` are left out: they decide which stages there are, and the stages that
-    they concern have them as options.
-    """
-    return {name: _plain(getattr(program, name)) for name in sections}
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "model_dump"):
-        fields = type(value).model_fields.items()
-        planned = {name for name, field in fields if (field.json_schema_extra or {}) == PLANNED}
-        return value.model_dump(mode="json", exclude=planned)
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, Path) else value
+        config, code_version, inputs = self.request(node)
+        known = {name: digest for name, digest in inputs.items() if digest is not None}
+        return fingerprint(node, code_version, config, self.seed(node), known)

@@ -2,7 +2,7 @@
 
     versions/rlhf-v1/sample/
         1f0c…/            committed outputs with their manifest.json, made by one rename
-        .1f0c….partial/   an unfinished attempt: `out/` and `scratch/` (checkpoints)
+        .1f0c….partial/   an unfinished attempt: `out/`, `scratch/` (checkpoints), `request.json`
         attempts/001.json what happened each time it was tried
         attempts/001.log
         current           the fingerprint that a run made, or found done, last
@@ -12,16 +12,18 @@ A directory without a manifest is never read. The same fingerprint means the sam
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from alignment.errors import AlignError
+from alignment.pipeline.format import FORMAT, as_record, format_of, known_fields, read_record
 from alignment.pipeline.node import Node
 from alignment.utils.files import (
     atomic_write_json,
@@ -29,15 +31,17 @@ from alignment.utils.files import (
     digest_json,
     fsync_directory,
     fsync_tree,
-    read_json,
     sha256_file,
 )
 from alignment.utils.locks import holder
 from alignment.utils.processes import born, runs
 
+log = logging.getLogger("alignment")
 Status = Literal["running", "done", "failed", "killed", "superseded"]
 MANIFEST = "manifest.json"
 CURRENT = "current"
+REQUEST = "request.json"  # in a partial directory: what it is made for
+KEEP = 3  # unfinished attempts of other settings that are kept, of each stage
 SHOWN = 16  # hex digits of a fingerprint that name its directory
 
 
@@ -60,6 +64,32 @@ class Attempt:
     """The attempt whose checkpoints this one goes on from."""
     born: float | None = None
     """When the process `pid` started, in seconds since 1970."""
+    reason: str = ""
+    """Why the stage was run: what differed from the last time."""
+
+    @classmethod
+    def read(cls, path: Path) -> Attempt:
+        """An attempt's record; unknown fields of newer writers are ignored."""
+        return cls(**known_fields(cls, read_record(path)))
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """What an attempt left behind that did not come to its end.
+
+    Attributes:
+        name: the first hex digits of its fingerprint.
+        step: that of its newest checkpoint, if it has one.
+        seconds: how long attempts worked on it, about.
+        request: `config`, `code_version` and `inputs` it was made for; None for release 0.1.
+    """
+
+    directory: Path
+    name: str
+    step: int | None
+    seconds: float
+    touched: float
+    request: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -83,13 +113,14 @@ class Manifest:
     peak_memory_mb: float
     metrics: dict[str, float | None] = field(default_factory=dict)
     datasets: list[dict[str, Any]] = field(default_factory=list)
+    format: int = FORMAT
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
         """The manifest of a committed directory; unknown fields of newer writers are ignored."""
-        values = read_json(directory / MANIFEST)
-        names = {item.name for item in fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in names})
+        path = directory / MANIFEST
+        values = known_fields(cls, read_record(path))
+        return cls(**{**values, "format": format_of(path)})
 
 
 class Ledger:
@@ -125,12 +156,16 @@ class Ledger:
         note = self.stage_dir(version, stage) / CURRENT
         if note.is_file():
             return self.find(version, stage, note.read_text(encoding="utf-8").strip())
-        found = [
+        return next(reversed(self.committed(version, stage)), None)
+
+    def committed(self, version: str, stage: str) -> list[Manifest]:
+        """Everything finished at a stage that was not set aside, in the order of its attempts."""
+        manifests = [
             Manifest.read(path.parent)
             for path in self.stage_dir(version, stage).glob(f"*/{MANIFEST}")
             if not path.parent.name.startswith(".")
         ]
-        return max(found, key=lambda manifest: manifest.attempt, default=None)
+        return sorted(manifests, key=lambda manifest: manifest.attempt)
 
     def mark_current(self, manifest: Manifest) -> None:
         """Note that a run has found this done, or has made it: `current` gives it from now on."""
@@ -143,7 +178,7 @@ class Ledger:
         """Every try, in order; one whose process is gone is told as killed."""
         attempts = []
         for path in sorted(self.stage_dir(version, stage).glob("attempts/*.json")):
-            attempt = Attempt(**read_json(path))
+            attempt = Attempt.read(path)
             if attempt.status == "running" and self.is_orphaned(attempt):
                 attempt = self.final_status(attempt)
             attempts.append(attempt)
@@ -165,10 +200,53 @@ class Ledger:
         sealed = done is not None and done.attempt == attempt.number
         return replace(attempt, status="done" if sealed else "killed")
 
-    def begin(self, node: Node, fingerprint: str) -> Attempt:
-        """Open a new attempt and note it; partial work for other fingerprints is removed.
+    def unfinished(self, version: str, stage: str) -> list[Unfinished]:
+        """What attempts at a stage left behind that can be gone on from, the newest first."""
+        items = [
+            self._unfinished(directory)
+            for directory in self.stage_dir(version, stage).glob(".*.partial")
+            if (directory / "out").is_dir()
+        ]
+        return sorted(items, key=lambda item: -item.touched)
 
+    def _unfinished(self, directory: Path) -> Unfinished:
+        name = directory.name[1:].removesuffix(".partial")
+        touched = max(path.stat().st_mtime for path in (directory, *directory.rglob("*")))
+        seconds = 0.0
+        for attempt in self.attempts(directory.parent.parent.name, directory.parent.name):
+            if attempt.fingerprint[:SHOWN] == name:
+                began = datetime.fromisoformat(attempt.started).timestamp()
+                worked = touched - began if attempt.seconds is None else attempt.seconds
+                seconds += max(0.0, worked)
+        steps = [path.name for path in (directory / "scratch").rglob("step-*") if path.is_dir()]
+        numbers = [int(text) for step in steps if (text := step.removeprefix("step-")).isdigit()]
+        request = directory / REQUEST
+        return Unfinished(
+            directory,
+            name,
+            max(numbers, default=None),
+            seconds,
+            touched,
+            read_record(request) if request.is_file() else None,
+        )
+
+    def begin(
+        self,
+        node: Node,
+        fingerprint: str,
+        request: Mapping[str, Any] | None = None,
+        reason: str = "",
+        say: Callable[[str], None] = log.warning,
+    ) -> Attempt:
+        """Open a new attempt and note it.
+
+        Unfinished work for other fingerprints is kept, of each stage the newest `KEEP`.
         Only with the workspace held: what else is marked as running at this stage was broken off.
+
+        Args:
+            request: what the fingerprint was made from: `config`, `code_version`, `inputs`.
+            reason: why the stage is run.
+            say: told what was removed.
         """
         home = self.stage_dir(node.version, node.stage)
         earlier = self.attempts(node.version, node.stage)
@@ -178,8 +256,12 @@ class Ledger:
         partial = self.partial_dir(node.version, node.stage, fingerprint)
         for rubbish in home.glob(".*.partial"):
             # Without `out` it is what a commit left behind: its checkpoints may be half-deleted.
-            if rubbish != partial or not (rubbish / "out").exists():
+            if not (rubbish / "out").exists():
                 shutil.rmtree(rubbish)
+        others = [x for x in self.unfinished(node.version, node.stage) if x.directory != partial]
+        for item in others[KEEP:]:
+            shutil.rmtree(item.directory)
+            say(f"{node.key}: removed an unfinished attempt of older settings ({item.name})")
         same = [past.number for past in earlier if past.fingerprint == fingerprint]
         attempt = Attempt(
             version=node.version,
@@ -192,16 +274,19 @@ class Ledger:
             started=now(),
             resumed_from=same[-1] if same and partial.exists() else None,
             born=born(),
+            reason=reason,
         )
         for name in ("out", "scratch"):
             (partial / name).mkdir(parents=True, exist_ok=True)
             _drop_unfinished(partial / name)
+        if request is not None:
+            atomic_write_json(partial / REQUEST, as_record(request))
         self.write_attempt(attempt)
         return attempt
 
     def write_attempt(self, attempt: Attempt) -> None:
         """Put an attempt's record on disk."""
-        atomic_write_json(self._attempt_path(attempt).with_suffix(".json"), asdict(attempt))
+        atomic_write_json(self._attempt_path(attempt).with_suffix(".json"), as_record(attempt))
 
     def log_path(self, attempt: Attempt) -> Path:
         """The log file of an attempt."""
@@ -231,7 +316,7 @@ class Ledger:
             **described,
         )
         fsync_tree(out)
-        atomic_write_json(out / MANIFEST, asdict(manifest))
+        atomic_write_json(out / MANIFEST, as_record(manifest))
         target = self.committed_dir(attempt.version, attempt.stage, attempt.fingerprint)
         out.rename(target)  # from here on the checkpoints count no more: `begin` sees it
         for directory in (target.parent, target.parent.parent, self.root):

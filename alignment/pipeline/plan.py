@@ -10,6 +10,7 @@ from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig, VersionConfig
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.node import DOMAINS, FIRST_CHAMPION, STUDENT, Key, Node
+from alignment.pipeline.slices import student_option
 
 PREPARE: dict[str, Key] = {"prepare": ("base", "prepare")}
 
@@ -76,10 +77,9 @@ def _student_start(program: ProgramConfig) -> list[Node]:
     """The smaller model before it learns from samples: as it comes, then on demonstrations."""
     if program.finetune.student is None:
         return []
-    given = {"student": program.finetune.student.model_dump(mode="json")}
     inputs = {"start": ("base", STUDENT), **PREPARE}
     return [
-        Node("base", STUDENT, STUDENT, PREPARE, given),
+        Node("base", STUDENT, STUDENT, PREPARE, student_option(program)),
         Node("sft", STUDENT, STUDENT, inputs),
     ]
 

@@ -20,7 +20,6 @@ import alignment.stages.reward as stage
 from alignment.config.load import for_version, load_program
 from alignment.config.rewards import STRENGTHS
 from alignment.execution.runner import Runner
-from alignment.pipeline import node_inputs
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils.files import read_json
 
@@ -74,7 +73,7 @@ def trained(runner: Runner, name: str, seed: int, workspace: Path) -> dict[str, 
                 stage=f"reward_{domain}",
                 config=ProgramView(program, stage.READS),
                 options={"domain": domain},
-                inputs=node_inputs.directories(node, runner.known, runner.ledger),
+                inputs=runner.known.directories(node),
                 out=out,
                 scratch=scratch,
                 seed=seed,

@@ -11,7 +11,7 @@ from typing import Any
 from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
 from alignment.execution.runner import Runner
-from alignment.pipeline.fingerprints import stage_declaration
+from alignment.pipeline.slices import stage_declaration
 from alignment.utils.files import sha256_file
 
 WEIGHTS = {"pretrain": 1, "import_base": 1, "finetune": 1, "ppo": 1, "reward": 1}

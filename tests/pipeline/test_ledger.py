@@ -171,14 +171,21 @@ def test_an_attempt_of_a_lost_container_is_closed(tmp_path: Path) -> None:
     assert json.loads(record.read_text())["status"] == "killed"
 
 
-def test_partial_work_for_another_fingerprint_is_removed(tmp_path: Path) -> None:
+def test_the_newest_unfinished_attempts_of_other_settings_are_kept(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    ledger.begin(NODE, "b" * 64)
-    old = ledger.partial_dir("rlhf-v1", "sample", "b" * 64)
-    assert old.exists()
-    attempt = ledger.begin(NODE, KEY)
-    assert not old.exists()
+    removed: list[str] = []
+    for age, letter in enumerate("bcdef"):
+        ledger.begin(NODE, letter * 64, say=removed.append)
+        made = ledger.partial_dir("rlhf-v1", "sample", letter * 64)
+        for path in (*made.iterdir(), made):
+            os.utime(path, (1000 + age, 1000 + age))
+    attempt = ledger.begin(NODE, KEY, say=removed.append)
     assert attempt.resumed_from is None
+    kept = {item.name[0] for item in ledger.unfinished("rlhf-v1", "sample")}
+    assert kept == {KEY[0], "d", "e", "f"}
+    assert len(removed) == 2
+    assert "rlhf-v1/sample: removed an unfinished attempt of older settings (bbbb" in removed[0]
+    assert ledger.begin(NODE, "e" * 64).resumed_from == 4, "back to those settings: it goes on"
 
 
 def test_supersede_keeps_the_old_outputs(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from alignment.config.load import check_program
 from alignment.errors import ConfigError
 from alignment.models.load import load_policy, save_model
 from alignment.pipeline.approval import Decisions
-from alignment.pipeline.fingerprints import config_slice
 from alignment.pipeline.plan import build_plan
+from alignment.pipeline.slices import config_slice
 from alignment.stages import student
 from alignment.stages.context import StageContext
 

@@ -1,0 +1,44 @@
+"""Settings that cannot change what a stage writes: they are in no fingerprint.
+
+Only what is certain: how often a loop saves its state (a resumed run ends in the same bits), and
+how a judge's endpoint is reached. Settings that move the last bits of a result stay in:
+`compute.threads`, `compute.processes` and everything that cuts a batch into pieces change the
+order of sums, and the number of bootstrap samples changes the intervals that are written.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+_SAVES = "only how often the state is saved"
+_REACHES = "only how the endpoint is reached; a verdict that cannot be had fails or is left out"
+
+NEUTRAL: dict[str, str] = {
+    "base.pretrain.checkpoint_every": _SAVES,
+    "finetune.sft.checkpoint_every": _SAVES,
+    "finetune.rejection.checkpoint_every": _SAVES,
+    "finetune.student.size.checkpoint_every": _SAVES,
+    "rewards.checkpoint_every": _SAVES,
+    "ppo.checkpoint_every": _SAVES,
+    "evaluate.checkpoint_every": _SAVES + "; the text of an answer never depends on its batch",
+    "evaluate.judge.api_key_env": _REACHES,
+    "evaluate.judge.concurrency": _REACHES,
+    "evaluate.judge.timeout": _REACHES,
+    "evaluate.judge.retries": _REACHES,
+}
+"""Dotted key → why it cannot change a result."""
+
+
+def without_neutral(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of nested plain values, section → settings, without the neutral ones."""
+    kept = copy.deepcopy(dict(values))
+    for key in NEUTRAL:
+        *path, name = key.split(".")
+        here: Any = kept
+        for part in path:
+            here = here.get(part) if isinstance(here, dict) else None
+        if isinstance(here, dict):
+            here.pop(name, None)
+    return kept

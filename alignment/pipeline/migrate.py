@@ -1,0 +1,94 @@
+"""Work of an older release under today's fingerprints.
+
+Nothing is rewritten. A finished stage keeps its directory, its manifest and the fingerprint it was
+made under, which verdicts, approvals, lineage and MLflow refer to; here is worked out which
+fingerprint the same work would have today. So a dry look writes nothing, and a kill breaks nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignment.config.load import check_program, for_version
+from alignment.config.program import ProgramConfig
+from alignment.config.renames import lost, translate
+from alignment.errors import AlignError
+from alignment.pipeline.format import FORMAT
+from alignment.pipeline.ledger import Ledger, Manifest, fingerprint
+from alignment.pipeline.node import Node
+from alignment.pipeline.slices import config_slice, stage_declaration, student_option
+
+
+class Untranslatable(AlignError):
+    """What an older release recorded has no counterpart in today's settings."""
+
+
+# The names of 0.1 are today's until the settings have theirs.
+_RENAMED = "optimizer" in ProgramConfig.model_fields
+
+
+def todays_program(values: dict[str, Any], number: int) -> dict[str, Any]:
+    """The values of a `program.json` of format `number` in today's words."""
+    return translate(values) if number < FORMAT and _RENAMED else values
+
+
+def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict[str, Any]:
+    """The configuration slice and the options that `manifest` would record today.
+
+    Args:
+        program: gives the sections that the stage did not read.
+
+    Returns:
+        `{"config": …, "options": …}`.
+
+    Raises:
+        Untranslatable: with the settings in question.
+    """
+    recorded = dict(manifest.config)
+    student = manifest.options.get("student")
+    if student is not None:
+        recorded["finetune"] = {**recorded.get("finetune", {}), "student": student}
+    if manifest.format < FORMAT and _RENAMED:
+        without_counterpart = lost(recorded)
+        if without_counterpart:
+            raise Untranslatable("; ".join(without_counterpart))
+        recorded = translate(recorded)
+    # The versions' own settings are in the slice already.
+    versions = [{"name": version.name} for version in program.versions]
+    document = {**program.model_dump(mode="json"), **recorded, "versions": versions}
+    try:
+        then = for_version(check_program(document), "sft")
+    except AlignError as error:
+        raise Untranslatable(error.message) from error
+    options = dict(manifest.options)
+    if student is not None:
+        options |= student_option(then)
+    return {"config": config_slice(then, stage_declaration(node.module).reads), "options": options}
+
+
+_fingerprints: dict[tuple[str, str], str | None] = {}
+
+
+def todays_fingerprint(manifest: Manifest, node: Node, program: ProgramConfig) -> str | None:
+    """The fingerprint that the work behind `manifest` has today, or None if there is none."""
+    key = (str(program.workspace), f"{node.key}/{manifest.fingerprint}")
+    if key not in _fingerprints:
+        try:
+            then = todays_slice(manifest, node, program)
+        except Untranslatable:
+            _fingerprints[key] = None
+        else:
+            inputs = {name: given["digest"] for name, given in manifest.inputs.items()}
+            as_it_was = Node(node.version, node.stage, node.module, {}, then["options"])
+            _fingerprints[key] = fingerprint(
+                as_it_was, manifest.code_version, then["config"], manifest.seed, inputs
+            )
+    return _fingerprints[key]
+
+
+def same_work(ledger: Ledger, node: Node, key: str, program: ProgramConfig) -> Manifest | None:
+    """The newest finished work that was recorded under another fingerprint and is `key` today."""
+    for manifest in reversed(ledger.committed(node.version, node.stage)):
+        if todays_fingerprint(manifest, node, program) == key:
+            return manifest
+    return None

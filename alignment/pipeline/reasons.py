@@ -1,0 +1,114 @@
+"""Why a stage would be run, or was: what differs from the last time, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.ledger import SHOWN, Unfinished
+from alignment.pipeline.migrate import Untranslatable, todays_slice
+from alignment.pipeline.node import Node
+
+ENOUGH = 6  # differences that are named
+
+
+def why_run(node: Node, known: Fingerprints) -> str:
+    """Why the node is to be run, although it may have been run before.
+
+    Compares with the outputs that a run made, or found done, last: the code version, every
+    setting, every input.
+    """
+    waits = known.missing(node)
+    old = known.ledger.current(node.version, node.stage)
+    if old is None:
+        attempts = known.ledger.attempts(node.version, node.stage)
+        if any(attempt.status == "superseded" for attempt in attempts):
+            return "its outputs were set aside to be made again"
+        if not attempts:
+            return "never run"
+        key = known.of(node)
+        if key is not None and known.ledger.partial_dir(node.version, node.stage, key).exists():
+            return f"attempt {attempts[-1].number} is unfinished ({attempts[-1].status})"
+        if waits:
+            return f"after {', '.join(waits[:ENOUGH])}"
+        return f"attempt {attempts[-1].number} did not finish ({attempts[-1].status})"
+    config, code_version, inputs = known.request(node)
+    reasons = []
+    if code_version != old.code_version:
+        reasons.append(f"code version {old.code_version} → {code_version}")
+    try:
+        then = todays_slice(old, node, known.program)
+    except Untranslatable as error:
+        reasons.append(f"made by an older release, whose settings are gone: {error.message}")
+    else:
+        reasons += changes(then["config"], config)
+        reasons += changes(then["options"], dict(node.options))
+    for name, digest in inputs.items():
+        if name not in old.inputs:
+            reasons.append(f"new input {name}")
+        elif digest is None:
+            source = node.inputs[name]
+            reasons.append(f"input {name} must be made again ({source[0]}/{source[1]})")
+        elif old.inputs[name]["digest"] != digest:
+            reasons.append(f"input {name} came out otherwise")
+    reasons += [f"input {name} is gone" for name in old.inputs if name not in inputs]
+    if not reasons and known.seed(node) != old.seed:
+        reasons.append("seed")
+    more = [f"and {len(reasons) - ENOUGH} more"] if len(reasons) > ENOUGH else []
+    return "; ".join([*reasons[:ENOUGH], *more]) or "its outputs are gone or damaged"
+
+
+def left_behind(node: Node, known: Fingerprints) -> Unfinished | None:
+    """The stage's last attempt, if it is unfinished and the node would not go on from it."""
+    attempts = known.ledger.attempts(node.version, node.stage)
+    if not attempts or attempts[-1].status not in ("killed", "failed"):
+        return None
+    last = attempts[-1].fingerprint[:SHOWN]
+    if (known.of(node) or "")[:SHOWN] == last or known.manifest(node.version, node.stage):
+        return None
+    unfinished = known.ledger.unfinished(node.version, node.stage)
+    return next((item for item in unfinished if item.name == last), None)
+
+
+def describe_left_behind(item: Unfinished, node: Node, known: Fingerprints) -> str:
+    """One line on an unfinished attempt that is not continued, and why it is not."""
+    at = f" at step {item.step}" if item.step is not None else ""
+    config, code_version, inputs = known.request(node)
+    if item.request is None:
+        reasons = ["it is of an older release"]
+    else:
+        reasons = changes(item.request["config"], config)
+        if item.request["code_version"] != code_version:
+            reasons.insert(0, f"code version {item.request['code_version']} → {code_version}")
+        for name, digest in inputs.items():
+            if digest is None:
+                reasons.append(f"input {name} must be made again first")
+            elif item.request["inputs"].get(name) != digest:
+                reasons.append(f"input {name} came out otherwise")
+    return (
+        f"{node.key}: unfinished attempt{at} of other settings ({_clock(item.seconds)} of work) "
+        f"is kept, not continued: {'; '.join(reasons[:ENOUGH]) or 'an option changed'}"
+    )
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """`key before -> after` for every dotted key that differs."""
+    lines: list[str] = []
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += changes(old, new, f"{prefix}{name}.")
+        elif old != new:
+            lines.append(f"{prefix}{name} {_word(old)} → {_word(new)}")
+    return lines
+
+
+def _word(value: Any) -> str:
+    return "unset" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,65 @@
+"""What a stage declares, and the part of the configuration that its result depends on."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from alignment.config.neutral import without_neutral
+from alignment.config.program import ProgramConfig
+
+PLANNED = {"planned": True}
+STAGES = Path(__file__).parents[1] / "stages"
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """`CODE_VERSION` and `READS` of a stage module."""
+
+    code_version: str
+    reads: tuple[str, ...]
+
+
+@cache
+def stage_declaration(module: str) -> Declaration:
+    """Read a stage's declaration from its source, without importing torch and friends."""
+    declared: dict[str, Any] = {}
+    for statement in ast.parse((STAGES / f"{module}.py").read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            name = statement.targets[0].id
+            if name in ("CODE_VERSION", "READS"):
+                declared[name] = ast.literal_eval(statement.value)
+    return Declaration(declared["CODE_VERSION"], tuple(declared["READS"]))
+
+
+def config_slice(program: ProgramConfig, sections: Sequence[str]) -> dict[str, Any]:
+    """The sections a stage reads, as plain JSON values.
+
+    Fields marked `planned` are left out: they decide which stages there are, and the stages that
+    they concern have them as options. So are those that cannot change a result
+    (`alignment.config.neutral`).
+    """
+    return without_neutral({name: _plain(getattr(program, name)) for name in sections})
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        fields = type(value).model_fields.items()
+        planned = {name for name, field in fields if (field.json_schema_extra or {}) == PLANNED}
+        return value.model_dump(mode="json", exclude=planned)
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def student_option(program: ProgramConfig) -> dict[str, Any]:
+    """The smaller model's settings, as the option of the stage that makes it."""
+    assert program.finetune.student is not None
+    given = {"finetune": {"student": program.finetune.student.model_dump(mode="json")}}
+    return {"student": without_neutral(given)["finetune"]["student"]}

@@ -1,0 +1,67 @@
+"""Settings that cannot change a result are in no fingerprint; all others of a section are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config.load import check_program, load_program
+from alignment.config.neutral import NEUTRAL
+from alignment.config.program import ProgramConfig
+from alignment.pipeline.approval import Decisions
+from alignment.pipeline.node import DOMAINS
+from alignment.pipeline.plan import build_plan
+from alignment.pipeline.slices import config_slice, stage_declaration
+
+DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
+SIZE = {"hidden": 32, "layers": 1, "heads": 2, "kv_heads": 1}
+BASE = [
+    "evaluate.judge={base_url: 'http://x/v1', model: m}",
+    f"finetune.student={{size: {SIZE}}}".replace("'hidden'", "hidden"),
+]
+
+
+def depends_on(program: ProgramConfig) -> list[Any]:
+    """What goes into every stage's fingerprint, but for the digests of its inputs."""
+    plan = build_plan(program, Decisions(program))
+    return [
+        (node.key, dict(node.options), config_slice(program, stage_declaration(node.module).reads))
+        for node in plan
+    ]
+
+
+@pytest.mark.parametrize("key", NEUTRAL)
+def test_a_neutral_setting_changes_no_fingerprint(key: str) -> None:
+    value = {"api_key_env": "OTHER", "timeout": 7.5}.get(key.rpartition(".")[2], 17)
+    before, after = load_program(DEMO, BASE), load_program(DEMO, [*BASE, f"{key}={value}"])
+    assert before != after, "the key exists, and this is another value"
+    assert depends_on(before) == depends_on(after)
+
+
+@pytest.mark.parametrize(
+    ("setting", "module"),
+    [
+        ("ppo.iterations=7", "ppo"),
+        ("rewards.epochs=2", "reward"),
+        ("evaluate.bootstrap_samples=123", "evaluate"),
+        ("evaluate.judge.prompts_per_axis=7", "evaluate"),
+        ("compute.threads=3", "ppo"),
+        ("compute.processes=2", "finetune"),
+        ("sample.shard_prompts=3", "sample"),
+    ],
+)
+def test_any_other_setting_changes_that_of_its_stages(setting: str, module: str) -> None:
+    reads = stage_declaration(module).reads
+    before, after = load_program(DEMO, BASE), load_program(DEMO, [*BASE, setting])
+    assert config_slice(before, reads) != config_slice(after, reads)
+    untouched = [s for s in ("promote", "prepare") if stage_declaration(s).reads]
+    for other in untouched:
+        sections = stage_declaration(other).reads
+        assert config_slice(before, sections) == config_slice(after, sections)
+
+
+def test_domains_stay_two(tmp_path: Path) -> None:
+    assert DOMAINS == ("helpfulness", "safety")
+    assert check_program({"name": "p", "workspace": str(tmp_path)}).version_names[-1] == "rlhf-v5"

@@ -1,0 +1,108 @@
+"""A workspace that release 0.1 made (commit 0d86619): it opens, and what is finished stays so.
+
+The archive holds a program of two versions with PPO in the second, without MLflow's files.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.execution.runner import Runner
+from alignment.operations.status import program_status
+from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.format import FORMAT, format_of
+from alignment.pipeline.ledger import Manifest
+from alignment.pipeline.node import Node
+from alignment.pipeline.reasons import why_run
+from alignment.pipeline.slices import stage_declaration
+from alignment.pipeline.workspace import kept_program
+from alignment.utils.files import sha256_file
+
+ARCHIVE = Path(__file__).parents[1] / "data" / "workspace-0.1.tar.gz"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "workspace"
+
+
+def contents(workspace: Path) -> dict[str, str]:
+    return {str(path): sha256_file(path) for path in workspace.rglob("*") if path.is_file()}
+
+
+def newest(known: Fingerprints, node: Node) -> Manifest:
+    manifest = known.ledger.current(node.version, node.stage)
+    assert manifest is not None
+    return manifest
+
+
+def test_finished_stages_count_as_done_or_the_plan_says_why_not(workspace: Path) -> None:
+    before = contents(workspace)
+    known = Fingerprints.load(kept_program(workspace))
+    assert len(known.plan) == 24
+    for node in known.plan:
+        old = newest(known, node)
+        assert old.format == 1
+        same = old.code_version == stage_declaration(node.module).code_version
+        if known.manifest(node.version, node.stage) is None:
+            why = why_run(node, known)
+            assert not same or known.missing(node), f"{node.key} is repeated: {why}"
+            assert "code version" in why or "must be made again" in why
+        else:
+            assert known.manifest(node.version, node.stage) == old
+    assert contents(workspace) == before, "a look writes nothing"
+
+
+def test_changed_settings_of_today_are_told_from_those_of_then(workspace: Path) -> None:
+    program = kept_program(workspace)
+    other = program.model_copy(update={"ppo": program.ppo.model_copy(update={"iterations": 7})})
+    known = Fingerprints.load(other)
+    stale = {node.key: why_run(node, known) for node in known.plan if not known.find(node)}
+    assert "rlhf-v2/ppo" in stale
+    if stage_declaration("ppo").code_version == newest(known, known.plan[-4]).code_version:
+        assert stale["rlhf-v2/ppo"] == "ppo.iterations 2 → 7"
+
+
+def test_a_run_repeats_nothing_and_writes_the_program_in_todays_format(
+    workspace: Path, stages: Any
+) -> None:
+    program = kept_program(workspace).model_copy(update={})
+    finished = {
+        (node.version, node.stage): newest(known, node)
+        for known in [Fingerprints.load(program)]
+        for node in known.plan
+        if known.find(node)
+    }
+    with Runner(program) as runner:
+        for node in runner.plan:
+            if (node.version, node.stage) not in finished:
+                break
+            record = runner.run_node(node)
+            assert record.cached
+            assert record.manifest == finished[node.version, node.stage]
+    assert stages.ran == []
+    assert format_of(workspace / "program.json") == FORMAT
+    again = kept_program(workspace)
+    assert again == program
+    assert program_status(again).to_dict() == program_status(program).to_dict()
+
+
+def test_it_is_compared_reported_and_traced(workspace: Path) -> None:
+    from alignment.cli.results import compared, evaluated_stages
+    from alignment.operations.lineage import lineage
+    from alignment.reporting.html_report import write_report
+
+    program = kept_program(workspace)
+    comparison = compared(program)
+    assert comparison.newest == "rlhf-v2"
+    assert set(comparison.decisions) == {"rlhf-v1", "rlhf-v2"}
+    page = workspace / "report" / "index.html"
+    write_report(evaluated_stages(program, ()), page, title="0.1")
+    assert "rlhf-v2" in page.read_text(encoding="utf-8").lower()
+    assert lineage(program, "rlhf-v2").libraries
