@@ -101,6 +101,8 @@ class Tracker:
             process.wait()
         if self._reader is not None:
             self._reader.join(5)
+            if process.stdout is not None and not self._reader.is_alive():
+                process.stdout.close()
         self._process = None
         if self._problems:
             self._say(f"MLflow does not have everything ({_first(self._problems)}); {REMEDY}")

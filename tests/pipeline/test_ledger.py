@@ -262,7 +262,7 @@ def test_second_process_is_told_who_holds_and_a_dead_holder_is_taken_over(tmp_pa
             refuse_if_held(tmp_path)
     finally:
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.communicate()
     refuse_if_held(tmp_path)
     with workspace_lock(tmp_path):
         assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()

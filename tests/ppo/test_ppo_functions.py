@@ -92,6 +92,16 @@ def test_policy_loss_by_hand() -> None:
     assert float(found.ratio_error) == pytest.approx(0.5)
     by_hand = sum(r - 1 - math.log(r) for r in (1.0, 1.5, 1.5, 0.5, 0.5))
     assert float(found.approximate_kl) == pytest.approx(by_hand, rel=1e-5)
+    # Only real tokens count: here the first two.
+    mask = torch.tensor([[T, T, F, F, F]])
+    found = policy_loss(ratio.log(), old, advantages, mask, clip=0.2, tokens=2.0)
+    assert float(found.loss) == pytest.approx(-(1.0 + 2.4) / 2)
+    assert int(found.clipped) == 1
+    assert float(found.ratio) == pytest.approx(2.5)
+    assert float(found.ratio_error) == pytest.approx(0.5)
+    assert float(found.approximate_kl) == pytest.approx(0.5 - math.log(1.5), rel=1e-5)
+    nobody = policy_loss(old[:, :0], old[:, :0], old[:, :0], mask[:, :0], clip=0.2, tokens=1.0)
+    assert float(nobody.ratio_error) == 0.0
 
 
 def test_policy_loss_gradient_stops_where_it_is_clipped() -> None:

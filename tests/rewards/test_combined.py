@@ -125,6 +125,21 @@ def test_threshold_against_brute_force() -> None:
         assert (said & unsafe).sum() / said.sum() == pytest.approx(found.precision)
 
 
+def test_thresholds_lie_halfway_to_the_next_value() -> None:
+    chance = np.array([0.9, 0.2, 0.5, 0.3])
+    unsafe = np.array([False, True, True, False])
+    # In order: 0.2 unsafe, 0.3 safe, 0.5 unsafe, 0.9 safe; precisions 1, ½, ⅔, ½; recalls ½ ½ 1 1.
+    sure = fit_threshold(chance, unsafe, precision=1.0)  # reached exactly
+    assert (sure.threshold, sure.precision, sure.recall) == pytest.approx((0.25, 1.0, 0.5))
+    wide = fit_threshold(chance, unsafe, recall=1.0)
+    assert (wide.threshold, wide.precision, wide.recall) == pytest.approx((0.7, 2 / 3, 1.0))
+    # Behind the last value lies 1.
+    last = fit_threshold(np.array([0.2, 0.6]), np.array([False, True]), recall=1.0)
+    assert (last.threshold, last.precision, last.recall) == pytest.approx((0.8, 0.5, 1.0))
+    all_safe_behind = fit_threshold(np.array([0.2, 0.6]), np.array([True, False]), recall=1.0)
+    assert all_safe_behind.threshold == pytest.approx(0.4)
+
+
 def test_threshold_refuses_the_impossible() -> None:
     chance = np.array([0.1, 0.9])
     with pytest.raises(ValueError, match="no unsafe"):

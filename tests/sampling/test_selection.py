@@ -23,6 +23,7 @@ from alignment.sampling.selection import (
     effective_size,
     eligible,
     random_control,
+    reaching,
     select,
 )
 from alignment.sampling.temperature import judge
@@ -83,6 +84,11 @@ def test_threshold_keeps_what_reaches_the_quantile() -> None:
     found = select(candidates, config, seed=1)
     assert found.bar == pytest.approx(np.quantile([c.reward for c in candidates], 0.75))
     assert [one.text for one in found.chosen] == ["p7", "p6", "p5"]
+    assert math.isnan(found.effective_size)  # a figure of `accept`
+    at_the_bar = select(candidates[:5], SelectConfig(rule="threshold", quantile=0.5), seed=1)
+    assert at_the_bar.bar == 2.0
+    assert min(one.reward for one in at_the_bar.eligible["p"]) == 0.0
+    assert [one.text for one in reaching(at_the_bar.eligible["p"], 2.0)] == ["p4", "p3", "p2"]
 
 
 def test_acceptance_has_the_probabilities_of_rejection_sampling() -> None:
@@ -97,6 +103,18 @@ def test_acceptance_has_the_probabilities_of_rejection_sampling() -> None:
     expected = [low, (1 - low) * middle, (1 - low) * (1 - middle)]
     seen = [first[name] / 4000 for name in "210"]
     assert seen == pytest.approx(expected, abs=0.03)
+
+
+def test_acceptance_draws_by_seed_and_prompt() -> None:
+    candidates = [_candidate(p, f"{p}{i}", 0.1 * i) for p in "pqrs" for i in range(8)]
+    config = SelectConfig(rule="accept", beta=0.5, per_prompt=2)
+    found = select(candidates, config, seed=1)
+    assert found.chosen == select(candidates, config, seed=1).chosen
+    assert found.chosen != select(candidates, config, seed=2).chosen
+    picks = [[c.text[1:] for c in found.chosen if c.prompt_id == p] for p in "pqrs"]
+    assert any(pick != picks[0] for pick in picks)
+    assert found.effective_size == pytest.approx(effective_size(candidates[:8], 0.5))
+    assert math.isnan(found.bar)  # a figure of `threshold`
 
 
 def test_acceptance_ends_and_goes_to_top_k() -> None:
