@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from alignment.config.rewards import CombineConfig
+from alignment.utils.statistics import sigmoid
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -169,7 +170,7 @@ def fit_threshold(
 def _sigmoid(values: Array) -> Array:
     if isinstance(values, Tensor):
         return torch.sigmoid(values)
-    return np.exp(-np.logaddexp(0.0, -values))
+    return sigmoid(values)
 
 
 def _where(condition: Array, yes: Array, no: Array) -> Array:

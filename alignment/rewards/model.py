@@ -37,6 +37,7 @@ from alignment.rewards.cache import ScoreCache, token_digest
 from alignment.rewards.card import CARD, RewardCard, check_backbone, read_card
 from alignment.rewards.initial import pad_apart
 from alignment.utils.files import atomic_write_json, digest_json
+from alignment.utils.statistics import sigmoid
 
 KEPT_AT_ONCE = 4096  # answers scored between two writes to the cache
 
@@ -254,8 +255,7 @@ class RewardModel:
 
     def probability(self, raw: np.ndarray) -> np.ndarray:
         """σ of the head's own output, the bias taken away: for the safety RM, P(safe)."""
-        z = np.asarray(raw, dtype=np.float64) - self.card.bias
-        return np.exp(-np.logaddexp(0.0, -z))
+        return sigmoid(np.asarray(raw, dtype=np.float64) - self.card.bias)
 
     def calibrate(
         self, demonstrations: Sequence[Tokens], reference: Sequence[Tokens], **card: Any

@@ -6,8 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special, stats
 
-from alignment.utils.statistics import bootstrap_mean, correlation, wilson
+from alignment.utils.statistics import bootstrap_mean, correlation, sigmoid, wilson
 
 
 def test_bootstrap_is_the_mean_and_repeats() -> None:
@@ -44,3 +47,40 @@ def test_correlation() -> None:
     # Deviations −1 0 1 and −1 1 0: 1/√(2·2).
     assert correlation(np.array([0, 1, 2]), np.array([0, 2, 1])) == pytest.approx(0.5)
     assert correlation(np.array([0, 1, 1]), np.array([0, 1, 1])) == pytest.approx(1.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=60),
+    st.integers(0, 2**63 - 1),
+    st.sampled_from([0.8, 0.95]),
+)
+def test_bootstrap_is_scipys(values: list[float], seed: int, level: float) -> None:
+    ours = bootstrap_mean(np.array(values), seed=seed, samples=200, level=level)
+    theirs = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=200,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    scale = np.abs(values).max()
+    assert ours[1:] == pytest.approx((theirs.low, theirs.high), rel=1e-12, abs=1e-12 * scale)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 500), st.data(), st.sampled_from([0.8, 0.95, 0.99]))
+def test_wilson_is_scipys(trials: int, data: st.DataObject, level: float) -> None:
+    won = data.draw(st.integers(0, trials))
+    theirs = stats.binomtest(won, trials).proportion_ci(level, "wilson")
+    assert wilson(won, trials, level=level)[1:] == pytest.approx(
+        (theirs.low, theirs.high), abs=1e-12
+    )
+    half = won / 2  # ties are half a win
+    assert wilson(half, trials, level=level).mean == half / trials
+
+
+@given(st.lists(st.floats(-1e5, 1e5), min_size=1))
+def test_sigmoid_is_scipys(values: list[float]) -> None:
+    assert sigmoid(np.array(values)) == pytest.approx(special.expit(values), rel=1e-9, abs=0.0)
