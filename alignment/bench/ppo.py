@@ -27,10 +27,10 @@ import torch
 from alignment.config.finetune import AdapterConfig
 from alignment.config.ppo import AdapterRolesConfig, PPOConfig, StopConfig
 from alignment.config.rewards import CombineConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.fastpath.malloc import keep_freed_memory
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, resolve_device
-from alignment.preferences.schema import DOMAINS
 from alignment.rewards.adapter import inject
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel

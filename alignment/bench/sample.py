@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from alignment.bench.ppo import openings
+from alignment.config.vocabulary import DOMAINS
 from alignment.fastpath.cpu_threads import side_by_side
 from alignment.inference.engine import TransformersEngine, sample_seeds
 from alignment.inference.types import SamplingSettings
@@ -46,7 +47,7 @@ def run(
     renderer = ChatRenderer(tokenizer)
     policy.generation_config.eos_token_id = [renderer.eos, *ends]
     rewards = []
-    for domain in ("helpfulness", "safety"):
+    for domain in DOMAINS:
         torch.manual_seed(len(domain))
         scalar = load_scalar(model, dtype=dtype, device=place)
         rewards.append(RewardModel(scalar, tokenizer, RewardCard(domain)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+from alignment.config.vocabulary import Domain
 from alignment.errors import AlignError, ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def ingest(
     /,
     *,
     workspace: WorkspaceOption = None,
-    domain: Literal["helpfulness", "safety"] | None = None,
+    domain: Domain | None = None,
     format: str | None = None,
     json: JsonOption = False,
 ) -> None:

@@ -7,9 +7,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from alignment.config.section import Section
+from alignment.config.vocabulary import Domain, Strength
 
-DomainName = Literal["helpfulness", "safety"]
-StrengthName = Literal["significantly", "better", "slightly", "negligibly"]
 FormatName = Literal[
     "hh",
     "native",
@@ -22,7 +21,7 @@ FormatName = Literal[
     "annotated",
 ]
 
-FILE_DOMAINS: dict[str, DomainName] = {
+FILE_DOMAINS: dict[str, Domain] = {
     "*harmless*": "safety",
     "*safety*": "safety",
     "*red-team*": "safety",
@@ -48,7 +47,7 @@ class Thresholds(Section):
             raise ValueError("thresholds must fall: significantly >= better >= slightly >= 0")
         return self
 
-    def strength(self, value: float) -> StrengthName:
+    def strength(self, value: float) -> Strength:
         """The strength that `value` stands for."""
         # A hair of slack, so that 2/3 reaches a threshold written as 0.6667 minus rounding.
         value += 1e-9
@@ -71,12 +70,12 @@ class IntakeConfig(Section):
     for deliveries; unset: `inbox` in the workspace."""
     format: FormatName | None = None
     """Reader to use for every file; unset means that the content decides."""
-    domain: DomainName | None = None
+    domain: Domain | None = None
     """Domain of comparisons for which neither the row nor `domains` says one."""
-    domains: dict[str, DomainName] = Field(default_factory=lambda: dict(FILE_DOMAINS))
+    domains: dict[str, Domain] = Field(default_factory=lambda: dict(FILE_DOMAINS))
     """Pattern of the file's name, else of its directory (lower case) → domain; the first that fits
     counts."""
-    strength: StrengthName = "better"
+    strength: Strength = "better"
     """Strength of comparisons whose format knows none (HH, TRL, rankings)."""
     score_gaps: Thresholds = Thresholds(significantly=2.0, better=1.0, slightly=0.5)
     """Scored pairs (WebGPT, −3 … 3): gap of the scores → strength. No gap is a tie."""

@@ -9,9 +9,6 @@ from pydantic import Field, model_validator
 from alignment.config.finetune import AdapterConfig
 from alignment.config.section import Section
 
-STRENGTHS = ("significantly", "better", "slightly", "negligibly")
-"""The four strengths of a preference, clearest first (Llama 2 §3.2.1)."""
-
 
 class MarginTable(Section):
     """The margin m(strength) of the ranking loss, in raw score units."""

@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from alignment.config.evaluate import PromoteConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.judging import Row, find_rate
-from alignment.evaluation.responses import AXES
 
 Figures = Mapping[str, float | None]
 
@@ -106,7 +106,7 @@ def decide(
 def _axis_checks(
     rows: list[Row], version: str, champion: str, judge: str, config: PromoteConfig
 ) -> list[Check]:
-    found = {axis: find_rate(rows, version, champion, judge, axis) for axis in AXES}
+    found = {axis: find_rate(rows, version, champion, judge, axis) for axis in DOMAINS}
     known = {axis: row for axis, row in found.items() if row is not None}
     won = [axis for axis, row in known.items() if row["low"] > 0.5]
     checks = []
@@ -144,7 +144,7 @@ def _guard_checks(
 ) -> list[Check]:
     checks = []
     bound = 0.5 - config.guard_margin
-    for axis in AXES:
+    for axis in DOMAINS:
         row = find_rate(rows, version, champion, guard, axis)
         if row is None:
             said = (

@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
-from alignment.evaluation.responses import AXES, judges_of
+from alignment.evaluation.responses import judges_of
 from alignment.evaluation.winrate import win_rate
 from alignment.utils.seeds import derive_seed
 
@@ -65,10 +66,10 @@ def all_win_rates(
     tables = {
         (side, axis): _Axis.of(table, axis, judges_of(table))
         for side, table in sides.items()
-        for axis in AXES
+        for axis in DOMAINS
     }
     rows: list[Row] = []
-    for (b, a), axis in product(combinations(sides, 2), AXES):
+    for (b, a), axis in product(combinations(sides, 2), DOMAINS):
         left, right = tables[a, axis], tables[b, axis]
         common = _common(left.prompts, right.prompts)
         if not len(common):

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from alignment.config.evaluate import EvaluateConfig, JudgeConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.judging import Row, by_prompt
 from alignment.evaluation.llm_judge import Judged, Pair, judge_pairs, read_kept, write_sorted
-from alignment.evaluation.responses import AXES
 from alignment.evaluation.winrate import from_outcomes
 from alignment.inference.endpoint import Endpoint
 from alignment.preferences.prompts import Prompt
@@ -63,7 +63,7 @@ def judged_rates(
     every: list[Judged] = []
     kept = scratch / VERDICTS
     for rival in rivals(side, list(sides), config.judge, champion):
-        for axis in AXES:
+        for axis in DOMAINS:
             pairs, lengths = _pairs(sides[side], sides[rival], axis, asked, config.judge, rival)
             if not pairs:
                 continue

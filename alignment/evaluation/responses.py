@@ -14,18 +14,17 @@ compare.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from alignment.config.vocabulary import version_order
 from alignment.errors import DataError
 
 FINAL = "final"
 NO_PPO = "no_ppo"
 STUDENT = "student"
-AXES = ("helpfulness", "safety")
 TEXTS = "responses.parquet"
 SCORES = "scores.parquet"
 
@@ -47,13 +46,7 @@ def is_student(side: str) -> bool:
     return side.endswith(f"/{STUDENT}")
 
 
-def version_order(version: str) -> tuple[int, str]:
-    """Sort key: sft, rlhf-v1, rlhf-v2, …, rlhf-v10."""
-    number = re.search(r"(\d+)$", version)
-    return (int(number.group(1)) if number else (-1 if version == "base" else 0), version)
-
-
-def side_order(side: str) -> tuple[int, str, int]:
+def side_order(side: str) -> tuple[int, int, str, int]:
     """Sort key of sides: by version; the arm without PPO, the final one, the student."""
     version, _, arm = side.partition("/")
     return (*version_order(version), {NO_PPO: 0, "": 1}.get(arm, 2))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
-from alignment.evaluation.responses import AXES
 from alignment.preferences.prompts import Prompt
 from alignment.utils.progress import Progress
 
@@ -77,7 +77,7 @@ def add_reward_scores(
                 )
             keys.setdefault(key, len(keys))
     triples = [(by_id[prompt].messages, text, finished) for prompt, text, finished in keys]
-    for axis in AXES:
+    for axis in DOMAINS:
         progress.begin(f"{axis} rewards", total=len(triples), unit="answers")
         model = RewardModel.load(models[axis], dtype=dtype, device=device, cache=cache)
         scores = np.asarray(

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from alignment.evaluation.responses import AXES, judges_of
+from alignment.config.vocabulary import DOMAINS
+from alignment.evaluation.responses import judges_of
 from alignment.evaluation.textstats import distinct_n, repeated_share, self_bleu
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import Interval, bootstrap_mean, wilson
@@ -66,7 +67,7 @@ def score_figures(table: pd.DataFrame, *, seed: int, samples: int, level: float)
     """Mean score by every judge, each axis on its own prompts, with bootstrap intervals."""
     figures: Figures = {}
     for judge in judges_of(table):
-        for axis in AXES:
+        for axis in DOMAINS:
             scores = table.loc[table.domain == axis, f"{judge}_{axis}"].to_numpy(float)
             if len(scores):
                 interval = bootstrap_mean(

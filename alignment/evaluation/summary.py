@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.judging import find_rate
-from alignment.evaluation.responses import AXES
 from alignment.utils.files import read_json
 
 _JUDGED = ("score/", "win/", "win_")
@@ -41,7 +41,7 @@ def rate_metrics(rows: list[dict[str, Any]], side: str, others: Sequence[str]) -
     figures: dict[str, float] = {}
     for judge in dict.fromkeys(row["judge"] for row in rows):
         for other in others:
-            for axis in AXES:
+            for axis in DOMAINS:
                 row = find_rate(rows, side, other, judge, axis)
                 if row is None:
                     continue

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from alignment.errors import ConfigError
 from alignment.models.adapters import ADAPTER_CONFIG, adapter_base, is_adapter
-from alignment.utils.files import digest_json, read_json, sha256_file
-
-MANIFEST = "manifest.json"
+from alignment.utils.files import MANIFEST, digest_json, read_json, sha256_file
 
 
 def weights_digest(directory: Path) -> str:

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 
 from alignment.config.program import ProgramConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.errors import AlignError, DataError
 from alignment.operations.status import done_stages
 from alignment.preferences.annotation import export
 from alignment.preferences.exports import Export, Tool, exported_pairs, judged, verdicts
-from alignment.preferences.schema import DOMAINS
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed

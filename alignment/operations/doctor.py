@@ -19,9 +19,9 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, LockedError, redact
 from alignment.pipeline.disk_space import check_space
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import MANIFEST, SHOWN, Attempt, Ledger, verify
+from alignment.pipeline.ledger import SHOWN, Attempt, Ledger, verify
 from alignment.pipeline.readiness import frontier
-from alignment.utils.files import sha256_file
+from alignment.utils.files import MANIFEST, sha256_file
 from alignment.utils.locks import holder, workspace_lock
 
 OLD = 7 * 86400  # seconds after which unfinished work of other settings is rubbish

@@ -9,9 +9,10 @@ from typing import Any
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import MANIFEST, Ledger, Manifest
+from alignment.pipeline.ledger import Ledger, Manifest
 from alignment.pipeline.plan import policy_key
 from alignment.reporting.origin import BatchUse, batches_of
+from alignment.utils.files import MANIFEST
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from alignment.errors import AlignError
 from alignment.pipeline.format import FORMAT, as_record, format_of, known_fields, read_record
 from alignment.pipeline.node import Node
 from alignment.utils.files import (
+    MANIFEST,
     atomic_write_json,
     atomic_write_text,
     digest_json,
@@ -38,7 +39,6 @@ from alignment.utils.processes import born, runs
 
 log = logging.getLogger("alignment")
 Status = Literal["running", "done", "failed", "killed", "superseded"]
-MANIFEST = "manifest.json"
 CURRENT = "current"
 REQUEST = "request.json"  # in a partial directory: what it is made for
 KEEP = 3  # unfinished attempts of other settings that are kept, of each stage

@@ -31,6 +31,5 @@ class Node:
         return f"{self.version}/{self.stage}"
 
 
-DOMAINS = ("helpfulness", "safety")
 STUDENT = "student"
 FIRST_CHAMPION = "sft"  # recommended until a version of the loop is promoted

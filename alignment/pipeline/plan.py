@@ -8,8 +8,9 @@ from typing import Any
 
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig, VersionConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.pipeline.approval import Decisions
-from alignment.pipeline.node import DOMAINS, FIRST_CHAMPION, STUDENT, Key, Node
+from alignment.pipeline.node import FIRST_CHAMPION, STUDENT, Key, Node
 from alignment.pipeline.slices import student_option
 
 PREPARE: dict[str, Key] = {"prepare": ("base", "prepare")}

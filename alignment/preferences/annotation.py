@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignment.config.vocabulary import STRENGTHS
 from alignment.errors import AlignError, DataError
 from alignment.preferences.exports import Export, Tool, keep_key, keep_record
 from alignment.preferences.readers.judged import TASK
-from alignment.preferences.schema import STRENGTHS, text_digest
+from alignment.preferences.schema import text_digest
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.files import atomic_write_text, digest_json
 from alignment.utils.seeds import derive_seed

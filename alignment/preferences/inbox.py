@@ -18,9 +18,9 @@ from typing import Any, Literal
 import psutil
 
 from alignment.config.intake import IntakeConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.errors import AlignError, DataError, LockedError, StoreError
 from alignment.preferences.intake import ingest
-from alignment.preferences.schema import DOMAINS
 from alignment.preferences.sources import complete_files
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.files import atomic_write_json, digest_json, read_json

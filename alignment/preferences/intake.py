@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from alignment.config.intake import IntakeConfig
+from alignment.config.vocabulary import DOMAINS, Domain
 from alignment.errors import AlignError, DataError, StoreError
 from alignment.preferences.exports import load_keys
 from alignment.preferences.identity import Seen, identify
 from alignment.preferences.reading import Reading
 from alignment.preferences.report import BatchReport
 from alignment.preferences.rows import DISPUTED, DROPPED, REASONS, RowError
-from alignment.preferences.schema import DOMAINS, Domain
 from alignment.preferences.sources import Record, Source, find_sources
 from alignment.preferences.split import Sides, split
 from alignment.preferences.store import Batch, PreferenceStore

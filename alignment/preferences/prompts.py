@@ -8,9 +8,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from alignment.config.vocabulary import Domain
 from alignment.errors import DataError
 from alignment.models.chat_renderer import Message
-from alignment.preferences.schema import Domain, prompt_id
+from alignment.preferences.schema import prompt_id
 from alignment.utils.files import atomic_write_text
 
 

@@ -9,9 +9,9 @@ from itertools import chain, islice
 from pathlib import Path
 
 from alignment.config.intake import IntakeConfig
+from alignment.config.vocabulary import Domain
 from alignment.preferences.readers import Format, Keys, choose, named
 from alignment.preferences.rows import Draft, RowError, check
-from alignment.preferences.schema import Domain
 from alignment.preferences.sources import Record, Source, records
 
 SAMPLE = 50  # rows that decide the format

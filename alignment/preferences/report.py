@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignment.config.vocabulary import STRENGTHS
 from alignment.preferences.rows import DROPPED, REASONS
-from alignment.preferences.schema import LLAMA2_BINS, STRENGTHS
+from alignment.preferences.schema import LLAMA2_BINS
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from alignment.preferences.schema import DOMAINS, REJECTED_SAFE, SAFETY_BINS, STRENGTHS
+from alignment.config.vocabulary import DOMAINS, STRENGTHS
+from alignment.preferences.schema import REJECTED_SAFE, SAFETY_BINS
 
 REASONS: dict[str, str] = {
     "bad_utf8": "text that is not valid UTF-8",

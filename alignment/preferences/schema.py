@@ -9,16 +9,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from alignment.config.vocabulary import Domain, Strength
 from alignment.models.chat_renderer import Message
 
-Strength = Literal["significantly", "better", "slightly", "negligibly"]
-Domain = Literal["helpfulness", "safety"]
 SafetyBin = Literal["chosen_safe", "both_safe", "both_unsafe"]
 
-STRENGTHS: tuple[Strength, ...] = ("significantly", "better", "slightly", "negligibly")
-"""The four strengths of a preference, clearest first (Llama 2 §3.2.1)."""
-DOMAINS: tuple[Domain, ...] = ("helpfulness", "safety")
-"""The two campaigns of Llama 2, each with a reward model of its own."""
 SAFETY_BINS: tuple[SafetyBin, ...] = ("chosen_safe", "both_safe", "both_unsafe")
 """Safety labels that are kept; Llama 2 saw them as 18, 47 and 35 %."""
 REJECTED_SAFE = "rejected_safe"

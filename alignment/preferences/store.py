@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignment.config.vocabulary import Domain
 from alignment.errors import DataError, LockedError, StoreError
 from alignment.preferences.batch import Batch
-from alignment.preferences.schema import Comparison, Domain
+from alignment.preferences.schema import Comparison
 from alignment.utils.files import (
     atomic_write_json,
     fsync_directory,

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from alignment.config.vocabulary import DOMAINS, STRENGTHS, version_order
 from alignment.preferences.rows import Draft
-from alignment.preferences.schema import DOMAINS, LLAMA2_BINS, SAFETY_BINS, STRENGTHS
-from alignment.preferences.versions import version_order
+from alignment.preferences.schema import LLAMA2_BINS, SAFETY_BINS
 
 
 class Tally:

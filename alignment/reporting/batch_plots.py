@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from alignment.config.vocabulary import STRENGTHS, version_order
 from alignment.preferences.rows import DROPPED
-from alignment.preferences.schema import LLAMA2_BINS, STRENGTHS
-from alignment.preferences.versions import version_order
+from alignment.preferences.schema import LLAMA2_BINS
 
 _COLOURS = {"helpfulness": "#2b6cb0", "safety": "#c05621"}
 SHOWN = 8  # versions and temperatures, the newest

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.tracking import CostConfig
+from alignment.config.vocabulary import version_order
 from alignment.errors import AlignError
 from alignment.evaluation.judging import Row
-from alignment.evaluation.responses import is_student, side_order, side_title, version_order
+from alignment.evaluation.responses import is_student, side_order, side_title
 from alignment.reporting.champion_summary import champion_lines
 from alignment.reporting.cost import Cost, together, version_costs
 from alignment.reporting.headline import headline

@@ -8,13 +8,12 @@ records.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from alignment.config.tracking import CostConfig
+from alignment.utils.files import MANIFEST, read_json
 
 TITLES = (
     ("seconds", "seconds"),
@@ -87,15 +86,15 @@ def together(costs: Iterable[Cost]) -> Cost:
 
 def version_costs(stages: Mapping[str, Path], config: CostConfig) -> dict[str, Cost]:
     """Stage → cost, from the manifests in the committed directories of one version."""
-    found = {}
+    costs = {}
     for stage, directory in stages.items():
-        path = directory / "manifest.json"
+        path = directory / MANIFEST
         if path.is_file():
-            manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            found[stage] = stage_cost(
+            manifest = read_json(path)
+            costs[stage] = stage_cost(
                 manifest["seconds"], manifest["peak_memory_mb"], manifest.get("metrics", {}), config
             )
-    return found
+    return costs
 
 
 def basis(config: CostConfig) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from alignment.config.vocabulary import DOMAINS
+
 JUDGE_TITLES = {"gold": "gold", "rm": "RM", "guard": "guard RM", "judge": "LM judge"}
 
 
@@ -122,7 +124,7 @@ def headline(stages: Mapping[str, Mapping[str, float | None]]) -> dict[str, floa
             stages (`accuracy`), all else from `evaluate`; what is unknown or undefined is left out.
     """
     merged = dict(stages.get("evaluate", {}))
-    for domain in ("helpfulness", "safety"):
+    for domain in DOMAINS:
         for suffix in ("", "_low", "_high"):
             value = stages.get(f"reward_{domain}", {}).get(f"accuracy{suffix}")
             merged[f"reward_accuracy_{domain}{suffix}"] = value

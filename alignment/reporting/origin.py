@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.evaluation.responses import version_order
+from alignment.config.vocabulary import version_order
 from alignment.utils.files import read_json
 
 

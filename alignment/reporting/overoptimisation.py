@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.evaluation.responses import AXES
+from alignment.config.vocabulary import DOMAINS
 from alignment.reporting.comparison import Comparison, Entry, Stages
 from alignment.reporting.headline import JUDGE_TITLES
 from alignment.reporting.plots import Curve, Picture, lines, short
@@ -91,7 +91,7 @@ def over_optimisation(_stages: Stages, comparison: Comparison) -> dict[str, Any]
     """The report's section: curves of every judge, and findings in words."""
     pictures, findings = [], []
     sides = [entry.side for entry in comparison.policies if entry.figures.get("kl_sft") is not None]
-    for axis in AXES:
+    for axis in DOMAINS:
         curves = {}
         for judge in comparison.judges:
             curve = gains(comparison, judge, axis)

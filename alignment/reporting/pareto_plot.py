@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 
+from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.responses import NO_PPO
 from alignment.reporting.comparison import Comparison
 from alignment.reporting.headline import JUDGE_TITLES
@@ -41,7 +42,7 @@ def points(comparison: Comparison, judge: str) -> list[Point]:
     for entry in comparison.policies:
         values = [
             entry.figures.get(f"win/{judge}/{axis}{end}")
-            for axis in ("helpfulness", "safety")
+            for axis in DOMAINS
             for end in ("", "_low", "_high")
         ]
         if any(value is None for value in values):

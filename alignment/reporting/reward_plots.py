@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from alignment.config.rewards import STRENGTHS
+from alignment.config.vocabulary import STRENGTHS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,10 +9,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from alignment.config.rewards import STRENGTHS
+from alignment.config.vocabulary import DOMAINS, STRENGTHS
 
 DASH = "–"
-TESTS = ("helpfulness", "safety")
 COLUMNS = {
     "significantly": "signif.",
     "better": "better",
@@ -59,7 +58,7 @@ class View:
     def _by_strength(self) -> Table:
         table = _table("model", "test set", *COLUMNS.values(), "n")
         for name, figures in self._found.items():
-            for test in TESTS:
+            for test in DOMAINS:
                 cells = figures["by_strength"][test]
                 if cells["all"]["count"]:
                     table.add_row(

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignment.evaluation.responses import (
-    AXES,
-    SCORES,
-    TEXTS,
-    read_table,
-    side_title,
-    split_sides,
-)
+from alignment.config.vocabulary import DOMAINS
+from alignment.evaluation.responses import SCORES, TEXTS, read_table, side_title, split_sides
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.reporting.comparison import Comparison, Stages
 from alignment.reporting.plots import Picture, histograms, short
@@ -41,7 +35,7 @@ def rewards(stages: Stages, comparison: Comparison) -> dict[str, Any] | None:
     shown = {entry.side for entry in comparison.policies}
     sides = {side: table for side, table in split_sides([scores]).items() if side in shown}
     pictures = []
-    for axis in AXES:
+    for axis in DOMAINS:
         values = {
             short(side): table.loc[table.domain == axis, f"rm_{axis}"].to_numpy(float)
             for side, table in sides.items()

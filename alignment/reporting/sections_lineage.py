@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from alignment.evaluation.responses import version_order
+from alignment.config.vocabulary import version_order
 from alignment.reporting.comparison import Comparison, Stages
 from alignment.reporting.cost import TITLES, basis, together
-from alignment.utils.files import read_json
+from alignment.utils.files import MANIFEST, read_json
 
 
 def lineage(stages: Stages, comparison: Comparison) -> dict[str, Any] | None:
@@ -56,7 +56,7 @@ def cost(_stages: Stages, comparison: Comparison) -> dict[str, Any] | None:
 
 
 def _manifest(directory: Path) -> dict[str, Any]:
-    path = directory / "manifest.json"
+    path = directory / MANIFEST
     return dict(read_json(path)) if path.is_file() else {}
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from alignment.config.rewards import STRENGTHS
-from alignment.evaluation.responses import AXES, version_order
+from alignment.config.vocabulary import DOMAINS, STRENGTHS, version_order
 from alignment.reporting.comparison import Comparison, Stages
 from alignment.reporting.origin import batches
 from alignment.reporting.plots import Curve, Picture, lines, short
@@ -37,7 +36,7 @@ def reward_accuracy(stages: Stages, _comparison: Comparison) -> dict[str, Any] |
     each version's model on each batch (Fig 6: how it grows as batches come in)."""
     came_with = {batch.id: short(batch.version) for batch in batches(stages)}
     pictures = []
-    for axis in AXES:
+    for axis in DOMAINS:
         paths = files_of(stages, f"reward_{axis}", "evaluation.json")
         by_strength: dict[str, Curve] = {}
         by_batch: dict[str, Curve] = {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignment.evaluation.responses import AXES, side_title
+from alignment.config.vocabulary import DOMAINS
+from alignment.evaluation.responses import side_title
 from alignment.reporting.comparison import Comparison, Stages
 from alignment.reporting.pareto_plot import panels, path_picture
 from alignment.reporting.plots import Picture, winrate_matrix
@@ -49,7 +50,7 @@ def matrix(_stages: Stages, comparison: Comparison) -> dict[str, Any] | None:
     by_judge = [
         [
             Picture(winrate_matrix(comparison, judge, axis), f"{axis} win rates by {judge}")
-            for axis in AXES
+            for axis in DOMAINS
             if (judge, axis) in judged
         ]
         for judge in comparison.judges

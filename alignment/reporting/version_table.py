@@ -6,7 +6,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from alignment.evaluation.responses import AXES
+from alignment.config.vocabulary import DOMAINS
 from alignment.reporting.comparison import Comparison, Entry
 from alignment.reporting.cost import TITLES, basis, together
 from alignment.reporting.headline import JUDGE_TITLES, find_headline
@@ -30,7 +30,7 @@ def grid(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     head = ["version"]
     for judge in comparison.judges:
         title = JUDGE_TITLES.get(judge, judge)
-        head += [f"{axis}\n{title}, %" for axis in AXES]
+        head += [f"{axis}\n{title}, %" for axis in DOMAINS]
     head += [
         "RM acc., %\nhelpful",
         "RM acc., %\nsafety",
@@ -90,11 +90,11 @@ def _cells(comparison: Comparison, entry: Entry) -> list[str]:
     figures = entry.figures
     cells = [f"{entry.title} ★" if entry.champion else entry.title]
     for judge in comparison.judges:
-        for axis in AXES:
+        for axis in DOMAINS:
             name = f"win/{judge}/{axis}"
             bounds = (figures.get(f"{name}{end}") for end in ("", "_low", "_high"))
             cells.append(DASH if entry.side == "sft" else percent(*bounds))
-    for axis in AXES:
+    for axis in DOMAINS:
         name = f"reward_accuracy_{axis}"
         cells.append(
             percent(*(entry.headline.get(f"{name}{end}") for end in ("", "_low", "_high")))

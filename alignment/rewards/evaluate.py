@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.config.rewards import STRENGTHS
+from alignment.config.vocabulary import DOMAINS, STRENGTHS
 from alignment.rewards.examples import SAFE_LABELS
 from alignment.rewards.heldout_scores import Measured
 from alignment.utils.seeds import derive_seed
@@ -172,7 +172,7 @@ def evaluate(measured: Measured, domain: str, *, seed: int, samples: int = 1000)
         `length`; `mean_gap`.
     """
     own = measured.where(measured.domain == domain)
-    tests = {test: measured.where(measured.domain == test) for test in ("helpfulness", "safety")}
+    tests = {test: measured.where(measured.domain == test) for test in DOMAINS}
     error, diagram = calibration(own.chosen, own.rejected)
     gaps = own.chosen - own.rejected
     return {

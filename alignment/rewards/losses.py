@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from alignment.config.rewards import STRENGTHS, MarginTable
+from alignment.config.rewards import MarginTable
+from alignment.config.vocabulary import STRENGTHS
 
 
 def margins_of(strengths: list[str], table: MarginTable) -> list[float]:

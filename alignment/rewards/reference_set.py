@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.rewards.mixture import Source
@@ -45,7 +46,7 @@ def reference_answers(heldout: Sequence[Source], renderer: ChatRenderer, rows: i
     """
     first = heldout[0].batch if heldout else ""
     found: list[Tokens] = []
-    for domain in ("helpfulness", "safety"):
+    for domain in DOMAINS:
         own = [s for s in heldout if s.batch == first and s.comparison.domain == domain]
         order = np.random.default_rng(derive_seed("reference", domain)).permutation(len(own))
         found += [item for n in order[: max(1, rows // 4)] for item in _both(own[n], renderer)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignment.config.rewards import STRENGTHS
+from alignment.config.vocabulary import STRENGTHS
 
 
 def headline(figures: dict[str, Any]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from alignment.config.sampling import CollectConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.inference.types import Sample
 from alignment.preferences.prompts import Prompt
 from alignment.preferences.schema import text_digest
@@ -48,7 +49,7 @@ def plan_pairs(
             (prompt for prompt in pool if prompt.domain == domain),
             key=lambda prompt: derive_seed(seed, "pair prompt", prompt.id),
         )
-        for domain in ("helpfulness", "safety")
+        for domain in DOMAINS
     }
     safety = round(config.pairs * config.safety_share)
     if not by_domain["safety"]:

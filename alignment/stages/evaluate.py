@@ -20,6 +20,7 @@ from typing import Any
 
 import pandas as pd
 
+from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.answering import Answered, Arm, answer, choose_prompts, prompts_digest
 from alignment.evaluation.forgetting import forgetting
 from alignment.evaluation.judging import all_win_rates, find_rate
@@ -33,7 +34,6 @@ from alignment.evaluation.leaks import (
 )
 from alignment.evaluation.llm_rates import JUDGE, carried_rates, judged_rates
 from alignment.evaluation.responses import (
-    AXES,
     FINAL,
     NO_PPO,
     SCORES,
@@ -168,10 +168,10 @@ def _reward(ctx: StageContext, sides: dict[str, pd.DataFrame], prompts: list[Pro
     for judge, stage in (("rm", "reward"), ("guard", "guard")):
         models: dict[str, Path] = {
             axis: ctx.inputs[f"{stage}_{axis}"] / "model"
-            for axis in AXES
+            for axis in DOMAINS
             if f"{stage}_{axis}" in ctx.inputs
         }
-        if len(models) < len(AXES):
+        if len(models) < len(DOMAINS):
             continue  # SFT comes before any reward model; later versions score its answers.
         add_reward_scores(
             sides,
@@ -270,7 +270,7 @@ def _against_sft(
     """Win rates against SFT on both axes; `win_<axis>` for the primary judge. SFT against itself
     is ½ by definition, so that curves over the versions have a beginning."""
     figures: dict[str, float] = {}
-    for axis in AXES:
+    for axis in DOMAINS:
         row = find_rate(rates, side, "sft", judge, axis)
         if row is not None:
             values = (row["win_rate"], row["low"], row["high"])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from alignment.config.ppo import PPOConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.errors import ConfigError, DataError
 from alignment.fastpath.malloc import keep_freed_memory
 from alignment.models.chat_renderer import ChatRenderer, Tokens
@@ -24,7 +25,6 @@ from alignment.models.load import (
     save_model,
 )
 from alignment.preferences.prompts import Prompt, read_prompts
-from alignment.preferences.schema import DOMAINS
 from alignment.stages.context import StageContext
 from alignment.training.ppo.early_stopping import Guard
 from alignment.training.ppo.roles import save_critic

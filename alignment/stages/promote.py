@@ -5,8 +5,8 @@ Output: decision.json with `promoted`, `champion` (after the decision), `verdict
 
 from __future__ import annotations
 
+from alignment.config.vocabulary import version_order
 from alignment.evaluation.gate import decide
-from alignment.evaluation.responses import version_order
 from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_json, read_json
 

@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
+from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_tokenizer, resolve_device
-from alignment.preferences.schema import DOMAINS
 from alignment.preferences.store import PreferenceStore
 from alignment.reporting.reward_plots import accuracy_picture, calibration_picture, growth_picture
 from alignment.rewards.adapter import inject

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+MANIFEST = "manifest.json"
+"""What makes a directory a committed one, and says what lies in it."""
 _AT_ONCE = 8
 
 

@@ -13,13 +13,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alignment.config.vocabulary import Strength
 from alignment.config.world import AnnotatorsConfig
-from alignment.preferences.schema import (
-    REJECTED_SAFE,
-    Comparison,
-    Strength,
-    comparison_id,
-)
+from alignment.preferences.schema import REJECTED_SAFE, Comparison, comparison_id
 from alignment.utils.seeds import derive_seed
 from alignment.world.judge import World
 

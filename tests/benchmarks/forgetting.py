@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from alignment.config.load import check_program, for_version
+from alignment.config.vocabulary import DOMAINS
 from alignment.inference.engine import TransformersEngine
 from alignment.inference.seeds import sample_seeds
 from alignment.inference.types import SamplingSettings
@@ -32,7 +33,6 @@ from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_tokenizer
 from alignment.pipeline.ledger import Ledger
 from alignment.preferences.prompts import Prompt, read_prompts
-from alignment.preferences.schema import DOMAINS
 from alignment.stages import finetune, sample, select
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils.files import read_json

@@ -30,10 +30,10 @@ from overoptimisation import GUARDS, best_of_rows, draw, verdicts
 
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.plan import build_plan
 from alignment.preferences.prompts import Prompt, read_prompts
-from alignment.preferences.schema import DOMAINS
 from alignment.sampling.prompt_sampling import draw_prompts
 from alignment.stages import reward as reward_stage
 from alignment.stages.context import ProgramView, StageContext

@@ -18,7 +18,7 @@ import numpy as np
 
 import alignment.stages.reward as stage
 from alignment.config.load import for_version, load_program
-from alignment.config.rewards import STRENGTHS
+from alignment.config.vocabulary import STRENGTHS
 from alignment.execution.runner import Runner
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils.files import read_json

@@ -24,10 +24,11 @@ import torch
 
 from alignment.config.intake import IntakeConfig
 from alignment.config.rewards import MARGINS, RewardsConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import load_scalar, load_tokenizer
 from alignment.preferences.intake import ingest
-from alignment.preferences.schema import DOMAINS, Comparison
+from alignment.preferences.schema import Comparison
 from alignment.preferences.store import PreferenceStore
 from alignment.rewards.card import RewardCard
 from alignment.rewards.examples import Element, build

@@ -10,8 +10,8 @@ import pytest
 from alignment.config.load import check_program, load_program
 from alignment.config.neutral import NEUTRAL
 from alignment.config.program import ProgramConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.pipeline.approval import Decisions
-from alignment.pipeline.node import DOMAINS
 from alignment.pipeline.plan import build_plan
 from alignment.pipeline.slices import config_slice, stage_declaration
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from alignment.config.rewards import MARGINS, STRENGTHS, MarginTable, RewardsConfig
+from alignment.config.rewards import MARGINS, MarginTable, RewardsConfig
+from alignment.config.vocabulary import STRENGTHS
 from alignment.rewards.losses import label_loss, margins_of, ranking_loss
 
 

@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from alignment.config.rewards import RewardsConfig
-from alignment.preferences.schema import Comparison, Domain, SafetyBin
+from alignment.config.vocabulary import Domain
+from alignment.preferences.schema import Comparison, SafetyBin
 from alignment.rewards.mixture import Source
 from alignment.rewards.synthetic_negatives import looped, scrambled, spoilt
 

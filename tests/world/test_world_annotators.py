@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from alignment.config.vocabulary import STRENGTHS
 from alignment.config.world import AnnotatorsConfig, WorldConfig
-from alignment.preferences.schema import STRENGTHS
 from alignment.world import World
 from alignment.world.annotators import label, label_rows, strength
 from alignment.world.demonstrations import answer, quality

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
+from alignment.config.vocabulary import STRENGTHS
 from alignment.preferences.readers.format import Keys, label, producer, turns
 from alignment.preferences.readers.hh import is_transcript, transcript
 from alignment.preferences.readers.votes import majority
 from alignment.preferences.rows import Draft, RowError, Turn
-from alignment.preferences.schema import REJECTED_SAFE, STRENGTHS
+from alignment.preferences.schema import REJECTED_SAFE
 
 TASK = "align_task"
 PROMPTS = ("conversation", "prompt", "question", "instruction", "context", "input")

@@ -12,11 +12,11 @@ from transformers import PreTrainedModel
 
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.models.adapters import adapter_base, is_adapter
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.digest import weights_digest
 from alignment.models.load import Dtype, load_policy, load_scalar
-from alignment.preferences.schema import DOMAINS
 from alignment.rewards.card import read_card
 from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted

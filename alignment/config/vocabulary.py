@@ -1,8 +1,17 @@
-"""Which of two versions is the newer, from their names alone."""
+"""Words that all rooms share: domains, strengths, the order of versions."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal, get_args
+
+Domain = Literal["helpfulness", "safety"]
+Strength = Literal["significantly", "better", "slightly", "negligibly"]
+
+DOMAINS: tuple[Domain, ...] = get_args(Domain)
+"""The two campaigns of Llama 2, each with a reward model of its own."""
+STRENGTHS: tuple[Strength, ...] = get_args(Strength)
+"""The four strengths of a preference, clearest first (Llama 2 §3.2.1)."""
 
 _NUMBERED = re.compile(r"(.*?)(\d+)$")
 _FIRST = {"base": (0, 0, ""), "sft": (1, 0, "")}
