@@ -20,8 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from alignment.pipeline.ledger import Attempt, Manifest
 from alignment.pipeline.node import Node
+from alignment.pipeline.records import Attempt, Manifest
 
 
 class _Speed(ProgressColumn):

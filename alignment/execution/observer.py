@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from alignment.config.program import ProgramConfig
-from alignment.pipeline.ledger import Attempt, Manifest
 from alignment.pipeline.node import Node
+from alignment.pipeline.records import Attempt, Manifest
 
 
 class Observer(Protocol):

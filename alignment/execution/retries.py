@@ -10,8 +10,9 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, StageError
 from alignment.execution.failures import PIECES, free_memory, kind_of, smaller
 from alignment.pipeline.disk_space import DiskFullError, disk_full
-from alignment.pipeline.ledger import Attempt, Ledger
+from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.node import Node
+from alignment.pipeline.records import Attempt
 
 SMALLER = "smaller"  # in the partial directory: this stage ran out of memory before
 

@@ -23,10 +23,11 @@ from alignment.execution.retries import SMALLER, Retries
 from alignment.execution.stage_log import Logged, log_to
 from alignment.pipeline.disk_space import check_space, disk_full
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import Attempt, Ledger, Manifest, now
+from alignment.pipeline.ledger import Ledger, now
 from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import waits_for
 from alignment.pipeline.reasons import why_run
+from alignment.pipeline.records import Attempt, Manifest
 from alignment.pipeline.workspace import keep_program, make_workspace
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils import distributed

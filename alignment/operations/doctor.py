@@ -19,8 +19,9 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, LockedError, redact
 from alignment.pipeline.disk_space import check_space
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import SHOWN, Attempt, Ledger, verify
+from alignment.pipeline.ledger import SHOWN, Ledger, verify
 from alignment.pipeline.readiness import frontier
+from alignment.pipeline.records import Attempt
 from alignment.utils.files import MANIFEST, sha256_file
 from alignment.utils.locks import holder, workspace_lock
 

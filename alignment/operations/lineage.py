@@ -9,8 +9,9 @@ from typing import Any
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import Ledger, Manifest
+from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import policy_key
+from alignment.pipeline.records import Manifest
 from alignment.reporting.origin import BatchUse, batches_of
 from alignment.utils.files import MANIFEST
 

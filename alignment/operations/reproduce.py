@@ -14,9 +14,10 @@ from alignment.errors import AlignError
 from alignment.execution.runner import ProgressFactory, Runner
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import Ledger, Manifest, verify
+from alignment.pipeline.ledger import Ledger, verify
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan, policy_key
+from alignment.pipeline.records import Manifest
 from alignment.utils.library_versions import library_versions
 
 CARRIED = ("approvals", "preferences")

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import Attempt, Ledger
+from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.node import Node
 from alignment.pipeline.reasons import why_run
+from alignment.pipeline.records import Attempt
 from alignment.reporting.headline import headline
 
 State = Literal["done", "running", "failed", "killed", "pending", "stale"]

@@ -18,9 +18,10 @@ from alignment.config.finetune import PretrainConfig
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.approval import Decisions
-from alignment.pipeline.ledger import Ledger, Manifest
+from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
+from alignment.pipeline.records import Manifest
 
 TRAIN = 6  # operations per parameter and token: forward 2, backward 4
 READ = 2

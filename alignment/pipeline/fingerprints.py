@@ -11,10 +11,11 @@ from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.external_inputs import external_digest, reads_outside
-from alignment.pipeline.ledger import Ledger, Manifest, fingerprint
+from alignment.pipeline.ledger import Ledger, fingerprint
 from alignment.pipeline.migrate import same_work
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
+from alignment.pipeline.records import Manifest
 from alignment.pipeline.slices import config_slice, stage_declaration
 from alignment.utils.seeds import derive_seed
 

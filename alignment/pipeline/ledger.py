@@ -17,14 +17,15 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from alignment.errors import AlignError
-from alignment.pipeline.format import FORMAT, as_record, format_of, known_fields, read_record
+from alignment.pipeline.format import as_record, read_record
 from alignment.pipeline.node import Node
+from alignment.pipeline.records import Attempt, Manifest, Unfinished
 from alignment.utils.files import (
     MANIFEST,
     atomic_write_json,
@@ -38,89 +39,10 @@ from alignment.utils.locks import holder
 from alignment.utils.processes import born, runs
 
 log = logging.getLogger("alignment")
-Status = Literal["running", "done", "failed", "killed", "superseded"]
 CURRENT = "current"
 REQUEST = "request.json"  # in a partial directory: what it is made for
 KEEP = 3  # unfinished attempts of other settings that are kept, of each stage
 SHOWN = 16  # hex digits of a fingerprint that name its directory
-
-
-@dataclass
-class Attempt:
-    """One try at a stage."""
-
-    version: str
-    stage: str
-    number: int
-    fingerprint: str
-    status: Status
-    pid: int
-    host: str
-    started: str
-    ended: str | None = None
-    seconds: float | None = None
-    error: str | None = None
-    resumed_from: int | None = None
-    """The attempt whose checkpoints this one goes on from."""
-    born: float | None = None
-    """When the process `pid` started, in seconds since 1970."""
-    reason: str = ""
-    """Why the stage was run: what differed from the last time."""
-
-    @classmethod
-    def read(cls, path: Path) -> Attempt:
-        """An attempt's record; unknown fields of newer writers are ignored."""
-        return cls(**known_fields(cls, read_record(path)))
-
-
-@dataclass(frozen=True)
-class Unfinished:
-    """What an attempt left behind that did not come to its end.
-
-    Attributes:
-        name: the first hex digits of its fingerprint.
-        step: that of its newest checkpoint, if it has one.
-        seconds: how long attempts worked on it, about.
-        request: `config`, `code_version` and `inputs` it was made for; None for release 0.1.
-    """
-
-    directory: Path
-    name: str
-    step: int | None
-    seconds: float
-    touched: float
-    request: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """The seal on a committed stage directory."""
-
-    version: str
-    stage: str
-    fingerprint: str
-    attempt: int
-    code_version: str
-    config: dict[str, Any]
-    options: dict[str, Any]
-    inputs: dict[str, dict[str, str]]
-    outputs: dict[str, str]
-    digest: str
-    seed: int
-    libraries: dict[str, str]
-    started: str
-    seconds: float
-    peak_memory_mb: float
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    datasets: list[dict[str, Any]] = field(default_factory=list)
-    format: int = FORMAT
-
-    @classmethod
-    def read(cls, directory: Path) -> Manifest:
-        """The manifest of a committed directory; unknown fields of newer writers are ignored."""
-        path = directory / MANIFEST
-        values = known_fields(cls, read_record(path))
-        return cls(**{**values, "format": format_of(path)})
 
 
 class Ledger:

@@ -14,8 +14,9 @@ from alignment.config.program import ProgramConfig
 from alignment.config.renames import lost, translate
 from alignment.errors import AlignError
 from alignment.pipeline.format import FORMAT
-from alignment.pipeline.ledger import Ledger, Manifest, fingerprint
+from alignment.pipeline.ledger import Ledger, fingerprint
 from alignment.pipeline.node import Node
+from alignment.pipeline.records import Manifest
 from alignment.pipeline.slices import config_slice, stage_declaration, student_option
 
 

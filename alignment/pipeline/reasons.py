@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import SHOWN, Unfinished
+from alignment.pipeline.ledger import SHOWN
 from alignment.pipeline.migrate import Untranslatable, todays_slice
 from alignment.pipeline.node import Node
+from alignment.pipeline.records import Unfinished
 
 ENOUGH = 6  # differences that are named
 

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from alignment.pipeline.ledger import Manifest
+from alignment.pipeline.records import Manifest
 from alignment.tracking.naming import DIGEST_LENGTH
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import SHOWN, Attempt, Ledger, Manifest
+from alignment.pipeline.ledger import SHOWN, Ledger
 from alignment.pipeline.node import Node
+from alignment.pipeline.records import Attempt, Manifest
 from alignment.reporting.headline import headline
 from alignment.utils.files import MANIFEST
 from alignment.utils.metrics_log import Series

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from alignment.pipeline.ledger import Manifest
+from alignment.pipeline.records import Manifest
 from alignment.tracking.store import Store
 
 DIGEST = "rlhf.digest"

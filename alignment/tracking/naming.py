@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.pipeline.ledger import Attempt, Manifest
+from alignment.pipeline.records import Attempt, Manifest
 
 KIND = "rlhf.kind"  # version | base | stage | progress | superseded
 VERSION = "rlhf.version"

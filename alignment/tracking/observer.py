@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.pipeline.ledger import Attempt, Manifest
 from alignment.pipeline.node import Node
+from alignment.pipeline.records import Attempt, Manifest
 
 log = logging.getLogger("alignment.tracking")
 

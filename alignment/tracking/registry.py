@@ -8,8 +8,8 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.approval import Decisions
-from alignment.pipeline.ledger import Manifest
 from alignment.pipeline.plan import policy_key
+from alignment.pipeline.records import Manifest
 from alignment.tracking import naming
 from alignment.tracking.history import VersionHistory
 from alignment.tracking.models import DIGEST, Models, holds_model, model_type

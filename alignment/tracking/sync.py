@@ -14,7 +14,7 @@ from typing import Any
 from alignment.config.program import ProgramConfig
 from alignment.config.tracking import CostConfig
 from alignment.errors import redact
-from alignment.pipeline.ledger import Manifest
+from alignment.pipeline.records import Manifest
 from alignment.reporting.cost import stage_cost, together
 from alignment.tracking import naming
 from alignment.tracking.artifacts import (

@@ -11,9 +11,9 @@ from pathlib import Path
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
-from alignment.pipeline.ledger import Attempt, Manifest
 from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import available
+from alignment.pipeline.records import Attempt, Manifest
 from alignment.utils.locks import QueueSlot
 from flows.definitions.parameters import read_program
 from flows.definitions.run_labels import deployed

@@ -10,7 +10,7 @@ import yaml
 from alignment.config.load import check_program
 from alignment.errors import StageError
 from alignment.execution.runner import Runner
-from alignment.pipeline.ledger import Manifest
+from alignment.pipeline.records import Manifest
 from alignment.utils.metrics_log import Series
 from tests.loop.conftest import PROGRAM
 

@@ -10,7 +10,8 @@ import pytest
 
 from alignment.errors import AlignError
 from alignment.pipeline.format import FORMAT, format_of
-from alignment.pipeline.ledger import Attempt, Ledger, Manifest
+from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.records import Attempt, Manifest
 from alignment.pipeline.workspace import keep_program, kept_program
 
 

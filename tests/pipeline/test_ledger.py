@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import AlignError
-from alignment.pipeline.ledger import Ledger, Manifest, fingerprint, verify
+from alignment.pipeline.ledger import Ledger, fingerprint, verify
 from alignment.pipeline.node import Node
+from alignment.pipeline.records import Manifest
 
 NODE = Node("rlhf-v1", "sample", "sample", {"policy": ("sft", "finetune")})
 DESCRIBED = {

@@ -15,9 +15,9 @@ from alignment.execution.runner import Runner
 from alignment.operations.status import program_status
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.format import FORMAT, format_of
-from alignment.pipeline.ledger import Manifest
 from alignment.pipeline.node import Node
 from alignment.pipeline.reasons import why_run
+from alignment.pipeline.records import Manifest
 from alignment.pipeline.slices import stage_declaration
 from alignment.pipeline.workspace import kept_program
 from alignment.utils.files import sha256_file

@@ -25,7 +25,8 @@ sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
 from alignment.config.load import load_program  # noqa: E402
 from alignment.execution.runner import Runner  # noqa: E402
-from alignment.pipeline.ledger import Attempt, Ledger  # noqa: E402
+from alignment.pipeline.ledger import Ledger  # noqa: E402
+from alignment.pipeline.records import Attempt  # noqa: E402
 
 VERSION = "rlhf-v1"
 REACH = 0.5  # kills come within this share of what the stage takes without them
