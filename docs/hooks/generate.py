@@ -61,6 +61,7 @@ def library_page(name: str) -> str:
 
 def settings_page() -> str:
     """Every setting of a program: key, type, default, and the sentence beside the field."""
+    from alignment.config.neutral import NEUTRAL
     from alignment.config.program import ProgramConfig
 
     lines = [
@@ -76,7 +77,7 @@ def settings_page() -> str:
             section = key.partition(".")[0]
             lines += ["", f"## {section}", "", "| key | type | default | |", "|---|---|---|---|"]
         sentence = " ".join((field.description or "").split())
-        mark = " ◦" if neutral(field) else ""
+        mark = " ◦" if key in NEUTRAL else ""
         cells = (f"`{key}`{mark}", f"`{kind(field.annotation)}`", default(field), sentence)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*lines, ""])
@@ -103,12 +104,6 @@ def section_in(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
         if found is not None:
             return found, listed or inside
     return None, False
-
-
-def neutral(field: FieldInfo) -> bool:
-    """Whether the field is marked as unable to change a result."""
-    extra = field.json_schema_extra
-    return isinstance(extra, dict) and (extra.get("neutral") is True)
 
 
 def kind(annotation: Any) -> str:

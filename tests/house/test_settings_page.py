@@ -51,6 +51,7 @@ def test_a_line_has_key_type_default_and_sentence(generate: Any) -> None:
     page = generate.settings_page()
     line = next(line for line in page.splitlines() if line.startswith("| `versions[].ppo`"))
     assert line.startswith("| `versions[].ppo` | `true \\| false` | `false` | Finish with PPO")
+    assert "| `ppo.checkpoint_every` ◦ |" in page  # in no fingerprint
     assert "| `base.source` | `world \\| path` | `world` |" in page
 
 
