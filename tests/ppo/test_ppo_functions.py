@@ -33,6 +33,13 @@ def test_advantages_by_hand() -> None:
     expected = torch.tensor([[1.875, 0.75, 0.5], [2.0, 2.0, 0.0]])
     torch.testing.assert_close(advantages, expected)
     torch.testing.assert_close(returns, torch.tensor([[2.375, 1.75, 2.0], [3.0, 4.0, 0.0]]))
+    # γ 1 and λ 0.95 unless given.
+    default, _ = generalised_advantages(rewards, values, mask)
+    given, _ = generalised_advantages(rewards, values, mask, gamma=1.0, lam=0.95)
+    assert torch.equal(default, given)
+    # Answers of one token: A = r − V.
+    one, _ = generalised_advantages(rewards[:, :1], values[:, :1], mask[:, :1])
+    assert one.tolist() == [[0.5], [-1.0]]
 
 
 @pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.7), (1.0, 1.0), (1.0, 0.0)])

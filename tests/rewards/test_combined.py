@@ -125,6 +125,13 @@ def test_threshold_against_brute_force() -> None:
         assert (said & unsafe).sum() / said.sum() == pytest.approx(found.precision)
 
 
+def test_the_multiplier_steps_by_its_own_size() -> None:
+    config = CombineConfig(method="constrained", multiplier=2.0, multiplier_rate=0.1, floor=0.5)
+    multiplier = Multiplier.start(config)
+    # log λ += 0.1 · 2 · (0.5 − (−0.5)).
+    assert multiplier.update(-0.5, config) == pytest.approx(2.0 * math.exp(0.2))
+
+
 def test_thresholds_lie_halfway_to_the_next_value() -> None:
     chance = np.array([0.9, 0.2, 0.5, 0.3])
     unsafe = np.array([False, True, True, False])

@@ -22,6 +22,7 @@ from alignment.sampling.selection import (
     accept,
     effective_size,
     eligible,
+    is_unsafe,
     random_control,
     reaching,
     select,
@@ -70,6 +71,22 @@ def test_top_one_never_takes_what_a_filter_stops() -> None:
     assert [one.text for one in free.chosen] == ["unsafe", "helpful though unsafe", "unsafe"]
 
 
+def test_what_falls_to_each_filter_is_counted() -> None:
+    fallen = [{"finished": False}, {"text": " "}, {"safe_probability": 0.1}, {}]
+    candidates = [
+        _candidate("p", **{"text": f"t{number}", "reward": 0.0, "safety_prompt": True, **more})
+        for number in range(3)
+        for more in fallen
+    ]
+    candidates += candidates[3::4][:2]
+    _, counts = eligible(candidates, SelectConfig())
+    names = ("candidates", "unfinished", "empty", "unsafe", "duplicates")
+    assert [counts[name] for name in names] == [14, 3, 3, 3, 2]
+    config = SelectConfig(safety_threshold=0.15)
+    at = _candidate("p", "at the threshold", 0.0, safe_probability=0.15, safety_prompt=True)
+    assert not is_unsafe(at, config)
+
+
 def test_the_choice_does_not_depend_on_the_order_of_arrival() -> None:
     candidates = [_candidate("p", text, 1.0) for text in ("bb", "a", "c")]
     for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
@@ -110,6 +127,7 @@ def test_acceptance_draws_by_seed_and_prompt() -> None:
     config = SelectConfig(rule="accept", beta=0.5, per_prompt=2)
     found = select(candidates, config, seed=1)
     assert found.chosen == select(candidates, config, seed=1).chosen
+    assert accept(candidates[:8], 0.5, 2, 7) == accept(candidates[:8], 0.5, 2, 7)
     assert found.chosen != select(candidates, config, seed=2).chosen
     picks = [[c.text[1:] for c in found.chosen if c.prompt_id == p] for p in "pqrs"]
     assert any(pick != picks[0] for pick in picks)
