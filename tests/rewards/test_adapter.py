@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from reward_helpers import random_elements, save_tiny_policy, word_tokenizer
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from alignment.config.finetune import AdapterConfig
@@ -19,7 +22,7 @@ from alignment.models.adapters import add_adapter, save_adapter
 from alignment.models.chat_renderer import Tokens
 from alignment.models.digest import weights_digest
 from alignment.models.load import load_scalar
-from alignment.rewards.adapter import inject
+from alignment.rewards.adapter import WEIGHTS, inject
 from alignment.rewards.card import RewardCard
 from alignment.rewards.initial import initial_model
 from alignment.rewards.model import RewardModel
@@ -68,6 +71,39 @@ def test_saved_as_adapter_and_loaded_again(tmp_path: Path, base: Path) -> None:
     with torch.no_grad():
         scores = [load_scalar(out)(torch.tensor([i.ids])).logits.item() for i in items()]
     assert scores == pytest.approx(want.tolist(), abs=1e-5)
+
+
+def test_an_adapter_that_version_0_1_saved_still_loads(tmp_path: Path, base: Path) -> None:
+    """It wrote the scale inside B, every layer by its whole name, and alpha = rank."""
+    reward = trained(base, tmp_path)
+    want = reward.score(items())
+    out = tmp_path / "versions" / "rm" / "model"
+    old: dict[str, torch.Tensor] = {}
+    for name, module in reward.model.named_modules():
+        if isinstance(module, LoraLayer):
+            layer: Any = module
+            old[f"base_model.model.{name}.lora_A.weight"] = layer.lora_A["default"].weight.detach()
+            old[f"base_model.model.{name}.lora_B.weight"] = (
+                layer.lora_B["default"].weight.detach() * layer.scaling["default"]
+            )
+    layers = sorted({name[17:].rpartition(".lora_")[0] for name in old})
+    old["base_model.model.score.weight"] = reward.model.score.weight.detach().clone()
+    reward.save_adapter(base, out)  # the card and the tokenizer are what they were
+    save_file({name: value.contiguous() for name, value in old.items()}, out / WEIGHTS)
+    config = {
+        "base_model_name_or_path": "base/model",
+        "bias": "none",
+        "inference_mode": True,
+        "lora_alpha": 4,
+        "lora_dropout": 0.0,
+        "modules_to_save": ["score"],
+        "peft_type": "LORA",
+        "r": 4,
+        "target_modules": layers,
+        "task_type": "SEQ_CLS",
+    }
+    (out / "adapter_config.json").write_text(json.dumps(config))
+    assert RewardModel.load(out).score(items()) == pytest.approx(want, abs=1e-5)
 
 
 def test_peft_reads_it_alone(tmp_path: Path, base: Path) -> None:
