@@ -23,7 +23,8 @@ from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.batches import Batcher
 from alignment.rewards.examples import Element, Pair
-from alignment.rewards.train import backward, learning_rate, optimizer_of
+from alignment.rewards.train import backward
+from alignment.utils.optimizer import make_optimizer, make_schedule, warmup_steps
 
 MARGIN = 1.0
 
@@ -89,17 +90,28 @@ def run(
         tokens_per_batch=tokens_per_batch,
         max_length=max_length,
     )
-    optimizer = optimizer_of(reward, settings)
+    optimizer = make_optimizer(
+        reward.parameters(),
+        learning_rate=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        adam_epsilon=settings.epsilon,
+        weight_decay=settings.weight_decay,
+    )
     steps = -(-pairs // batch)
+    schedule = make_schedule(
+        optimizer,
+        steps=steps,
+        warmup=warmup_steps(steps, settings.warmup, settings.warmup_steps),
+        min_lr_ratio=settings.final_rate,
+    )
     losses = []
     began = time.perf_counter()
     for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, settings)
         optimizer.zero_grad(set_to_none=True)
         figures = backward(reward, elements[step * batch : (step + 1) * batch], batcher)
         torch.nn.utils.clip_grad_norm_(reward.parameters(), settings.clip)
         optimizer.step()
+        schedule.step()
         losses.append(figures.loss)
     seconds = time.perf_counter() - began
     return {

@@ -15,8 +15,14 @@ from rich.panel import Panel
 from rich.text import Text
 
 from alignment.errors import ConfigError
+from alignment.inference.counter_noise import GumbelNoise, step_keys
+from alignment.inference.decode import Ends, Row, decode
+from alignment.inference.engine import end_ids
+from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Message
 from alignment.models.load import Dtype, load_policy, load_tokenizer, resolve_device
+from alignment.models.stepper import ModelStepper
+from alignment.utils.seeds import derive_seed
 
 HELP = "/reset starts a new conversation, /quit (or Ctrl-D) leaves, Ctrl-C stops an answer."
 
@@ -45,10 +51,12 @@ class ChatSession:
         self.messages: list[Message] = []
         self._model, self._renderer = model, renderer
         self._temperature, self._limit = temperature, max_new_tokens
-        self._device = next(model.parameters()).device
-        self._random = torch.Generator().manual_seed(secrets.randbits(62) if seed is None else seed)
-        more = getattr(model.generation_config, "eos_token_id", None)
-        self._ends = {renderer.eos, *([more] if isinstance(more, int) else more or [])}
+        self._seed = secrets.randbits(62) if seed is None else seed
+        device = next(model.parameters()).device
+        self._ends = end_ids(model, renderer)
+        self._end_tensor = torch.tensor(sorted(self._ends), device=device)
+        self._gumbel = GumbelNoise(model.get_output_embeddings().weight.shape[0], device)
+        self._answers = 0
 
     def reset(self) -> None:
         """Forget the conversation."""
@@ -60,21 +68,21 @@ class ChatSession:
         A caller that stops listening cuts the answer there; what was said is remembered.
         """
         self.messages.append({"role": "user", "content": text})
-        said: list[int] = []
+        tokens: list[int] = []
         shown = ""
         try:
             for token in self._tokens():
-                said.append(token)
-                whole = self._renderer.text(said)
+                tokens.append(token)
+                whole = self._renderer.text(tokens)
                 # A character may need several tokens: wait until it is whole.
                 if not whole.endswith("\ufffd") and len(whole) > len(shown):
                     yield whole[len(shown) :]
                     shown = whole
-            whole = self._renderer.text(said)
+            whole = self._renderer.text(tokens)
             if len(whole) > len(shown):
                 yield whole[len(shown) :]
         finally:
-            answer = self._renderer.text(said)
+            answer = self._renderer.text(tokens)
             self.messages.append({"role": "assistant", "content": answer})
 
     def _tokens(self) -> Iterator[int]:
@@ -82,23 +90,19 @@ class ChatSession:
         # A prompt keeps at least half of the model's window; long answers are cut before that.
         room = max(context - self._limit, context // 2)
         ids = self._renderer.prompt(self.messages, limit=room)
-        past = None
-        feed = torch.tensor([ids], device=self._device)
-        for _ in range(min(self._limit, context - len(ids))):
-            with torch.inference_mode():
-                output = self._model(input_ids=feed, past_key_values=past, use_cache=True)
-            past = output.past_key_values
-            token = self._draw(output.logits[0, -1].float().cpu())
+        settings = SamplingSettings(
+            max_new_tokens=min(self._limit, context - len(ids)), temperature=self._temperature
+        )
+        seed = derive_seed(self._seed, "answer", self._answers)
+        self._answers += 1
+        keys = step_keys([seed], settings.max_new_tokens).to(self._end_tensor.device)
+        stepper = ModelStepper(self._model, settings.max_new_tokens)
+        row = Row(0, 0, ids, seed)
+        for drawn in decode(stepper, [row], keys, settings, Ends(self._end_tensor), self._gumbel):
+            token = int(drawn[0])
             if token in self._ends:
                 return
             yield token
-            feed = torch.tensor([[token]], device=self._device)
-
-    def _draw(self, logits: torch.Tensor) -> int:
-        if self._temperature == 0:
-            return int(logits.argmax())
-        chances = torch.softmax(logits / self._temperature, dim=-1)
-        return int(torch.multinomial(chances, 1, generator=self._random))
 
 
 def open_session(

@@ -147,7 +147,8 @@ class PPOConfig(Section):
     critic_learning_rate: float = Field(default=9e-6, gt=0)
     """Of the critic (InstructGPT: 9e-6)."""
     warmup_iterations: int = Field(default=10, ge=0)
-    """Both rates climb from a tenth to the whole over so many iterations (InstructGPT)."""
+    """Policy and critic each climb to their whole rate over their first so many iterations, from
+    one part in `warmup_iterations` + 1 (InstructGPT: 10, from a tenth)."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
     """AdamW's first decay."""
     beta2: float = Field(default=0.95, ge=0, lt=1)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from alignment.inference.counter_noise import Race
+from alignment.inference.counter_noise import GumbelNoise
 from alignment.inference.draw import draw
 from alignment.inference.types import SamplingSettings
 from alignment.models.stepper import last_only
@@ -34,10 +34,10 @@ class Referee:
     """
 
     def __init__(
-        self, model: Any, race: Race, settings: SamplingSettings, progress: Progress
+        self, model: Any, gumbel: GumbelNoise, settings: SamplingSettings, progress: Progress
     ) -> None:
         self._model = model
-        self._race = race
+        self._gumbel = gumbel
         self._settings = settings
         self._progress = progress
         self.slack = FIRST_SLACK
@@ -53,7 +53,7 @@ class Referee:
             keys: [2], the step's keys of this sequence.
             batch_scores: [vocabulary] logits over temperature as the batch saw them, to compare.
         """
-        drawn = draw(alone(self._model, ids), keys[None], self._race, self._settings)
+        drawn = draw(alone(self._model, ids), keys[None], self._gumbel, self._settings)
         self.measure(drawn.scores, batch_scores)
         self.decided += 1
         return int(drawn.tokens[0]), float(drawn.logprobs[0])

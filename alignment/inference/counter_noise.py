@@ -38,8 +38,8 @@ def step_keys(seeds: Sequence[int], steps: int) -> torch.Tensor:
     return torch.from_numpy(keys.view(np.int32).reshape(len(seeds), steps, 2))
 
 
-class Race:
-    """Draws the race's noise for a vocabulary, reusing its buffers from step to step."""
+class GumbelNoise:
+    """Draws the noise for a vocabulary, reusing its buffers from step to step."""
 
     def __init__(self, vocabulary: int, device: torch.device):
         tokens = np.arange(vocabulary, dtype=np.uint64) * _GOLDEN & 0xFFFFFFFF

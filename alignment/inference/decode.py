@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 
 from alignment.inference.batch_invariance import Referee
-from alignment.inference.counter_noise import Race
+from alignment.inference.counter_noise import GumbelNoise
 from alignment.inference.draw import draw
 from alignment.inference.types import SamplingSettings
 from alignment.models.stepper import Stepper
 
 # Rows leave the cache when at least this share has finished: copying it costs about a step.
 _LEAVE_SHARE = 0.1
+# On a GPU, asking which rows have finished stalls its queue: ask every so many steps.
+_ASK_EVERY = 8
 
 
 @dataclass
@@ -31,30 +32,41 @@ class Row:
     finished: bool = False
 
 
-class Ended(Protocol):
-    """Which answers end with their last token."""
+@dataclass(frozen=True)
+class Ends:
+    """What ends an answer.
+
+    Attributes:
+        ids: tokens that do, int64 on the model's device; none makes every answer as long as may be.
+        by_text: whether a stop text is complete at the end of tokens; None without stop texts.
+    """
 
     ids: torch.Tensor
-    """Token ids that end an answer, int64."""
-
-    def by_text(self, tokens: Sequence[int]) -> bool:
-        """Whether a stop text is complete; asked only if there are stop texts."""
+    by_text: Callable[[Sequence[int]], bool] | None = None
 
 
+@torch.inference_mode()
 def decode(
     stepper: Stepper,
     rows: Sequence[Row],
     keys: torch.Tensor,
     settings: SamplingSettings,
-    ended: Ended,
-    race: Race,
-    referee: Referee | None,
-) -> None:
-    """Fill `tokens`, `logprobs` and `finished` of every row. Call under `torch.inference_mode`.
+    ends: Ends,
+    gumbel: GumbelNoise,
+    referee: Referee | None = None,
+) -> Iterator[torch.Tensor]:
+    """Draw a token for every row, step by step, until all have ended.
+
+    What is drawn for a row depends on its prompt and its keys, up to rounding; with a referee it
+    depends on nothing else.
 
     Args:
-        rows: sequences; those of one prompt stand side by side and share its prefill.
-        keys: int32 [rows, max_new_tokens, 2] from `noise.step_keys`, on the model's device.
+        rows: sequences; those with the same prompt share its prefill.
+        keys: int32 [rows, max_new_tokens, 2] from `step_keys`, on the model's device.
+
+    Yields:
+        tokens [n] of the rows still in the batch, in their order; among them may be some after
+        a row's end. Once it is exhausted, `tokens`, `logprobs` and `finished` of every row are set.
     """
     device, steps = keys.device, settings.max_new_tokens
     prompts, owner = _distinct(rows)
@@ -62,29 +74,28 @@ def decode(
     # What the sequences still in the batch carry: index into `rows`, and whether they go on.
     alive = torch.arange(len(rows), device=device)
     going = torch.ones(len(rows), dtype=torch.bool, device=device)
-    tokens_out = torch.zeros((len(rows), steps), dtype=torch.long, device=device)
-    logprobs_out = torch.zeros((len(rows), steps), dtype=torch.float32, device=device)
+    tokens = torch.zeros((len(rows), steps), dtype=torch.long, device=device)
+    logprobs = torch.zeros((len(rows), steps), dtype=torch.float32, device=device)
     lengths = torch.full((len(rows),), steps, device=device)
-    stopped = torch.zeros(len(rows), dtype=torch.bool, device=device)
     for step in range(steps):
-        drawn = draw(logits, keys[:, step], race, settings, referee.slack if referee else None)
+        drawn = draw(logits, keys[:, step], gumbel, settings, referee.slack if referee else None)
         if referee is not None and drawn.close is not None:
             for row in torch.nonzero(drawn.close & going).flatten().tolist():
                 index = int(alive[row])
-                ids = rows[index].prompt + tokens_out[index, :step].tolist()
+                ids = rows[index].prompt + tokens[index, :step].tolist()
                 token, logprob = referee.decide(ids, keys[row, step], drawn.scores[row])
                 drawn.tokens[row] = token
                 drawn.logprobs[row] = logprob
-        tokens_out[alive, step] = drawn.tokens
-        logprobs_out[alive, step] = drawn.logprobs
-        over = torch.isin(drawn.tokens, ended.ids)
-        if settings.stop:
-            over |= _by_text(tokens_out[alive, : step + 1], going, ended)
-        over &= going
-        if bool(over.any()):
-            lengths[alive[over]] = step + 1
-            stopped[alive[over]] = True
-            going = going & ~over
+        tokens[alive, step] = drawn.tokens
+        logprobs[alive, step] = drawn.logprobs
+        yield drawn.tokens
+        over = torch.isin(drawn.tokens, ends.ids)
+        if ends.by_text is not None:
+            for row in torch.nonzero(going).flatten().tolist():
+                over[row] |= ends.by_text(tokens[alive[row], : step + 1].tolist())
+        lengths[alive] = torch.where(going & over, step + 1, lengths[alive])
+        going = going & ~over
+        if device.type == "cpu" or step % _ASK_EVERY == _ASK_EVERY - 1:
             left = int(going.sum())
             if left == 0:
                 break
@@ -95,38 +106,16 @@ def decode(
                 alive, going, keys = alive[staying], going[staying], keys[staying]
         if step + 1 < steps:
             logits = stepper.step(drawn.tokens)
-    _write(rows, tokens_out, logprobs_out, lengths, stopped)
+    finished = torch.ones(len(rows), dtype=torch.bool, device=device)
+    finished[alive[going]] = False
+    results = (item.tolist() for item in (tokens, logprobs, lengths, finished))
+    for row, row_tokens, row_logprobs, length, over in zip(rows, *results, strict=True):
+        row.tokens, row.logprobs = row_tokens[:length], row_logprobs[:length]
+        row.finished = over
 
 
 def _distinct(rows: Sequence[Row]) -> tuple[list[list[int]], list[int]]:
     """The prompts of the batch, each once, and for each row the index of its prompt."""
-    prompts: list[list[int]] = []
-    owner: list[int] = []
-    for index, row in enumerate(rows):
-        if index == 0 or row.prompt_index != rows[index - 1].prompt_index:
-            prompts.append(row.prompt)
-        owner.append(len(prompts) - 1)
-    return prompts, owner
-
-
-def _by_text(tokens: torch.Tensor, going: torch.Tensor, ended: Ended) -> torch.Tensor:
-    found = torch.zeros_like(going)
-    for row in torch.nonzero(going).flatten().tolist():
-        found[row] = ended.by_text(tokens[row].tolist())
-    return found
-
-
-def _write(
-    rows: Sequence[Row],
-    tokens: torch.Tensor,
-    logprobs: torch.Tensor,
-    lengths: torch.Tensor,
-    stopped: torch.Tensor,
-) -> None:
-    all_tokens, all_logprobs = tokens.tolist(), logprobs.tolist()
-    for index, (row, length, over) in enumerate(
-        zip(rows, lengths.tolist(), stopped.tolist(), strict=True)
-    ):
-        row.tokens = all_tokens[index][:length]
-        row.logprobs = all_logprobs[index][:length]
-        row.finished = over
+    numbers: dict[tuple[int, ...], int] = {}
+    owner = [numbers.setdefault(tuple(row.prompt), len(numbers)) for row in rows]
+    return [list(prompt) for prompt in numbers], owner

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from alignment.inference.counter_noise import Race
+from alignment.inference.counter_noise import GumbelNoise
 from alignment.inference.truncate import doubtful_masks, keep_mask
 from alignment.inference.types import SamplingSettings
 
@@ -32,7 +32,7 @@ class Drawn:
 def draw(
     logits: torch.Tensor,
     keys: torch.Tensor,
-    race: Race,
+    gumbel: GumbelNoise,
     settings: SamplingSettings,
     slack: float | None = None,
 ) -> Drawn:
@@ -40,7 +40,7 @@ def draw(
 
     Args:
         logits: [rows, vocabulary] as the model gave them; overwritten.
-        keys: [rows, 2] of this step, see `noise.step_keys`.
+        keys: [rows, 2] of this step, see `step_keys`.
         slack: how far each logit, divided by the temperature, may be wrong. Rows whose winner
             could then be another are marked in `close`; `None` marks nothing.
     """
@@ -59,7 +59,7 @@ def draw(
     if maybe is not None:
         chance.masked_fill_(~maybe, 0.0)
     if settings.temperature > 0:
-        chance.div_(race.exponential(keys))
+        chance.div_(gumbel.exponential(keys))
     best, tokens = chance.max(dim=-1, keepdim=True)
     logprobs = scores.gather(-1, tokens).squeeze(-1) - total
     close = None

@@ -2,14 +2,14 @@
 
 One prefill serves all K samples of a prompt, the cache grows in place, finished sequences leave
 the batch, and only the last position's logits are ever computed. What is drawn for a sequence
-depends on its seed alone: see `noise.py` and `referee.py`.
+depends on its seed alone: see `counter_noise` and `batch_invariance`.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
@@ -21,8 +21,8 @@ from alignment.fastpath.cpu_threads import crew
 from alignment.fastpath.decoding import LeanStepper
 from alignment.fastpath.layers import Lean, why_not
 from alignment.inference.batch_invariance import Referee
-from alignment.inference.counter_noise import Race, step_keys
-from alignment.inference.decode import Row, decode
+from alignment.inference.counter_noise import GumbelNoise, step_keys
+from alignment.inference.decode import Ends, Row, decode
 from alignment.inference.seeds import sample_seeds
 from alignment.inference.stop_text import cut_at_stop
 from alignment.inference.types import SILENT, Sample, SamplingSettings
@@ -62,26 +62,33 @@ def sample(
 
 
 class TransformersEngine:
-    """See the module; implements `settings.Engine`.
+    """See the module; implements `types.Engine`.
+
+    Args:
+        ends: ids that end an answer; None takes the tokenizer's EOS and those of the generation
+            config. None at all makes every answer exactly `max_new_tokens` long.
+        least_rows: a further thread is not worth it for fewer sequences.
 
     Attributes:
         refereed: draws that the last call decided one by one.
         noise: largest rounding noise that the last call saw in the logits.
     """
 
-    def __init__(self, model: Any, renderer: ChatRenderer):
+    def __init__(
+        self,
+        model: Any,
+        renderer: ChatRenderer,
+        *,
+        ends: Collection[int] | None = None,
+        least_rows: int = 1,
+    ):
         self.model = model
         self.renderer = renderer
+        self.ends = end_ids(model, renderer) if ends is None else frozenset(ends)
+        self._least_rows = least_rows
         self.refereed = 0
         self.noise = 0.0
         self._lean: Lean | None = None
-
-    @property
-    def ends(self) -> frozenset[int]:
-        """Ids that end an answer: the tokenizer's EOS and those of the generation config."""
-        more = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
-        more = [more] if isinstance(more, int) else (more or [])
-        return frozenset([self.renderer.eos, *more])
 
     def sample(
         self,
@@ -102,7 +109,11 @@ class TransformersEngine:
         ]
         progress.begin("sampling", len(rows), "answers")
         found: list[list[Sample | None]] = [[None] * len(row) for row in seeds]
-        ends = _Ends(self.renderer, self.ends, settings.stop, device)
+        texts = _Texts(self.renderer, self.ends, settings.stop)
+        ends = Ends(
+            torch.tensor(sorted(self.ends), dtype=torch.long, device=device),
+            texts.complete if settings.stop else None,
+        )
         self.refereed, self.noise = 0, 0.0
         # Made for every call: the model may have been trained since the last one.
         self._lean = Lean(self.model) if why_not(self.model) is None else None
@@ -111,7 +122,7 @@ class TransformersEngine:
             for batch in self._batches(rows, settings, ends, exact, workers, progress):
                 for row in batch:
                     tokens += len(row.tokens)
-                    text = ends.text(row.tokens)
+                    text = texts.text(row.tokens)
                     found[row.prompt_index][row.place] = Sample(
                         row.tokens, row.logprobs, row.finished, text
                     )
@@ -123,7 +134,7 @@ class TransformersEngine:
         self,
         rows: list[Row],
         settings: SamplingSettings,
-        ends: _Ends,
+        ends: Ends,
         exact: bool,
         workers: int,
         progress: Progress,
@@ -131,7 +142,7 @@ class TransformersEngine:
         """Decode everything, longest prompts first (what does not fit shows early)."""
         # Samples of one prompt stay together: they share its prefill.
         ordered = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt_index))
-        size = min(settings.batch_size, -(-len(ordered) // workers)) or 1
+        size = min(settings.batch_size, max(self._least_rows, -(-len(ordered) // workers)))
         batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
         def work(batch: list[Row]) -> Referee | None:
@@ -165,21 +176,22 @@ class TransformersEngine:
         self,
         batch: list[Row],
         settings: SamplingSettings,
-        ends: _Ends,
+        ends: Ends,
         exact: bool,
         progress: Progress,
     ) -> Referee | None:
         """Draw the answers of one batch; returns who decided the close draws."""
         device = next(self.model.parameters()).device
-        race = Race(self.model.get_output_embeddings().weight.shape[0], device)
-        referee = Referee(self.model, race, settings, progress) if exact else None
+        gumbel = GumbelNoise(self.model.get_output_embeddings().weight.shape[0], device)
+        referee = Referee(self.model, gumbel, settings, progress) if exact else None
         keys = step_keys([row.seed for row in batch], settings.max_new_tokens).to(device)
-        with torch.inference_mode():
-            decode(self._stepper(settings), batch, keys, settings, ends, race, referee)
+        for _ in decode(self._stepper(settings), batch, keys, settings, ends, gumbel, referee):
+            pass
         if not all(map(_finite, batch)):
             raise StageError(
                 "the policy's probabilities are not finite",
-                remedy="its training diverged: look at the preceding stage's loss curve",
+                remedy="its training diverged: lower the learning rate, or look at the preceding "
+                "stage's loss curve",
             )
         return referee
 
@@ -201,25 +213,25 @@ class TransformersEngine:
             )
 
 
-class _Ends:
-    """When an answer is over, and what its text is then; implements `decode.Ended`."""
+def end_ids(model: Any, renderer: ChatRenderer) -> frozenset[int]:
+    """Ids that end an answer: the tokenizer's EOS and those of the generation config."""
+    more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return frozenset([renderer.eos, *([more] if isinstance(more, int) else more or [])])
 
-    def __init__(
-        self,
-        renderer: ChatRenderer,
-        ids: frozenset[int],
-        stop: tuple[str, ...],
-        device: torch.device,
-    ):
+
+class _Texts:
+    """Where stop texts end an answer, and what its text is then."""
+
+    def __init__(self, renderer: ChatRenderer, ids: frozenset[int], stop: tuple[str, ...]):
         self._renderer = renderer
         self._set = ids
         self._stop = stop
-        self.ids = torch.tensor(sorted(ids), device=device)
         # A token spells at least one byte (bar special ones, hence the margin), so this many last
         # tokens hold any stop text that was just completed.
         self._reach = max((len(text.encode()) for text in stop), default=0) + 8
 
-    def by_text(self, tokens: Sequence[int]) -> bool:
+    def complete(self, tokens: Sequence[int]) -> bool:
+        """Whether a stop text is complete."""
         tail = list(tokens[-self._reach :])
         spelled = self._renderer.tokenizer.decode(tail, skip_special_tokens=False)
         return any(text in spelled for text in self._stop)
@@ -248,8 +260,8 @@ def _out_of_memory(error: BaseException) -> bool:
     """Torch's own error on GPUs; on the CPU a plain RuntimeError that says so."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    said = str(error).lower()
-    return "can't allocate memory" in said or "not enough memory" in said
+    message = str(error).lower()
+    return "can't allocate memory" in message or "not enough memory" in message
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from alignment.rewards.losses import label_loss, ranking_loss
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_not_finite
 from alignment.utils.metrics_log import Series
+from alignment.utils.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
 
@@ -51,36 +52,6 @@ class Figures:
     """Its ranking part."""
     accuracy: float
     """Share of pairs ranked right (ties count a half), each element counting once."""
-
-
-def learning_rate(step: int, steps: int, settings: RewardsConfig) -> float:
-    """Rate of optimiser step `step` (from 0) of `steps`: linear warm-up, cosine to `final_rate`.
-
-    The warm-up is 3 % and at least 5 steps in the paper; a run of a few steps warms up for half.
-    """
-    warmup = max(math.ceil(settings.warmup * steps), settings.warmup_steps)
-    warmup = min(warmup, steps // 2)
-    if step < warmup:
-        return settings.learning_rate * (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(1, steps - 1 - warmup)
-    shape = settings.final_rate + (1 - settings.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
-    return settings.learning_rate * shape
-
-
-def optimizer_of(model: torch.nn.Module, settings: RewardsConfig) -> torch.optim.AdamW:
-    """AdamW as in the paper; weight decay on matrices only."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        fused=True,
-    )
 
 
 def micro_batches(
@@ -172,79 +143,31 @@ def train(
         series: the curve; it is cut back to the loaded checkpoint.
     """
     progress = progress or SilentProgress()
-    model.eval()
-    if settings.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-        model.train()
-        _no_dropout(model)
     batcher = Batcher(
-        model,
+        model.eval(),
         pad=pad,
         tokens_per_batch=settings.tokens_per_batch,
         max_length=settings.max_length,
         share=settings.prefix_sharing,
         amp=amp,
     )
-    drops = settings.adapter.method == "lora" and settings.adapter.dropout > 0
-    if drops:
-        for module in dropouts(model):
-            module.train()
     if batcher.refusal:
         progress.say(f"prefix sharing is off: {batcher.refusal}")
-    per_epoch = math.ceil(len(elements) / settings.batch)
-    steps = per_epoch * settings.epochs
-    optimizer = optimizer_of(model, settings)
-    state = checkpoint.TrainingState({"model": model}, {"adamw": optimizer}, extra={"first": None})
+    steps = math.ceil(len(elements) / settings.batch) * settings.epochs
+    stepper = _Stepper(batcher, settings, steps, auxiliary_weight, seed)
+    state = stepper.state
     done = 0
     if checkpoints is not None and checkpoint.latest(checkpoints) is not None:
         done = checkpoint.load(checkpoints, state)
     if series is not None:
         series.truncate(done)
     progress.begin("reward model", steps, "step")
-    if done:
-        progress.advance(done)
-    report = Report(steps, notes=[batcher.refusal] if batcher.refusal else [])
-    order = np.empty(0, dtype=np.int64)
+    progress.advance(done)
     for step in range(done, steps):
-        epoch, place = divmod(step, per_epoch)
-        if place == 0 or step == done:
-            order = np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(
-                len(elements)
-            )
-        numbers = order[place * settings.batch : (place + 1) * settings.batch]
-        mine = [elements[numbers[i]] for i in distributed.share(len(numbers))]
-        rate = learning_rate(step, steps, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        if drops:  # by step and process, so that no random state need be kept of each
-            torch.manual_seed(derive_seed(seed, "dropout", step, distributed.rank()))
-        figures = _summed(
-            backward(model, mine, batcher, auxiliary_weight=auxiliary_weight, batch=len(numbers))
-        )
-        trained = [p for group in optimizer.param_groups for p in group["params"]]
-        distributed.sum_gradients(trained)
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip))
-        for name, figure in (("loss", figures.loss), ("gradient", norm)):
-            stop_if_not_finite(
-                figure,
-                f"the {name} of step {step + 1} of the reward model",
-                remedy="lower rewards.learning_rate",
-            )
-        optimizer.step()
-        if state.extra["first"] is None:
-            state.extra["first"] = figures.loss
-        state.extra["last"] = figures.loss
+        figures = stepper.step(step, _batch(elements, settings.batch, step, seed))
         if series is not None:
-            series.log(
-                step + 1,
-                loss=figures.loss,
-                ranking_loss=figures.ranking,
-                accuracy=figures.accuracy,
-                learning_rate=rate,
-                gradient_norm=norm,
-            )
-        progress.advance(1, loss=figures.loss, accuracy=figures.accuracy)
+            series.log(step + 1, **figures)
+        progress.advance(1, loss=figures["loss"], accuracy=figures["accuracy"])
         due = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
         if checkpoints is not None and (due or graceful_stop.asked()):
             if distributed.is_first():
@@ -253,9 +176,102 @@ def train(
     if settings.gradient_checkpointing:
         model.activation_checkpointing_disable()
     model.eval()
-    if steps:
-        report.first_loss, report.last_loss = state.extra["first"], state.extra["last"]
-    return report
+    notes = [batcher.refusal] if batcher.refusal else []
+    return Report(steps, **state.extra, notes=notes)
+
+
+def _batch(elements: Sequence[Element], size: int, step: int, seed: int) -> list[Element]:
+    """What step `step` sees: every epoch has an order of its own, its last batch may be short."""
+    epoch, place = divmod(step, math.ceil(len(elements) / size))
+    order = np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(len(elements))
+    return [elements[i] for i in order[place * size : (place + 1) * size]]
+
+
+class _Stepper:
+    """Takes the optimiser steps of one training.
+
+    Attributes:
+        state: everything that changes from step to step.
+    """
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        settings: RewardsConfig,
+        steps: int,
+        auxiliary_weight: float,
+        seed: int,
+    ):
+        self._batcher = batcher
+        self._settings = settings
+        self._auxiliary_weight = auxiliary_weight
+        self._seed = seed
+        model = batcher.model
+        if settings.gradient_checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            model.train()
+            _no_dropout(model)
+        self._drops = settings.adapter.method == "lora" and settings.adapter.dropout > 0
+        if self._drops:
+            for module in dropouts(model):
+                module.train()
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._optimizer = make_optimizer(
+            self._trained,
+            learning_rate=settings.learning_rate,
+            betas=(settings.beta1, settings.beta2),
+            adam_epsilon=settings.epsilon,
+            weight_decay=settings.weight_decay,
+        )
+        self._schedule = make_schedule(
+            self._optimizer,
+            steps=steps,
+            warmup=warmup_steps(steps, settings.warmup, settings.warmup_steps),
+            min_lr_ratio=settings.final_rate,
+        )
+        self.state = checkpoint.TrainingState(
+            {"model": model}, {"adamw": self._optimizer}, {"cosine": self._schedule}
+        )
+
+    def step(self, step: int, batch: list[Element]) -> dict[str, float]:
+        """One step on a batch; its figures.
+
+        Raises:
+            StageError: loss or gradient is not finite; the last good checkpoint is kept.
+        """
+        mine = [batch[i] for i in distributed.share(len(batch))]
+        if self._drops:  # by step and process, so that no random state need be kept of each
+            torch.manual_seed(derive_seed(self._seed, "dropout", step, distributed.rank()))
+        figures = _summed(
+            backward(
+                self._batcher.model,
+                mine,
+                self._batcher,
+                auxiliary_weight=self._auxiliary_weight,
+                batch=len(batch),
+            )
+        )
+        distributed.sum_gradients(self._trained)
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self._settings.clip))
+        for name, figure in (("loss", figures.loss), ("gradient", norm)):
+            stop_if_not_finite(
+                figure,
+                f"the {name} of step {step + 1} of the reward model",
+                remedy="lower rewards.learning_rate",
+            )
+        rate = self._schedule.get_last_lr()[0]
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._schedule.step()
+        self.state.extra.setdefault("first_loss", figures.loss)
+        self.state.extra["last_loss"] = figures.loss
+        return {
+            "loss": figures.loss,
+            "ranking_loss": figures.ranking,
+            "accuracy": figures.accuracy,
+            "learning_rate": rate,
+            "gradient_norm": norm,
+        }
 
 
 def _summed(figures: Figures) -> Figures:

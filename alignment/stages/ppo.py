@@ -35,7 +35,7 @@ from alignment.utils import distributed
 from alignment.utils.files import atomic_write_json, sha256_file
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 READS = ("ppo", "combine", "compute")
 
 

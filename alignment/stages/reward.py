@@ -47,7 +47,7 @@ from alignment.utils.files import atomic_write_bytes, atomic_write_json, digest_
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "4"
+CODE_VERSION = "5"
 READS = ("rewards", "compute")
 SHOWN_PAIRS = 600  # dots in the picture of lengths
 

@@ -16,10 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alignment.config.finetune import PretrainConfig
 from alignment.errors import DataError
-from alignment.training.schedule import cosine, parameter_groups, warmup_steps
 from alignment.utils import checkpoint, graceful_stop
 from alignment.utils.finite import stop_if_not_finite
 from alignment.utils.metrics_log import Series
+from alignment.utils.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
 
@@ -100,54 +100,78 @@ def pretrain(
     rows = rows_of(texts, tokenizer, config.length)
     model: Any = build_model(config, tokenizer, seed)
     model = model.to(device).train()
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay),
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        eps=config.epsilon,
-        fused=True,
-    )
-    state = checkpoint.TrainingState({"model": model}, {"adamw": optimizer})
+    stepper = _Stepper(model, config)
     directory = scratch / "checkpoints"
-    done = 0 if checkpoint.latest(directory) is None else checkpoint.load(directory, state)
+    done = 0
+    if checkpoint.latest(directory) is not None:
+        done = checkpoint.load(directory, stepper.state)
     series.truncate(done)
-    warmup = warmup_steps(config.steps, config.warmup)
     order = _Order(len(rows), config.batch, seed)
     progress.begin("pretrain", config.steps, "step")
     progress.advance(done)
     for step in range(done, config.steps):
-        rate = config.learning_rate * cosine(step, config.steps, warmup, config.final_rate)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = rows[order.batch_of(step)].to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), batch[:, 1:].flatten()
-        )
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        value = loss.item()
-        for name, figure in (("loss", value), ("gradient", norm.item())):
-            stop_if_not_finite(
-                figure,
-                f"the {name} of pretraining step {step + 1}",
-                remedy="lower base.pretrain.learning_rate",
-            )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        series.log(step + 1, loss=value, grad_norm=norm.item(), learning_rate=rate)
+        figures = stepper.step(step, rows[order.batch_of(step)].to(device), bf16)
+        series.log(step + 1, **figures)
         due = (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps
         if due or graceful_stop.asked():
-            checkpoint.save(directory, step + 1, state)
+            checkpoint.save(directory, step + 1, stepper.state)
             graceful_stop.reached()
-        progress.advance(1, loss=value)
+        progress.advance(1, loss=figures["loss"])
     last = [row["loss"] for row in series.rows()[-max(1, config.steps // 10) :]]
     return model.eval(), {
         "loss": sum(last) / len(last),
         "tokens": float(config.steps * config.batch * config.length),
         "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
     }
+
+
+class _Stepper:
+    """Takes the optimiser steps; `state` is everything that changes from step to step."""
+
+    def __init__(self, model: LlamaForCausalLM, config: PretrainConfig):
+        self._model = model
+        self._config = config
+        self._optimizer = make_optimizer(
+            model.parameters(),
+            learning_rate=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            adam_epsilon=config.epsilon,
+            weight_decay=config.weight_decay,
+        )
+        self._schedule = make_schedule(
+            self._optimizer,
+            steps=config.steps,
+            warmup=warmup_steps(config.steps, config.warmup),
+            min_lr_ratio=config.final_rate,
+        )
+        self.state = checkpoint.TrainingState(
+            {"model": model}, {"adamw": self._optimizer}, {"cosine": self._schedule}
+        )
+
+    def step(self, step: int, batch: torch.Tensor, bf16: bool) -> dict[str, float]:
+        """One step on rows (batch, length + 1); its figures."""
+        with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
+            logits = self._model(input_ids=batch[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), batch[:, 1:].flatten()
+        )
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip)
+        figures = {
+            "loss": loss.item(),
+            "grad_norm": norm.item(),
+            "learning_rate": self._schedule.get_last_lr()[0],
+        }
+        for name in ("loss", "grad_norm"):
+            stop_if_not_finite(
+                figures[name],
+                f"the {name} of pretraining step {step + 1}",
+                remedy="lower base.pretrain.learning_rate",
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._schedule.step()
+        return figures
 
 
 class _Order:

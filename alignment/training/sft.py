@@ -32,10 +32,10 @@ from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
 from alignment.models.load import quiet
 from alignment.training.packing import Window, collate, isolates, pack, row_of, singles
-from alignment.training.schedule import cosine, parameter_groups, warmup_steps
 from alignment.utils import checkpoint, graceful_stop
 from alignment.utils.finite import stop_if_not_finite
 from alignment.utils.metrics_log import Series
+from alignment.utils.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
 
@@ -134,16 +134,18 @@ def finetune(
     rows = training_rows(items, config, length, packing=packing, seed=seed)
     steps = math.ceil(len(rows) / config.batch)
 
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, config.weight_decay),
-        lr=config.learning_rate,
+    optimizer = make_optimizer(
+        model.parameters(),
+        learning_rate=config.learning_rate,
         betas=(config.beta1, config.beta2),
-        eps=config.epsilon,
-        fused=True,
+        adam_epsilon=config.epsilon,
+        weight_decay=config.weight_decay,
     )
-    warmup = warmup_steps(steps, config.warmup)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: cosine(step, steps, warmup, config.final_rate)
+    scheduler = make_schedule(
+        optimizer,
+        steps=steps,
+        warmup=warmup_steps(steps, config.warmup),
+        min_lr_ratio=config.final_rate,
     )
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})

@@ -21,7 +21,7 @@ from alignment.config.ppo import StopConfig
 from alignment.models.chat_renderer import Tokens
 from alignment.preferences.prompts import Prompt
 from alignment.sampling.best_of import kl_bound
-from alignment.training.ppo.early_stopping import Watcher
+from alignment.training.ppo.early_stopping import EarlyStopping
 from alignment.training.ppo.scoring import CombinedReward, Episode, PromptItem
 
 GUARDS = ("guard", "spoilt guard")
@@ -71,13 +71,13 @@ def verdicts(
     found = []
     for name in GUARDS:
         for share in (0.0, confirm):
-            watch, stopped = Watcher(StopConfig(patience=patience, confirm=share)), None
+            stopping, stopped = EarlyStopping(StopConfig(patience=patience, confirm=share)), None
             for row in rows:
-                watch.look(int(row["iteration"]), row[name], row["reward"])
-                if watch.reason(0.0) is not None:
+                stopping.observe(int(row["iteration"]), row[name], row["reward"])
+                if stopping.reason(0.0) is not None:
                     stopped = int(row["iteration"])
                     break
-            kept = next(row for row in rows if row["iteration"] == watch.best_iteration)
+            kept = next(row for row in rows if row["iteration"] == stopping.best_iteration)
             places = {"peak": peak, "kept": kept, "last": rows[-1]}
             shown = {
                 place: {key: row[key] for key in ("iteration", "sqrt_kl", "gold")}

@@ -33,8 +33,9 @@ from alignment.preferences.store import PreferenceStore
 from alignment.rewards.card import RewardCard
 from alignment.rewards.examples import Element, build
 from alignment.rewards.model import RewardModel
-from alignment.rewards.train import learning_rate, train
+from alignment.rewards.train import train
 from alignment.utils.files import atomic_write_json, read_json
+from alignment.utils.optimizer import make_schedule, warmup_steps
 from alignment.utils.statistics import bootstrap_mean
 
 SIDES = ("ours", "trl")
@@ -70,11 +71,12 @@ def train_trl(model: Any, elements: list[Element], settings: RewardsConfig, pad:
 
     class SameRate(RewardTrainer):
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-            def factor(step: int) -> float:
-                return learning_rate(min(step, steps - 1), steps, settings) / settings.learning_rate
-
-            chosen: Any = optimizer or self.optimizer
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, factor)
+            self.lr_scheduler = make_schedule(
+                optimizer or self.optimizer,
+                steps=steps,
+                warmup=warmup_steps(steps, settings.warmup, settings.warmup_steps),
+                min_lr_ratio=settings.final_rate,
+            )
             return self.lr_scheduler
 
     with tempfile.TemporaryDirectory() as folder:

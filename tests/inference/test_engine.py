@@ -18,7 +18,7 @@ from alignment.errors import ConfigError, StageError
 from alignment.fastpath.decoding import LeanStepper
 from alignment.fastpath.layers import Lean, why_not
 from alignment.inference import decode as decode_module
-from alignment.inference.counter_noise import Race, step_keys
+from alignment.inference.counter_noise import GumbelNoise, step_keys
 from alignment.inference.draw import draw
 from alignment.inference.engine import TransformersEngine, sample, sample_seeds
 from alignment.inference.stop_text import cut_at_stop
@@ -50,7 +50,7 @@ def test_frequencies_follow_the_distribution(settings: SamplingSettings) -> None
     logits = torch.randn(12) * 1.5
     draws = 40_000
     keys = step_keys(range(draws // 4), 4).reshape(draws, 2)
-    drawn = draw(logits.repeat(draws, 1), keys, Race(12, torch.device("cpu")), settings)
+    drawn = draw(logits.repeat(draws, 1), keys, GumbelNoise(12, torch.device("cpu")), settings)
     scores = logits / settings.temperature
     keep = keep_mask(scores[None], settings.top_k, settings.top_p)
     if keep is not None:
@@ -64,9 +64,9 @@ def test_frequencies_follow_the_distribution(settings: SamplingSettings) -> None
 
 
 def test_noise_is_uniform_and_independent_between_steps_tokens_and_seeds() -> None:
-    race = Race(64, torch.device("cpu"))
+    gumbel = GumbelNoise(64, torch.device("cpu"))
     keys = step_keys(range(500), 8)
-    noise = torch.stack([race.exponential(keys[:, t]) for t in range(8)])
+    noise = torch.stack([gumbel.exponential(keys[:, t]) for t in range(8)])
     assert stats.kstest(noise.flatten().numpy(), "expon").pvalue > 1e-3
     flat = noise.numpy()
     pairs = {
@@ -201,8 +201,8 @@ def test_the_slack_widens_when_the_noise_comes_near(policy: Any, renderer: ChatR
         def say(self, message: str) -> None:
             said.append(message)
 
-    race = Race(policy.config.vocab_size, torch.device("cpu"))
-    referee = Referee(policy, race, SamplingSettings(), Listener())
+    gumbel = GumbelNoise(policy.config.vocab_size, torch.device("cpu"))
+    referee = Referee(policy, gumbel, SamplingSettings(), Listener())
     with torch.inference_mode():
         scores = alone(policy, [5, 6, 7])
         referee.measure(scores, scores + 1e-3)
@@ -349,10 +349,10 @@ def test_out_of_memory_halves_the_batch_and_says_so(
     expected = sample(policy, renderer, ids, 4, SamplingSettings(max_new_tokens=8), seeds)
     real = decode_module.decode
 
-    def small(model: Any, rows: Any, *rest: Any) -> None:
+    def small(model: Any, rows: Any, *rest: Any) -> Any:
         if len(rows) > 10:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
-        real(model, rows, *rest)
+        return real(model, rows, *rest)
 
     monkeypatch.setattr("alignment.inference.engine.decode", small)
     settings = SamplingSettings(max_new_tokens=8, batch_size=64)

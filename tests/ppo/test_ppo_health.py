@@ -1,11 +1,11 @@
-"""Verdicts on curves made for the purpose, and the watch that stops a run."""
+"""Verdicts on curves made for the purpose, and the early stopping of a run."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from alignment.config.ppo import StopConfig
-from alignment.training.ppo.early_stopping import Watcher
+from alignment.training.ppo.early_stopping import EarlyStopping
 from alignment.training.ppo.health import verdicts
 
 WELL = {
@@ -68,36 +68,36 @@ def test_reward_up_while_guard_down() -> None:
 
 
 def test_the_watch_stops_on_budget_and_patience() -> None:
-    watch = Watcher(StopConfig(kl_budget=3.0, patience=2, guard_every=5))
-    assert [i for i in range(11) if watch.due(i)] == [0, 5, 10]
-    assert watch.look(0, 1.0, 0.0)
-    assert watch.look(5, 2.0, 9.0)
-    assert not watch.look(10, 1.5, 9.0)
-    assert watch.reason(1.0) is None
-    assert not watch.look(15, 2.0, 9.0)
-    assert "since iteration 5" in str(watch.reason(1.0))
-    again = Watcher(StopConfig())
-    again.restore(watch.state())
-    assert again.state() == watch.state()
-    assert "budget of 3" in str(Watcher(StopConfig(kl_budget=3.0)).reason(3.1))
+    stopping = EarlyStopping(StopConfig(kl_budget=3.0, patience=2, guard_every=5))
+    assert [i for i in range(11) if stopping.due(i)] == [0, 5, 10]
+    assert stopping.observe(0, 1.0, 0.0)
+    assert stopping.observe(5, 2.0, 9.0)
+    assert not stopping.observe(10, 1.5, 9.0)
+    assert stopping.reason(1.0) is None
+    assert not stopping.observe(15, 2.0, 9.0)
+    assert "since iteration 5" in str(stopping.reason(1.0))
+    again = EarlyStopping(StopConfig())
+    again.restore(stopping.state())
+    assert again.state() == stopping.state()
+    assert "budget of 3" in str(EarlyStopping(StopConfig(kl_budget=3.0)).reason(3.1))
 
 
 def test_a_gain_that_the_guard_hardly_confirms_is_none() -> None:
     # The guard rises to the end, as one does that errs like the reward model, but from iteration
     # 10 on by 0.1 where the training reward rises by 0.5.
     looks = [(0, 0.0, 0.0), (5, 0.8, 1.0), (10, 1.2, 1.6), (15, 1.3, 2.1), (20, 1.4, 2.6)]
-    alone, sure = (Watcher(StopConfig(patience=2, confirm=share)) for share in (0.0, 0.25))
-    assert [alone.look(*look) for look in looks] == [True] * 5
+    alone, sure = (EarlyStopping(StopConfig(patience=2, confirm=share)) for share in (0.0, 0.25))
+    assert [alone.observe(*look) for look in looks] == [True] * 5
     assert alone.reason(0.0) is None
     # By hand: 0, 0.8 − 0.25, 1.2 − 0.4, 1.3 − 0.525, 1.4 − 0.65.
-    assert [sure.look(*look) for look in looks] == [True, True, True, False, False]
+    assert [sure.observe(*look) for look in looks] == [True, True, True, False, False]
     assert sure.best_iteration == 10
     assert sure.best is not None
     assert abs(sure.best - 0.8) < 1e-12
     assert "0.25 of the training reward's gain, since iteration 10" in str(sure.reason(0.0))
     # A later gain that is confirmed counts against the best, not against the last look.
-    assert not sure.look(25, 1.5, 2.9)
-    assert sure.look(30, 2.0, 3.1)
+    assert not sure.observe(25, 1.5, 2.9)
+    assert sure.observe(30, 2.0, 3.1)
     # Where the training reward itself judges, it confirms itself.
-    itself = Watcher(StopConfig(confirm=0.5))
-    assert [itself.look(i, x, x) for i, x in enumerate((0.0, 1.0, 0.9))] == [True, True, False]
+    itself = EarlyStopping(StopConfig(confirm=0.5))
+    assert [itself.observe(i, x, x) for i, x in enumerate((0.0, 1.0, 0.9))] == [True, True, False]

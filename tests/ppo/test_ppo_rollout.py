@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from toys import renderer, tiny_llama
 
 from alignment.errors import ConfigError
+from alignment.inference.engine import TransformersEngine
+from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.forward import logprobs, micro_batches, over_all, pack, values
 from alignment.training.ppo.roles import LanguageRole, critic_from
-from alignment.training.ppo.rollout import choose, draw_uniforms, rollout
+from alignment.training.ppo.rollout import rollout
 
 PROMPTS = [(1, 2, 3), (4,), (5, 6, 7, 1, 2), (3, 3)]
 
@@ -22,15 +23,10 @@ def model() -> torch.nn.Module:
 
 
 def roll(model, prompts, *, ends=(), batch_size=64, temperature=1.0, length=9):
-    return rollout(
-        model,
-        prompts,
-        seed=5,
-        max_new_tokens=length,
-        temperature=temperature,
-        ends=ends,
-        batch_size=batch_size,
+    settings = SamplingSettings(
+        max_new_tokens=length, temperature=temperature, batch_size=batch_size, exact=False
     )
+    return rollout(TransformersEngine(model, renderer(), ends=ends), prompts, settings, seed=5)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -70,32 +66,16 @@ def test_batch_size_changes_nothing(model) -> None:
     torch.testing.assert_close(together.logprobs, alone.logprobs, atol=1e-5, rtol=0)
 
 
-def test_tokens_follow_the_distribution() -> None:
-    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).expand(40_000, -1)
-    uniforms = torch.from_numpy(np.random.default_rng(0).random(40_000))
-    taken, logs = choose(logits, uniforms, 0.8)
-    expected = torch.softmax(logits[0] / 0.8, -1) * 40_000
-    counts = torch.bincount(taken, minlength=4)
-    chi_square = float(((counts - expected) ** 2 / expected).sum())
-    assert chi_square < 16.3  # 99.9 % of χ² with 3 degrees of freedom
-    torch.testing.assert_close(logs.exp() * 40_000, expected[taken])
-
-
-def test_an_impossible_token_is_never_chosen() -> None:
-    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf], [-torch.inf, 0.0, -torch.inf]])
-    taken, _ = choose(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), 1.0)
-    assert taken.tolist() == [1, 1]
-
-
-def test_random_numbers_of_an_episode_are_its_own() -> None:
-    many, few = draw_uniforms(9, 6, 10), draw_uniforms(9, 2, 4)
-    np.testing.assert_array_equal(many[:2, :4], few)
+def test_an_answer_is_its_episodes_own(model) -> None:
+    many, few = roll(model, PROMPTS * 4, ends=(0,)), roll(model, PROMPTS, ends=(0,), length=5)
+    assert [answer[:5] for answer in many.responses[:4]] == few.responses
+    assert len({tuple(answer) for answer in many.responses[::4]}) == 4  # one prompt, four draws
 
 
 def test_empty_prompts_and_long_ones_are_refused(model) -> None:
     with pytest.raises(ConfigError, match="empty"):
         roll(model, [(1,), ()])
-    with pytest.raises(ConfigError, match="exceed the context"):
+    with pytest.raises(ConfigError, match="exceed the model's context"):
         roll(model, [(1,) * 60])
 
 

@@ -92,13 +92,13 @@ def test_the_first_ratio_is_one(old: str) -> None:
 def note_kept(trainer: PPOTrainer) -> set[str]:
     """Fills with the names of the passes that learning is given."""
     names: set[str] = set()
-    learn = trainer._learner.learn
+    learn = trainer._learner.update
 
     def noting(iteration: int, experience: Experience) -> dict[str, float]:
         names.update(experience.kept)
         return learn(iteration, experience)
 
-    trainer._learner.learn = noting  # type: ignore[method-assign]
+    trainer._learner.update = noting  # type: ignore[method-assign]
     return names
 
 
@@ -324,7 +324,35 @@ def test_the_training_reward_of_the_look_must_be_confirmed(tmp_path: Path) -> No
     # A resumed run compares with the same best.
     again = build(tmp_path, iterations=8, stop=stop)
     assert again.train().kept == outcome.kept
-    assert again._watch.best == pytest.approx(max(left))
+    assert again._stopping.best == pytest.approx(max(left))
+
+
+def test_a_look_measures_the_average_that_is_kept() -> None:
+    trainer = build(None, stop={"guard_every": 1, "patience": None}, ema=0.7)
+    seen: list[dict[str, torch.Tensor]] = []
+    raw: list[dict[str, torch.Tensor]] = []
+    answer, update = trainer._collector.answer, trainer._learner.update
+
+    def recorded(prompts: Any, seed: int) -> Any:
+        if prompts is trainer.guard.prompts:  # type: ignore[union-attr]
+            seen.append(weights(trainer))
+        return answer(prompts, seed)
+
+    def updated(iteration: int, experience: Experience) -> dict[str, float]:
+        figures = update(iteration, experience)
+        raw.append(weights(trainer))
+        return figures
+
+    trainer._collector.answer = recorded  # type: ignore[method-assign]
+    trainer._learner.update = updated  # type: ignore[method-assign]
+    outcome = trainer.train()
+    assert same(weights(trainer), seen[outcome.kept])
+    # By hand: the mean moves 0.3 of the way to the weights at each iteration.
+    mean = seen[0]
+    for own, average in zip(raw, seen[1:], strict=True):
+        mean = {name: value + 0.3 * (own[name] - value) for name, value in mean.items()}
+        for name, value in average.items():
+            torch.testing.assert_close(value, mean[name], rtol=1e-5, atol=1e-6)
 
 
 def test_safety_share_and_passes_of_the_prompt_stream() -> None:

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
 from alignment.fastpath.task_queue import Together
+from alignment.inference.engine import TransformersEngine
+from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.training.ppo.forward import Pass, passes, piece_of, table
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueRole
-from alignment.training.ppo.rollout import Answers, rollout
+from alignment.training.ppo.rollout import LEAST_ROWS, Answers, rollout
 from alignment.training.ppo.scoring import Episode, PromptItem, Reward, Scores
 from alignment.utils import distributed
 
@@ -62,12 +64,21 @@ class Collector:
         roles: Roles,
         renderer: ChatRenderer,
         config: PPOConfig,
-        ends: Collection[int],
+        ends: Collection[int] | None = None,
     ):
         self._roles = roles
         self._renderer = renderer
         self._config = config
-        self._ends = frozenset(ends)
+        self._engine = TransformersEngine(
+            roles.policy.model, renderer, ends=ends, least_rows=LEAST_ROWS
+        )
+        # Not `exact`: a last bit may differ with the batch, and PPO's batches are always the same.
+        self._settings = SamplingSettings(
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            batch_size=config.rollout_batch,
+            exact=False,
+        )
         self.exact: bool | None = None
         on_cpu = roles.policy.device.type == "cpu"
         self.together = Together(
@@ -77,18 +88,9 @@ class Collector:
 
     def answer(self, prompts: Sequence[PromptItem], seed: int) -> tuple[Answers, list[Episode]]:
         """One answer to each prompt."""
-        config = self._config
         ids = [prompt.ids for prompt in prompts]
         with self._roles.policy.active():
-            answers = rollout(
-                self._roles.policy.model,
-                ids,
-                seed=seed,
-                max_new_tokens=config.max_new_tokens,
-                temperature=config.temperature,
-                ends=self._ends,
-                batch_size=config.rollout_batch,
-            )
+            answers = rollout(self._engine, ids, self._settings, seed)
         episodes = [
             Episode(prompt, tokens, done, self._renderer)
             for prompt, tokens, done in zip(

@@ -29,8 +29,8 @@ class Guard:
     name: str = "guard"
 
 
-class Watch:
-    """Remembers the looks and decides.
+class EarlyStopping:
+    """Remembers the looks and decides when to end.
 
     Attributes:
         best: highest score so far, less what `confirm` takes off; None before the first look.
@@ -48,7 +48,7 @@ class Watch:
         every = self._config.guard_every
         return every > 0 and iteration % every == 0
 
-    def look(self, iteration: int, score: float, training: float) -> bool:
+    def observe(self, iteration: int, score: float, training: float) -> bool:
         """Take in a look; True where it is a new best.
 
         Args:

@@ -34,7 +34,7 @@ class Experience:
     kept: dict[str, list[Pass]]
 
 
-def weigh(
+def compute_advantages(
     batch: Collected, config: PPOConfig, *, coefficient: float, moments: RunningMoments
 ) -> tuple[Experience, dict[str, float]]:
     """Experience of a batch, and what there is to say of it.
@@ -73,8 +73,8 @@ def weigh(
     figures["advantage/deviation"] = float(masked_variance(advantages, mask).sqrt())
     if config.whiten_advantages:
         advantages = whiten(advantages, mask, shift_mean=True)
-    found = Experience(batch.tokens, old, advantages, batch.values, returns, batch.kept)
-    return found, figures
+    experience = Experience(batch.tokens, old, advantages, batch.values, returns, batch.kept)
+    return experience, figures
 
 
 def _normalised(scores: Tensor, config: PPOConfig, moments: RunningMoments) -> Tensor:

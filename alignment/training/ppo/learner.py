@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 
 from alignment.config.ppo import PPOConfig
 from alignment.fastpath.task_queue import Together
 from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.experience import Experience
-from alignment.training.ppo.roles import Roles
-from alignment.training.ppo.update import make_optimizer, schedule, update_critic, update_policy
+from alignment.training.ppo.roles import LanguageRole, Roles, ValueRole
+from alignment.training.ppo.update import schedule, update_critic, update_policy
+from alignment.utils.optimizer import make_optimizer, make_schedule
 from alignment.utils.seeds import derive_seed
 
 
@@ -24,7 +24,7 @@ class Learner:
         together: how policy and critic are computed at the same time.
 
     Attributes:
-        optimizers: `policy`, and `critic` where there is one.
+        optimizers, schedules: of `policy`, and of `critic` where there is one.
     """
 
     def __init__(
@@ -41,54 +41,54 @@ class Learner:
         self._seed = seed
         self._ptx = list(ptx)
         self._together = together or Together()
-        self.optimizers = {
-            "policy": make_optimizer(roles.policy.parameters, config.learning_rate, config)
+        roles_that_learn: dict[str, tuple[LanguageRole | ValueRole, float]] = {
+            "policy": (roles.policy, config.learning_rate)
         }
         if roles.critic is not None:
-            self.optimizers["critic"] = make_optimizer(
-                roles.critic.parameters, config.critic_learning_rate, config
+            roles_that_learn["critic"] = (roles.critic, config.critic_learning_rate)
+        self.optimizers = {
+            name: make_optimizer(
+                role.parameters,
+                learning_rate=rate,
+                betas=(config.beta1, config.beta2),
+                adam_epsilon=config.epsilon,
+                weight_decay=config.weight_decay,
             )
+            for name, (role, rate) in roles_that_learn.items()
+        }
+        self.schedules = {
+            name: make_schedule(
+                optimizer,
+                steps=config.iterations,
+                warmup=config.warmup_iterations,
+                min_lr_ratio=1.0,
+            )
+            for name, optimizer in self.optimizers.items()
+        }
 
-    def learn(self, iteration: int, experience: Experience) -> dict[str, float]:
+    def update(self, iteration: int, experience: Experience) -> dict[str, float]:
         """The gradient steps of an iteration; its figures.
 
         Raises:
             StageError: loss or gradient is not finite; the weights are those of the last good step.
         """
         config, critic = self._config, self._roles.critic
-        share = _warm(iteration, config.warmup_iterations)
         seed = derive_seed(self._seed, "minibatches", iteration)
         batches = schedule(len(experience.episodes), config.minibatch, config.epochs, seed)
-        jobs = []
-        figures = {"rate/policy": config.learning_rate * share}
+        rest = (experience, batches, config, self._together)
+        jobs: dict[str, Callable[[], dict[str, float]]] = {}
         if iteration >= config.critic_warmup_iterations:
-            _set_rate(self.optimizers["policy"], figures["rate/policy"])
             texts = self._texts(iteration, len(batches)) if config.ptx.coefficient > 0 else None
-            jobs.append(
-                lambda: update_policy(
-                    self._roles.policy,
-                    self.optimizers["policy"],
-                    experience,
-                    batches,
-                    config,
-                    self._together,
-                    texts,
-                )
+            jobs["policy"] = lambda: update_policy(
+                self._roles.policy, self.optimizers["policy"], *rest, texts
             )
         if config.algorithm == "ppo" and critic is not None:
-            _set_rate(self.optimizers["critic"], config.critic_learning_rate * share)
-            jobs.append(
-                lambda: update_critic(
-                    critic,
-                    self.optimizers["critic"],
-                    experience,
-                    batches,
-                    config,
-                    self._together,
-                )
-            )
-        for found in self._together.run(jobs):
-            figures.update(found)
+            jobs["critic"] = lambda: update_critic(critic, self.optimizers["critic"], *rest)
+        figures = {"rate/policy": self.schedules["policy"].get_last_lr()[0]}
+        for role_figures in self._together.run(list(jobs.values())):
+            figures.update(role_figures)
+        for name in jobs:
+            self.schedules[name].step()
         return figures
 
     def _texts(self, iteration: int, steps: int) -> Callable[[int], list[Tokens]]:
@@ -97,21 +97,11 @@ class Learner:
         first = iteration * steps * per_step
 
         def texts(step: int) -> list[Tokens]:
-            found = []
+            chosen = []
             for number in range(first + step * per_step, first + (step + 1) * per_step):
                 turn, index = divmod(number, len(self._ptx))
                 order = np.random.default_rng(derive_seed(self._seed, "ptx", turn))
-                found.append(self._ptx[order.permutation(len(self._ptx))[index]])
-            return found
+                chosen.append(self._ptx[order.permutation(len(self._ptx))[index]])
+            return chosen
 
         return texts
-
-
-def _warm(iteration: int, warmup: int) -> float:
-    """Share of the full rate: from a tenth up to one over the warm-up, then constant."""
-    return 1.0 if iteration >= warmup else 0.1 + 0.9 * iteration / warmup
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate

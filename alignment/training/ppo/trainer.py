@@ -11,7 +11,6 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +20,8 @@ from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.training.ppo.collect import Collector
-from alignment.training.ppo.early_stopping import Guard, Watch
-from alignment.training.ppo.experience import weigh
+from alignment.training.ppo.early_stopping import EarlyStopping, Guard
+from alignment.training.ppo.experience import compute_advantages
 from alignment.training.ppo.health import Verdict, verdicts
 from alignment.training.ppo.kl import AdaptiveKL, FixedKL
 from alignment.training.ppo.learner import Learner
@@ -30,7 +29,7 @@ from alignment.training.ppo.prompts import PromptStream
 from alignment.training.ppo.rewards import RunningMoments
 from alignment.training.ppo.roles import Roles
 from alignment.training.ppo.scoring import PromptItem, Reward
-from alignment.training.ppo.weight_average import average, put, snapshot
+from alignment.training.ppo.weight_average import average, in_place_of, put, snapshot
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_exploded
 from alignment.utils.metrics_log import Series
@@ -126,9 +125,7 @@ class PPOTrainer:
             seed=seed,
             safety_share=config.safety_share,
         )
-        self._collector = Collector(
-            roles, renderer, config, _ends(roles.policy.model, renderer) if ends is None else ends
-        )
+        self._collector = Collector(roles, renderer, config, ends)
         self._learner = Learner(
             roles, config, seed=seed, ptx=ptx or (), together=self._collector.together
         )
@@ -136,7 +133,7 @@ class PPOTrainer:
         if config.kl.adaptive:
             self.kl = AdaptiveKL(config.kl.coefficient, config.kl.target, config.kl.horizon)
         self._moments = RunningMoments()
-        self._watch = Watch(config.stop)
+        self._stopping = EarlyStopping(config.stop)
         self._average = snapshot(self._speaking) if config.ema is not None else None
         self._best: dict[str, Tensor] | None = None
         self._now = _Moving()
@@ -165,11 +162,11 @@ class PPOTrainer:
         while now.iteration < config.iterations and now.stopped is None:
             figures = self.iterate(now.iteration)
             now.iteration += 1
-            if self.guard is not None and self._watch.due(now.iteration):
+            if self.guard is not None and self._stopping.due(now.iteration):
                 figures.update(self._look(now.iteration))
             now.history.append(figures)
             self._log(now.iteration, figures)
-            now.stopped = self._watch.reason(figures["kl/reference"])
+            now.stopped = self._stopping.reason(figures["kl/reference"])
             due = now.iteration % config.checkpoint_every == 0 or now.stopped is not None
             if due or graceful_stop.asked():
                 self._save()
@@ -200,7 +197,7 @@ class PPOTrainer:
         ]
         seed = derive_seed(self.seed, "rollout", iteration)
         batch = self._collector.collect(prompts, seed, self.reward)
-        experience, figures = weigh(
+        experience, figures = compute_advantages(
             batch, config, coefficient=self.kl.coefficient, moments=self._moments
         )
         stop_if_exploded(
@@ -209,21 +206,23 @@ class PPOTrainer:
             f"the KL of iteration {iteration + 1}, in nats an answer,",
             remedy="lower ppo.learning_rate or raise ppo.kl.coefficient",
         )
-        figures.update(self._learner.learn(iteration, experience))
+        figures.update(self._learner.update(iteration, experience))
         self.kl.update(figures["kl/reference"], len(prompts))
         if self._average is not None and config.ema is not None:
             average(self._average, self._speaking, config.ema)
         return figures
 
     def _look(self, iteration: int) -> dict[str, float]:
-        """Answer the held-out prompts, always with the same random numbers, and judge."""
+        """Have the weights that would be saved now answer the held-out prompts, always with the
+        same random numbers, and judge."""
         assert self.guard is not None
         seed = derive_seed(self.seed, "guard")
-        answers, episodes = self._collector.answer(self.guard.prompts, seed)
+        with in_place_of(self._speaking, self._average):
+            answers, episodes = self._collector.answer(self.guard.prompts, seed)
         judged = np.asarray(self.guard.judge(episodes), dtype=np.float64)
         proxy = self.reward.score(episodes, learn=False).parts["combined"]
         score, training = float(judged.mean()), float(proxy.mean())
-        if self._watch.look(iteration, score, training) and self.config.stop.keep == "best":
+        if self._stopping.observe(iteration, score, training) and self.config.stop.keep == "best":
             self._best = self._weights()
         return {
             "guard/score": score,
@@ -242,7 +241,7 @@ class PPOTrainer:
         """Put the weights to keep into the policy; returns the iteration they are of."""
         if self._best is not None:
             put(self._speaking, self._best)
-            return self._watch.best_iteration
+            return self._stopping.best_iteration
         if self._average is not None:
             put(self._speaking, self._average)
         return self._now.iteration
@@ -261,11 +260,15 @@ class PPOTrainer:
             "history": now.history,
             "kl": self.kl.state(),
             "moments": self._moments.state(),
-            "watch": self._watch.state(),
+            "early_stopping": self._stopping.state(),
             "reward": self.reward.state(),
         }
         return checkpoint.TrainingState(
-            self.roles.modules, self._learner.optimizers, tensors=tensors, extra=extra
+            self.roles.modules,
+            self._learner.optimizers,
+            self._learner.schedules,
+            tensors=tensors,
+            extra=extra,
         )
 
     def _save(self) -> None:
@@ -287,7 +290,7 @@ class PPOTrainer:
         now.history = extra["history"]
         self.kl.restore(extra["kl"])
         self._moments.restore(extra["moments"])
-        self._watch.restore(extra["watch"])
+        self._stopping.restore(extra["early_stopping"])
         self.reward.restore(extra["reward"])
         groups: dict[str, dict[str, Tensor]] = {"average": {}, "best": {}}
         for key, value in state.tensors.items():
@@ -302,8 +305,3 @@ class PPOTrainer:
             looked = "score/mean" not in now.history[0]
             for number, figures in enumerate(now.history):
                 self._series.log(number if looked else number + 1, **figures)
-
-
-def _ends(model: Any, renderer: ChatRenderer) -> set[int]:
-    more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return {renderer.eos, *([more] if isinstance(more, int) else (more or []))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -50,24 +50,6 @@ def schedule(episodes: int, minibatch: int, epochs: int, seed: int) -> Schedule:
         permutation = order.permutation(episodes)
         batches += [permutation[i : i + minibatch] for i in range(0, episodes, minibatch)]
     return batches
-
-
-def make_optimizer(
-    parameters: Iterable[nn.Parameter], rate: float, config: PPOConfig
-) -> torch.optim.AdamW:
-    """AdamW; weight decay on matrices only."""
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in learning if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=rate,
-        betas=(config.beta1, config.beta2),
-        eps=config.epsilon,
-        fused=True,
-    )
 
 
 def update_policy(

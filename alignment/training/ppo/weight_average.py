@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -29,3 +32,18 @@ def average(mean: dict[str, Tensor], module: nn.Module, decay: float) -> None:
     """mean ← decay · mean + (1 − decay) · weights, in place."""
     for name, parameter in learning(module).items():
         mean[name].lerp_(parameter.detach().to(mean[name].dtype), 1 - decay)
+
+
+@contextmanager
+def in_place_of(module: nn.Module, weights: dict[str, Tensor] | None) -> Iterator[None]:
+    """Compute with `weights` inside the block, with the module's own after it; None changes
+    nothing."""
+    if weights is None:
+        yield
+        return
+    own = snapshot(module)
+    put(module, weights)
+    try:
+        yield
+    finally:
+        put(module, own)

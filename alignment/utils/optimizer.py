@@ -1,0 +1,64 @@
+"""The optimiser and the learning-rate schedule of every training here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_cosine_with_min_lr_schedule_with_warmup
+
+
+def make_optimizer(
+    parameters: Iterable[nn.Parameter],
+    *,
+    learning_rate: float,
+    betas: tuple[float, float],
+    adam_epsilon: float,
+    weight_decay: float,
+) -> torch.optim.AdamW:
+    """AdamW over those of `parameters` that learn; matrices are decayed, norms and biases not."""
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=learning_rate,
+        betas=betas,
+        eps=adam_epsilon,
+        fused=True,
+    )
+
+
+def warmup_steps(total: int, ratio: float, minimum: int = 0) -> int:
+    """Steps with a rising rate: `ratio` of all, rounded up, but never all of them.
+
+    Args:
+        minimum: at least so many, in a short run at most half of it.
+    """
+    return max(0, min(max(math.ceil(total * ratio), min(minimum, total // 2)), total - 1))
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, *, steps: int, warmup: int, min_lr_ratio: float
+) -> LambdaLR:
+    """Linear warm-up, then half a cosine down to `min_lr_ratio` of the highest rate.
+
+    It is transformers' schedule from its second step on, because the first has rate 0. So step i
+    (from 0) of the warm-up has (i + 1) / (warmup + 1) of the rate, step `warmup` the whole of it,
+    and the lowest is what the step after the last would get. With `min_lr_ratio` 1 the rate stays
+    where the warm-up leaves it.
+    """
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return get_cosine_with_min_lr_schedule_with_warmup(
+        optimizer,
+        num_warmup_steps=warmup + 1,
+        num_training_steps=steps + 1,
+        min_lr_rate=min_lr_ratio,
+        last_epoch=0,
+    )
