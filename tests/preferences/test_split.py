@@ -28,6 +28,17 @@ def test_a_large_batch_gives_a_thousand() -> None:
     assert abs(int(split(openings, safety, NOBODY, rows=1000, share=0.1).sum()) - 1000) <= 1
 
 
+def test_what_is_held_out_already_counts_towards_the_part() -> None:
+    openings = np.arange(10, dtype=np.uint64)
+    helpful = np.zeros(10, bool)
+    # Opening 8 was held out by an earlier batch, 9 was not: of 3 wanted, the two lowest are new.
+    earlier = Sides.of(np.array([8, 9], np.uint64), np.array([True, False]))
+    held = split(openings, helpful, earlier, rows=3, share=0.5)
+    assert np.flatnonzero(held).tolist() == [0, 1, 8]
+    # One wanted, one known: nothing new.
+    assert np.flatnonzero(split(openings, helpful, earlier, rows=1, share=0.5)).tolist() == [8]
+
+
 def test_nothing_is_held_out_of_nothing() -> None:
     none = np.zeros(0, np.uint64)
     assert len(split(none, none.astype(bool), NOBODY, rows=1000, share=0.1)) == 0

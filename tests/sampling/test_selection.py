@@ -139,6 +139,7 @@ def test_acceptance_ends_and_goes_to_top_k() -> None:
     group = [_candidate("p", str(i), float(-i)) for i in range(6)]
     assert [c.text for c in accept(group, 1e-6, 3, 5)] == ["0", "1", "2"]
     assert len(accept(group, 0.5, 99, 5)) == 6
+    assert len(accept(group, 1e9, 3, 5)) == 3  # each is accepted, and no more than asked for
     assert effective_size(group, 1e-6) == pytest.approx(1.0)
     assert effective_size(group, 1e9) == pytest.approx(6.0)
     # Weights ½ and 1: 1.5²/1.25; the scale of the rewards must not matter.
