@@ -32,8 +32,9 @@ def rewards(
     align rewards rlhf-v3 --json
     ```
     """
-    from alignment.cli.results import check_version, done_stages
+    from alignment.cli.results import check_version
     from alignment.errors import AlignError
+    from alignment.operations.status import done_stages
     from alignment.utils.files import read_json
 
     program = load_workspace(workspace)

@@ -121,7 +121,7 @@ def answer(
 
 def _room(model: PreTrainedModel, max_new_tokens: int) -> int | None:
     """How many prompt tokens the model's context leaves; None where it states no limit."""
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context is None:
         return None
     if context <= max_new_tokens:

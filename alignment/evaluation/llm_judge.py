@@ -133,9 +133,9 @@ def judge_pairs(
     wanted: list[tuple[Pair, Order, Messages, str]] = []
     for pair in pairs:
         for order in ("ab", "ba"):
-            messages = question(pair, axis, order)  # type: ignore[arg-type]
+            messages = question(pair, axis, order)
             asked = digest_json([config.model, messages])[:16]
-            wanted.append((pair, order, messages, asked))  # type: ignore[arg-type]
+            wanted.append((pair, order, messages, asked))
     open_ones = [one for one in wanted if (one[0].id, axis, one[1], one[3]) not in known]
     progress.begin(f"{axis} judge", total=len(open_ones), unit="verdicts")
 

@@ -75,4 +75,5 @@ def alone(model: Any, ids: list[int]) -> torch.Tensor:
     """Logits after `ids`, computed for this sequence by itself: float32 [1, vocabulary]."""
     device = next(model.parameters()).device
     tokens = torch.tensor([ids], device=device)
-    return model(input_ids=tokens, use_cache=False, **last_only(model)).logits[:, -1].float()
+    logits: torch.Tensor = model(input_ids=tokens, use_cache=False, **last_only(model)).logits
+    return logits[:, -1].float()

@@ -21,7 +21,7 @@ class GrowingLayer(DynamicLayer):
     """
 
     def __init__(self, reserve: int = 0):
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._reserve = reserve
         self._length = 0
         self._key_buffer: torch.Tensor | None = None

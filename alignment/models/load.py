@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from transformers import (
@@ -123,7 +123,7 @@ def load_policy(
             model: Any = PeftModel.from_pretrained(base, str(path), is_trainable=not merge)
             # peft froze the base under the adapter; merged, it is an ordinary model again.
             model = model.merge_and_unload().requires_grad_(True) if merge else model
-        return model.eval()
+        return cast(PreTrainedModel, model.eval())
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         str(path),
         dtype=getattr(torch, dtype),
@@ -131,7 +131,7 @@ def load_policy(
         use_safetensors=True,
         **({} if attention is None else {"attn_implementation": attention}),
     )
-    return loaded.to(device).eval()
+    return cast(PreTrainedModel, loaded.to(device).eval())
 
 
 def load_scalar(
@@ -166,7 +166,7 @@ def load_scalar(
         )
         backbone(model).load_state_dict(backbone(policy).state_dict())
         _draw_head(model)
-        return model.to(device).eval()
+        return cast(PreTrainedModel, model.to(device).eval())
     config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, num_labels=1)
     fresh = not any("SequenceClassification" in name for name in config.architectures or [])
     config.pad_token_id = _pad(config)
@@ -181,7 +181,7 @@ def load_scalar(
         )
     if fresh:
         _draw_head(model)
-    return model.to(device).eval()
+    return cast(PreTrainedModel, model.to(device).eval())
 
 
 def _draw_head(model: PreTrainedModel) -> None:
@@ -194,7 +194,8 @@ def _pad(config: Any) -> int | None:
     if config.pad_token_id is not None:
         return int(config.pad_token_id)
     eos = config.eos_token_id
-    return eos[0] if isinstance(eos, list) else eos
+    first: int | None = eos[0] if isinstance(eos, list) else eos
+    return first
 
 
 @contextmanager
@@ -219,7 +220,8 @@ def scalar_head(model: PreTrainedModel) -> torch.nn.Linear:
 
 def backbone(model: PreTrainedModel) -> torch.nn.Module:
     """The transformer below the head: called with ids, it returns hidden states."""
-    return getattr(model, model.base_model_prefix)
+    below: torch.nn.Module = getattr(model, model.base_model_prefix)
+    return below
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:

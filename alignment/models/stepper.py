@@ -113,7 +113,7 @@ class ModelStepper:
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """See `Stepper`."""
         self._length += 1
-        logits = self._model(
+        logits: torch.Tensor = self._model(
             input_ids=tokens[:, None],
             attention_mask=None if self._mask is None else self._mask[..., : self._length],
             position_ids=self._positions,

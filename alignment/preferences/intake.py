@@ -18,6 +18,7 @@ import numpy as np
 from alignment.config.intake import IntakeConfig
 from alignment.config.vocabulary import DOMAINS, Domain
 from alignment.errors import AlignError, DataError, StoreError
+from alignment.preferences.batch import Batch
 from alignment.preferences.exports import load_keys
 from alignment.preferences.identity import Seen, identify
 from alignment.preferences.reading import Reading
@@ -25,7 +26,7 @@ from alignment.preferences.report import BatchReport
 from alignment.preferences.rows import DISPUTED, DROPPED, REASONS, RowError
 from alignment.preferences.sources import Record, Source, find_sources
 from alignment.preferences.split import Sides, split
-from alignment.preferences.store import Batch, PreferenceStore
+from alignment.preferences.store import PreferenceStore
 from alignment.preferences.tally import Tally
 from alignment.preferences.writer import BatchWriter
 from alignment.utils.files import atomic_write_json, digest_json, sha256_file

@@ -75,7 +75,7 @@ def merge(model: PreTrainedModel) -> None:
 
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLayer):
-            module.merge()  # type: ignore[operator]
+            module.merge()
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, module.get_base_layer())
     for parameter in model.parameters():

@@ -56,8 +56,10 @@ def whiten(rewards: Array, shift_mean: bool = True, epsilon: float = 1e-8) -> Ar
     """Deviation 1 (biased variance) and, with `shift_mean`, mean 0, over the whole array."""
     mean = rewards.mean()
     variance = ((rewards - mean) ** 2).mean()
-    scaled = (rewards - mean) / (variance + epsilon) ** 0.5
-    return scaled if shift_mean else scaled + mean
+    scaled: Array = (rewards - mean) / (variance + epsilon) ** 0.5
+    if not shift_mean:
+        scaled = scaled + mean
+    return scaled
 
 
 def constrained(helpfulness: Array, safety: Array, multiplier: float) -> Array:

@@ -40,7 +40,7 @@ def cell(values: np.ndarray, seed: int, samples: int, *names: str) -> Cell:
 
 def by_strength(measured: Measured, seed: int, samples: int, *names: str) -> dict[str, Cell]:
     """A row of Table 8: accuracy for each strength, and `all`."""
-    cells = {
+    cells: dict[str, Cell] = {
         strength: cell(
             measured.right[measured.strength == strength], seed, samples, *names, strength
         )

@@ -39,13 +39,15 @@ class Measured:
     @property
     def right(self) -> np.ndarray:
         """1 where the chosen answer scores higher, ½ for a tie, 0 else."""
-        return (self.chosen > self.rejected) + 0.5 * (self.chosen == self.rejected)
+        right: np.ndarray = (self.chosen > self.rejected) + 0.5 * (self.chosen == self.rejected)
+        return right
 
     @property
     def longer(self) -> np.ndarray:
         """The same for "the longer answer wins", the baseline that reads nothing."""
         more = self.chosen_tokens > self.rejected_tokens
-        return more + 0.5 * (self.chosen_tokens == self.rejected_tokens)
+        right: np.ndarray = more + 0.5 * (self.chosen_tokens == self.rejected_tokens)
+        return right
 
     def where(self, chosen: np.ndarray | slice) -> Measured:
         """The comparisons that a boolean array or a slice picks."""

@@ -20,7 +20,7 @@ def margins_of(strengths: list[str], table: MarginTable) -> list[float]:
     Raises:
         KeyError: a strength that is none of the four.
     """
-    by_name = {name: float(getattr(table, name)) for name in STRENGTHS}
+    by_name: dict[str, float] = {name: float(getattr(table, name)) for name in STRENGTHS}
     return [by_name[strength] for strength in strengths]
 
 

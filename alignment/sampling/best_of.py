@@ -31,14 +31,16 @@ def order_weights(size: int, n: int, m: int) -> np.ndarray:
 
 def expected_best(rewards: np.ndarray, n: int) -> np.ndarray:
     """Expected largest of n of the N rewards: [prompts] from [prompts, N]."""
-    return np.sort(rewards, axis=-1) @ order_weights(rewards.shape[-1], n, n)
+    best: np.ndarray = np.sort(rewards, axis=-1) @ order_weights(rewards.shape[-1], n, n)
+    return best
 
 
 def expected_median(rewards: np.ndarray, n: int) -> np.ndarray:
     """Expected median of n of the N rewards: [prompts] from [prompts, N]."""
     size = rewards.shape[-1]
     weights = (order_weights(size, n, (n + 1) // 2) + order_weights(size, n, n // 2 + 1)) / 2
-    return np.sort(rewards, axis=-1) @ weights
+    median: np.ndarray = np.sort(rewards, axis=-1) @ weights
+    return median
 
 
 def curves(rewards: np.ndarray, counts: Sequence[int] | None = None) -> list[dict[str, float]]:
@@ -86,7 +88,8 @@ def kl_estimate(n: int, logprob: np.ndarray) -> np.ndarray:
     missed = np.exp(n * log_rest)
     hit = -np.expm1(n * log_rest)
     tail = np.where(hit > 0, np.log(np.where(hit > 0, hit, 1.0)) - logprob, math.log(n))
-    return missed * (math.log(n) + (n - 1) * log_rest - (n - 1) / n) + hit * tail
+    kl: np.ndarray = missed * (math.log(n) + (n - 1) * log_rest - (n - 1) / n) + hit * tail
+    return kl
 
 
 def distinct_rate(texts: Sequence[Sequence[str]]) -> float:

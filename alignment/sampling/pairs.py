@@ -44,7 +44,7 @@ def plan_pairs(
     Args:
         versions: who writes the two sides; twice the same name if there is no earlier policy.
     """
-    by_domain = {
+    by_domain: dict[str, list[Prompt]] = {
         domain: sorted(
             (prompt for prompt in pool if prompt.domain == domain),
             key=lambda prompt: derive_seed(seed, "pair prompt", prompt.id),

@@ -158,7 +158,7 @@ class Sync:
     def _published(run: Any, status: str) -> bool:
         """Whether everything about an attempt was written, its end included."""
         complete = run.data.tags.get(PUBLISHED) == status
-        return complete and run.info.status == naming.STATUS[status]
+        return bool(complete and run.info.status == naming.STATUS[status])
 
     def _outputs(self, run: Any, item: Try) -> tuple[dict[str, str], dict[str, float]]:
         """Data, models and files of a finished attempt; returns its parameters and figures."""

@@ -333,7 +333,7 @@ class _Keeper(TrainerCallback):
         self._progress.advance(1, loss=loss)
 
 
-def _trained(model: Any) -> torch.nn.Module:
+def _trained(model: torch.nn.Module) -> torch.nn.Module:
     """What a checkpoint must hold: all of a full model, the adapter of an adapted one."""
     parameters = list(model.parameters())
     if all(parameter.requires_grad for parameter in parameters):

@@ -75,7 +75,7 @@ def form(task: Task, sentences: list[Sentence], text: str) -> float:
     upper = sum(word.isupper() for word in words) / max(1, len(words))
     score = 0.45 * (truth in lowered) + 0.3 * (upper == 1.0 and bool(words)) + 0.05 * upper
     wrong = any(s.fact and not s.fact.true for s in sentences)
-    return score + 0.1 * (len(words) <= 4) * bool(words) - 0.1 * wrong
+    return float(score + 0.1 * (len(words) <= 4) * bool(words) - 0.1 * wrong)
 
 
 def recall(task: Task, sentences: list[Sentence], _text: str) -> float:

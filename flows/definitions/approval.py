@@ -5,7 +5,7 @@ in the workspace counts (`alignment.pipeline.approval`), and a run that is resum
 """
 
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -77,7 +77,7 @@ def _ask(key: str, description: str) -> Decision:
     """The answer to one form. Without an answer this ends the process; once a person has answered,
     Prefect runs the flow again from the top, and this call returns the answer."""
     form = Decision.with_initial_data(description=description)
-    return cast(Decision, suspend_flow_run(wait_for_input=form, timeout=PATIENCE, key=key))
+    return suspend_flow_run(wait_for_input=form, timeout=PATIENCE, key=key)
 
 
 def _lacks_reason(answer: Decision) -> bool:

@@ -122,7 +122,8 @@ def carry_out(session: Session, version: str) -> None:
                 future.result()
         else:
             for node in group:
-                run_stage.with_options(name=node.stage)(node.key)
+                task: Any = run_stage.with_options(name=node.stage)
+                task(node.key)
     if session.done_now & {node.key for node in session.of_version(version)}:
         emit(workspace_of(session), VERSION_DONE, version=version)
         show_card(session.runner.program, version)

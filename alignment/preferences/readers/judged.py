@@ -118,7 +118,7 @@ def decide(pair: Pair, verdicts: Sequence[Verdict], config: IntakeConfig) -> Dra
     said = [verdict for verdict, vote in zip(verdicts, votes, strict=True) if vote == "chosen"]
     strengths = sorted(
         (verdict.strength for verdict in said if verdict.strength is not None),
-        key=lambda name: STRENGTHS.index(name) if name in STRENGTHS else -1,  # type: ignore[arg-type]
+        key=lambda name: STRENGTHS.index(name) if name in STRENGTHS else -1,
     )
     several = len(verdicts) > 1
     if strengths:

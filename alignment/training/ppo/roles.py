@@ -65,7 +65,8 @@ class LanguageRole:
         if self._body is not None:
             found: Tensor = self.model.get_output_embeddings()(self._body(ids, row, column))
             return found
-        return self.model(input_ids=ids, use_cache=False).logits[row, column]
+        logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
+        return logits[row, column]
 
     def logprobs(
         self, ids: Tensor, row: Tensor, column: Tensor, targets: Tensor, temperature: float
