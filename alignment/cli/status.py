@@ -82,6 +82,7 @@ def _page(program: ProgramConfig, found: ProgramStatus) -> RenderableType:
     from rich.table import Table
 
     from alignment.pipeline.readiness import frontier
+    from alignment.pipeline.reasons import FIRST
     from alignment.utils.locks import holder
 
     table = Table(title=f"{found.program}  ({found.workspace})", title_justify="left", box=None)
@@ -98,7 +99,7 @@ def _page(program: ProgramConfig, found: ProgramStatus) -> RenderableType:
                 MARKS[stage.state],
                 str(stage.attempts or ""),
                 seconds,
-                (stage.error or stage.why or "").partition("\n")[0],
+                (stage.error or ("" if stage.why == FIRST else stage.why) or "").partition("\n")[0],
             )
             if stage.state in ("failed", "killed", "running"):
                 parts += _details(version.name, stage)

@@ -11,6 +11,7 @@ from alignment.pipeline.migrate import Untranslatable, todays_slice
 from alignment.pipeline.node import Node
 from alignment.pipeline.records import Unfinished
 
+FIRST = "never run"
 ENOUGH = 6  # differences that are named
 
 
@@ -27,7 +28,7 @@ def why_run(node: Node, known: Fingerprints) -> str:
         if any(attempt.status == "superseded" for attempt in attempts):
             return "its outputs were set aside to be made again"
         if not attempts:
-            return "never run"
+            return FIRST
         key = known.of(node)
         if key is not None and known.ledger.partial_dir(node.version, node.stage, key).exists():
             return f"attempt {attempts[-1].number} is unfinished ({attempts[-1].status})"
