@@ -67,13 +67,14 @@ def find_workspace(given: Path | None) -> Path:
         if is_workspace(given):
             return given
         raise no_workspace(given)
-    found = sorted(Path("workspaces").glob(f"*/{PROGRAM}"), key=lambda path: path.stat().st_mtime)
-    if not found:
+    programs = Path("workspaces").glob(f"*/{PROGRAM}")
+    newest = max(programs, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
         raise AlignError(
             "no workspace found below ./workspaces",
             remedy="start one with `align run CONFIG`, or name it: --workspace DIR",
         )
-    return found[-1].parent
+    return newest.parent
 
 
 def load_workspace(given: Path | None) -> ProgramConfig:

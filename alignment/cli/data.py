@@ -123,11 +123,11 @@ def batches(
     if batch is None:
         if picture is not None:
             raise ConfigError("a picture of which batch?", remedy="align batches 3 --picture FILE")
-        found = store.batches()
+        accepted = store.batches()
         if json:
-            print_json([one.to_dict() for one in found])
+            print_json([one.to_dict() for one in accepted])
         else:
-            console.print(batch_table(found))
+            console.print(batch_table(accepted))
         return
     one = store.batch(batch)
     report = BatchReport(one.report, one.directory, one.sequence, already=True)

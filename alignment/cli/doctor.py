@@ -46,18 +46,19 @@ def doctor(
 
     program = load_workspace(workspace)
     console = Console(highlight=False, soft_wrap=True)
-    told, left = [], 0
-    for found, mended in _findings(program, fix, hashes=not quick):
-        left += not (mended or found.harmless)
-        told.append({"mended": mended, **vars(replace(found, mend=None))})
+    rows, left = [], 0
+    for finding, mended in _findings(program, fix, hashes=not quick):
+        left += not (mended or finding.harmless)
+        rows.append({"mended": mended, **vars(replace(finding, mend=None))})
         if not json:
-            mark = (
-                "[green]mended[/]" if mended else "[dim]note[/]" if found.harmless else "[red]✗[/]"
+            mark = "[dim]note[/]" if finding.harmless else "[red]✗[/]"
+            mark = "[green]mended[/]" if mended else mark
+            console.print(
+                f"{mark}  {finding.what}\n   [dim]{finding.where}[/]\n   {finding.remedy}"
             )
-            console.print(f"{mark}  {found.what}\n   [dim]{found.where}[/]\n   {found.remedy}")
     if json:
-        print_json([{k: v for k, v in row.items() if k != "mend"} for row in told])
-    elif not told:
+        print_json([{k: v for k, v in row.items() if k != "mend"} for row in rows])
+    elif not rows:
         console.print("nothing wrong")
     elif left and not fix:
         console.print("\nmend what can be mended: align doctor --fix")
@@ -72,9 +73,9 @@ def _findings(program: ProgramConfig, fix: bool, *, hashes: bool) -> Iterator[tu
     if fix:
         yield from mend(program, hashes=hashes)
     else:
-        yield from ((found, False) for found in examine(program, hashes=hashes))
+        yield from ((finding, False) for finding in examine(program, hashes=hashes))
     # Runs and servers whose processes are dead: whoever works in the workspace has others.
-    for found in flows_doctor.examine(program.workspace):
-        if fix and found.mend is not None:
-            found.mend()
-        yield found, fix and found.mend is not None
+    for finding in flows_doctor.examine(program.workspace):
+        if fix and finding.mend is not None:
+            finding.mend()
+        yield finding, fix and finding.mend is not None

@@ -89,11 +89,11 @@ def ask_about_unfinished(program: ProgramConfig, nodes: Sequence[Node], console:
         UnfinishedWorkError: there are such attempts with a minute of work or more, and the answer
             is no, or there is nobody to ask.
     """
-    known = Fingerprints.load(program)
+    fingerprints = Fingerprints.load(program)
     lines = [
-        describe_left_behind(item, node, known)
+        describe_left_behind(item, node, fingerprints)
         for node in nodes
-        if (item := left_behind(node, known)) is not None and item.seconds >= WORTH
+        if (item := left_behind(node, fingerprints)) is not None and item.seconds >= WORTH
     ]
     if not lines:
         return
@@ -119,8 +119,8 @@ def look_in_inbox(program: ProgramConfig, console: Console) -> None:
     for delivery in look_in(
         program.workspace, program.intake, program.orchestration.settle_seconds
     ):
-        said = delivery.error or f"{delivery.comparisons} comparisons, batch {delivery.batch}"
-        console.print(f"inbox: {delivery.file} {delivery.outcome}: {said}")
+        outcome = delivery.error or f"{delivery.comparisons} comparisons, batch {delivery.batch}"
+        console.print(f"inbox: {delivery.file} {delivery.outcome}: {outcome}")
 
 
 def tell_rest(
@@ -154,8 +154,8 @@ def say_waiting(waiting: AlignError, console: Console) -> None:
 
 def unfinished(program: ProgramConfig, nodes: Sequence[Node]) -> list[Node]:
     """The nodes that the ledger does not have."""
-    known = Fingerprints.load(program)
-    return [node for node in nodes if known.manifest(node.version, node.stage) is None]
+    fingerprints = Fingerprints.load(program)
+    return [node for node in nodes if fingerprints.manifest(node.version, node.stage) is None]
 
 
 def run_stages(

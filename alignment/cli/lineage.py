@@ -30,20 +30,20 @@ def lineage(
     from alignment.reporting.origin import in_words
 
     program = load_workspace(workspace)
-    found = walk(program, standing(program) if version == "champion" else version)
+    origin = walk(program, standing(program) if version == "champion" else version)
     if json:
-        print_json(found.to_dict())
+        print_json(origin.to_dict())
         return
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
-    console.print(f"{found.of} was made from {in_words(found.batches)}:")
+    console.print(f"{origin.of} was made from {in_words(origin.batches)}:")
     table = Table(box=None, pad_edge=False)
     for title in ("stage", "outputs", "code", "seed"):
         table.add_column(title, no_wrap=True)
     table.add_column("from")
-    for step in found.steps:
+    for step in origin.steps:
         # Inputs of the same version are named by their stage alone.
         sources = [key.removeprefix(f"{step.version}/") for key in step.inputs.values()]
         table.add_row(
@@ -54,7 +54,7 @@ def lineage(
             ", ".join(dict.fromkeys(sources)),
         )
     console.print(table)
-    libraries = ", ".join(f"{name} {number}" for name, number in found.libraries.items())
+    libraries = ", ".join(f"{name} {number}" for name, number in origin.libraries.items())
     console.print(f"[dim]program seed {program.seed}; {libraries}[/]")
-    for name in found.missing:
+    for name in origin.missing:
         console.print(f"[yellow]no longer in the workspace: {name}[/]")

@@ -96,9 +96,11 @@ def _tell_if_full(error: OSError) -> None:
     if error.errno in FULL:
         where = None if error.filename is None else str(error.filename)
         remedy = "free some space, then do the same again: nothing half-written stays"
-        told = DiskFullError(f"the disk is full ({error.strerror})", where=where, remedy=remedy)
-        _tell(told)
-        sys.exit(told.exit_code)
+        disk_full = DiskFullError(
+            f"the disk is full ({error.strerror})", where=where, remedy=remedy
+        )
+        _tell(disk_full)
+        sys.exit(disk_full.exit_code)
 
 
 def _tell(error: AlignError) -> None:

@@ -34,11 +34,11 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
 
     program = load_program(config, set_)
     status = program_status(program)
-    known = Fingerprints.load(program)
+    fingerprints = Fingerprints.load(program)
     lost = [
-        describe_left_behind(item, node, known)
-        for node in known.plan
-        if (item := left_behind(node, known)) is not None
+        describe_left_behind(item, node, fingerprints)
+        for node in fingerprints.plan
+        if (item := left_behind(node, fingerprints)) is not None
     ]
     estimates = estimate(program)
     if json:

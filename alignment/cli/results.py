@@ -25,8 +25,8 @@ def evaluated_stages(program: ProgramConfig, versions: Sequence[str]) -> dict[st
     Raises:
         AlignError: nothing is evaluated yet, or a named version is not.
     """
-    found = done_stages(program)
-    evaluated = {name: stages for name, stages in found.items() if "evaluate" in stages}
+    done = done_stages(program)
+    evaluated = {name: stages for name, stages in done.items() if "evaluate" in stages}
     if not evaluated:
         raise AlignError(
             "no version is evaluated yet", remedy="`align run CONFIG`, then compare again"
@@ -78,7 +78,7 @@ def policy_dir(program: ProgramConfig, name: str) -> Path:
     Raises:
         AlignError: no such version, or it is not trained yet.
     """
-    found = done_stages(program)
+    done = done_stages(program)
     if name == "champion":
         name = standing(program)
     version, _, arm = name.partition("/")
@@ -88,9 +88,9 @@ def policy_dir(program: ProgramConfig, name: str) -> Path:
             f"{version} has no {arm!r}", remedy="name a version, or VERSION/student with a student"
         )
     version, stage = (version, STUDENT) if arm else policy_key(program, version)
-    if stage not in found.get(version, {}):
+    if stage not in done.get(version, {}):
         raise AlignError(f"{name} is not trained yet", remedy="see `align status`")
-    return found[version][stage] / "model"
+    return done[version][stage] / "model"
 
 
 def standing(program: ProgramConfig) -> str:

@@ -38,7 +38,7 @@ def rewards(
     from alignment.utils.files import read_json
 
     program = load_workspace(workspace)
-    found = {
+    evaluations = {
         name: {
             stage: directory
             for stage, directory in stages.items()
@@ -48,7 +48,7 @@ def rewards(
     }
     if version is not None:
         check_version(program, version)
-    names = [name for name in program.version_names if found.get(name)]
+    names = [name for name in program.version_names if evaluations.get(name)]
     if not names or (version is not None and version not in names):
         raise AlignError(
             f"{version or 'this program'} has no reward models yet",
@@ -57,7 +57,7 @@ def rewards(
     name = version or names[-1]
     figures = {
         stage: read_json(directory / "evaluation.json")
-        for stage, directory in sorted(found[name].items(), reverse=True)
+        for stage, directory in sorted(evaluations[name].items(), reverse=True)
     }
     if json:
         print_json({"version": name, "models": figures})
@@ -67,6 +67,6 @@ def rewards(
     from alignment.reporting.reward_table import View
 
     Console(highlight=False).print(View(name, figures))
-    for stage, directory in found[name].items():
+    for stage, directory in evaluations[name].items():
         pictures = sorted(path.name for path in directory.glob("*.png"))
         print(f"{stage}: {directory}/{{{','.join(pictures)}}}")

@@ -136,10 +136,12 @@ def _turns(axis: Any, values: dict[str, Any]) -> None:
 def _lengths(axis: Any, values: dict[str, Any]) -> None:
     names = ("prompt", "chosen", "rejected")
     for place, name in enumerate(names):
-        found = values[f"{name}_characters"]
-        axis.plot([found["median"], found["p95"]], [place, place], color="#718096", lw=6, alpha=0.4)
-        axis.plot(found["median"], place, "o", color="#2d3748")
-        axis.plot(found["mean"], place, "|", color="#2d3748", ms=14, mew=2)
+        lengths = values[f"{name}_characters"]
+        axis.plot(
+            [lengths["median"], lengths["p95"]], [place, place], color="#718096", lw=6, alpha=0.4
+        )
+        axis.plot(lengths["median"], place, "o", color="#2d3748")
+        axis.plot(lengths["mean"], place, "|", color="#2d3748", ms=14, mew=2)
     gap = values.get("length_gap_quantiles") or {}
     if gap:
         axis.plot([gap["5"], gap["95"]], [3, 3], color="#b7791f", lw=6, alpha=0.3)

@@ -33,15 +33,15 @@ def champion_lines(
 
 def _reason(version: str, decisions: Records, words: Records) -> str:
     """A person's word if there is one, and the gate's."""
-    said = []
-    word = words.get(version)
-    if word is not None:
-        what = "Approved" if word["approved"] else "Rejected"
-        because = f": {word['reason']}" if word["reason"] else ""
-        said.append(f"{what} by {word['by']} on {word['when'][:10]}{because}.")
+    sentences = []
+    approval = words.get(version)
+    if approval is not None:
+        what = "Approved" if approval["approved"] else "Rejected"
+        because = f": {approval['reason']}" if approval["reason"] else ""
+        sentences.append(f"{what} by {approval['by']} on {approval['when'][:10]}{because}.")
     if version in decisions:
         gate = decisions[version]["verdict"]
-        said.append(f"Gate: {gate}" if word is not None else gate)
-    elif version == "sft" and not said:
-        said.append("It is what the first version has to beat.")
-    return " ".join(said)
+        sentences.append(f"Gate: {gate}" if approval is not None else gate)
+    elif version == "sft" and not sentences:
+        sentences.append("It is what the first version has to beat.")
+    return " ".join(sentences)

@@ -110,9 +110,9 @@ def find_headline(name: str) -> Headline:
     Raises:
         KeyError: there is none.
     """
-    for found in HEADLINES:
-        if found.name == name:
-            return found
+    for entry in HEADLINES:
+        if entry.name == name:
+            return entry
     raise KeyError(name)
 
 
@@ -129,9 +129,9 @@ def headline(stages: Mapping[str, Mapping[str, float | None]]) -> dict[str, floa
             value = stages.get(f"reward_{domain}", {}).get(f"accuracy{suffix}")
             merged[f"reward_accuracy_{domain}{suffix}"] = value
     figures: dict[str, float] = {}
-    for found in HEADLINES:
-        bounds = ("", "_low", "_high") if found.interval else ("",)
-        for name in (f"{found.name}{bound}" for bound in bounds):
+    for entry in HEADLINES:
+        bounds = ("", "_low", "_high") if entry.interval else ("",)
+        for name in (f"{entry.name}{bound}" for bound in bounds):
             value = merged.get(name)
             if value is not None and value == value:
                 figures[name] = value

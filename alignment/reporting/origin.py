@@ -33,12 +33,12 @@ class BatchUse:
 def batches_of(directory: Path) -> list[BatchUse]:
     """The batches in the outputs of an intake stage."""
     values = read_json(directory / "batch.json")
-    found = []
+    uses = []
     for batch in values["batches"]:
         counts = batch["counts"]
         training, heldout = (sum(counts[side].values()) for side in ("training", "heldout"))
         safety = sum(counts[side].get("safety", 0) for side in ("training", "heldout"))
-        found.append(
+        uses.append(
             BatchUse(
                 values["version"],
                 batch["id"],
@@ -48,7 +48,7 @@ def batches_of(directory: Path) -> list[BatchUse]:
                 safety / max(1, training + heldout),
             )
         )
-    return found
+    return uses
 
 
 def batches(stages: Mapping[str, Mapping[str, Path]]) -> list[BatchUse]:
@@ -61,15 +61,15 @@ def batches(stages: Mapping[str, Mapping[str, Path]]) -> list[BatchUse]:
     ]
 
 
-def learned_from(found: list[BatchUse], version: str) -> list[BatchUse]:
+def learned_from(uses: list[BatchUse], version: str) -> list[BatchUse]:
     """What `version` learned from: its own batches and all earlier ones."""
-    return [batch for batch in found if version_order(batch.version) <= version_order(version)]
+    return [batch for batch in uses if version_order(batch.version) <= version_order(version)]
 
 
-def in_words(found: list[BatchUse]) -> str:
+def in_words(uses: list[BatchUse]) -> str:
     """`2 batches, 2,160 comparisons (a2ee40ef1b76, 0563363dc51c)`, or `no batch`."""
-    if not found:
+    if not uses:
         return "no batch of preferences"
-    many = f"{len(found)} batches" if len(found) > 1 else "1 batch"
-    ids = ", ".join(batch.id for batch in found)
-    return f"{many}, {sum(batch.training for batch in found):,} comparisons ({ids})"
+    many = f"{len(uses)} batches" if len(uses) > 1 else "1 batch"
+    ids = ", ".join(batch.id for batch in uses)
+    return f"{many}, {sum(batch.training for batch in uses):,} comparisons ({ids})"

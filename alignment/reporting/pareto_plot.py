@@ -38,7 +38,7 @@ class Point:
 
 def points(comparison: Comparison, judge: str) -> list[Point]:
     """The policies that `judge` compared with SFT on both axes, in order."""
-    found = []
+    sides = []
     for entry in comparison.policies:
         values = [
             entry.figures.get(f"win/{judge}/{axis}{end}")
@@ -48,8 +48,8 @@ def points(comparison: Comparison, judge: str) -> list[Point]:
         if any(value is None for value in values):
             continue
         x, x_low, x_high, y, y_low, y_high = (100 * value for value in values if value is not None)
-        found.append(Point(entry.side, x, y, x_low, x_high, y_low, y_high))
-    return found
+        sides.append(Point(entry.side, x, y, x_low, x_high, y_low, y_high))
+    return sides
 
 
 def panels(comparison: Comparison) -> list[str]:
@@ -81,9 +81,9 @@ def path_picture(comparison: Comparison) -> bytes:
         figure.legend(handles=handles, loc="upper right", ncols=3, fontsize=11)
         for axis, judge in zip(axes, judges, strict=True):
             axis.apply_aspect()
-            found = points(comparison, judge)
-            places = [(point.x, point.y) for point in found]
-            titles = [short(point.side) for point in found]
+            own = points(comparison, judge)
+            places = [(point.x, point.y) for point in own]
+            titles = [short(point.side) for point in own]
             name_points(figure, axis, places, titles, [places], size=12.5)
         return png(figure)
 
@@ -91,8 +91,8 @@ def path_picture(comparison: Comparison) -> bytes:
 def _path_panel(
     axis: Axes, comparison: Comparison, judge: str, limits: tuple[float, float]
 ) -> None:
-    found = points(comparison, judge)
-    for point in found:
+    sides = points(comparison, judge)
+    for point in sides:
         colour = _colour(comparison, point.side)
         if point.side != "sft":  # its rate against itself is ½ by definition
             axis.add_patch(_interval(point, colour, filled=True))
@@ -107,7 +107,7 @@ def _path_panel(
             linewidths=2,
             zorder=4,
         )
-    for before, after in pairwise(found):
+    for before, after in pairwise(sides):
         axis.annotate(
             "",
             xy=(after.x, after.y),
@@ -154,10 +154,10 @@ def _interval(point: Point, colour: str, *, filled: bool) -> Ellipse:
     )
 
 
-def _limits(found: Sequence[Point]) -> tuple[float, float]:
+def _limits(sides: Sequence[Point]) -> tuple[float, float]:
     """One square range for all panels, so that judges can be compared by eye."""
-    low = min(48.0, *(min(p.x_low, p.y_low) for p in found))
-    high = max(60.0, *(max(p.x_high, p.y_high) for p in found))
+    low = min(48.0, *(min(p.x_low, p.y_low) for p in sides))
+    high = max(60.0, *(max(p.x_high, p.y_high) for p in sides))
     room = 0.07 * (high - low)
     return max(low - room, -4), min(high + room, 104)
 

@@ -172,16 +172,16 @@ def lines(
 
 def histograms(values: Mapping[str, np.ndarray], *, title: str, x: str) -> bytes:
     """One row per version on a common axis (Llama 2, Fig 20: they should move right)."""
-    together = np.concatenate([found for found in values.values() if len(found)])
+    together = np.concatenate([rewards for rewards in values.values() if len(rewards)])
     low, high = np.quantile(together, [0.002, 0.998])
     pad = 0.04 * (high - low) or 0.5
     edges = np.linspace(low - pad, high + pad, 41)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.9 + 0.72 * len(values)), layout="constrained")
         axes = figure.subplots(len(values), 1, sharex=True, squeeze=False)[:, 0]
-        for index, (axis, (name, found)) in enumerate(zip(axes, values.items(), strict=True)):
-            axis.hist(np.clip(found, edges[0], edges[-1]), bins=edges, color=BLUE, alpha=0.75)
-            axis.axvline(float(np.mean(found)), color=RED, linewidth=1.6)
+        for index, (axis, (name, rewards)) in enumerate(zip(axes, values.items(), strict=True)):
+            axis.hist(np.clip(rewards, edges[0], edges[-1]), bins=edges, color=BLUE, alpha=0.75)
+            axis.axvline(float(np.mean(rewards)), color=RED, linewidth=1.6)
             axis.set_yticks([])
             axis.grid(visible=False)
             axis.spines["left"].set_visible(False)

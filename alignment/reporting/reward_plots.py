@@ -169,10 +169,10 @@ def _lengths(axis: Axes, figures: Mapping[str, Any], gaps: Sequence[tuple[float,
 def _thresholds(axis: Axes, unsafe: Mapping[str, Any]) -> None:
     rows = unsafe["curve"]
     for name, colour in (("recall", BLUE), ("precision", ORANGE)):
-        known = [row for row in rows if row[name] == row[name]]
-        xs = [row["threshold"] for row in known]
-        axis.plot(xs, [100 * row[name] for row in known], color=colour, label=name, linewidth=1.8)
-        low, high = ([100 * row[f"{name}_{end}"] for row in known] for end in ("low", "high"))
+        defined = [row for row in rows if row[name] == row[name]]
+        xs = [row["threshold"] for row in defined]
+        axis.plot(xs, [100 * row[name] for row in defined], color=colour, label=name, linewidth=1.8)
+        low, high = ([100 * row[f"{name}_{end}"] for row in defined] for end in ("low", "high"))
         axis.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
     axis.axvline(unsafe["threshold"], color=GREY, linewidth=1, linestyle=":")
     axis.set_ylim(0, 103)
@@ -184,7 +184,7 @@ def _thresholds(axis: Axes, unsafe: Mapping[str, Any]) -> None:
     axis.legend(loc="lower center", ncols=2)
 
 
-def growth_picture(found: Mapping[str, Any], domain: str) -> bytes:
+def growth_picture(growth: Mapping[str, Any], domain: str) -> bytes:
     """Accuracy against comparisons learned from, fitted curve and forecast (Fig 6).
 
     Args:
@@ -192,13 +192,13 @@ def growth_picture(found: Mapping[str, Any], domain: str) -> bytes:
     """
     with mpl.rc_context(STYLE):
         figure, (axis,) = _figure(7.4, 4.4, [1])
-        points = found["points"]
+        points = growth["points"]
         pairs = [point["pairs"] for point in points]
         for name, colour in (("significantly", GREEN), ("all", BLUE)):
             shown = [(n, point[name]) for n, point in zip(pairs, points, strict=True)]
-            known = [(n, cell) for n, cell in shown if cell["count"]]
+            measured = [(n, cell) for n, cell in shown if cell["count"]]
             label = "significantly better" if name == "significantly" else "all comparisons"
-            _points(axis, [n for n, _ in known], [cell for _, cell in known], colour, label)
+            _points(axis, [n for n, _ in measured], [cell for _, cell in measured], colour, label)
         for n, point in zip(pairs, points, strict=True):
             place = (n, 100 * point["all"]["low"])
             axis.annotate(
@@ -211,10 +211,10 @@ def growth_picture(found: Mapping[str, Any], domain: str) -> bytes:
                 color="#444444",
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0, "alpha": 0.8},
             )
-        if "band" in found:
-            _forecast(axis, found, max(pairs))
+        if "band" in growth:
+            _forecast(axis, growth, max(pairs))
         axis.set_xscale("log")
-        ticks = [*pairs, *(row["pairs"] for row in found.get("forecast", []))]
+        ticks = [*pairs, *(row["pairs"] for row in growth.get("forecast", []))]
         axis.set_xticks(_apart(ticks))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
@@ -226,8 +226,8 @@ def growth_picture(found: Mapping[str, Any], domain: str) -> bytes:
         return _png(figure)
 
 
-def _forecast(axis: Axes, found: Mapping[str, Any], today: float) -> None:
-    band = found["band"]
+def _forecast(axis: Axes, growth: Mapping[str, Any], today: float) -> None:
+    band = growth["band"]
     xs = [row["pairs"] for row in band]
     axis.fill_between(
         xs,
@@ -239,7 +239,7 @@ def _forecast(axis: Axes, found: Mapping[str, Any], today: float) -> None:
     )
     place = min(range(len(xs)), key=lambda n: abs(xs[n] - today))
     for rows, style in ((band[: place + 1], "-"), (band[place:], "--")):
-        label = f"error ∝ $n^{{{found['law']['b']:.2f}}}$, 95 %" if style == "-" else None
+        label = f"error ∝ $n^{{{growth['law']['b']:.2f}}}$, 95 %" if style == "-" else None
         axis.plot(
             [row["pairs"] for row in rows],
             [100 * row["accuracy"] for row in rows],
@@ -253,11 +253,11 @@ def _forecast(axis: Axes, found: Mapping[str, Any], today: float) -> None:
 
 def _apart(ticks: Sequence[float]) -> list[float]:
     """Ticks on a logarithmic axis whose labels do not overlap."""
-    kept: list[float] = []
+    chosen: list[float] = []
     for tick in sorted(set(ticks), reverse=True):
-        if not kept or tick < 0.78 * kept[-1]:
-            kept.append(tick)
-    return kept
+        if not chosen or tick < 0.78 * chosen[-1]:
+            chosen.append(tick)
+    return chosen
 
 
 def _points(
@@ -288,18 +288,18 @@ def _points(
 def _bars(
     axis: Axes, xs: Sequence[float], cells: Sequence[Mapping[str, float]], colour: str, label: str
 ) -> None:
-    known = [(x, cell) for x, cell in zip(xs, cells, strict=True) if cell["count"]]
-    heights = [100 * cell["accuracy"] for _, cell in known]
+    measured = [(x, cell) for x, cell in zip(xs, cells, strict=True) if cell["count"]]
+    heights = [100 * cell["accuracy"] for _, cell in measured]
     axis.bar(
-        [x for x, _ in known],
+        [x for x, _ in measured],
         heights,
         width=0.36,
         color=colour,
         label=label,
-        yerr=_errors([cell for _, cell in known]),
+        yerr=_errors([cell for _, cell in measured]),
         error_kw={"elinewidth": 1.1, "capsize": 2.5, "ecolor": "#333333"},
     )
-    for (x, cell), height in zip(known, heights, strict=True):
+    for (x, cell), height in zip(measured, heights, strict=True):
         axis.text(x, 100 * cell["high"] + 1.5, f"{height:.0f}", ha="center", fontsize=9.5)
 
 

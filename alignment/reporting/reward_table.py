@@ -34,9 +34,9 @@ class View:
         found: stage name (`reward_helpfulness`, …) → content of evaluation.json.
     """
 
-    def __init__(self, version: str, found: Mapping[str, Mapping[str, Any]]):
+    def __init__(self, version: str, evaluations: Mapping[str, Mapping[str, Any]]):
         self._version = version
-        self._found = found
+        self._evaluations = evaluations
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Called by rich."""
@@ -47,17 +47,17 @@ class View:
         yield self._by_strength()
         yield Text("\nBy batch, each model on its own domain, %")
         yield self._by_batch()
-        if any(f["unsafe"]["unsafe"] for f in self._found.values()):
+        if any(f["unsafe"]["unsafe"] for f in self._evaluations.values()):
             yield Text("\nSafety: accuracy by bin, and finding unsafe answers (Table 29), %")
             yield self._unsafe()
         yield Text()
-        for name, figures in self._found.items():
+        for name, figures in self._evaluations.items():
             for line in sentences(name, figures):
                 yield Text(line, style="dim")
 
     def _by_strength(self) -> Table:
         table = _table("model", "test set", *COLUMNS.values(), "n")
-        for name, figures in self._found.items():
+        for name, figures in self._evaluations.items():
             for test in DOMAINS:
                 cells = figures["by_strength"][test]
                 if cells["all"]["count"]:
@@ -72,7 +72,7 @@ class View:
 
     def _by_batch(self) -> Table:
         table = _table("model", "batch", *COLUMNS.values(), "n")
-        for name, figures in self._found.items():
+        for name, figures in self._evaluations.items():
             for batch, cells in figures["by_batch"][figures["domain"]].items():
                 table.add_row(
                     title(name),
@@ -91,7 +91,7 @@ class View:
 
     def _unsafe(self) -> Table:
         table = _table("model", *BINS.values(), "recall", "precision", "unsafe of n")
-        for name, figures in self._found.items():
+        for name, figures in self._evaluations.items():
             unsafe = figures["unsafe"]
             ends = ("", "_low", "_high")
             table.add_row(
@@ -168,14 +168,16 @@ def _forecast(growth: Mapping[str, Any]) -> Iterator[str]:
             )
     for row in growth.get("price", []):
         if row["points"] == 0.01:
-            wanted = row["more_pairs"]
-            told = (
-                "no number of comparisons by this law" if wanted is None else f"{wanted:,.0f} more"
+            more_pairs = row["more_pairs"]
+            text = (
+                "no number of comparisons by this law"
+                if more_pairs is None
+                else f"{more_pairs:,.0f} more"
             )
             low, high = row["low"], row["high"]
             if low is not None:
-                told += f" [{low:,.0f}, {'∞' if high is None else f'{high:,.0f}'}]"
-            yield f"  one point more: {told}"
+                text += f" [{low:,.0f}, {'∞' if high is None else f'{high:,.0f}'}]"
+            yield f"  one point more: {text}"
 
 
 def _table(*heads: str) -> Table:

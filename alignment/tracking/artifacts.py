@@ -14,14 +14,14 @@ PICTURES = {".png", ".svg", ".html"}
 
 def readable_files(directory: Path, limit_mb: float) -> list[Path]:
     """Files of a stage that go into its run: pictures, tables and reports up to a size."""
-    found = []
+    paths = []
     for path in sorted(directory.rglob("*")):
         relative = path.relative_to(directory)
         if relative.parts[0] in ("model", "arrivals") or path.suffix not in READABLE:
             continue
         if path.is_file() and path.stat().st_size <= limit_mb * 1e6:
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths
 
 
 def log_files(client: Any, run_id: str, directory: Path, limit_mb: float) -> None:
@@ -56,14 +56,14 @@ def log_samples(client: Any, run_id: str, history: VersionHistory) -> bool:
     from alignment.evaluation.responses import TEXTS, read_table
     from alignment.preferences.prompts import read_prompts
 
-    asked = {
+    questions = {
         prompt.id: prompt.messages[-1]["content"]
         for prompt in read_prompts(directory / "prompts.jsonl")
     }
     table = read_table(directory / TEXTS)
     own = table[table.side == history.version].sort_values("prompt_id").head(SAMPLE_ROWS)
     rows = [
-        [asked.get(row.prompt_id, row.prompt_id), row.text, f"{row.domain} / {row.category}"]
+        [questions.get(row.prompt_id, row.prompt_id), row.text, f"{row.domain} / {row.category}"]
         for row in own.itertuples(index=False)
     ]
     values = {"columns": ["prompt", "answer", "category"], "data": rows}

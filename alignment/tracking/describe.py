@@ -29,9 +29,9 @@ def version_note(history: VersionHistory, standings: Standings) -> str:
         lines += [f"**{title}** {verdict or ''}".strip(), ""]
     word = standings.words.get(version)
     if word is not None:
-        said = "Approved" if word["approved"] else "Rejected"
+        verb = "Approved" if word["approved"] else "Rejected"
         reason = f": {word['reason']}" if word["reason"] else ""
-        lines += [f"{said} by {word['by']} on {word['when'][:10]}{reason}.", ""]
+        lines += [f"{verb} by {word['by']} on {word['when'][:10]}{reason}.", ""]
     if version.startswith("rlhf-"):
         learned = learned_from(standings.batches, version)
         lines += [f"Made from {in_words(learned)}. {_origin(history)}", ""]

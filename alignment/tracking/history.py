@@ -98,8 +98,8 @@ def read_history(program: ProgramConfig, *, dead_pid: int | None = None) -> list
     Args:
         dead_pid: a process known to have died, though the system may still list it.
     """
-    known = Fingerprints.load(program)
-    ledger, plan = known.ledger, known.plan
+    fingerprints = Fingerprints.load(program)
+    ledger, plan = fingerprints.ledger, fingerprints.plan
     versions = {
         name: VersionHistory(name, for_version(program, name), []) for name in program.version_names
     }
@@ -109,7 +109,7 @@ def read_history(program: ProgramConfig, *, dead_pid: int | None = None) -> list
         version.tries[node.stage] = _tries(ledger, node, dead_pid)
         if not version.tries[node.stage]:
             continue
-        manifest = known.manifest(node.version, node.stage)
+        manifest = fingerprints.manifest(node.version, node.stage)
         if manifest is not None:
             version.current[node.stage] = manifest
             version.directories[node.stage] = ledger.committed_dir(

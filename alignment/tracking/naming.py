@@ -168,8 +168,8 @@ def version_params(program: ProgramConfig, seen: ProgramConfig, version: str) ->
         if name in every and not name.startswith(skip):
             params[name] = every[name]
     if version in ("base", "sft"):
-        wanted = ("seed", "base.source", "finetune.sft.")
-        params = {key: value for key, value in params.items() if key.startswith(wanted)}
+        prefixes = ("seed", "base.source", "finetune.sft.")
+        params = {key: value for key, value in params.items() if key.startswith(prefixes)}
     return params
 
 

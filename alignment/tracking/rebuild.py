@@ -53,7 +53,7 @@ def rebuild(program: ProgramConfig) -> Rebuilt:
     with tracking_lock(program.workspace, patience=5.0):
         try:
             with _unserved(program):
-                kept = _set_aside(program)
+                name_aside = _set_aside(program)
                 sync = Sync(program)
         except AlignError:
             raise
@@ -65,7 +65,7 @@ def rebuild(program: ProgramConfig) -> Rebuilt:
             ) from error
         problems = sync.step(alive=alive)
         runs = len(sync.runs.stages) + len(sync.runs.versions) + (sync.runs.progress is not None)
-    return Rebuilt(redact(store_uri(program)), kept, runs, problems)
+    return Rebuilt(redact(store_uri(program)), name_aside, runs, problems)
 
 
 def catch_up(program: ProgramConfig) -> list[str]:
@@ -116,14 +116,14 @@ def _set_aside(program: ProgramConfig) -> str | None:
 
     uri = store_uri(program)
     client: Any = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    found = client.get_experiment_by_name(experiment_name(program))
-    if found is None:
+    experiment = client.get_experiment_by_name(experiment_name(program))
+    if experiment is None:
         return None
     aside = f"{experiment_name(program)} (before {time.strftime('%Y-%m-%d %H:%M:%S')})"
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    client.rename_experiment(found.experiment_id, aside)
-    client.delete_experiment(found.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    client.rename_experiment(experiment.experiment_id, aside)
+    client.delete_experiment(experiment.experiment_id)
     return aside
 
 

@@ -51,7 +51,7 @@ class Registry:
         self.program = program
         self.client = store.client
         self.prefix = experiment_name(program).replace("/", "-").replace(":", "-")
-        self._known: dict[str, dict[str, Any]] = {}
+        self._registered: dict[str, dict[str, Any]] = {}
         self._aliases: dict[tuple[str, str], str] = {}
 
     def update(
@@ -80,9 +80,9 @@ class Registry:
     def _register(self, history: VersionHistory, models: Models, runs: Mapping[str, Any]) -> None:
         for manifest in finished_models(self.program, history):
             name = f"{self.prefix}-{model_type(manifest)}"
-            known = self._versions(name)
+            registered = self._versions(name)
             model_id = models.by_digest.get(manifest.digest)
-            if manifest.digest in known or model_id is None:
+            if manifest.digest in registered or model_id is None:
                 continue
             with self.store.as_default():
                 made = self.client.create_model_version(
@@ -98,44 +98,44 @@ class Registry:
                     description=f"{naming.version_title(history.version)}, stage {manifest.stage}",
                     await_creation_for=0,
                 )
-            known[manifest.digest] = made.version
+            registered[manifest.digest] = made.version
 
     def _versions(self, name: str) -> dict[str, Any]:
         """Digest → registered version of model `name`, which is created if need be."""
-        if name in self._known:
-            return self._known[name]
-        found = self.client.search_registered_models(filter_string=f"name = '{name}'")
-        if not found:
+        if name in self._registered:
+            return self._registered[name]
+        models = self.client.search_registered_models(filter_string=f"name = '{name}'")
+        if not models:
             self.client.create_registered_model(name)
-            known: dict[str, Any] = {}
+            registered: dict[str, Any] = {}
         else:
-            known = {
+            registered = {
                 version.tags[DIGEST]: version.version
                 for version in self.client.search_model_versions(f"name = '{name}'")
                 if DIGEST in version.tags
             }
-            for alias, version in found[0].aliases.items():
+            for alias, version in models[0].aliases.items():
                 self._aliases[(name, alias)] = str(version)
-        self._known[name] = known
-        return known
+        self._registered[name] = registered
+        return registered
 
     def _point(self, kind: str, alias: str, history: VersionHistory | None) -> None:
         """Set an alias to the version's model of that kind, or take it away."""
         name = f"{self.prefix}-{kind}"
-        if name not in self._known:
+        if name not in self._registered:
             return
-        wanted = None
+        number = None
         if history is not None:
             for manifest in finished_models(self.program, history):
                 if model_type(manifest) == kind:
-                    wanted = self._known[name].get(manifest.digest)
-        if wanted is None:
+                    number = self._registered[name].get(manifest.digest)
+        if number is None:
             if (name, alias) in self._aliases:
                 self.client.delete_registered_model_alias(name, alias)
                 del self._aliases[(name, alias)]
-        elif self._aliases.get((name, alias)) != str(wanted):
-            self.client.set_registered_model_alias(name, alias, str(wanted))
-            self._aliases[(name, alias)] = str(wanted)
+        elif self._aliases.get((name, alias)) != str(number):
+            self.client.set_registered_model_alias(name, alias, str(number))
+            self._aliases[(name, alias)] = str(number)
 
 
 def _judged(history: VersionHistory) -> bool:
@@ -146,12 +146,12 @@ def _judged(history: VersionHistory) -> bool:
 
 def finished_models(program: ProgramConfig, history: VersionHistory) -> list[Manifest]:
     """The version's reward models and its policy (not the steps on the way to it)."""
-    found = [
+    manifests = [
         manifest
         for stage, manifest in history.current.items()
         if stage.startswith("reward") and holds_model(manifest)
     ]
     stage = policy_key(program, history.version)[1]
     if stage in history.current:
-        found.append(history.current[stage])
-    return found
+        manifests.append(history.current[stage])
+    return manifests

@@ -92,14 +92,14 @@ class Runs:
         """
         from mlflow.entities import Metric, Param, RunTag
 
-        known = run.data
+        data = run.data
         stamp = stamp or int(time.time() * 1000)
-        new_tags = [RunTag(k, v) for k, v in (tags or {}).items() if known.tags.get(k) != v]
-        new_params = [Param(k, v) for k, v in (params or {}).items() if k not in known.params]
+        new_tags = [RunTag(k, v) for k, v in (tags or {}).items() if data.tags.get(k) != v]
+        new_params = [Param(k, v) for k, v in (params or {}).items() if k not in data.params]
         metrics = [
             Metric(name, value, stamp, 0)
             for name, value in (figures or {}).items()
-            if known.metrics.get(name) != value
+            if data.metrics.get(name) != value
         ]
         metrics += self._new_points(run, points, stamp)
         while metrics or new_params or new_tags:
@@ -113,9 +113,9 @@ class Runs:
             if last:
                 new_tags = []
             metrics, new_params = metrics[METRICS:], new_params[OTHERS:]
-        known.tags.update(tags or {})
-        known.params.update(params or {})
-        known.metrics.update(figures or {})
+        data.tags.update(tags or {})
+        data.params.update(params or {})
+        data.metrics.update(figures or {})
 
     def _new_points(self, run: Any, points: Sequence[Point], stamp: int) -> list[Any]:
         from mlflow.entities import Metric

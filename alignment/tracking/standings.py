@@ -35,9 +35,9 @@ class Standings:
         stages = {history.version: history.directories for history in versions}
         decided = Decisions.load(program)
         decisions = {
-            name: read_json(found["promote"] / "decision.json")
-            for name, found in stages.items()
-            if "promote" in found
+            name: read_json(done["promote"] / "decision.json")
+            for name, done in stages.items()
+            if "promote" in done
         }
         return cls(
             decided.champion if decisions else None,

@@ -101,16 +101,16 @@ class Store:
 
     def _experiment(self, program: ProgramConfig) -> str:
         name = experiment_name(program)
-        found = self.client.get_experiment_by_name(name)
-        if found is not None:
-            if found.lifecycle_stage == "deleted":
+        existing = self.client.get_experiment_by_name(name)
+        if existing is not None:
+            if existing.lifecycle_stage == "deleted":
                 raise AlignError(
                     f"the MLflow experiment {name!r} was deleted",
                     where=self.uri,
                     remedy="restore it, or choose another name: tracking.experiment",
                 )
-            self._note = found.tags.get(NOTE, "")
-            return str(found.experiment_id)
+            self._note = existing.tags.get(NOTE, "")
+            return str(existing.experiment_id)
         artifacts = None
         if self.uri.startswith("sqlite:") or "://" not in self.uri:
             artifacts = (program.workspace.resolve() / "mlartifacts").as_uri()

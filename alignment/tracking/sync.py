@@ -107,8 +107,8 @@ class Sync:
         params = naming.version_params(self.program, history.config, history.version)
         run = self.runs.versions.get(history.version)
         if run is not None:
-            known = run.data.params
-            if all(known.get(key, value) == value for key, value in params.items()):
+            stored = run.data.params
+            if all(stored.get(key, value) == value for key, value in params.items()):
                 self.runs.write(run, params=params)
                 self.runs.rename(run, name)
                 return run
@@ -196,13 +196,13 @@ class Sync:
         if verdict is not None:
             tags["rlhf.promoted"] = str(verdict.promoted).lower()
         tags = {name: value for name, value in tags.items() if value}
-        told = digest_json([status, tags, figures, whole])[:32]
-        if parent.data.tags.get(DESCRIBED) == told:
+        state = digest_json([status, tags, figures, whole])[:32]
+        if parent.data.tags.get(DESCRIBED) == state:
             return
         if whole:
             self._links(history, parent)
         ended = naming.milliseconds(history.ended())
-        tags[DESCRIBED] = told
+        tags[DESCRIBED] = state
         self.runs.write(parent, tags=tags, figures=figures, stamp=ended)
         self.runs.finish(parent, status, ended)
 
@@ -211,8 +211,8 @@ class Sync:
         run = self.client.get_run(parent.info.run_id)
         manifests = history.current.values()
         datasets = [d for item in manifests for d in dataset_inputs(item, self.workspace)]
-        known = self.models.by_digest
-        made = [known[item.digest] for item in manifests if item.digest in known]
+        by_digest = self.models.by_digest
+        made = [by_digest[item.digest] for item in manifests if item.digest in by_digest]
         log_links(self.client, run, datasets, [], made)
         version_pictures(self.client, parent.info.run_id, history)
         if log_samples(self.client, parent.info.run_id, history):
@@ -230,8 +230,8 @@ class Sync:
             return
         points.sort(key=lambda point: point[2])
         run = self.runs.progress
-        told = digest_json(points)[:32]
-        if run is not None and run.data.tags.get(DESCRIBED) == told:
+        state = digest_json(points)[:32]
+        if run is not None and run.data.tags.get(DESCRIBED) == state:
             return
         if run is not None and not self._grows(run, points):
             self.runs.delete(run)
@@ -241,19 +241,19 @@ class Sync:
             started = naming.milliseconds(versions[0].started())
             run = self.runs.create("RLHF progress", tags, started)
         ended = naming.milliseconds(versions[-1].ended())
-        self.runs.write(run, tags={DESCRIBED: told}, points=points, stamp=ended)
+        self.runs.write(run, tags={DESCRIBED: state}, points=points, stamp=ended)
         self.runs.finish(run, "FINISHED", ended)
 
     def _grows(self, run: Any, points: list[Point]) -> bool:
         """Whether what the run has is the beginning of `points`, so that appending suffices."""
-        wanted: dict[str, list[tuple[int, float]]] = {}
+        expected: dict[str, list[tuple[int, float]]] = {}
         for name, value, step in points:
-            wanted.setdefault(name, []).append((step, value))
+            expected.setdefault(name, []).append((step, value))
         stored = self.client.get_run(run.info.run_id)
         for name in stored.data.metrics:
             have = self.client.get_metric_history(run.info.run_id, name)
             pairs = [(metric.step, metric.value) for metric in have]
-            if wanted.get(name, [])[: len(pairs)] != pairs:
+            if expected.get(name, [])[: len(pairs)] != pairs:
                 return False
         run.data.metrics.update(stored.data.metrics)
         return True
@@ -270,18 +270,18 @@ def _curves(item: Try) -> list[Point]:
 
 def _version_figures(history: VersionHistory, cost: CostConfig) -> dict[str, float]:
     """A version's figures in groups (see `naming.HEADLINE`), the headline ones first."""
-    known = history.headline()
-    bounds = [name for name in known if name.endswith(("_low", "_high"))]
+    headlines = history.headline()
+    bounds = [name for name in headlines if name.endswith(("_low", "_high"))]
     figures = {
         f"{naming.HEADLINE}{name}": naming.tidy(value)
-        for name, value in known.items()
+        for name, value in headlines.items()
         if name not in bounds
     }
     figures |= _price(list(history.current.values()), cost)
-    figures |= {f"range/{name}": naming.tidy(known[name]) for name in bounds}
+    figures |= {f"range/{name}": naming.tidy(headlines[name]) for name in bounds}
     if "evaluate" in history.current:
         for name, figure in history.current["evaluate"].metrics.items():
-            if figure is not None and name not in known:
+            if figure is not None and name not in headlines:
                 figures[naming.clean(f"other/{name}")] = naming.tidy(figure)
     return figures
 
