@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.pipeline.approval import Decisions
+from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.node import STUDENT
 from alignment.pipeline.plan import policy_key
 
 if TYPE_CHECKING:
     from alignment.reporting.comparison import Comparison
 from alignment.operations.status import done_stages
+
+log = logging.getLogger("alignment")
 
 
 def evaluated_stages(program: ProgramConfig, versions: Sequence[str]) -> dict[str, dict[str, Path]]:
@@ -25,7 +29,7 @@ def evaluated_stages(program: ProgramConfig, versions: Sequence[str]) -> dict[st
     Raises:
         AlignError: nothing is evaluated yet, or a named version is not.
     """
-    done = done_stages(program)
+    done = done_stages(program, any_code=True)
     evaluated = {name: stages for name, stages in done.items() if "evaluate" in stages}
     if not evaluated:
         raise AlignError(
@@ -35,6 +39,10 @@ def evaluated_stages(program: ProgramConfig, versions: Sequence[str]) -> dict[st
         check_version(program, name)
         if name not in evaluated:
             raise AlignError(f"{name} is not evaluated yet", remedy="see `align status`")
+    known = Fingerprints.load(program)
+    older = [name for name in (versions or evaluated) if known.manifest(name, "evaluate") is None]
+    if older:
+        log.warning("made by older code, a run would make them again: %s", ", ".join(older))
     return {name: evaluated[name] for name in (versions or evaluated)}
 
 
@@ -78,7 +86,7 @@ def policy_dir(program: ProgramConfig, name: str) -> Path:
     Raises:
         AlignError: no such version, or it is not trained yet.
     """
-    done = done_stages(program)
+    done = done_stages(program, any_code=True)
     if name == "champion":
         name = standing(program)
     version, _, arm = name.partition("/")

@@ -44,7 +44,7 @@ def rewards(
             for stage, directory in stages.items()
             if stage.startswith(("reward_", "guard_"))
         }
-        for name, stages in done_stages(program).items()
+        for name, stages in done_stages(program, any_code=True).items()
     }
     if version is not None:
         check_version(program, version)

@@ -74,7 +74,7 @@ def lineage(program: ProgramConfig, name: str) -> Lineage:
 
 
 def _find(program: ProgramConfig, ledger: Ledger, name: str) -> Manifest:
-    fingerprints = Fingerprints.load(program)
+    fingerprints = Fingerprints.load(program, any_code=True)
     plan = fingerprints.plan
     version, _, stage = name.partition("/")
     if not stage and version in program.version_names:

@@ -85,9 +85,13 @@ def program_status(program: ProgramConfig) -> ProgramStatus:
     return ProgramStatus(program.name, str(program.workspace), list(versions.values()))
 
 
-def done_stages(program: ProgramConfig) -> dict[str, dict[str, Path]]:
-    """Version → stage → directory of everything that is done under the present configuration."""
-    known = Fingerprints.load(program)
+def done_stages(program: ProgramConfig, any_code: bool = False) -> dict[str, dict[str, Path]]:
+    """Version → stage → directory of everything that is done under the present configuration.
+
+    With `any_code` also what older code made of the same settings: it can be looked at, though a
+    run would make it again.
+    """
+    known = Fingerprints.load(program, any_code=any_code)
     ledger, plan = known.ledger, known.plan
     found: dict[str, dict[str, Path]] = {}
     for node in plan:

@@ -23,7 +23,16 @@ from alignment.utils.seeds import derive_seed
 class Fingerprints:
     """Fingerprints and manifests along the plan, each worked out once; threads may share them."""
 
-    def __init__(self, program: ProgramConfig, ledger: Ledger, plan: Sequence[Node]):
+    def __init__(
+        self,
+        program: ProgramConfig,
+        ledger: Ledger,
+        plan: Sequence[Node],
+        any_code: bool = False,
+    ):
+        """With `any_code`, what older code made of the same settings counts as done as well: for
+        showing results, not for deciding what to run."""
+        self.any_code = any_code
         self.program = program
         self.ledger = ledger
         self.plan = list(plan)
@@ -34,10 +43,15 @@ class Fingerprints:
         self._lock = RLock()
 
     @classmethod
-    def load(cls, program: ProgramConfig, decisions: Decisions | None = None) -> Fingerprints:
+    def load(
+        cls,
+        program: ProgramConfig,
+        decisions: Decisions | None = None,
+        any_code: bool = False,
+    ) -> Fingerprints:
         """Of the program's plan, by what its workspace holds now."""
         plan = build_plan(program, decisions or Decisions.load(program))
-        return cls(program, Ledger(program.workspace), plan)
+        return cls(program, Ledger(program.workspace), plan, any_code)
 
     def drop_missing(self) -> None:
         """Forget what was not done yet: it may be by now."""
@@ -129,7 +143,7 @@ class Fingerprints:
         if key is None:
             return None
         exact = self.ledger.find(node.version, node.stage, key)
-        return exact or same_work(self.ledger, node, key, self.program)
+        return exact or same_work(self.ledger, node, key, self.program, self.any_code)
 
     def _outside(self, node: Node, seen: ProgramConfig) -> str | None:
         """Digest of what the node reads from outside the workspace, if anything.

@@ -70,9 +70,17 @@ def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict
 _fingerprints: dict[tuple[str, str], str | None] = {}
 
 
-def todays_fingerprint(manifest: Manifest, node: Node, program: ProgramConfig) -> str | None:
-    """The fingerprint that the work behind `manifest` has today, or None if there is none."""
-    key = (str(program.workspace), f"{node.key}/{manifest.fingerprint}")
+def todays_fingerprint(
+    manifest: Manifest, node: Node, program: ProgramConfig, any_code: bool = False
+) -> str | None:
+    """The fingerprint that the work behind `manifest` has today, or None if there is none.
+
+    Args:
+        any_code: as if today's code had made it.
+    """
+    declared = stage_declaration(node.module).code_version
+    code_version = declared if any_code else manifest.code_version
+    key = (str(program.workspace), f"{node.key}/{manifest.fingerprint}/{code_version}")
     if key not in _fingerprints:
         try:
             then = todays_slice(manifest, node, program)
@@ -82,14 +90,16 @@ def todays_fingerprint(manifest: Manifest, node: Node, program: ProgramConfig) -
             inputs = {name: given["digest"] for name, given in manifest.inputs.items()}
             as_it_was = Node(node.version, node.stage, node.module, {}, then["options"])
             _fingerprints[key] = fingerprint(
-                as_it_was, manifest.code_version, then["config"], manifest.seed, inputs
+                as_it_was, code_version, then["config"], manifest.seed, inputs
             )
     return _fingerprints[key]
 
 
-def same_work(ledger: Ledger, node: Node, key: str, program: ProgramConfig) -> Manifest | None:
+def same_work(
+    ledger: Ledger, node: Node, key: str, program: ProgramConfig, any_code: bool = False
+) -> Manifest | None:
     """The newest finished work that was recorded under another fingerprint and is `key` today."""
     for manifest in reversed(ledger.committed(node.version, node.stage)):
-        if todays_fingerprint(manifest, node, program) == key:
+        if todays_fingerprint(manifest, node, program, any_code) == key:
             return manifest
     return None
