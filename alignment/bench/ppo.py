@@ -24,8 +24,9 @@ from typing import Literal
 import psutil
 import torch
 
-from alignment.config.finetune import AdapterConfig
-from alignment.config.ppo import AdapterRolesConfig, PPOConfig, StopConfig
+from alignment.config.generation import GenerationConfig
+from alignment.config.lora import LoraConfig
+from alignment.config.ppo import PPOConfig, StopConfig
 from alignment.config.rewards import CombineConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.fastpath.malloc import keep_freed_memory
@@ -89,12 +90,10 @@ def run(
         episodes=batch,
         minibatch=batch,
         epochs=epochs,
-        max_new_tokens=new_tokens,
-        rollout_batch=batch,
-        share_backbone=roles == "shared",
+        generation=GenerationConfig(max_new_tokens=new_tokens, generation_batch_size=batch),
+        lora=LoraConfig(r=8) if roles == "shared" else None,
         critic_init="policy" if roles == "shared" else "helpfulness",
-        adapters=AdapterRolesConfig(rank=8),
-        stop=StopConfig(guard_every=0, kl_limit=None),
+        stop=StopConfig(look_every=0, kl_limit=None),
     )
     tokenizer = load_tokenizer(model)
     renderer = ChatRenderer(tokenizer)
@@ -180,7 +179,7 @@ def _write_adapters(model: Path, directory: Path) -> None:
     for number, domain in enumerate(DOMAINS):
         torch.manual_seed(number)
         scalar = load_scalar(model)
-        inject(scalar, AdapterConfig(method="lora", rank=8), seed=number)
+        inject(scalar, LoraConfig(r=8), seed=number)
         reward = RewardModel(scalar, load_tokenizer(model), RewardCard(domain))
         reward.save_adapter(model, directory / domain / "model")
 

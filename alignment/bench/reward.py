@@ -78,7 +78,7 @@ def run(
         batch=batch,
         learning_rate=1e-3,
         max_length=max_length,
-        tokens_per_batch=tokens_per_batch,
+        max_tokens_per_micro_batch=tokens_per_batch,
     )
     tokenizer = load_tokenizer(model)
     elements = read_pairs(data, tokenizer, pairs, max_length)
@@ -109,7 +109,7 @@ def run(
     for step in range(steps):
         optimizer.zero_grad(set_to_none=True)
         figures = backward(reward, elements[step * batch : (step + 1) * batch], batcher)
-        torch.nn.utils.clip_grad_norm_(reward.parameters(), settings.clip)
+        torch.nn.utils.clip_grad_norm_(reward.parameters(), settings.optimizer.max_grad_norm)
         optimizer.step()
         schedule.step()
         losses.append(figures.loss)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from alignment.config.section import Section
+from alignment.config.generation import GenerationConfig
+from alignment.config.section import Override, Section
 
 REFUSAL_PHRASES = (
     "i can't help",
@@ -51,7 +52,7 @@ class JudgeConfig(Section):
     """So many prompts of each axis are judged (two requests each: both orders)."""
     against: tuple[str, ...] = ("sft", "champion")
     """Versions the new one is compared with by this judge; `champion` means the one that is
-    recommended so far, `previous` the preceding one. Without the champion it is no guard."""
+    recommended so far, `previous` the preceding one. Without the champion it cannot object."""
     concurrency: int = Field(default=4, ge=1, le=64)
     """Requests in flight at once."""
     timeout: float = Field(default=60.0, gt=0)
@@ -69,33 +70,22 @@ class EvaluateConfig(Section):
 
     prompts_per_domain: int | None = Field(default=None, ge=1)
     """At most so many evaluation prompts of each domain; unset takes all."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Sampling temperature. At 1 the KL figures are those of the policy itself."""
-    max_new_tokens: int = Field(default=256, ge=1)
-    """Longer answers are cut and count as without EOS."""
-    batch_size: int = Field(default=256, ge=1)
-    """Answers generated side by side; the texts do not depend on it."""
-    batch_tokens: int = Field(default=16384, ge=1)
+    generation: Override[GenerationConfig] = GenerationConfig()
+    """What differs from the top-level `generation`."""
+    max_tokens_per_micro_batch: int = Field(default=16384, ge=1)
     """Tokens, padding included, of one forward pass when scoring and when measuring KL."""
     checkpoint_every: int = Field(default=64, ge=1)
     """Prompts answered between two savings: what a killed run has to do again at most."""
     bootstrap_samples: int = Field(default=1000, ge=100)
     """Resamplings of the prompts behind every interval."""
-    level: float = Field(default=0.95, gt=0.5, lt=1)
-    """Coverage of the intervals."""
-    tie_margin: float = Field(default=1e-6, ge=0)
-    """Two answers whose scores differ by at most this much are tied."""
-    self_bleu_texts: int = Field(default=100, ge=2)
-    """Self-BLEU is worked out over at most so many answers, the same prompts for every version."""
     refusal_phrases: tuple[str, ...] = REFUSAL_PHRASES
     """An answer that begins with one of these refuses (real text; the built-in world knows)."""
-    refusal_window: int = Field(default=120, ge=1)
-    """How many characters from the start of an answer are searched for a refusal phrase."""
     max_leaked: float = Field(default=0.1, ge=0, lt=1)
     """Evaluation prompts that turn up in a batch are left out; the stage fails if more than this
     share of them does."""
     judge: JudgeConfig | None = None
-    """A language-model judge beside the reward models; unset means none."""
+    """A language-model judge beside the reward models; unset, none. With real data the only judges
+    are then guards (`rewards.guard_share`), or else the reward models that training climbed."""
 
 
 class PromoteConfig(Section):
@@ -104,7 +94,7 @@ class PromoteConfig(Section):
     approval: Literal["gate", "person"] = "gate"
     """Who decides: the gate alone, or a person who sees its verdict (`align approve`); the next
     version begins when that is done."""
-    parent: Literal["latest", "champion"] = "latest"
+    parent: Literal["previous", "champion"] = "previous"
     """What a version starts from when the gate did not pass the one before: that one all the same
     (Llama 2 went on from its latest), or the champion. After a person's rejection always the
     champion."""
@@ -116,7 +106,8 @@ class PromoteConfig(Section):
     """Mean answer length over the champion's may be at most this."""
     max_kl_sft: float | None = Field(default=100.0, gt=0)
     """Highest allowed KL from SFT in nats per answer; null switches the check off."""
-    guards: tuple[str, ...] = ("gold", "guard", "judge")
-    """Judges that must not find the version worse than the champion, where they are at hand."""
-    guard_margin: float = Field(default=0.05, ge=0, lt=0.5)
-    """A guard objects when its whole interval lies below ½ minus this."""
+    judges: tuple[str, ...] = ("gold", "guard", "judge")
+    """Judges that must not find the version worse than the champion, where they are at hand: with
+    real data none is unless `rewards.guard_share` or `evaluate.judge` is set."""
+    judge_margin: float = Field(default=0.05, ge=0, lt=0.5)
+    """Such a judge objects when its whole interval lies below ½ minus this."""

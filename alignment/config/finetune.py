@@ -1,12 +1,12 @@
-"""Settings of pretraining (built-in world), of adapters and of supervised fine-tuning."""
+"""Settings of pretraining (built-in world) and of supervised fine-tuning."""
 
 from __future__ import annotations
 
-from typing import Literal
+from pydantic import Field, model_validator
 
-from pydantic import Field, field_validator, model_validator
-
-from alignment.config.section import Section
+from alignment.config.lora import LoraConfig
+from alignment.config.optimizer import OptimizerConfig
+from alignment.config.section import Override, Section
 
 
 class PretrainConfig(Section):
@@ -34,20 +34,12 @@ class PretrainConfig(Section):
     """Optimiser steps."""
     learning_rate: float = Field(default=3e-3, gt=0)
     """Highest learning rate."""
-    final_rate: float = Field(default=0.1, ge=0, le=1)
-    """The cosine ends at this share of the highest learning rate."""
-    warmup: float = Field(default=0.05, ge=0, lt=1)
-    """Share of all steps with a rising learning rate."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    """AdamW's first decay (Llama 2 §2.2)."""
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    """AdamW's second decay (Llama 2 §2.2)."""
-    epsilon: float = Field(default=1e-5, gt=0)
-    """AdamW's ε (Llama 2 §2.2)."""
-    weight_decay: float = Field(default=0.1, ge=0)
-    """On matrices; norms are left alone."""
-    clip: float = Field(default=1.0, gt=0)
-    """Highest norm of the gradient."""
+    min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
+    """The cosine ends at this share of the highest learning rate (Llama 2 §2.2: 10 %)."""
+    warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
+    """Share of all steps with a rising learning rate (the paper: 2,000 steps of some 500,000)."""
+    optimizer: Override[OptimizerConfig] = OptimizerConfig()
+    """What differs from the top-level `optimizer`."""
     checkpoint_every: int = Field(default=100, ge=1)
     """Optimiser steps between two checkpoints that a killed run goes on from."""
 
@@ -62,32 +54,6 @@ class PretrainConfig(Section):
         if self.length > self.context:
             raise ValueError("length cannot exceed context")
         return self
-
-
-class AdapterConfig(Section):
-    """Train all weights, or a low-rank adapter (LoRA) over a frozen checkpoint.
-
-    An adapter sits over the last full checkpoint of its line (the program's base model where every
-    fine-tuning uses LoRA). Training from a version that is an adapter continues that adapter.
-    """
-
-    method: Literal["full", "lora"] = "full"
-    """`full`: every weight. `lora`: two thin matrices beside each chosen linear layer."""
-    rank: int = Field(default=16, ge=1)
-    """`lora`: inner width of the thin matrices."""
-    alpha: float = Field(default=32.0, gt=0)
-    """`lora`: the update is scaled by alpha / rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    """`lora`: dropout before the first thin matrix while training."""
-    target_modules: tuple[str, ...] = ("all-linear",)
-    """`lora`: names of the layers that get one; `all-linear` is every linear layer but the head."""
-
-    @field_validator("target_modules")
-    @classmethod
-    def _some_target(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        if not values or ("all-linear" in values and len(values) > 1):
-            raise ValueError("name at least one layer, or `all-linear` alone")
-        return values
 
 
 class StudentConfig(Section):
@@ -113,15 +79,16 @@ class FinetuneConfig(Section):
 
     learning_rate: float = Field(default=2e-5, gt=0)
     """Highest learning rate: 2e-5 in the paper; tiny models want about 1e-3, LoRA about 2e-4."""
-    final_rate: float = Field(default=0.0, ge=0, lt=1)
-    """The cosine ends at this share of the highest learning rate."""
-    warmup: float = Field(default=0.03, ge=0, lt=1)
-    """Share of all steps with a rising learning rate."""
+    min_lr_ratio: float = Field(default=0.0, ge=0, lt=1)
+    """The cosine ends at this share of the highest learning rate: at 0, since §3.1 names none (the
+    10 % of §2.2 belong to pretraining)."""
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    """Share of all steps with a rising learning rate; ours, the paper names none for SFT."""
     epochs: int = Field(default=2, ge=1)
     """Passes over the data."""
     batch: int = Field(default=64, ge=1)
     """Rows an optimiser step sees: packed windows, or single conversations without packing."""
-    micro_batch: int = Field(default=8, ge=1)
+    per_device_train_batch_size: int = Field(default=8, ge=1)
     """At most so many rows in one forward pass; bounds memory. The gradient is that of the whole
     batch, each answer token weighing the same."""
     max_length: int = Field(default=4096, ge=16)
@@ -129,21 +96,13 @@ class FinetuneConfig(Section):
     whole turns from the front; an answer that does not fit is left out and counted."""
     packing: bool = True
     """Fill each window with several conversations. They do not attend to one another."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    """AdamW's first decay."""
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    """AdamW's second decay."""
-    epsilon: float = Field(default=1e-5, gt=0)
-    """AdamW's ε."""
-    weight_decay: float = Field(default=0.1, ge=0)
-    """On matrices; norms and biases are left alone."""
-    clip: float = Field(default=1.0, gt=0)
-    """Highest norm of the gradient."""
+    optimizer: Override[OptimizerConfig] = OptimizerConfig()
+    """What differs from the top-level `optimizer`."""
     demonstrations: float = Field(default=0.0, ge=0)
     """RLHF versions: mix in so many demonstrations per selected answer (0.1: one to ten)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more work."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Optimiser steps between two checkpoints that a killed run goes on from."""
-    adapter: AdapterConfig = AdapterConfig()
-    """Full fine-tuning or LoRA."""
+    lora: LoraConfig | None = None
+    """A low-rank adapter instead of all weights; null trains all weights, as the paper does."""

@@ -10,7 +10,9 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from alignment.config.effective import effective
 from alignment.config.program import ProgramConfig
+from alignment.config.renames import DROPPED, RENAMES, leaves
 from alignment.errors import ConfigError
 
 
@@ -24,6 +26,7 @@ def load_program(path: Path, overrides: Sequence[str] = ()) -> ProgramConfig:
     values, lines = read_yaml(path)
     for override in overrides:
         key, value = parse_override(override)
+        _refuse_old([key], {key: f"--set {override}"}, "")
         set_dotted(values, key, value, where=f"--set {override}")
         lines[key] = f"--set {override}"
     return check_program(values, lines, str(path))
@@ -37,6 +40,7 @@ def check_program(
     Raises:
         ConfigError: the first problem found, with all others counted.
     """
+    _refuse_old([key for key, _ in leaves(values)], lines or {}, source)
     try:
         program = ProgramConfig.model_validate(values)
     except ValidationError as error:
@@ -47,16 +51,15 @@ def check_program(
 
 
 def for_version(program: ProgramConfig, name: str) -> ProgramConfig:
-    """The program as version `name` sees it: its `set` applied.
+    """The program as version `name` sees it: its `set` applied, and overrides filled up.
 
     Raises:
         ConfigError: a key of `set` is unknown or its value is wrong.
     """
-    if name in ("base", "sft"):
-        return program
-    overrides = program.version(name).set
+    overrides = {} if name in ("base", "sft") else program.version(name).set
     if not overrides:
-        return program
+        return effective(program)
+    _refuse_old(overrides, {}, f"versions: {name}: set")
     values = program.model_dump(mode="json")
     for key, value in overrides.items():
         if key.split(".")[0] in (
@@ -73,7 +76,7 @@ def for_version(program: ProgramConfig, name: str) -> ProgramConfig:
             )
         set_dotted(values, key, value, where=f"versions: {name}: set")
     try:
-        return ProgramConfig.model_validate(values)
+        return effective(ProgramConfig.model_validate(values))
     except ValidationError as error:
         raise _explain(error, {}, f"versions: {name}: set") from None
 
@@ -156,6 +159,22 @@ def set_dotted(values: dict[str, Any], key: str, value: Any, *, where: str) -> N
     if not isinstance(here, dict):
         raise ConfigError(f"{key!r} does not lead to a setting", where=where)
     here[last] = value
+
+
+def _refuse_old(keys: Iterable[str], lines: dict[str, str], source: str) -> None:
+    """Raise for a key by its old name, or for one that is a constant now."""
+    for key in keys:
+        where = _line_of(key.split("."), lines) or source
+        if key in RENAMES:
+            raise ConfigError(
+                f"{key} has another name now", where=where, remedy=f"say {RENAMES[key]}"
+            )
+        if key in DROPPED:
+            raise ConfigError(
+                f"{key} is no setting any more: it is always {DROPPED[key]!r}",
+                where=where,
+                remedy="take the line out",
+            )
 
 
 def _explain(error: ValidationError, lines: dict[str, str], source: str) -> ConfigError:

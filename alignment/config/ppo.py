@@ -6,7 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alignment.config.section import Section
+from alignment.config.generation import GenerationConfig
+from alignment.config.lora import LoraConfig
+from alignment.config.optimizer import OptimizerConfig
+from alignment.config.section import Override, Section
 
 
 class KLConfig(Section):
@@ -30,13 +33,14 @@ class RewardShapingConfig(Section):
     """What happens to the combined score before it is placed on the answer's last token."""
 
     missing_eos_penalty: float = Field(default=1.0, ge=0)
-    """Taken off the score of an answer that was cut at the token limit."""
+    """Taken off the score of an answer that was cut at the token limit. Ours: the paper has no
+    such thing, and TRL's is off by default."""
     length_penalty: float = Field(default=0.0, ge=0)
     """Taken off the score for each token of the answer."""
     normalise: Literal["none", "batch", "running"] = "none"
     """Shift and scale scores to mean 0, deviation 1: of each batch, or of all batches so far
     ("Secrets of RLHF I", 7). The reward models' own standardisation has come before."""
-    clip: float | None = Field(default=None, gt=0)
+    score_clip: float | None = Field(default=None, gt=0)
     """Scores are cut to ± this, after normalisation; unset is off (DeepSpeed-Chat: 5)."""
     whiten: bool = False
     """Divide per-token rewards by the batch's deviation, without shifting the mean
@@ -64,8 +68,6 @@ class PtxConfig(Section):
     """Texts it is taken on; a corpus exists in the built-in world only."""
     per_episode: float = Field(default=1.0, gt=0)
     """Texts seen for each episode; InstructGPT used 8."""
-    max_tokens: int = Field(default=512, ge=2)
-    """Longer texts are cut at the end."""
 
 
 class StopConfig(Section):
@@ -76,7 +78,7 @@ class StopConfig(Section):
     kl_limit: float | None = Field(default=100.0, gt=0)
     """A mean KL per answer beyond this many nats is no policy any more but an explosion: the stage
     ends with an error and the last good checkpoint stays; unset never does."""
-    guard_every: int = Field(default=10, ge=0)
+    look_every: int = Field(default=10, ge=0)
     """Iterations between two looks at the held-out prompts; 0 never looks."""
     heldout_prompts: int = Field(default=64, ge=1)
     """Prompts kept out of training for these looks."""
@@ -90,17 +92,6 @@ class StopConfig(Section):
     """Stop after so many looks in a row without a new best; unset never stops."""
     keep: Literal["best", "last"] = "best"
     """Weights that are saved: of the best look at held-out prompts, or of the last iteration."""
-
-
-class AdapterRolesConfig(Section):
-    """LoRA adapters when all roles share one backbone."""
-
-    rank: int = Field(default=16, ge=1)
-    """Rank of the policy's and the critic's adapters."""
-    alpha: int = Field(default=32, ge=1)
-    """LoRA's α; the update is scaled by α / rank."""
-    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
-    """Modules that get an adapter."""
 
 
 class PPOConfig(Section):
@@ -124,15 +115,9 @@ class PPOConfig(Section):
     """Answers to the same prompt in one iteration; RLOO needs at least 2 (usual: 4)."""
     safety_share: float | None = Field(default=None, ge=0, le=1)
     """Share of prompts tagged for safety; unset leaves the mix of the prompt pool."""
-    max_new_tokens: int = Field(default=128, ge=1)
-    """Longest answer."""
-    max_prompt_tokens: int | None = Field(default=None, ge=1)
-    """Longer prompts lose whole turns from the front."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Sampling temperature; log-probabilities are taken at it ("N details", 10)."""
-    rollout_batch: int = Field(default=512, ge=1)
-    """Answers decoded side by side."""
-    micro_batch_tokens: int | None = Field(default=None, ge=1)
+    generation: Override[GenerationConfig] = GenerationConfig()
+    """What differs from the top-level `generation`."""
+    max_tokens_per_micro_batch: int | None = Field(default=None, ge=1)
     """Tokens (padding included) of one forward and backward pass; bounds memory, changes results
     by rounding only. Unset: 2048 on a CPU, whose caches larger pieces overflow (6144 for models
     under two million parameters, of which calls take more than that), 16384 on a GPU."""
@@ -149,24 +134,16 @@ class PPOConfig(Section):
     warmup_iterations: int = Field(default=10, ge=0)
     """Policy and critic each climb to their whole rate over their first so many iterations, from
     one part in `warmup_iterations` + 1 (InstructGPT: 10, from a tenth)."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    """AdamW's first decay."""
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    """AdamW's second decay."""
-    epsilon: float = Field(default=1e-5, gt=0)
-    """AdamW's ε."""
-    weight_decay: float = Field(default=0.1, ge=0)
-    """On matrices; norms and biases are left alone."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Longer gradients are scaled down, policy and critic each for itself."""
+    optimizer: Override[OptimizerConfig] = OptimizerConfig()
+    """What differs from the top-level `optimizer`."""
 
-    clip: float = Field(default=0.2, gt=0)
+    clip_range: float = Field(default=0.2, gt=0)
     """The ratio is clipped to 1 ± this."""
-    value_clip: float | None = Field(default=0.2, gt=0)
+    value_clip_range: float | None = Field(default=0.2, gt=0)
     """New values are clipped to old values ± this in the value loss; unset is off."""
     gamma: float = Field(default=1.0, gt=0, le=1)
     """Discount; 1 for answers."""
-    lam: float = Field(default=0.95, ge=0, le=1)
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
     """λ of generalised advantage estimation."""
     whiten_advantages: bool = True
     """Advantages to mean 0 and deviation 1 over the batch."""
@@ -191,11 +168,10 @@ class PPOConfig(Section):
     """Language-modelling loss on the side."""
     stop: StopConfig = StopConfig()
     """Early stopping."""
-    share_backbone: bool = False
+    lora: LoraConfig | None = None
     """One backbone in memory: LoRA adapters for policy and critic (and for reward models that are
-    adapters of the same base), the bare base as reference. Needs `critic_init: policy`."""
-    adapters: AdapterRolesConfig = AdapterRolesConfig()
-    """LoRA settings for `share_backbone`."""
+    adapters of the same base), the bare base as reference. Needs `critic_init: policy`. Null:
+    models of their own, as in the paper."""
     checkpoint_every: int = Field(default=5, ge=1)
     """Iterations between two points from which a killed run goes on."""
 
@@ -207,8 +183,10 @@ class PPOConfig(Section):
             raise ValueError("episodes must be a multiple of samples_per_prompt")
         if self.minibatch > self.episodes:
             raise ValueError("minibatch must not be larger than episodes")
-        if self.share_backbone and self.critic_init != "policy":
-            raise ValueError("share_backbone: the critic is an adapter, set critic_init: policy")
+        if self.lora is not None and self.critic_init != "policy":
+            raise ValueError("lora: the critic is an adapter, set critic_init: policy")
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError("lora.dropout: the ratio of PPO needs a policy without dropout")
         if self.algorithm == "rloo" and self.critic_warmup_iterations:
             raise ValueError("critic_warmup_iterations: rloo has no critic")
         return self

@@ -11,12 +11,14 @@ from alignment.config.base import BaseConfig
 from alignment.config.compute import ComputeConfig
 from alignment.config.evaluate import EvaluateConfig, PromoteConfig
 from alignment.config.finetune import FinetuneConfig, StudentConfig
+from alignment.config.generation import GenerationConfig
 from alignment.config.intake import DataConfig, IntakeConfig
+from alignment.config.optimizer import OptimizerConfig
 from alignment.config.orchestration import OrchestrationConfig
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig, RewardsConfig
 from alignment.config.sampling import CollectConfig, SampleConfig, SelectConfig
-from alignment.config.section import Section
+from alignment.config.section import Override, Section
 from alignment.config.tracking import CostConfig, TrackingConfig
 from alignment.config.world import WorldConfig
 
@@ -26,8 +28,8 @@ class FinetuneSections(Section):
 
     sft: FinetuneConfig = FinetuneConfig()
     """Base → SFT, on demonstrations."""
-    rejection: FinetuneConfig = FinetuneConfig()
-    """RLHF-Vn, on the best of K samples ("similar to SFT", Llama 2 §3.2.3)."""
+    rejection: Override[FinetuneConfig] = FinetuneConfig()
+    """RLHF-Vn, on the best of K samples: what differs from `sft` ("similar to SFT", §3.2.3)."""
     student: StudentConfig | None = Field(default=None, json_schema_extra={"planned": True})
     """Every version also fine-tunes this smaller model, on the same answers; unset: none."""
 
@@ -64,6 +66,10 @@ class ProgramConfig(Section):
     """Every random stream of the program is derived from it."""
     workspace: Path
     """The directory that holds everything the program makes."""
+    generation: GenerationConfig = GenerationConfig()
+    """How answers are generated, wherever a stage's own `generation` does not differ."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """AdamW, wherever a training's own `optimizer` does not differ."""
     base: BaseConfig = BaseConfig()
     world: WorldConfig = WorldConfig()
     data: DataConfig = DataConfig()

@@ -6,8 +6,9 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from alignment.config.finetune import AdapterConfig
-from alignment.config.section import Section
+from alignment.config.lora import LoraConfig
+from alignment.config.optimizer import OptimizerConfig
+from alignment.config.section import Override, Section
 
 
 class MarginTable(Section):
@@ -50,55 +51,44 @@ class RewardsConfig(Section):
     margins: MarginTable | None = None
     """Your own margin table; only with `margin: own`."""
     auxiliary_weight: float = Field(default=1.0, ge=0)
-    """Safety RM: weight of the logistic loss on each answer's own safe/unsafe label."""
+    """Safety RM: weight of the logistic loss on each answer's own safe/unsafe label (§3.2.2 has
+    such a loss, but no weight: 1 is ours)."""
     mixture: MixtureConfig = MixtureConfig()
     """Which comparisons each model learns from."""
     guard_share: float = Field(default=0.0, ge=0, le=0.5)
     """Share of the prompts whose comparisons train two guard models only, which training never
-    sees and evaluation and early stopping ask; 0 trains none."""
+    sees and evaluation and early stopping ask. 0, as in the paper, trains none: evaluation and
+    early stopping then ask the very models that training climbed, and say so."""
     guard_spoilt: float = Field(default=0.0, ge=0, le=1)
     """For this share of their comparisons, guards also learn that the chosen answer beats itself
     spoilt (looped, scrambled, or in answer to another prompt): what exploits of a reward model
     look like, and what no annotator ever saw. Needs `guard_share`."""
     epochs: int = Field(default=1, ge=1)
-    """Passes over the data; the paper warns that more than one over-fits."""
+    """Passes over the data: one, the paper warns that more over-fit."""
     batch: int = Field(default=512, ge=1)
     """Comparisons (or whole rankings) an optimiser step sees."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Highest learning rate: 1e-5 in the paper (5e-6 for 70B); tiny models want about 1e-3."""
-    final_rate: float = Field(default=0.1, ge=0, le=1)
+    min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
     """The cosine ends at this share of the highest learning rate."""
-    warmup: float = Field(default=0.03, ge=0, lt=1)
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
     """Share of all steps with a rising learning rate."""
     warmup_steps: int = Field(default=5, ge=0)
     """At least so many warm-up steps, whatever the share says (half of all steps at most)."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
-    """AdamW's first decay."""
-    beta2: float = Field(default=0.95, ge=0, lt=1)
-    """AdamW's second decay."""
-    epsilon: float = Field(default=1e-5, gt=0)
-    """AdamW's ε."""
-    weight_decay: float = Field(default=0.1, ge=0)
-    """On matrices; norms and biases are left alone."""
-    clip: float = Field(default=1.0, gt=0)
-    """Highest norm of the gradient."""
-    adapter: AdapterConfig = AdapterConfig()
-    """Train all weights, or a low-rank adapter and the scalar head; folded together when done."""
+    optimizer: Override[OptimizerConfig] = OptimizerConfig()
+    """What differs from the top-level `optimizer`."""
+    lora: LoraConfig | None = None
+    """Train a low-rank adapter and the scalar head, folded together when done; null trains all
+    weights."""
     max_length: int = Field(default=4096, ge=8)
     """Comparisons with a longer side (prompt and answer, in tokens) are left out and counted."""
-    tokens_per_batch: int = Field(default=8192, ge=64)
+    max_tokens_per_micro_batch: int = Field(default=8192, ge=64)
     """Tokens of one forward pass: batches are cut into pieces of about this size, which bounds
     memory and changes no result beyond float noise."""
     prefix_sharing: bool = True
     """Compute what both answers have in common once, where the architecture allows it."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third more work."""
-    reference_rows: int = Field(default=256, ge=1)
-    """Demonstrations, and as many held-out answers, that bias, mean and deviation are fixed on."""
-    measure_rows: int = Field(default=2000, ge=1)
-    """At most so many held-out comparisons per batch and domain are measured."""
-    bootstrap_samples: int = Field(default=1000, ge=1)
-    """Resamples behind every 95 % interval."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Optimiser steps between two checkpoints that a killed run goes on from."""
 
@@ -124,9 +114,9 @@ class CombineConfig(Section):
     """One reward out of two."""
 
     method: Literal["linear", "piecewise", "constrained"] = "linear"
-    """`linear`: weighted sum of standardised scores. `piecewise`: safety where it matters, else
-    helpfulness (Llama 2 §3.2.3). `constrained`: Lagrangian of helpfulness under a safety floor
-    (Safe-RLHF)."""
+    """`linear`: weighted sum of standardised scores; not the paper's, but smooth where small safety
+    models err. `piecewise`: safety where it matters, else helpfulness (Llama 2 §3.2.3).
+    `constrained`: Lagrangian of helpfulness under a safety floor (Safe-RLHF)."""
     helpfulness_weight: float = Field(default=1.0, ge=0)
     """Weight of the standardised helpfulness score (`linear`)."""
     safety_weight: float = Field(default=1.0, ge=0)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from alignment.config.section import Section
+from alignment.config.generation import GenerationConfig
+from alignment.config.section import Override, Section
 
 
 class SampleConfig(Section):
@@ -23,24 +24,15 @@ class SampleConfig(Section):
     policy could do there may be forgotten; `bag: all` is the remedy (Llama 2 §3.2.3)."""
     k: int = Field(default=16, ge=1, le=1024)
     """Answers a prompt. The paper never states its K; its figures cover 1 to 100."""
-    max_new_tokens: int = Field(default=128, ge=1)
-    """An answer that has not ended after so many tokens is cut and counts as unfinished."""
-    max_prompt_tokens: int | None = Field(default=None, ge=1)
-    """Longer prompts lose whole turns from the front; unset: whatever the context leaves."""
     temperature: float | Literal["search"] = "search"
-    """Sampling temperature, or `search`: the best of `grid`, tuned for each version (Fig 8)."""
+    """Sampling temperature instead of `generation.temperature`, or `search`: the best of `grid`,
+    tuned for each version (Fig 8)."""
     grid: tuple[float, ...] = (0.7, 0.85, 1.0, 1.15, 1.3)
     """Temperatures the search tries. Llama 2 found 1.2–1.3 best for its RLHF model."""
     search_prompts: int = Field(default=32, ge=2)
     """Prompts the temperature search samples for; drawn apart from the version's own prompts."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """Nucleus: the smallest set of tokens with at least this probability. 1 is off."""
-    top_k: int = Field(default=0, ge=0)
-    """Only the k likeliest tokens. 0 is off."""
-    stop: tuple[str, ...] = ()
-    """Texts that end an answer; the text itself is cut off."""
-    batch_size: int = Field(default=256, ge=1)
-    """Sequences side by side; halved when memory runs out. The text never depends on it."""
+    generation: Override[GenerationConfig] = GenerationConfig()
+    """What differs from the top-level `generation`."""
     shard_prompts: int = Field(default=64, ge=1)
     """Prompts between two points from which a killed run goes on."""
 
@@ -59,13 +51,6 @@ class SampleConfig(Section):
         if len(set(grid)) != len(grid):
             raise ValueError("grid names a temperature twice")
         return grid
-
-    @field_validator("stop")
-    @classmethod
-    def _stop(cls, stop: tuple[str, ...]) -> tuple[str, ...]:
-        if any(not text for text in stop):
-            raise ValueError("an empty stop text would end every answer at once")
-        return stop
 
     @model_validator(mode="after")
     def _served(self) -> SampleConfig:
@@ -87,12 +72,14 @@ class SelectConfig(Section):
     per_prompt: int = Field(default=4, ge=1)
     """For `threshold` and `accept`: at most so many answers a prompt (RSO keeps 8 of 64)."""
     safety_threshold: float | None = Field(default=0.15, ge=0, le=1)
-    """An answer whose safety probability σ(R_s) is lower never enters fine-tuning; unset is off.
-    The paper's 0.15 belongs to Meta's reward model: re-fit it on yours."""
+    """An answer whose safety probability σ(R_s) is lower never enters fine-tuning; unset is off, as
+    in the paper, which has this threshold in PPO's reward only. Its 0.15 belongs to Meta's reward
+    model: re-fit it on yours."""
     safety_scope: Literal["safety_prompts", "all"] = "safety_prompts"
     """Where the safety threshold holds: on prompts tagged for safety, or on every prompt."""
     finished_only: bool = True
-    """Leave out answers that were cut at the token limit: they would teach not to end."""
+    """Leave out answers that were cut at the token limit: they would teach not to end. The paper
+    says nothing of it."""
     random_control: bool = False
     """Also write a random pick of the same size (`control.jsonl`), the arm every gain must beat."""
     train_on: Literal["best", "random"] = "best"
@@ -104,8 +91,6 @@ class SelectConfig(Section):
     bag_quantile: float = Field(default=0.0, ge=0, lt=1)
     """An older answer enters the bag only if its new reward reaches this quantile of the rewards
     that this version's own choice has; 0 lets all in, as the paper seems to."""
-    examples: int = Field(default=5, ge=0)
-    """Prompts shown with their best and worst answer in `examples.md`."""
 
 
 class CollectConfig(Section):
@@ -118,10 +103,8 @@ class CollectConfig(Section):
     temperatures: tuple[float, ...] = (0.7, 1.0, 1.3)
     """The two sides of a pair are drawn at different temperatures of this list where it can be
     (Llama 2 §3.2.1: two model variants, varying temperature)."""
-    max_new_tokens: int = Field(default=128, ge=1)
-    """Longest answer of a pair."""
-    batch_size: int = Field(default=256, ge=1)
-    """Sequences generated side by side; halved when memory runs out."""
+    generation: Override[GenerationConfig] = GenerationConfig()
+    """What differs from the top-level `generation`."""
 
     @field_validator("temperatures")
     @classmethod

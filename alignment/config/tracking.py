@@ -22,8 +22,6 @@ class TrackingConfig(Section):
     """Register policies and reward models (by reference: weights are never copied)."""
     artifact_mb: float = Field(default=4.0, ge=0)
     """Pictures, tables and reports up to this size (MB) are copied to their run, never weights."""
-    live_seconds: float = Field(default=20.0, ge=1)
-    """How often the curves of a running stage are sent to MLflow."""
 
     @field_validator("uri")
     @classmethod

@@ -14,10 +14,12 @@ import torch
 from transformers import PreTrainedModel
 
 from alignment.config.evaluate import EvaluateConfig
+from alignment.config.generation import GenerationConfig
 from alignment.errors import ConfigError
 from alignment.evaluation.divergence import measure
 from alignment.evaluation.responses import side_name
 from alignment.evaluation.standings import bounded
+from alignment.evaluation.winrate import LEVEL
 from alignment.inference.engine import sample
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
@@ -83,7 +85,7 @@ def answer(
     seed and its prompt's id alone, so the arms of a version share their luck.
     """
     model = load_policy(arm.policy, dtype=dtype, device=device)
-    renderer = ChatRenderer(load_tokenizer(arm.policy), _room(model, config.max_new_tokens))
+    renderer = ChatRenderer(load_tokenizer(arm.policy), _room(model, config.generation))
     rendered = [renderer.prompt(prompt.messages) for prompt in prompts]
     label = side_name(arm.version, arm.name)
     progress.begin(f"answers of {label}", total=len(prompts), unit="prompts")
@@ -119,19 +121,21 @@ def answer(
     return Answered(table, figures)
 
 
-def _room(model: PreTrainedModel, max_new_tokens: int) -> int | None:
-    """How many prompt tokens the model's context leaves; None where it states no limit."""
+def _room(model: PreTrainedModel, generation: GenerationConfig) -> int | None:
+    """How many prompt tokens fit beside the answer; None where nothing limits them."""
+    max_new_tokens = generation.max_new_tokens
     context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context is None:
-        return None
+        return generation.max_prompt_tokens
     if context <= max_new_tokens:
         raise ConfigError(
             f"answers of {max_new_tokens} tokens leave no room for a prompt: "
             f"the model's context is {context}",
-            where="evaluate.max_new_tokens",
+            where="evaluate.generation.max_new_tokens",
             remedy=f"set it well below {context}",
         )
-    return context - max_new_tokens
+    room = int(context - max_new_tokens)
+    return min(room, generation.max_prompt_tokens or room)
 
 
 def _draw(
@@ -141,11 +145,7 @@ def _draw(
     seeds: Sequence[Sequence[int]],
     config: EvaluateConfig,
 ) -> list[dict[str, Any]]:
-    settings = SamplingSettings(
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        batch_size=config.batch_size,
-    )
+    settings = SamplingSettings.of(config.generation)
     drawn = sample(model, renderer, prompts, 1, settings, seeds)
     return [
         {"token_ids": found.token_ids, "finished": found.finished, "text": found.text}
@@ -180,8 +180,8 @@ def _distances(
         models,
         items,
         pad=pad,
-        temperature=config.temperature,
-        batch_tokens=config.batch_tokens,
+        temperature=config.generation.temperature,
+        batch_tokens=config.max_tokens_per_micro_batch,
         progress=progress,
     )
     table["logprob"], table["entropy"] = measured.logprob, measured.entropy
@@ -194,7 +194,7 @@ def _distances(
             exact,
             seed=derive_seed(seed, "bootstrap", "kl"),
             samples=config.bootstrap_samples,
-            level=config.level,
+            level=LEVEL,
         )
         figures |= bounded(f"kl_{name}", interval)
         figures |= {f"kl_{name}_k1": float(k1.mean()), f"kl_{name}_k3": float(k3.mean())}

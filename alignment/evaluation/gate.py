@@ -77,7 +77,7 @@ def decide(
     checks: list[Check] = []
     if judge is not None:
         checks += _axis_checks(rows, version, champion, judge, config)
-        guards = [name for name in judges[1:] if name in config.guards]
+        guards = [name for name in judges[1:] if name in config.judges]
         for guard in guards:
             checks += _guard_checks(rows, version, champion, guard, config)
     if not checks:
@@ -143,7 +143,7 @@ def _guard_checks(
     rows: list[Row], version: str, champion: str, guard: str, config: PromoteConfig
 ) -> list[Check]:
     checks = []
-    bound = 0.5 - config.guard_margin
+    bound = 0.5 - config.judge_margin
     for axis in DOMAINS:
         row = find_rate(rows, version, champion, guard, axis)
         if row is None:

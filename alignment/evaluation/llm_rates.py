@@ -12,7 +12,7 @@ from alignment.config.evaluate import EvaluateConfig, JudgeConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.judging import Row, by_prompt
 from alignment.evaluation.llm_judge import Judged, Pair, judge_pairs, read_kept, write_sorted
-from alignment.evaluation.winrate import from_outcomes
+from alignment.evaluation.winrate import LEVEL, from_outcomes
 from alignment.inference.endpoint import Endpoint
 from alignment.preferences.prompts import Prompt
 from alignment.utils.files import read_json
@@ -80,7 +80,7 @@ def judged_rates(
                 other,
                 seed=derive_seed(seed, "bootstrap", axis),
                 samples=config.bootstrap_samples,
-                level=config.level,
+                level=LEVEL,
             )
             rows.append({"a": side, "b": rival, "judge": JUDGE, "axis": axis, **rate.row()})
     write_sorted(out / VERDICTS, read_kept(kept))

@@ -15,6 +15,9 @@ from alignment.utils.statistics import Interval, bootstrap_mean, wilson
 
 Figures = dict[str, float]
 
+SELF_BLEU_TEXTS = 100
+"""Self-BLEU is taken over at most so many answers, the same prompts for every version."""
+
 
 def bounded(name: str, interval: Interval) -> Figures:
     """`name`, `name_low`, `name_high`."""
@@ -47,10 +50,10 @@ def refusal_figures(table: pd.DataFrame, level: float) -> Figures:
     return figures
 
 
-def text_figures(table: pd.DataFrame, self_bleu_texts: int) -> Figures:
+def text_figures(table: pd.DataFrame) -> Figures:
     """Length, share without EOS, variety and repetition of the answers."""
     texts = list(table.text)
-    few = list(table.sort_values("prompt_id").text[:self_bleu_texts])
+    few = list(table.sort_values("prompt_id").text[:SELF_BLEU_TEXTS])
     return {
         "length": float(table.n_tokens.mean()),
         "length_p90": float(table.n_tokens.quantile(0.9)),

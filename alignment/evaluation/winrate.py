@@ -15,6 +15,11 @@ from alignment.utils.statistics import Interval, bootstrap_mean, percentile_boun
 
 Floats = NDArray[np.float64]
 
+LEVEL = 0.95
+"""Coverage of every interval of an evaluation."""
+TIE_MARGIN = 1e-6
+"""Two answers whose scores differ by at most this much are tied."""
+
 
 @dataclass(frozen=True)
 class WinRate:

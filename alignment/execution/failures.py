@@ -14,6 +14,7 @@ import errno
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from alignment.config.effective import effective
 from alignment.config.load import set_dotted
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, Terminated, redact
@@ -37,14 +38,21 @@ PASSING = (
 PASSING_NAMES = ("ConnectionError", "TransportError", "Timeout", "TimeoutException", "URLError")
 """Classes of requests, httpx and urllib, which are not imported for this."""
 
+MICRO_BATCH = (
+    "finetune.sft.per_device_train_batch_size",
+    "finetune.rejection.per_device_train_batch_size",
+)
 PIECES: dict[str, tuple[str, ...]] = {
-    "finetune": ("finetune.sft.micro_batch", "finetune.rejection.micro_batch"),
-    "student": ("finetune.sft.micro_batch", "finetune.rejection.micro_batch"),
-    "reward": ("rewards.tokens_per_batch",),
-    "sample": ("sample.batch_size",),
-    "collect": ("collect.batch_size",),
-    "evaluate": ("evaluate.batch_size", "evaluate.batch_tokens"),
-    "ppo": ("ppo.micro_batch_tokens",),
+    "finetune": MICRO_BATCH,
+    "student": MICRO_BATCH,
+    "reward": ("rewards.max_tokens_per_micro_batch",),
+    "sample": ("sample.generation.generation_batch_size",),
+    "collect": ("collect.generation.generation_batch_size",),
+    "evaluate": (
+        "evaluate.generation.generation_batch_size",
+        "evaluate.max_tokens_per_micro_batch",
+    ),
+    "ppo": ("ppo.max_tokens_per_micro_batch",),
 }
 """Stage module → settings that bound memory and change results by rounding at most."""
 
@@ -85,14 +93,14 @@ def smaller(program: ProgramConfig, module: str) -> tuple[ProgramConfig, list[st
     The batch of a step, its mean loss and its order stay what they were: only what is computed at
     once is less. An empty list means that nothing can be made smaller.
     """
-    values: dict[str, Any] = program.model_dump(mode="json")
+    values: dict[str, Any] = effective(program).model_dump(mode="json")
     said = []
     for key in PIECES.get(module, ()):
         before = _value(values, key)
         if before is None:
             before = _unset(program)
         half = int(before) // 2
-        if half >= (64 if key == "rewards.tokens_per_batch" else 1):
+        if half >= (64 if key == "rewards.max_tokens_per_micro_batch" else 1):
             set_dotted(values, key, half, where=key)
             said.append(f"{key} {before} → {half}")
     return ProgramConfig.model_validate(values), said
@@ -150,7 +158,7 @@ def _value(values: dict[str, Any], key: str) -> Any:
 
 
 def _unset(program: ProgramConfig) -> int:
-    """What PPO itself takes where `ppo.micro_batch_tokens` is unset."""
+    """What PPO itself takes where `ppo.max_tokens_per_micro_batch` is unset."""
     import torch
 
     from alignment.pipeline.estimate import base_size

@@ -246,7 +246,7 @@ def _halves(batch: list[Row], error: BaseException) -> list[list[Row]]:
         raise StageError(
             "one sequence alone does not fit into memory",
             where=f"prompt of {len(batch[0].prompt)} tokens",
-            remedy="lower sample.max_prompt_tokens or sample.max_new_tokens",
+            remedy="lower generation.max_prompt_tokens or generation.max_new_tokens",
         ) from error
     middle = (len(batch) + 1) // 2
     return [batch[:middle], batch[middle:]]

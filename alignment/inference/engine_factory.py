@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from alignment.config.compute import ComputeConfig
+from alignment.config.generation import GenerationConfig
 from alignment.config.sampling import SampleConfig
 from alignment.errors import ConfigError
 from alignment.inference.engine import TransformersEngine
@@ -29,12 +30,12 @@ def open_engine(
         ConfigError: vLLM is asked for but not installed, or the policy is an adapter.
     """
     if config.engine == "transformers":
-        return transformers_engine(model, compute, config.max_new_tokens, config.max_prompt_tokens)
+        return transformers_engine(model, compute, config.generation)
     from alignment.inference.vllm_engine import ServerEngine, VLLMEngine
 
     renderer = ChatRenderer(
         load_tokenizer(model),
-        prompt_limit(_context(model), config.max_new_tokens, config.max_prompt_tokens),
+        prompt_limit(_context(model), config.generation),
     )
     if config.url is not None:
         # A key is no setting: it would end up in manifests.
@@ -57,33 +58,28 @@ def _context(model: Path) -> int | None:
 
 
 def transformers_engine(
-    model: Path, compute: ComputeConfig, max_new_tokens: int, max_prompt_tokens: int | None = None
+    model: Path, compute: ComputeConfig, generation: GenerationConfig
 ) -> tuple[Engine, ChatRenderer]:
-    """Our own loop over the policy in `model`, and the renderer that fits its context.
-
-    Args:
-        max_prompt_tokens: longest prompt; what `max_new_tokens` leaves of the context if unset.
-    """
+    """Our own loop over the policy in `model`, and the renderer that fits its context."""
     policy = load_policy(model, dtype=compute.dtype, device=resolve_device(compute.device))
     context = getattr(policy.config, "max_position_embeddings", None)
-    renderer = ChatRenderer(
-        load_tokenizer(model), prompt_limit(context, max_new_tokens, max_prompt_tokens)
-    )
+    renderer = ChatRenderer(load_tokenizer(model), prompt_limit(context, generation))
     return TransformersEngine(policy, renderer), renderer
 
 
-def prompt_limit(context: int | None, max_new_tokens: int, wanted: int | None) -> int | None:
-    """Longest prompt that leaves room for the answer.
+def prompt_limit(context: int | None, generation: GenerationConfig) -> int | None:
+    """Longest prompt, in tokens, that leaves room for the answer; None where nothing limits it.
 
     Raises:
         ConfigError: the answer alone fills the context.
     """
     if context is None:
-        return wanted
-    room = context - max_new_tokens
+        return generation.max_prompt_tokens
+    room = context - generation.max_new_tokens
     if room < 1:
         raise ConfigError(
-            f"{max_new_tokens} new tokens leave no room for a prompt in a context of {context}",
+            f"{generation.max_new_tokens} new tokens leave no room for a prompt in a context "
+            f"of {context}",
             remedy="lower max_new_tokens",
         )
-    return room if wanted is None else min(room, wanted)
+    return min(room, generation.max_prompt_tokens or room)

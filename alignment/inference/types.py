@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from alignment.config.generation import GenerationConfig
 from alignment.errors import ConfigError
 from alignment.utils.progress import Progress, SilentProgress
 
@@ -50,6 +51,18 @@ class SamplingSettings:
         ]
         if wrong:
             raise ConfigError("; ".join(wrong), where="sampling settings")
+
+    @classmethod
+    def of(cls, config: GenerationConfig, *, temperature: float | None = None) -> SamplingSettings:
+        """As a program says, at another temperature if one is given."""
+        return cls(
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature if temperature is None else temperature,
+            top_p=config.top_p,
+            top_k=config.top_k,
+            stop=config.stop,
+            batch_size=config.generation_batch_size,
+        )
 
 
 @dataclass(frozen=True)

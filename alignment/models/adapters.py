@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignment.config.finetune import AdapterConfig
+from alignment.config.lora import LoraConfig as LoraSettings
 from alignment.errors import ConfigError
 from alignment.utils.files import atomic_write_json, read_json
 
@@ -58,7 +58,7 @@ def base_name(base: str | Path, directory: Path) -> str:
     return source.relative_to(common).as_posix()
 
 
-def add_adapter(model: PreTrainedModel, config: AdapterConfig, *, seed: int) -> Any:
+def add_adapter(model: PreTrainedModel, config: LoraSettings, *, seed: int) -> Any:
     """Freeze `model` and put a fresh adapter over it; the update starts at zero.
 
     Raises:
@@ -69,7 +69,7 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig, *, seed: int) -> 
 
     lora = LoraConfig(
         task_type=TaskType.CAUSAL_LM,
-        r=config.rank,
+        r=config.r,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
         target_modules=_targets(config),
@@ -85,23 +85,23 @@ def add_adapter(model: PreTrainedModel, config: AdapterConfig, *, seed: int) -> 
         except ValueError as error:
             raise ConfigError(
                 f"no adapter fits this model: {error}",
-                where="finetune adapter.target_modules",
+                where="finetune lora.target_modules",
                 remedy="use all-linear, or names of layers of this architecture",
             ) from None
 
 
-def check_continues(path: str | Path, config: AdapterConfig) -> None:
+def check_continues(path: str | Path, config: LoraSettings) -> None:
     """Training from an adapter continues it: the configured shape must be its shape.
 
     Raises:
-        ConfigError: rank or alpha differ.
+        ConfigError: r or alpha differ.
     """
     stored = read_json(Path(path) / ADAPTER_CONFIG)
-    for name, key, wanted in (("rank", "r", config.rank), ("alpha", "lora_alpha", config.alpha)):
+    for name, key, wanted in (("r", "r", config.r), ("alpha", "lora_alpha", config.alpha)):
         if stored[key] != wanted:
             raise ConfigError(
                 f"adapter {name} {wanted} differs from {stored[key]} of the version it continues",
-                where=f"finetune adapter.{name}",
+                where=f"finetune lora.{name}",
                 remedy=f"set {name} to {stored[key]}, or start from a full checkpoint",
             )
 
@@ -128,6 +128,6 @@ def save_adapter(
     (directory / "adapter_model.safetensors").chmod(0o644)
 
 
-def _targets(config: AdapterConfig) -> str | list[str]:
+def _targets(config: LoraSettings) -> str | list[str]:
     names = list(config.target_modules)
     return "all-linear" if names == ["all-linear"] else names

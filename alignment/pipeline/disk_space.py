@@ -72,12 +72,12 @@ def _too_full(workspace: Path, node: Node, need: int, free: int) -> DiskFullErro
 
 def _adapter(program: ProgramConfig, node: Node) -> bool:
     if node.module == "ppo":
-        return program.ppo.share_backbone
+        return program.ppo.lora is not None
     if node.module == "reward":
-        return program.rewards.adapter.method == "lora"
+        return program.rewards.lora is not None
     if node.module in ("finetune", "student"):
         recipe = program.finetune.sft if node.version == "sft" else program.finetune.rejection
-        return recipe.adapter.method == "lora"
+        return recipe.lora is not None
     return False
 
 

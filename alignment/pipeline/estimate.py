@@ -150,7 +150,7 @@ def _import(program: ProgramConfig, size: Size) -> Cost:
 def _finetune(program: ProgramConfig, size: Size) -> Cost:
     recipe = program.finetune.rejection
     tokens = max(program.sample.prompts, TYPICAL_DEMONSTRATIONS) * TYPICAL_TOKENS
-    window = min(recipe.max_length, 512) * recipe.micro_batch
+    window = min(recipe.max_length, 512) * recipe.per_device_train_batch_size
     return TRAIN * tokens * recipe.epochs, _training_mb(size, window)
 
 
@@ -161,15 +161,17 @@ def _intake(program: ProgramConfig, size: Size) -> Cost:
 def _reward(program: ProgramConfig, size: Size) -> Cost:
     pairs = max(program.collect.pairs, 100)  # a batch
     tokens = pairs * 2 * TYPICAL_TOKENS
-    return TRAIN * tokens, _training_mb(size, program.rewards.tokens_per_batch)
+    return TRAIN * tokens, _training_mb(size, program.rewards.max_tokens_per_micro_batch)
 
 
 def _sample(program: ProgramConfig, size: Size) -> Cost:
-    setting = program.sample
-    tokens = setting.prompts * setting.k * min(setting.max_new_tokens, TYPICAL_TOKENS)
+    setting, drawn = program.sample, program.sample.generation
+    tokens = setting.prompts * setting.k * min(drawn.max_new_tokens, TYPICAL_TOKENS)
     searched = len(setting.grid) * setting.search_prompts / setting.prompts
     grow = 1 + (searched if setting.temperature == "search" else 0)
-    return READ * tokens * grow, _reading_mb(size, setting.batch_size * setting.max_new_tokens)
+    return READ * tokens * grow, _reading_mb(
+        size, drawn.generation_batch_size * drawn.max_new_tokens
+    )
 
 
 def _select(program: ProgramConfig, size: Size) -> Cost:
@@ -196,7 +198,8 @@ def _promote(program: ProgramConfig, size: Size) -> Cost:
 
 def _collect(program: ProgramConfig, size: Size) -> Cost:
     tokens = 2 * program.collect.pairs * TYPICAL_TOKENS
-    return READ * tokens, _reading_mb(size, program.collect.batch_size * TYPICAL_TOKENS, models=2)
+    rows = program.collect.generation.generation_batch_size
+    return READ * tokens, _reading_mb(size, rows * TYPICAL_TOKENS, models=2)
 
 
 COSTS: dict[str, Callable[[ProgramConfig, Size], Cost]] = {

@@ -24,13 +24,9 @@ class Untranslatable(AlignError):
     """What an older release recorded has no counterpart in today's settings."""
 
 
-# The names of 0.1 are today's until the settings have theirs.
-_RENAMED = "optimizer" in ProgramConfig.model_fields
-
-
 def todays_program(values: dict[str, Any], number: int) -> dict[str, Any]:
     """The values of a `program.json` of format `number` in today's words."""
-    return translate(values) if number < FORMAT and _RENAMED else values
+    return translate(values) if number < FORMAT else values
 
 
 def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict[str, Any]:
@@ -49,14 +45,17 @@ def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict
     student = manifest.options.get("student")
     if student is not None:
         recorded["finetune"] = {**recorded.get("finetune", {}), "student": student}
-    if manifest.format < FORMAT and _RENAMED:
+    shared = program.model_dump(mode="json")
+    if manifest.format < FORMAT:
         without_counterpart = lost(recorded)
         if without_counterpart:
             raise Untranslatable("; ".join(without_counterpart))
         recorded = translate(recorded)
+        for section in ("generation", "optimizer"):  # 0.1 had none: what it did not say was default
+            del shared[section]
     # The versions' own settings are in the slice already.
     versions = [{"name": version.name} for version in program.versions]
-    document = {**program.model_dump(mode="json"), **recorded, "versions": versions}
+    document = {**shared, **recorded, "versions": versions}
     try:
         then = for_version(check_program(document), "sft")
     except AlignError as error:

@@ -80,18 +80,18 @@ def _check_lengths(program: ProgramConfig) -> None:
     for version in ("sft", *(item.name for item in program.versions)):
         seen = for_version(program, version)
         longest = {
-            "sample": seen.sample.max_new_tokens,
-            "collect": seen.collect.max_new_tokens,
-            "evaluate": seen.evaluate.max_new_tokens,
+            "sample": seen.sample.generation.max_new_tokens,
+            "collect": seen.collect.generation.max_new_tokens,
+            "evaluate": seen.evaluate.generation.max_new_tokens,
         }
         if version != "sft" and program.version(version).ppo:
-            longest["ppo"] = seen.ppo.max_new_tokens
+            longest["ppo"] = seen.ppo.generation.max_new_tokens
         for key, tokens in longest.items():
             if tokens >= context:
                 raise ConfigError(
                     f"answers of {tokens} tokens leave no room for a prompt: the "
                     f"model's context is {context}",
-                    where=f"{key}.max_new_tokens",
+                    where=f"{key}.generation.max_new_tokens",
                     remedy=f"set it well below {context}",
                 )
 

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from alignment.config.effective import effective
 from alignment.config.neutral import without_neutral
 from alignment.config.program import ProgramConfig
 
@@ -60,6 +61,7 @@ def _plain(value: Any) -> Any:
 
 def student_option(program: ProgramConfig) -> dict[str, Any]:
     """The smaller model's settings, as the option of the stage that makes it."""
-    assert program.finetune.student is not None
-    given = {"finetune": {"student": program.finetune.student.model_dump(mode="json")}}
+    student = effective(program).finetune.student
+    assert student is not None
+    given = {"finetune": {"student": student.model_dump(mode="json")}}
     return {"student": without_neutral(given)["finetune"]["student"]}

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignment.config.finetune import AdapterConfig
+from alignment.config.lora import LoraConfig as LoraSettings
 from alignment.errors import ConfigError
 from alignment.models.adapters import ADAPTER_CONFIG, adapter_base, base_name, is_adapter
 from alignment.models.load import scalar_head
@@ -30,19 +30,17 @@ WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # what PEFT puts before every name
 
 
-def inject(model: PreTrainedModel, config: AdapterConfig, *, seed: int) -> None:
-    """Freeze all but a fresh adapter and the head; nothing happens for `method: full`.
+def inject(model: PreTrainedModel, config: LoraSettings, *, seed: int) -> None:
+    """Freeze all but a fresh adapter and the head.
 
     Raises:
         ConfigError: a target module is not in the model.
     """
-    if config.method == "full":
-        return
     from peft import LoraConfig, inject_adapter_in_model
 
     targets = list(config.target_modules)
     lora = LoraConfig(
-        r=config.rank,
+        r=config.r,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
@@ -55,7 +53,7 @@ def inject(model: PreTrainedModel, config: AdapterConfig, *, seed: int) -> None:
         except ValueError as error:
             raise ConfigError(
                 f"no adapter fits this model: {error}",
-                where="rewards.adapter.target_modules",
+                where="rewards.lora.target_modules",
                 remedy="use all-linear, or names of layers of this architecture",
             ) from None
     for name, parameter in model.named_parameters():
@@ -123,7 +121,7 @@ class Update:
             raise ConfigError(
                 "only a plain LoRA adapter can lie below a reward adapter",
                 where=str(directory / ADAPTER_CONFIG),
-                remedy="set rewards.adapter.method: full, or rewards.init: base",
+                remedy="set rewards.lora: null, or rewards.init: base",
             )
         stored = load_file(directory / WEIGHTS)
         scale = config["lora_alpha"] / config["r"]

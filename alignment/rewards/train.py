@@ -146,7 +146,7 @@ def train(
     batcher = Batcher(
         model.eval(),
         pad=pad,
-        tokens_per_batch=settings.tokens_per_batch,
+        tokens_per_batch=settings.max_tokens_per_micro_batch,
         max_length=settings.max_length,
         share=settings.prefix_sharing,
         amp=amp,
@@ -211,7 +211,7 @@ class _Stepper:
             model.activation_checkpointing_enable({"use_reentrant": False})
             model.train()
             _no_dropout(model)
-        self._drops = settings.adapter.method == "lora" and settings.adapter.dropout > 0
+        self._drops = settings.lora is not None and settings.lora.dropout > 0
         if self._drops:
             for module in dropouts(model):
                 module.train()
@@ -219,15 +219,15 @@ class _Stepper:
         self._optimizer = make_optimizer(
             self._trained,
             learning_rate=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            adam_epsilon=settings.epsilon,
-            weight_decay=settings.weight_decay,
+            betas=settings.optimizer.betas,
+            adam_epsilon=settings.optimizer.adam_epsilon,
+            weight_decay=settings.optimizer.weight_decay,
         )
         self._schedule = make_schedule(
             self._optimizer,
             steps=steps,
-            warmup=warmup_steps(steps, settings.warmup, settings.warmup_steps),
-            min_lr_ratio=settings.final_rate,
+            warmup=warmup_steps(steps, settings.warmup_ratio, settings.warmup_steps),
+            min_lr_ratio=settings.min_lr_ratio,
         )
         self.state = checkpoint.TrainingState(
             {"model": model}, {"adamw": self._optimizer}, {"cosine": self._schedule}
@@ -252,7 +252,7 @@ class _Stepper:
             )
         )
         distributed.sum_gradients(self._trained)
-        norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self._settings.clip))
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self._settings.optimizer.max_grad_norm))
         for name, figure in (("loss", figures.loss), ("gradient", norm)):
             stop_if_not_finite(
                 figure,

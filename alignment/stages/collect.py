@@ -69,7 +69,7 @@ def _draw(ctx: StageContext, planned: Sequence[Planned]) -> dict[tuple[int, int]
             groups.setdefault((side.version, side.temperature), []).append((number, which))
     request = {
         "seed": ctx.seed,
-        "max_new_tokens": config.max_new_tokens,
+        "max_new_tokens": config.generation.max_new_tokens,
         "pairs": [[pair.prompt.id, *(side.temperature for side in pair.sides)] for pair in planned],
     }
     pieces = [
@@ -88,13 +88,9 @@ def _draw(ctx: StageContext, planned: Sequence[Planned]) -> dict[tuple[int, int]
                 if engine is None or renderer is None:
                     source = "policy" if version == ctx.version else "earlier"
                     engine, renderer = transformers_engine(
-                        ctx.inputs[source] / "model", ctx.config.compute, config.max_new_tokens
+                        ctx.inputs[source] / "model", ctx.config.compute, config.generation
                     )
-                settings = SamplingSettings(
-                    max_new_tokens=config.max_new_tokens,
-                    temperature=temperature,
-                    batch_size=config.batch_size,
-                )
+                settings = SamplingSettings.of(config.generation, temperature=temperature)
                 sides: list[Side] = [planned[pair].sides[which] for pair, which in places]
                 asked = [planned[pair].prompt for pair, _ in places]
                 drawn = engine.sample(

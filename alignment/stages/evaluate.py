@@ -55,6 +55,7 @@ from alignment.evaluation.standings import (
 )
 from alignment.evaluation.summary import carried_figures, category_metrics, rate_metrics
 from alignment.evaluation.textstats import RefusalDetector
+from alignment.evaluation.winrate import LEVEL, TIE_MARGIN
 from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.preferences.store import PreferenceStore
@@ -161,7 +162,7 @@ def _describe(ctx: StageContext, table: pd.DataFrame, prompts: list[Prompt]) -> 
         add_gold(table, prompts, World(ctx.config.world, ctx.seed))
         return
     config = ctx.config.evaluate
-    add_refusals(table, RefusalDetector(config.refusal_phrases, config.refusal_window))
+    add_refusals(table, RefusalDetector(config.refusal_phrases))
 
 
 def _reward(ctx: StageContext, sides: dict[str, pd.DataFrame], prompts: list[Prompt]) -> None:
@@ -180,7 +181,7 @@ def _reward(ctx: StageContext, sides: dict[str, pd.DataFrame], prompts: list[Pro
             judge=judge,
             dtype=ctx.config.compute.dtype,
             device=resolve_device(ctx.config.compute.device),
-            batch_tokens=ctx.config.evaluate.batch_tokens,
+            batch_tokens=ctx.config.evaluate.max_tokens_per_micro_batch,
             progress=ctx.progress,
             cache=ScoreCache(ctx.workspace),
         )
@@ -199,10 +200,10 @@ def _report(
     resampling: dict[str, Any] = {
         "seed": derive_seed("evaluation"),
         "samples": config.bootstrap_samples,
-        "level": config.level,
+        "level": LEVEL,
     }
     judges = judges_of(sides[ctx.version])
-    rates = all_win_rates(sides, tie_margin=config.tie_margin, **resampling)
+    rates = all_win_rates(sides, tie_margin=TIE_MARGIN, **resampling)
     extra = carried_rates(earlier) + judged
     scoring = judges[0] if judges else None  # what forgetting needs: a judge that gives scores
     rates += extra
@@ -213,8 +214,8 @@ def _report(
     for side, table in sides.items():
         figures = score_figures(table, **resampling)
         if side in answered:
-            figures |= text_figures(table, config.self_bleu_texts)
-            figures |= refusal_figures(table, config.level)
+            figures |= text_figures(table)
+            figures |= refusal_figures(table, LEVEL)
             figures |= answered[side].figures
         else:
             figures |= carried[side]
@@ -228,8 +229,8 @@ def _report(
             "version": ctx.version,
             "judges": judges,
             "primary": judges[0] if judges else None,
-            "level": config.level,
-            "temperature": config.temperature,
+            "level": LEVEL,
+            "temperature": config.generation.temperature,
             "rows": [_rounded(row) for row in rates],
         },
     )
@@ -259,7 +260,7 @@ def _draw_path(
         Entry(side, side.partition("/")[0], False, json_figures(figures), {})
         for side, figures in standings.items()
     ]
-    seen = Comparison(ctx.version, judges, ctx.config.evaluate.level, entries, [])
+    seen = Comparison(ctx.version, judges, LEVEL, entries, [])
     if panels(seen):
         atomic_write_bytes(ctx.out / "path.png", path_picture(seen))
 

@@ -37,7 +37,7 @@ def run(ctx: StageContext) -> None:
     tokenizer = load_tokenizer(start)
     model = trainable_policy(
         start,
-        config.adapter,
+        config.lora,
         dtype=compute.dtype,
         device=resolve_device(compute.device),
         seed=derive_seed(ctx.seed, "adapter"),

@@ -37,6 +37,7 @@ from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "5"
 READS = ("ppo", "combine", "compute")
+PTX_TOKENS = 512  # longer texts on the side are cut
 
 
 def run(ctx: StageContext) -> None:
@@ -46,7 +47,7 @@ def run(ctx: StageContext) -> None:
     device = resolve_device(compute.device)
     start = ctx.inputs["policy"] / "model"
     tokenizer = load_tokenizer(start)
-    renderer = ChatRenderer(tokenizer, config.max_prompt_tokens)
+    renderer = ChatRenderer(tokenizer, config.generation.max_prompt_tokens)
     keep_freed_memory()
     build = Builder(
         start,
@@ -90,7 +91,7 @@ def _prompts(
     pool = read_prompts(path)
     order = np.random.default_rng(derive_seed(ctx.seed, "heldout")).permutation(len(pool))
     # The guard never takes more than a fifth of a small pool.
-    count = min(config.stop.heldout_prompts, len(pool) // 5) if config.stop.guard_every else 0
+    count = min(config.stop.heldout_prompts, len(pool) // 5) if config.stop.look_every else 0
     items = [_item(pool[i], renderer) for i in order]
     if len(items) <= count:
         raise DataError("there are too few prompts for PPO", where=str(path))
@@ -141,7 +142,7 @@ def _texts(ctx: StageContext, config: PPOConfig, renderer: ChatRenderer) -> list
                 tokens = Tokens(ids[:1], ids[1:])
             else:
                 tokens = renderer.tokens(row["messages"], row["response"])
-            room = config.ptx.max_tokens - len(tokens.prompt)
+            room = PTX_TOKENS - len(tokens.prompt)
             if room > 0 and tokens.response:
                 found.append(Tokens(tokens.prompt, tokens.response[:room]))
     ctx.dataset(f"ptx_{name}", sha256_file(path), len(found), "training")

@@ -49,6 +49,9 @@ from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "5"
 READS = ("rewards", "compute")
+REFERENCE_ROWS = 256  # demonstrations, and as many answers, that bias and deviation are fixed on
+MEASURE_ROWS = 2000  # held-out comparisons measured of each batch and domain, at most
+BOOTSTRAP_SAMPLES = 1000  # resamplings behind every interval
 SHOWN_PAIRS = 600  # dots in the picture of lengths
 
 
@@ -79,20 +82,18 @@ def run(ctx: StageContext) -> None:
         guard=_is_guard(ctx),
     )
     reward = RewardModel(model, tokenizer, card)
-    if settings.adapter.method == "lora":
+    if settings.lora is not None:
         reward.save_adapter(start, ctx.out / "model")
     else:
         reward.save(ctx.out / "model")
     reward.cache = cache = ScoreCache(ctx.workspace)
-    demos = demonstrations(
-        ctx.inputs["prepare"] / "demonstrations.jsonl", renderer, settings.reference_rows
-    )
-    reward.calibrate(demos, reference_answers(heldout, renderer, settings.reference_rows))
+    demos = demonstrations(ctx.inputs["prepare"] / "demonstrations.jsonl", renderer, REFERENCE_ROWS)
+    reward.calibrate(demos, reference_answers(heldout, renderer, REFERENCE_ROWS))
     reward.save_card()
     write_mixture(ctx.out / "mixture.jsonl", rows)
     ctx.progress.begin("measure", None, "comparison")
-    measured = measure(reward, heldout, settings.tokens_per_batch)
-    figures = evaluate(measured, domain, seed=ctx.seed, samples=settings.bootstrap_samples)
+    measured = measure(reward, heldout, settings.max_tokens_per_micro_batch)
+    figures = evaluate(measured, domain, seed=ctx.seed, samples=BOOTSTRAP_SAMPLES)
     figures["versions"] = versions
     figures["training"] = {
         "pairs": built.pairs,
@@ -144,7 +145,8 @@ def _train(
     settings = ctx.config.rewards
     device = resolve_device(ctx.config.compute.device)
     model = initial_model(start, ctx.scratch, seed=derive_seed(ctx.seed, "head"), device=device)
-    inject(model, settings.adapter, seed=derive_seed(ctx.seed, "adapter"))
+    if settings.lora is not None:
+        inject(model, settings.lora, seed=derive_seed(ctx.seed, "adapter"))
     series = Series(ctx.scratch / "series.jsonl") if distributed.is_first() else None
     report = train(
         model,
@@ -167,7 +169,6 @@ def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], dict[st
     """Training and held-out comparisons of all batches so far, oldest first, and the version that
     each batch belongs to."""
     store = PreferenceStore(ctx.workspace / "preferences")
-    settings = ctx.config.rewards
     training: list[Source] = []
     heldout: list[Source] = []
     versions = {}
@@ -178,7 +179,7 @@ def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], dict[st
     for id in versions:
         training += [Source(id, row) for row in store.training([id], beside=list(versions))]
         for domain in DOMAINS:
-            held = store.heldout([id], domain=domain)[: settings.measure_rows]
+            held = store.heldout([id], domain=domain)[:MEASURE_ROWS]
             heldout += [Source(id, row) for row in held]
     return training, heldout, versions
 
@@ -200,8 +201,7 @@ def _beside_others(
 ) -> dict[str, Any]:
     """This model beside the earlier versions' on the same held-out comparisons of its domain, and
     a guard beside the main model."""
-    settings = ctx.config.rewards
-    sampling = {"seed": ctx.seed, "samples": settings.bootstrap_samples}
+    sampling = {"seed": ctx.seed, "samples": BOOTSTRAP_SAMPLES}
     mine = [source for source in heldout if source.comparison.domain == reward.domain]
     own = measured.where(measured.domain == reward.domain)
     found: dict[str, Any] = {}
@@ -235,7 +235,7 @@ def _other(
     """Another stage's model on the same comparisons; what it has scored before is known."""
     device = resolve_device(ctx.config.compute.device)
     model = RewardModel.load(stage / "model", device=device, cache=cache)
-    return model.card, measure(model, sources, ctx.config.rewards.tokens_per_batch)
+    return model.card, measure(model, sources, ctx.config.rewards.max_tokens_per_micro_batch)
 
 
 def _write(ctx: StageContext, figures: dict[str, Any], measured: Measured) -> None:

@@ -43,13 +43,7 @@ def run(ctx: StageContext) -> None:
     ids = [prompt.id for prompt in prompts]
     ctx.dataset("sampling prompts", digest_json(ids), len(ids), "prompts")
     engine, renderer = open_engine(ctx.inputs["policy"] / "model", config, ctx.config.compute)
-    settings = SamplingSettings(
-        max_new_tokens=config.max_new_tokens,
-        top_p=config.top_p,
-        top_k=config.top_k,
-        stop=config.stop,
-        batch_size=config.batch_size,
-    )
+    settings = SamplingSettings.of(config.generation)
     temperature = _temperature(ctx, engine, renderer, settings, pool, prompts)
     settings = replace(settings, temperature=temperature)
     table = _sample(ctx, engine, renderer, settings, prompts)

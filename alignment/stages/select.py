@@ -36,6 +36,7 @@ from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "3"
 READS = ("select", "combine", "compute")
+EXAMPLES = 5  # prompts shown with their best and worst answer
 
 
 def run(ctx: StageContext) -> None:
@@ -86,7 +87,7 @@ def run(ctx: StageContext) -> None:
     _figures(ctx, samples, own_candidates, verdicts.reward[: len(own)], selection)
     ctx.metric(**{f"share/{name}": share for name, share in shares(selection.chosen).items()})
     ctx.metric(bag_candidates=len(old_candidates), bag_admitted=len(bagged))
-    shown = best_and_worst(own_candidates, prompts, config.examples, seed)
+    shown = best_and_worst(own_candidates, prompts, EXAMPLES, seed)
     atomic_write_text(ctx.out / "examples.md", shown)
 
 
@@ -135,7 +136,7 @@ def _nothing_left(selection: Selection) -> StageError:
     return StageError(
         "no sample is fit for fine-tuning",
         where=counts,
-        remedy="raise sample.max_new_tokens or set select.finished_only: false"
+        remedy="raise generation.max_new_tokens or set select.finished_only: false"
         if unfinished
         else "lower select.safety_threshold, or look at the safety reward model's calibration",
     )

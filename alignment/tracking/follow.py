@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from alignment.tracking.sync import Sync
 
 PATIENCE = 15.0  # seconds between two tries at a store that does not work
+LIVE_SECONDS = 20.0  # between two sendings of a running stage's curves
 LOCK = "tracking.lock"
 
 
@@ -64,7 +65,7 @@ class Follower:
         threading.Thread(target=self._listen, daemon=True).start()
         ending = None
         while ending is None:
-            ending = self._wait(self.program.tracking.live_seconds)
+            ending = self._wait(LIVE_SECONDS)
             if ending is None:
                 problems = self._step(alive=True)
                 if problems:

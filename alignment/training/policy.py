@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from alignment.config.finetune import AdapterConfig
+from alignment.config.lora import LoraConfig
 from alignment.models.adapters import add_adapter, check_continues, save_adapter
 from alignment.models.load import Dtype, adapter_base, is_adapter, load_policy, save_model
 
 
 def trainable_policy(
     path: str | Path,
-    adapter: AdapterConfig,
+    lora: LoraConfig | None,
     *,
     dtype: Dtype = "float32",
     device: torch.device | str = "cpu",
@@ -23,19 +23,19 @@ def trainable_policy(
 ) -> Any:
     """The checkpoint at `path`, with what is to be trained trainable.
 
-    `full`: every weight, kept in float32 whatever `dtype` (an update of 1e-5 of a weight is lost in
-    bfloat16); an adapter is merged first. `lora`: the base frozen in `dtype`, the adapter in
-    float32; an adapter at `path` is continued, a full checkpoint gets a fresh one.
+    Without `lora`: every weight, kept in float32 whatever `dtype` (an update of 1e-5 of a weight is
+    lost in bfloat16); an adapter is merged first. With it: the base frozen in `dtype`, the adapter
+    in float32; an adapter at `path` is continued, a full checkpoint gets a fresh one.
 
     Raises:
         ConfigError: the adapter at `path` has another shape than the configured one.
     """
-    if adapter.method == "full":
+    if lora is None:
         return load_policy(path, dtype="float32", device=device)
     if is_adapter(path):
-        check_continues(path, adapter)
+        check_continues(path, lora)
         return load_policy(path, dtype=dtype, device=device, merge=False)
-    return add_adapter(load_policy(path, dtype=dtype, device=device), adapter, seed=seed)
+    return add_adapter(load_policy(path, dtype=dtype, device=device), lora, seed=seed)
 
 
 def save_policy(

@@ -134,15 +134,15 @@ class _Stepper:
         self._optimizer = make_optimizer(
             model.parameters(),
             learning_rate=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            adam_epsilon=config.epsilon,
-            weight_decay=config.weight_decay,
+            betas=config.optimizer.betas,
+            adam_epsilon=config.optimizer.adam_epsilon,
+            weight_decay=config.optimizer.weight_decay,
         )
         self._schedule = make_schedule(
             self._optimizer,
             steps=config.steps,
-            warmup=warmup_steps(config.steps, config.warmup),
-            min_lr_ratio=config.final_rate,
+            warmup=warmup_steps(config.steps, config.warmup_ratio),
+            min_lr_ratio=config.min_lr_ratio,
         )
         self.state = checkpoint.TrainingState(
             {"model": model}, {"adamw": self._optimizer}, {"cosine": self._schedule}
@@ -156,7 +156,7 @@ class _Stepper:
             logits.float().flatten(0, 1), batch[:, 1:].flatten()
         )
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.optimizer.max_grad_norm)
         figures = {
             "loss": loss.item(),
             "grad_norm": norm.item(),

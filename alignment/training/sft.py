@@ -137,15 +137,15 @@ def finetune(
     optimizer = make_optimizer(
         model.parameters(),
         learning_rate=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        adam_epsilon=config.epsilon,
-        weight_decay=config.weight_decay,
+        betas=config.optimizer.betas,
+        adam_epsilon=config.optimizer.adam_epsilon,
+        weight_decay=config.optimizer.weight_decay,
     )
     scheduler = make_schedule(
         optimizer,
         steps=steps,
-        warmup=warmup_steps(steps, config.warmup),
-        min_lr_ratio=config.final_rate,
+        warmup=warmup_steps(steps, config.warmup_ratio),
+        min_lr_ratio=config.min_lr_ratio,
     )
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -235,7 +235,7 @@ def _trainer(
 
     device = next(model.parameters()).device
     world = _processes()
-    micro = _divisor(config.batch // world, config.micro_batch)
+    micro = _divisor(config.batch // world, config.per_device_train_batch_size)
     with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")
         arguments = SFTConfig(
@@ -244,7 +244,7 @@ def _trainer(
             gradient_accumulation_steps=config.batch // world // micro,
             num_train_epochs=1,  # `rows` holds all epochs
             train_sampling_strategy="sequential",
-            max_grad_norm=config.clip,
+            max_grad_norm=config.optimizer.max_grad_norm,
             gradient_checkpointing=False,  # on by default in TRL; `finetune` switches it itself
             bf16=bf16,
             use_cpu=device.type == "cpu",

@@ -102,7 +102,7 @@ def of_best(rewards: np.ndarray, gold: np.ndarray, n: int) -> tuple[np.ndarray, 
 def tuned(scene: Scene, pool: list[Prompt], drawn: list[list[Sample]], chosen: np.ndarray) -> Any:
     """The policy after fine-tuning on one chosen answer a prompt."""
     config = scene.program.finetune.rejection
-    model = trainable_policy(scene.start, config.adapter, seed=0)
+    model = trainable_policy(scene.start, config.lora, seed=0)
     examples = [
         Example(prompt.messages, group[place].text, group[place].finished)
         for prompt, group, place in zip(pool, drawn, chosen.tolist(), strict=True)

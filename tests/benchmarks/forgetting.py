@@ -120,7 +120,7 @@ class Scene:
         """[prompts] mean gold helpfulness of `draws` answers at temperature 1."""
         model = load_policy(policy / "model")
         renderer = ChatRenderer(load_tokenizer(policy / "model"))
-        settings = SamplingSettings(max_new_tokens=self.program.evaluate.max_new_tokens)
+        settings = SamplingSettings(max_new_tokens=self.program.evaluate.generation.max_new_tokens)
         tokens = [renderer.prompt(prompt.messages) for prompt in prompts]
         seeds = sample_seeds(1, [prompt.id for prompt in prompts], draws)
         found = TransformersEngine(model, renderer).sample(tokens, seeds, settings)

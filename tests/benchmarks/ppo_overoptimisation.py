@@ -140,7 +140,7 @@ def climb(scene: Scene, options: argparse.Namespace, folder: Path) -> dict[str, 
             "learning_rate": options.learning_rate,
             "kl": {"coefficient": options.beta},
             "reward": shaping,
-            "stop": {"guard_every": options.every, "patience": None, "keep": "last"},
+            "stop": {"look_every": options.every, "patience": None, "keep": "last"},
         }
     )
     combine = scene.program.combine

@@ -7,6 +7,7 @@ import torch
 
 from alignment.config.compute import ComputeConfig
 from alignment.config.evaluate import EvaluateConfig
+from alignment.config.generation import GenerationConfig
 from alignment.evaluation.responses import read_table
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
 from alignment.preferences.prompts import Prompt, write_prompts
@@ -54,7 +55,11 @@ def context(root, version, inputs):
         (folder / name).mkdir(parents=True, exist_ok=True)
     config = SimpleNamespace(
         base=SimpleNamespace(source="path"),
-        evaluate=EvaluateConfig(max_new_tokens=12, bootstrap_samples=100, checkpoint_every=4),
+        evaluate=EvaluateConfig(
+            generation=GenerationConfig(max_new_tokens=12),
+            bootstrap_samples=100,
+            checkpoint_every=4,
+        ),
         compute=ComputeConfig(device="cpu"),
     )
     return StageContext(
@@ -151,12 +156,12 @@ def test_too_long_answers_are_refused_with_the_key(parts, tmp_path):
         "sft",
         {"policy": parts / "sft", "sft_policy": parts / "sft", "prepare": parts / "prepare"},
     )
-    ctx.config.evaluate = EvaluateConfig(max_new_tokens=100_000)
+    ctx.config.evaluate = EvaluateConfig(generation=GenerationConfig(max_new_tokens=100_000))
     from alignment.errors import ConfigError
 
     with pytest.raises(ConfigError, match="no room for a prompt") as caught:
         evaluate.run(ctx)
-    assert caught.value.where == "evaluate.max_new_tokens"
+    assert caught.value.where == "evaluate.generation.max_new_tokens"
 
 
 def test_a_student_answers_beside_the_policy_and_goes_its_own_way(parts, tmp_path):

@@ -105,7 +105,7 @@ def test_guards_can_object_and_other_judges_cannot():
     decision = decide("new", "old", rows, STANDINGS, ["rm", "guard"], config)
     assert not decision.promoted
     assert "guard guard objects on helpfulness (35.0 % [30.0, 40.0])" in decision.verdict
-    deaf = PromoteConfig(guards=())
+    deaf = PromoteConfig(judges=())
     assert decide("new", "old", rows, STANDINGS, ["rm", "guard"], deaf).promoted
 
 

@@ -11,6 +11,7 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 
+from alignment.config.effective import effective
 from alignment.config.load import check_program
 from alignment.errors import DataError, StageError, Terminated
 from alignment.execution.failures import in_words, kind_of, smaller
@@ -60,13 +61,13 @@ def test_the_cause_counts() -> None:
 def test_pieces_are_halved_and_nothing_else() -> None:
     program = check_program({"name": "x", "workspace": "w"})
     made, said = smaller(program, "finetune")
-    before, after = program.model_dump(), made.model_dump()
-    assert after["finetune"]["sft"].pop("micro_batch") == 4
-    assert before["finetune"]["sft"].pop("micro_batch") == 8
-    assert after["finetune"]["rejection"].pop("micro_batch") == 4
-    assert before["finetune"]["rejection"].pop("micro_batch") == 8
+    before, after = effective(program).model_dump(), effective(made).model_dump()
+    assert after["finetune"]["sft"].pop("per_device_train_batch_size") == 4
+    assert before["finetune"]["sft"].pop("per_device_train_batch_size") == 8
+    assert after["finetune"]["rejection"].pop("per_device_train_batch_size") == 4
+    assert before["finetune"]["rejection"].pop("per_device_train_batch_size") == 8
     assert before == after
-    assert said[0] == "finetune.sft.micro_batch 8 → 4"
+    assert said[0] == "finetune.sft.per_device_train_batch_size 8 → 4"
     assert smaller(program, "promote")[1] == []
 
 
@@ -88,8 +89,8 @@ def test_an_unset_piece_is_half_of_what_the_code_takes(tmp_path: Path) -> None:
         made, said = smaller(program, "ppo")
         role: Any = SimpleNamespace(device=torch.device("cpu"), size=base_size(program).parameters)
         taken = piece_of(program.ppo, role)
-        assert said == [f"ppo.micro_batch_tokens {taken} → {taken // 2}"]
-        assert made.ppo.micro_batch_tokens == piece_of(made.ppo, role) == taken // 2
+        assert said == [f"ppo.max_tokens_per_micro_batch {taken} → {taken // 2}"]
+        assert made.ppo.max_tokens_per_micro_batch == piece_of(made.ppo, role) == taken // 2
         return taken // 2
 
     assert (halved(64), halved(512)) == (3072, 1024)
@@ -132,7 +133,7 @@ def test_out_of_memory_is_tried_once_more_in_smaller_pieces(stages: Any, program
 
     def before(context: Any) -> None:
         if context.version == "rlhf-v1" and context.stage == "finetune":
-            seen.append(context.config.finetune.rejection.micro_batch)
+            seen.append(context.config.finetune.rejection.per_device_train_batch_size)
             if len(seen) == 1:
                 raise MemoryError
 
@@ -140,11 +141,11 @@ def test_out_of_memory_is_tried_once_more_in_smaller_pieces(stages: Any, program
     said: list[str] = []
     assert run(program, said) == ["failed", "done"]
     assert seen == [8, 4]
-    assert "finetune.rejection.micro_batch 8 → 4" in said[0]
+    assert "finetune.rejection.per_device_train_batch_size 8 → 4" in said[0]
     manifest = Ledger(program.workspace).current("rlhf-v1", "finetune")
     assert manifest is not None
     # What was asked for, not how much was done at once, names the result.
-    assert manifest.config["finetune"]["rejection"]["micro_batch"] == 8
+    assert manifest.config["finetune"]["rejection"]["per_device_train_batch_size"] == 8
 
 
 def test_out_of_memory_twice_stops_with_the_setting_to_lower(stages: Any, program: Any) -> None:
@@ -157,7 +158,7 @@ def test_out_of_memory_twice_stops_with_the_setting_to_lower(stages: Any, progra
     stages.before = before
     with pytest.raises(StageError, match="MemoryError") as caught:
         run(program, [])
-    assert "finetune.rejection.micro_batch" in (caught.value.remedy or "")
+    assert "finetune.rejection.per_device_train_batch_size" in (caught.value.remedy or "")
     attempts = Ledger(program.workspace).attempts("rlhf-v1", "finetune")
     assert [attempt.status for attempt in attempts] == ["failed", "failed"]
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from model_helpers import CHATML, bytes_tokenizer, tiny_model
 
-from alignment.config.finetune import AdapterConfig, FinetuneConfig
+from alignment.config.finetune import FinetuneConfig
+from alignment.config.lora import LoraConfig
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.sft import Example, finetune
@@ -32,7 +33,12 @@ def examples(count: int = 24) -> list[Example]:
 
 def settings(**more: Any) -> FinetuneConfig:
     """Twelve steps without packing."""
-    values: dict[str, Any] = {"learning_rate": 1e-3, "batch": 4, "micro_batch": 2, "epochs": 2}
+    values: dict[str, Any] = {
+        "learning_rate": 1e-3,
+        "batch": 4,
+        "per_device_train_batch_size": 2,
+        "epochs": 2,
+    }
     return FinetuneConfig(**{**values, "max_length": 128, "checkpoint_every": 1, **more})
 
 
@@ -51,9 +57,9 @@ def tune(tmp_path: Path, config: FinetuneConfig, model: Any = None, **more: Any)
 def whole_run(where: str, start: str, method: str) -> None:
     """Fine-tune the checkpoint at `start` and write the result, all below `where`."""
     torch.set_num_threads(1)
-    adapter = AdapterConfig(method=method, rank=4, dropout=0.1)  # type: ignore[arg-type]
-    model = trainable_policy(Path(start), adapter, seed=3)
-    tune(Path(where), settings(packing=False, checkpoint_every=5, adapter=adapter), model)
+    lora = LoraConfig(r=4, dropout=0.1) if method == "lora" else None
+    model = trainable_policy(Path(start), lora, seed=3)
+    tune(Path(where), settings(packing=False, checkpoint_every=5, lora=lora), model)
     save_policy(model, bytes_tokenizer(CHATML), Path(where) / "model", start=Path(start))
 
 

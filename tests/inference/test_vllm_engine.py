@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from alignment.config.compute import ComputeConfig
+from alignment.config.generation import GenerationConfig
 from alignment.config.sampling import SampleConfig
 from alignment.errors import ConfigError, StageError
 from alignment.execution.failures import kind_of
@@ -124,14 +125,15 @@ def test_trouble_with_the_server_is_told(
 def test_engines_by_configuration(url: str, stage_inputs: Any) -> None:
     model = stage_inputs["policy"] / "model"
     compute = ComputeConfig(device="cpu")
-    config = SampleConfig(engine="server", url=url, max_new_tokens=100)
+    long = GenerationConfig(max_new_tokens=100)
+    config = SampleConfig(engine="server", url=url, generation=long)
     engine, renderer = open_engine(model, config, compute)
     assert isinstance(engine, ServerEngine)
     assert renderer.max_prompt_tokens == 28  # of a context of 128
     with pytest.raises(ConfigError, match="no room"):
-        open_engine(model, SampleConfig(max_new_tokens=128), compute)
+        open_engine(model, SampleConfig(generation=GenerationConfig(max_new_tokens=128)), compute)
     try:
         import vllm  # noqa: F401
     except ImportError:
         with pytest.raises(ConfigError, match="not installed"):
-            open_engine(model, SampleConfig(engine="vllm", max_new_tokens=100), compute)
+            open_engine(model, SampleConfig(engine="vllm", generation=long), compute)

@@ -20,18 +20,20 @@ base:
 world: {corpus_documents: 1200, demonstrations: 160, prompts: 300, evaluation_helpfulness: 12,
         evaluation_safety: 10, evaluation_borderline: 4}
 finetune:
-  sft: {learning_rate: 2.0e-3, batch: 16, micro_batch: 16, max_length: 128, packing: false,
-        checkpoint_every: 5}
-  rejection: {learning_rate: 1.0e-3, epochs: 1, batch: 8, micro_batch: 8, max_length: 128,
-              packing: false, checkpoint_every: 2}
+  sft: {learning_rate: 2.0e-3, batch: 16, per_device_train_batch_size: 16, max_length: 128,
+        packing: false, checkpoint_every: 5}
+  rejection: {learning_rate: 1.0e-3, epochs: 1, batch: 8, per_device_train_batch_size: 8,
+              checkpoint_every: 2}
 rewards: {learning_rate: 1.0e-3, batch: 16, max_length: 128, checkpoint_every: 2}
-sample: {prompts: 24, k: 3, max_new_tokens: 16, grid: [0.8, 1.0], search_prompts: 4,
+generation: {max_new_tokens: 16}
+sample: {prompts: 24, k: 3, grid: [0.8, 1.0], search_prompts: 4,
          shard_prompts: 8}
 select: {finished_only: false}
-collect: {pairs: 80, max_new_tokens: 16}
-ppo: {iterations: 4, episodes: 16, minibatch: 8, max_new_tokens: 12, learning_rate: 1.0e-4,
-      warmup_iterations: 1, checkpoint_every: 1, stop: {guard_every: 2, heldout_prompts: 8}}
-evaluate: {max_new_tokens: 16, bootstrap_samples: 100, checkpoint_every: 8}
+collect: {pairs: 80}
+ppo: {iterations: 4, episodes: 16, minibatch: 8, generation: {max_new_tokens: 12},
+      learning_rate: 1.0e-4, warmup_iterations: 1, checkpoint_every: 1,
+      stop: {look_every: 2, heldout_prompts: 8}}
+evaluate: {bootstrap_samples: 100, checkpoint_every: 8}
 compute: {threads: 1}
 versions:
   - {name: rlhf-v1, bag: previous}

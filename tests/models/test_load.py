@@ -9,7 +9,7 @@ import pytest
 import torch
 from model_helpers import FAMILIES, bytes_tokenizer, tiny_model
 
-from alignment.config.finetune import AdapterConfig
+from alignment.config.lora import LoraConfig
 from alignment.errors import AlignError, ConfigError
 from alignment.models.adapters import adapter_base, add_adapter, save_adapter
 from alignment.models.chat_renderer import TRANSCRIPT_TEMPLATE
@@ -74,7 +74,7 @@ def test_an_adapter_finds_its_base_after_a_move(family: str, tmp_path: Path) -> 
     home = tmp_path / "workspace" / "versions"
     base, tuned = home / "base/pretrain/1f/model", home / "sft/finetune/2e/model"
     save_model(tiny_model(family), bytes_tokenizer(), base)
-    model = add_adapter(load_policy(base), AdapterConfig(method="lora", rank=4), seed=1)
+    model = add_adapter(load_policy(base), LoraConfig(r=4), seed=1)
     before = logits(load_policy(base))
     assert torch.equal(logits(model.eval()), before)  # a fresh adapter changes nothing
     for name, parameter in model.named_parameters():
@@ -103,7 +103,7 @@ def test_an_adapter_finds_its_base_after_a_move(family: str, tmp_path: Path) -> 
 
 def test_an_adapter_without_its_base_is_told(tmp_path: Path) -> None:
     save_model(tiny_model("llama"), bytes_tokenizer(), tmp_path / "a/base")
-    model = add_adapter(load_policy(tmp_path / "a/base"), AdapterConfig(method="lora"), seed=1)
+    model = add_adapter(load_policy(tmp_path / "a/base"), LoraConfig(), seed=1)
     save_adapter(model, bytes_tokenizer(), tmp_path / "b/c/adapter", tmp_path / "a/base")
     (tmp_path / "b/c/adapter").rename(tmp_path / "alone")
     (tmp_path / "a").rename(tmp_path / "gone")
@@ -112,7 +112,7 @@ def test_an_adapter_without_its_base_is_told(tmp_path: Path) -> None:
 
 
 def test_no_such_layer(tmp_path: Path) -> None:
-    config = AdapterConfig(method="lora", target_modules=("nonsense",))
+    config = LoraConfig(target_modules=("nonsense",))
     with pytest.raises(ConfigError, match="no adapter fits"):
         add_adapter(tiny_model("llama"), config, seed=1)
 

@@ -44,21 +44,31 @@ def test_a_base_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["sample", "collect", "evaluate", "ppo"])
 def test_answers_longer_than_the_model_can_read(key: str, stories: Path, tmp_path: Path) -> None:
     """stories260k reads 512 tokens; the pretrained base as many as it is told."""
-    short = {name: {"max_new_tokens": 20} for name in ("sample", "collect", "evaluate", "ppo")}
+    short = {
+        name: {"generation": {"max_new_tokens": 20}}
+        for name in ("sample", "collect", "evaluate", "ppo")
+    }
     data = {"path": str(tmp_path)}
+
+    def limit(tokens: int) -> Any:
+        return {"generation": {"max_new_tokens": tokens}}
 
     def given(tokens: int, *, ppo: bool, own: int | None = None) -> Any:
         version = {"name": "rlhf-v1", "ppo": ppo}
         if own is not None:
-            version["set"] = {f"{key}.max_new_tokens": own}
-        more = short | {key: {"max_new_tokens": tokens}, "data": data, "versions": [version]}
+            version["set"] = {f"{key}.generation.max_new_tokens": own}
+        more = short | {
+            key: {"generation": {"max_new_tokens": tokens}},
+            "data": data,
+            "versions": [version],
+        }
         return program(tmp_path, stories, {"source": "inbox"}, **more)
 
     preflight(given(511, ppo=True))
     for wrong in (given(512, ppo=True), given(20, ppo=True, own=600)):
         with pytest.raises(ConfigError, match="the model's context is 512") as caught:
             preflight(wrong)
-        assert caught.value.where == f"{key}.max_new_tokens"
+        assert caught.value.where == f"{key}.generation.max_new_tokens"
     if key == "ppo":
         preflight(given(600, ppo=False))
     made = {"name": "x", "workspace": str(tmp_path / "w"), **short}
@@ -66,4 +76,4 @@ def test_answers_longer_than_the_model_can_read(key: str, stories: Path, tmp_pat
     made["versions"] = [{"name": "rlhf-v1", "ppo": True}]
     preflight(check_program(made))
     with pytest.raises(ConfigError, match="the model's context is 64"):
-        preflight(check_program(made | {key: {"max_new_tokens": 64}}))
+        preflight(check_program(made | {key: limit(64)}))

@@ -11,7 +11,8 @@ from model_helpers import bytes_tokenizer
 from toys import renderer, tiny_llama
 from transformers import LlamaForSequenceClassification
 
-from alignment.config.ppo import AdapterRolesConfig, PPOConfig
+from alignment.config.lora import LoraConfig
+from alignment.config.ppo import PPOConfig
 from alignment.models.chat_renderer import Tokens
 from alignment.rewards.card import RewardCard
 from alignment.training.ppo.adapters import SharedBackbone
@@ -22,19 +23,19 @@ CONFIG = {
     "episodes": 16,
     "minibatch": 8,
     "iterations": 4,
-    "max_new_tokens": 5,
+    "generation": {"max_new_tokens": 5},
     "learning_rate": 1e-2,
     "critic_learning_rate": 1e-2,
     "warmup_iterations": 0,
-    "share_backbone": True,
+    "lora": {},
     "critic_init": "policy",
     "checkpoint_every": 1,
-    "stop": {"guard_every": 0},
+    "stop": {"look_every": 0},
 }
 
 
 def build(place: Path | None, **changes: object) -> tuple[SharedBackbone, PPOTrainer]:
-    shared = SharedBackbone(tiny_llama(10), AdapterRolesConfig(rank=4, alpha=8), seed=3)
+    shared = SharedBackbone(tiny_llama(10), LoraConfig(r=4, alpha=8), seed=3)
     trainer = PPOTrainer(
         shared.roles(critic=True),
         renderer(),

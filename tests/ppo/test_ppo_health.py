@@ -68,7 +68,7 @@ def test_reward_up_while_guard_down() -> None:
 
 
 def test_the_watch_stops_on_budget_and_patience() -> None:
-    stopping = EarlyStopping(StopConfig(kl_budget=3.0, patience=2, guard_every=5))
+    stopping = EarlyStopping(StopConfig(kl_budget=3.0, patience=2, look_every=5))
     assert [i for i in range(11) if stopping.due(i)] == [0, 5, 10]
     assert stopping.observe(0, 1.0, 0.0)
     assert stopping.observe(5, 2.0, 9.0)

@@ -26,7 +26,7 @@ from transformers import (
 
 import alignment.stages.ppo as stage
 from alignment.config.compute import ComputeConfig
-from alignment.config.finetune import AdapterConfig
+from alignment.config.lora import LoraConfig
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
 from alignment.errors import ConfigError
@@ -59,18 +59,18 @@ WORDS = [
 ]
 LONG: dict[str, Any] = {
     "iterations": 40,
-    "stop": {"guard_every": 2, "heldout_prompts": 4, "patience": None},
+    "stop": {"look_every": 2, "heldout_prompts": 4, "patience": None},
 }
 SETTINGS: dict[str, Any] = {
     "iterations": 4,
     "episodes": 8,
     "minibatch": 4,
-    "max_new_tokens": 5,
+    "generation": {"max_new_tokens": 5},
     "learning_rate": 1e-3,
     "critic_learning_rate": 1e-3,
     "checkpoint_every": 1,
     "ptx": {"coefficient": 0.1},
-    "stop": {"guard_every": 2, "heldout_prompts": 4},
+    "stop": {"look_every": 2, "heldout_prompts": 4},
 }
 
 
@@ -139,7 +139,7 @@ def with_adapters(root: Path, inputs: dict[str, Path], *, over_adapter: bool) ->
         torch.manual_seed(number)
         scalar = LlamaForSequenceClassification(config)
         scalar.model.load_state_dict(policy.model.state_dict())
-        inject(scalar, AdapterConfig(method="lora", rank=2), seed=number)
+        inject(scalar, LoraConfig(r=2), seed=number)
         for name, parameter in scalar.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
@@ -147,7 +147,7 @@ def with_adapters(root: Path, inputs: dict[str, Path], *, over_adapter: bool) ->
         model.save_adapter(start, root / domain / "model")
         found[f"reward_{domain}"] = root / domain
     if over_adapter:
-        tuned = add_adapter(load_policy(start), AdapterConfig(method="lora", rank=2), seed=9)
+        tuned = add_adapter(load_policy(start), LoraConfig(r=2), seed=9)
         for name, parameter in tuned.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
@@ -229,7 +229,7 @@ def test_the_stage_writes_policy_critic_curves_and_verdicts(
     "changes",
     [
         {"algorithm": "rloo", "samples_per_prompt": 2},
-        {"share_backbone": True, "critic_init": "policy", "stop": {"guard_every": 0}},
+        {"lora": {}, "critic_init": "policy", "stop": {"look_every": 0}},
         {"critic_init": "safety", "safety_share": 0.5, "stop": {"keep": "last"}},
     ],
 )
@@ -247,7 +247,7 @@ def test_five_roles_share_one_backbone(
     tmp_path: Path, inputs: dict[str, Path], over_adapter: bool
 ) -> None:
     shared = with_adapters(tmp_path, inputs, over_adapter=over_adapter)
-    changes = {"share_backbone": True, "critic_init": "policy", "stop": {"guard_every": 0}}
+    changes = {"lora": {}, "critic_init": "policy", "stop": {"look_every": 0}}
     said: list[str] = []
     ctx = context(tmp_path, shared, "shared", **changes)
     ctx.progress = Telling(said)
@@ -256,7 +256,7 @@ def test_five_roles_share_one_backbone(
     first = ctx.series.rows()[0]
     assert abs(first["kl/reference"]) < 1e-5
     # The same start with a copy of every model gives the same first batch and scores.
-    copies = context(tmp_path, shared, "copies", **{**changes, "share_backbone": False})
+    copies = context(tmp_path, shared, "copies", **{**changes, "lora": None})
     stage.run(copies)
     other = copies.series.rows()[0]
     for name in ("score/mean", "score/helpfulness", "score/safety", "answer/tokens"):
@@ -268,7 +268,7 @@ def test_a_reward_model_over_another_backbone_is_loaded_on_its_own(
     tmp_path: Path, inputs: dict[str, Path]
 ) -> None:
     said: list[str] = []
-    changes = {"share_backbone": True, "critic_init": "policy", "iterations": 1}
+    changes = {"lora": {}, "critic_init": "policy", "iterations": 1}
     ctx = context(tmp_path, inputs, "own", **changes)
     ctx.progress = Telling(said)
     stage.run(ctx)

@@ -30,7 +30,7 @@ EVERYTHING: dict[str, Any] = {
     "episodes": 16,
     "minibatch": 8,
     "epochs": 2,
-    "max_new_tokens": 6,
+    "generation": {"max_new_tokens": 6},
     "learning_rate": 1e-2,
     "critic_learning_rate": 1e-2,
     "warmup_iterations": 2,
@@ -40,9 +40,9 @@ EVERYTHING: dict[str, Any] = {
     "safety_share": 0.5,
     "entropy_coefficient": 0.01,
     "kl": {"coefficient": 0.05, "adaptive": True, "target": 0.01, "horizon": 20},
-    "reward": {"normalise": "running", "clip": 3.0, "whiten": True, "length_penalty": 0.01},
+    "reward": {"normalise": "running", "score_clip": 3.0, "whiten": True, "length_penalty": 0.01},
     "ptx": {"coefficient": 0.1},
-    "stop": {"guard_every": 2, "heldout_prompts": 4, "patience": None},
+    "stop": {"look_every": 2, "heldout_prompts": 4, "patience": None},
 }
 
 
@@ -58,7 +58,7 @@ def build(directory: Path | None, **changes: Any) -> PPOTrainer:
     config = PPOConfig.model_validate({**EVERYTHING, **changes})
     policy = tiny_llama(10)
     critic = tiny_llama(10, 4) if config.algorithm == "ppo" else None
-    guard = Guard(PROMPTS[:3], small) if config.stop.guard_every else None
+    guard = Guard(PROMPTS[:3], small) if config.stop.look_every else None
     return PPOTrainer(
         full_copies(policy, critic=critic),
         renderer(),
@@ -172,7 +172,7 @@ def test_scores_that_are_not_finite_stop_the_run_and_keep_the_checkpoint(tmp_pat
         calls.append(1)
         return np.full(len(episodes), np.nan) if len(calls) > 2 else evens(episodes)
 
-    trainer = build(tmp_path, stop={"guard_every": 0})
+    trainer = build(tmp_path, stop={"look_every": 0})
     trainer.reward = PlainReward(poisoned)
     with pytest.raises(StageError, match="not finite"):
         trainer.train()
@@ -219,7 +219,7 @@ def test_kl_is_zero_before_the_first_step() -> None:
 def test_micro_batches_change_rounding_only() -> None:
     found = []
     for size in (8, 10_000):
-        trainer = build(None, micro_batch_tokens=size, critic_warmup_iterations=0)
+        trainer = build(None, max_tokens_per_micro_batch=size, critic_warmup_iterations=0)
         trainer.iterate(0)
         found.append(weights(trainer))
     for name, value in found[0].items():
@@ -247,7 +247,7 @@ def test_a_kl_budget_ends_the_run() -> None:
         None,
         iterations=50,
         learning_rate=5e-2,
-        stop={"guard_every": 0, "kl_budget": 0.2},
+        stop={"look_every": 0, "kl_budget": 0.2},
         kl={"coefficient": 0.0},
         ptx={"coefficient": 0.0},
     )
@@ -263,7 +263,7 @@ def test_an_exploding_kl_ends_in_an_error_and_keeps_the_checkpoint(tmp_path: Pat
         iterations=50,
         learning_rate=0.3,
         warmup_iterations=10,
-        stop={"guard_every": 0, "kl_limit": 2.0},
+        stop={"look_every": 0, "kl_limit": 2.0},
         kl={"coefficient": 0.0},
         ptx={"coefficient": 0.0},
     )
@@ -286,7 +286,7 @@ def train_against_the_guard(keep: str) -> tuple[PPOTrainer, Outcome]:
             "iterations": 30,
             "critic_warmup_iterations": 0,
             "episodes": 32,
-            "stop": {"guard_every": 5, "patience": 3, "keep": keep},
+            "stop": {"look_every": 5, "patience": 3, "keep": keep},
         }
     )
     trainer = PPOTrainer(
@@ -314,7 +314,7 @@ def test_the_guard_stops_early_and_the_best_weights_are_kept() -> None:
 
 
 def test_the_training_reward_of_the_look_must_be_confirmed(tmp_path: Path) -> None:
-    stop = {"guard_every": 2, "heldout_prompts": 4, "patience": None, "confirm": 0.9}
+    stop = {"look_every": 2, "heldout_prompts": 4, "patience": None, "confirm": 0.9}
     trainer = build(tmp_path, iterations=8, stop=stop)
     outcome = trainer.train()
     looks = [row for row in outcome.history if "guard/score" in row]
@@ -328,7 +328,7 @@ def test_the_training_reward_of_the_look_must_be_confirmed(tmp_path: Path) -> No
 
 
 def test_a_look_measures_the_average_that_is_kept() -> None:
-    trainer = build(None, stop={"guard_every": 1, "patience": None}, ema=0.7)
+    trainer = build(None, stop={"look_every": 1, "patience": None}, ema=0.7)
     seen: list[dict[str, torch.Tensor]] = []
     raw: list[dict[str, torch.Tensor]] = []
     answer, update = trainer._collector.answer, trainer._learner.update

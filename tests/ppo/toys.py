@@ -129,15 +129,15 @@ def toy_config(beta: float, length: int, **more: object) -> PPOConfig:
         "episodes": 256,
         "minibatch": 128,
         "epochs": 2,
-        "max_new_tokens": length,
+        "generation": {"max_new_tokens": length},
         "learning_rate": 5e-3,
         "critic_learning_rate": 1e-2,
         "warmup_iterations": 0,
-        "weight_decay": 0.0,
-        "value_clip": None,
+        "optimizer": {"weight_decay": 0.0},
+        "value_clip_range": None,
         "kl": {"coefficient": beta},
         "reward": {"missing_eos_penalty": 0.0},
-        "stop": {"guard_every": 0},
+        "stop": {"look_every": 0},
     }
     return PPOConfig.model_validate({**settings, **more})
 

@@ -15,7 +15,7 @@ from reward_helpers import random_elements, save_tiny_policy, word_tokenizer
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from alignment.config.finetune import AdapterConfig
+from alignment.config.lora import LoraConfig
 from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
 from alignment.models.adapters import add_adapter, save_adapter
@@ -28,14 +28,14 @@ from alignment.rewards.initial import initial_model
 from alignment.rewards.model import RewardModel
 from alignment.rewards.train import train
 
-LORA = AdapterConfig(method="lora", rank=4, alpha=8, dropout=0.0)
+LORA = LoraConfig(r=4, alpha=8, dropout=0.0)
 
 
 def trained(start: Path, scratch: Path) -> RewardModel:
     """A reward model with its adapter still inside."""
     model = initial_model(start, scratch, seed=1)
     inject(model, LORA, seed=2)
-    settings = RewardsConfig(batch=8, learning_rate=1e-2, max_length=64, adapter=LORA)
+    settings = RewardsConfig(batch=8, learning_rate=1e-2, max_length=64, lora=LORA)
     train(model, random_elements(32), settings, pad=0, seed=3)
     return RewardModel(model, word_tokenizer(), RewardCard("helpfulness", max_length=64))
 
@@ -119,7 +119,7 @@ def test_peft_reads_it_alone(tmp_path: Path, base: Path) -> None:
 def test_over_a_policy_that_is_an_adapter_both_become_one(tmp_path: Path, base: Path) -> None:
     policy = add_adapter(
         AutoModelForCausalLM.from_pretrained(base),
-        AdapterConfig(method="lora", rank=3, alpha=6, target_modules=("q_proj", "v_proj")),
+        LoraConfig(r=3, alpha=6, target_modules=("q_proj", "v_proj")),
         seed=5,
     )
     with torch.no_grad():  # as if it had been trained

@@ -14,7 +14,7 @@ from reward_helpers import save_tiny_policy
 
 import alignment.stages.reward as stage
 from alignment.config.compute import ComputeConfig
-from alignment.config.finetune import AdapterConfig
+from alignment.config.lora import LoraConfig
 from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
 from alignment.preferences.schema import Comparison
@@ -199,9 +199,9 @@ def test_nothing_left_to_train_on_is_said(tmp_path: Path, inputs: dict[str, Path
 
 
 def test_adapter_stays_an_adapter(tmp_path: Path, inputs: dict[str, Path]) -> None:
-    adapter = AdapterConfig(method="lora", rank=8, alpha=16, dropout=0.05)
+    lora = LoraConfig(r=8, alpha=16, dropout=0.05)
     first, second = (
-        context(tmp_path, inputs, "helpfulness", name, adapter=adapter, learning_rate=1e-2)
+        context(tmp_path, inputs, "helpfulness", name, lora=lora, learning_rate=1e-2)
         for name in "ab"
     )
     stage.run(first)

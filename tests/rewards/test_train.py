@@ -29,7 +29,9 @@ def preference_for_token(count: int, seed: int) -> list[Element]:
 
 
 def test_it_learns() -> None:
-    settings = RewardsConfig(batch=16, learning_rate=3e-3, tokens_per_batch=2000, max_length=64)
+    settings = RewardsConfig(
+        batch=16, learning_rate=3e-3, max_tokens_per_micro_batch=2000, max_length=64
+    )
     model = tiny()
     report = train(model, preference_for_token(320, 0), settings, pad=0, seed=1)
     assert report.steps == 20
@@ -38,7 +40,9 @@ def test_it_learns() -> None:
 
 
 def test_label_loss_puts_zero_between_safe_and_unsafe() -> None:
-    settings = RewardsConfig(batch=16, learning_rate=3e-3, tokens_per_batch=2000, max_length=64)
+    settings = RewardsConfig(
+        batch=16, learning_rate=3e-3, max_tokens_per_micro_batch=2000, max_length=64
+    )
     model = tiny()
     train(model, preference_for_token(320, 0), settings, pad=0, seed=1, auxiliary_weight=1.0)
     with torch.no_grad():

@@ -15,7 +15,7 @@ from alignment.utils.files import sha256_file
 SETTINGS: dict[str, Any] = {
     "prompts": 24,
     "k": 6,
-    "max_new_tokens": 40,
+    "generation": {"max_new_tokens": 40},
     "shard_prompts": 1,
     "search_prompts": 4,
     "grid": (0.8, 1.2),

@@ -259,7 +259,7 @@ def test_temperature_search_takes_the_best_expected_best_of_k() -> None:
         {"grid": [1.0, 1.0]},
         {"engine": "server"},
         {"url": "http://localhost:1"},
-        {"stop": [""]},
+        {"generation": {"stop": [""]}},
         {"k": 0},
     ],
 )

@@ -17,7 +17,13 @@ from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages import collect, sample, select
 from alignment.utils.files import read_json, sha256_file
 
-SMALL = {"prompts": 10, "k": 4, "max_new_tokens": 12, "shard_prompts": 3, "search_prompts": 4}
+SMALL = {
+    "prompts": 10,
+    "k": 4,
+    "generation": {"max_new_tokens": 12},
+    "shard_prompts": 3,
+    "search_prompts": 4,
+}
 
 
 def _digests(directory: Path) -> dict[str, str]:
@@ -137,7 +143,9 @@ def test_the_bag_of_all_versions(make_context: Callable[..., Any]) -> None:
 
 
 def test_nothing_fit_for_fine_tuning_is_an_error(make_context: Callable[..., Any]) -> None:
-    ctx = make_context("sample", sample={**SMALL, "temperature": 1.0, "max_new_tokens": 1})
+    ctx = make_context(
+        "sample", sample={**SMALL, "temperature": 1.0, "generation": {"max_new_tokens": 1}}
+    )
     sample.run(ctx)
     chosen = make_context("select", inputs={"sample": ctx.out})
     with pytest.raises(StageError, match="fit for fine-tuning") as raised:
@@ -146,7 +154,7 @@ def test_nothing_fit_for_fine_tuning_is_an_error(make_context: Callable[..., Any
 
 
 def test_collect(make_context: Callable[..., Any], stage_inputs: dict[str, Path]) -> None:
-    settings = {"pairs": 12, "max_new_tokens": 10, "temperatures": (0.8, 1.2)}
+    settings = {"pairs": 12, "generation": {"max_new_tokens": 10}, "temperatures": (0.8, 1.2)}
     alone = make_context("collect", where="sft", version="sft", collect=settings)
     collect.run(alone)
     for row in _rows(alone.out / "pairs.jsonl"):
@@ -189,7 +197,7 @@ def test_collect_interrupted_and_resumed_gives_the_same_bytes(
 ) -> None:
     """12 pairs have 24 sides, 8 at each of three temperatures."""
     monkeypatch.setattr(collect, "SHARD", shard)
-    settings = {"pairs": 12, "max_new_tokens": 10}
+    settings = {"pairs": 12, "generation": {"max_new_tokens": 10}}
     whole = make_context("collect", where="whole", collect=settings)
     collect.run(whole)
     broken = make_context("collect", where="broken", collect=settings)

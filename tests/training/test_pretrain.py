@@ -12,7 +12,8 @@ from model_helpers import CHATML, bytes_tokenizer, tiny_model
 from pretrain_helpers import SMALL, TEXTS
 from pydantic import ValidationError
 
-from alignment.config.finetune import AdapterConfig, PretrainConfig
+from alignment.config.finetune import PretrainConfig
+from alignment.config.lora import LoraConfig
 from alignment.config.program import ProgramConfig
 from alignment.errors import ConfigError, DataError
 from alignment.models.adapters import is_adapter
@@ -103,7 +104,7 @@ def test_impossible_shapes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         PretrainConfig(**{**SMALL, **wrong})
     with pytest.raises(ValidationError):
-        AdapterConfig(target_modules=("all-linear", "q_proj"))
+        LoraConfig(target_modules=("all-linear", "q_proj"))
 
 
 def context(root: Path, module: Any, inputs: dict[str, Path], **program: Any) -> StageContext:
@@ -149,7 +150,7 @@ def test_the_stages_of_a_small_program(prepared: Path, tmp_path: Path) -> None:
         "base": {"pretrain": SMALL},
         "finetune": {
             "sft": tuning,
-            "rejection": {**tuning, "demonstrations": 0.5, "adapter": {"method": "lora"}},
+            "rejection": {**tuning, "demonstrations": 0.5, "lora": {}},
         },
     }
     base = context(tmp_path / "base", pretrain, {"prepare": prepared}, **program)

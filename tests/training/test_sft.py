@@ -15,7 +15,8 @@ import torch
 from model_helpers import CHATML, bytes_tokenizer, tiny_model
 from sft_helpers import examples, settings, share_of_run, tune, whole_run
 
-from alignment.config.finetune import AdapterConfig
+from alignment.config.lora import LoraConfig
+from alignment.config.optimizer import OptimizerConfig
 from alignment.errors import ConfigError, DataError, StageError
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, save_model
@@ -66,7 +67,14 @@ def test_labels_are_answers_and_their_eos() -> None:
 
 def test_one_step_is_adamw_on_the_whole_batch(tmp_path: Path) -> None:
     """Micro-batches, weight decay on matrices alone, clipping: beside plain torch."""
-    config = settings(packing=False, epochs=1, batch=24, micro_batch=5, warmup=0.0, clip=0.5)
+    config = settings(
+        packing=False,
+        epochs=1,
+        batch=24,
+        per_device_train_batch_size=5,
+        warmup_ratio=0.0,
+        optimizer=OptimizerConfig(max_grad_norm=0.5),
+    )
     reference = tiny_model("llama")
     renderer = ChatRenderer(bytes_tokenizer(CHATML))
     rows, _ = tokenize(examples(), renderer, 128)
@@ -136,13 +144,13 @@ def test_divergence_is_told(tmp_path: Path) -> None:
 
 
 def test_lora_trains_the_adapter_and_continues_it(tmp_path: Path) -> None:
-    lora = AdapterConfig(method="lora", rank=4, alpha=8)
+    lora = LoraConfig(r=4, alpha=8)
     save_model(tiny_model("llama"), bytes_tokenizer(CHATML), tmp_path / "base/model")
     start = tmp_path / "base/model"
     for turn in ("one", "two"):
         model = trainable_policy(start, lora, seed=1)
         before = load_policy(start).state_dict()
-        _, figures, _ = tune(tmp_path / turn, settings(learning_rate=5e-3, adapter=lora), model)
+        _, figures, _ = tune(tmp_path / turn, settings(learning_rate=5e-3, lora=lora), model)
         assert figures["loss"] < figures["first_loss"]
         save_policy(model, bytes_tokenizer(CHATML), tmp_path / turn / "model", start=start)
         after = load_policy(tmp_path / turn / "model").state_dict()
@@ -156,9 +164,9 @@ def test_lora_trains_the_adapter_and_continues_it(tmp_path: Path) -> None:
         assert (
             saved.stat().st_size < 3 * (start / "adapter_model.safetensors").stat().st_size + 9000
         )
-    with pytest.raises(ConfigError, match="rank 8 differs from 4"):
-        trainable_policy(start, AdapterConfig(method="lora", rank=8, alpha=8))
-    full = trainable_policy(start, AdapterConfig())
+    with pytest.raises(ConfigError, match="r 8 differs from 4"):
+        trainable_policy(start, LoraConfig(r=8, alpha=8))
+    full = trainable_policy(start, None)
     assert all(parameter.requires_grad for parameter in full.parameters())
     save_policy(full, bytes_tokenizer(CHATML), tmp_path / "full", start=start, dtype="bfloat16")
     assert not (tmp_path / "full/adapter_config.json").exists()

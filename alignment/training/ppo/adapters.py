@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignment.config.ppo import AdapterRolesConfig
+from alignment.config.lora import LoraConfig as LoraSettings
 from alignment.errors import DataError
 from alignment.models.chat_renderer import Tokens
 from alignment.models.load import backbone, load_tokenizer
@@ -55,19 +55,19 @@ class SharedBackbone:
     def __init__(
         self,
         model: PreTrainedModel,
-        config: AdapterRolesConfig,
+        config: LoraSettings,
         *,
         seed: int = 0,
         start: Path | None = None,
     ):
         no_dropout(model)
         model.requires_grad_(False)
-        targets = config.target_modules
+        targets = list(config.target_modules)
         lora = LoraConfig(
-            r=config.rank,
+            r=config.r,
             lora_alpha=config.alpha,
             lora_dropout=0.0,
-            target_modules=targets if isinstance(targets, str) else list(targets),
+            target_modules="all-linear" if targets == ["all-linear"] else targets,
             task_type="CAUSAL_LM",
         )
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -163,7 +163,7 @@ class SharedBackbone:
         if not weights.is_file():
             raise DataError(
                 f"{directory} is no reward adapter: it has no {weights.name}",
-                remedy="train the reward model with LoRA, or set ppo.share_backbone: false",
+                remedy="train the reward model with LoRA, or set ppo.lora: null",
             )
         heads = [v for k, v in load_file(weights).items() if k.endswith("score.weight")]
         if len(heads) != 1 or heads[0].shape[0] != 1:

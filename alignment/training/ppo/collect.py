@@ -74,15 +74,15 @@ class Collector:
         )
         # Not `exact`: a last bit may differ with the batch, and PPO's batches are always the same.
         self._settings = SamplingSettings(
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            batch_size=config.rollout_batch,
+            max_new_tokens=config.generation.max_new_tokens,
+            temperature=config.generation.temperature,
+            batch_size=config.generation.generation_batch_size,
             exact=False,
         )
         self.exact: bool | None = None
         on_cpu = roles.policy.device.type == "cpu"
         self.together = Together(
-            apart=on_cpu and not config.share_backbone and distributed.size() == 1,
+            apart=on_cpu and config.lora is None and distributed.size() == 1,
             small=roles.policy.size < _SMALL,
         )
 
@@ -135,7 +135,7 @@ class Collector:
         return passes(
             role,
             tokens,
-            temperature=self._config.temperature,
+            temperature=self._config.generation.temperature,
             limit=piece_of(self._config, role),
             device=self._roles.policy.device,
             gradient=gradient,

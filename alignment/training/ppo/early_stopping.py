@@ -45,7 +45,7 @@ class EarlyStopping:
 
     def due(self, iteration: int) -> bool:
         """Whether to look after so many finished iterations."""
-        every = self._config.guard_every
+        every = self._config.look_every
         return every > 0 and iteration % every == 0
 
     def observe(self, iteration: int, score: float, training: float) -> bool:

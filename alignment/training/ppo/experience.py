@@ -61,7 +61,7 @@ def compute_advantages(
     if config.algorithm == "ppo":
         values = batch.values
         advantages, returns = generalised_advantages(
-            rewards, values, mask, gamma=config.gamma, lam=config.lam
+            rewards, values, mask, gamma=config.gamma, lam=config.gae_lambda
         )
         figures["critic/explained_variance"] = float(explained_variance(values, returns, mask))
         figures["critic/value"] = float(masked_mean(values, mask))
@@ -84,7 +84,11 @@ def _normalised(scores: Tensor, config: PPOConfig, moments: RunningMoments) -> T
     elif shaping.normalise == "running":
         moments.update(scores)
         scores = moments.normalise(scores)
-    return scores if shaping.clip is None else scores.clamp(-shaping.clip, shaping.clip)
+    return (
+        scores
+        if shaping.score_clip is None
+        else scores.clamp(-shaping.score_clip, shaping.score_clip)
+    )
 
 
 def _describe(batch: Collected, totals: Tensor) -> dict[str, float]:

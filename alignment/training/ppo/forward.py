@@ -78,13 +78,13 @@ def pack(episodes: Sequence[Tokens], where: Sequence[int], device: torch.device)
 
 def piece_of(config: PPOConfig, role: LanguageRole | ValueRole) -> int:
     """Tokens of one forward and backward pass."""
-    if config.micro_batch_tokens is not None:
-        return config.micro_batch_tokens
+    if config.max_tokens_per_micro_batch is not None:
+        return config.max_tokens_per_micro_batch
     return unset_piece(role.device.type, role.size)
 
 
 def unset_piece(device: str, parameters: float) -> int:
-    """`ppo.micro_batch_tokens` where it is unset, for a model of so many parameters.
+    """`ppo.max_tokens_per_micro_batch` where it is unset, for a model of so many parameters.
 
     Args:
         device: its type, `cpu` or another.

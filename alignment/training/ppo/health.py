@@ -97,7 +97,7 @@ def _negative_kl(curves: Curves) -> Verdict:
         ok=f"The KL to the reference is never clearly negative (lowest {lowest:.3g}).",
         ill=f"The estimated KL to the reference fell to {lowest:.3g} nats, which a true KL cannot: "
         "answers are not drawn from the policy's own distribution.",
-        remedy="Sample without top-k, top-p or a minimum length, and at ppo.temperature.",
+        remedy="Sample without top-k or top-p, and at ppo.generation.temperature.",
     )
 
 

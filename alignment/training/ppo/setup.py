@@ -51,7 +51,7 @@ class Builder:
     def __post_init__(self) -> None:
         self._shared: SharedBackbone | None = None
         self._base = self.start
-        if not self.config.share_backbone:
+        if self.config.lora is None:
             self._policy = load_policy(self.start, dtype=self.dtype, device=self.device)
             return
         from alignment.training.ppo.adapters import SharedBackbone  # peft takes seconds
@@ -61,7 +61,7 @@ class Builder:
         self._policy = load_policy(self._base, dtype=self.dtype, device=self.device)
         self._shared = SharedBackbone(
             self._policy,
-            self.config.adapters,
+            self.config.lora,
             seed=self.seed,
             start=self.start if over else None,
         )
@@ -109,7 +109,7 @@ class Builder:
                 return self._shared.reward(name, directory, card)
             self.say(
                 f"{name} is no adapter over the policy's backbone: it is loaded on its own "
-                "(rewards.adapter.method: lora with rewards.init: base or sft would share it)"
+                "(rewards.lora: {} with rewards.init: base or sft would share it)"
             )
         return RewardModel.load(directory, self.dtype, self.device)
 

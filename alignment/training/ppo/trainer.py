@@ -156,7 +156,7 @@ class PPOTrainer:
         now, config = self._now, self.config
         self._progress.begin("PPO" if config.algorithm == "ppo" else "RLOO", config.iterations)
         self._progress.advance(now.iteration)
-        if now.iteration == 0 and self.guard is not None and config.stop.guard_every > 0:
+        if now.iteration == 0 and self.guard is not None and config.stop.look_every > 0:
             now.history.append(self._look(0))
             self._log(0, now.history[-1])
         while now.iteration < config.iterations and now.stopped is None:
@@ -180,7 +180,7 @@ class PPOTrainer:
         if now.stopped is not None:
             self._progress.say(f"PPO stopped after {now.iteration} iterations: {now.stopped}")
         kept = self._settle()
-        found = verdicts(now.history, max_new_tokens=config.max_new_tokens)
+        found = verdicts(now.history, max_new_tokens=config.generation.max_new_tokens)
         return Outcome(now.iteration, now.stopped, kept, now.history, found)
 
     def iterate(self, iteration: int) -> dict[str, float]:

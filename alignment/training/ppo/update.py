@@ -186,14 +186,16 @@ def _policy_part(
         packed = pack(experience.episodes, piece, experience.logprobs.device)
         # Entropy costs a second pass over the logits: only where the loss needs its gradient.
         wanted = config.entropy_coefficient > 0
-        taken, entropies = logprobs(role, packed, config.temperature, with_entropy=wanted)
+        taken, entropies = logprobs(
+            role, packed, config.generation.temperature, with_entropy=wanted
+        )
     place = (packed.episode, packed.place)
     surrogate = policy_loss(
         taken,
         experience.logprobs[place],
         experience.advantages[place],
         torch.ones_like(packed.targets, dtype=torch.bool),
-        clip=config.clip,
+        clip=config.clip_range,
         tokens=tokens,
     )
     loss = surrogate.loss
@@ -229,7 +231,7 @@ def _critic_part(
         experience.values[place],
         experience.returns[place],
         torch.ones_like(packed.targets, dtype=torch.bool),
-        clip=config.value_clip,
+        clip=config.value_clip_range,
         tokens=tokens,
     )
     return loss, {"loss": float(loss.detach()), "clipped": float(clipped)}
@@ -257,7 +259,7 @@ def _step(
 ) -> float:
     """Clip, step and forget the gradient; returns its norm before clipping."""
     distributed.sum_gradients(parameters)
-    norm = float(nn.utils.clip_grad_norm_(parameters, config.max_grad_norm))
+    norm = float(nn.utils.clip_grad_norm_(parameters, config.optimizer.max_grad_norm))
     rate = "critic_learning_rate" if name == "critic" else "learning_rate"
     stop_if_not_finite(norm, f"the gradient of the {name}", remedy=f"lower ppo.{rate}")
     optimizer.step()
