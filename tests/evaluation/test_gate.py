@@ -112,7 +112,7 @@ def test_guards_can_object_and_other_judges_cannot():
 @pytest.mark.parametrize(("high", "objects"), [(0.5, False), (0.45, False), (0.449, True)])
 def test_a_guard_objects_beyond_its_margin(high, objects):
     rows = rates((0.6, 0.7), (0.6, 0.7)) + rates((0.3, high), (0.5, 0.6), "guard")
-    config = PromoteConfig(guard_margin=0.05)
+    config = PromoteConfig(judge_margin=0.05)
     decision = decide("new", "old", rows, STANDINGS, ["rm", "guard"], config)
     assert decision.promoted is not objects
     checks = {check.name: check for check in decision.checks}
