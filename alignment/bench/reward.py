@@ -93,16 +93,16 @@ def run(
     optimizer = make_optimizer(
         reward.parameters(),
         learning_rate=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        adam_epsilon=settings.epsilon,
-        weight_decay=settings.weight_decay,
+        betas=settings.optimizer.betas,
+        adam_epsilon=settings.optimizer.adam_epsilon,
+        weight_decay=settings.optimizer.weight_decay,
     )
     steps = -(-pairs // batch)
     schedule = make_schedule(
         optimizer,
         steps=steps,
-        warmup=warmup_steps(steps, settings.warmup, settings.warmup_steps),
-        min_lr_ratio=settings.final_rate,
+        warmup=warmup_steps(steps, settings.warmup_ratio, settings.warmup_steps),
+        min_lr_ratio=settings.min_lr_ratio,
     )
     losses = []
     began = time.perf_counter()

@@ -252,7 +252,9 @@ class _Stepper:
             )
         )
         distributed.sum_gradients(self._trained)
-        norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self._settings.optimizer.max_grad_norm))
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(self._trained, self._settings.optimizer.max_grad_norm)
+        )
         for name, figure in (("loss", figures.loss), ("gradient", norm)):
             stop_if_not_finite(
                 figure,

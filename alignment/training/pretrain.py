@@ -156,7 +156,9 @@ class _Stepper:
             logits.float().flatten(0, 1), batch[:, 1:].flatten()
         )
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.optimizer.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self._model.parameters(), self._config.optimizer.max_grad_norm
+        )
         figures = {
             "loss": loss.item(),
             "grad_norm": norm.item(),

@@ -74,8 +74,8 @@ def train_trl(model: Any, elements: list[Element], settings: RewardsConfig, pad:
             self.lr_scheduler = make_schedule(
                 optimizer or self.optimizer,
                 steps=steps,
-                warmup=warmup_steps(steps, settings.warmup, settings.warmup_steps),
-                min_lr_ratio=settings.final_rate,
+                warmup=warmup_steps(steps, settings.warmup_ratio, settings.warmup_steps),
+                min_lr_ratio=settings.min_lr_ratio,
             )
             return self.lr_scheduler
 

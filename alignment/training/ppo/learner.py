@@ -50,9 +50,9 @@ class Learner:
             name: make_optimizer(
                 role.parameters,
                 learning_rate=rate,
-                betas=(config.beta1, config.beta2),
-                adam_epsilon=config.epsilon,
-                weight_decay=config.weight_decay,
+                betas=config.optimizer.betas,
+                adam_epsilon=config.optimizer.adam_epsilon,
+                weight_decay=config.optimizer.weight_decay,
             )
             for name, (role, rate) in roles_that_learn.items()
         }
