@@ -261,7 +261,7 @@ class _Stepper:
                 f"the {name} of step {step + 1} of the reward model",
                 remedy="lower rewards.learning_rate",
             )
-        rate = self._schedule.get_last_lr()[0]
+        rate = float(self._schedule.get_last_lr()[0])
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._schedule.step()

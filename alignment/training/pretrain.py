@@ -162,7 +162,7 @@ class _Stepper:
         figures = {
             "loss": loss.item(),
             "grad_norm": norm.item(),
-            "learning_rate": self._schedule.get_last_lr()[0],
+            "learning_rate": float(self._schedule.get_last_lr()[0]),
         }
         for name in ("loss", "grad_norm"):
             stop_if_not_finite(

@@ -55,10 +55,11 @@ def make_schedule(
     """
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    return get_cosine_with_min_lr_schedule_with_warmup(
+    schedule: LambdaLR = get_cosine_with_min_lr_schedule_with_warmup(
         optimizer,
         num_warmup_steps=warmup + 1,
         num_training_steps=steps + 1,
         min_lr_rate=min_lr_ratio,
         last_epoch=0,
     )
+    return schedule

@@ -84,7 +84,7 @@ class Learner:
             )
         if config.algorithm == "ppo" and critic is not None:
             jobs["critic"] = lambda: update_critic(critic, self.optimizers["critic"], *rest)
-        figures = {"rate/policy": self.schedules["policy"].get_last_lr()[0]}
+        figures = {"rate/policy": float(self.schedules["policy"].get_last_lr()[0])}
         for role_figures in self._together.run(list(jobs.values())):
             figures.update(role_figures)
         for name in jobs:
