@@ -9,7 +9,8 @@ module so that a difference can be named. A test compares it with the code. Afte
     python -m alignment.pipeline.code_versions --bump ppo sample    # their results change in bits
     python -m alignment.pipeline.code_versions --neutral "renamed"  # no result changes
 
-`--bump` raises CODE_VERSION in the stage's file: workspaces run the stage and what follows again.
+`--bump` raises CODE_VERSION in the stage's file: workspaces run the stage and what follows again,
+unless the stage's KEEPS names the old version, whose finished outputs then stay valid.
 `--neutral` declares that outputs stay the same to the bit; the reason is kept in the lock file.
 """
 
@@ -31,6 +32,7 @@ from alignment.utils.files import atomic_write_json, atomic_write_text, digest_j
 
 ROOT = STAGES.parent
 LOCK = STAGES / "code_versions.json"
+SHOWN = 5  # changed modules that are named
 # Rooms and modules that no figure comes from: reporting draws what a stage has worked out; errors
 # and progress speak to people.
 DISPLAY = ("alignment.reporting", "alignment.errors", "alignment.utils.progress")
@@ -149,7 +151,8 @@ def _run_time(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _hash(module: str) -> str:
-    return hashlib.sha256(repr(_shape(_tree(module))).encode()).hexdigest()[:12]
+    body = [line for line in _tree(module).body if not ast.unparse(line).startswith("KEEPS = ")]
+    return hashlib.sha256(repr(_shape(body)).encode()).hexdigest()[:12]
 
 
 def _shape(value: Any) -> Any:
@@ -183,7 +186,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"{stage}: CODE_VERSION {bump(stage)}")
     undeclared = changes(locked)
     for change in undeclared:
-        print(f"{change.stage}: {', '.join(change.modules)}")
+        names, more = change.modules[:SHOWN], len(change.modules) - SHOWN
+        print(f"{change.stage}: {', '.join(names)}" + (f" and {more} more" if more > 0 else ""))
     if undeclared and not options.neutral.strip():
         print('declare them: --bump STAGE … where results change, --neutral "why not" for the rest')
         return 1

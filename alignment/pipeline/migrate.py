@@ -77,8 +77,9 @@ def todays_fingerprint(
     Args:
         any_code: as if today's code had made it.
     """
-    declared = stage_declaration(node.module).code_version
-    code_version = declared if any_code else manifest.code_version
+    declared = stage_declaration(node.module)
+    still_valid = any_code or manifest.code_version in declared.keeps
+    code_version = declared.code_version if still_valid else manifest.code_version
     key = (str(program.workspace), f"{node.key}/{manifest.fingerprint}/{code_version}")
     if key not in _fingerprints:
         try:

@@ -10,6 +10,7 @@ from alignment.pipeline.ledger import SHOWN
 from alignment.pipeline.migrate import Untranslatable, todays_slice
 from alignment.pipeline.node import Node
 from alignment.pipeline.records import Unfinished
+from alignment.pipeline.slices import stage_declaration
 
 FIRST = "never run"
 ENOUGH = 6  # differences that are named
@@ -37,7 +38,7 @@ def why_run(node: Node, known: Fingerprints) -> str:
         return f"attempt {attempts[-1].number} did not finish ({attempts[-1].status})"
     config, code_version, inputs = known.request(node)
     reasons = []
-    if code_version != old.code_version:
+    if old.code_version not in (code_version, *stage_declaration(node.module).keeps):
         reasons.append(f"code version {old.code_version} → {code_version}")
     try:
         then = todays_slice(old, node, known.program)

@@ -19,10 +19,18 @@ STAGES = Path(__file__).parents[1] / "stages"
 
 @dataclass(frozen=True)
 class Declaration:
-    """`CODE_VERSION` and `READS` of a stage module."""
+    """What a stage module says of itself.
+
+    Attributes:
+        code_version: `CODE_VERSION`; a new one where the result changes in its bits.
+        reads: `READS`, the sections of the configuration.
+        keeps: `KEEPS`, older code versions whose finished outputs stay valid: the same method with
+            other rounding, say. Their unfinished attempts start over.
+    """
 
     code_version: str
     reads: tuple[str, ...]
+    keeps: tuple[str, ...] = ()
 
 
 @cache
@@ -32,9 +40,10 @@ def stage_declaration(module: str) -> Declaration:
     for statement in ast.parse((STAGES / f"{module}.py").read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             name = statement.targets[0].id
-            if name in ("CODE_VERSION", "READS"):
+            if name in ("CODE_VERSION", "READS", "KEEPS"):
                 declared[name] = ast.literal_eval(statement.value)
-    return Declaration(declared["CODE_VERSION"], tuple(declared["READS"]))
+    keeps = tuple(declared.get("KEEPS", ()))
+    return Declaration(declared["CODE_VERSION"], tuple(declared["READS"]), keeps)
 
 
 def config_slice(program: ProgramConfig, sections: Sequence[str]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from alignment.utils.files import atomic_write_json, sha256_file
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "5"
+KEEPS = ("4",)  # since then one decode loop draws the answers: the same law, other noise
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts on the side are cut
 

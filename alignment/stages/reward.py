@@ -48,6 +48,7 @@ from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "5"
+KEEPS = ("4",)  # since then the learning rate reaches its floor one step later
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations, and as many answers, that bias and deviation are fixed on
 MEASURE_ROWS = 2000  # held-out comparisons measured of each batch and domain, at most
