@@ -9,13 +9,14 @@ It is the one we report; the others stay beside it as a check.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from alignment.models import padding
 from alignment.models.chat_renderer import Tokens
 from alignment.utils.progress import Progress, SilentProgress
 
@@ -67,8 +68,9 @@ def measure(
     logprob, entropy = np.zeros(n), np.zeros(n)
     found = {name: Distance(np.zeros(n), np.zeros(n), np.zeros(n)) for name in references}
     progress.begin("KL", total=n, unit="answers")
-    for batch in _batches(items, batch_tokens):
-        ids, mask, wanted = _pad([items[i] for i in batch], pad, _device(policy))
+    # Longest first: what does not fit into memory shows early.
+    for batch in reversed(padding.micro_batches([len(item) for item in items], batch_tokens)):
+        ids, mask, wanted = _padded([items[i] for i in batch], pad, _device(policy))
         counts = [len(items[i].response) for i in batch]
         own = _log_softmax(policy, ids, mask, wanted, temperature)
         targets = ids[:, 1:][wanted]
@@ -86,29 +88,14 @@ def measure(
     return Divergence(found, logprob, entropy)
 
 
-def _batches(items: Sequence[Tokens], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices, longest first, in groups whose padded size stays within `batch_tokens`."""
-    order = sorted(range(len(items)), key=lambda i: (-len(items[i]), i))
-    batch: list[int] = []
-    for index in order:
-        if batch and len(items[batch[0]]) * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
-def _pad(items: Sequence[Tokens], pad: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _padded(
+    items: Sequence[Tokens], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     """Right-padded ids (b, t), mask (b, t), and which of the t−1 predictions are of responses."""
-    width = max(len(item) for item in items)
-    ids = torch.full((len(items), width), pad, dtype=torch.long)
-    mask = torch.zeros((len(items), width), dtype=torch.long)
-    wanted = torch.zeros((len(items), width - 1), dtype=torch.bool)
-    for row, item in enumerate(items):
-        ids[row, : len(item)] = torch.tensor(item.ids)
-        mask[row, : len(item)] = 1
-        wanted[row, len(item.prompt) - 1 : len(item) - 1] = True
+    ids = padding.pad([item.ids for item in items], pad)
+    mask = padding.pad([[1] * len(item) for item in items], 0)
+    predicted = [[0] * (len(item.prompt) - 1) + [1] * len(item.response) for item in items]
+    wanted = padding.pad(predicted, 0, width=ids.shape[1] - 1).bool()
     return ids.to(device), mask.to(device), wanted.to(device)
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alignment.models import padding
+
 
 @dataclass(frozen=True)
 class Row:
@@ -148,26 +150,6 @@ def rows_of(
     return rows
 
 
-def cut(lengths: Sequence[int], sizes: Sequence[int], tokens: int) -> list[list[int]]:
-    """Numbers of units, shortest first, in micro-batches of at most about `tokens` padded tokens.
-
-    Args:
-        lengths: longest row of each unit (a unit is never cut).
-        sizes: rows of each unit.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
-    batches: list[list[int]] = []
-    rows = 0
-    for i in order:
-        if batches and (rows + sizes[i]) * lengths[i] <= tokens:
-            batches[-1].append(i)
-            rows += sizes[i]
-        else:
-            batches.append([i])
-            rows = sizes[i]
-    return batches
-
-
 def assemble(
     rows: Sequence[Row],
     *,
@@ -175,19 +157,17 @@ def assemble(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Inputs:
-    """The tensors of one forward pass over `rows`."""
+    """The tensors of one forward pass over `rows`, filled up with token `pad`."""
     width = max(len(row) for row in rows)
-    ids = np.full((len(rows), width), pad, dtype=np.int64)
+    ids = padding.pad([sum(row.tails, row.prefix) for row in rows], pad)
     shared = any(len(row.tails) > 1 for row in rows)
     positions = np.tile(np.arange(width), (len(rows), 1))
     segments = np.zeros((len(rows), width), dtype=np.int64)
     at_row, at_column, answers = [], [], []
     for r, row in enumerate(rows):
         place = len(row.prefix)
-        ids[r, :place] = row.prefix
         for t, (tail, answer) in enumerate(zip(row.tails, row.answers, strict=True), start=1):
             end = place + len(tail)
-            ids[r, place:end] = tail
             positions[r, place:end] = np.arange(len(row.prefix), len(row.prefix) + len(tail))
             # Padding goes on as part of the last tail: it sees something, nothing sees it.
             segments[r, place:] = t
@@ -206,7 +186,7 @@ def assemble(
         mask.masked_fill_(~seen, torch.finfo(dtype).min)
         mask = mask[:, None]
     return Inputs(
-        ids=torch.from_numpy(ids).to(device),
+        ids=ids.to(device),
         positions=torch.from_numpy(positions).to(device) if shared else None,
         mask=mask,
         row=torch.tensor(at_row, device=device),

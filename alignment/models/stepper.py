@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from alignment.models.kv_cache import new_cache
+from alignment.models.padding import pad
 
 
 class Stepper(Protocol):
@@ -59,15 +60,14 @@ class Prompts:
 def prefill(model: Any, prompts: Sequence[Sequence[int]], steps: int) -> Prompts:
     """Run all prompts in one forward pass. Only the last position's logits are computed."""
     device = next(model.parameters()).device
-    longest = max(len(prompt) for prompt in prompts)
     # Left padding: every sequence's next token goes into the same slot of the cache.
-    gaps = [longest - len(prompt) for prompt in prompts]
-    ids = torch.tensor([[0] * gap + list(p) for gap, p in zip(gaps, prompts, strict=True)])
-    present = torch.tensor([[0] * gap + [1] * (longest - gap) for gap in gaps], device=device)
-    cache, full = new_cache(model.config, longest + steps)
+    ids = pad(prompts, 0, left=True)
+    present = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device)
+    padded = any(len(prompt) < ids.shape[1] for prompt in prompts)
+    cache, full = new_cache(model.config, ids.shape[1] + steps)
     logits = model(
         input_ids=ids.to(device),
-        attention_mask=present if any(gaps) else None,
+        attention_mask=present if padded else None,
         position_ids=(present.cumsum(-1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,

@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 
 from alignment.fastpath.packed_attention import pack, packed_attention, set_plan
 from alignment.models.load import backbone, scalar_head
-from alignment.models.row_layout import Costs, Inputs, Row, assemble, common_prefix, cut, rows_of
+from alignment.models.padding import micro_batches
+from alignment.models.row_layout import Costs, Inputs, Row, assemble, common_prefix, rows_of
 
 Name = Literal["packed", "rows", "plain"]
 
@@ -121,7 +122,7 @@ class Batcher:
         """Numbers of units (rows that stay together) for each forward pass."""
         if self.style.name != "packed":
             lengths = [max(len(row) for row in unit) for unit in units]
-            return cut(lengths, [len(unit) for unit in units], self.tokens)
+            return micro_batches(lengths, self.tokens, sizes=[len(unit) for unit in units])
         batches: list[list[int]] = []
         filled = self.tokens + 1
         for number, unit in enumerate(units):

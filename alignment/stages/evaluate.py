@@ -65,7 +65,7 @@ from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_bytes, atomic_write_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
 READS = ("base", "world", "evaluate", "compute")
 
 

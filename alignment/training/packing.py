@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from alignment.models import padding
 from alignment.models.chat_renderer import Tokens
 
 IGNORE = -100
@@ -81,17 +82,16 @@ def row_of(window: Window) -> dict[str, list[int]]:
 def collate(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
     """Rows of a micro-batch padded on the right to the longest, each int64 (rows, longest)."""
     longest = max(len(row["input_ids"]) for row in rows)
-    gaps = [longest - len(row["input_ids"]) for row in rows]
-    padded = {
-        "input_ids": [row["input_ids"] + [pad] * gap for row, gap in zip(rows, gaps, strict=True)],
-        "labels": [row["labels"] + [IGNORE] * gap for row, gap in zip(rows, gaps, strict=True)],
-        "position_ids": [
-            row["position_ids"]
-            + list(range(row["position_ids"][-1] + 1, row["position_ids"][-1] + 1 + gap))
-            for row, gap in zip(rows, gaps, strict=True)
-        ],
+    positions = []
+    for row in rows:
+        after = row["position_ids"][-1] + 1
+        gap = longest - len(row["input_ids"])
+        positions.append([*row["position_ids"], *range(after, after + gap)])
+    return {
+        "input_ids": padding.pad([row["input_ids"] for row in rows], pad),
+        "labels": padding.pad([row["labels"] for row in rows], IGNORE),
+        "position_ids": padding.pad(positions, 0),
     }
-    return {name: torch.tensor(values) for name, values in padded.items()}
 
 
 @torch.no_grad()

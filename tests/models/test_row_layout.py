@@ -8,7 +8,7 @@ import torch
 from reward_helpers import CONFIGS, random_elements, tiny
 
 from alignment.fastpath.packed_attention import BlockAttention, pack, plan_of
-from alignment.models.row_layout import Costs, Row, assemble, common_prefix, cut, rows_of
+from alignment.models.row_layout import Costs, Row, assemble, common_prefix, rows_of
 from alignment.rewards.batches import Batcher, choose_style, forward
 from alignment.rewards.train import backward, micro_batches
 
@@ -55,14 +55,6 @@ def test_rows_are_shared_only_where_it_pays() -> None:
     # Long answers to a short prompt: one row of all would be all attention.
     long = [(5, *range(100 * n, 100 * n + 60)) for n in range(1, 5)]
     assert len(rows_of(long, range(4), Costs(1.0, 1.0))) == 4
-
-
-def test_cut_bounds_the_padded_tokens() -> None:
-    lengths = np.random.default_rng(0).integers(5, 60, size=50).tolist()
-    batches = cut(lengths, [1] * 50, 200)
-    assert sorted(n for batch in batches for n in batch) == list(range(50))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= 200
 
 
 @pytest.mark.parametrize("style", ["packed", "rows"])

@@ -17,7 +17,7 @@ from alignment.training.ppo.kl import AdaptiveKL, FixedKL, kl_per_token
 from alignment.training.ppo.losses import entropy, policy_loss, token_logprobs, value_loss
 from alignment.training.ppo.masked_ops import masked_mean, masked_variance, whiten
 from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
-from alignment.training.ppo.weight_average import average, put, snapshot
+from alignment.training.ppo.weight_average import average, in_place_of, put, snapshot
 
 T, F = True, False
 
@@ -312,4 +312,7 @@ def test_the_average_of_weights_by_hand() -> None:
     assert module.weight.tolist() == [[1.5, -1.0]]
     average(mean, module, decay=0.0)
     mean["weight"].zero_()
+    assert module.weight.tolist() == [[1.5, -1.0]]
+    with in_place_of(module, mean):
+        assert module.weight.tolist() == [[0.0, 0.0]]
     assert module.weight.tolist() == [[1.5, -1.0]]

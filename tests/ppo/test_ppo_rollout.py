@@ -10,7 +10,7 @@ from alignment.errors import ConfigError
 from alignment.inference.engine import TransformersEngine
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import Tokens
-from alignment.training.ppo.forward import logprobs, micro_batches, over_all, pack, values
+from alignment.training.ppo.forward import logprobs, over_all, pack, pieces, values
 from alignment.training.ppo.roles import LanguageRole, critic_from
 from alignment.training.ppo.rollout import rollout
 
@@ -86,7 +86,7 @@ def test_packing_reaches_each_answer_token_once(model) -> None:
     assert packed.episode.tolist() == [2, 2, 0, 0, 0]
     assert packed.place.tolist() == [0, 1, 0, 1, 2]
     assert packed.column.tolist() == [2, 3, 1, 2, 3]
-    batches = list(micro_batches(episodes, [0, 1, 2], 10))
+    batches = pieces(episodes, [0, 1, 2], 10)
     assert sorted(i for batch in batches for i in batch) == [0, 1, 2]
     assert batches == [[1, 0], [2]]
 

@@ -25,9 +25,10 @@ from alignment.config.lora import LoraConfig as LoraSettings
 from alignment.errors import DataError
 from alignment.models.chat_renderer import Tokens
 from alignment.models.load import backbone, load_tokenizer
+from alignment.models.padding import pad
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import Key, RewardModel
-from alignment.training.ppo.forward import micro_batches
+from alignment.training.ppo.forward import pieces
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueHead, ValueRole, no_dropout
 
 POLICY, CRITIC, REFERENCE = "policy", "critic", "reference"
@@ -200,18 +201,15 @@ class AdapterReward(RewardModel):
     @torch.no_grad()
     def _compute(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
         """The head's output (n,) on the hidden state of each answer's last token."""
-        found = np.empty(len(keys), dtype=np.float64)
+        scores = np.empty(len(keys), dtype=np.float64)
         items = [Tokens(list(prompt), list(answer)) for prompt, answer in keys]
         body = backbone(self._shared.model)
         device = self._head.device
         with self._shared.active(self._name):
-            for where in micro_batches(items, range(len(items)), tokens_per_batch):
-                lengths = [len(items[i]) for i in where]
-                ids = torch.zeros(len(where), max(lengths), dtype=torch.long)
-                for row, i in enumerate(where):
-                    ids[row, : lengths[row]] = torch.tensor(items[i].ids)
-                hidden = body(input_ids=ids.to(device), use_cache=False).last_hidden_state
-                rows = torch.arange(len(where), device=device)
-                last = hidden[rows, torch.tensor(lengths, device=device) - 1]
-                found[where] = (last.float() @ self._head.float()).double().cpu().numpy()
-        return found
+            for where in pieces(items, range(len(items)), tokens_per_batch):
+                ids = pad([items[i].ids for i in where], 0).to(device)
+                hidden = body(input_ids=ids, use_cache=False).last_hidden_state
+                ends = torch.tensor([len(items[i]) - 1 for i in where], device=device)
+                last = hidden[torch.arange(len(where), device=device), ends]
+                scores[where] = (last.float() @ self._head.float()).double().cpu().numpy()
+        return scores

@@ -6,7 +6,7 @@ heads are applied to the n answer positions only, never to prompts or padding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from alignment.config.ppo import PPOConfig
 from alignment.fastpath.task_queue import Together
 from alignment.models.chat_renderer import Tokens
+from alignment.models.padding import micro_batches, pad
 from alignment.training.ppo.losses import entropy, token_logprobs
 from alignment.training.ppo.roles import LanguageRole, ValueRole
 from alignment.utils import distributed
@@ -51,15 +52,11 @@ class Packed:
 def pack(episodes: Sequence[Tokens], where: Sequence[int], device: torch.device) -> Packed:
     """The forward pass over `episodes[i] for i in where`."""
     chosen = [episodes[i] for i in where]
-    width = max(len(tokens) for tokens in chosen)
-    ids = np.zeros((len(chosen), width), dtype=np.int64)
     rows, columns, targets, places = [], [], [], []
     for r, tokens in enumerate(chosen):
-        whole = tokens.ids
-        ids[r, : len(whole)] = whole
         count = len(tokens.response)
         rows.append(np.full(count, r))
-        columns.append(np.arange(len(tokens.prompt) - 1, len(whole) - 1))
+        columns.append(np.arange(len(tokens.prompt) - 1, len(tokens) - 1))
         targets.append(np.asarray(tokens.response))
         places.append(np.arange(count))
 
@@ -67,7 +64,7 @@ def pack(episodes: Sequence[Tokens], where: Sequence[int], device: torch.device)
         return torch.from_numpy(np.concatenate(parts).astype(np.int64)).to(device)
 
     return Packed(
-        torch.from_numpy(ids).to(device),
+        pad([tokens.ids for tokens in chosen], 0).to(device),
         tensor(rows),
         tensor(columns),
         tensor(targets),
@@ -95,32 +92,12 @@ def unset_piece(device: str, parameters: float) -> int:
     return 6144 if parameters < _TINY else 2048
 
 
-def micro_batches(
-    episodes: Sequence[Tokens], where: Sequence[int], limit: int
-) -> Iterator[list[int]]:
-    """Episodes of like length together, at most about `limit` padded tokens at a time; as few
-    batches as that takes, of about the same size."""
-    ordered = sorted(where, key=lambda i: (len(episodes[i]), i))
-    lengths = [len(episodes[i]) for i in ordered]
-    sizes = [len(cut) * cut[-1] for cut in _cut(lengths, limit, limit)]
-    even = sum(sizes) / max(1, len(sizes))
-    start = 0
-    for cut in _cut(lengths, limit, even):
-        yield ordered[start : start + len(cut)]
-        start += len(cut)
-
-
-def _cut(lengths: list[int], most: float, enough: float) -> Iterator[list[int]]:
-    """Rising lengths in batches of at most `most` padded tokens, closed at `enough` of them."""
-    batch: list[int] = []
-    for length in lengths:
-        full = batch and len(batch) * batch[-1] >= enough
-        if full or (batch and (len(batch) + 1) * length > most):
-            yield batch
-            batch = []
-        batch.append(length)
-    if batch:
-        yield batch
+def pieces(episodes: Sequence[Tokens], where: Sequence[int], limit: int) -> list[list[int]]:
+    """`where`, numbers of episodes, in micro-batches of about the same size; see
+    `micro_batches`."""
+    numbers = sorted(where)
+    batches = micro_batches([len(episodes[i]) for i in numbers], limit, even=True)
+    return [[numbers[i] for i in batch] for batch in batches]
 
 
 def logprobs(
@@ -174,7 +151,7 @@ def passes(
 
     mine = distributed.share(len(episodes))
     with role.active():
-        return list((together or Together()).each(look, micro_batches(episodes, mine, limit)))
+        return list((together or Together()).each(look, pieces(episodes, mine, limit)))
 
 
 def table(found: Sequence[Pass], episodes: int, width: int, device: torch.device) -> Tensor:

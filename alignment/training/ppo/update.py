@@ -17,9 +17,9 @@ from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.forward import (
     Pass,
     logprobs,
-    micro_batches,
     pack,
     piece_of,
+    pieces,
     values,
 )
 from alignment.training.ppo.losses import policy_loss, value_loss
@@ -77,8 +77,8 @@ def update_policy(
             sums = dict.fromkeys(_POLICY_SUMS, 0.0)
             worst = 0.0
             part = partial(_policy_part, role, experience, tokens, config)
-            pieces = _pieces("policy", experience, batch, piece_of(config, role))
-            for figures in _add_gradients(part, pieces, role.parameters, together):
+            work = _pieces("policy", experience, batch, piece_of(config, role))
+            for figures in _add_gradients(part, work, role.parameters, together):
                 worst = max(worst, figures.pop("error"))
                 for name, value in figures.items():
                     sums[name] += value
@@ -112,9 +112,9 @@ def update_critic(
             tokens = float(sum(len(experience.episodes[i].response) for i in batch))
             sums = {"loss": 0.0, "clipped": 0.0}
             part = partial(_critic_part, role, experience, tokens, config)
-            pieces = _pieces("critic", experience, batch, piece_of(config, role))
-            for found in _add_gradients(part, pieces, role.parameters, together):
-                for name, value in found.items():
+            work = _pieces("critic", experience, batch, piece_of(config, role))
+            for part_figures in _add_gradients(part, work, role.parameters, together):
+                for name, value in part_figures.items():
                     sums[name] += value
             sums = distributed.totals(sums)
             figures = {
@@ -138,7 +138,7 @@ def _pieces(
 ) -> Sequence[Pass | list[int]]:
     """The micro-batches of a mini-batch. Passes kept for the first step are handed out once."""
     kept = experience.kept.pop(name, None)
-    return kept or list(micro_batches(experience.episodes, _mine(batch), limit))
+    return kept or pieces(experience.episodes, _mine(batch), limit)
 
 
 def _add_gradients(
@@ -242,7 +242,7 @@ def _ptx_step(role: LanguageRole, texts: Sequence[Tokens], config: PPOConfig) ->
     tokens = float(sum(len(text.response) for text in texts))
     total = 0.0
     mine = distributed.share(len(texts))
-    for where in micro_batches(texts, mine, piece_of(config, role)):
+    for where in pieces(texts, mine, piece_of(config, role)):
         packed = pack(texts, where, role.device)
         taken, _ = logprobs(role, packed, 1.0)
         loss = -taken.sum() / tokens
