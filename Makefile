@@ -35,7 +35,7 @@ lint: $(STAMP)
 	@PYTHONPATH=. $(BIN)/lint-imports --no-logo
 
 bench: $(STAMP)
-	@$(BIN)/python -m tests.benchmarks
+	@$(BIN)/python -m tests.benchmarks $(SIZES)
 
 # Some 1,500 mutants of the pure functions; those that no test notices are listed. Ctrl-C stops it,
 # the next call goes on; `mutmut show NAME` prints one. Decorated functions are not mutated.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,10 @@ os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     TOKENIZERS_PARALLELISM="false",
 )
+# Which passes pay is measured once a session, not read from the user's cache.
+if "ALIGN_CACHE_DIR" not in os.environ:
+    os.environ["ALIGN_CACHE_DIR"] = tempfile.mkdtemp(prefix="align-tests-")
+    atexit.register(shutil.rmtree, os.environ["ALIGN_CACHE_DIR"], ignore_errors=True)
 # Small models gain nothing from a second thread, and threads that wait for a busy core cost much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -63,6 +71,34 @@ def shared() -> Path:
 def stories(shared: Path) -> Path:
     """A real pretrained Llama of 260K parameters."""
     return shared / "models" / "stories260k"
+
+
+def _taking(way: str, monkeypatch: pytest.MonkeyPatch, directory: Path) -> Iterator[str]:
+    from alignment.fastpath import choice
+
+    monkeypatch.setattr(choice, "measured", lambda *_: choice.Choice(True, 2.0))
+    monkeypatch.setenv("ALIGN_CACHE_DIR", str(directory / "cache"))
+    monkeypatch.setenv("ALIGN_FAST_CPU", "off" if way == "plain" else "auto")
+    with choice.choosing("off" if way == "plain" else "auto"):
+        yield way
+
+
+@pytest.fixture(params=["fast", "plain"])
+def way(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """`fast`: hand-written passes wherever they cover a model; `plain`: they are switched off."""
+    yield from _taking(request.param, monkeypatch, tmp_path_factory.mktemp("way"))
+
+
+@pytest.fixture
+def fast(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Hand-written passes wherever they cover a model, whatever the environment says."""
+    yield from _taking("fast", monkeypatch, tmp_path_factory.mktemp("fast"))
 
 
 @pytest.fixture

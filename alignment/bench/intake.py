@@ -25,6 +25,7 @@ from alignment.preferences.reading import Reading
 from alignment.preferences.rows import Draft
 from alignment.preferences.sources import find_sources
 from alignment.preferences.store import PreferenceStore
+from alignment.utils.processor import processor
 
 Shape = Literal["hh", "native"]
 
@@ -53,6 +54,7 @@ def run(
         counts = report.values["rows"]
         return {
             "bench": "intake",
+            "processor": processor(),
             "shape": shape,
             "rows": counts["read"],
             "rows_per_s": round(counts["read"] / seconds, 1),

@@ -29,7 +29,6 @@ from alignment.config.lora import LoraConfig
 from alignment.config.ppo import PPOConfig, StopConfig
 from alignment.config.rewards import CombineConfig
 from alignment.config.vocabulary import DOMAINS
-from alignment.fastpath.malloc import keep_freed_memory
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.adapter import inject
@@ -83,7 +82,6 @@ def run(
         Figures; memory in MB: `weights_mb` of one copy of the model, `held_mb` that loading all
         roles added to the resident set (or to the GPU), `peak_rss_mb` of the process.
     """
-    keep_freed_memory()
     place = resolve_device(device)
     config = PPOConfig(
         iterations=max(1, episodes // batch),
@@ -136,7 +134,6 @@ def run(
         "weights_mb": round(weights / _MB, 1),
         "held_mb": round(held, 1),
         "peak_over_start_mb": round(_peak(place) - before, 1),
-        "threads": torch.get_num_threads(),
         "device": str(place),
     }
     if place.type == "cuda":

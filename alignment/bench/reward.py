@@ -123,7 +123,6 @@ def run(
         "batch": batch,
         "max_length": max_length,
         "seconds": round(seconds, 3),
-        "threads": torch.get_num_threads(),
         "device": str(reward.device),
         "layout": batcher.style.name,
     }

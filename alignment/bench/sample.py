@@ -16,13 +16,13 @@ import torch
 
 from alignment.bench.ppo import openings
 from alignment.config.vocabulary import DOMAINS
-from alignment.fastpath.cpu_threads import side_by_side
 from alignment.inference.engine import TransformersEngine, sample_seeds
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import Dtype, load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
+from alignment.utils.threads import side_by_side
 
 
 def run(
@@ -62,7 +62,8 @@ def run(
     items = [
         Tokens(row, one.token_ids) for row, group in zip(rows, found, strict=True) for one in group
     ]
-    side_by_side(policy, [lambda: rewards[0].score(items), lambda: rewards[1].score(items)])
+    calls = [lambda: rewards[0].score(items), lambda: rewards[1].score(items)]
+    side_by_side(calls, rewards[0].workers)
     _wait(place)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     tokens = sum(len(item.response) for item in items)
@@ -79,7 +80,6 @@ def run(
         "cpu_seconds": round(cpu, 3),
         "refereed": engine.refereed,
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-        "threads": torch.get_num_threads(),
         "device": str(place),
     }
 

@@ -8,12 +8,24 @@ from typing import Literal
 
 from cyclopts import App
 
-bench = App(name="bench", help="Measure speed and memory; each prints one JSON line.")
+from alignment.config.compute import FastCPU
+
+bench = App(
+    name="bench",
+    help="Measure speed and memory; each prints one JSON line. `--fast-cpu off` measures without "
+    "the hand-written CPU passes, as `compute.fast_cpu` does.",
+)
 
 
 @bench.command
 def reward(
-    *, model: Path, data: Path, pairs: int = 512, batch: int = 32, max_length: int = 512
+    *,
+    model: Path,
+    data: Path,
+    pairs: int = 512,
+    batch: int = 32,
+    max_length: int = 512,
+    fast_cpu: FastCPU = "auto",
 ) -> None:
     """Reward-model training: pairs per second, first loss, peak memory.
 
@@ -23,9 +35,13 @@ def reward(
     align bench reward --model DIR --data harmless.jsonl.gz --pairs 512 --batch 32
     ```
     """
+    from alignment.bench.conditions import under
     from alignment.bench.reward import run
 
-    print(json.dumps(run(model=model, data=data, pairs=pairs, batch=batch, max_length=max_length)))
+    figures = under(
+        fast_cpu, run, model=model, data=data, pairs=pairs, batch=batch, max_length=max_length
+    )
+    print(json.dumps(figures))
 
 
 @bench.command
@@ -52,7 +68,14 @@ def intake(
 
 
 @bench.command
-def sample(*, model: Path, prompts: int = 64, k: int = 16, max_new_tokens: int = 96) -> None:
+def sample(
+    *,
+    model: Path,
+    prompts: int = 64,
+    k: int = 16,
+    max_new_tokens: int = 96,
+    fast_cpu: FastCPU = "auto",
+) -> None:
     """Best-of-K sampling and scoring with two reward models: samples and tokens per second.
 
     For example:
@@ -61,9 +84,11 @@ def sample(*, model: Path, prompts: int = 64, k: int = 16, max_new_tokens: int =
     align bench sample --model DIR --prompts 64 --k 16
     ```
     """
+    from alignment.bench.conditions import under
     from alignment.bench.sample import run
 
-    print(json.dumps(run(model=model, prompts=prompts, k=k, max_new_tokens=max_new_tokens)))
+    figures = under(fast_cpu, run, model=model, prompts=prompts, k=k, max_new_tokens=max_new_tokens)
+    print(json.dumps(figures))
 
 
 @bench.command
@@ -75,6 +100,7 @@ def ppo(
     new_tokens: int = 48,
     epochs: int = 4,
     roles: Literal["four", "five", "shared"] = "four",
+    fast_cpu: FastCPU = "auto",
 ) -> None:
     """PPO: episodes per second and memory.
 
@@ -88,9 +114,12 @@ def ppo(
     align bench ppo --model DIR --roles shared
     ```
     """
+    from alignment.bench.conditions import under
     from alignment.bench.ppo import run
 
-    figures = run(
+    figures = under(
+        fast_cpu,
+        run,
         model=model,
         episodes=episodes,
         batch=batch,

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from alignment.config.section import Section
+from alignment.errors import ConfigError
+
+FastCPU = Literal["auto", "off"]
+
+
+def _fast_cpu() -> FastCPU:
+    """The default of `fast_cpu`; $ALIGN_FAST_CPU changes it for whole test suites."""
+    match os.environ.get("ALIGN_FAST_CPU", "auto"):
+        case "auto":
+            return "auto"
+        case "off":
+            return "off"
+        case other:
+            raise ConfigError(
+                f"{other!r} is neither auto nor off", where="the environment: ALIGN_FAST_CPU"
+            )
 
 
 class ComputeConfig(Section):
@@ -19,6 +36,18 @@ class ComputeConfig(Section):
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch in each process; unset leaves torch's choice. Results are repeatable for
     one setting."""
+    fast_cpu: FastCPU = Field(default_factory=_fast_cpu)
+    """`auto`: hand-written passes for small Llamas on a CPU, wherever a moment's measurement on
+    this machine shows that they pay; `off`: transformers and torch alone. Results differ by
+    rounding only, so finished stages stay valid either way. What was measured is kept in the
+    workspace, so that later runs give the same bits. The default is what the environment's
+    ALIGN_FAST_CPU says, else `auto`."""
     processes: int = Field(default=1, ge=1)
     """Processes of this machine that share reward training, fine-tuning and PPO: one for each GPU,
     or several on a CPU with many cores. Losses equal one process's up to rounding."""
+
+    @field_validator("fast_cpu", mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        """YAML reads a bare `off` as false."""
+        return "off" if value is False else value

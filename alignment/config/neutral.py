@@ -1,9 +1,11 @@
 """Settings that cannot change what a stage writes: they are in no fingerprint.
 
 Only what is certain: how often a loop saves its state (a resumed run ends in the same bits), and
-how a judge's endpoint is reached. Settings that move the last bits of a result stay in:
-`compute.threads`, `compute.processes` and everything that cuts a batch into pieces change the
-order of sums, and the number of bootstrap samples changes the intervals that are written.
+how a judge's endpoint is reached; and `compute.fast_cpu`, for a program keeps to the passes that
+were chosen when it first needed them (`compute-choice.json`). Other settings that move the last
+bits of a result stay in: `compute.threads`, `compute.processes` and everything that cuts a batch
+into pieces change the order of sums, and the number of bootstrap samples changes the intervals that
+are written.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ NEUTRAL: dict[str, str] = {
     "rewards.checkpoint_every": _SAVES,
     "ppo.checkpoint_every": _SAVES,
     "evaluate.checkpoint_every": _SAVES + "; the text of an answer never depends on its batch",
+    "compute.fast_cpu": "only rounding, as another processor would; choices are kept apart",
     "evaluate.judge.api_key_env": _REACHES,
     "evaluate.judge.concurrency": _REACHES,
     "evaluate.judge.timeout": _REACHES,

@@ -203,7 +203,6 @@ class Runner:
         """Do the work of an opened attempt in this process, up to but without the commit."""
         module = importlib.import_module(f"alignment.stages.{node.module}")
         seen = for_version(self.program, node.version)
-        _set_threads(seen, module.READS)
         partial = self.ledger.partial_dir(node.version, node.stage, key)
         if (partial / SMALLER).exists():
             seen, _ = smaller(seen, node.module)
@@ -222,7 +221,8 @@ class Runner:
             progress=progress,
         )
         context.out.mkdir(parents=True, exist_ok=True)
-        module.run(context)
+        with _computing(seen, module.READS):
+            module.run(context)
         context.write_notes()
 
     def _carry_out(self, node: Node, attempt: Attempt, began: float) -> Manifest:
@@ -302,8 +302,14 @@ def _full_disk_told(program: ProgramConfig, node: Node) -> Iterator[None]:
         raise disk_full(program, node) from error
 
 
-def _set_threads(program: ProgramConfig, reads: Sequence[str]) -> None:
-    if "compute" in reads and program.compute.threads is not None:
-        import torch
+def _computing(program: ProgramConfig, reads: Sequence[str]) -> AbstractContextManager[None]:
+    """How torch computes in a stage; a stage without models is spared its import."""
+    if "compute" not in reads:
+        return nullcontext()
+    import torch
 
+    from alignment.fastpath import choosing
+
+    if program.compute.threads is not None:
         torch.set_num_threads(program.compute.threads)
+    return choosing(program.compute.fast_cpu, program.workspace)

@@ -1,1 +1,155 @@
-"""CPU passes written for small Llamas. Optional: every result can be had without it."""
+"""Hand-written passes for small Llamas, mostly for CPUs: the door of a room that can be taken away.
+
+Nothing outside imports what lies inside; each function here gives a pass where it is switched on
+(`compute.fast_cpu`), covers the model and was measured to pay (`choice`), and None otherwise. Then
+the caller does the work through transformers and torch alone. `reference.py` says in plain torch
+what all of them compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from alignment.fastpath.choice import SMALL, choices, choosing, is_off, pays
+from alignment.models.row_layout import Row
+from alignment.models.stepper import ModelStepper, Stepper
+
+if TYPE_CHECKING:
+    from alignment.fastpath.packed_attention import Packing
+    from alignment.fastpath.training import LeanBackbone
+
+__all__ = [
+    "Decoding",
+    "Scorer",
+    "choices",
+    "choosing",
+    "is_off",
+    "packing",
+    "pays",
+    "use_for_decoding",
+    "use_for_scoring",
+    "use_for_training",
+    "workers_for",
+]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to decode: `workers` batches at once (`utils.threads.crew`), each by a `stepper` for so
+    many steps. Weights may have been copied: ask again after training."""
+
+    workers: int
+    stepper: Callable[[int], Stepper]
+
+
+class Scorer(Protocol):
+    """Scores rows of answers.
+
+    Attributes:
+        chunk: tokens it takes at a time.
+    """
+
+    chunk: int
+
+    def arranged(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows in the order and the grouping that suit it best."""
+
+    def score(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
+        """A score for each answer, and the answers' numbers."""
+
+
+def use_for_decoding(model: Any) -> Decoding | None:
+    """For a causal language model in eval mode."""
+    if is_off():
+        return None
+    from alignment.fastpath import trials
+    from alignment.fastpath.decoding import LeanStepper
+    from alignment.fastpath.layers import Lean, why_not
+
+    workers = workers_for(model)
+    covered = why_not(model) is None
+    if not covered and workers == 1:
+        return None
+
+    @cache  # weights are folded once, not in every trial
+    def made() -> Decoding:
+        if not covered:
+            return Decoding(workers, lambda steps: ModelStepper(model, steps))
+        lean = Lean(model)
+        return Decoding(workers, lambda steps: LeanStepper(lean, steps))
+
+    plain = Decoding(1, lambda steps: ModelStepper(model, steps))
+    kind = "decoding" if covered else "decoding in threads"
+    taken = pays(
+        kind, model, lambda: trials.decode(model, made()), lambda: trials.decode(model, plain)
+    )
+    return made() if taken else None
+
+
+def use_for_scoring(
+    model: Any, plain: Callable[[Sequence[Row]], Tensor]
+) -> Callable[[int], Scorer] | None:
+    """For a model with a scalar head: makes a scorer of answers up to a length, prompt included,
+    with the weights as they are then. Two reward models then score at once.
+
+    Args:
+        plain: how rows are scored without it: scores in the order of the answers' numbers.
+    """
+    if is_off():
+        return None
+    from alignment.fastpath import trials
+    from alignment.fastpath.scoring import LeanScorer
+
+    if not LeanScorer.covers(model):
+        return None
+    workers = workers_for(model)
+    taken = pays(
+        "scoring",
+        model,
+        lambda: trials.score(model, workers),
+        lambda: trials.score_plainly(model, workers, plain),
+    )
+    return partial(LeanScorer, model) if taken else None
+
+
+def use_for_training(body: Any) -> LeanBackbone | None:
+    """For a decoder without its head; policy and critic then learn side by side (`Together`).
+
+    Where it is taken, the C library keeps freed memory from then on, in the whole process.
+    """
+    if is_off():
+        return None
+    from alignment.fastpath import trials
+    from alignment.fastpath.malloc import keep_freed_memory
+    from alignment.fastpath.training import LeanBackbone, why_not
+
+    if why_not(body) is not None:
+        return None
+    taken = pays("training", body, lambda: trials.train(body), lambda: trials.train_plainly(body))
+    if not taken:
+        return None
+    keep_freed_memory()
+    return LeanBackbone(body)
+
+
+def packing() -> type[Packing] | None:
+    """Many answers in one row of tokens, each seeing its own; whether it pays for a model is for
+    the caller to try, who knows the layouts beside it."""
+    if is_off():
+        return None
+    from alignment.fastpath.packed_attention import Packing
+
+    return Packing
+
+
+def workers_for(model: Any) -> int:
+    """How many threads to give work of their own: all, for a small model on a CPU."""
+    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return torch.get_num_threads() if small and on_cpu and not is_off() else 1

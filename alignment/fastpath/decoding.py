@@ -4,7 +4,7 @@ For one token a row, most of the time of a small model goes into module calls an
 kernels made for long queries; most of the memory of any model goes into K copies of the prompt.
 Here keys and values of a prompt are kept once and attended to by all its samples in one product
 (as in Hydragen, Juravsky et al. 2024); only the answers have caches of their own. The layers are
-those of `models.lean`; models that it does not cover are left to `stepper.ModelStepper`.
+those of `layers`; models that it does not cover are left to `stepper.ModelStepper`.
 """
 
 from __future__ import annotations

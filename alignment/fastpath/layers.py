@@ -2,7 +2,7 @@
 
 For short inputs most of the time of a small model goes into module calls. Here a layer is a few
 operations on a flat list of tokens; attention is left to the caller, who knows which token sees
-which (`sampling.lean` decodes). Covers Llama, Mistral and Qwen2 with full attention and plain
+which (`decoding`, `scoring`). Covers Llama, Mistral and Qwen2 with full attention and plain
 linear layers; `why_not` says why a model is not covered.
 
 Notation: N tokens, H query heads, K key heads, D width of a head.
@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
+from alignment.fastpath.choice import SMALL
 from alignment.fastpath.packed_linear import PackedLinear
 
 _TYPES = ("llama", "mistral", "qwen2")
-# Folding copies the weights; under this size that costs nothing.
-_FOLD_BELOW = 50_000_000
 LOG2E = 1.4426950408889634
 
 
@@ -125,7 +124,7 @@ class Lean:
     def folds(model: Any) -> bool:
         """Whether the layers of `model` become `FoldedLayer`s."""
         first = next(model.parameters())
-        small = sum(parameter.numel() for parameter in model.parameters()) < _FOLD_BELOW
+        small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
         here = first.dtype == torch.float32 and first.device.type == "cpu"
         return small and here and getattr(model.config, "hidden_act", None) == "silu"
 

@@ -8,7 +8,11 @@ threads take from one heap: what one has freed serves the others.
 from __future__ import annotations
 
 import ctypes
+import logging
 import sys
+from functools import cache
+
+log = logging.getLogger("alignment")
 
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
@@ -16,8 +20,9 @@ _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
 
+@cache
 def keep_freed_memory() -> bool:
-    """Raise glibc's thresholds for this process; False where the C library is another one."""
+    """Raise glibc's thresholds for this process, for good; False where the C library is another."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -30,4 +35,7 @@ def keep_freed_memory() -> bool:
         (_M_TOP_PAD, 1 << 26),
         (_M_ARENA_MAX, 1),
     )
-    return all(mallopt(option, value) == 1 for option, value in wanted)
+    done = all(mallopt(option, value) == 1 for option, value in wanted)
+    if done:
+        log.info("this process keeps freed memory from now on (glibc's thresholds are raised)")
+    return done

@@ -3,7 +3,7 @@
 A mask over a packed row costs as if every token saw every other. Here the row is cut into blocks
 of queries, and each block is given the keys it may see and no more: the shared prefix, and its
 own answer up to itself. It goes in by transformers' `AttentionInterface`, so it serves every
-architecture that takes its attention from there; `batches.choose_style` tries it before use.
+architecture that takes its attention from there; `rewards.batches` tries it before use.
 
 Made for the CPU, where the general kernels skip nothing under a mask and small calls are cheap.
 """
@@ -125,6 +125,14 @@ def attention(
     with torch.autocast(query.device.type, enabled=False):
         output = BlockAttention.apply(query, key, value, plan.scored if last else plan.all, scale)
     return output.to(query.dtype), None
+
+
+class Packing:
+    """What the door hands out."""
+
+    pack = staticmethod(pack)
+    attending = staticmethod(packed_attention)
+    set_plan = staticmethod(set_plan)
 
 
 class BlockAttention(torch.autograd.Function):

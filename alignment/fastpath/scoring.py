@@ -1,6 +1,6 @@
 """Scoring with small Llama-shaped reward models on a CPU: a few operations a layer, no gradient.
 
-Activations are `models.columns`: [features, tokens]. Attention takes the answers of one prompt
+Activations are [features, tokens], see `feature_major`. Attention takes the answers of one prompt
 together: tails of like length make a group, whose keys are the common prefix and their own tokens;
 answers that share too little to pay for it make groups across prompts. In the last layer only the
 scored tokens ask.
@@ -25,8 +25,6 @@ from alignment.fastpath.layers import LOG2E, Lean, Rotations, why_not
 from alignment.models.load import scalar_head
 from alignment.models.row_layout import Row
 
-CHUNK = 4096
-"""Tokens of a forward pass: enough for long products, few enough for the processor's cache."""
 _BLOCK = 40
 _WASTE = 0.2  # of a group's tokens may be padding
 # A group costs about as much as so many tokens of a small model.
@@ -108,7 +106,17 @@ class _Layer:
 
 
 class LeanScorer:
-    """Scores of packed rows; see the module. Weights are copied: make one for every use."""
+    """Scores of packed rows; see the module. Weights are copied: make one for every use.
+
+    Args:
+        longest: tokens of the longest answer that will come, prompt included.
+
+    Attributes:
+        chunk: tokens of a forward pass: enough for long products, few enough for the processor's
+            cache.
+    """
+
+    chunk = 4096
 
     def __init__(self, model: Any, longest: int):
         config = model.config
@@ -121,13 +129,17 @@ class LeanScorer:
         turns = Rotations(model, longest)[torch.arange(longest)]
         self._cos, self._sin = turns.cos.t().contiguous(), turns.sin.t().contiguous()
 
-    @classmethod
-    def of(cls, model: Any, longest: int) -> LeanScorer | None:
-        """A scorer for answers of at most `longest` tokens, prompt included; `None` where
-        transformers' own forward has to serve."""
-        if why_not(model) is not None or not Lean.folds(model):
-            return None
-        return cls(model, longest)
+    @staticmethod
+    def covers(model: Any) -> bool:
+        """Whether it can; else transformers' own forward has to serve."""
+        return why_not(model) is None and Lean.folds(model)
+
+    @staticmethod
+    def arranged(rows: Sequence[Row]) -> list[Row]:
+        """Rows as they are best cut into passes: none that shares too little, and like lengths
+        together."""
+        apart = [one for row in rows for one in worth_sharing(row)]
+        return sorted(apart, key=lambda row: (bool(row.prefix), 0 if row.prefix else len(row)))
 
     def score(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
         """The head's output [A] at each answer's last token, and the answers' numbers."""

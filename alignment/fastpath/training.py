@@ -30,12 +30,12 @@ import torch
 from torch import Tensor, nn
 
 from alignment.fastpath import feature_major
+from alignment.fastpath.choice import SMALL
 from alignment.fastpath.feature_major import in_range, product_of, turn
 from alignment.fastpath.layers import LOG2E, Rotations
 from alignment.fastpath.layers import why_not as why_not_lean
 
-# Larger models gain nothing, and attention weights are kept: longer sequences would cost memory.
-_PARAMETERS = 50_000_000
+# Attention weights are kept: longer sequences would cost memory.
 _LONGEST = 512
 # Queries of a block: more save more masked scores, fewer make larger products.
 _BLOCK = 32
@@ -53,7 +53,7 @@ def why_not(model: Any) -> str | None:
     first = next(model.parameters())
     if first.device.type != "cpu" or first.dtype != torch.float32:
         return "not in float32 on a CPU"
-    if sum(parameter.numel() for parameter in model.parameters()) >= _PARAMETERS:
+    if sum(parameter.numel() for parameter in model.parameters()) >= SMALL:
         return "a large model"
     if getattr(model.config, "hidden_act", None) != "silu":
         return "another activation than SiLU"
@@ -62,7 +62,7 @@ def why_not(model: Any) -> str | None:
     return None
 
 
-class OutOfRange(Exception):
+class _OutOfRange(Exception):
     """Attention scores too large or too small for this path."""
 
 
@@ -117,8 +117,9 @@ class LeanBackbone:
         self._dim = int(getattr(config, "head_dim", None) or config.hidden_size // self._heads)
         self._tables: dict[int, _Tables] = {}
 
-    def hidden(self, ids: Tensor, places: Tensor) -> Tensor:
-        """Last hidden states, after the final norm, at chosen places.
+    def hidden(self, ids: Tensor, places: Tensor) -> Tensor | None:
+        """Last hidden states, after the final norm, at chosen places; None where the model's own
+        forward has to serve, for sequences too long or attention scores out of range.
 
         Args:
             ids: (b, s) padded on the right.
@@ -126,22 +127,32 @@ class LeanBackbone:
 
         Returns:
             (n, d), with a gradient where that is enabled.
-
-        Raises:
-            OutOfRange: call the model's own forward.
         """
+        if ids.shape[1] > _LONGEST:
+            return None
+        try:
+            return self._hidden(ids, places)
+        except _OutOfRange:
+            return None
+
+    def _hidden(self, ids: Tensor, places: Tensor) -> Tensor:
         rows, length = ids.shape
-        if length > _LONGEST:
-            raise OutOfRange
         shape = _Shape(self._heads, self._kv, self._dim, rows, length, self._made(length))
         base = self._body
-        x = torch.nn.functional.embedding(ids.flatten(), base.embed_tokens.weight).t().contiguous()
+        x = base.embed_tokens(ids.flatten()).t().contiguous()
         for layer in base.layers[:-1]:
             x = _inner(_attention(x, layer, shape), layer)
         # Behind the last attention only the chosen places count.
         x = _inner(_attention(x, base.layers[-1], shape)[:, places], base.layers[-1])
         normed: Tensor = _Norm.apply(x, base.norm.variance_epsilon)  # type: ignore[no-untyped-call]
         return (normed * base.norm.weight[:, None]).t()
+
+    @staticmethod
+    def token_logprobs(hidden: Tensor, head: Tensor, tokens: Tensor, temperature: float) -> Tensor:
+        """log softmax(head · hidden / temperature) of tokens (n,), from hidden (n, d) and head
+        (v, d)."""
+        found: Tensor = TokenLogprobs.apply(hidden, head, tokens, temperature)  # type: ignore[no-untyped-call]
+        return found
 
     def _made(self, length: int) -> _Tables:
         if length not in self._tables:
@@ -195,7 +206,7 @@ def _normed_back(grad: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
 
 
 class _Norm(torch.autograd.Function):
-    """`columns.normed`."""
+    """`feature_major.normed`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:  # type: ignore[override]
@@ -260,7 +271,7 @@ class _Attention(torch.autograd.Function):
             torch.mul(found[:, :, :-1], below, out=_apart(attended, shape, block))
             kept += [queries, weights]
         if not in_range(inverse):
-            raise OutOfRange
+            raise _OutOfRange
         ctx.shape = shape
         ctx.save_for_backward(
             projections, out, normed, factor, keys, values, attended, inverse, *kept

@@ -11,15 +11,13 @@ import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from alignment.errors import ConfigError, StageError
-from alignment.fastpath.cpu_threads import crew
-from alignment.fastpath.decoding import LeanStepper
-from alignment.fastpath.layers import Lean, why_not
+from alignment.fastpath import Decoding, use_for_decoding
 from alignment.inference.batch_invariance import Referee
 from alignment.inference.counter_noise import GumbelNoise, step_keys
 from alignment.inference.decode import Ends, Row, decode
@@ -29,6 +27,7 @@ from alignment.inference.types import SILENT, Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.stepper import ModelStepper, Stepper
 from alignment.utils.progress import Progress
+from alignment.utils.threads import crew
 
 __all__ = ["TransformersEngine", "sample", "sample_seeds"]
 
@@ -88,7 +87,7 @@ class TransformersEngine:
         self._least_rows = least_rows
         self.refereed = 0
         self.noise = 0.0
-        self._lean: Lean | None = None
+        self._fast: Decoding | None = None
 
     def sample(
         self,
@@ -115,10 +114,13 @@ class TransformersEngine:
             texts.complete if settings.stop else None,
         )
         self.refereed, self.noise = 0, 0.0
-        # Made for every call: the model may have been trained since the last one.
-        self._lean = Lean(self.model) if why_not(self.model) is None else None
-        tokens, started = 0, time.monotonic()
-        with _quiet(self.model), crew(self.model) as workers:
+        with ExitStack() as running:
+            running.enter_context(_quiet(self.model))
+            # Asked at every call: the model may have been trained since the last one.
+            self._fast = use_for_decoding(self.model)
+            workers = self._fast.workers if self._fast is not None else 1
+            running.enter_context(crew(workers))
+            tokens, started = 0, time.monotonic()
             for batch in self._batches(rows, settings, ends, exact, workers, progress):
                 for row in batch:
                     tokens += len(row.tokens)
@@ -196,8 +198,8 @@ class TransformersEngine:
         return referee
 
     def _stepper(self, settings: SamplingSettings) -> Stepper:
-        if self._lean is not None:
-            return LeanStepper(self._lean, settings.max_new_tokens)
+        if self._fast is not None:
+            return self._fast.stepper(settings.max_new_tokens)
         return ModelStepper(self.model, settings.max_new_tokens)
 
     def _check(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> None:

@@ -21,6 +21,7 @@ from alignment.pipeline.records import Manifest
 from alignment.utils.library_versions import library_versions
 
 CARRIED = ("approvals", "preferences")
+CHOICES = "compute-choice.json"  # which pass computes decides the last bits: see fastpath.choice
 WEIGHTS = (".safetensors", ".bin")
 
 
@@ -153,6 +154,8 @@ def _prepare(program: ProgramConfig, target: Path, *, batches: bool) -> None:
             f"{target} is not empty", remedy="name a directory that is new: --into DIRECTORY"
         )
     target.mkdir(parents=True, exist_ok=True)
+    if (program.workspace / CHOICES).is_file():
+        shutil.copy2(program.workspace / CHOICES, target / CHOICES)
     for name in CARRIED if batches else CARRIED[:1]:
         if (program.workspace / name).is_dir():
             shutil.copytree(program.workspace / name, target / name)

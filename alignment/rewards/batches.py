@@ -1,8 +1,9 @@
 """Which layout a model gets, and the cutting of work into forward passes.
 
-Three layouts give the same scores: `packed` (CPU; see `packed`), `rows` (shared prefixes under a
-block mask; GPU) and `plain` (one answer a row; any architecture). The first that the model is
-seen to compute rightly is taken; why others are not is kept for the user.
+Three layouts give the same scores: `packed` (CPU; see `fastpath.packing`), `rows` (shared prefixes
+under a block mask) and `plain` (one answer a row; any architecture). `rows` is taken where the
+model is seen to compute it rightly, `packed` where it is faster too; why prefixes are not shared is
+kept for the user.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from alignment.fastpath.packed_attention import pack, packed_attention, set_plan
+from alignment.fastpath import packing, pays
 from alignment.models.load import backbone, scalar_head
 from alignment.models.padding import micro_batches
 from alignment.models.row_layout import Costs, Inputs, Row, assemble, common_prefix, rows_of
 
 Name = Literal["packed", "rows", "plain"]
+
+# A trial of layouts: its floating-point operations, about, and the parameters from which gradients
+# would cost it too much memory.
+_WORK = 8e9
+_GRADIENTS_BELOW = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,9 @@ def forward(model: PreTrainedModel, inputs: Inputs) -> Tensor:
         extra["attention_mask"] = inputs.mask
     if inputs.positions is not None:
         extra["position_ids"] = inputs.positions
-    if inputs.plan is not None:
-        set_plan(inputs.plan)
+    packed = packing()
+    if inputs.plan is not None and packed is not None:
+        packed.set_plan(inputs.plan)
     output = backbone(model)(input_ids=inputs.ids, use_cache=False, **extra)
     last = output.last_hidden_state[inputs.row, inputs.column]
     head: Tensor = scalar_head(model)(last)
@@ -91,8 +98,9 @@ class Batcher:
     def running(self) -> Iterator[None]:
         """Forward and backward passes over this batcher's inputs belong inside."""
         device = self.model.device.type
+        packed = packing() if self.style.name == "packed" else None
         with (
-            packed_attention(self.model) if self.style.name == "packed" else nullcontext(),
+            nullcontext() if packed is None else packed.attending(self.model),
             torch.autocast(device, self.amp) if self.amp else nullcontext(),
         ):
             yield
@@ -136,8 +144,9 @@ class Batcher:
 
     def inputs(self, rows: Sequence[Row]) -> Inputs:
         """The tensors of one forward pass."""
-        if self.style.name == "packed":
-            return pack(rows, device=self.model.device)
+        packed = packing() if self.style.name == "packed" else None
+        if packed is not None:
+            return packed.pack(rows, device=self.model.device)
         dtype = self.amp or self.model.dtype
         return assemble(rows, pad=self.pad, device=self.model.device, dtype=dtype)
 
@@ -166,12 +175,48 @@ def choose_style(model: PreTrainedModel, max_length: int) -> Style:
     reason = _narrow_window(model, max_length)
     if reason is not None:
         return Style("plain", reason)
-    names: tuple[Name, ...] = ("packed", "rows") if model.device.type == "cpu" else ("rows",)
-    for name in names:
-        reason = _why_wrong(model, name)
-        if reason is None:
-            return Style(name)
-    return Style("plain", reason)
+    reason = _why_wrong(model, "rows")
+    general = Style("rows") if reason is None else Style("plain", reason)
+    if model.device.type != "cpu" or packing() is None or _why_wrong(model, "packed") is not None:
+        return general
+    taken = pays(
+        f"packed rows beside {general.name}",
+        model,
+        lambda: _trial(model, "packed"),
+        lambda: _trial(model, general.name),
+    )
+    return Style("packed") if taken else general
+
+
+def _trial(model: PreTrainedModel, name: Name) -> Tensor:
+    """Scores of two answers to each of a few prompts and, for a small model, their gradients."""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    learning = learning if size < _GRADIENTS_BELOW else []
+    vocabulary = model.config.get_text_config().vocab_size
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 4096
+    length = max(1, min(48, context // 4))
+    batcher = Batcher(model, pad=0, tokens_per_batch=4096, max_length=4 * length, style=name)
+    training = model.training
+    model.eval()  # dropout would draw random numbers
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.set_grad_enabled(bool(learning)),
+            batcher.running(),
+        ):
+            rows: list[Row] = []
+            for number in range(int(min(6, max(1, _WORK / (size * 6 * 5 * length))))):
+                ids = tuple((3 + 7 * (i + 31 * number)) % vocabulary for i in range(4 * length))
+                answers = (ids[: 3 * length], ids[:length] + ids[3 * length - number :])
+                rows += batcher.rows(answers, [2 * number, 2 * number + 1])
+            inputs = batcher.inputs(rows)
+            scores = forward(model, inputs)
+            if learning:
+                torch.autograd.grad(scores.square().sum(), learning, allow_unused=True)
+    finally:
+        model.train(training)
+    return scores.detach()[torch.tensor(inputs.answers).argsort()]
 
 
 def _narrow_window(model: PreTrainedModel, max_length: int) -> str | None:

@@ -12,6 +12,7 @@ Three scales, all monotone in each other:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import DataError
-from alignment.fastpath.scoring import CHUNK, LeanScorer, worth_sharing
+from alignment.fastpath import Scorer, use_for_scoring, workers_for
 from alignment.models.chat_renderer import ChatRenderer, Conversation, Tokens
 from alignment.models.digest import weights_digest
 from alignment.models.load import (
@@ -128,7 +129,7 @@ class RewardModel:
         return self.card.domain
 
     def digest(self) -> str:
-        """Identity of what computes z: weights, number format, kind of device.
+        """Identity of what computes z: weights, number format, kind of device, and which pass.
 
         Raises:
             DataError: the model was not loaded from a directory.
@@ -137,6 +138,9 @@ class RewardModel:
             raise DataError("a reward model that was never saved has no digest")
         if self._digest is None:
             how = [weights_digest(self.source), str(self.model.dtype), self.model.device.type]
+            on_cpu = self.model.device.type == "cpu"
+            if on_cpu and use_for_scoring(self.model, self._plain_scores) is None:
+                how.append("plain")
             self._digest = digest_json(how)
         return self._digest
 
@@ -174,8 +178,9 @@ class RewardModel:
     def _compute(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
         """z of each (prompt, answer), sorted and different."""
         longest = max(len(p) + len(a) for p, a in keys)
-        lean = LeanScorer.of(self.model, longest)
-        batcher = self._batcher(longest, tokens_per_batch, lean is not None)
+        fast = use_for_scoring(self.model, self._plain_scores)
+        scorer = None if fast is None else fast(longest)
+        batcher = self._batcher(longest, tokens_per_batch, scorer)
         unique: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
         for prompt, answer in keys:
             unique.setdefault(prompt, {})[answer] = -1
@@ -188,49 +193,64 @@ class RewardModel:
             for answer, number in zip(ordered, numbers, strict=True):
                 answers[answer] = number
                 sequences.append(prompt + answer)
-            laid = batcher.rows([sequences[n] for n in numbers], numbers)
-            rows += laid if lean is None else [one for row in laid for one in worth_sharing(row)]
-        if lean is not None:
-            rows.sort(key=lambda row: (bool(row.prefix), 0 if row.prefix else len(row)))
-        scores = self._score_rows(rows, len(sequences), batcher, lean)
+            rows += batcher.rows([sequences[n] for n in numbers], numbers)
+        if scorer is not None:
+            rows = scorer.arranged(rows)
+        scores = self._score_rows(rows, len(sequences), batcher, scorer)
         return np.array([scores[unique[prompt][answer]] for prompt, answer in keys])
 
-    def _batcher(self, longest: int, tokens: int, lean: bool) -> Batcher:
+    def choose_pass(self) -> None:
+        """Measure now, if that was never done, which pass scores faster: other work would disturb
+        it later."""
+        use_for_scoring(self.model, self._plain_scores)
+
+    @property
+    def workers(self) -> int:
+        """How many reward models to score with at once."""
+        fast = use_for_scoring(self.model, self._plain_scores)
+        return 1 if fast is None else workers_for(self.model)
+
+    def _batcher(self, longest: int, tokens: int, scorer: Scorer | None) -> Batcher:
         longest = max(longest, self.card.max_length)
-        if lean:
-            tokens = min(tokens, CHUNK)
-            return Batcher(
-                self.model,
-                pad=self.renderer.pad,
-                tokens_per_batch=tokens,
-                max_length=longest,
-                style="packed",
-            )
-        if self._style is None or longest > self._style[0]:
-            self._style = (longest, choose_style(self.model, longest).name)
+        style: Name = "packed"
+        if scorer is not None:
+            tokens = min(tokens, scorer.chunk)
+        else:
+            if self._style is None or longest > self._style[0]:
+                self._style = (longest, choose_style(self.model, longest).name)
+            style = self._style[1]
         return Batcher(
             self.model,
             pad=self.renderer.pad,
             tokens_per_batch=tokens,
             max_length=longest,
-            style=self._style[1],
+            style=style,
         )
 
     def _score_rows(
-        self, rows: list[Row], count: int, batcher: Batcher, lean: LeanScorer | None
+        self, rows: list[Row], count: int, batcher: Batcher, scorer: Scorer | None
     ) -> np.ndarray:
         scores = np.empty(count, dtype=np.float64)
-        if lean is not None:
-            with torch.inference_mode():
-                for numbers in batcher.cut([[row] for row in rows]):
-                    found, answers = lean.score([rows[n] for n in numbers])
-                    scores[answers] = found.double().numpy()
-            return scores
-        with torch.inference_mode(), batcher.running():
+        with torch.inference_mode(), nullcontext() if scorer else batcher.running():
             for numbers in batcher.cut([[row] for row in rows]):
-                inputs = batcher.inputs([rows[n] for n in numbers])
-                scores[inputs.answers] = forward(self.model, inputs).double().cpu().numpy()
+                batch = [rows[n] for n in numbers]
+                if scorer is not None:
+                    found, answers = scorer.score(batch)
+                else:
+                    inputs = batcher.inputs(batch)
+                    found, answers = forward(self.model, inputs), inputs.answers
+                scores[answers] = found.double().cpu().numpy()
         return scores
+
+    def _plain_scores(self, rows: Sequence[Row]) -> torch.Tensor:
+        """Scores of rows, in the order of their answers' numbers, by transformers' own forward."""
+        longest = max(len(row.prefix) + len(tail) for row in rows for tail in row.tails)
+        batcher = self._batcher(longest, 4096, None)
+        laid: list[Row] = []
+        for row in rows:
+            laid += batcher.rows([row.prefix + tail for tail in row.tails], row.answers)
+        count = sum(len(row.answers) for row in rows)
+        return torch.from_numpy(self._score_rows(laid, count, batcher, None)).float()
 
     def _cut_front(self, item: Tokens) -> Key:
         config = self.model.config.get_text_config()

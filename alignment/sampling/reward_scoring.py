@@ -10,13 +10,13 @@ import numpy as np
 
 from alignment.config.compute import ComputeConfig
 from alignment.config.rewards import CombineConfig
-from alignment.fastpath.cpu_threads import side_by_side
 from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.combined import combine
 from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted
+from alignment.utils.threads import side_by_side
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Judges:
         whitened combination is relative to what it is computed over."""
         rows = [(one.prompt.messages, one.text, one.finished) for one in answers]
         raw_helpfulness, raw = side_by_side(
-            self._safety.model,
             [
                 lambda: self._helpfulness.score_texts(rows),
                 lambda: self._safety.score_texts(rows),
             ],
+            min(self._helpfulness.workers, self._safety.workers),
         )
         helpfulness = self._helpfulness.standardise(raw_helpfulness)
         safety = self._safety.standardise(raw)

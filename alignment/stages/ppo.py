@@ -17,7 +17,6 @@ import numpy as np
 from alignment.config.ppo import PPOConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import ConfigError, DataError
-from alignment.fastpath.malloc import keep_freed_memory
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import (
     load_tokenizer,
@@ -49,7 +48,6 @@ def run(ctx: StageContext) -> None:
     start = ctx.inputs["policy"] / "model"
     tokenizer = load_tokenizer(start)
     renderer = ChatRenderer(tokenizer, config.generation.max_prompt_tokens)
-    keep_freed_memory()
     build = Builder(
         start,
         {domain: ctx.inputs[f"reward_{domain}"] for domain in DOMAINS},

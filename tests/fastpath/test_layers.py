@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from alignment.fastpath import packed_linear as linear_module
+from alignment.fastpath import use_for_scoring
 from alignment.fastpath.decoding import LeanStepper
 from alignment.fastpath.layers import Lean, why_not
 from alignment.fastpath.packed_linear import PackedLinear
@@ -108,7 +109,7 @@ def test_decoding(
 
 @pytest.mark.parametrize("sharpness", [4.0, 40.0])
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
-def test_scoring(family: str, sharpness: float, packed: bool, tokenizer: Any) -> None:
+def test_scoring(family: str, sharpness: float, packed: bool, way: str, tokenizer: Any) -> None:
     model = _model(family, AutoModelForSequenceClassification, tokenizer, sharpness)
     draw = random.Random(0)
 
@@ -124,7 +125,8 @@ def test_scoring(family: str, sharpness: float, packed: bool, tokenizer: Any) ->
         items.append(items[-1])
     items.append(Tokens(ids(5), ids(2)))
     reward = RewardModel(model, tokenizer, RewardCard("safety"))
-    assert LeanScorer.of(model, 200) is not None
+    assert LeanScorer.covers(model)
+    assert (use_for_scoring(model, reward._plain_scores) is not None) == (way == "fast")
     found = reward.score(items)
     for item, score in zip(items, found, strict=True):
         with torch.no_grad():
@@ -137,7 +139,7 @@ def test_scoring(family: str, sharpness: float, packed: bool, tokenizer: Any) ->
 
 def test_what_lean_layers_do_not_cover(tokenizer: Any) -> None:
     model = _model("llama", AutoModelForSequenceClassification, tokenizer)
-    assert LeanScorer.of(model.to(torch.bfloat16), 64) is None
+    assert not LeanScorer.covers(model.to(torch.bfloat16))
     model.config.hidden_act = "gelu"
     assert not Lean.folds(model.float())
     model.config.layer_types = ["sliding_attention"] * 3

@@ -15,6 +15,7 @@ from transformers.generation.logits_process import (
 )
 
 from alignment.errors import ConfigError, StageError
+from alignment.fastpath import Decoding
 from alignment.fastpath.decoding import LeanStepper
 from alignment.fastpath.layers import Lean, why_not
 from alignment.inference import decode as decode_module
@@ -180,7 +181,8 @@ def test_the_referee_undoes_noise(
         def _disturbed(self, logits: torch.Tensor) -> torch.Tensor:
             return logits + (torch.rand_like(logits) * 2 - 1) * 0.019
 
-    monkeypatch.setattr("alignment.inference.engine.LeanStepper", Noisy)
+    noisy = Decoding(1, lambda steps: Noisy(Lean(policy), steps))
+    monkeypatch.setattr("alignment.inference.engine.use_for_decoding", lambda _: noisy)
 
     def texts(exact: bool) -> list[list[list[int]]]:
         settings = SamplingSettings(max_new_tokens=30, exact=exact)
@@ -260,7 +262,7 @@ def _family(tokenizer: Any, name: str) -> Any:
     [("qwen2", True), ("mistral", True), ("qwen3", False), ("window", False), ("gpt2", False)],
 )
 def test_other_architectures(
-    name: str, lean: bool, tokenizer: Any, renderer: ChatRenderer, prompts: list[Any]
+    name: str, lean: bool, way: str, tokenizer: Any, renderer: ChatRenderer, prompts: list[Any]
 ) -> None:
     model = _family(tokenizer, name)
     assert (why_not(model) is None) == lean

@@ -95,7 +95,7 @@ def test_scores_are_those_of_transformers(kind: str) -> None:
             assert ours.tolist() == pytest.approx(theirs, abs=1e-5)
 
 
-def test_the_fastest_sound_layout_is_chosen() -> None:
+def test_the_fastest_sound_layout_is_chosen(fast: str) -> None:
     for kind in CONFIGS:
         assert choose_style(tiny(kind), 64).name == "packed"
 
@@ -178,7 +178,7 @@ def test_architecture_that_builds_positions_from_the_mask_is_refused() -> None:
     assert "Bloom" in str(style.refusal)
 
 
-def test_attention_is_the_models_own_again_afterwards() -> None:
+def test_attention_is_the_models_own_again_afterwards(fast: str) -> None:
     model = tiny()
     before = model.config._attn_implementation
     batcher = Batcher(model, pad=0, tokens_per_batch=150, max_length=64)

@@ -18,6 +18,7 @@ from alignment.pipeline.slices import config_slice, stage_declaration
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 SIZE = {"hidden": 32, "layers": 1, "heads": 2, "kv_heads": 1}
 BASE = [
+    "compute.fast_cpu=auto",
     "evaluate.judge={base_url: 'http://x/v1', model: m}",
     f"finetune.student={{size: {SIZE}}}".replace("'hidden'", "hidden"),
 ]
@@ -34,7 +35,9 @@ def depends_on(program: ProgramConfig) -> list[Any]:
 
 @pytest.mark.parametrize("key", NEUTRAL)
 def test_a_neutral_setting_changes_no_fingerprint(key: str) -> None:
-    value = {"api_key_env": "OTHER", "timeout": 7.5}.get(key.rpartition(".")[2], 17)
+    value = {"api_key_env": "OTHER", "timeout": 7.5, "fast_cpu": "off"}.get(
+        key.rpartition(".")[2], 17
+    )
     before, after = load_program(DEMO, BASE), load_program(DEMO, [*BASE, f"{key}={value}"])
     assert before != after, "the key exists, and this is another value"
     assert depends_on(before) == depends_on(after)

@@ -30,7 +30,7 @@ def roll(model, prompts, *, ends=(), batch_size=64, temperature=1.0, length=9):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_logprobs_equal_a_plain_forward_pass(model, temperature: float) -> None:
+def test_logprobs_equal_a_plain_forward_pass(model, temperature: float, way: str) -> None:
     answers = roll(model, PROMPTS, temperature=temperature, ends=(0,))
     for row, prompt in enumerate(PROMPTS):
         answer = answers.responses[row]

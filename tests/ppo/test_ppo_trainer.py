@@ -83,7 +83,7 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("old", ["auto", "rollout", "forward"])
-def test_the_first_ratio_is_one(old: str) -> None:
+def test_the_first_ratio_is_one(old: str, way: str) -> None:
     trainer = build(None, old_logprobs=old, critic_warmup_iterations=0)
     for iteration in range(3):
         assert trainer.iterate(iteration)["policy/first_ratio_error"] <= 1e-5
@@ -104,6 +104,7 @@ def note_kept(trainer: PPOTrainer) -> set[str]:
 
 def test_passes_kept_for_the_first_step_change_rounding_only(
     monkeypatch: pytest.MonkeyPatch,
+    fast: str,
 ) -> None:
     """Whole-batch steps go on from the passes that gave old log-probabilities and values."""
     found = []
@@ -138,7 +139,9 @@ def break_after(trainer: PPOTrainer, iteration: int) -> None:
 @pytest.mark.parametrize(
     "changes", [{}, {"algorithm": "rloo", "samples_per_prompt": 2, "critic_warmup_iterations": 0}]
 )
-def test_a_broken_run_goes_on_to_the_same_bits(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_a_broken_run_goes_on_to_the_same_bits(
+    tmp_path: Path, changes: dict[str, Any], way: str
+) -> None:
     whole = build(tmp_path / "whole", **changes)
     outcome = whole.train()
     for point, every in ((1, 1), (3, 2), (5, 1)):
@@ -226,7 +229,7 @@ def test_micro_batches_change_rounding_only() -> None:
         torch.testing.assert_close(value, found[1][name], atol=2e-5, rtol=1e-3)
 
 
-def test_threads_change_rounding_only() -> None:
+def test_threads_change_rounding_only(way: str) -> None:
     threads = torch.get_num_threads()
     found = []
     try:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
-from alignment.fastpath.task_queue import Together
 from alignment.inference.engine import TransformersEngine
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
@@ -22,11 +21,10 @@ from alignment.training.ppo.roles import LanguageRole, Roles, ValueRole
 from alignment.training.ppo.rollout import LEAST_ROWS, Answers, rollout
 from alignment.training.ppo.scoring import Episode, PromptItem, Reward, Scores
 from alignment.utils import distributed
+from alignment.utils.threads import Together
 
 # Rollout and training forward agree within this, or one more forward pass is taken.
 _AGREE = 1e-5
-# Models with fewer parameters are small: see `Together`.
-_SMALL = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,8 @@ class Collector:
             exact=False,
         )
         self.exact: bool | None = None
-        on_cpu = roles.policy.device.type == "cpu"
         self.together = Together(
-            apart=on_cpu and config.lora is None and distributed.size() == 1,
-            small=roles.policy.size < _SMALL,
+            apart=roles.policy.fast and config.lora is None and distributed.size() == 1
         )
 
     def answer(self, prompts: Sequence[PromptItem], seed: int) -> tuple[Answers, list[Episode]]:
@@ -127,7 +123,7 @@ class Collector:
         whole = config.minibatch >= len(tokens) and config.entropy_coefficient == 0
         size = len(tokens) * max(map(len, tokens))
         fits = size <= piece_of(config, self._roles.policy)
-        return self.together.small and whole and fits
+        return self.together.apart and whole and fits
 
     def _see(
         self, role: LanguageRole | ValueRole, tokens: Sequence[Tokens], gradient: bool = False

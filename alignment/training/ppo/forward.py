@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
-from alignment.fastpath.task_queue import Together
 from alignment.models.chat_renderer import Tokens
 from alignment.models.padding import micro_batches, pad
 from alignment.training.ppo.losses import entropy, token_logprobs
 from alignment.training.ppo.roles import LanguageRole, ValueRole
 from alignment.utils import distributed
+from alignment.utils.threads import Together
 
 _TINY = 2_000_000
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from alignment.config.ppo import PPOConfig
-from alignment.fastpath.task_queue import Together
 from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueRole
 from alignment.training.ppo.update import schedule, update_critic, update_policy
 from alignment.utils.optimizer import make_optimizer, make_schedule
 from alignment.utils.seeds import derive_seed
+from alignment.utils.threads import Together
 
 
 class Learner:

@@ -22,6 +22,7 @@ class ModelScorer:
 
     def __init__(self, model: RewardModel, renderer: ChatRenderer):
         self._model = model
+        model.choose_pass()
         mine, its = renderer.tokenizer, model.renderer.tokenizer
         self._same = (
             mine.chat_template == its.chat_template and mine.get_vocab() == its.get_vocab()  # type: ignore[attr-defined]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 
 from alignment.errors import ConfigError
-from alignment.fastpath.training import LeanBackbone, OutOfRange, TokenLogprobs, why_not
+from alignment.fastpath import use_for_training
 from alignment.models.load import backbone, scalar_head
 from alignment.training.ppo.losses import token_logprobs
 
@@ -42,6 +42,7 @@ class LanguageRole:
 
     Attributes:
         size: parameters of the model.
+        fast: a hand-written pass computes it, see `alignment.fastpath`.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class LanguageRole:
         self.size = _size(model)
         self.active = switch
         with self.active():
-            self._direct = _head_is_linear(model)
-        self._body = _Body(backbone(model)) if self._direct else None
+            direct = _head_is_linear(model)
+            self._body = _Body(backbone(model)) if direct else None
+        self.fast = self._body is not None and self._body.lean is not None
 
     @property
     def device(self) -> torch.device:
@@ -73,32 +75,27 @@ class LanguageRole:
     ) -> Tensor:
         """log π (n,) float32 of targets (n,) at n chosen places of ids (b, s)."""
         head: Any = self.model.get_output_embeddings()
-        if self._body is not None and self._body.is_lean and head.bias is None:
+        if self._body is not None and self._body.lean is not None and head.bias is None:
             hidden = self._body(ids, row, column)
-            found: Tensor = TokenLogprobs.apply(hidden, head.weight, targets, temperature)  # type: ignore[no-untyped-call]
-            return found
+            return self._body.lean.token_logprobs(hidden, head.weight, targets, temperature)
         logits = self.logits(ids, row, column).float()
         return token_logprobs(logits / temperature if temperature != 1.0 else logits, targets)
 
 
 class _Body:
-    """Hidden states at chosen places: by hand where `training.lean` can, else by transformers."""
+    """Hidden states at chosen places: by `lean`, a pass written by hand, where there is one and it
+    can, else by transformers."""
 
     def __init__(self, body: nn.Module):
         self._body = body
-        self._lean = LeanBackbone(body) if why_not(body) is None else None
-
-    @property
-    def is_lean(self) -> bool:
-        return self._lean is not None
+        self.lean = use_for_training(body)
 
     def __call__(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """(n, width)."""
-        if self._lean is not None:
-            try:
-                return self._lean.hidden(ids, row * ids.shape[1] + column)
-            except OutOfRange:
-                pass  # attention scores too large for the fast path
+        if self.lean is not None:
+            hidden = self.lean.hidden(ids, row * ids.shape[1] + column)
+            if hidden is not None:
+                return hidden
         found: Tensor = self._body(input_ids=ids, use_cache=False).last_hidden_state[row, column]
         return found
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from alignment.config.ppo import PPOConfig
-from alignment.fastpath.task_queue import Together
 from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.forward import (
@@ -26,6 +25,7 @@ from alignment.training.ppo.losses import policy_loss, value_loss
 from alignment.training.ppo.roles import LanguageRole, ValueRole
 from alignment.utils import distributed
 from alignment.utils.finite import stop_if_not_finite
+from alignment.utils.threads import Together
 
 _POLICY_SUMS = (
     "loss",
@@ -152,7 +152,7 @@ def _add_gradients(
     Yields:
         the figures of each piece.
     """
-    if not together.small:
+    if not together.apart:
         for piece in pieces:
             loss, figures = part(piece)
             loss.backward()

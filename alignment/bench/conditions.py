@@ -1,0 +1,47 @@
+"""What a measured figure depends on besides the program: said in every line of `align bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from alignment.config.compute import FastCPU
+from alignment.fastpath import choices, choosing
+from alignment.utils.processor import processor
+
+
+def under(
+    fast_cpu: FastCPU, run: Callable[..., Mapping[str, Any]], *, model: Path, **options: Any
+) -> dict[str, Any]:
+    """The figures of `run` on a model, with the size of the model and how it was computed.
+
+    Args:
+        fast_cpu: as `compute.fast_cpu`.
+    """
+    with choosing(fast_cpu):
+        figures = run(model=model, **options)
+        return {
+            **figures,
+            "parameters": parameters(model),
+            "processor": processor(),
+            "threads": torch.get_num_threads(),
+            "fast_cpu": fast_cpu,
+            "passes": choices(),
+        }
+
+
+def parameters(model: Path) -> int:
+    """Weights in a checkpoint."""
+    count = 0
+    for path in model.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 (not a mapping)
+                size = 1
+                for width in file.get_slice(name).get_shape():
+                    size *= width
+                count += size
+    return count
