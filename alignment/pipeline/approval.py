@@ -1,12 +1,12 @@
-"""A person's word on a version: approved or rejected, kept in the workspace beside the ledger.
+"""People's decisions on versions, approved or rejected, kept in the workspace beside the ledger.
 
     approvals/rlhf-v3.json      {"version", "approved", "reason", "by", "when", "fingerprint"}
 
 A decision applies to one verdict: `fingerprint` is that of the promote stage. If the version is
-made again, decide again. The verdict that counts is the current one (`Ledger.current`): what the
-present configuration asks for follows from the plan, and the plan from the verdicts. What was
-decided changes the plan: the version after a rejected one starts from the champion
-(`alignment.pipeline.plan`). `Decisions` is the only place that says who is champion.
+re-run, decide again. The verdict that counts is the current one (`Ledger.current`), because the
+present configuration follows from the plan and the plan from the verdicts. Decisions change the
+plan: the version after a rejected one starts from the champion (`alignment.pipeline.plan`).
+Only `Decisions` works out which version is champion.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from alignment.utils.files import atomic_write_json, read_json
 
 
 class WaitingForApproval(AlignError):
-    """A version is finished, and a person has to decide before the next one begins."""
+    """A version is finished, and a person must decide before the next one begins."""
 
     exit_code = 6
 
@@ -42,7 +42,7 @@ class WaitingForApproval(AlignError):
 
 @dataclass(frozen=True)
 class Approval:
-    """One decision. `by` is who took it, `when` the time in UTC."""
+    """One decision. `by` names the person, `when` is the time in UTC."""
 
     version: str
     approved: bool
@@ -54,28 +54,28 @@ class Approval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a version's promote stage found, and the fingerprint it has."""
+    """The decision of a version's promote stage, and that stage's fingerprint."""
 
     fingerprint: str
     decision: dict[str, Any]
 
     @property
     def promoted(self) -> bool:
-        """Whether the gate passed it."""
+        """Whether the version passed the gate."""
         return bool(self.decision["promoted"])
 
 
 @dataclass(frozen=True)
 class Decisions:
-    """What was decided on the versions of a program, as of one moment: read once, then asked.
+    """A snapshot of people's decisions and gate verdicts on the versions of a program.
 
     Attributes:
-        words: version → a person's decision, where one counts.
-        verdicts: version → what its gate said last.
+        approvals: version → a person's decision on its current verdict, if there is one.
+        verdicts: version → the latest verdict of its gate.
     """
 
     program: ProgramConfig
-    words: Mapping[str, Approval] = field(default_factory=dict)
+    approvals: Mapping[str, Approval] = field(default_factory=dict)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
     @classmethod
@@ -85,29 +85,29 @@ class Decisions:
         Raises:
             AlignError: a record is damaged.
         """
-        words, verdicts = {}, {}
+        approvals, verdicts = {}, {}
         for name in (version.name for version in program.versions):
             verdict = find_verdict(program.workspace, name)
             if verdict is None:
                 continue
             verdicts[name] = verdict
-            word = _read_approval(program.workspace, name)
-            if word is not None and word.fingerprint == verdict.fingerprint:
-                words[name] = word
-        return cls(program, words, verdicts)
+            approval = _read_approval(program.workspace, name)
+            if approval is not None and approval.fingerprint == verdict.fingerprint:
+                approvals[name] = approval
+        return cls(program, approvals, verdicts)
 
     @property
     def by_person(self) -> bool:
-        """Whether people decide, and the gate advises."""
+        """Whether people decide and the gate only advises."""
         return self.program.promote.approval == "person"
 
     def accepted(self, version: str) -> bool:
-        """Whether a later version may start from `version`; True while nothing speaks against it.
+        """Whether a later version may start from `version`; True unless it was rejected.
 
-        A person's rejection speaks against it, and the gate's, if `promote.parent` is `champion`.
+        A person can reject it, and so can the gate if `promote.parent` is `champion`.
         """
-        if version in self.words:
-            return self.words[version].approved
+        if version in self.approvals:
+            return self.approvals[version].approved
         if self.program.promote.parent == "champion" and not self.by_person:
             return version not in self.verdicts or self.verdicts[version].promoted
         return True
@@ -117,23 +117,23 @@ class Decisions:
         """The version now recommended: the last one approved by a person, or passed by the gate."""
         champion = FIRST_CHAMPION
         for version in (item.name for item in self.program.versions):
-            if version in self.words:
-                champion = version if self.words[version].approved else champion
+            if version in self.approvals:
+                champion = version if self.approvals[version].approved else champion
             elif version in self.verdicts and not self.by_person:
                 champion = version if self.verdicts[version].promoted else champion
         return champion
 
     def champion_option(self, standing: Sequence[str]) -> dict[str, str]:
-        """What stages are told of the champion among `standing`, which they cannot know themselves.
+        """The `champion` option of a stage, for a champion that a person chose from `standing`.
 
-        Where the gate decided, they read it from the last verdict (`StageContext.champion`): that
-        comes out the same, and no stage has to be planned anew for it.
+        Where the gate decided, stages read the champion from the last verdict
+        (`StageContext.champion`) instead, so that the option changes no fingerprint.
         """
-        return {"champion": standing[-1]} if standing and standing[-1] in self.words else {}
+        return {"champion": standing[-1]} if standing and standing[-1] in self.approvals else {}
 
     def awaited(self, version: str) -> WaitingForApproval | None:
-        """What has to be decided on `version` before the next one may begin, if anything."""
-        if not self.by_person or version not in self.verdicts or version in self.words:
+        """The pending decision on `version` that the next version waits for, if there is one."""
+        if not self.by_person or version not in self.verdicts or version in self.approvals:
             return None
         verdict = self.verdicts[version].decision["verdict"]
         return WaitingForApproval(version, verdict, self.program.workspace)
@@ -142,13 +142,20 @@ class Decisions:
 def decide(
     workspace: Path, version: str, *, approved: bool, reason: str = "", by: str | None = None
 ) -> Approval:
-    """Write down a person's decision on the current verdict on `version`.
+    """Record a person's decision on the current verdict on `version`.
 
-    A rejection needs a reason. A decision may be changed as long as the next version has not begun.
+    A rejection needs a reason. A decision may be changed until the next version has begun.
+
+    Args:
+        workspace: the workspace of the program.
+        version: the version that is decided on.
+        approved: True to approve it, False to reject it.
+        reason: why; free text.
+        by: who decides; by default the user of this process.
 
     Raises:
-        AlignError: there is no verdict yet, no reason for a rejection, or the next version has
-            begun on the strength of another decision.
+        AlignError: there is no verdict yet, a rejection has no reason, or the next version has
+            begun under the opposite decision.
     """
     verdict = find_verdict(workspace, version)
     if verdict is None:
@@ -165,9 +172,11 @@ def decide(
             f"{version} was {word} by {before.by} on {before.when}, and the next version has begun",
             remedy="finish or discard the next version first",
         )
-    made = Approval(version, approved, reason.strip(), by or _user(), now(), verdict.fingerprint)
-    atomic_write_json(_path(workspace, version), as_record(made))
-    return made
+    approval = Approval(
+        version, approved, reason.strip(), by or _user(), now(), verdict.fingerprint
+    )
+    atomic_write_json(_path(workspace, version), as_record(approval))
+    return approval
 
 
 def find_approval(workspace: Path, version: str) -> Approval | None:
@@ -176,9 +185,10 @@ def find_approval(workspace: Path, version: str) -> Approval | None:
     Raises:
         AlignError: the record is damaged.
     """
-    word = _read_approval(workspace, version)
-    verdict = find_verdict(workspace, version) if word else None
-    return word if word and verdict and verdict.fingerprint == word.fingerprint else None
+    approval = _read_approval(workspace, version)
+    verdict = find_verdict(workspace, version) if approval else None
+    counts = approval and verdict and verdict.fingerprint == approval.fingerprint
+    return approval if counts else None
 
 
 def _read_approval(workspace: Path, version: str) -> Approval | None:
@@ -196,7 +206,7 @@ def _read_approval(workspace: Path, version: str) -> Approval | None:
 
 
 def find_verdict(workspace: Path, version: str) -> Verdict | None:
-    """The gate's verdict on `version` that a run made, or found done, last."""
+    """The gate's current verdict on `version`, or None if there is none yet."""
     ledger = Ledger(workspace)
     manifest = ledger.current(version, "promote")
     if manifest is None:

@@ -1,17 +1,17 @@
-"""Has the code behind a stage's result changed without a new CODE_VERSION? A lock file tells.
+"""Detects code changes behind a stage's result that came without a new CODE_VERSION.
 
 A stage's result depends on every module of ours that it imports, directly or not. The lock file
 `alignment/stages/code_versions.json` holds, for each stage, its CODE_VERSION and a hash over the
-syntax trees of those modules (comments, docstrings and layout do not count), and a hash of each
-module so that a difference can be named. A test compares it with the code. After a change:
+syntax trees of those modules (comments, docstrings and layout do not count). A hash of each module
+lets the check name the modules that differ. A test compares the lock with the code. After a change:
 
     python -m alignment.pipeline.code_versions                      # what changed, for which stages
     python -m alignment.pipeline.code_versions --bump ppo sample    # their results change in bits
     python -m alignment.pipeline.code_versions --neutral "renamed"  # no result changes
 
-`--bump` raises CODE_VERSION in the stage's file: workspaces run the stage and what follows again,
-unless the stage's KEEPS names the old version, whose finished outputs then stay valid.
-`--neutral` declares that outputs stay the same to the bit; the reason is kept in the lock file.
+`--bump` raises CODE_VERSION in the stage's file. Workspaces then re-run the stage and everything
+after it, unless the stage's KEEPS names the old version, whose finished outputs stay valid.
+`--neutral` declares that outputs stay the same to the bit; the lock file records the reason.
 """
 
 from __future__ import annotations
@@ -33,39 +33,39 @@ from alignment.utils.files import atomic_write_json, atomic_write_text, digest_j
 ROOT = STAGES.parent
 LOCK = STAGES / "code_versions.json"
 SHOWN = 5  # changed modules that are named
-# Rooms and modules that no figure comes from: reporting draws what a stage has worked out; errors
-# and progress speak to people.
+# These cannot change a result: reporting draws what a stage has computed; errors and progress are
+# messages to people.
 DISPLAY = ("alignment.reporting", "alignment.errors", "alignment.utils.progress")
 
 
 @dataclass(frozen=True)
 class Change:
-    """A stage whose code is not what the lock file has, though its CODE_VERSION is the same."""
+    """A stage whose code differs from the lock file although its CODE_VERSION is the same."""
 
     stage: str
     modules: tuple[str, ...]
 
 
 def stages() -> list[str]:
-    """The stage modules: those that declare a CODE_VERSION."""
+    """The names of the stage modules, which are those that declare a CODE_VERSION."""
     sources = {path.stem: path.read_text(encoding="utf-8") for path in STAGES.glob("*.py")}
     return sorted(name for name, text in sources.items() if "\nCODE_VERSION = " in text)
 
 
 def closure(stage: str) -> list[str]:
-    """The modules of ours that a stage's result depends on, by name, itself among them."""
-    waiting, seen = [f"alignment.stages.{stage}"], set()
+    """The modules of ours that a stage's result depends on, the stage itself included."""
+    waiting, modules = [f"alignment.stages.{stage}"], set()
     while waiting:
         module = waiting.pop()
-        if module in seen:
+        if module in modules:
             continue
-        seen.add(module)
+        modules.add(module)
         waiting += _imports(module)
-    return sorted(seen)
+    return sorted(modules)
 
 
 def current() -> dict[str, Any]:
-    """What the lock file would say of the code as it is."""
+    """The contents of a lock file for the present code."""
     closures = {stage: closure(stage) for stage in stages()}
     modules = sorted({module for names in closures.values() for module in names})
     hashes = {module: _hash(module) for module in modules}
@@ -82,7 +82,7 @@ def current() -> dict[str, Any]:
 
 
 def changes(locked: dict[str, Any]) -> list[Change]:
-    """Stages whose code changed under the same CODE_VERSION, and the modules that did it."""
+    """Stages whose code changed under the same CODE_VERSION, with the modules that changed."""
     now = current()
     changed = []
     for stage, entry in now["stages"].items():
@@ -128,13 +128,13 @@ def _path(module: str) -> Path:
 
 
 def _imports(module: str) -> Iterator[str]:
-    """Modules of ours that `module` imports, within functions too, but not for types alone."""
+    """Modules of ours that `module` imports at run time, inside functions too."""
     for node in _run_time(_tree(module)):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # Of a package the name may be a module.
+            # A name imported from a package may itself be a module.
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         for name in names:
             ours = name.startswith("alignment.") and not name.startswith(DISPLAY)
@@ -156,7 +156,7 @@ def _hash(module: str) -> str:
 
 
 def _shape(value: Any) -> Any:
-    """A syntax tree as nested lists, alike in every Python: without places and docstrings."""
+    """A syntax tree as nested lists without positions and docstrings, the same in every Python."""
     if isinstance(value, list):
         return [_shape(item) for item in value if not _is_text(item)]
     if not isinstance(value, ast.AST):
@@ -166,13 +166,13 @@ def _shape(value: Any) -> Any:
 
 
 def _is_text(node: Any) -> bool:
-    """Whether it is a docstring, or another text that stands alone and does nothing."""
+    """Whether the node is a docstring, or any other string that is an expression of its own."""
     alone = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     return alone and isinstance(node.value.value, str)
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command; returns 1 while there are changes that nobody has declared."""
+    """The command line; returns 1 while there are undeclared changes."""
     parser = argparse.ArgumentParser(
         prog="python -m alignment.pipeline.code_versions",
         description=__doc__,

@@ -1,4 +1,4 @@
-"""Is there room on the disk for what a stage will write? Asked before it writes anything."""
+"""Checks that the disk has room for a stage's outputs before the stage writes anything."""
 
 from __future__ import annotations
 
@@ -12,41 +12,43 @@ from alignment.pipeline.estimate import base_size
 from alignment.pipeline.node import Node
 
 RESERVE = 50 * 2**20
-"""What every stage may write beside models: samples, tables, pictures, logs."""
+"""Bytes that every stage may write besides models: samples, tables, pictures, logs."""
 WEIGHTS = 4  # bytes a parameter
 CHECKPOINT = 12  # weights and the optimiser's two moments in float32
-ADAPTER_SHARE = 0.05  # parameters of a low-rank adapter, generously
+ADAPTER_SHARE = 0.05  # parameters of a low-rank adapter per parameter of the model, at most
 TRAINED = {"pretrain": 1, "finetune": 1, "student": 1, "reward": 1, "ppo": 2}
 """Stage module → models it trains (PPO: policy and critic)."""
 
 
 class DiskFullError(AlignError):
-    """There is not enough room on the disk."""
+    """The disk has not enough room."""
 
     exit_code = 8
 
 
 def needed_bytes(program: ProgramConfig, node: Node) -> int:
-    """Upper estimate of what a stage has on disk at once: outputs, and while training one whole
-    checkpoint beside the next one being written."""
-    seen = for_version(program, node.version)
+    """Upper estimate of the bytes that a stage has on disk at once.
+
+    They are its outputs and, while it trains, two checkpoints: one whole, one being written.
+    """
+    config = for_version(program, node.version)
     parameters = base_size(program).parameters
     if node.module == "import_base":
         return RESERVE + int(WEIGHTS * parameters)
     if node.module not in TRAINED:
         return RESERVE
     trained = parameters * TRAINED[node.module]
-    if _adapter(seen, node):
-        written = WEIGHTS * parameters if node.module == "reward" else 0.0  # folded when done
-        return RESERVE + int(written + ADAPTER_SHARE * trained * (WEIGHTS + 2 * CHECKPOINT))
+    if _adapter(config, node):
+        folded = WEIGHTS * parameters if node.module == "reward" else 0.0  # folded when done
+        return RESERVE + int(folded + ADAPTER_SHARE * trained * (WEIGHTS + 2 * CHECKPOINT))
     return RESERVE + int(trained * (WEIGHTS + 2 * CHECKPOINT))
 
 
 def check_space(program: ProgramConfig, node: Node) -> None:
-    """Stop before the stage writes anything if it would not fit.
+    """Check that the outputs of a stage fit on the disk.
 
     Raises:
-        DiskFullError: says how much is needed and how much is free.
+        DiskFullError: they do not fit; it says how much is needed and how much is free.
     """
     need = needed_bytes(program, node)
     free = shutil.disk_usage(program.workspace).free
@@ -55,7 +57,7 @@ def check_space(program: ProgramConfig, node: Node) -> None:
 
 
 def disk_full(program: ProgramConfig, node: Node) -> DiskFullError:
-    """The error for a stage that found no room in the middle of its work."""
+    """The error for a stage that ran out of disk space while it worked."""
     free = shutil.disk_usage(program.workspace).free
     return _too_full(program.workspace, node, needed_bytes(program, node), free)
 

@@ -1,8 +1,8 @@
-"""Time and memory of each stage before anything starts: from earlier versions, else from sizes.
+"""Estimates time and memory of each stage before anything starts.
 
-A stage that was done before in this workspace is the best guide: its time and peak memory are taken
-as they were. Otherwise the work is counted (6 operations per parameter and trained token, 2 per
-token read or written) and divided by what this machine does on a small matrix product.
+If this workspace has already run the stage, its measured time and peak memory are the estimate.
+Otherwise the operations are counted (6 per parameter and trained token, 2 per parameter and token
+read or written) and divided by this machine's speed on a small matrix product.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BURST_SECONDS = 0.02
 
 @dataclass(frozen=True)
 class Estimate:
-    """`basis` says where the figures come from."""
+    """Seconds and megabytes of one stage; `basis` says where the figures come from."""
 
     seconds: float
     memory_mb: float
@@ -45,7 +45,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Size:
-    """What the base model weighs."""
+    """Parameters and shape of a model."""
 
     parameters: float
     width: int
@@ -58,7 +58,7 @@ def estimate(program: ProgramConfig) -> dict[str, Estimate]:
     plan = build_plan(program, Decisions.load(program))
     size = base_size(program)
     seen_before: dict[tuple[str, str], Manifest] = {}
-    found = {}
+    estimates = {}
     for node in plan:
         exact = ledger.current(node.version, node.stage)
         if exact is not None:
@@ -66,10 +66,10 @@ def estimate(program: ProgramConfig) -> dict[str, Estimate]:
         guide = exact or seen_before.get((node.module, node.stage))
         if guide is not None:
             basis = f"{guide.version}, measured"
-            found[node.key] = Estimate(guide.seconds, guide.peak_memory_mb, basis)
+            estimates[node.key] = Estimate(guide.seconds, guide.peak_memory_mb, basis)
         else:
-            found[node.key] = _from_sizes(node, for_version(program, node.version), size)
-    return found
+            estimates[node.key] = _from_sizes(node, for_version(program, node.version), size)
+    return estimates
 
 
 def base_size(program: ProgramConfig) -> Size:
@@ -79,7 +79,7 @@ def base_size(program: ProgramConfig) -> Size:
 
 
 def _size(source: PretrainConfig | str | None) -> Size:
-    """Of a model that is pretrained here, or of a checkpoint."""
+    """The size of a model that is pretrained here, or of a checkpoint."""
     if isinstance(source, PretrainConfig):
         groups = source.kv_heads / source.heads
         parameters = _llama_parameters(
@@ -221,15 +221,15 @@ COSTS: dict[str, Callable[[ProgramConfig, Size], Cost]] = {
 
 @cache
 def machine_speed() -> float:
-    """Operations per second that training reaches here, from a moment of matrix products.
+    """Operations per second that training reaches on this machine, from a short measurement.
 
-    Small models reach about a fifth of what a plain matrix product does.
+    Small models reach about a fifth of the speed of a plain matrix product.
     """
     import numpy as np
 
     square = np.ones((384, 384), dtype=np.float32)
     best = 0.0
-    # The thread's own time, and the best of several: what else the machine does says nothing.
+    # The best of several bursts in the thread's own time: other load must not count.
     for _ in range(BURSTS):
         began, done = time.thread_time(), 0
         while time.thread_time() - began < BURST_SECONDS:

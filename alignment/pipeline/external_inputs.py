@@ -1,4 +1,8 @@
-"""What a program takes from outside its workspace, as a digest: changed data are new data."""
+"""Digests of what a program reads from outside its workspace, so that changed data are noticed.
+
+One change goes unnoticed: in a file of more than 64 MiB only the size and the two ends are hashed,
+so bytes that change in its middle leave the digest as it was.
+"""
 
 from __future__ import annotations
 
@@ -10,44 +14,46 @@ from alignment.config.program import ProgramConfig
 from alignment.utils.files import digest_json, sha256_file
 from alignment.utils.import_string import source_of
 
-WHOLE = 64 * 2**20  # files up to this size are read whole; of larger ones the ends and the size
-END = 2**20
+WHOLE = 64 * 2**20  # bytes; larger files are hashed by their size and their two ends
+END = 2**20  # bytes at each end
 
 
 def external_digest(program: ProgramConfig, module: str) -> str | None:
     """Digest of the files that stage module `module` reads from outside, or None if it reads none.
 
-    None as well where the path is gone or names something on a hub: there is nothing to look at.
+    Also None where the path does not exist here: it is gone, or names something on a hub.
 
     Args:
-        program: as the node's version sees it, its own settings applied.
+        program: the program with the settings of the node's version applied.
     """
-    given = _given(program).get(module, [])
-    found = [path for path in (Path(text).expanduser() for text in given if text) if path.exists()]
-    if not found:
+    locations = _locations(program).get(module, [])
+    paths = [
+        path for path in (Path(text).expanduser() for text in locations if text) if path.exists()
+    ]
+    if not paths:
         return None
-    return digest_json([row for path in found for row in _files(path)])
+    return digest_json([row for path in paths for row in _files(path)])
 
 
 def reads_outside(program: ProgramConfig, module: str) -> bool:
-    """Whether stage module `module` is told to read something from outside."""
-    return any(_given(program).get(module, []))
+    """Whether the settings name something outside that stage module `module` reads."""
+    return any(_locations(program).get(module, []))
 
 
-def _given(program: ProgramConfig) -> dict[str, list[str | None]]:
+def _locations(program: ProgramConfig) -> dict[str, list[str | None]]:
     """Stage module → paths it reads from outside."""
-    given: dict[str, list[str | None]] = {}
+    locations: dict[str, list[str | None]] = {}
     if program.rewards.init not in ("latest", "sft", "base"):
-        given["reward"] = [program.rewards.init]
+        locations["reward"] = [program.rewards.init]
     student = program.finetune.student
     if student is not None:
-        given["student"] = [student.path]
+        locations["student"] = [student.path]
     if program.ppo.parts:
-        given["ppo"] = [source_of(part.function) for part in program.ppo.parts]
+        locations["ppo"] = [source_of(part.function) for part in program.ppo.parts]
     if program.base.source == "path":
-        given["import_base"] = [program.base.path]
-        given["prepare"] = [program.intake.path, program.data.path, program.data.borderline]
-    return given
+        locations["import_base"] = [program.base.path]
+        locations["prepare"] = [program.intake.path, program.data.path, program.data.borderline]
+    return locations
 
 
 def _files(path: Path) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""What every stage depends on, worked out along the plan: fingerprints and manifests."""
+"""Fingerprints and manifests of all stages, worked out along the plan."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ class Fingerprints:
         plan: Sequence[Node],
         any_code: bool = False,
     ):
-        """With `any_code`, what older code made of the same settings counts as done as well: for
-        showing results, not for deciding what to run."""
+        """With `any_code`, outputs that older code made from the same settings count as done too.
+
+        Use it to show results, not to decide what to run.
+        """
         self.any_code = any_code
         self.program = program
         self.ledger = ledger
         self.plan = list(plan)
         self._nodes = {(node.version, node.stage): node for node in plan}
-        self._known: dict[tuple[str, str], str | None] = {}
+        self._fingerprints: dict[tuple[str, str], str | None] = {}
         self._manifests: dict[tuple[str, str], Manifest | None] = {}
-        self._seen: dict[str, ProgramConfig] = {}
+        self._configs: dict[str, ProgramConfig] = {}
         self._lock = RLock()
 
     @classmethod
@@ -49,28 +51,30 @@ class Fingerprints:
         decisions: Decisions | None = None,
         any_code: bool = False,
     ) -> Fingerprints:
-        """Of the program's plan, by what its workspace holds now."""
+        """The fingerprints of the program's plan, from the present contents of its workspace."""
         plan = build_plan(program, decisions or Decisions.load(program))
         return cls(program, Ledger(program.workspace), plan, any_code)
 
     def drop_missing(self) -> None:
-        """Forget what was not done yet: it may be by now."""
+        """Forget which stages were not done: they may be done by now."""
         with self._lock:
-            self._known = {key: value for key, value in self._known.items() if value is not None}
-            self._manifests = {k: seen for k, seen in self._manifests.items() if seen is not None}
+            self._fingerprints = {
+                key: value for key, value in self._fingerprints.items() if value is not None
+            }
+            self._manifests = {k: done for k, done in self._manifests.items() if done}
 
     def of(self, node: Node) -> str | None:
-        """The node's fingerprint, or None while an input is not done."""
+        """The node's fingerprint, or None until all its inputs are done."""
         key = (node.version, node.stage)
         with self._lock:
-            if key not in self._known:
-                self._known[key] = self._work_out(node)
-            return self._known[key]
+            if key not in self._fingerprints:
+                self._fingerprints[key] = self._work_out(node)
+            return self._fingerprints[key]
 
     def manifest(self, version: str, stage: str) -> Manifest | None:
         """The manifest of a stage under the present configuration, if it is done.
 
-        Its own fingerprint is the one it was made under, which may be an older release's.
+        The fingerprint in it is the one it was made under, which may be an older release's.
         """
         key = (version, stage)
         with self._lock:
@@ -95,11 +99,11 @@ class Fingerprints:
         return config_slice(config, declared.reads), declared.code_version, inputs
 
     def config(self, node: Node) -> ProgramConfig:
-        """The program as the node's version sees it."""
+        """The program with the settings of the node's version applied."""
         with self._lock:
-            if node.version not in self._seen:
-                self._seen[node.version] = for_version(self.program, node.version)
-            return self._seen[node.version]
+            if node.version not in self._configs:
+                self._configs[node.version] = for_version(self.program, node.version)
+            return self._configs[node.version]
 
     def seed(self, node: Node) -> int:
         """The node's own seed."""
@@ -110,14 +114,14 @@ class Fingerprints:
         return [f"{v}/{s}" for v, s in node.inputs.values() if self.manifest(v, s) is None]
 
     def directories(self, node: Node) -> dict[str, Path]:
-        """Input name → outputs of the stage it comes from; all inputs are done."""
+        """Input name → directory of the stage it comes from. All inputs must be done."""
         return {
             name: self.ledger.committed_dir(*source, self._done(*source).fingerprint)
             for name, source in node.inputs.items()
         }
 
     def recorded_inputs(self, node: Node) -> dict[str, dict[str, str]]:
-        """The inputs as a manifest records them; all are done."""
+        """The inputs as a manifest records them. All must be done."""
         inputs = {}
         for name, source in node.inputs.items():
             manifest = self._done(*source)
@@ -138,27 +142,27 @@ class Fingerprints:
         return manifest
 
     def find(self, node: Node) -> Manifest | None:
-        """The node's manifest as the ledger has it at this moment; `manifest` remembers."""
+        """The node's manifest, read from the ledger now; `manifest` may answer from memory."""
         key = self.of(node)
         if key is None:
             return None
         exact = self.ledger.find(node.version, node.stage, key)
         return exact or same_work(self.ledger, node, key, self.program, self.any_code)
 
-    def _outside(self, node: Node, seen: ProgramConfig) -> str | None:
+    def _outside(self, node: Node, config: ProgramConfig) -> str | None:
         """Digest of what the node reads from outside the workspace, if anything.
 
-        A copied workspace may have left it behind: then what was read before still counts.
+        A copied workspace may have left those files behind; then the recorded digest counts.
         """
-        found = external_digest(seen, node.module)
-        if found is None and reads_outside(seen, node.module):
+        digest = external_digest(config, node.module)
+        if digest is None and reads_outside(config, node.module):
             done = self.ledger.current(node.version, node.stage)
             return done.inputs.get("outside", {}).get("digest") if done else None
-        return found
+        return digest
 
     def _work_out(self, node: Node) -> str | None:
         if self.missing(node):
             return None
         config, code_version, inputs = self.request(node)
-        known = {name: digest for name, digest in inputs.items() if digest is not None}
-        return fingerprint(node, code_version, config, self.seed(node), known)
+        digests = {name: digest for name, digest in inputs.items() if digest is not None}
+        return fingerprint(node, code_version, config, self.seed(node), digests)

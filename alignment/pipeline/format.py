@@ -1,4 +1,4 @@
-"""The format number that every record of a workspace carries, and what to do with another one.
+"""The format number in every record of a workspace, and how records of other formats are read.
 
 A record without a number was written by 0.1 (format 1). `alignment.pipeline.migrate` brings an
 older workspace up to date when it is opened; a newer one is refused, and the error names the
@@ -20,7 +20,7 @@ FORMAT = 2
 
 
 def as_record(values: Any) -> dict[str, Any]:
-    """A dataclass or a mapping as it is written: with the format number and the release."""
+    """A dataclass or a mapping as it is written, with the format number and the release."""
     plain = dict(values) if isinstance(values, Mapping) else asdict(values)
     return {"format": FORMAT, "written_by": __version__, **plain}
 
@@ -30,7 +30,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
     Raises:
         AlignError: a newer release wrote it.
-        ValueError: it is no JSON object.
+        ValueError: it is not a JSON object.
     """
     values = read_json(path)
     if not isinstance(values, dict):
@@ -46,11 +46,11 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def format_of(path: Path) -> int:
-    """The format number of a record; 1 for one of release 0.1, which wrote none."""
+    """The format number of a record; 1 where it has none, as in release 0.1."""
     return int(read_json(path).get("format", 1))
 
 
 def known_fields(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `values` the dataclass `kind` has; fields of a later writer are left out."""
+    """The entries of `values` that are fields of the dataclass `kind`; later fields are dropped."""
     names = {item.name for item in fields(kind)}
     return {name: value for name, value in values.items() if name in names}

@@ -1,4 +1,4 @@
-"""Have a stage done again: its outputs are set aside, kept as a superseded attempt."""
+"""Sets the outputs of a stage aside, as a superseded attempt, so that it is run again."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from alignment.pipeline.plan import downstream
 
 
 def set_aside(program: ProgramConfig, version: str, stage: str) -> list[Path]:
-    """Set the outputs of a stage, and of what depends on it in its version, aside.
+    """Set aside the outputs of a stage and of everything in its version that depends on it.
 
-    Those that the present configuration asks for: what other settings made stays where it is.
-    Only with the workspace held. An intake that is done again takes in what waits by then, besides
-    what it took before. Later versions are done again where their inputs come out different.
+    Only outputs of the present configuration move; those of other settings stay. The caller must
+    hold the workspace. An intake that runs again takes the batches it took before and those that
+    wait by then. Later versions run again where their inputs change.
 
     Returns:
         Where the old outputs are now.
@@ -23,8 +23,8 @@ def set_aside(program: ProgramConfig, version: str, stage: str) -> list[Path]:
     Raises:
         AlignError: the version has no such stage.
     """
-    known = Fingerprints.load(program)
-    plan = known.plan
+    fingerprints = Fingerprints.load(program)
+    plan = fingerprints.plan
     stages = [node.stage for node in plan if node.version == version]
     if stage not in stages:
         raise AlignError(
@@ -32,19 +32,19 @@ def set_aside(program: ProgramConfig, version: str, stage: str) -> list[Path]:
             remedy=f"its stages: {', '.join(stages)}" if stages else "see `align status`",
         )
     done = [
-        known.manifest(node.version, node.stage)
+        fingerprints.manifest(node.version, node.stage)
         for node in downstream(plan, (version, stage))
         if node.version == version
     ]
-    # The last first: a kill on the way leaves what the next call needs to find the others.
+    # In reverse order: after a kill half-way the next call still finds the earlier stages.
     moved = [
-        known.ledger.supersede(found.version, found.stage, found.fingerprint)
-        for found in reversed(done)
-        if found is not None
+        fingerprints.ledger.supersede(manifest.version, manifest.stage, manifest.fingerprint)
+        for manifest in reversed(done)
+        if manifest is not None
     ]
     if stage == "intake" and program.intake.source == "inbox":
         from alignment.preferences.store import PreferenceStore
 
-        # Last: batches that are free while an intake still counts would come into two versions.
+        # Last: a batch released while an intake still counts would enter two versions.
         PreferenceStore(program.workspace / "preferences").release(version)
     return [path for path in reversed(moved) if path is not None]

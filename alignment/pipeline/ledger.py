@@ -1,11 +1,11 @@
-"""What is done: fingerprints, manifests and attempts, all in plain files of the workspace.
+"""The record of finished stages and of attempts, in plain files of the workspace.
 
     versions/rlhf-v1/sample/
         1f0c…/            committed outputs with their manifest.json, made by one rename
         .1f0c….partial/   an unfinished attempt: `out/`, `scratch/` (checkpoints), `request.json`
-        attempts/001.json what happened each time it was tried
+        attempts/001.json the outcome of each attempt
         attempts/001.log
-        current           the fingerprint that a run made, or found done, last
+        current           the fingerprint that the latest run made or found done
 
 A directory without a manifest is never read. The same fingerprint means the same result.
 """
@@ -40,8 +40,8 @@ from alignment.utils.processes import born, runs
 
 log = logging.getLogger("alignment")
 CURRENT = "current"
-REQUEST = "request.json"  # in a partial directory: what it is made for
-KEEP = 3  # unfinished attempts of other settings that are kept, of each stage
+REQUEST = "request.json"  # in a partial directory: the settings and inputs behind it
+KEEP = 3  # unfinished attempts of other settings kept per stage
 SHOWN = 16  # hex digits of a fingerprint that name its directory
 
 
@@ -70,10 +70,10 @@ class Ledger:
         return Manifest.read(directory) if (directory / MANIFEST).is_file() else None
 
     def current(self, version: str, stage: str) -> Manifest | None:
-        """The manifest that a run made, or found done, last; None once that was set aside.
+        """The manifest that the latest run made or found done; None if it was set aside since.
 
-        After settings A, B and A again it is A's, though B's was committed later. For whoever
-        cannot tell the fingerprint that the present configuration asks for.
+        After runs with settings A, B and A again it is A's, though B's was committed later. It
+        serves callers that cannot work out the fingerprint of the present configuration.
         """
         note = self.stage_dir(version, stage) / CURRENT
         if note.is_file():
@@ -81,7 +81,7 @@ class Ledger:
         return next(reversed(self.committed(version, stage)), None)
 
     def committed(self, version: str, stage: str) -> list[Manifest]:
-        """Everything finished at a stage that was not set aside, in the order of its attempts."""
+        """All finished outputs of a stage that were not set aside, in the order of attempts."""
         manifests = [
             Manifest.read(path.parent)
             for path in self.stage_dir(version, stage).glob(f"*/{MANIFEST}")
@@ -90,14 +90,14 @@ class Ledger:
         return sorted(manifests, key=lambda manifest: manifest.attempt)
 
     def mark_current(self, manifest: Manifest) -> None:
-        """Note that a run has found this done, or has made it: `current` gives it from now on."""
+        """Record that a run made this or found it done: `current` returns it from now on."""
         note = self.stage_dir(manifest.version, manifest.stage) / CURRENT
         text = manifest.fingerprint + "\n"
         if not note.is_file() or note.read_text(encoding="utf-8") != text:
             atomic_write_text(note, text)
 
     def attempts(self, version: str, stage: str) -> list[Attempt]:
-        """Every try, in order; one whose process is gone is told as killed."""
+        """All attempts, in order; a running one whose process is gone counts as killed."""
         attempts = []
         for path in sorted(self.stage_dir(version, stage).glob("attempts/*.json")):
             attempt = Attempt.read(path)
@@ -107,23 +107,23 @@ class Ledger:
         return attempts
 
     def is_orphaned(self, attempt: Attempt) -> bool:
-        """Whether nobody works any more on an attempt that is marked as running.
+        """Whether the process of an attempt that is marked as running is gone.
 
-        Of a process on another host (or in a container of another name) nothing is known but
-        that it holds the workspace as long as it lives.
+        A process on another host (or in a container of another name) cannot be looked up; it
+        counts as alive as long as somebody holds the workspace.
         """
         if attempt.host == socket.gethostname():
             return not runs(attempt.pid, attempt.born)
         return holder(self.workspace) is None
 
     def final_status(self, attempt: Attempt) -> Attempt:
-        """What has become of an attempt that was broken off."""
+        """An attempt that was broken off, with the status it ended with."""
         done = self.find(attempt.version, attempt.stage, attempt.fingerprint)
         sealed = done is not None and done.attempt == attempt.number
         return replace(attempt, status="done" if sealed else "killed")
 
     def unfinished(self, version: str, stage: str) -> list[Unfinished]:
-        """What attempts at a stage left behind that can be gone on from, the newest first."""
+        """Unfinished attempts at a stage that could be continued, the newest first."""
         items = [
             self._unfinished(directory)
             for directory in self.stage_dir(version, stage).glob(".*.partial")
@@ -160,15 +160,17 @@ class Ledger:
         reason: str = "",
         say: Callable[[str], None] = log.warning,
     ) -> Attempt:
-        """Open a new attempt and note it.
+        """Open a new attempt and record it.
 
-        Unfinished work for other fingerprints is kept, of each stage the newest `KEEP`.
-        Only with the workspace held: what else is marked as running at this stage was broken off.
+        The newest `KEEP` unfinished attempts of other fingerprints are kept. The caller must hold
+        the workspace: any other attempt still marked as running was broken off.
 
         Args:
-            request: what the fingerprint was made from: `config`, `code_version`, `inputs`.
+            node: the stage.
+            fingerprint: the node's fingerprint.
+            request: `config`, `code_version` and `inputs` behind the fingerprint.
             reason: why the stage is run.
-            say: told what was removed.
+            say: called with a line on each attempt that is removed.
         """
         home = self.stage_dir(node.version, node.stage)
         earlier = self.attempts(node.version, node.stage)
@@ -177,7 +179,7 @@ class Ledger:
                 self.write_attempt(self.final_status(past) if past.status == "running" else past)
         partial = self.partial_dir(node.version, node.stage, fingerprint)
         for rubbish in home.glob(".*.partial"):
-            # Without `out` it is what a commit left behind: its checkpoints may be half-deleted.
+            # Without `out` it was committed already, and its checkpoints may be half-deleted.
             if not (rubbish / "out").exists():
                 shutil.rmtree(rubbish)
         others = [x for x in self.unfinished(node.version, node.stage) if x.directory != partial]
@@ -207,7 +209,7 @@ class Ledger:
         return attempt
 
     def write_attempt(self, attempt: Attempt) -> None:
-        """Put an attempt's record on disk."""
+        """Write an attempt's record to disk."""
         atomic_write_json(self._attempt_path(attempt).with_suffix(".json"), as_record(attempt))
 
     def log_path(self, attempt: Attempt) -> Path:
@@ -219,10 +221,11 @@ class Ledger:
         return home / "attempts" / f"{attempt.number:03d}"
 
     def commit(self, attempt: Attempt, described: Mapping[str, Any]) -> Manifest:
-        """Seal the attempt's outputs and make them appear by one rename.
+        """Seal the attempt's outputs with a manifest and publish them by one rename.
 
-        Libraries write weights without waiting for the disk; the seal must not outlive them.
-        `described` gives the manifest's fields that the ledger does not know itself.
+        Libraries write weights without fsync, so everything is synced first: after a power cut
+        a manifest must not exist without its outputs. `described` holds the manifest's fields
+        that the ledger does not know.
         """
         partial = self.partial_dir(attempt.version, attempt.stage, attempt.fingerprint)
         out = partial / "out"
@@ -240,7 +243,7 @@ class Ledger:
         fsync_tree(out)
         atomic_write_json(out / MANIFEST, as_record(manifest))
         target = self.committed_dir(attempt.version, attempt.stage, attempt.fingerprint)
-        out.rename(target)  # from here on the checkpoints count no more: `begin` sees it
+        out.rename(target)  # without `out`, `begin` treats the checkpoints as rubbish
         for directory in (target.parent, target.parent.parent, self.root):
             fsync_directory(directory)
         self.mark_current(manifest)
@@ -248,10 +251,10 @@ class Ledger:
         return manifest
 
     def supersede(self, version: str, stage: str, fingerprint: str) -> Path | None:
-        """Set the outputs for `fingerprint` aside, so that they are made again; they are kept.
+        """Set the outputs for `fingerprint` aside, so that the stage runs again.
 
         Returns:
-            Where they are now; None if there were none.
+            Where the outputs are now; None if there were none.
         """
         manifest = self.find(version, stage, fingerprint)
         if manifest is None:
@@ -267,7 +270,7 @@ class Ledger:
 
 
 def _drop_unfinished(directory: Path) -> None:
-    """Remove what a process was writing when it died: nothing whole is called `.something`."""
+    """Remove what a process was writing when it died: only unfinished files begin with a dot."""
     for path in directory.rglob(".*"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -276,7 +279,7 @@ def _drop_unfinished(directory: Path) -> None:
 
 
 def hash_outputs(directory: Path) -> dict[str, str]:
-    """File → sha256 of everything a stage wrote, manifest excepted, in sorted order."""
+    """File → sha256 of everything a stage wrote except the manifest, in sorted order."""
     outputs = {}
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory).as_posix()
@@ -294,7 +297,15 @@ def fingerprint(
     seed: int,
     inputs: Mapping[str, str],
 ) -> str:
-    """Digest over everything a stage's result depends on; `inputs` maps name → output digest."""
+    """Digest over everything that a stage's result depends on.
+
+    Args:
+        node: the stage; its module and options count.
+        code_version: `CODE_VERSION` of the module.
+        config: the sections of the configuration that the stage reads.
+        seed: the stage's seed.
+        inputs: input name → digest of that stage's outputs.
+    """
     return digest_json(
         {
             "module": node.module,
@@ -313,7 +324,8 @@ def now() -> str:
 
 
 def verify(directory: Path, names: Iterable[str] | None = None) -> list[str]:
-    """Files of a committed directory that are missing or differ from its manifest."""
+    """Files of a committed directory, of `names` if given, that are missing or differ from its
+    manifest."""
     manifest = Manifest.read(directory)
     wrong = []
     for name, digest in manifest.outputs.items():

@@ -1,8 +1,8 @@
-"""Work of an older release under today's fingerprints.
+"""Works out which fingerprint the work of an older release would have today.
 
-Nothing is rewritten. A finished stage keeps its directory, its manifest and the fingerprint it was
-made under, which verdicts, approvals, lineage and MLflow refer to; here is worked out which
-fingerprint the same work would have today. So a dry look writes nothing, and a kill breaks nothing.
+Nothing is rewritten. A finished stage keeps its directory, its manifest and its old fingerprint,
+because verdicts, approvals, lineage and MLflow refer to it. So a dry run writes nothing, and a
+kill breaks nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from alignment.pipeline.slices import config_slice, stage_declaration, student_o
 
 
 class Untranslatable(AlignError):
-    """What an older release recorded has no counterpart in today's settings."""
+    """A setting that an older release recorded has no counterpart today."""
 
 
 def todays_program(values: dict[str, Any], number: int) -> dict[str, Any]:
-    """The values of a `program.json` of format `number` in today's words."""
+    """The values of a `program.json` of format `number` under today's names."""
     return translate(values) if number < FORMAT else values
 
 
@@ -33,13 +33,15 @@ def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict
     """The configuration slice and the options that `manifest` would record today.
 
     Args:
-        program: gives the sections that the stage did not read.
+        manifest: of a finished stage, in the format of its release.
+        node: that stage in today's plan.
+        program: supplies the sections that the stage did not read.
 
     Returns:
         `{"config": …, "options": …}`.
 
     Raises:
-        Untranslatable: with the settings in question.
+        Untranslatable: settings have no counterpart; the message names them.
     """
     recorded = dict(manifest.config)
     student = manifest.options.get("student")
@@ -51,9 +53,9 @@ def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict
         if without_counterpart:
             raise Untranslatable("; ".join(without_counterpart))
         recorded = translate(recorded)
-        for section in ("generation", "optimizer"):  # 0.1 had none: what it did not say was default
+        for section in ("generation", "optimizer"):  # 0.1 lacked them: they have their defaults
             del shared[section]
-    # The versions' own settings are in the slice already.
+    # The slice already contains the versions' own settings.
     versions = [{"name": version.name} for version in program.versions]
     document = {**shared, **recorded, "versions": versions}
     try:
@@ -72,10 +74,13 @@ _fingerprints: dict[tuple[str, str], str | None] = {}
 def todays_fingerprint(
     manifest: Manifest, node: Node, program: ProgramConfig, any_code: bool = False
 ) -> str | None:
-    """The fingerprint that the work behind `manifest` has today, or None if there is none.
+    """The fingerprint that the work behind `manifest` has today, or None if it has none.
 
     Args:
-        any_code: as if today's code had made it.
+        manifest: of a finished stage, in the format of its release.
+        node: that stage in today's plan.
+        program: the program of the workspace.
+        any_code: treat the work as if today's code had made it.
     """
     declared = stage_declaration(node.module)
     still_valid = any_code or manifest.code_version in declared.keeps
@@ -87,7 +92,7 @@ def todays_fingerprint(
         except Untranslatable:
             _fingerprints[key] = None
         else:
-            inputs = {name: given["digest"] for name, given in manifest.inputs.items()}
+            inputs = {name: source["digest"] for name, source in manifest.inputs.items()}
             as_it_was = Node(node.version, node.stage, node.module, {}, then["options"])
             _fingerprints[key] = fingerprint(
                 as_it_was, code_version, then["config"], manifest.seed, inputs
@@ -98,7 +103,15 @@ def todays_fingerprint(
 def same_work(
     ledger: Ledger, node: Node, key: str, program: ProgramConfig, any_code: bool = False
 ) -> Manifest | None:
-    """The newest finished work that was recorded under another fingerprint and is `key` today."""
+    """The newest finished work whose fingerprint today is `key`, though it was recorded otherwise.
+
+    Args:
+        ledger: the ledger of the workspace.
+        node: the stage.
+        key: the node's fingerprint today.
+        program: the program of the workspace.
+        any_code: treat the work as if today's code had made it.
+    """
     for manifest in reversed(ledger.committed(node.version, node.stage)):
         if todays_fingerprint(manifest, node, program, any_code) == key:
             return manifest

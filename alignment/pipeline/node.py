@@ -1,4 +1,4 @@
-"""One stage of one version: what the plan is made of, and what the ledger keeps books on."""
+"""One stage of one version: the unit of the plan and of the ledger."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Node:
     """One stage of one version.
 
     Attributes:
-        module: name of the module in `alignment.stages` that does it.
-        inputs: input name → (version, stage) whose committed directory it gets.
-        options: what distinguishes this node from others of the same module.
+        module: name of the module in `alignment.stages` that runs it.
+        inputs: input name → (version, stage) whose committed directory it reads.
+        options: values that distinguish this node from others of the same module.
     """
 
     version: str

@@ -1,4 +1,4 @@
-"""The stages of a program and what each needs: a directed acyclic graph in topological order."""
+"""The stages of a program and their inputs: a directed acyclic graph in topological order."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ PREPARE: dict[str, Key] = {"prepare": ("base", "prepare")}
 
 
 def build_plan(program: ProgramConfig, decisions: Decisions) -> list[Node]:
-    """Every stage of the program, each after what it needs.
+    """All stages of the program, each after its inputs. Reads nothing from disk.
 
-    A version starts from the one before it, or from the champion if that was rejected; which
-    stages there are does not depend on it. Reads nothing from disk.
+    A version starts from the one before it, or from the champion if that one was rejected. This
+    changes inputs but not the list of stages.
 
     Args:
-        decisions: what was decided on the versions so far; `Decisions(program)` before any was.
+        program: the program.
+        decisions: the decisions on its versions so far; `Decisions(program)` if there are none.
     """
     base = policy_key(program, "base")
     module = "pretrain" if program.base.source == "world" else "import_base"
@@ -75,7 +76,8 @@ def _sft(program: ProgramConfig, base: Key) -> list[Node]:
 
 
 def _student_start(program: ProgramConfig) -> list[Node]:
-    """The smaller model before it learns from samples: as it comes, then on demonstrations."""
+    """The smaller model before it learns from samples: the bare model, then trained on
+    demonstrations."""
     if program.finetune.student is None:
         return []
     inputs = {"start": ("base", STUDENT), **PREPARE}
@@ -86,7 +88,7 @@ def _student_start(program: ProgramConfig) -> list[Node]:
 
 
 def _students(program: ProgramConfig, version: str) -> dict[str, Key]:
-    """What an evaluation needs of the smaller model, if there is one."""
+    """Inputs of an evaluation that concern the smaller model, if there is one."""
     if program.finetune.student is None:
         return {}
     return {"student": (version, STUDENT), "sft_student": ("sft", STUDENT)}
@@ -94,7 +96,7 @@ def _students(program: ProgramConfig, version: str) -> dict[str, Key]:
 
 @dataclass(frozen=True)
 class _Turn:
-    """One version within its program, and what came before it."""
+    """One version within its program, and the versions before it."""
 
     program: ProgramConfig
     version: VersionConfig
@@ -106,7 +108,7 @@ class _Turn:
 
     @cached_property
     def config(self) -> ProgramConfig:
-        """The program with the version's own settings."""
+        """The program with the version's own settings applied."""
         return for_version(self.program, self.name)
 
     @cached_property
@@ -117,17 +119,17 @@ class _Turn:
 
     @property
     def previous(self) -> str:
-        """The version before it: its batch and its reward models came last."""
+        """The version before it, which has the newest batch and reward models so far."""
         return self.earlier[-1] if self.earlier else FIRST_CHAMPION
 
     @cached_property
     def standing(self) -> list[str]:
-        """The earlier versions that nothing speaks against."""
+        """The earlier versions that were not rejected."""
         return [version for version in self.earlier if self.decisions.accepted(version)]
 
     @property
     def parent(self) -> str:
-        """The version it starts from: `previous`, or the one before if that was rejected."""
+        """The version it starts from: the last earlier one that was not rejected."""
         return self.standing[-1] if self.standing else FIRST_CHAMPION
 
     @property
@@ -155,16 +157,17 @@ class _Turn:
         return Node(self.name, stage, module or stage, inputs, options)
 
 
-# What each stage of a version needs. The order of a stage's inputs is the order in which it reads
-# them, and so belongs to its result.
+# The inputs of each stage of a version. A stage reads its inputs in this order, so the order is
+# part of its result.
 
 
 def _intake(turn: _Turn) -> list[Node]:
-    # Earlier batches decide what is a duplicate, and on which side of the split a prompt stays.
+    # Earlier batches decide which comparisons are duplicates and on which side of the split a
+    # prompt stays.
     inputs: dict[str, Key] = {}
     if turn.collects:
         inputs["collect"] = (turn.previous, "collect")
-    if turn.program.intake.source != "inbox":  # there, people's deliveries are the prompts
+    if turn.program.intake.source != "inbox":  # an inbox takes its prompts from the deliveries
         inputs |= PREPARE
     inputs |= {f"intake/{version}": (version, "intake") for version in turn.earlier}
     return [turn.node("intake", inputs)]
@@ -184,7 +187,7 @@ def _rewards(turn: _Turn) -> list[Node]:
         inputs = _reward_inputs(turn)
         if turn.earlier:
             inputs["previous_reward"] = (turn.previous, f"reward_{domain}")
-        # Measured beside it on the same comparisons: accuracy against data learned from.
+        # Measured on the same comparisons, to show accuracy against the amount of data.
         for version in turn.earlier[:-1]:
             inputs[f"earlier_reward/{version}"] = (version, f"reward_{domain}")
         nodes.append(turn.node(f"reward_{domain}", inputs, "reward", domain=domain))
@@ -194,7 +197,7 @@ def _rewards(turn: _Turn) -> list[Node]:
 def _guards(turn: _Turn) -> list[Node]:
     nodes = []
     for domain in DOMAINS if turn.guards else ():
-        # Told how far the main model agrees with it; it learns nothing from that.
+        # The main model is read only to measure how far the two agree.
         inputs = {**_reward_inputs(turn), "reward": turn.rewards[f"reward_{domain}"]}
         nodes.append(turn.node(f"guard_{domain}", inputs, "reward", domain=domain, guard=True))
     return nodes

@@ -1,4 +1,4 @@
-"""What must be there before a long run starts: model, data, disk."""
+"""Checks that model, data and disk are ready before a long run starts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FREE_BYTES = 200 * 2**20
 
 
 def preflight(program: ProgramConfig) -> None:
-    """Check the outside world once, before anything is computed.
+    """Check model, data, context length and disk once, before anything is computed.
 
     Raises:
-        ConfigError: base model or data missing, or answers longer than the model's context; names
-            the key.
-        AlignError: workspace not writable, or the disk is nearly full.
+        ConfigError: base model or data are missing, or answers are longer than the model's
+            context; the error names the key.
+        AlignError: the workspace is not writable, or the disk is nearly full.
     """
     make_workspace(program.workspace)
     free = shutil.disk_usage(program.workspace).free
@@ -52,18 +52,18 @@ def _check_base(program: ProgramConfig) -> None:
 
 
 def _check_data(program: ProgramConfig) -> None:
-    """Prompts and demonstrations are made from real preferences (`stages/prepare`)."""
+    """Check the preference data from which `stages/prepare` makes prompts and demonstrations."""
     split = program.intake.source == "split"
     key = "intake.path" if split and program.data.path is None else "data.path"
-    given = program.data.path or (program.intake.path if split else None)
-    if given is None:
+    location = program.data.path or (program.intake.path if split else None)
+    if location is None:
         raise ConfigError(
             "no preference data is named to make prompts and demonstrations from",
             where=key,
             remedy=f"--set {key}=FILE_OR_DIRECTORY",
         )
-    path = Path(given)
-    looks_like_hub = given.count("/") == 1 and not path.parent.exists()
+    path = Path(location)
+    looks_like_hub = location.count("/") == 1 and not path.parent.exists()
     if not path.exists() and not looks_like_hub:
         raise ConfigError(
             f"no file or directory {path}",
@@ -73,19 +73,19 @@ def _check_data(program: ProgramConfig) -> None:
 
 
 def _check_lengths(program: ProgramConfig) -> None:
-    """Before the stage that would find it out after hours."""
+    """Check that answers leave room for a prompt; a stage would find out only after hours."""
     context = _context(program)
     if context is None:
         return
     for version in ("sft", *(item.name for item in program.versions)):
-        seen = for_version(program, version)
+        config = for_version(program, version)
         longest = {
-            "sample": seen.sample.generation.max_new_tokens,
-            "collect": seen.collect.generation.max_new_tokens,
-            "evaluate": seen.evaluate.generation.max_new_tokens,
+            "sample": config.sample.generation.max_new_tokens,
+            "collect": config.collect.generation.max_new_tokens,
+            "evaluate": config.evaluate.generation.max_new_tokens,
         }
         if version != "sft" and program.version(version).ppo:
-            longest["ppo"] = seen.ppo.generation.max_new_tokens
+            longest["ppo"] = config.ppo.generation.max_new_tokens
         for key, tokens in longest.items():
             if tokens >= context:
                 raise ConfigError(
@@ -97,7 +97,7 @@ def _check_lengths(program: ProgramConfig) -> None:
 
 
 def _context(program: ProgramConfig) -> int | None:
-    """Longest sequence of the base model; None where it does not say, or is still on a hub."""
+    """Context length of the base model in tokens; None if its config is not here or lacks it."""
     if program.base.source != "path":
         return program.base.pretrain.context
     described = Path(program.base.path or "") / "config.json"

@@ -1,4 +1,4 @@
-"""How far a program can go now: the next version, and what it waits for, if anything."""
+"""How far a program can go now: the next version, and what it waits for if it cannot begin."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from alignment.pipeline.plan import build_plan
 
 
 class WaitingForBatches(AlignError):
-    """A version cannot begin before more preferences are delivered."""
+    """A version cannot begin until more preferences are delivered."""
 
     exit_code = 7
 
     def __init__(
         self, version: str, have: int, need: int, inbox: Path, lacking: Sequence[str] = ()
     ):
-        found = f"{have} of {need} new comparisons are there"
+        status = f"{have} of {need} new comparisons are there"
         if lacking:
-            found = f"{found}, none on {' and '.join(lacking)} to train on"
+            status = f"{status}, none on {' and '.join(lacking)} to train on"
         super().__init__(
-            f"{version} waits for preferences: {found}",
+            f"{version} waits for preferences: {status}",
             where=str(inbox),
             remedy="put files there, or `align ingest FILE`; then `align resume`",
         )
@@ -40,9 +40,9 @@ class Frontier:
     """Where a program stands.
 
     Attributes:
-        version: the first version that is not done; None if all are.
+        version: the first version that is not done; None if all are done.
         left: its stages that are not done, in order.
-        waiting: why it cannot begin, or None.
+        waiting: why it cannot begin; None if it can.
     """
 
     version: str | None
@@ -51,15 +51,15 @@ class Frontier:
 
 
 def frontier(program: ProgramConfig, until: str | None = None) -> Frontier:
-    """The first version that is not done, up to `until`, and what it waits for."""
+    """The first version up to `until` that is not done, and what it waits for."""
     decisions = Decisions.load(program)
-    known = Fingerprints.load(program, decisions)
+    fingerprints = Fingerprints.load(program, decisions)
     names = program.version_names
     for name in names if until is None else names[: names.index(until) + 1]:
         left = tuple(
             node
-            for node in known.plan
-            if node.version == name and known.manifest(node.version, node.stage) is None
+            for node in fingerprints.plan
+            if node.version == name and fingerprints.manifest(node.version, node.stage) is None
         )
         if left:
             return Frontier(name, left, waits_for(program, name, decisions))
@@ -69,10 +69,12 @@ def frontier(program: ProgramConfig, until: str | None = None) -> Frontier:
 def waits_for(
     program: ProgramConfig, version: str, decisions: Decisions | None = None
 ) -> AlignError | None:
-    """What has to come from outside before `version` may begin: a decision, or preferences.
+    """The decision or the preferences that `version` waits for; None if it may begin.
 
     Args:
-        decisions: as of now, if the caller has read them.
+        program: the program.
+        version: one of its versions.
+        decisions: today's decisions, if the caller has read them already.
     """
     names = program.version_names
     if version in names[1:]:
@@ -83,7 +85,10 @@ def waits_for(
 
 
 def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches | None:
-    """The preferences that an inbox program's `version` lacks; None once it has taken some in."""
+    """The preferences that `version` of an inbox program lacks; None if it lacks none.
+
+    A version that has taken in its batches lacks none.
+    """
     if program.intake.source != "inbox" or not version.startswith("rlhf-"):
         return None
     from alignment.preferences.inbox import domains_lacking, inbox_dir, waiting_comparisons
@@ -101,10 +106,10 @@ def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches
 
 
 def available(program: ProgramConfig, until: str | None = None) -> list[Node]:
-    """The nodes of every version that is done or may be done now, in order.
+    """The nodes of all versions that are done or may begin now, in order.
 
-    Whoever has done them asks again: by then a person may have decided, or more have been
-    delivered.
+    Callers that have run them call again, because a person may have decided by then, or more
+    preferences may have arrived.
     """
     decisions = Decisions.load(program)
     names = program.version_names
@@ -119,14 +124,14 @@ def available(program: ProgramConfig, until: str | None = None) -> list[Node]:
 
 
 def _ends_a_run(program: ProgramConfig, version: str, decisions: Decisions) -> bool:
-    """Whether nobody can say now that the version after this one may begin."""
+    """Whether it is still open if the version after this one may begin."""
     if not version.startswith("rlhf-"):
         return False
-    if decisions.by_person and version not in decisions.words:
-        return True  # it has yet to be decided on
+    if decisions.by_person and version not in decisions.approvals:
+        return True  # a person must decide first
     if program.intake.source != "inbox":
         return False
     from alignment.preferences.store import PreferenceStore
 
-    # It will take in everything that is there.
+    # This version will take in all waiting batches, so none are left for the next.
     return PreferenceStore(program.workspace / "preferences").assignment(version) is None

@@ -1,4 +1,4 @@
-"""Why a stage would be run, or was: what differs from the last time, in words."""
+"""Says why a stage is run: what differs from the last time."""
 
 from __future__ import annotations
 
@@ -13,35 +13,38 @@ from alignment.pipeline.records import Unfinished
 from alignment.pipeline.slices import stage_declaration
 
 FIRST = "never run"
-ENOUGH = 6  # differences that are named
+ENOUGH = 6  # differences named in a message
 
 
-def why_run(node: Node, known: Fingerprints) -> str:
-    """Why the node is to be run, although it may have been run before.
+def why_run(node: Node, fingerprints: Fingerprints) -> str:
+    """Why the node must run, although it may have run before.
 
-    Compares with the outputs that a run made, or found done, last: the code version, every
-    setting, every input.
+    Compares code version, settings and inputs with those of the current outputs
+    (`Ledger.current`).
     """
-    waits = known.missing(node)
-    old = known.ledger.current(node.version, node.stage)
+    waits = fingerprints.missing(node)
+    old = fingerprints.ledger.current(node.version, node.stage)
     if old is None:
-        attempts = known.ledger.attempts(node.version, node.stage)
+        attempts = fingerprints.ledger.attempts(node.version, node.stage)
         if any(attempt.status == "superseded" for attempt in attempts):
-            return "its outputs were set aside to be made again"
+            return "its outputs were set aside"
         if not attempts:
             return FIRST
-        key = known.of(node)
-        if key is not None and known.ledger.partial_dir(node.version, node.stage, key).exists():
+        key = fingerprints.of(node)
+        if (
+            key is not None
+            and fingerprints.ledger.partial_dir(node.version, node.stage, key).exists()
+        ):
             return f"attempt {attempts[-1].number} is unfinished ({attempts[-1].status})"
         if waits:
             return f"after {', '.join(waits[:ENOUGH])}"
         return f"attempt {attempts[-1].number} did not finish ({attempts[-1].status})"
-    config, code_version, inputs = known.request(node)
+    config, code_version, inputs = fingerprints.request(node)
     reasons = []
     if old.code_version not in (code_version, *stage_declaration(node.module).keeps):
         reasons.append(f"code version {old.code_version} → {code_version}")
     try:
-        then = todays_slice(old, node, known.program)
+        then = todays_slice(old, node, fingerprints.program)
     except Untranslatable as error:
         reasons.append(f"made by an older release, whose settings are gone: {error.message}")
     else:
@@ -54,32 +57,34 @@ def why_run(node: Node, known: Fingerprints) -> str:
             source = node.inputs[name]
             reasons.append(f"input {name} must be made again ({source[0]}/{source[1]})")
         elif old.inputs[name]["digest"] != digest:
-            reasons.append(f"input {name} came out otherwise")
+            reasons.append(f"input {name} changed")
     reasons += [f"input {name} is gone" for name in old.inputs if name not in inputs]
-    if not reasons and known.seed(node) != old.seed:
+    if not reasons and fingerprints.seed(node) != old.seed:
         reasons.append("seed")
     more = [f"and {len(reasons) - ENOUGH} more"] if len(reasons) > ENOUGH else []
     return "; ".join([*reasons[:ENOUGH], *more]) or "its outputs are gone or damaged"
 
 
-def left_behind(node: Node, known: Fingerprints) -> Unfinished | None:
-    """The stage's last attempt, if it is unfinished and the node would not go on from it."""
-    attempts = known.ledger.attempts(node.version, node.stage)
+def left_behind(node: Node, fingerprints: Fingerprints) -> Unfinished | None:
+    """The stage's last attempt, if it is unfinished and the node would not continue it."""
+    attempts = fingerprints.ledger.attempts(node.version, node.stage)
     if not attempts or attempts[-1].status not in ("killed", "failed"):
         return None
     last = attempts[-1].fingerprint[:SHOWN]
-    if (known.of(node) or "")[:SHOWN] == last or known.manifest(node.version, node.stage):
+    if (fingerprints.of(node) or "")[:SHOWN] == last or fingerprints.manifest(
+        node.version, node.stage
+    ):
         return None
-    unfinished = known.ledger.unfinished(node.version, node.stage)
+    unfinished = fingerprints.ledger.unfinished(node.version, node.stage)
     return next((item for item in unfinished if item.name == last), None)
 
 
-def describe_left_behind(item: Unfinished, node: Node, known: Fingerprints) -> str:
-    """One line on an unfinished attempt that is not continued, and why it is not."""
+def describe_left_behind(item: Unfinished, node: Node, fingerprints: Fingerprints) -> str:
+    """One line on an unfinished attempt that is not continued, with the reasons."""
     at = f" at step {item.step}" if item.step is not None else ""
-    config, code_version, inputs = known.request(node)
+    config, code_version, inputs = fingerprints.request(node)
     if item.request is None:
-        reasons = ["it is of an older release"]
+        reasons = ["an older release made it"]
     else:
         reasons = changes(item.request["config"], config)
         if item.request["code_version"] != code_version:
@@ -88,7 +93,7 @@ def describe_left_behind(item: Unfinished, node: Node, known: Fingerprints) -> s
             if digest is None:
                 reasons.append(f"input {name} must be made again first")
             elif item.request["inputs"].get(name) != digest:
-                reasons.append(f"input {name} came out otherwise")
+                reasons.append(f"input {name} changed")
     return (
         f"{node.key}: unfinished attempt{at} of other settings ({_clock(item.seconds)} of work) "
         f"is kept, not continued: {'; '.join(reasons[:ENOUGH]) or 'an option changed'}"
@@ -96,7 +101,7 @@ def describe_left_behind(item: Unfinished, node: Node, known: Fingerprints) -> s
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """`key before -> after` for every dotted key that differs."""
+    """`key before → after` for every dotted key that differs."""
     lines: list[str] = []
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)

@@ -1,4 +1,4 @@
-"""What the ledger writes down: attempts, manifests, and what unfinished attempts leave behind."""
+"""The records of the ledger: attempts, unfinished attempts and manifests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Status = Literal["running", "done", "failed", "killed", "superseded"]
 
 @dataclass
 class Attempt:
-    """One try at a stage."""
+    """One attempt at a stage."""
 
     version: str
     stage: str
@@ -28,27 +28,28 @@ class Attempt:
     seconds: float | None = None
     error: str | None = None
     resumed_from: int | None = None
-    """The attempt whose checkpoints this one goes on from."""
+    """Number of the attempt whose checkpoints this one continues."""
     born: float | None = None
     """When the process `pid` started, in seconds since 1970."""
     reason: str = ""
-    """Why the stage was run: what differed from the last time."""
+    """Why the stage was run (`alignment.pipeline.reasons`)."""
 
     @classmethod
     def read(cls, path: Path) -> Attempt:
-        """An attempt's record; unknown fields of newer writers are ignored."""
+        """Read an attempt's record; unknown fields of newer writers are ignored."""
         return cls(**known_fields(cls, read_record(path)))
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What an attempt left behind that did not come to its end.
+    """The directory of an attempt that did not finish.
 
     Attributes:
         name: the first hex digits of its fingerprint.
-        step: that of its newest checkpoint, if it has one.
-        seconds: how long attempts worked on it, about.
-        request: `config`, `code_version` and `inputs` it was made for; None for release 0.1.
+        step: step of its newest checkpoint, if it has one.
+        seconds: about how long attempts worked on it.
+        touched: when its newest file was written, in seconds since 1970.
+        request: `config`, `code_version` and `inputs` of the attempt; None for release 0.1.
     """
 
     directory: Path
@@ -84,7 +85,7 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
-        """The manifest of a committed directory; unknown fields of newer writers are ignored."""
+        """Read a committed directory's manifest; unknown fields of newer writers are ignored."""
         path = directory / MANIFEST
         values = known_fields(cls, read_record(path))
         return cls(**{**values, "format": format_of(path)})

@@ -1,4 +1,4 @@
-"""What a stage declares, and the part of the configuration that its result depends on."""
+"""The declarations of a stage, and the part of the configuration that its result depends on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STAGES = Path(__file__).parents[1] / "stages"
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a stage module says of itself.
+    """The declarations in a stage module.
 
     Attributes:
-        code_version: `CODE_VERSION`; a new one where the result changes in its bits.
-        reads: `READS`, the sections of the configuration.
-        keeps: `KEEPS`, older code versions whose finished outputs stay valid: the same method with
-            other rounding, say. Their unfinished attempts start over.
+        code_version: `CODE_VERSION`; it changes when the bits of the result change.
+        reads: `READS`, the sections of the configuration that the stage reads.
+        keeps: `KEEPS`, older code versions whose finished outputs stay valid, for example because
+            only the rounding differs. Their unfinished attempts start over.
     """
 
     code_version: str
@@ -35,7 +35,7 @@ class Declaration:
 
 @cache
 def stage_declaration(module: str) -> Declaration:
-    """Read a stage's declaration from its source, without importing torch and friends."""
+    """Read a stage's declarations from its source, without importing torch."""
     declared: dict[str, Any] = {}
     for statement in ast.parse((STAGES / f"{module}.py").read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
@@ -49,9 +49,8 @@ def stage_declaration(module: str) -> Declaration:
 def config_slice(program: ProgramConfig, sections: Sequence[str]) -> dict[str, Any]:
     """The sections a stage reads, as plain JSON values.
 
-    Fields marked `planned` are left out: they decide which stages there are, and the stages that
-    they concern have them as options. So are those that cannot change a result
-    (`alignment.config.neutral`).
+    Left out are fields marked `planned`, which decide which stages exist and reach stages as
+    options, and fields that cannot change a result (`alignment.config.neutral`).
     """
     return without_neutral({name: _plain(getattr(program, name)) for name in sections})
 
@@ -69,8 +68,8 @@ def _plain(value: Any) -> Any:
 
 
 def student_option(program: ProgramConfig) -> dict[str, Any]:
-    """The smaller model's settings, as the option of the stage that makes it."""
+    """The smaller model's settings, as the option of the stage that creates it."""
     student = effective(program).finetune.student
     assert student is not None
-    given = {"finetune": {"student": student.model_dump(mode="json")}}
-    return {"student": without_neutral(given)["finetune"]["student"]}
+    settings = {"finetune": {"student": student.model_dump(mode="json")}}
+    return {"student": without_neutral(settings)["finetune"]["student"]}

@@ -1,4 +1,4 @@
-"""The directory that a program lives in, and the program as it was last run, kept there."""
+"""The directory of a program, and the program file in it, as last run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ PROGRAM = "program.json"
 
 
 def make_workspace(path: Path) -> None:
-    """Create the workspace, or say why it cannot be.
+    """Create the workspace if it does not exist.
 
     Raises:
-        AlignError: it is a file, or cannot be written.
+        AlignError: the path is a file, or the directory cannot be written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # A name of its own: two commands may look at the same time.
+        # A unique name: two commands may check at the same time.
         with tempfile.NamedTemporaryFile(dir=path, prefix=".writable-"):
             pass
     except OSError as error:
@@ -35,35 +35,36 @@ def make_workspace(path: Path) -> None:
 
 
 def is_workspace(path: Path) -> bool:
-    """Whether a program was ever run, or served, in this directory."""
+    """Whether a program was ever run or served in this directory."""
     return (path / PROGRAM).is_file()
 
 
 def no_workspace(path: Path) -> AlignError:
-    """The error for a directory that is none."""
+    """The error for a directory that is not a workspace."""
     return AlignError(
-        f"{path} is no workspace: it holds no {PROGRAM}", remedy="start one with `align run CONFIG`"
+        f"{path} is not a workspace: it has no {PROGRAM}",
+        remedy="start one with `align run CONFIG`",
     )
 
 
 def is_kept(program: ProgramConfig) -> bool:
-    """Whether its workspace holds just this program."""
+    """Whether its workspace holds exactly this program."""
     path = program.workspace / PROGRAM
     return path.is_file() and read_record(path) == program.model_dump(mode="json")
 
 
 def keep_program(program: ProgramConfig) -> None:
-    """Write the program down for later commands."""
+    """Save the program for later commands."""
     atomic_write_json(program.workspace / PROGRAM, as_record(program.model_dump(mode="json")))
 
 
 def kept_program(workspace: Path) -> ProgramConfig:
-    """The program of a workspace, as it was last run; its path is where it lies now.
+    """The program of a workspace as last run, with `workspace` set to its present path.
 
-    An older release's is translated; it is written in today's words by the next run.
+    A program of an older release is translated; the next run saves it under today's names.
 
     Raises:
-        AlignError: there is none, or it is wrong.
+        AlignError: there is no program, or it is invalid.
     """
     if not is_workspace(workspace):
         raise no_workspace(workspace)

@@ -43,7 +43,7 @@ class Standings:
             decided.champion if decisions else None,
             batches(stages),
             decisions,
-            {name: asdict(word) for name, word in decided.words.items() if name in stages},
+            {name: asdict(word) for name, word in decided.approvals.items() if name in stages},
         )
 
     def of_version(self, version: str) -> str:

@@ -33,7 +33,7 @@ def test_one_thread_may_drop_missing_while_another_asks(tmp_path: Path, stages: 
                 yield item
 
     known = Fingerprints(program, ledger, plan)
-    known._known = Slow({(first.version, first.stage): known.of(first)})
+    known._fingerprints = Slow({(first.version, first.stage): known.of(first)})
 
     def ask() -> str | None:
         assert looked_at.wait(10)

@@ -139,4 +139,4 @@ def test_reasons_name_inputs_and_stages_that_were_set_aside(make_program: Any, s
     assert done is not None
     known.ledger.supersede("rlhf-v1", "promote", done.fingerprint)
     again = Fingerprints.load(program)
-    assert why_run(nodes["rlhf-v1/promote"], again) == "its outputs were set aside to be made again"
+    assert why_run(nodes["rlhf-v1/promote"], again) == "its outputs were set aside"
