@@ -1,11 +1,11 @@
-"""What kind of failure it was, and what to do about it.
+"""Sorts failures into kinds, each with its own response.
 
-memory     smaller pieces with the same maths, once
-transient  try again, more and more slowly
-disk       stop; say how much is needed
-known      bad data, bad settings, a stage's own verdict: stop with the remedy
+memory     retry once in smaller pieces with the same maths
+transient  retry, with growing pauses
+disk       stop; say how much space is needed
+known      bad data, bad settings or a stage's own error: stop and show the remedy
 unknown    stop; the traceback is in the log
-killed     the process was told to end; what it has done is kept
+killed     the process was told to end; its finished work is kept
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from alignment.errors import AlignError, Terminated, redact
 Kind = Literal["memory", "transient", "disk", "known", "unknown", "killed"]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-FULL_WORDS = ("No space left", "disk is full")  # of libraries that wrap it; of SQLite
+FULL_WORDS = ("No space left", "disk is full")  # in wrapped OSErrors; in errors of SQLite
 PASSING = (
     errno.EIO,
     errno.EAGAIN,
@@ -36,7 +36,7 @@ PASSING = (
     errno.EHOSTUNREACH,
 )
 PASSING_NAMES = ("ConnectionError", "TransportError", "Timeout", "TimeoutException", "URLError")
-"""Classes of requests, httpx and urllib, which are not imported for this."""
+"""Error classes of requests, httpx and urllib, by name to avoid the imports."""
 
 MICRO_BATCH = (
     "finetune.sft.per_device_train_batch_size",
@@ -54,26 +54,26 @@ PIECES: dict[str, tuple[str, ...]] = {
     ),
     "ppo": ("ppo.max_tokens_per_micro_batch",),
 }
-"""Stage module → settings that bound memory and change results by rounding at most."""
+"""Stage module → settings that bound memory and change results only by rounding."""
 
 
 def kind_of(error: BaseException) -> Kind:
-    """The kind of a failure, from the error and what caused it."""
+    """The kind of a failure, from the error and its causes."""
     if not isinstance(error, Exception):
         return "killed"
     chain = list(_chain(error))
-    for one in chain:
-        told: Kind | None = getattr(one, "failure", None)
-        if told is not None:
-            return told
-        if (isinstance(one, OSError) and one.errno in FULL) or any(
-            words in str(one) for words in FULL_WORDS
+    for cause in chain:
+        kind: Kind | None = getattr(cause, "failure", None)
+        if kind is not None:
+            return kind
+        if (isinstance(cause, OSError) and cause.errno in FULL) or any(
+            words in str(cause) for words in FULL_WORDS
         ):
             return "disk"
-        if _out_of_memory(one):
+        if _out_of_memory(cause):
             return "memory"
-    # What caused it counts more than how it was told: a lost server comes as a StageError.
-    if any(_passes(one) for one in chain):
+    # The cause counts more than the outer error: a lost server arrives as a StageError.
+    if any(_passes(cause) for cause in chain):
         return "transient"
     return "known" if isinstance(error, AlignError) else "unknown"
 
@@ -88,13 +88,13 @@ def in_words(error: BaseException) -> str:
 
 
 def smaller(program: ProgramConfig, module: str) -> tuple[ProgramConfig, list[str]]:
-    """The program with the pieces of a stage halved, and the changes in words.
+    """The program with a stage's memory-bounding settings halved, and a list of the changes.
 
-    The batch of a step, its mean loss and its order stay what they were: only what is computed at
-    once is less. An empty list means that nothing can be made smaller.
+    A step keeps its batch, mean loss and order; only less is computed at once. The list is empty
+    if nothing can be made smaller.
     """
     values: dict[str, Any] = effective(program).model_dump(mode="json")
-    said = []
+    changes = []
     for key in PIECES.get(module, ()):
         before = _value(values, key)
         if before is None:
@@ -102,12 +102,12 @@ def smaller(program: ProgramConfig, module: str) -> tuple[ProgramConfig, list[st
         half = int(before) // 2
         if half >= (64 if key == "rewards.max_tokens_per_micro_batch" else 1):
             set_dotted(values, key, half, where=key)
-            said.append(f"{key} {before} → {half}")
-    return ProgramConfig.model_validate(values), said
+            changes.append(f"{key} {before} → {half}")
+    return ProgramConfig.model_validate(values), changes
 
 
 def free_memory() -> None:
-    """Give back what the failed attempt held."""
+    """Release the memory of the failed attempt."""
     import gc
     import sys
 
@@ -118,10 +118,10 @@ def free_memory() -> None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
+    visited: set[int] = set()
     here: BaseException | None = error
-    while here is not None and id(here) not in seen:
-        seen.add(id(here))
+    while here is not None and id(here) not in visited:
+        visited.add(id(here))
         yield here
         here = here.__cause__ or (None if here.__suppress_context__ else here.__context__)
 
@@ -129,9 +129,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    said = str(error).lower()
+    message = str(error).lower()
     return isinstance(error, RuntimeError) and (
-        "out of memory" in said or "can't allocate memory" in said
+        "out of memory" in message or "can't allocate memory" in message
     )
 
 
@@ -158,7 +158,7 @@ def _value(values: dict[str, Any], key: str) -> Any:
 
 
 def _unset(program: ProgramConfig) -> int:
-    """What PPO itself takes where `ppo.max_tokens_per_micro_batch` is unset."""
+    """The value that PPO uses where `ppo.max_tokens_per_micro_batch` is unset."""
     import torch
 
     from alignment.pipeline.estimate import base_size

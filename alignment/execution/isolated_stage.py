@@ -1,8 +1,8 @@
-"""A stage in a process of its own: stages can run side by side, and memory is freed for sure.
+"""Runs a stage in its own process, so that stages can run in parallel and all memory is freed.
 
-The child gets no more than the workspace and the stage's name; both sides read the ledger. It dies
-with its parent, and an error it reports is raised here as if the stage had run here. The stage may
-also be spread over several processes (`compute.processes`).
+The child receives only the workspace and the stage's name; both sides read the ledger. The child
+dies with its parent. An error that it reports is raised here as if the stage had run here. A stage
+can also be spread over several processes (`compute.processes`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.memory import oom_kills
 from alignment.utils.processes import die_with_parent
 
-SLACK = 5.0  # seconds to end by itself once its own grace is over
+SLACK = 5.0  # seconds that the child gets to exit after its own grace period
 _LOOK_EVERY = 0.2  # seconds
 ENDED = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-"""Signals that come from somebody who wants the process to end."""
+"""Signals by which somebody ends a process on purpose."""
 
 
 def run_isolated(
@@ -41,21 +41,26 @@ def run_isolated(
     grace: float = 0.0,
     interrupted: Callable[[], int] = lambda: 0,
 ) -> float:
-    """Run `node` in a child process, or in `processes` of them; returns their peak memory in MB.
+    """Run `node` in `processes` child processes; returns their peak memory in MB.
 
     Args:
-        grace: seconds that it may go on to its next checkpoint when this process is interrupted.
-        interrupted: how often this process was, for a thread that no signal reaches; twice: at
-            once.
+        workspace: the workspace.
+        node: the stage to run; its attempt is open in the ledger.
+        partial: the attempt's directory, where the child writes its result.
+        log: file that the child's output is appended to.
+        processes: how many processes share the stage.
+        grace: seconds that the child may run on to its next checkpoint after an interrupt.
+        interrupted: how often this process was interrupted; for threads, which receive no signals.
+            At two the child is killed at once.
 
     Raises:
-        KeyboardInterrupt: `interrupted`; the child has ended.
-        AlignError: what the stage reported.
-        StageError: the child died without a word. Its `failure` is `memory` where the kernel says
-            that it killed for want of it; a stage that somebody else killed is not done in smaller
-            pieces, which would change its bits.
+        KeyboardInterrupt: `interrupted` is not 0; the child has ended.
+        AlignError: the stage reported this error.
+        StageError: the child died without a report. `failure` is `memory` only if the kernel
+            counts an out-of-memory kill: a stage that somebody else killed must not be retried in
+            smaller pieces, which would change its bits.
     """
-    for path in partial.glob(_result("*")):
+    for path in partial.glob(_result_name("*")):
         path.unlink()
     before = oom_kills()
     module = "alignment.execution.stage_main"
@@ -71,7 +76,7 @@ def run_isolated(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # At once: without its parent nobody keeps others out of the workspace.
+            # SIGKILL, because once the parent is gone nobody holds the workspace lock.
             preexec_fn=die_with_parent(signal.SIGKILL),
         )
     try:
@@ -79,7 +84,7 @@ def run_isolated(
     except BaseException:
         _stop(child, grace, interrupted)
         raise
-    records = [read_json(path) for path in partial.glob(_result("*"))]
+    records = [read_json(path) for path in partial.glob(_result_name("*"))]
     oom = before is not None and (oom_kills() or 0) > before
     outcome = interpret(code, records, oom, processes)
     if outcome.error is not None:
@@ -97,13 +102,13 @@ def run_isolated(
 
 @dataclass(frozen=True)
 class ChildOutcome:
-    """What became of a stage's process: its peak memory, the error it reported, or how it died."""
+    """How a stage's process ended: its peak memory, the error it reported, or how it died."""
 
     peak_mb: float = 0.0
     error: AlignError | None = None
     died: str | None = None
     failure: Literal["memory", "killed"] | None = None
-    """Why it died, where somebody killed it."""
+    """Why it died, if it was killed."""
 
 
 def interpret(
@@ -112,18 +117,19 @@ def interpret(
     """The outcome of one process, or of several under a launcher.
 
     Args:
-        code: exit code; negative for a signal. The launcher tells it as a shell does, by 128 and
-            more.
-        records: what the processes wrote (`tell`).
-        oom: whether the kernel has killed for want of memory meanwhile.
+        code: exit code; negative for a signal. A launcher returns 128 plus the signal instead, as
+            shells do.
+        records: the results that the processes wrote (`write_result`).
+        oom: whether the kernel killed a process for lack of memory meanwhile.
+        processes: how many processes shared the stage; more than 1 had a launcher.
     """
     number = code - 128 if processes > 1 and code > 128 else -code
     ended_by = signal.Signals(number) if number in set(signal.Signals) else None
     reported = [record for record in records if "error" in record]
-    # What the others say of one that was killed is that they have lost it; they may even abort.
+    # If one process was killed, the others only report a lost peer, or abort.
     lost = processes > 1 and ended_by not in (None, signal.SIGABRT)
     if reported and not lost:
-        return ChildOutcome(error=_again(min(reported, key=lambda record: record["at"])))
+        return ChildOutcome(error=_rebuild(min(reported, key=lambda record: record["at"])))
     if code == 0 and records:
         return ChildOutcome(peak_mb=float(records[0]["peak_mb"]))
     how = f"exit code {code}" if ended_by is None else f"signal {ended_by.name}"
@@ -132,25 +138,25 @@ def interpret(
     return ChildOutcome(died=how, failure="killed" if ended_by in ENDED else None)
 
 
-def tell(partial: Path, record: dict[str, Any]) -> None:
-    """In the child: what came of it. Each of several processes has a file of its own."""
-    result = partial / _result(os.environ.get("RANK", "0"))
-    atomic_write_json(result, record | {"at": time.time()})
+def write_result(partial: Path, record: dict[str, Any]) -> None:
+    """In the child: write its result. Each of several processes has its own file."""
+    path = partial / _result_name(os.environ.get("RANK", "0"))
+    atomic_write_json(path, record | {"at": time.time()})
 
 
-def _result(rank: str) -> str:
+def _result_name(rank: str) -> str:
     return f"result-{rank}.json"  # in the partial directory, beside `out` and `scratch`
 
 
-def _again(record: dict[str, Any]) -> AlignError:
+def _rebuild(record: dict[str, Any]) -> AlignError:
     kind = getattr(errors, record["kind"], StageError)
     error: AlignError = kind(record["error"], where=record["where"], remedy=record["remedy"])
     error.failure = record.get("failure")
     return error
 
 
-def described(error: AlignError) -> dict[str, str | None]:
-    """An error as JSON, to be raised again on the other side."""
+def error_record(error: AlignError) -> dict[str, str | None]:
+    """An error as JSON, from which the parent raises it again."""
     return {
         "kind": type(error).__name__,
         "error": error.message,
@@ -160,7 +166,7 @@ def described(error: AlignError) -> dict[str, str | None]:
 
 
 def _wait(child: subprocess.Popen[bytes], interrupted: Callable[[], int]) -> int:
-    """The child's exit code."""
+    """Wait for the child; returns its exit code."""
     while not interrupted():
         with contextlib.suppress(subprocess.TimeoutExpired):
             return child.wait(_LOOK_EVERY)
@@ -168,9 +174,9 @@ def _wait(child: subprocess.Popen[bytes], interrupted: Callable[[], int]) -> int
 
 
 def _stop(child: subprocess.Popen[bytes], grace: float, interrupted: Callable[[], int]) -> None:
-    """End the child, and whatever it started; at once when interrupted again."""
+    """End the child and the processes it started; at once when interrupted again."""
     try:
-        child.terminate()  # a launcher tells those that it started
+        child.terminate()  # a launcher passes this on to its children
         until = time.monotonic() + grace + SLACK
         while interrupted() < 2 and time.monotonic() < until:
             with contextlib.suppress(subprocess.TimeoutExpired):

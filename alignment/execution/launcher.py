@@ -1,9 +1,9 @@
-"""`python -m alignment.execution.launcher N MODULE ARGS…`: one module in N local processes.
+"""`python -m alignment.execution.launcher N MODULE ARGS…`: runs a module in N local processes.
 
-Does what torchrun does, with two differences: the processes meet through a file and listen on the
+It does torchrun's work with two differences. The processes meet through a file and listen on the
 loopback interface only, and they die with their launcher. (torchrun's stores listen on every
-interface, with `--standalone --local-addr 127.0.0.1` too, and its workers outlive a killed agent.)
-The first one to fail ends all.
+interface, even with `--standalone --local-addr 127.0.0.1`, and its workers outlive a killed agent.)
+The first failure ends all processes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from alignment.utils.distributed import RENDEZVOUS
 from alignment.utils.processes import die_with_parent
 
 _LOOK_EVERY = 0.05
-_GRACE = 60.0  # they have a shorter one of their own (`orchestration.grace_seconds`)
+_GRACE = 60.0  # the children's own grace is shorter (`orchestration.grace_seconds`)
 
 
 def launch(count: int, module: str, arguments: list[str]) -> int:
-    """Run `python -m module arguments` in `count` processes; returns the exit code of one that
-    failed (128 and the signal's number of one that was killed), or 0 when all have ended well."""
+    """Run `python -m module arguments` in `count` processes.
+
+    Returns:
+        0 if all succeeded; otherwise the exit code of one that failed, or 128 plus the signal's
+        number of one that was killed.
+    """
     with tempfile.TemporaryDirectory(prefix="align-") as directory:
         children = [
             subprocess.Popen(
@@ -65,8 +69,8 @@ def _watch(children: list[subprocess.Popen[bytes]]) -> int:
     while True:
         codes = [child.poll() for child in children]
         if any(codes):
-            # Once more: who failed first may have been looked at just before. One that was killed
-            # is why the others have failed.
+            # Poll again: the first to fail may have been polled just before it did. Prefer one that
+            # was killed, because that is why the others failed.
             worst = min(code for code in (child.poll() for child in children) if code)
             return worst if worst > 0 else 128 - worst
         if all(code == 0 for code in codes):
@@ -75,7 +79,7 @@ def _watch(children: list[subprocess.Popen[bytes]]) -> int:
 
 
 def _ask(children: list[subprocess.Popen[bytes]]) -> None:
-    """Let them go on to their next checkpoint."""
+    """Ask the children to end; each goes on to its next checkpoint."""
     for child in children:
         child.terminate()
     deadline = time.monotonic() + _GRACE

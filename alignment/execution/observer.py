@@ -1,4 +1,4 @@
-"""Who hears what happens to a program: MLflow, Prefect, the terminal."""
+"""Observers of a run: MLflow, Prefect, the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alignment.pipeline.records import Attempt, Manifest
 
 
 class Observer(Protocol):
-    """Hears what the runner does. Its errors are reported and never lose a stage."""
+    """Is notified of what the runner does. Its errors are reported and never stop a stage."""
 
     def program_started(self, program: ProgramConfig, plan: Sequence[Node]) -> None: ...
 
@@ -26,10 +26,17 @@ class Observer(Protocol):
     def program_finished(self) -> None: ...
 
 
-def tell(
+def notify(
     observers: Sequence[Observer], say: Callable[[str], None], event: str, *values: Any
 ) -> None:
-    """Call `event` of every observer; what one of them raises is said and goes no further."""
+    """Call the method `event` of every observer; an error in one is passed to `say`, not raised.
+
+    Args:
+        observers: whom to notify.
+        say: called with a line on each error.
+        event: name of a method of `Observer`.
+        values: its arguments.
+    """
     for observer in observers:
         try:
             getattr(observer, event)(*values)

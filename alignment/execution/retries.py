@@ -1,4 +1,4 @@
-"""After a failed attempt: whether another one may mend it, and else what the user is told."""
+"""Decides after a failed attempt whether to retry, and which error the user sees."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.node import Node
 from alignment.pipeline.records import Attempt
 
-SMALLER = "smaller"  # in the partial directory: this stage ran out of memory before
+SMALLER = "smaller"  # file in the partial directory: this stage ran out of memory before
 
 
 class Retries:
-    """What was tried for one stage: smaller pieces once, passing failures a few times."""
+    """The retries of one stage: smaller pieces once, transient failures a few times."""
 
     def __init__(
         self, program: ProgramConfig, ledger: Ledger, node: Node, say: Callable[[str], None]
@@ -30,7 +30,7 @@ class Retries:
         self._passing = 0
 
     def another(self, attempt: Attempt, error: BaseException) -> bool:
-        """Whether to try again; waits or has the next attempt compute less at once."""
+        """Whether to try again. Waits first, or makes the next attempt compute less at once."""
         kind = kind_of(error)
         if kind == "memory":
             return self._make_smaller(attempt)
@@ -60,17 +60,17 @@ class Retries:
         )
 
     def _make_smaller(self, attempt: Attempt) -> bool:
-        """False if the stage computes less at once already, or cannot."""
+        """Have the next attempt compute less at once; False if it already does, or cannot."""
         node = self._node
         note = self._ledger.partial_dir(node.version, node.stage, attempt.fingerprint) / SMALLER
-        _, said = smaller(for_version(self._program, node.version), node.module)
-        if note.exists() or not said:
+        _, changes = smaller(for_version(self._program, node.version), node.module)
+        if note.exists() or not changes:
             return False
-        note.write_text("\n".join(said))
+        note.write_text("\n".join(changes))
         free_memory()
         self._say(
-            f"{node.key} ran out of memory and is tried once more in smaller pieces with the same "
-            f"maths: {', '.join(said)}"
+            f"{node.key} ran out of memory; retrying once in smaller pieces with the same maths: "
+            f"{', '.join(changes)}"
         )
         return True
 
@@ -78,7 +78,7 @@ class Retries:
         settings = self._program.orchestration
         pause = settings.retry_seconds * 2 ** (self._passing - 1)
         self._say(
-            f"{self._node.key} failed in a way that may pass ({type(error).__name__}: "
+            f"{self._node.key} failed, perhaps only for now ({type(error).__name__}: "
             f"{getattr(error, 'message', error)}); "
             f"retry {self._passing} of {settings.retries} in {pause:.0f} s"
         )

@@ -1,6 +1,6 @@
-"""Carries out stages: skips what the ledger has, runs the rest, commits, tells the observers.
+"""Runs stages: skips those that the ledger has, runs and commits the rest, notifies observers.
 
-Knows nothing of Prefect and MLflow: flows call `Runner.run_node`, tracking listens as an observer.
+It does not depend on Prefect or MLflow: flows call `Runner.run_node`, tracking is an observer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.failures import in_words, kind_of, smaller
 from alignment.execution.isolated_stage import run_isolated
-from alignment.execution.observer import Observer, tell
+from alignment.execution.observer import Observer, notify
 from alignment.execution.retries import SMALLER, Retries
 from alignment.execution.stage_log import Logged, log_to
 from alignment.pipeline.disk_space import check_space, disk_full
@@ -40,7 +40,7 @@ from alignment.utils.progress import Progress, SilentProgress
 
 log = logging.getLogger("alignment")
 
-# Stages that know how to share their work among several processes.
+# Stages that can share their work among several processes.
 _SHARED = ("reward", "finetune", "ppo")
 
 ProgressFactory = Callable[[Node], AbstractContextManager[Progress]]
@@ -48,7 +48,7 @@ ProgressFactory = Callable[[Node], AbstractContextManager[Progress]]
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What came of `run_node`."""
+    """The result of `run_node`; `cached` means that the ledger had it already."""
 
     node: Node
     manifest: Manifest
@@ -56,16 +56,20 @@ class StageRecord:
 
 
 class Runner:
-    """Runs the stages of one program in one workspace; use as a context manager (it locks).
+    """Runs the stages of one program in one workspace. A context manager: it holds the workspace.
 
     Args:
-        patience: seconds to wait on entering for another process that holds the workspace.
-        latest: the program as it is by then, read once the workspace is ours: whoever held it may
-            have been given other settings.
+        program: the program to run.
+        progress_factory: gives the progress display of a stage; silent by default.
+        observers: are notified of what happens.
+        say: called with lines for the user.
+        patience: seconds to wait on entering while another process holds the workspace.
+        latest: reads the program again once the workspace is held, because the previous holder may
+            have changed its settings.
 
     Raises:
-        LockedError: on entering, when another process holds the workspace.
-        AlignError: the workspace cannot be written.
+        LockedError: on entering, another process holds the workspace.
+        AlignError: on entering, the workspace cannot be written.
     """
 
     def __init__(
@@ -104,55 +108,57 @@ class Runner:
             self._lock.__exit__(None, None, None)
             raise
         keep_program(self.program)
-        self._tell("program_started", self.program, self.plan)
+        self._notify("program_started", self.program, self.plan)
         return self
 
     def __exit__(self, *exception: Any) -> None:
         try:
-            self._tell("program_finished")
+            self._notify("program_finished")
         finally:
             if self._lock is not None:
                 self._lock.__exit__(*exception)
                 self._lock = None
 
     def plan_again(self) -> None:
-        """Decisions on a version change what the next one starts from: by the gate, or by a person
-        at any time."""
-        self.known = Fingerprints.load(self.program)
-        self.plan = self.known.plan
+        """Plan again, because a decision on a version changes what the next one starts from.
+
+        The gate decides during a run, a person at any time.
+        """
+        self.fingerprints = Fingerprints.load(self.program)
+        self.plan = self.fingerprints.plan
 
     def fingerprint(self, node: Node) -> str | None:
-        """The node's fingerprint, or None while something upstream is not done."""
-        self.known.drop_missing()
-        return self.known.of(node)
+        """The node's fingerprint, or None until everything upstream is done."""
+        self.fingerprints.drop_missing()
+        return self.fingerprints.of(node)
 
     def run_node(self, node: Node) -> StageRecord:
-        """Do one stage, unless the ledger has it already.
+        """Run one stage, unless the ledger has it already.
 
         Raises:
-            AlignError: what the stage reported, or an input that is not done yet.
-            WaitingForApproval: a person has to decide on the version before first.
-            WaitingForBatches: nothing was delivered that the version could learn from.
-            StageError: the stage broke in an unforeseen way; the traceback is in its log.
-            DiskFullError: what it would write does not fit, or did not.
+            AlignError: the stage reported this error, or an input is not done yet.
+            WaitingForApproval: a person must decide on the previous version first.
+            WaitingForBatches: too few preferences were delivered for this version.
+            StageError: the stage failed unexpectedly; the traceback is in its log.
+            DiskFullError: the outputs do not fit on the disk.
         """
-        with _full_disk_told(self.program, node):
+        with _disk_full_as_error(self.program, node):
             if node.version != self._version:
-                # Not within a version: its stages belong together.
+                # Only between versions: the stages of one version belong together.
                 self._version = node.version
                 self.plan_again()
             node = self._as_decided(node)
             key = self.fingerprint(node)
             if key is None:
-                missing = ", ".join(self.known.missing(node))
+                missing = ", ".join(self.fingerprints.missing(node))
                 raise AlignError(
                     f"{node.key} cannot run: {missing} not done yet",
                     remedy="run those stages first, or `align run` for all",
                 )
-            done = self.known.find(node)
+            done = self.fingerprints.find(node)
             if done is not None:
                 self.ledger.mark_current(done)
-                self._tell("stage_cached", node, done)
+                self._notify("stage_cached", node, done)
                 return StageRecord(node, done, cached=True)
             waiting = waits_for(self.program, node.version)
             if waiting is not None:
@@ -164,21 +170,21 @@ class Runner:
             return StageRecord(node, manifest, cached=False)
 
     def interrupt(self) -> None:
-        """End the stages that other threads of this process wait for, at their next checkpoint; at
-        once when called again. No signal reaches a thread."""
+        """End the isolated stages of other threads at their next checkpoint; at once if called
+        again. Threads receive no signals, so this replaces one."""
         self._interrupted += 1
 
     def _try_until_done(self, node: Node, key: str) -> Manifest:
-        """Attempt after attempt, as long as the failure is of a kind that another one may mend."""
+        """Attempt the stage until it succeeds or a failure is not worth a retry."""
         retries = Retries(self.program, self.ledger, node, self._say)
-        config, code_version, inputs = self.known.request(node)
+        config, code_version, inputs = self.fingerprints.request(node)
         request = {"config": config, "code_version": code_version, "inputs": inputs}
-        reason = why_run(node, self.known)
+        reason = why_run(node, self.fingerprints)
         while True:
             attempt = self.ledger.begin(node, key, request, reason, self._say)
-            self._tell("stage_started", attempt)
+            self._notify("stage_started", attempt)
             began = time.monotonic()
-            # A stage in a process of its own holds its signals itself.
+            # An isolated stage holds back signals in its own process.
             grace = 0.0 if self.isolated(node) else self.program.orchestration.grace_seconds
             with held(grace, self._say):
                 try:
@@ -189,39 +195,39 @@ class Runner:
                 else:
                     attempt.status, attempt.ended, attempt.seconds = "done", now(), manifest.seconds
                     self.ledger.write_attempt(attempt)
-                    self._tell("stage_finished", attempt, manifest)
+                    self._notify("stage_finished", attempt, manifest)
                     return manifest
             if attempt.status == "done" or not retries.another(attempt, failure):
                 raise retries.verdict(attempt, failure) from failure
 
     def _as_decided(self, node: Node) -> Node:
-        """The node as the present plan has it: its inputs may hang on a decision taken since."""
+        """The node in the present plan: a decision taken since may have changed its inputs."""
         same = (item for item in self.plan if item.key == node.key)
         return next(same, node)
 
     def execute(self, node: Node, key: str, progress: Progress) -> None:
-        """Do the work of an opened attempt in this process, up to but without the commit."""
+        """Do the work of an open attempt in this process, without the commit."""
         module = importlib.import_module(f"alignment.stages.{node.module}")
-        seen = for_version(self.program, node.version)
+        config = for_version(self.program, node.version)
         partial = self.ledger.partial_dir(node.version, node.stage, key)
         if (partial / SMALLER).exists():
-            seen, _ = smaller(seen, node.module)
+            config, _ = smaller(config, node.module)
         process = distributed.rank()
         context = StageContext(
             version=node.version,
             stage=node.stage,
-            config=ProgramView(seen, module.READS),
+            config=ProgramView(config, module.READS),
             options=dict(node.options),
-            inputs=self.known.directories(node),
-            # Of several processes on one stage the first one's outputs count.
+            inputs=self.fingerprints.directories(node),
+            # If several processes share the stage, only the first one's outputs are committed.
             out=partial / "out" if process == 0 else partial / "scratch" / f"out-{process}",
             scratch=partial / "scratch",
-            seed=self.known.seed(node),
+            seed=self.fingerprints.seed(node),
             workspace=self.workspace,
             progress=progress,
         )
         context.out.mkdir(parents=True, exist_ok=True)
-        with _computing(seen, module.READS):
+        with _computing(config, module.READS):
             module.run(context)
         context.write_notes()
 
@@ -243,7 +249,7 @@ class Runner:
                 self.execute(node, attempt.fingerprint, Logged(progress))
             peak_mb = memory.peak_mb
             give_back()
-        config, code_version, _ = self.known.request(node)
+        config, code_version, _ = self.fingerprints.request(node)
         datasets = partial / "out" / "datasets.json"
         return self.ledger.commit(
             attempt,
@@ -251,8 +257,8 @@ class Runner:
                 "code_version": code_version,
                 "config": config,
                 "options": dict(node.options),
-                "inputs": self.known.recorded_inputs(node),
-                "seed": self.known.seed(node),
+                "inputs": self.fingerprints.recorded_inputs(node),
+                "seed": self.fingerprints.seed(node),
                 "libraries": library_versions(),
                 "seconds": round(time.monotonic() - began, 3),
                 "peak_memory_mb": round(peak_mb, 1),
@@ -262,7 +268,7 @@ class Runner:
         )
 
     def isolated(self, node: Node) -> bool:
-        """Whether the node runs in a process of its own, or in several."""
+        """Whether the node runs in one or more processes of its own."""
         return self.processes(node) > 1 or (self.parallel and node.module == "reward")
 
     def processes(self, node: Node) -> int:
@@ -271,29 +277,29 @@ class Runner:
 
     @property
     def parallel(self) -> bool:
-        """Whether stages that do not need one another run side by side: the two reward models."""
+        """Whether independent stages (the two reward models) run in parallel."""
         return self.program.orchestration.parallel_rewards
 
     def _note_failure(self, attempt: Attempt, error: BaseException, seconds: float) -> None:
         attempt.status = self.ledger.final_status(attempt).status
-        if attempt.status != "done":  # it may have been sealed just before
+        if attempt.status != "done":  # the commit may have succeeded just before the error
             attempt.status = "killed" if kind_of(error) == "killed" else "failed"
             attempt.error = in_words(error)
         attempt.ended, attempt.seconds = now(), round(seconds, 3)
         try:
             self.ledger.write_attempt(attempt)
-        except OSError as lost:  # it must not hide why the stage failed
-            self._say(f"the end of attempt {attempt.number} could not be noted: {lost}")
+        except OSError as lost:  # must not hide why the stage failed
+            self._say(f"could not record the end of attempt {attempt.number}: {lost}")
         if attempt.status != "done":
-            self._tell("stage_failed", attempt)
+            self._notify("stage_failed", attempt)
 
-    def _tell(self, event: str, *values: Any) -> None:
-        tell(self._observers, self._say, event, *values)
+    def _notify(self, event: str, *values: Any) -> None:
+        notify(self._observers, self._say, event, *values)
 
 
 @contextmanager
-def _full_disk_told(program: ProgramConfig, node: Node) -> Iterator[None]:
-    """A disk so full that not even the ledger could write ends as DiskFullError too."""
+def _disk_full_as_error(program: ProgramConfig, node: Node) -> Iterator[None]:
+    """Raise DiskFullError also where the disk is too full for the ledger itself."""
     try:
         yield
     except OSError as error:
@@ -303,7 +309,7 @@ def _full_disk_told(program: ProgramConfig, node: Node) -> Iterator[None]:
 
 
 def _computing(program: ProgramConfig, reads: Sequence[str]) -> AbstractContextManager[None]:
-    """How torch computes in a stage; a stage without models is spared its import."""
+    """How torch computes in a stage. A stage without models does not import torch."""
     if "compute" not in reads:
         return nullcontext()
     import torch

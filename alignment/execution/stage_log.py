@@ -1,4 +1,4 @@
-"""An attempt's log file: log lines, what a stage says of its progress, and the last traceback."""
+"""An attempt's log file: log lines, progress messages, and the last traceback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("alignment")
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Copy log lines, and the traceback of what goes wrong, into the attempt's log."""
+    """Copy log lines and the traceback of an error into the attempt's log."""
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
@@ -31,7 +31,7 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 class Logged:
-    """A progress that also writes what is said into the attempt's log."""
+    """A progress that also writes its messages to the attempt's log."""
 
     def __init__(self, inner: Progress):
         self._inner = inner

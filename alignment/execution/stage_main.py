@@ -1,7 +1,7 @@
-"""`python -m alignment.execution.stage_main WORKSPACE VERSION/STAGE`: the other side of `isolate`.
+"""`python -m alignment.execution.stage_main WORKSPACE VERSION/STAGE`: the child of `run_isolated`.
 
-Does the work of an attempt that the parent has opened in the ledger; the parent commits it.
-Started in several processes (`launcher`, torchrun), they share the work and the first one writes.
+It does the work of an attempt that the parent opened in the ledger; the parent commits it. If
+several processes are started (by `launcher` or torchrun), they share the work and the first writes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from alignment.errors import AlignError, StageError
 from alignment.execution.failures import kind_of
-from alignment.execution.isolated_stage import described, tell
+from alignment.execution.isolated_stage import error_record, write_result
 from alignment.execution.runner import Runner
 from alignment.pipeline.workspace import kept_program
 from alignment.utils import distributed
@@ -22,7 +22,7 @@ from alignment.utils.progress import SilentProgress
 
 
 class LogProgress:
-    """Progress as lines of the log."""
+    """Shows progress as log lines."""
 
     def begin(self, label: str, total: int | None = None, unit: str = "it") -> None:
         logging.info("%s: %s %s", label, "?" if total is None else total, unit)
@@ -35,13 +35,13 @@ class LogProgress:
 
 
 def main(workspace: Path, key: str) -> int:
-    """Run one stage; the verdict goes to the partial directory (`isolate.tell`)."""
+    """Run one stage; its result goes to the partial directory (`write_result`)."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     runner = Runner(kept_program(workspace))
     node = next(node for node in runner.plan if node.key == key)
     fingerprint = runner.fingerprint(node)
     if fingerprint is None:
-        raise SystemExit(f"{key}: what it needs is not done")
+        raise SystemExit(f"{key}: its inputs are not done")
     partial = runner.ledger.partial_dir(node.version, node.stage, fingerprint)
     try:
         distributed.join(runner.program.compute.device)
@@ -50,15 +50,15 @@ def main(workspace: Path, key: str) -> int:
             progress = LogProgress() if distributed.is_first() else SilentProgress()
             runner.execute(node, fingerprint, progress)
     except AlignError as error:
-        tell(partial, described(error) | {"failure": kind_of(error)})
+        write_result(partial, error_record(error) | {"failure": kind_of(error)})
         return error.exit_code
     except Exception as error:
-        told = StageError(f"{key} failed: {type(error).__name__}: {error}", where=None)
-        tell(partial, described(told) | {"failure": kind_of(error)})
+        failure = StageError(f"{key} failed: {type(error).__name__}: {error}", where=None)
+        write_result(partial, error_record(failure) | {"failure": kind_of(error)})
         raise
     peak_mb = distributed.total(memory.peak_mb)
     if distributed.is_first():
-        tell(partial, {"peak_mb": peak_mb})
+        write_result(partial, {"peak_mb": peak_mb})
     distributed.leave()
     return 0
 

@@ -166,7 +166,7 @@ def figures(program: Any) -> tuple[dict[str, float], dict[str, str]]:
     runner = Runner(program)
     seconds, digests = {}, {}
     for node in runner.plan:
-        manifest = runner.known.manifest(node.version, node.stage)
+        manifest = runner.fingerprints.manifest(node.version, node.stage)
         if manifest is not None:
             seconds[node.key], digests[node.key] = manifest.seconds, manifest.digest
     return seconds, digests
