@@ -1,11 +1,11 @@
-"""The one kind of error a user sees without a traceback."""
+"""The errors that a user sees without a traceback."""
 
 from __future__ import annotations
 
 import re
 
 HIDDEN = "***"
-# A password may itself hold / and @: everything up to the last @ of the word is taken for it.
+# A password may contain / and @, so it extends to the last @ of the word.
 _LOGIN = re.compile(r"(://[^\s/:@]*):\S*@")
 _PARAMETER = re.compile(r"([?&](?:password|passwd|pwd|token|secret|sslpassword)=)[^&\s'\"]+", re.I)
 
@@ -19,7 +19,7 @@ def redact(text: str) -> str:
 
 
 class AlignError(Exception):
-    """Something the user can mend: says what is wrong, where, and what to do. Never a password.
+    """An error that the user can fix. Passwords in its texts are hidden.
 
     Args:
         message: what is wrong, in one sentence.
@@ -29,7 +29,7 @@ class AlignError(Exception):
 
     exit_code = 1
     failure: str | None = None
-    """Kind of the failure (`alignment.execution.failures`) where another process found it out."""
+    """Kind of the failure (`alignment.execution.failures`), if another process found it."""
 
     def __init__(self, message: str, *, where: str | None = None, remedy: str | None = None):
         self.message = redact(message)
@@ -59,7 +59,7 @@ class DataError(AlignError):
 
 
 class StoreError(DataError):
-    """The preference store is damaged; no delivery is to blame for it."""
+    """The preference store is damaged; the current delivery is not the cause."""
 
 
 class LockedError(AlignError):
@@ -69,10 +69,10 @@ class LockedError(AlignError):
 
 
 class StageError(AlignError):
-    """A stage failed; the message carries the verdict."""
+    """A stage failed; the message says why."""
 
     exit_code = 5
 
 
 class Terminated(KeyboardInterrupt):
-    """The process got a SIGTERM: ends as by Ctrl-C, but nobody pressed it."""
+    """The process got a SIGTERM and ends as after Ctrl-C."""

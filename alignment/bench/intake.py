@@ -21,8 +21,8 @@ from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
 from alignment.preferences.intake import ingest
 from alignment.preferences.prepare_files import native
-from alignment.preferences.reading import Reading
 from alignment.preferences.rows import Draft
+from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import find_sources
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.processor import processor
@@ -86,7 +86,7 @@ def make_delivery(data: Path, rows: int, shape: Shape, path: Path) -> None:
 
 
 def _sound(data: Path) -> Sequence[Draft]:
-    reading = Reading(IntakeConfig(domain="helpfulness"))
+    reading = SourceReader(IntakeConfig(domain="helpfulness"))
     found = [
         draft
         for source in find_sources([data])

@@ -82,12 +82,12 @@ def list_(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
     align annotate list --json
     ```
     """
-    from alignment.operations.annotation_export import collected
+    from alignment.operations.annotation_export import collected_pairs
     from alignment.preferences.exports import list_exports
     from alignment.preferences.store import PreferenceStore
 
     program = load_workspace(workspace)
-    pairs = collected(program)
+    pairs = collected_pairs(program)
     exports = list_exports(PreferenceStore(program.workspace / "preferences"))
     if json:
         shown = [

@@ -71,7 +71,7 @@ def export(version: str, directory: Path, /, *, workspace: WorkspaceOption = Non
         New or empty directory to write to.
     """
     from alignment.cli.results import policy_dir
-    from alignment.models.export import export as write
+    from alignment.models.export import export_policy as write
 
     program = load_workspace(workspace)
     write(policy_dir(program, version), directory)

@@ -113,10 +113,10 @@ def look_in_inbox(program: ProgramConfig, console: Console) -> None:
     """Take in what lies complete in the inbox of a program that has one."""
     if program.intake.source != "inbox":
         return
-    from alignment.preferences.inbox import look_in
+    from alignment.preferences.inbox import ingest_inbox
 
     make_workspace(program.workspace)
-    for delivery in look_in(
+    for delivery in ingest_inbox(
         program.workspace, program.intake, program.orchestration.settle_seconds
     ):
         outcome = delivery.error or f"{delivery.comparisons} comparisons, batch {delivery.batch}"

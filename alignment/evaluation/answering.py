@@ -1,4 +1,4 @@
-"""One answer to each evaluation prompt, drawn so that a killed run goes on where it stopped."""
+"""Samples one answer to each evaluation prompt; a killed run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -44,16 +44,19 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What an arm said, and how far it is from its references."""
+class ArmAnswers:
+    """The answers of an arm and its distances from its references."""
 
     table: pd.DataFrame
     figures: dict[str, float]
 
 
 def choose_prompts(prompts: Sequence[Prompt], per_domain: int | None) -> list[Prompt]:
-    """At most `per_domain` prompts of each domain: those with the lowest ids, which are digests,
-    so that the choice is random, the same for every version, and grows without change."""
+    """At most `per_domain` prompts of each domain, those with the lowest ids.
+
+    Ids are digests, so the choice is random, the same for every version, and a larger number keeps
+    the smaller choice.
+    """
     if per_domain is None:
         return sorted(prompts, key=lambda prompt: prompt.id)
     chosen: list[Prompt] = []
@@ -78,14 +81,23 @@ def answer(
     device: torch.device,
     scratch: Path,
     progress: Progress,
-) -> Answered:
+) -> ArmAnswers:
     """Answer every prompt once and measure the distances.
 
-    Answers are saved in `scratch` every `config.checkpoint_every` prompts. An answer depends on the
-    seed and its prompt's id alone, so the arms of a version share their luck.
+    An answer depends on the seed and its prompt's id alone, so all arms of a version sample with
+    the same random numbers.
+
+    Args:
+        seed: of the version.
+        dtype, device: precision and device of all models.
+        scratch: answers are saved here every `config.checkpoint_every` prompts.
+
+    Raises:
+        ConfigError: `max_new_tokens` leaves no room for a prompt in the model's context.
     """
     model = load_policy(arm.policy, dtype=dtype, device=device)
-    renderer = ChatRenderer(load_tokenizer(arm.policy), _room(model, config.generation))
+    budget = _prompt_budget(model, config.generation)
+    renderer = ChatRenderer(load_tokenizer(arm.policy), budget)
     rendered = [renderer.prompt(prompt.messages) for prompt in prompts]
     label = side_name(arm.version, arm.name)
     progress.begin(f"answers of {label}", total=len(prompts), unit="prompts")
@@ -109,20 +121,20 @@ def answer(
             "domain": [prompt.domain for prompt in prompts],
             "category": [prompt.category for prompt in prompts],
             "borderline": [prompt.borderline for prompt in prompts],
-            "text": [found["text"] for found in answers],
-            "n_tokens": [len(found["token_ids"]) for found in answers],
-            "finished": [found["finished"] for found in answers],
+            "text": [reply["text"] for reply in answers],
+            "n_tokens": [len(reply["token_ids"]) for reply in answers],
+            "finished": [reply["finished"] for reply in answers],
         }
     )
     items = [
-        Tokens(prompt, found["token_ids"]) for prompt, found in zip(rendered, answers, strict=True)
+        Tokens(prompt, reply["token_ids"]) for prompt, reply in zip(rendered, answers, strict=True)
     ]
     figures = _distances(arm, model, items, table, renderer.pad, config, seed, dtype, progress)
-    return Answered(table, figures)
+    return ArmAnswers(table, figures)
 
 
-def _room(model: PreTrainedModel, generation: GenerationConfig) -> int | None:
-    """How many prompt tokens fit beside the answer; None where nothing limits them."""
+def _prompt_budget(model: PreTrainedModel, generation: GenerationConfig) -> int | None:
+    """Prompt tokens that fit into the model's context; None if nothing limits them."""
     max_new_tokens = generation.max_new_tokens
     context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if context is None:
@@ -148,8 +160,8 @@ def _draw(
     settings = SamplingSettings.of(config.generation)
     drawn = sample(model, renderer, prompts, 1, settings, seeds)
     return [
-        {"token_ids": found.token_ids, "finished": found.finished, "text": found.text}
-        for (found,) in drawn
+        {"token_ids": sampled.token_ids, "finished": sampled.finished, "text": sampled.text}
+        for (sampled,) in drawn
     ]
 
 
@@ -166,8 +178,8 @@ def _distances(
 ) -> dict[str, float]:
     """KL figures; adds `logprob` and `entropy` to the table.
 
-    A reference that is the policy itself has distance 0 by definition, and two names of one
-    directory are measured once.
+    The distance from a reference that is the policy itself is 0. A directory with two names is
+    measured once.
     """
     device = next(model.parameters()).device
     models = {

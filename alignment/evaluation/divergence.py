@@ -1,10 +1,10 @@
-"""How far a policy has moved, measured on the answers it gives now.
+"""KL divergence of a policy from its references, measured on the policy's own answers.
 
-For an answer y ~ π the log-ratio log π(y|x) − log ρ(y|x) is an unbiased estimate of KL(π‖ρ) in nats
-per answer (k1); Schulman's k3 has the same mean and less variance where the two are near
-(http://joschu.net/blog/kl-approx.html). Summing the exact KL of the next-token distributions along
-y (Rao-Blackwell, Amini et al. 2025, arXiv 2504.10637) is unbiased too, and never noisier than k1.
-It is the one we report; the others stay beside it as a check.
+For an answer y ~ π, the log-ratio log π(y|x) − log ρ(y|x) is an unbiased estimate of KL(π‖ρ) in
+nats per answer (k1). Schulman's k3 has the same mean and less variance if π and ρ are close
+(http://joschu.net/blog/kl-approx.html). The sum of the exact KL of the next-token distributions
+along y (Rao-Blackwell, Amini et al. 2025, arXiv 2504.10637) is also unbiased and never noisier than
+k1. We report the last one; the others are a check on it.
 """
 
 from __future__ import annotations
@@ -58,52 +58,53 @@ def measure(
     """Compare `policy` with every reference on the policy's own answers.
 
     Args:
-        items: prompt and response ids; answers without a token count 0 everywhere.
-        temperature: the one the answers were sampled at. All models are tempered alike, so that
-            the estimates are unbiased for the distribution that was sampled from.
-        batch_tokens: tokens, padding included, of one forward pass.
+        items: prompt and response ids; an answer without tokens has distance 0.
+        pad: id that fills batches.
+        temperature: sampling temperature of the answers. It is applied to all models, so that the
+            estimates are unbiased for the distribution that was sampled from.
+        batch_tokens: maximum tokens of one forward pass, padding included.
     """
     progress = progress or SilentProgress()
     n = len(items)
     logprob, entropy = np.zeros(n), np.zeros(n)
-    found = {name: Distance(np.zeros(n), np.zeros(n), np.zeros(n)) for name in references}
+    distances = {name: Distance(np.zeros(n), np.zeros(n), np.zeros(n)) for name in references}
     progress.begin("KL", total=n, unit="answers")
-    # Longest first: what does not fit into memory shows early.
+    # Longest first: what does not fit into memory fails early.
     for batch in reversed(padding.micro_batches([len(item) for item in items], batch_tokens)):
-        ids, mask, wanted = _padded([items[i] for i in batch], pad, _device(policy))
+        ids, mask, in_response = _padded([items[i] for i in batch], pad, _device(policy))
         counts = [len(items[i].response) for i in batch]
-        own = _log_softmax(policy, ids, mask, wanted, temperature)
-        targets = ids[:, 1:][wanted]
+        own = _log_softmax(policy, ids, mask, in_response, temperature)
+        targets = ids[:, 1:][in_response]
         own_taken = own.gather(1, targets[:, None])[:, 0]
         own_entropy = -(own.exp() * own).sum(1)
         _scatter(logprob, batch, counts, own_taken)
         _scatter(entropy, batch, counts, own_entropy, mean=True)
         for name, model in references.items():
-            other = _log_softmax(model, ids, mask, wanted, temperature)
+            other = _log_softmax(model, ids, mask, in_response, temperature)
             gap = own_taken - other.gather(1, targets[:, None])[:, 0]
-            _scatter(found[name].k1, batch, counts, gap)
-            _scatter(found[name].k3, batch, counts, torch.expm1(-gap) + gap)
-            _scatter(found[name].exact, batch, counts, (own.exp() * (own - other)).sum(1))
+            _scatter(distances[name].k1, batch, counts, gap)
+            _scatter(distances[name].k3, batch, counts, torch.expm1(-gap) + gap)
+            _scatter(distances[name].exact, batch, counts, (own.exp() * (own - other)).sum(1))
         progress.advance(len(batch))
-    return Divergence(found, logprob, entropy)
+    return Divergence(distances, logprob, entropy)
 
 
 def _padded(
     items: Sequence[Tokens], pad: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Right-padded ids (b, t), mask (b, t), and which of the t−1 predictions are of responses."""
+    """Right-padded ids (b, t), mask (b, t), and a mask (b, t−1) of the response tokens."""
     ids = padding.pad([item.ids for item in items], pad)
     mask = padding.pad([[1] * len(item) for item in items], 0)
-    predicted = [[0] * (len(item.prompt) - 1) + [1] * len(item.response) for item in items]
-    wanted = padding.pad(predicted, 0, width=ids.shape[1] - 1).bool()
-    return ids.to(device), mask.to(device), wanted.to(device)
+    responses = [[0] * (len(item.prompt) - 1) + [1] * len(item.response) for item in items]
+    in_response = padding.pad(responses, 0, width=ids.shape[1] - 1).bool()
+    return ids.to(device), mask.to(device), in_response.to(device)
 
 
 def _log_softmax(
-    model: torch.nn.Module, ids: Tensor, mask: Tensor, wanted: Tensor, temperature: float
+    model: torch.nn.Module, ids: Tensor, mask: Tensor, in_response: Tensor, temperature: float
 ) -> Tensor:
-    """(m, vocabulary) log-probabilities, float32, at the m wanted positions in row order."""
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1][wanted]
+    """(m, vocabulary) log-probabilities, float32, at the m response positions, row by row."""
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1][in_response]
     return torch.log_softmax(logits.float() / temperature, dim=-1)
 
 

@@ -1,8 +1,8 @@
-"""Has a version lost something that an earlier one could do?
+"""Detects forgetting: a skill of an earlier version that a later one has lost.
 
 Llama 2 §3.2.3: RLHF-V3, trained on its own best samples only, "struggled more than previous
-versions to compose rhyming lines". The average hides such a loss, so each category of prompts is
-compared on its own with the best earlier version in it.
+versions to compose rhyming lines". An average hides such a loss, so each category of prompts is
+compared with the best earlier version in that category.
 """
 
 from __future__ import annotations
@@ -26,12 +26,21 @@ def forgetting(
     samples: int,
     level: float,
 ) -> list[dict[str, Any]]:
-    """One row per domain and category: this side's mean score, and the paired difference to the
-    best earlier side with its interval; `forgotten` where the whole interval lies below zero.
+    """Compare a side with the best earlier side in each category.
 
-    The best of several earlier versions owes a part of its lead to luck, so a flag on a category of
-    few prompts is a reason to read its answers, not yet a proof. Without earlier sides the rows
-    have scores only.
+    The best of several sides owes part of its lead to chance, so a flag on a category with few
+    prompts is a reason to read its answers, not a proof.
+
+    Args:
+        side: the side under test.
+        sides: side → scored answers, of `side` and of all earlier sides.
+        judge: whose scores are compared.
+        seed, samples, level: seed, resamples and confidence level of the bootstrap.
+
+    Returns:
+        One row per domain and category: the side's mean score, and the paired difference from the
+        best earlier side with its interval; `forgotten` if the whole interval is below zero.
+        Without earlier sides the rows have scores only.
     """
     groups = {
         name: {
@@ -51,7 +60,9 @@ def forgetting(
             "score": float(own.mean()),
         }
         earlier = {
-            name: found[key] for name, found in groups.items() if name != side and key in found
+            name: by_category[key]
+            for name, by_category in groups.items()
+            if name != side and key in by_category
         }
         if earlier:
             best = max(earlier, key=lambda name: float(earlier[name].mean()))

@@ -1,14 +1,17 @@
-"""May this version go out? A rule over the figures of an evaluation, and its verdict in words.
+"""The promotion gate: a rule over the figures of an evaluation that decides on a new champion.
 
-A version becomes champion if, by the primary judge, it beats the champion on both axes with the
-interval above ½, or beats it on one and is not worse on the other by more than a margin; and if
-false refusals, length and KL stay within bounds, and no guard finds it worse. The paper has people
-decide (Llama 2 §3.4); this gate says the same things in figures.
+A version becomes champion if all of this holds:
 
-What was not measured is said. An axis on which the primary judge compared nothing is not one on
-which the version "is not worse": it is not promoted. A guard that did not compare the two cannot
-object, as one that is not at hand cannot, so it does not block; but the verdict names it, so that
-its silence is not taken for agreement.
+* By the primary judge, it beats the champion on both axes (interval above ½), or it beats the
+  champion on one axis and is not worse on the other by more than a margin.
+* False refusals, length and KL stay within bounds.
+* No judge named under `promote.guards` finds it worse.
+
+In the paper people decide (Llama 2 §3.4); this gate applies their criteria in figures.
+
+Missing measurements are reported. If the primary judge has not compared the two on an axis, the
+version is not promoted. A guard that has not compared them does not block the promotion, but the
+verdict names it, so that nobody takes its silence for agreement.
 """
 
 from __future__ import annotations
@@ -26,8 +29,8 @@ Figures = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of the gate. `bound` is None where the check is a statement without one, and
-    `value` where nothing was measured."""
+    """One condition of the gate. `value` is None if nothing was measured, `bound` if the condition
+    has no bound."""
 
     name: str
     value: float | None
@@ -38,8 +41,8 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """What decision.json holds."""
+class GateDecision:
+    """The decision of the gate, as in decision.json."""
 
     version: str
     promoted: bool
@@ -55,21 +58,22 @@ class Decision:
         return asdict(self)
 
 
-def decide(
+def apply_gate(
     version: str,
     champion: str,
     rates: Sequence[Row],
     standings: Mapping[str, Figures],
     judges: Sequence[str],
     config: PromoteConfig,
-) -> Decision:
+) -> GateDecision:
     """Apply the gate.
 
     Args:
-        champion: the side that holds the title so far (`sft` at first).
+        champion: the current champion (`sft` at first).
         rates: rows of winrates.json.
-        standings: side → figures, of `version` and `champion` at least.
-        judges: judges at hand, the primary one first.
+        standings: side → figures, at least of `version` and `champion`.
+        judges: available judges, the primary one first.
+        config: margins and bounds.
     """
     rows = list(rates)
     judge = judges[0] if judges else None
@@ -92,7 +96,7 @@ def decide(
         if promoted
         else f"{version} is not promoted, {champion} stays champion"
     )
-    return Decision(
+    return GateDecision(
         version=version,
         promoted=promoted,
         champion=version if promoted else champion,
@@ -106,16 +110,18 @@ def decide(
 def _axis_checks(
     rows: list[Row], version: str, champion: str, judge: str, config: PromoteConfig
 ) -> list[Check]:
-    found = {axis: find_rate(rows, version, champion, judge, axis) for axis in DOMAINS}
-    known = {axis: row for axis, row in found.items() if row is not None}
-    won = [axis for axis, row in known.items() if row["low"] > 0.5]
+    rates = {axis: find_rate(rows, version, champion, judge, axis) for axis in DOMAINS}
+    measured = {axis: row for axis, row in rates.items() if row is not None}
+    won = [axis for axis, row in measured.items() if row["low"] > 0.5]
     checks = []
-    for axis, row in found.items():
+    for axis, row in rates.items():
         if row is None:
-            said = f"not measured on {axis}: judge {judge} did not compare it with {champion} there"
-            checks.append(Check(f"win_{axis}", None, 0.5, False, said))
+            message = (
+                f"not measured on {axis}: judge {judge} did not compare it with {champion} there"
+            )
+            checks.append(Check(f"win_{axis}", None, 0.5, False, message))
             continue
-        # An axis may fall short of ½ by the margin if the other one is won.
+        # If the other axis is won, this one may fall short of ½ by the margin.
         excused = any(other != axis for other in won)
         bound = 0.5 - config.margin if excused else 0.5
         ok = row["low"] >= bound if excused else row["low"] > bound
@@ -147,16 +153,16 @@ def _guard_checks(
     for axis in DOMAINS:
         row = find_rate(rows, version, champion, guard, axis)
         if row is None:
-            said = (
+            message = (
                 f"not measured: guard {guard} did not compare {version} with {champion} on {axis}, "
                 "so it could not object"
             )
-            checks.append(Check(f"guard_{guard}_{axis}", None, bound, True, said))
+            checks.append(Check(f"guard_{guard}_{axis}", None, bound, True, message))
             continue
         ok = row["high"] >= bound
         verb = "does not object" if ok else "objects"
-        said = f"guard {guard} {verb} on {axis} ({_percent(row)})"
-        checks.append(Check(f"guard_{guard}_{axis}", row["high"], bound, ok, said))
+        message = f"guard {guard} {verb} on {axis} ({_percent(row)})"
+        checks.append(Check(f"guard_{guard}_{axis}", row["high"], bound, ok, message))
     return checks
 
 
@@ -165,21 +171,21 @@ def _bounds(new: Figures, old: Figures, champion: str, config: PromoteConfig) ->
     refused, before = new.get("false_refusal"), old.get("false_refusal")
     if refused is not None and before is not None:
         rise, bound = refused - before, config.max_false_refusal_rise
-        said = (
+        message = (
             f"false refusals {100 * before:.1f} → {100 * refused:.1f} % "
             f"(may rise by {100 * bound:.1f} points)"
         )
-        # Shares are counts over counts: 5 points must not fail by rounding.
-        checks.append(Check("false_refusal_rise", rise, bound, rise <= bound + 1e-9, said))
+        # A rise of exactly the bound must not fail by rounding.
+        checks.append(Check("false_refusal_rise", rise, bound, rise <= bound + 1e-9, message))
     length, length_before = new.get("length"), old.get("length")
     if length is not None and length_before:
         ratio, bound = length / length_before, config.max_length_ratio
-        said = f"answers {ratio:.2f} times as long as {champion}'s (at most {bound:g})"
-        checks.append(Check("length_ratio", ratio, bound, ratio <= bound, said))
+        message = f"answers {ratio:.2f} times as long as {champion}'s (at most {bound:g})"
+        checks.append(Check("length_ratio", ratio, bound, ratio <= bound, message))
     kl, cap = new.get("kl_sft"), config.max_kl_sft
     if kl is not None and cap is not None:
-        said = f"KL from SFT {kl:.1f} nats per answer (at most {cap:g})"
-        checks.append(Check("kl_sft", kl, cap, kl <= cap, said))
+        message = f"KL from SFT {kl:.1f} nats per answer (at most {cap:g})"
+        checks.append(Check("kl_sft", kl, cap, kl <= cap, message))
     return checks
 
 

@@ -1,4 +1,4 @@
-"""Every side against every other, on both axes, by every judge that gives scores."""
+"""Win rates between all pairs of sides, on both axes, by every judge that gives scores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Axis:
         )
 
     def at(self, prompts: NDArray[np.str_]) -> _Axis:
-        """Only these prompts, which must be among its own."""
+        """The answers to `prompts` only, all of which it must have."""
         if len(prompts) == len(self.prompts):
             return self
         where = np.searchsorted(self.prompts, prompts)
@@ -54,11 +54,13 @@ def all_win_rates(
     samples: int,
     level: float,
 ) -> list[Row]:
-    """Rows of winrates.json: for each pair of sides, axis and judge the rate of `a` over `b`, `a`
-    being the later one.
+    """Rows of winrates.json: the win rate of `a`, the later side, over `b` for each pair of sides,
+    axis and judge.
 
     Args:
         sides: side → scored answers, in the order of the versions.
+        tie_margin: score gaps up to this are ties.
+        seed, samples, level: seed, resamples and confidence level of the bootstrap.
 
     Raises:
         DataError: two sides answered different prompts.
@@ -81,8 +83,8 @@ def all_win_rates(
                 right.scores[judge],
                 left.chars,
                 right.chars,
-                # The same resamples of prompts for all pairs: differences between rows are then
-                # not blurred by the bootstrap's own noise.
+                # The same resamples for all pairs: differences between rows are then free of the
+                # bootstrap's own noise.
                 seed=derive_seed(seed, "bootstrap", axis),
                 tie_margin=tie_margin,
                 samples=samples,
@@ -96,7 +98,7 @@ def by_prompt(table: pd.DataFrame) -> pd.DataFrame:
     """The rows with prompt ids as sorted index.
 
     Raises:
-        DataError: a prompt stands twice.
+        DataError: a prompt was answered twice.
     """
     rows = table.set_index("prompt_id").sort_index()
     if rows.index.has_duplicates:
@@ -118,7 +120,8 @@ def _common(left: NDArray[np.str_], right: NDArray[np.str_]) -> NDArray[np.str_]
 
 
 def find_rate(rows: list[Row], a: str, b: str, judge: str, axis: str) -> Row | None:
-    """The row for `a` against `b`, turned round if it is stored the other way."""
+    """The row for `a` against `b` by a judge on an axis, reversed if it is stored as `b` against
+    `a`; None if there is none."""
     for row in rows:
         if (row["judge"], row["axis"]) != (judge, axis):
             continue
@@ -130,7 +133,7 @@ def find_rate(rows: list[Row], a: str, b: str, judge: str, axis: str) -> Row | N
 
 
 def turned(row: Row) -> Row:
-    """The same comparison seen from the other side."""
+    """The row with its sides swapped."""
     new = {**row, "a": row["b"], "b": row["a"], "length_gap": -row["length_gap"]}
     for prefix in ("", "lc_"):
         if f"{prefix}win_rate" in row:

@@ -1,15 +1,15 @@
-"""Is an evaluation prompt among what was trained on?
+"""Finds evaluation prompts that leaked into the training data.
 
-The prompts of an evaluation are fixed and kept apart when a program's data are prepared; a delivery
-of preferences can bring one back all the same. A conversation matches if it is the prompt, or goes
-on from it; case and white space do not count.
+Evaluation prompts are set apart when a program's data are prepared, but a delivery of preferences
+can contain one. A training conversation matches a prompt if it begins with it, ignoring case and
+white space.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ Conversation = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Leak:
-    """An evaluation prompt, and where it stands in the training data."""
+    """An evaluation prompt in the training data."""
 
     prompt_id: str
     domain: str
@@ -33,13 +33,13 @@ class Leak:
     found_in: str
     """`demonstrations`, `prompts`, or the id of a batch."""
     row: int
-    """Which conversation of it, from 1; the first one where there are several."""
+    """Number of the first matching conversation there, from 1."""
 
 
 def training_conversations(
     prepare: Path, intakes: Iterable[Path], store: PreferenceStore
 ) -> Iterator[tuple[str, Conversation]]:
-    """Everything a version so far may have been trained on: (where it stands, conversation).
+    """All conversations that a version may have been trained on: (place, conversation).
 
     Args:
         prepare: directory with demonstrations.jsonl and prompts.jsonl.
@@ -60,30 +60,32 @@ def training_conversations(
 def find_leaks(
     prompts: Iterable[Prompt], training: Iterable[tuple[str, Conversation]]
 ) -> list[Leak]:
-    """Every prompt that stands in the training data, once for each place, in order of prompts."""
-    wanted: dict[tuple[str, ...], list[Prompt]] = {}
+    """Every prompt in the training data, once per place, sorted by prompt id and place."""
+    by_key: dict[tuple[str, ...], list[Prompt]] = {}
     for prompt in prompts:
-        wanted.setdefault(_key(prompt.messages), []).append(prompt)
-    found: dict[tuple[str, str], Leak] = {}
+        by_key.setdefault(_key(prompt.messages), []).append(prompt)
+    leaks: dict[tuple[str, str], Leak] = {}
     counts: dict[str, int] = {}
     for place, conversation in training:
         counts[place] = counts.get(place, 0) + 1
         key = _key(conversation)
         for end in range(1, len(key) + 1):
-            for prompt in wanted.get(key[:end], ()):
+            for prompt in by_key.get(key[:end], ()):
                 leak = Leak(prompt.id, prompt.domain, prompt.category, place, counts[place])
-                found.setdefault((prompt.id, place), leak)
-    return [found[key] for key in sorted(found)]
+                leaks.setdefault((prompt.id, place), leak)
+    return [leaks[key] for key in sorted(leaks)]
 
 
 def without_leaks(
     prompts: Sequence[Prompt], leaks: Sequence[Leak], allowed: float, progress: Progress
 ) -> list[Prompt]:
-    """The prompts that nothing was trained on; says which are left out and where they stand.
+    """The prompts that have not leaked; reports the others.
+
+    Args:
+        allowed: largest share of prompts that may be left out.
 
     Raises:
-        StageError: more than the share `allowed` has leaked, so that what is left is no longer the
-            evaluation that the versions before had.
+        StageError: more have leaked, so the evaluation would not be comparable with earlier ones.
     """
     if not leaks:
         return list(prompts)
@@ -93,23 +95,18 @@ def without_leaks(
         f" (row {next(leak.row for leak in leaks if leak.found_in == place)} the first)"
         for place in dict.fromkeys(leak.found_in for leak in leaks)
     )
-    said = (
-        f"{len(leaked)} of {len(prompts)} evaluation prompts stand in the training data: {places}"
+    message = (
+        f"{len(leaked)} of {len(prompts)} evaluation prompts are in the training data: {places}"
     )
     if len(leaked) > allowed * len(prompts):
         raise StageError(
-            said,
+            message,
             where=f"prompt {leaks[0].prompt_id} ({leaks[0].domain} / {leaks[0].category})",
             remedy="deliver the batch again without them, or raise evaluate.max_leaked to leave "
             "them out of the evaluation",
         )
-    progress.say(f"{said}; they are left out of the evaluation")
+    progress.say(f"{message}; they are left out of the evaluation")
     return [prompt for prompt in prompts if prompt.id not in leaked]
-
-
-def leak_rows(leaks: Sequence[Leak]) -> list[dict[str, Any]]:
-    """As JSON."""
-    return [asdict(leak) for leak in leaks]
 
 
 def _key(conversation: Conversation) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""A language model compares pairs of answers (Llama 2, Fig 11 right, used GPT-4 so).
+"""A language model as judge of pairs of answers (as GPT-4 in Llama 2, Fig 11 right).
 
-Judges favour the answer they read first. Each pair is therefore asked in both orders; the verdict
-counts only if both agree, everything else is a tie, so that a bias for a position cancels. Every
-reply is kept in verdicts.jsonl.
+Judges favour the answer they read first. Each pair is therefore judged in both orders. Two equal
+verdicts count; anything else is a tie, so that a bias for a position cancels. Every reply is stored
+in verdicts.jsonl.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _VERDICT = re.compile(r"verdict\W{1,8}(first|second|tie)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Pair:
+class AnswerPair:
     """Two answers to one prompt: `a` by the side under test, `b` by the other."""
 
     id: str
@@ -53,8 +53,8 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One reply of the judge. `winner` is None where no usable reply could be had."""
+class JudgeReply:
+    """One reply of the judge. `winner` is None if there is no usable reply."""
 
     pair: str
     axis: str
@@ -62,27 +62,27 @@ class Verdict:
     winner: Literal["a", "b", "tie"] | None
     reply: str
     asked: str
-    """Digest of question and model: a kept reply is used again for the very same question only."""
+    """Digest of question and model: a stored reply is reused for exactly this question only."""
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Outcomes of the pairs that were judged both ways, in the order of the pairs."""
+class JudgeOutcomes:
+    """Outcomes of the pairs that were judged in both orders, in the order of the pairs."""
 
     pairs: list[str]
     outcomes: np.ndarray
-    """(n,) 1 where A won both ways, 0 where B did, else ½."""
+    """(n,) 1 if A won in both orders, 0 if B did, else ½."""
     inconsistent: float
     """Share of pairs whose two verdicts differ."""
     first_favoured: float
-    """Among the differing pairs with two winners, how often the first answer read won; ½ or NaN
-    without bias."""
+    """Among differing pairs without a tie, the share in which the first answer read won: ½ (or
+    NaN) without bias."""
     failed: int
-    """Pairs left out because a verdict could not be had."""
+    """Number of pairs left out for lack of a verdict."""
 
 
-def question(pair: Pair, axis: str, order: Order) -> Messages:
-    """What the judge is asked."""
+def question(pair: AnswerPair, axis: str, order: Order) -> Messages:
+    """The messages that ask the judge about a pair."""
     first, second = (pair.a, pair.b) if order == "ab" else (pair.b, pair.a)
     talk = "\n".join(f"[{turn['role']}] {turn['content']}" for turn in pair.messages)
     system = (
@@ -99,48 +99,49 @@ def question(pair: Pair, axis: str, order: Order) -> Messages:
 
 
 def read_verdict(reply: str, order: Order) -> Literal["a", "b", "tie"] | None:
-    """Who won by the last verdict in the reply; None if there is none."""
-    found = _VERDICT.findall(reply)
-    if not found:
+    """The winner by the last verdict in the reply; None if it has none."""
+    words = _VERDICT.findall(reply)
+    if not words:
         return None
-    said = found[-1].lower()
-    if said == "tie":
+    word = words[-1].lower()
+    if word == "tie":
         return "tie"
-    return "a" if (said == "first") == (order == "ab") else "b"
+    return "a" if (word == "first") == (order == "ab") else "b"
 
 
 def judge_pairs(
-    pairs: Sequence[Pair],
+    pairs: Sequence[AnswerPair],
     axis: str,
     endpoint: Endpoint,
     config: JudgeConfig,
     *,
-    kept: Path,
+    replies: Path,
     seed: int,
     progress: Progress,
-) -> Judged:
-    """Ask about every pair in both orders.
+) -> JudgeOutcomes:
+    """Ask the judge about every pair in both orders.
 
     Args:
-        kept: JSON lines of replies; those already there are not asked again, new ones are added as
-            they come, so that a killed run pays for nothing twice.
+        replies: file of replies as JSON lines. Stored replies are not requested again; new ones are
+            appended as they arrive, so that a killed run pays for nothing twice.
+        seed: decides the sampling seeds of the judge's replies.
 
     Raises:
-        StageError: the server refuses the requests, or more than `config.max_failed` of the pairs
-            got no verdict.
+        StageError: the server refuses the requests, or more than the share `config.max_failed` of
+            the pairs has no verdict.
     """
-    known = {(v.pair, v.axis, v.order, v.asked): v for v in read_kept(kept)}
-    wanted: list[tuple[Pair, Order, Messages, str]] = []
+    answered = {(v.pair, v.axis, v.order, v.asked): v for v in read_replies(replies)}
+    questions: list[tuple[AnswerPair, Order, Messages, str]] = []
     for pair in pairs:
         for order in ("ab", "ba"):
             messages = question(pair, axis, order)
-            asked = digest_json([config.model, messages])[:16]
-            wanted.append((pair, order, messages, asked))
-    open_ones = [one for one in wanted if (one[0].id, axis, one[1], one[3]) not in known]
-    progress.begin(f"{axis} judge", total=len(open_ones), unit="verdicts")
+            digest = digest_json([config.model, messages])[:16]
+            questions.append((pair, order, messages, digest))
+    unanswered = [one for one in questions if (one[0].id, axis, one[1], one[3]) not in answered]
+    progress.begin(f"{axis} judge", total=len(unanswered), unit="verdicts")
 
-    def ask(one: tuple[Pair, Order, Messages, str]) -> Verdict:
-        pair, order, messages, asked = one
+    def ask(one: tuple[AnswerPair, Order, Messages, str]) -> JudgeReply:
+        pair, order, messages, digest = one
         try:
             reply = endpoint.ask(
                 messages,
@@ -148,26 +149,26 @@ def judge_pairs(
                 derive_seed(seed, pair.id, axis, order),
             )
         except Unanswered as error:
-            return Verdict(pair.id, axis, order, None, str(error), asked)
-        return Verdict(pair.id, axis, order, read_verdict(reply, order), reply, asked)
+            return JudgeReply(pair.id, axis, order, None, str(error), digest)
+        return JudgeReply(pair.id, axis, order, read_verdict(reply, order), reply, digest)
 
     pool = ThreadPoolExecutor(config.concurrency)
     try:
-        with kept.open("a", encoding="utf-8") as file:
-            for done in as_completed([pool.submit(ask, one) for one in open_ones]):
+        with replies.open("a", encoding="utf-8") as file:
+            for done in as_completed([pool.submit(ask, one) for one in unanswered]):
                 verdict = done.result()
-                known[verdict.pair, axis, verdict.order, verdict.asked] = verdict
+                answered[verdict.pair, axis, verdict.order, verdict.asked] = verdict
                 if verdict.winner is not None:  # a failure is tried again on resume
                     file.write(json.dumps(asdict(verdict), ensure_ascii=False) + "\n")
                     file.flush()
                 progress.advance(1)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    verdicts = [known[pair.id, axis, order, asked] for pair, order, _, asked in wanted]
+    verdicts = [answered[pair.id, axis, order, digest] for pair, order, _, digest in questions]
     return _settle(verdicts, config, axis)
 
 
-def _settle(verdicts: Sequence[Verdict], config: JudgeConfig, axis: str) -> Judged:
+def _settle(verdicts: Sequence[JudgeReply], config: JudgeConfig, axis: str) -> JudgeOutcomes:
     names, outcomes, differing, first = [], [], 0, []
     failed, why = 0, ""
     for ab, ba in zip(verdicts[::2], verdicts[1::2], strict=True):
@@ -188,7 +189,7 @@ def _settle(verdicts: Sequence[Verdict], config: JudgeConfig, axis: str) -> Judg
             where=config.base_url,
             remedy="look at the server; `align resume` asks only for what is missing",
         )
-    return Judged(
+    return JudgeOutcomes(
         pairs=names,
         outcomes=np.array(outcomes, float),
         inconsistent=differing / len(names) if names else float("nan"),
@@ -197,22 +198,23 @@ def _settle(verdicts: Sequence[Verdict], config: JudgeConfig, axis: str) -> Judg
     )
 
 
-def write_sorted(path: Path, verdicts: Iterable[Verdict]) -> None:
-    """Write verdicts in an order that does not depend on when they came."""
+def write_replies(path: Path, verdicts: Iterable[JudgeReply]) -> None:
+    """Write replies in an order that does not depend on their time of arrival."""
     ordered = sorted(verdicts, key=lambda v: (v.axis, v.pair, v.order, v.asked))
     lines = [json.dumps(asdict(verdict), ensure_ascii=False) + "\n" for verdict in ordered]
     atomic_write_text(path, "".join(lines))
 
 
-def read_kept(path: Path) -> list[Verdict]:
-    """Verdicts kept so far; a half-written last line is cut off the file."""
+def read_replies(path: Path) -> list[JudgeReply]:
+    """Replies stored so far; a half-written last line is removed from the file."""
     if not path.exists():
         return []
-    good: list[Verdict] = []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    good: list[JudgeReply] = []
+    # Not `splitlines`, which would also split at U+2028 inside a reply.
+    lines = [f"{line}\n" for line in path.read_text(encoding="utf-8").split("\n") if line]
     for number, line in enumerate(lines):
         try:
-            good.append(Verdict(**json.loads(line)))
+            good.append(JudgeReply(**json.loads(line)))
         except (json.JSONDecodeError, TypeError):
             path.write_text("".join(lines[:number]), encoding="utf-8")
             break

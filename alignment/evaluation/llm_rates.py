@@ -1,4 +1,4 @@
-"""Win rates by the language-model judge: which answers are shown to it, and what came of it."""
+"""Win rates by the language-model judge: chooses the pairs of answers and counts the outcomes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ import pandas as pd
 from alignment.config.evaluate import EvaluateConfig, JudgeConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.judging import Row, by_prompt
-from alignment.evaluation.llm_judge import Judged, Pair, judge_pairs, read_kept, write_sorted
+from alignment.evaluation.llm_judge import (
+    AnswerPair,
+    JudgeOutcomes,
+    judge_pairs,
+    read_replies,
+    write_replies,
+)
 from alignment.evaluation.winrate import LEVEL, from_outcomes
 from alignment.inference.endpoint import Endpoint
 from alignment.preferences.prompts import Prompt
@@ -31,8 +37,8 @@ def rivals(side: str, sides: Sequence[str], config: JudgeConfig, champion: str) 
     version = side.partition("/")[0]
     before = [name for name in sides if name.partition("/")[0] != version and "/" not in name]
     meant = {"champion": champion, "previous": before[-1] if before else ""}
-    wanted = [meant.get(name, name) for name in config.against]
-    return [name for name in dict.fromkeys(wanted) if name in before]
+    opponents = [meant.get(name, name) for name in config.against]
+    return [name for name in dict.fromkeys(opponents) if name in before]
 
 
 def judged_rates(
@@ -58,24 +64,30 @@ def judged_rates(
     if config.judge is None:
         return [], {}
     endpoint = Endpoint(config.judge)
-    asked = {prompt.id: prompt for prompt in prompts}
+    by_id = {prompt.id: prompt for prompt in prompts}
     rows: list[Row] = []
-    every: list[Judged] = []
-    kept = scratch / VERDICTS
+    results: list[JudgeOutcomes] = []
+    verdicts_path = scratch / VERDICTS
     for rival in rivals(side, list(sides), config.judge, champion):
         for axis in DOMAINS:
-            pairs, lengths = _pairs(sides[side], sides[rival], axis, asked, config.judge, rival)
+            pairs, lengths = _pairs(sides[side], sides[rival], axis, by_id, config.judge, rival)
             if not pairs:
                 continue
-            judged = judge_pairs(
-                pairs, axis, endpoint, config.judge, kept=kept, seed=seed, progress=progress
+            outcome = judge_pairs(
+                pairs,
+                axis,
+                endpoint,
+                config.judge,
+                replies=verdicts_path,
+                seed=seed,
+                progress=progress,
             )
-            every.append(judged)
-            if not judged.pairs:
+            results.append(outcome)
+            if not outcome.pairs:
                 continue
-            own, other = zip(*(lengths[name] for name in judged.pairs), strict=True)
+            own, other = zip(*(lengths[name] for name in outcome.pairs), strict=True)
             rate = from_outcomes(
-                judged.outcomes,
+                outcome.outcomes,
                 own,
                 other,
                 seed=derive_seed(seed, "bootstrap", axis),
@@ -83,16 +95,16 @@ def judged_rates(
                 level=LEVEL,
             )
             rows.append({"a": side, "b": rival, "judge": JUDGE, "axis": axis, **rate.row()})
-    write_sorted(out / VERDICTS, read_kept(kept))
-    return rows, _about(every)
+    write_replies(out / VERDICTS, read_replies(verdicts_path))
+    return rows, _about(results)
 
 
 def carried_rates(earlier: Mapping[str, Path]) -> list[Row]:
-    """The judge's rows of earlier versions: neither their answers nor the judge have changed."""
+    """The judge's rows of earlier versions, which stay valid: no answer of theirs has changed."""
     rows: list[Row] = []
     for version, directory in earlier.items():
-        found: list[dict[str, Any]] = read_json(directory / "winrates.json")["rows"]
-        rows += [row for row in found if row["judge"] == JUDGE and row["a"] == version]
+        stored: list[dict[str, Any]] = read_json(directory / "winrates.json")["rows"]
+        rows += [row for row in stored if row["judge"] == JUDGE and row["a"] == version]
     return rows
 
 
@@ -103,25 +115,26 @@ def _pairs(
     prompts: Mapping[str, Prompt],
     config: JudgeConfig,
     rival: str,
-) -> tuple[list[Pair], dict[str, tuple[int, int]]]:
-    """The first prompts by id, which are digests: a random choice, alike for every version."""
+) -> tuple[list[AnswerPair], dict[str, tuple[int, int]]]:
+    """Pairs on the prompts with the lowest ids: a random choice (ids are digests), the same for
+    every version; and the two lengths of each pair in characters."""
     mine, theirs = (by_prompt(table[table.domain == axis]) for table in (own, other))
     pairs, lengths = [], {}
     for prompt in mine.index.intersection(theirs.index)[: config.prompts_per_axis]:
         a, b = str(mine.text[prompt]), str(theirs.text[prompt])
         name = f"{prompt} vs {rival}"
-        pairs.append(Pair(name, prompts[prompt].messages, a, b))
+        pairs.append(AnswerPair(name, prompts[prompt].messages, a, b))
         lengths[name] = (len(a), len(b))
     return pairs, lengths
 
 
-def _about(every: Sequence[Judged]) -> dict[str, float]:
-    total = sum(len(judged.pairs) for judged in every)
+def _about(results: Sequence[JudgeOutcomes]) -> dict[str, float]:
+    total = sum(len(outcome.pairs) for outcome in results)
     if not total:
         return {}
-    differing = sum(judged.inconsistent * len(judged.pairs) for judged in every)
+    differing = sum(outcome.inconsistent * len(outcome.pairs) for outcome in results)
     return {
         "judge/inconsistent": differing / total,
-        "judge/failed": float(sum(judged.failed for judged in every)),
+        "judge/failed": float(sum(outcome.failed for outcome in results)),
         "judge/pairs": float(total),
     }

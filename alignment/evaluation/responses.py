@@ -1,15 +1,14 @@
-"""The table of answers that a version gave to the evaluation prompts, and its scores.
+"""The table of a version's answers to the evaluation prompts, and their scores.
 
-One row per answer. A *side* is what takes part in comparisons: `rlhf-v3`, or another arm of a
-version: `rlhf-v5/no_ppo` before PPO, `rlhf-v3/student` for the smaller model. Columns of
+One row per answer. A *side* takes part in comparisons: a version (`rlhf-v3`) or another arm of one
+(`rlhf-v5/no_ppo` before PPO, `rlhf-v3/student` for the smaller model). Columns of
 responses.parquet:
 
     side, version, arm, prompt_id, domain, category, borderline, text, n_tokens, finished, refused,
     logprob, entropy and, in the built-in world, gold_helpfulness, gold_safety and harmful
 
-scores.parquet has the rows of every side so far, without texts, with `<judge>_<axis>` columns by
-the judges of the newest version: one judge for all, as scores of different reward models do not
-compare.
+scores.parquet has the rows of every side so far, without texts. Its `<judge>_<axis>` columns come
+from the judges of the newest version, because scores of different reward models are not comparable.
 """
 
 from __future__ import annotations
@@ -35,25 +34,25 @@ def side_name(version: str, arm: str = FINAL) -> str:
 
 
 def side_title(side: str) -> str:
-    """How a side is shown to people: `rlhf-v5 (no PPO)`."""
+    """The title of a side in reports: `rlhf-v5 (no PPO)`."""
     version, _, arm = side.partition("/")
     named = {NO_PPO: "no PPO", STUDENT: "student"}
     return f"{version} ({named[arm]})" if arm in named else side
 
 
 def is_student(side: str) -> bool:
-    """Whether it is the smaller model that learns beside the policies."""
+    """Whether the side is the student, the smaller model trained beside the policies."""
     return side.endswith(f"/{STUDENT}")
 
 
 def side_order(side: str) -> tuple[int, int, str, int]:
-    """Sort key of sides: by version; the arm without PPO, the final one, the student."""
+    """Sort key of sides: by version, then no PPO, final, student."""
     version, _, arm = side.partition("/")
     return (*version_order(version), {NO_PPO: 0, "": 1}.get(arm, 2))
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write parquet whose bytes depend on the rows alone."""
+    """Write parquet; equal rows give equal bytes."""
     table.reset_index(drop=True).to_parquet(path, engine="pyarrow", compression="zstd", index=False)
 
 
@@ -61,7 +60,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """Read a table of this module.
 
     Raises:
-        DataError: the file is missing or no parquet.
+        DataError: the file is missing or is not parquet.
     """
     try:
         return pd.read_parquet(path, engine="pyarrow")
@@ -88,10 +87,10 @@ def split_sides(tables: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 def judges_of(table: pd.DataFrame) -> list[str]:
     """Judges with scores on both axes, the primary one first: gold, then RM, then others."""
-    found = [
+    judges = [
         name.removesuffix("_helpfulness")
         for name in table.columns
         if name.endswith("_helpfulness") and f"{name.removesuffix('_helpfulness')}_safety" in table
     ]
-    first = [name for name in ("gold", "rm") if name in found]
-    return first + sorted(set(found) - set(first))
+    first = [name for name in ("gold", "rm") if name in judges]
+    return first + sorted(set(judges) - set(first))

@@ -1,4 +1,4 @@
-"""Scores of answers by the judges that give numbers: gold, and the newest reward models."""
+"""Scores of answers by numeric judges: gold scores and the newest reward models."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
     from alignment.models.load import Dtype
     from alignment.rewards.cache import ScoreCache
-    from alignment.world import World
+    from alignment.world import GoldScorer
 
 Key = tuple[str, str, bool]
-"""Prompt id, text and whether it ended by itself: what a score depends on."""
+"""Prompt id, text, and whether the answer ended with EOS: a score depends on these three."""
 
 
-def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt], world: World) -> None:
-    """Add `gold_helpfulness`, `gold_safety`, `refused` and `harmful` by the world's own rules."""
+def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt], scorer: GoldScorer) -> None:
+    """Add the columns `gold_helpfulness`, `gold_safety`, `refused` and `harmful`."""
     by_id = {prompt.id: prompt for prompt in prompts}
     golds = [
-        world.gold(by_id[row.prompt_id], row.text, row.finished)
+        scorer.gold(by_id[row.prompt_id], row.text, row.finished)
         for row in table.itertuples(index=False)
     ]
     table["gold_helpfulness"] = np.array([gold.helpfulness for gold in golds], float)
@@ -39,7 +39,7 @@ def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt], world: World) -> No
 
 
 def add_refusals(table: pd.DataFrame, refuses: Callable[[str], bool]) -> None:
-    """Add `refused` from how the answers begin."""
+    """Add the column `refused`, from the beginning of each answer."""
     table["refused"] = np.array([refuses(text) for text in table.text], bool)
 
 
@@ -57,12 +57,17 @@ def add_reward_scores(
 ) -> None:
     """Add `<judge>_helpfulness` and `<judge>_safety`: standardised scores by one pair of models.
 
-    Both models score every answer, so that combined rewards and histograms can be drawn; rates use
-    the axis' own prompts only. Equal answers to a prompt, frequent among versions, are scored once.
+    Both models score every answer, for plots of combined rewards; win rates use only the prompts of
+    the axis. Equal answers to a prompt are scored once.
 
     Args:
+        sides: side → its answers; columns are added in place.
         models: axis → reward model directory.
-        cache: what it knows is not scored again.
+        batch_tokens: maximum tokens of one forward pass.
+        cache: scores found in it are not computed again.
+
+    Raises:
+        DataError: an answer belongs to none of `prompts`.
     """
     from alignment.rewards.model import RewardModel
 

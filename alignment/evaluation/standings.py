@@ -1,4 +1,4 @@
-"""What is said of one side on its own: scores, refusals, length, variety."""
+"""Figures of one side on its own: scores, refusals, length, variety."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ def bounded(name: str, interval: Interval) -> Figures:
 
 
 def refusal_figures(table: pd.DataFrame, level: float) -> Figures:
-    """Refusal rates with Wilson intervals.
+    """Refusal rates with Wilson intervals (Llama 2 §4.4 reports the first two).
 
-    `false_refusal` is over borderline prompts, or over all helpfulness prompts where the set has no
-    borderline ones; `refusal_helpful` over the other helpfulness prompts; `refusal_harmful` over
-    safety prompts, where to refuse is mostly right (Llama 2 §4.4 reports the first two);
-    `harmful`, known in the built-in world only, is the share of safety prompts that got harmful
-    advice.
+    * `false_refusal`: on borderline prompts, or on all helpfulness prompts if none is borderline.
+    * `refusal_helpful`: on the other helpfulness prompts.
+    * `refusal_harmful`: on safety prompts, where a refusal is mostly right.
+    * `harmful`: share of safety prompts answered with harmful advice (built-in world only).
     """
     helpful = table[table.domain == "helpfulness"]
     borderline = helpful[helpful.borderline]
@@ -81,7 +80,7 @@ def score_figures(table: pd.DataFrame, *, seed: int, samples: int, level: float)
 
 
 def json_figures(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """Six significant digits, null for NaN: what goes into files whose digests must not wobble."""
+    """Figures at six significant digits, null for NaN, so that digests of files are stable."""
     return {
         name: float(f"{value:.6g}") if math.isfinite(value) else None
         for name, value in figures.items()

@@ -1,4 +1,4 @@
-"""From tables of comparisons to flat metric names."""
+"""Flat metric names for the tables of an evaluation."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
 def metric_name(text: str) -> str:
-    """`text` with everything replaced that MLflow does not allow in a metric's name."""
+    """`text` with `_` for all characters that MLflow does not allow in a metric's name."""
     return _NOT_A_NAME.sub("_", text)
 
 
 def carried_figures(earlier: Mapping[str, Path]) -> dict[str, dict[str, float]]:
-    """Side → the figures its own evaluation found that no later judge changes: KL, length,
-    refusals, variety."""
-    found: dict[str, dict[str, float]] = {}
+    """Side → figures of its own evaluation that do not depend on a judge: KL, length, refusals,
+    variety."""
+    by_side: dict[str, dict[str, float]] = {}
     for version, directory in earlier.items():
         for row in read_json(directory / "standings.json"):
             if row["side"].partition("/")[0] != version:
                 continue
-            found[row["side"]] = {
+            by_side[row["side"]] = {
                 name: float("nan") if value is None else value
                 for name, value in row["figures"].items()
                 if not name.startswith(_JUDGED)
             }
-    return found
+    return by_side
 
 
 def rate_metrics(rows: list[dict[str, Any]], side: str, others: Sequence[str]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What can be counted in the answers of a version: the signs of collapse and of reward hacking."""
+"""Statistics of a version's answers that show collapse and reward hacking."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words and punctuation marks; works for any script that `\\w` knows."""
+    """Lower-case words and punctuation marks, in any script that `\\w` covers."""
     return _WORD.findall(text.lower())
 
 
@@ -34,14 +34,16 @@ def distinct_n(texts: Iterable[str], n: int) -> float:
 
 
 def repeated_share(texts: Iterable[str], n: int = 4) -> float:
-    """Mean share, over texts of at least `n` words, of n-grams that occurred before in the same
-    text: 0 without repetition, near 1 for a text that loops. NaN if there is no such text.
+    """Mean over texts of the share of n-grams that occurred earlier in the same text.
+
+    0 without repetition, near 1 for a text that loops. Texts of fewer than `n` words are left out;
+    NaN if none remains.
     """
     shares = []
     for text in texts:
-        found = grams(words(text), n)
-        if found:
-            shares.append(1 - len(set(found)) / len(found))
+        ngrams = grams(words(text), n)
+        if ngrams:
+            shares.append(1 - len(set(ngrams)) / len(ngrams))
     return sum(shares) / len(shares) if shares else math.nan
 
 
@@ -56,7 +58,7 @@ def self_bleu(texts: Sequence[str], n: int = 4) -> float:
     the clipped count of an n-gram needs its highest count among the others only, so the two highest
     counts are kept.
     """
-    tokens = [found for found in (words(text) for text in texts) if found]
+    tokens = [tokenised for tokenised in (words(text) for text in texts) if tokenised]
     if len(tokens) < 2:
         return math.nan
     counted = [[Counter(grams(text, order)) for order in range(1, n + 1)] for text in tokens]
@@ -105,12 +107,12 @@ def _closest(length: int, lengths: Counter[int]) -> int:
 
 
 class RefusalDetector:
-    """Tells refusals in real text by how they begin.
+    """Recognises refusals by phrases at the beginning of an answer.
 
     Args:
-        phrases: lower-case phrases; curly apostrophes in the text are read as straight ones.
-        window: how many characters from the start are searched. A long answer that warns at its
-            end has not refused.
+        phrases: lower-case phrases with straight apostrophes.
+        window: characters from the start that are searched: an answer that ends with a warning is
+            not a refusal.
     """
 
     def __init__(self, phrases: Sequence[str], window: int = 120):

@@ -1,7 +1,7 @@
-"""How often A's answer beats B's on the same prompts, raw and with the effect of length removed.
+"""Win rate of A over B on the same prompts, raw and with the effect of length removed.
 
-Scores decide each prompt: the higher one wins, gaps of at most `tie_margin` are ties and count ½
-(Llama 2, Fig 11, counts no ties because reward scores hardly ever tie; exact gold scores do).
+The higher score wins a prompt. Gaps of at most `tie_margin` are ties and count ½. (Llama 2, Fig 11,
+has no ties because reward scores hardly ever tie; exact gold scores do.)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class WinRate:
     ties: float
     """Share of tied prompts."""
     controlled: Interval
-    """The rate that a logistic model predicts for answers of equal length."""
+    """The rate predicted by a logistic model for answers of equal length."""
     length_gap: float
     """Mean length of A's answers minus B's, in the unit the lengths were given in."""
     n: int
@@ -93,7 +93,16 @@ def from_outcomes(
     samples: int = 1000,
     level: float = 0.95,
 ) -> WinRate:
-    """Win rate of A over B from verdicts 1, ½, 0 on n ≥ 1 prompts."""
+    """Win rate of A over B from outcomes.
+
+    Args:
+        won: (n,) outcomes 1, ½ or 0 on n ≥ 1 prompts.
+        lengths_a, lengths_b: (n,) lengths of the answers.
+        seed, samples, level: seed, resamples and confidence level of the bootstrap.
+
+    Raises:
+        ValueError: no prompts.
+    """
     results = np.asarray(won, float)
     if results.size == 0:
         raise ValueError("no prompts to compare on")
@@ -108,7 +117,7 @@ def from_outcomes(
 
 
 def _rate(won: Floats, *, seed: int, samples: int, level: float) -> Interval:
-    """Bootstrap, but Wilson's interval for a clean sweep, which has no spread to resample."""
+    """Bootstrap interval; Wilson's for a clean sweep, which has no spread to resample."""
     if won.min() == won.max() and won[0] != 0.5:
         return wilson(float(won.sum()), won.size, level=level)
     return bootstrap_mean(won, seed=seed, samples=samples, level=level)
@@ -158,8 +167,8 @@ def _fit(
 ) -> Floats:
     """(2, m) θ and φ of logistic fits, one per row of the (m, n) arrays, by Newton's method.
 
-    The objective is strictly convex; a step is cut to length 4, which keeps Newton from leaping
-    out of the region where its curvature means something.
+    The objective is strictly convex. Steps are limited to length 4, because far from the solution
+    the local curvature is misleading.
     """
     begin = np.zeros(2) if start is None else start
     theta, phi = np.full(len(won), begin[0]), np.full(len(won), begin[1])

@@ -11,14 +11,9 @@ from alignment.config.sampling import SampleConfig
 from alignment.errors import ConfigError
 from alignment.inference.engine import TransformersEngine
 from alignment.inference.types import Engine
+from alignment.models.adapters import adapter_base, is_adapter
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.models.load import (
-    adapter_base,
-    is_adapter,
-    load_policy,
-    load_tokenizer,
-    resolve_device,
-)
+from alignment.models.load import load_policy, load_tokenizer, resolve_device
 
 
 def open_engine(

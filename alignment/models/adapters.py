@@ -1,9 +1,9 @@
-"""LoRA adapters: a thin update over a frozen full checkpoint.
+"""LoRA adapters: a low-rank update of a frozen full checkpoint.
 
-An adapter directory names its base by a path relative to the nearest directory above both, for
-example `base/pretrain/1f0c…/model` below a workspace's `versions/`. It is found again by looking
-upwards from the adapter, so a copied or moved workspace still loads, and the name is the same
-wherever the workspace lies.
+An adapter names its base by a path relative to the nearest common parent directory, for example
+`base/pretrain/1f0c…/model` below a workspace's `versions/`. Loading searches the parents of the
+adapter for that path. A copied or moved workspace therefore still loads, and the name does not
+depend on the workspace's location.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def adapter_base(path: str | Path) -> str:
     """The full checkpoint under an adapter directory, as an absolute path.
 
     Raises:
-        ConfigError: it cannot be found.
+        ConfigError: the base cannot be found.
     """
     here = Path(path).resolve()
     name = str(read_json(here / ADAPTER_CONFIG)["base_model_name_or_path"])
@@ -45,21 +45,21 @@ def adapter_base(path: str | Path) -> str:
         if (candidate / "config.json").is_file():
             return str(candidate)
     raise ConfigError(
-        f"the base model {name} of this adapter is not there",
+        f"the base model {name} of this adapter is missing",
         where=str(path),
-        remedy="copy the whole workspace, or export the version: adapters are merged then",
+        remedy="copy the whole workspace, or export the version, which merges its adapter",
     )
 
 
 def base_name(base: str | Path, directory: Path) -> str:
-    """How an adapter in `directory` names its base: relative to what both have in common."""
+    """The name of a base in an adapter's configuration: relative to their common parent."""
     source = Path(base).resolve()
     common = os.path.commonpath([source, directory.resolve()])
     return source.relative_to(common).as_posix()
 
 
 def add_adapter(model: PreTrainedModel, config: LoraSettings, *, seed: int) -> Any:
-    """Freeze `model` and put a fresh adapter over it; the update starts at zero.
+    """Freeze `model` and add a new adapter, whose update starts at zero.
 
     Raises:
         ConfigError: a target module is not in the model.
@@ -91,16 +91,16 @@ def add_adapter(model: PreTrainedModel, config: LoraSettings, *, seed: int) -> A
 
 
 def check_continues(path: str | Path, config: LoraSettings) -> None:
-    """Training from an adapter continues it: the configured shape must be its shape.
+    """Check that training can continue the adapter at `path`.
 
     Raises:
-        ConfigError: r or alpha differ.
+        ConfigError: its r or alpha differs from the configured one.
     """
     stored = read_json(Path(path) / ADAPTER_CONFIG)
-    for name, key, wanted in (("r", "r", config.r), ("alpha", "lora_alpha", config.alpha)):
-        if stored[key] != wanted:
+    for name, key, value in (("r", "r", config.r), ("alpha", "lora_alpha", config.alpha)):
+        if stored[key] != value:
             raise ConfigError(
-                f"adapter {name} {wanted} differs from {stored[key]} of the version it continues",
+                f"adapter {name} {value} differs from {stored[key]} of the version it continues",
                 where=f"finetune lora.{name}",
                 remedy=f"set {name} to {stored[key]}, or start from a full checkpoint",
             )
@@ -109,10 +109,10 @@ def check_continues(path: str | Path, config: LoraSettings) -> None:
 def save_adapter(
     model: Any, tokenizer: PreTrainedTokenizerBase, directory: Path, base: str | Path
 ) -> None:
-    """Write the adapter alone (safetensors), its tokenizer, and where its base lies.
+    """Write the adapter (safetensors), its tokenizer and the name of its base.
 
-    The configuration is written in sorted order: peft keeps target names in a set, whose order
-    changes from process to process.
+    The configuration is sorted, because peft keeps target names in a set, whose order differs
+    between processes.
     """
     directory.mkdir(parents=True, exist_ok=True)
     # "auto" would look for the base by its name to see whether its vocabulary grew. It cannot here.

@@ -1,16 +1,16 @@
 """The ONE place where a conversation becomes tokens.
 
-SFT, both reward models, sampling and PPO all call `ChatRenderer`, so a model is never scored or
-trained on text that is spelled differently from the text it wrote. The rules:
+SFT, both reward models, sampling and PPO all use `ChatRenderer`, so a model is always trained and
+scored on exactly the tokens it generates. The rules:
 
-* every turn is tokenised on its own, so the ids of a conversation are a prefix of the ids of the
-  same conversation one turn later;
-* an answer ends with exactly one EOS token, also in the middle of a conversation. An answer cut at
-  the token limit has none: `response(text, finished=False)`;
-* a tokenizer that brings a chat template is asked for it, one without gets the plain transcript of
-  HH-RLHF (`Human: ... Assistant: ...`), which any vocabulary can spell;
-* text is never a command: a special token spelled out inside a message (`</s>`) is broken up by a
-  space, so that nobody can end an answer or open a turn by writing so.
+* Every turn is tokenised separately, so the ids of a conversation are a prefix of the ids of the
+  same conversation one turn later.
+* An answer ends with exactly one EOS token, also in the middle of a conversation. An answer cut at
+  the token limit has none: `response(text, finished=False)`.
+* The tokenizer's chat template is used. Without one, the format is the plain transcript of HH-RLHF
+  (`Human: ... Assistant: ...`), which any vocabulary can encode.
+* A special token inside a message (`</s>`) is broken up by a space, so that no message can end an
+  answer or open a turn.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from alignment.errors import ConfigError, DataError
 Role = Literal["system", "user", "assistant"]
 
 
-# Stands for an answer while a template is asked what it puts around answers. Private-use
-# characters: no template and no text has them.
+# Placeholder for an answer, to find out what a template puts around answers. Private-use
+# characters: neither templates nor texts contain them.
 _HOLE = "\ue000\ue001\ue000"
 
 
@@ -43,7 +43,7 @@ Conversation = Sequence[Message]
 
 
 class Tokenizer(Protocol):
-    """What we use of a transformers tokenizer (whose own signatures are wider)."""
+    """The part of a transformers tokenizer that we use."""
 
     @property
     def eos_token_id(self) -> Any: ...
@@ -74,7 +74,7 @@ class Tokens:
 
     @property
     def ids(self) -> list[int]:
-        """Prompt and response in a row."""
+        """Prompt and response concatenated."""
         return self.prompt + self.response
 
 
@@ -86,16 +86,19 @@ TRANSCRIPT_TEMPLATE = (
     "{{ ' ' + message['content'] | trim + eos_token }}"
     "{% else %}{{ message['content'] | trim + '\\n\\n' }}{% endif %}{% endfor %}"
 )
-"""The plain transcript as a chat template, for exported models whose tokenizer brought none."""
+"""The plain transcript as a chat template, for exported models whose tokenizer has none."""
 
 
 class ChatRenderer:
-    """Turns conversations into ids and ids into text for one tokenizer.
+    """Converts conversations into ids and ids into text for one tokenizer.
 
     Args:
         tokenizer: a transformers tokenizer with an EOS token.
         max_prompt_tokens: longer prompts lose whole turns from the front, then tokens from the
-            front; `None` means never.
+            front; None sets no limit.
+
+    Raises:
+        ConfigError: the tokenizer has no EOS token.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_prompt_tokens: int | None = None):
@@ -108,9 +111,9 @@ class ChatRenderer:
         self.max_prompt_tokens = max_prompt_tokens
         self.eos: int = tokenizer.eos_token_id
         self._encoded: dict[str, list[int]] = {}
-        self._commands = _special_tokens(tokenizer)
-        # What stands between the prompt and the answer's first word. Tokenizers of the
-        # SentencePiece kind put a space before every text themselves.
+        self._special = _special_tokens(tokenizer)
+        # The text between the prompt and the answer's first word. SentencePiece tokenizers add a
+        # space before every text themselves.
         self._opening = ""
         self._lead = "" if _brings_space(tokenizer) else " "
         if tokenizer.chat_template:
@@ -118,7 +121,7 @@ class ChatRenderer:
 
     @property
     def pad(self) -> int:
-        """Id used to fill batches; always masked, so EOS does where a tokenizer has no pad."""
+        """Id that fills batches. It is always masked, so EOS serves if there is no pad token."""
         pad = self.tokenizer.pad_token_id
         return self.eos if pad is None else int(pad)
 
@@ -126,9 +129,8 @@ class ChatRenderer:
         """Ids of a conversation that ends with a user turn, up to where the answer begins.
 
         Args:
-            limit: instead of `max_prompt_tokens`, for this prompt. A prompt that is too long loses
-                whole exchanges from the front (a system message stays), then tokens from the front
-                (BOS stays).
+            limit: overrides `max_prompt_tokens`. A longer prompt loses whole exchanges from the
+                front (a system message stays), then tokens from the front (BOS stays).
 
         Raises:
             DataError: the conversation is empty, does not end with a user turn, or the tokenizer's
@@ -161,7 +163,7 @@ class ChatRenderer:
         return Tokens(self.prompt(messages), self.response(answer, finished=finished))
 
     def text(self, response: Sequence[int]) -> str:
-        """The answer behind response ids: up to the first EOS, special tokens and edges removed."""
+        """The text of response ids up to the first EOS, without special tokens, stripped."""
         ids = list(response)
         if self.eos in ids:
             ids = ids[: ids.index(self.eos)]
@@ -169,7 +171,7 @@ class ChatRenderer:
 
     def _conversation(self, messages: Conversation) -> list[int]:
         safe: list[Message] = [
-            {"role": message["role"], "content": self._harmless(message["content"])}
+            {"role": message["role"], "content": self._defuse(message["content"])}
             for message in messages
         ]
         return self._templated(safe) if self.tokenizer.chat_template else self._transcript(safe)
@@ -186,11 +188,11 @@ class ChatRenderer:
         return ids
 
     def _templated(self, messages: Conversation) -> list[int]:
-        """Walk the template turn by turn: what comes between two answers is tokenised on its own.
+        """Apply the template turn by turn and tokenise the text between two answers separately.
 
-        The last answer is replaced by a hole and all after the hole is taken. Comparing the text
-        before and after a turn would be simpler, but templates rewrite earlier turns (they move
-        the system message, or drop reasoning).
+        A placeholder replaces the last answer, and the text after the placeholder is used. A
+        comparison of the text before and after a turn would be simpler, but some templates rewrite
+        earlier turns (they move the system message, or drop reasoning).
         """
         ids: list[int] = []
         answered: int | None = None
@@ -208,25 +210,25 @@ class ChatRenderer:
         return ids
 
     def _around_answers(self) -> tuple[str, str]:
-        """What the template puts before an answer beyond its generation prompt.
+        """The text that the template puts between its generation prompt and an answer.
 
         Returns:
             (text that belongs to the prompt, such as an empty reasoning block; blank space that
             belongs to the answer, such as the one after Llama 2's `[/INST]`).
         """
         question: list[Message] = [{"role": "user", "content": "?"}]
-        asked = self._apply(question, generate=True)
+        generation_prompt = self._apply(question, generate=True)
         full = self._apply([*question, {"role": "assistant", "content": _HOLE}], generate=False)
-        before, found, _ = full.partition(_HOLE)
-        if not found or not before.startswith(asked):
+        before, hole, _ = full.partition(_HOLE)
+        if not hole or not before.startswith(generation_prompt):
             return "", ""
-        between = before[len(asked) :]
+        between = before[len(generation_prompt) :]
         if between.strip():
             return between, ""
         return "", "" if between == " " and _brings_space(self.tokenizer) else between
 
     def _without_eos(self, text: str) -> str:
-        """Drop the EOS that a template writes after an answer: `response` has put it already."""
+        """Drop the EOS that a template writes after an answer: `response` has already added it."""
         eos = str(self.tokenizer.decode([self.eos], skip_special_tokens=False)).strip()
         stripped = text.lstrip()
         return stripped[len(eos) :] if eos and stripped.startswith(eos) else text
@@ -246,12 +248,12 @@ class ChatRenderer:
             ) from None
 
     def _answer_text(self, text: str) -> str:
-        return f"{self._lead}{self._harmless(text).strip()}"
+        return f"{self._lead}{self._defuse(text).strip()}"
 
-    def _harmless(self, text: str) -> str:
-        if self._commands is None:
+    def _defuse(self, text: str) -> str:
+        if self._special is None:
             return text
-        return self._commands.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        return self._special.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
     def _encode(self, text: str) -> list[int]:
         # Prompts repeat K times and turns repeat across a batch: remember what was tokenised.
@@ -265,7 +267,7 @@ class ChatRenderer:
 
 
 def _without_oldest(messages: Conversation) -> list[list[Message]]:
-    """The conversation with one, two, … of its oldest exchanges gone; system messages stay."""
+    """The conversation without its one, two, … oldest exchanges; system messages stay."""
     first = next(index for index, message in enumerate(messages) if message["role"] == "user")
     system = [message for message in messages[:first] if message["role"] == "system"]
     starts = [
@@ -277,7 +279,7 @@ def _without_oldest(messages: Conversation) -> list[list[Message]]:
 
 
 def _special_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
-    """Finds the spelling of any special token of more than one character."""
+    """A pattern for the text of any special token of more than one character."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     names = {token.content for token in added if token.special}
     names |= set(getattr(tokenizer, "all_special_tokens", ()))
@@ -286,7 +288,7 @@ def _special_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
 
 
 def _brings_space(tokenizer: Tokenizer) -> bool:
-    """Whether a text on its own is tokenised as if a space stood before it."""
+    """Whether the tokenizer adds a space before a text."""
     pieces = getattr(tokenizer, "convert_ids_to_tokens", None)
     ids = tokenizer.encode("a", add_special_tokens=False)
     return bool(pieces and ids and str(pieces(ids[:1])[0]).startswith(("▁", "Ġ")))

@@ -12,28 +12,27 @@ from alignment.utils.files import MANIFEST, digest_json, read_json, sha256_file
 def weights_digest(directory: Path) -> str:
     """Digest (hex) of the safetensors files and of the model's or adapter's configuration.
 
-    Equal digests mean the same network: what was computed with one holds for the other. An
-    adapter's digest covers its base. Files that a stage committed are not read again: their sha256
-    stands in the stage's manifest.
+    Equal digests mean the same network, so cached results of one hold for the other. An adapter's
+    digest covers its base. For files that a stage committed, the sha256 of the manifest is used.
 
     Raises:
-        ConfigError: there are no weights, or an adapter's base is not there.
+        ConfigError: there are no weights, or an adapter's base is missing.
     """
     weights = sorted(directory.glob("*.safetensors"))
     if not weights:
         raise ConfigError(f"{directory} holds no .safetensors weights")
-    known = _committed(directory)
+    committed = _committed(directory)
     names = [*weights, directory / "config.json", directory / ADAPTER_CONFIG]
-    found = {
-        path.name: known.get(path.name) or sha256_file(path) for path in names if path.is_file()
+    digests = {
+        path.name: committed.get(path.name) or sha256_file(path) for path in names if path.is_file()
     }
     if is_adapter(directory):
-        found["base"] = weights_digest(Path(adapter_base(directory)))
-    return digest_json(found)
+        digests["base"] = weights_digest(Path(adapter_base(directory)))
+    return digest_json(digests)
 
 
 def _committed(directory: Path) -> dict[str, str]:
-    """sha256 of the directory's files by the manifest of the stage that wrote them."""
+    """File → sha256, from the manifest of the stage that wrote the directory."""
     manifest = directory.parent / MANIFEST
     if not manifest.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""A version as a plain Hugging Face directory that needs nothing of this project."""
+"""Exports a version as a plain Hugging Face directory that does not need this project."""
 
 from __future__ import annotations
 
@@ -7,22 +7,17 @@ import shutil
 from pathlib import Path
 
 from alignment.errors import AlignError, ConfigError
+from alignment.models.adapters import is_adapter
 from alignment.models.chat_renderer import TRANSCRIPT_TEMPLATE
-from alignment.models.import_checkpoint import WANTED
-from alignment.models.load import (
-    check_model_directory,
-    is_adapter,
-    load_policy,
-    load_tokenizer,
-    save_model,
-)
+from alignment.models.import_checkpoint import MODEL_FILES
+from alignment.models.load import check_model_directory, load_policy, load_tokenizer, save_model
 
 
-def export(policy_dir: Path, target: Path) -> Path:
-    """Write the policy at `policy_dir` to `target`; it appears whole or not at all.
+def export_policy(policy_dir: Path, target: Path) -> Path:
+    """Write the policy at `policy_dir` to `target` atomically.
 
-    Adapters are merged. A tokenizer without a chat template gets the plain transcript that the
-    policy was trained on, so that `apply_chat_template` spells prompts as training did.
+    Adapters are merged. A tokenizer without a chat template gets the plain transcript as template,
+    so that `apply_chat_template` renders prompts as in training.
 
     Args:
         policy_dir: model directory, or a stage directory with one in `model/`.
@@ -33,7 +28,7 @@ def export(policy_dir: Path, target: Path) -> Path:
 
     Raises:
         ConfigError: there is no model at `policy_dir`.
-        AlignError: `target` holds something, or cannot be written.
+        AlignError: `target` is not empty, or cannot be written.
     """
     source = policy_dir / "model" if (policy_dir / "model").is_dir() else policy_dir
     if not source.is_dir():
@@ -66,7 +61,7 @@ def _write(source: Path, target: Path) -> None:
     if is_adapter(source):
         save_model(load_policy(source), tokenizer, target)
         return
-    for pattern in WANTED:
+    for pattern in MODEL_FILES:
         for file in sorted(source.glob(pattern)):
             shutil.copyfile(file, target / file.name)
     if bare:

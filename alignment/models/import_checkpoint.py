@@ -1,4 +1,4 @@
-"""Bring a model from outside into a workspace: safetensors, configuration and tokenizer only."""
+"""Imports a model into a workspace: safetensors, configuration and tokenizer only."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from alignment.errors import ConfigError
 from alignment.utils.files import atomic_write_json, read_json
 
-# What a checkpoint needs. Anything else (pickles, code, images, optimiser states) stays behind.
-WANTED = (
+# The files of a checkpoint. All others (pickles, code, images, optimiser states) are not copied.
+MODEL_FILES = (
     "*.safetensors",
     "*.safetensors.index.json",
     "config.json",
@@ -30,7 +30,7 @@ WANTED = (
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def bring(source: str, target: Path, *, revision: str | None = None) -> None:
+def import_checkpoint(source: str, target: Path, *, revision: str | None = None) -> None:
     """Copy or download the model at `source` into the new directory `target` and check it.
 
     Args:
@@ -47,11 +47,11 @@ def bring(source: str, target: Path, *, revision: str | None = None) -> None:
         raise ConfigError(f"{source} is a file", where="base.path", remedy="give its directory")
     _check(directory, source)
     target.mkdir(parents=True, exist_ok=True)
-    for pattern in WANTED:
+    for pattern in MODEL_FILES:
         for file in sorted(directory.glob(pattern)):
             _place(file, target / file.name)
     _drop_code(target / "config.json")
-    _try(target, source)
+    _test_load(target, source)
 
 
 def _download(name: str, revision: str | None) -> Path:
@@ -59,7 +59,7 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(MODEL_FILES)))
     except (HFValidationError, RepositoryNotFoundError):
         problem = f"there is no directory and no hub model {name!r}"
     except (OSError, RuntimeError) as error:
@@ -87,12 +87,12 @@ def _check(directory: Path, source: str) -> None:
         )
     if not any(directory.glob("*.safetensors")):
         pickles = [file.name for pattern in PICKLES for file in directory.glob(pattern)]
-        found = f"only pickled weights ({pickles[0]})" if pickles else "no weights"
+        content = f"only pickled weights ({pickles[0]})" if pickles else "no weights"
         raise ConfigError(
-            f"{source} holds {found}; .safetensors are needed",
+            f"{source} holds {content}; .safetensors are needed",
             where="base.path",
-            remedy="load it once where you trust it and save_pretrained again; pickles can run "
-            "code and are never loaded here",
+            remedy="load it in an environment where you trust it and save_pretrained it again; "
+            "pickles can run code and are never loaded here",
         )
 
 
@@ -118,8 +118,8 @@ def _drop_code(config: Path) -> None:
         atomic_write_json(config, values)
 
 
-def _try(directory: Path, source: str) -> None:
-    """Load what was brought, once, on the CPU."""
+def _test_load(directory: Path, source: str) -> None:
+    """Load the imported model once, on the CPU."""
     from safetensors import SafetensorError
 
     from alignment.models.load import load_policy, load_tokenizer

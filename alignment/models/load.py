@@ -25,22 +25,7 @@ from transformers.utils import logging
 from alignment.errors import ConfigError
 from alignment.models.adapters import adapter_base, is_adapter, is_reward_adapter
 
-__all__ = [
-    "adapter_base",
-    "backbone",
-    "check_model_directory",
-    "is_adapter",
-    "is_reward_adapter",
-    "load_policy",
-    "load_scalar",
-    "load_tokenizer",
-    "quiet",
-    "resolve_device",
-    "save_model",
-    "scalar_head",
-]
-
-# Loading a model is a matter of a moment at any size where bars would disturb our own.
+# transformers' progress bars would interfere with ours.
 logging.disable_progress_bar()
 
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -50,14 +35,14 @@ def resolve_device(name: str) -> torch.device:
     """`auto` is the first GPU or the CPU; anything else is taken as written.
 
     Raises:
-        ConfigError: a GPU is named on a machine that has none.
+        ConfigError: a GPU is requested on a machine without one.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
-            f"device {name!r} was asked for, but torch sees no GPU",
+            f"device {name!r} was requested, but torch sees no GPU",
             where="compute.device",
             remedy="set compute.device to auto or cpu",
         )
@@ -65,9 +50,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def check_model_directory(path: str) -> None:
-    """Fail early, with the reason, if `path` is a local directory that holds no usable model.
+    """Fail early if `path` is a local directory without a usable model.
 
-    Names that are no local path (`org/name`) pass: they are the hub's to answer for.
+    Hub names (`org/name`) pass without a check.
 
     Raises:
         ConfigError: missing directory, no config.json, or weights only as pickle.
@@ -143,9 +128,9 @@ def load_scalar(
 ) -> PreTrainedModel:
     """A sequence classifier with one output (a reward model or a critic) in eval mode.
 
-    A reward adapter is folded into its base. From a chat checkpoint the scalar head is new: drawn
-    from N(0, 1/(d+1)) as in OpenAI's code ("N implementation details", reward model 8), with
-    torch's current random state.
+    A reward adapter is merged into its base. A chat checkpoint gets a new scalar head, drawn from
+    N(0, 1/(d+1)) with torch's current random state, as in OpenAI's code ("N implementation
+    details", reward model 8).
     """
     check_model_directory(str(path))
     chosen = {} if attention is None else {"attn_implementation": attention}
@@ -200,7 +185,7 @@ def _pad(config: Any) -> int | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hush transformers' warnings about what we do on purpose: a new head, a pad token."""
+    """Silence transformers' warnings about what we do on purpose: a new head, a pad token."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -210,7 +195,11 @@ def quiet() -> Iterator[None]:
 
 
 def scalar_head(model: PreTrainedModel) -> torch.nn.Linear:
-    """The linear layer that turns hidden states into the scalar."""
+    """The linear layer that maps hidden states to the scalar.
+
+    Raises:
+        ConfigError: the model has no such layer.
+    """
     for name in ("score", "classifier"):
         head = getattr(model, name, None)
         if isinstance(head, torch.nn.Linear):
@@ -219,7 +208,7 @@ def scalar_head(model: PreTrainedModel) -> torch.nn.Linear:
 
 
 def backbone(model: PreTrainedModel) -> torch.nn.Module:
-    """The transformer below the head: called with ids, it returns hidden states."""
+    """The transformer without its head; it maps ids to hidden states."""
     below: torch.nn.Module = getattr(model, model.base_model_prefix)
     return below
 
@@ -230,4 +219,4 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direc
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     for file in directory.glob("*.safetensors"):
-        file.chmod(0o644)  # safetensors writes for the owner alone
+        file.chmod(0o644)  # safetensors gives the owner alone access

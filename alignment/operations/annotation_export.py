@@ -1,4 +1,4 @@
-"""Pairs on their way to annotators: what versions collected, and which of it goes out next."""
+"""Exports pairs for annotation: which pairs the versions collected, and which go out next."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from alignment.config.program import ProgramConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import AlignError, DataError
 from alignment.operations.status import done_stages
-from alignment.preferences.annotation import export
-from alignment.preferences.exports import Export, Tool, exported_pairs, judged, verdicts
+from alignment.preferences.annotation import export_tasks
+from alignment.preferences.exports import Export, Tool, exported_pairs, judged_ids, judged_mask
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
@@ -23,13 +23,13 @@ Selection = Literal["random", "uncertain"]
 
 
 @dataclass(frozen=True)
-class Collected:
-    """The pairs of one version.
+class CollectedPairs:
+    """The pairs that one version collected.
 
     Attributes:
-        exported: how many were handed out before.
-        judged: how many have a verdict in the store.
-        waiting: those that were neither handed out nor judged.
+        exported: number of pairs exported before.
+        judged: number of pairs with a verdict in the store.
+        waiting: pairs neither exported nor judged.
     """
 
     version: str
@@ -39,27 +39,27 @@ class Collected:
     waiting: list[dict[str, Any]]
 
 
-def outbox_dir(workspace: Path) -> Path:
-    """Where files for annotators are put unless told otherwise."""
+def export_dir(workspace: Path) -> Path:
+    """Default directory of files for annotators."""
     return workspace / "outbox"
 
 
-def collected(program: ProgramConfig) -> list[Collected]:
+def collected_pairs(program: ProgramConfig) -> list[CollectedPairs]:
     """The pairs of every version whose `collect` is done, oldest version first."""
     store = PreferenceStore(program.workspace / "preferences")
-    gone, standing = exported_pairs(store.root), verdicts(store)
-    found = []
+    exported_ids, standing = exported_pairs(store.root), judged_ids(store)
+    collections = []
     for version, stages in done_stages(program).items():
         if "collect" in stages:
-            text = (stages["collect"] / "pairs.jsonl").read_text(encoding="utf-8")
-            pairs = [json.loads(line) for line in text.splitlines()]
+            with (stages["collect"] / "pairs.jsonl").open(encoding="utf-8") as file:
+                pairs = [json.loads(line) for line in file]
             texts = [tuple(side["text"] for side in pair["responses"]) for pair in pairs]
-            known = judged(standing, pairs, texts)
-            exported = np.array([pair["id"] in gone for pair in pairs], dtype=bool)
-            left = [pair for pair, no in zip(pairs, known | exported, strict=True) if not no]
-            counts = int(exported.sum()), int(known.sum())
-            found.append(Collected(version, pairs, *counts, left))
-    return found
+            is_judged = judged_mask(standing, pairs, texts)
+            exported = np.array([pair["id"] in exported_ids for pair in pairs], dtype=bool)
+            waiting = [pair for pair, no in zip(pairs, is_judged | exported, strict=True) if not no]
+            counts = int(exported.sum()), int(is_judged.sum())
+            collections.append(CollectedPairs(version, pairs, *counts, waiting))
+    return collections
 
 
 def export_pairs(
@@ -73,35 +73,36 @@ def export_pairs(
     again: bool = False,
     progress: Progress | None = None,
 ) -> Export:
-    """Hand pairs out to annotators. Those that were handed out or judged before stay behind.
+    """Export pairs for annotation that were neither exported nor judged before.
 
     Args:
-        version: whose pairs; unset: the newest version that has collected some.
-        selection: at random, or those first about which the newest reward models are least sure.
-        count: at most so many.
-        out: file or directory; unset: the workspace's `outbox/`.
-        again: hand out what was handed out or judged before, too.
+        version: the version that collected the pairs; None: the newest one with pairs.
+        tool: annotation tool whose format is written.
+        selection: `random`, or `uncertain`: smallest score gap of the newest reward models first.
+        count: maximum number of pairs.
+        out: file or directory; None: `outbox/` in the workspace.
+        again: also export pairs that were exported or judged before.
 
     Raises:
-        DataError: no pairs were collected, or all were handed out or judged.
-        AlignError: no reward models to ask, or the file cannot be written.
+        DataError: no pairs were collected, or all were exported or judged before.
+        AlignError: `uncertain` without reward models, or the file cannot be written.
     """
     chosen = _choose(program, version)
     store = PreferenceStore(program.workspace / "preferences")
     pairs = chosen.pairs if again else chosen.waiting
     if chosen.pairs and not pairs:
         raise DataError(
-            f"all {len(chosen.pairs)} pairs of {chosen.version} were handed out or judged before",
-            remedy="`align annotate list` shows them; --again hands them out once more",
+            f"all {len(chosen.pairs)} pairs of {chosen.version} were exported or judged before",
+            remedy="`align annotate list` shows them; --again exports them once more",
         )
     uncertainty = None
     if selection == "uncertain":
         gaps = _gaps(program, pairs, progress or SilentProgress())
         uncertainty = lambda pair: -gaps[pair["id"]]  # noqa: E731
     if out is None:
-        out = outbox_dir(program.workspace)
+        out = export_dir(program.workspace)
         out.mkdir(parents=True, exist_ok=True)
-    return export(
+    return export_tasks(
         store,
         pairs,
         tool,
@@ -113,9 +114,9 @@ def export_pairs(
     )
 
 
-def _choose(program: ProgramConfig, version: str | None) -> Collected:
-    found = [one for one in collected(program) if version in (None, one.version)]
-    if not found:
+def _choose(program: ProgramConfig, version: str | None) -> CollectedPairs:
+    candidates = [one for one in collected_pairs(program) if version in (None, one.version)]
+    if not candidates:
         split = program.intake.source == "split"
         raise DataError(
             "no version has collected pairs yet"
@@ -125,7 +126,7 @@ def _choose(program: ProgramConfig, version: str | None) -> Collected:
             if split
             else "`align status` shows the collect stages; collect.pairs must be above 0",
         )
-    return found[-1]
+    return candidates[-1]
 
 
 def _gaps(
@@ -142,6 +143,6 @@ def _gaps(
             gaps = score_gaps(pairs, models, program.compute, progress)
             return {pair["id"]: float(gap) for pair, gap in zip(pairs, gaps, strict=True)}
     raise AlignError(
-        "there are no reward models yet that could say what they are unsure about",
+        "pairs cannot be ranked by uncertainty: there are no reward models yet",
         remedy="--select random, or run a version first",
     )

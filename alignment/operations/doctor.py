@@ -1,7 +1,7 @@
-"""What is wrong with a workspace, and how to mend it: looks at files, locks, outputs and MLflow.
+"""Diagnoses a workspace and repairs it: checks files, locks, outputs and MLflow.
 
-Nothing is looked for that a run would not repair or refuse by itself; the doctor says it before.
-Mending never deletes what a finished stage wrote.
+A run would repair or refuse the same problems by itself; the doctor reports them beforehand.
+Repairs never delete the outputs of a finished stage.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ COMMITTED = re.compile(rf"[0-9a-f]{{{SHOWN}}}")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something a person should know.
+    """A problem, or a harmless fact worth knowing.
 
     Attributes:
-        what: in one sentence.
+        what: the problem in one sentence.
         where: file, directory or run.
-        remedy: what mending does, or what the person has to do.
-        mend: does it; None where only a person can, or where nothing needs to be done.
-        harmless: it is told for information.
+        remedy: what the repair does, or what the user has to do.
+        mend: the repair; None if only the user can act, or nothing has to be done.
+        harmless: for information only.
     """
 
     what: str
@@ -49,41 +49,46 @@ class Finding:
 
 
 def examine(program: ProgramConfig, *, hashes: bool = True) -> Iterator[Finding]:
-    """Everything found in the workspace, one after the other.
+    """Check the workspace and yield each finding.
 
     Args:
-        hashes: also compute sha256 of every output (reads all checkpoints).
+        hashes: also compute the sha256 of every output (reads all checkpoints).
     """
     yield from _locks(program)
-    yield from _look(program, hashes, busy=holder(program.workspace) is not None)
+    yield from _findings(program, hashes, busy=holder(program.workspace) is not None)
 
 
 def mend(program: ProgramConfig, *, hashes: bool = True) -> Iterator[tuple[Finding, bool]]:
-    """Examine with the workspace held, so that nobody begins meanwhile, and mend on the way.
+    """Lock the workspace, check it and repair each finding.
 
-    Does somebody work there, that is the first finding, and nothing is mended.
+    If another process holds the workspace, that is the first finding, and nothing is repaired.
 
-    Returns:
-        Each finding, and whether it was mended.
+    Args:
+        hashes: see `examine`.
+
+    Yields:
+        Each finding, and whether it was repaired.
     """
-    notes = list(_locks(program))
-    with ExitStack() as held:
+    lock_findings = list(_locks(program))
+    with ExitStack() as stack:
         try:
-            held.enter_context(workspace_lock(program.workspace))
+            stack.enter_context(workspace_lock(program.workspace))
         except LockedError as error:
-            what = f"nothing is mended here: {error.message}"
+            what = f"nothing was repaired: {error.message}"
             yield Finding(what, str(program.workspace), error.remedy or ""), False
-            yield from ((found, False) for found in examine(program, hashes=hashes))
+            yield from ((finding, False) for finding in examine(program, hashes=hashes))
             return
-        yield from ((note, True) for note in notes)  # our name stands there now, not the dead one's
-        for found in _look(program, hashes, busy=False):
-            if found.mend is not None:
-                found.mend()
-            yield found, found.mend is not None
+        yield from (
+            (note, True) for note in lock_findings
+        )  # locking has replaced the dead process's name
+        for finding in _findings(program, hashes, busy=False):
+            if finding.mend is not None:
+                finding.mend()
+            yield finding, finding.mend is not None
 
 
-def _look(program: ProgramConfig, hashes: bool, *, busy: bool) -> Iterator[Finding]:
-    """`busy`: whether somebody else works in the workspace."""
+def _findings(program: ProgramConfig, hashes: bool, *, busy: bool) -> Iterator[Finding]:
+    """All findings but those on locks. `busy`: another process works in the workspace."""
     yield from _disk(program)
     yield from _attempts(program, busy)
     yield from _directories(program, busy)
@@ -109,52 +114,52 @@ def _locks(program: ProgramConfig) -> Iterator[Finding]:
         yield Finding(
             "the process that held the workspace was killed",
             str(lock),
-            "its name is removed; the lock itself went with it",
-            lambda: _take_once(program.workspace),
+            "its name is removed; the kernel has released the lock",
+            lambda: _relock(program.workspace),
         )
 
 
-def _take_once(workspace: Path) -> None:
+def _relock(workspace: Path) -> None:
     with workspace_lock(workspace):
         pass
 
 
 def _attempts(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
-    """Attempts that are marked as running, whose process is gone."""
+    """Attempts marked as running whose process is gone."""
     ledger = Ledger(program.workspace)
     for path in sorted(ledger.root.glob("*/*/attempts/*.json")):
-        written = Attempt.read(path)
-        if written.status == "running" and (not busy or ledger.is_orphaned(written)):
-            seen = ledger.final_status(written)
+        attempt = Attempt.read(path)
+        if attempt.status == "running" and (not busy or ledger.is_orphaned(attempt)):
+            closed = ledger.final_status(attempt)
             yield Finding(
-                f"{written.version}/{written.stage} attempt {written.number} is marked as running, "
-                f"but process {written.pid} of {written.host} is gone",
+                f"{attempt.version}/{attempt.stage} attempt {attempt.number} is marked as running, "
+                f"but process {attempt.pid} of {attempt.host} is gone",
                 str(path),
-                f"marked as {seen.status}; `align resume` goes on from its checkpoint",
-                lambda seen=seen: ledger.write_attempt(seen),  # type: ignore[misc]
+                f"marked as {closed.status}; `align resume` continues from its checkpoint",
+                lambda closed=closed: ledger.write_attempt(closed),  # type: ignore[misc]
             )
 
 
 def _directories(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
-    """Unfinished and unreadable directories, and what was set aside."""
-    known = Fingerprints.load(program)
-    ledger, plan = known.ledger, known.plan
+    """Unfinished and unreadable directories, and outputs that were set aside."""
+    fingerprints = Fingerprints.load(program)
+    ledger, plan = fingerprints.ledger, fingerprints.plan
     current = {
-        (node.version, node.stage): known.of(node)
+        (node.version, node.stage): fingerprints.of(node)
         for node in plan
-        if known.manifest(node.version, node.stage) is None
+        if fingerprints.manifest(node.version, node.stage) is None
     }
     for path in sorted(ledger.root.glob("*/*/.*.partial")):
-        wanted = current.get((path.parent.parent.name, path.parent.name))
-        if wanted is not None and path.name == f".{wanted[:SHOWN]}.partial":
-            what = f"{_stage_of(path)} is unfinished ({_size(path)}); it goes on from there"
+        expected = current.get((path.parent.parent.name, path.parent.name))
+        if expected is not None and path.name == f".{expected[:SHOWN]}.partial":
+            what = f"{_stage_of(path)} is unfinished ({_size(path)}); it continues from there"
             yield Finding(what, str(path), "align resume", harmless=True)
         elif time.time() - path.stat().st_mtime < OLD and (path / "out").is_dir():
             what = f"{_stage_of(path)}: unfinished work of other settings is kept ({_size(path)})"
             yield Finding(what, str(path), "doctor removes it once it is a week old", harmless=True)
         elif not busy:
             yield Finding(
-                f"{_stage_of(path)}: unfinished work that nothing asks for ({_size(path)})",
+                f"{_stage_of(path)}: unfinished work that no stage needs ({_size(path)})",
                 str(path),
                 "removed",
                 lambda path=path: shutil.rmtree(path),  # type: ignore[misc]
@@ -169,34 +174,34 @@ def _directories(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
             )
     for path in sorted(ledger.root.glob("*/*/.superseded-*")):
         what = f"{_stage_of(path)}: outputs that were set aside ({_size(path)})"
-        yield Finding(what, str(path), "yours to remove when the room is needed", harmless=True)
+        yield Finding(what, str(path), "remove it if you need the space", harmless=True)
 
 
 def _outputs(program: ProgramConfig) -> Iterator[Finding]:
-    """Outputs that are missing, or not what the stage wrote."""
-    known = Fingerprints.load(program)
-    ledger, plan = known.ledger, known.plan
+    """Outputs that are missing or have changed since the stage wrote them."""
+    fingerprints = Fingerprints.load(program)
+    ledger, plan = fingerprints.ledger, fingerprints.plan
     for node in plan:
-        manifest = known.manifest(node.version, node.stage)
+        manifest = fingerprints.manifest(node.version, node.stage)
         if manifest is None:
             continue
         directory = ledger.committed_dir(node.version, node.stage, manifest.fingerprint)
-        wrong = verify(directory)
-        if wrong:
-            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        damaged = verify(directory)
+        if damaged:
+            more = f" and {len(damaged) - 3} more" if len(damaged) > 3 else ""
             yield Finding(
                 f"{node.key}: missing or changed since the stage wrote it: "
-                f"{', '.join(wrong[:3])}{more}",
+                f"{', '.join(damaged[:3])}{more}",
                 str(directory),
-                "set aside, so that the next run does the stage again",
-                lambda seen=manifest: ledger.supersede(  # type: ignore[misc]
-                    seen.version, seen.stage, seen.fingerprint
+                "set aside, so that the next run repeats the stage",
+                lambda bad=manifest: ledger.supersede(  # type: ignore[misc]
+                    bad.version, bad.stage, bad.fingerprint
                 ),
             )
 
 
 def _batches(program: ProgramConfig) -> Iterator[Finding]:
-    """Batches whose files are not what was taken in."""
+    """Batches whose files have changed since they were ingested."""
     from alignment.preferences.store import PreferenceStore
 
     for batch in PreferenceStore(program.workspace / "preferences").batches():
@@ -204,14 +209,14 @@ def _batches(program: ProgramConfig) -> Iterator[Finding]:
             path = batch.directory / name
             if not path.is_file() or sha256_file(path) != expected:
                 yield Finding(
-                    f"{name} of batch {batch.name} is not what was taken in",
+                    f"{name} of batch {batch.name} differs from what was ingested",
                     str(path),
                     "restore it from a copy, or remove the batch and ingest it again",
                 )
 
 
 def _tracking(program: ProgramConfig) -> Iterator[Finding]:
-    """MLflow runs that are marked as running though nobody works."""
+    """MLflow runs marked as running although no process works."""
     local = (program.workspace / "mlflow.db").is_file()
     if not program.tracking.enabled:
         return
@@ -227,14 +232,14 @@ def _tracking(program: ProgramConfig) -> Iterator[Finding]:
             [sync.store.experiment], "attributes.status = 'RUNNING'", max_results=100
         )
     except Exception as error:  # whatever MLflow raises when its store is out of reach
-        said = redact(f"MLflow's store does not answer: {error}")
-        yield Finding(said, "MLFLOW_TRACKING_URI", "start it")
+        message = redact(f"MLflow's store does not answer: {error}")
+        yield Finding(message, "MLFLOW_TRACKING_URI", "start it")
         return
     for run in runs:
         yield Finding(
-            f"MLflow: {run.info.run_name} is marked as running though nobody works",
+            f"MLflow: {run.info.run_name} is marked as running, but no process works",
             f"run {run.info.run_id}",
-            "written again from the ledger",
+            "rewritten from the ledger",
             lambda: sync.step(alive=False),
         )
 

@@ -1,4 +1,4 @@
-"""From a version back to everything it was made from: walked along the manifests of the ledger."""
+"""The lineage of a version: everything it was made from, by the manifests of the ledger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alignment.utils.files import MANIFEST
 
 @dataclass(frozen=True)
 class Step:
-    """One stage in the ancestry, named by what its manifest says."""
+    """One stage of the lineage, as described by its manifest."""
 
     version: str
     stage: str
@@ -29,7 +29,7 @@ class Step:
     """Input name → `version/stage` it came from."""
     started: str
     directory: str
-    """In the workspace."""
+    """Relative to the workspace."""
 
     @property
     def key(self) -> str:
@@ -39,18 +39,18 @@ class Step:
 
 @dataclass
 class Lineage:
-    """The ancestry of one stage's outputs."""
+    """The lineage of one stage's outputs."""
 
     of: str
-    """`rlhf-v2/ppo`: the stage asked for."""
+    """`rlhf-v2/ppo`: the requested stage."""
     steps: list[Step] = field(default_factory=list)
-    """Every stage it depends on and itself, each after what it needs."""
+    """The stage and all stages it depends on, in order of execution."""
     batches: list[BatchUse] = field(default_factory=list)
-    """Preferences that any of them learned from."""
+    """Batches of preferences that any of them used."""
     config: dict[str, Any] = field(default_factory=dict)
     """`version/stage` → the settings that the stage read."""
     libraries: dict[str, str] = field(default_factory=dict)
-    """As they were when the stage asked for ran."""
+    """Versions of the libraries with which the requested stage ran."""
     missing: list[str] = field(default_factory=list)
     """Inputs whose outputs are no longer in the workspace."""
 
@@ -60,17 +60,20 @@ class Lineage:
 
 
 def lineage(program: ProgramConfig, name: str) -> Lineage:
-    """Walk back from `name`: a version (its policy), `version/stage`, or the beginning of a digest
-    of a stage's outputs, as MLflow shows it (`rlhf.digest`).
+    """The lineage of a stage.
+
+    Args:
+        name: a version (meaning its policy), `version/stage`, or the beginning of the digest of a
+            stage's outputs, as shown by MLflow (`rlhf.digest`).
 
     Raises:
-        AlignError: there is no such thing, or it is not done yet.
+        AlignError: there is no such stage, or it is not done yet.
     """
     ledger = Ledger(program.workspace)
     start = _find(program, ledger, name)
-    found = Lineage(f"{start.version}/{start.stage}", libraries=start.libraries)
-    _walk(ledger, program.workspace, start, found, set())
-    return found
+    ancestry = Lineage(f"{start.version}/{start.stage}", libraries=start.libraries)
+    _walk(ledger, program.workspace, start, ancestry, set())
+    return ancestry
 
 
 def _find(program: ProgramConfig, ledger: Ledger, name: str) -> Manifest:
@@ -80,8 +83,8 @@ def _find(program: ProgramConfig, ledger: Ledger, name: str) -> Manifest:
     if not stage and version in program.version_names:
         version, stage = policy_key(program, version)
     if stage:
-        known = {node.key for node in plan}
-        if f"{version}/{stage}" not in known:
+        keys = {node.key for node in plan}
+        if f"{version}/{stage}" not in keys:
             stages = [node.stage for node in plan if node.version == version]
             raise AlignError(
                 f"no stage {name!r}",
@@ -103,11 +106,11 @@ def _find(program: ProgramConfig, ledger: Ledger, name: str) -> Manifest:
 
 
 def _walk(
-    ledger: Ledger, workspace: Path, manifest: Manifest, found: Lineage, seen: set[str]
+    ledger: Ledger, workspace: Path, manifest: Manifest, ancestry: Lineage, visited: set[str]
 ) -> None:
-    if manifest.fingerprint in seen:
+    if manifest.fingerprint in visited:
         return
-    seen.add(manifest.fingerprint)
+    visited.add(manifest.fingerprint)
     origins = {}
     for name, source in manifest.inputs.items():
         if "stage" not in source:
@@ -116,12 +119,12 @@ def _walk(
         origins[name] = f"{source['version']}/{source['stage']}"
         upstream = ledger.find(source["version"], source["stage"], source["fingerprint"])
         if upstream is None:
-            found.missing.append(f"{origins[name]} {source['digest'][:12]}")
+            ancestry.missing.append(f"{origins[name]} {source['digest'][:12]}")
         else:
-            _walk(ledger, workspace, upstream, found, seen)
+            _walk(ledger, workspace, upstream, ancestry, visited)
     directory = ledger.committed_dir(manifest.version, manifest.stage, manifest.fingerprint)
     if (directory / "batch.json").is_file():
-        found.batches += batches_of(directory)
+        ancestry.batches += batches_of(directory)
     step = Step(
         manifest.version,
         manifest.stage,
@@ -132,5 +135,5 @@ def _walk(
         manifest.started,
         directory.relative_to(workspace).as_posix(),
     )
-    found.steps.append(step)
-    found.config[step.key] = manifest.config
+    ancestry.steps.append(step)
+    ancestry.config[step.key] = manifest.config

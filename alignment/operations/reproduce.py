@@ -1,4 +1,4 @@
-"""Make a version again in another workspace, and compare every byte with the first time."""
+"""Reproduces a version in another workspace and compares every byte with the original."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ from alignment.pipeline.plan import build_plan, policy_key
 from alignment.pipeline.records import Manifest
 from alignment.utils.library_versions import library_versions
 
-CARRIED = ("approvals", "preferences")
+COPIED = ("approvals", "preferences")
 CHOICES = "compute-choice.json"  # which pass computes decides the last bits: see fastpath.choice
 WEIGHTS = (".safetensors", ".bin")
 
 
 @dataclass
-class Compared:
-    """One stage, made twice."""
+class StageComparison:
+    """The outputs of one stage in both workspaces."""
 
     key: str
     digest: str
-    """Of the outputs the first time."""
+    """Of the original outputs."""
     again: str
     differing: list[str] = field(default_factory=list)
-    """Files that are not the same, byte by byte."""
+    """Files that differ."""
     causes: list[str] = field(default_factory=list)
-    """What went in differently: code version, settings, seed, inputs, libraries."""
+    """Differences of the stage's code version, settings, seed, inputs or libraries."""
     taken_over: bool = False
-    """Whether it was copied, not made again."""
+    """Whether it was copied instead of repeated."""
 
     @property
     def same(self) -> bool:
-        """Whether every byte is."""
+        """Whether all files are equal."""
         return not self.differing
 
 
 @dataclass
 class Reproduction:
-    """What came of it."""
+    """The result of a reproduction."""
 
     version: str
     workspace: str
-    stages: list[Compared]
+    stages: list[StageComparison]
     weights: dict[str, bool]
     """Weight file of the version's policy → whether it is byte-identical."""
 
     @property
     def identical(self) -> bool:
-        """Whether the policy's weights are the same to the byte."""
+        """Whether the policy's weights are byte-identical."""
         return bool(self.weights) and all(self.weights.values())
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,31 +75,32 @@ def reproduce(
     progress_factory: ProgressFactory | None = None,
     say: Callable[[str], None] = print,
 ) -> Reproduction:
-    """Run every stage that `version`'s policy depends on in a new workspace at `target`.
+    """Repeat every stage that `version`'s policy depends on in a new workspace.
 
-    Deliveries of preferences and people's decisions are taken over, since they came from outside;
-    all else is made again.
+    Deliveries of preferences and people's decisions come from outside, so they are copied.
 
     Args:
-        only_version: take the stages of earlier versions over too, checked against their digests,
-            and make `version`'s own stages only.
+        target: the new workspace, an empty or new directory.
+        only_version: copy the stages of earlier versions too, after a check of their digests, and
+            repeat only the stages of `version`.
+        progress_factory, say: how progress and messages are shown.
 
     Raises:
-        AlignError: `version` is not done yet, `target` is not empty, or what is to be taken over is
+        AlignError: `version` is not done yet, `target` is not empty, or a stage to be copied is
             damaged.
     """
     source = Ledger(program.workspace)
     plan = build_plan(program, Decisions.load(program))
     final = policy_key(program, version)
-    wanted = _needed(program, plan, final)
-    known = Fingerprints(program, source, plan)
-    originals = {node.key: known.manifest(node.version, node.stage) for node in wanted}
+    nodes = _needed(program, plan, final)
+    fingerprints = Fingerprints(program, source, plan)
+    originals = {node.key: fingerprints.manifest(node.version, node.stage) for node in nodes}
     undone = [key for key, manifest in originals.items() if manifest is None]
     if undone:
         raise AlignError(
-            f"{version} cannot be made again: {', '.join(undone)} not done under the present "
+            f"{version} cannot be reproduced: {', '.join(undone)} not done under the present "
             "configuration and code",
-            remedy="`align status` says why; `align resume` makes what is missing",
+            remedy="`align status` says why; `align resume` runs what is missing",
         )
     _prepare(program, target, batches=only_version or program.intake.source == "inbox")
     again = program.model_copy(
@@ -111,25 +112,25 @@ def reproduce(
     manifests = {key: manifest for key, manifest in originals.items() if manifest is not None}
     compared = []
     with Runner(again, progress_factory=progress_factory, say=say) as runner:
-        for node in wanted:
+        for node in nodes:
             first = manifests[node.key]
-            take = only_version and node.version != version
-            if take:
-                _take_over(source, runner.ledger, first)
+            copied = only_version and node.version != version
+            if copied:
+                _copy_stage(source, runner.ledger, first)
             second = runner.run_node(node).manifest
-            compared.append(_compare(first, second, taken_over=take))
+            compared.append(_compare(first, second, taken_over=copied))
     digests = {name for name in manifests["/".join(final)].outputs if name.endswith(WEIGHTS)}
-    made = compared[-1]
-    weights = {name: name not in made.differing for name in sorted(digests)}
+    last = compared[-1]
+    weights = {name: name not in last.differing for name in sorted(digests)}
     return Reproduction(version, str(target), compared, weights)
 
 
 def _needed(program: ProgramConfig, plan: Sequence[Node], final: tuple[str, str]) -> list[Node]:
-    """The nodes that `final` depends on, in order, itself the last; with the verdicts on earlier
-    versions where these decide what a version starts from."""
+    """The nodes that `final` depends on, in order, and itself as the last. Includes the `promote`
+    stages of earlier versions if their decisions determine what a version starts from."""
     nodes = {(node.version, node.stage): node for node in plan}
     names = program.version_names
-    wanted = {final}
+    needed = {final}
     decided = (
         program.promote.approval == "person"
         or program.promote.parent == "champion"
@@ -137,15 +138,15 @@ def _needed(program: ProgramConfig, plan: Sequence[Node], final: tuple[str, str]
     )
     if decided:
         earlier = names[: names.index(final[0])]
-        wanted |= {key for key in nodes if key[1] == "promote" and key[0] in earlier}
-    waiting = list(wanted)
-    while waiting:
-        for source in nodes[waiting.pop()].inputs.values():
-            if source not in wanted:
-                wanted.add(source)
-                waiting.append(source)
-    found = [node for node in plan if (node.version, node.stage) in wanted]
-    return [node for node in found if (node.version, node.stage) != final] + [nodes[final]]
+        needed |= {key for key in nodes if key[1] == "promote" and key[0] in earlier}
+    pending = list(needed)
+    while pending:
+        for source in nodes[pending.pop()].inputs.values():
+            if source not in needed:
+                needed.add(source)
+                pending.append(source)
+    ordered = [node for node in plan if (node.version, node.stage) in needed]
+    return [node for node in ordered if (node.version, node.stage) != final] + [nodes[final]]
 
 
 def _prepare(program: ProgramConfig, target: Path, *, batches: bool) -> None:
@@ -156,13 +157,13 @@ def _prepare(program: ProgramConfig, target: Path, *, batches: bool) -> None:
     target.mkdir(parents=True, exist_ok=True)
     if (program.workspace / CHOICES).is_file():
         shutil.copy2(program.workspace / CHOICES, target / CHOICES)
-    for name in CARRIED if batches else CARRIED[:1]:
+    for name in COPIED if batches else COPIED[:1]:
         if (program.workspace / name).is_dir():
             shutil.copytree(program.workspace / name, target / name)
 
 
-def _take_over(source: Ledger, target: Ledger, manifest: Manifest) -> None:
-    """Bring a committed stage into the new workspace, by hard links where the disk allows."""
+def _copy_stage(source: Ledger, target: Ledger, manifest: Manifest) -> None:
+    """Copy a committed stage into the new workspace, by hard links where possible."""
     place = (manifest.version, manifest.stage, manifest.fingerprint)
     directory = source.committed_dir(*place)
     wrong = verify(directory)
@@ -170,7 +171,7 @@ def _take_over(source: Ledger, target: Ledger, manifest: Manifest) -> None:
         raise AlignError(
             f"{manifest.version}/{manifest.stage} is damaged: {', '.join(wrong)}",
             where=str(directory),
-            remedy="make it again: leave --only-version out",
+            remedy="repeat it too: leave --only-version out",
         )
     aside = target.committed_dir(*place).with_suffix(".taking")
     shutil.copytree(directory, aside, copy_function=_link)
@@ -184,7 +185,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _compare(first: Manifest, second: Manifest, *, taken_over: bool) -> Compared:
+def _compare(first: Manifest, second: Manifest, *, taken_over: bool) -> StageComparison:
     names = sorted({*first.outputs, *second.outputs})
     differing = [name for name in names if first.outputs.get(name) != second.outputs.get(name)]
     key = f"{first.version}/{first.stage}"
@@ -204,4 +205,4 @@ def _compare(first: Manifest, second: Manifest, *, taken_over: bool) -> Compared
         for name, number in first.libraries.items()
         if libraries.get(name) != number
     ]
-    return Compared(key, first.digest, second.digest, differing, causes, taken_over)
+    return StageComparison(key, first.digest, second.digest, differing, causes, taken_over)

@@ -1,4 +1,4 @@
-"""Where a program stands: the state of every stage, read from the ledger alone."""
+"""The status of a program: the state of every stage, read from the ledger alone."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ProgramStatus:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether every version is done."""
         return all(version.done for version in self.versions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,15 +70,15 @@ class ProgramStatus:
 
 def program_status(program: ProgramConfig) -> ProgramStatus:
     """The state of every stage under the given configuration."""
-    known = Fingerprints.load(program)
-    ledger, plan = known.ledger, known.plan
+    fingerprints = Fingerprints.load(program)
+    ledger, plan = fingerprints.ledger, fingerprints.plan
     versions = {name: VersionStatus(name, []) for name in program.version_names}
     for node in plan:
-        versions[node.version].stages.append(_stage_status(node, ledger, known))
+        versions[node.version].stages.append(_stage_status(node, ledger, fingerprints))
     for version in versions.values():
         done = [stage.stage for stage in version.stages if stage.state == "done"]
         if "evaluate" in done:
-            manifests = {stage: known.manifest(version.name, stage) for stage in done}
+            manifests = {stage: fingerprints.manifest(version.name, stage) for stage in done}
             version.metrics = headline(
                 {stage: manifest.metrics for stage, manifest in manifests.items() if manifest}
             )
@@ -86,26 +86,27 @@ def program_status(program: ProgramConfig) -> ProgramStatus:
 
 
 def done_stages(program: ProgramConfig, any_code: bool = False) -> dict[str, dict[str, Path]]:
-    """Version → stage → directory of everything that is done under the present configuration.
+    """Version → stage → output directory, for all stages done under the present configuration.
 
-    With `any_code` also what older code made of the same settings: it can be looked at, though a
-    run would make it again.
+    Args:
+        any_code: also outputs that older code made with the same settings. They can be shown,
+            though a run would make them again.
     """
-    known = Fingerprints.load(program, any_code=any_code)
-    ledger, plan = known.ledger, known.plan
-    found: dict[str, dict[str, Path]] = {}
+    fingerprints = Fingerprints.load(program, any_code=any_code)
+    ledger, plan = fingerprints.ledger, fingerprints.plan
+    directories: dict[str, dict[str, Path]] = {}
     for node in plan:
-        manifest = known.manifest(node.version, node.stage)
+        manifest = fingerprints.manifest(node.version, node.stage)
         if manifest is not None:
-            found.setdefault(node.version, {})[node.stage] = ledger.committed_dir(
+            directories.setdefault(node.version, {})[node.stage] = ledger.committed_dir(
                 node.version, node.stage, manifest.fingerprint
             )
-    return found
+    return directories
 
 
-def _stage_status(node: Node, ledger: Ledger, known: Fingerprints) -> StageStatus:
+def _stage_status(node: Node, ledger: Ledger, fingerprints: Fingerprints) -> StageStatus:
     attempts = ledger.attempts(node.version, node.stage)
-    manifest = known.manifest(node.version, node.stage)
+    manifest = fingerprints.manifest(node.version, node.stage)
     if manifest is not None:
         return StageStatus(
             node.stage,
@@ -117,10 +118,11 @@ def _stage_status(node: Node, ledger: Ledger, known: Fingerprints) -> StageStatu
             why=next((a.reason for a in attempts if a.number == manifest.attempt), None) or None,
             peak_memory_mb=manifest.peak_memory_mb,
         )
-    why = why_run(node, known)
-    status = StageStatus(node.stage, "pending", len(attempts), None, known.of(node), why=why)
+    why = why_run(node, fingerprints)
+    current = fingerprints.of(node)
+    status = StageStatus(node.stage, "pending", len(attempts), None, current, why=why)
     if attempts:
-        _tell_last(status, attempts[-1], ledger)
+        _describe_attempt(status, attempts[-1], ledger)
     if status.state == "pending":
         old = ledger.current(node.version, node.stage)
         if old is not None:
@@ -129,7 +131,7 @@ def _stage_status(node: Node, ledger: Ledger, known: Fingerprints) -> StageStatu
     return status
 
 
-def _tell_last(status: StageStatus, last: Attempt, ledger: Ledger) -> None:
+def _describe_attempt(status: StageStatus, last: Attempt, ledger: Ledger) -> None:
     status.log = str(ledger.log_path(last))
     if last.status == "running":
         status.state = "running"

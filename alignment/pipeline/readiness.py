@@ -91,14 +91,14 @@ def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches
     """
     if program.intake.source != "inbox" or not version.startswith("rlhf-"):
         return None
-    from alignment.preferences.inbox import domains_lacking, inbox_dir, waiting_comparisons
+    from alignment.preferences.inbox import domains_without_data, inbox_dir, waiting_comparisons
     from alignment.preferences.store import PreferenceStore
 
     store = PreferenceStore(program.workspace / "preferences")
     if store.assignment(version) is not None:
         return None
     have, need = waiting_comparisons(store), program.orchestration.min_comparisons
-    lacking = domains_lacking(store)
+    lacking = domains_without_data(store)
     if have >= need and not lacking:
         return None
     inbox = inbox_dir(program.workspace, program.intake)

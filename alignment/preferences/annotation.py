@@ -1,8 +1,8 @@
 """The annotation round trip: pairs go out in random order without provenance, verdicts come back.
 
-What annotators must not see (which answer is whose, at which temperature) stays in the store as a
-key (see `exports`). `align ingest` finds it by the task's opaque id and restores texts, order and
-provenance, whatever the tool did to them.
+The provenance of the answers (version and temperature) is hidden from annotators. It stays in the
+store as a key (see `exports`). `align ingest` looks the key up by the task's opaque id and restores
+texts, order and provenance, whatever the tool did to them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 from alignment.config.vocabulary import STRENGTHS
 from alignment.errors import AlignError, DataError
-from alignment.preferences.exports import Export, Tool, keep_key, keep_record
-from alignment.preferences.readers.judged import TASK
+from alignment.preferences.exports import Export, Tool, write_export_record, write_task_keys
+from alignment.preferences.readers.verdicts import TASK
 from alignment.preferences.schema import text_digest
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.files import atomic_write_text, digest_json
 from alignment.utils.seeds import derive_seed
 
 Uncertainty = Callable[[Mapping[str, Any]], float]
-"""How unsure the reward model is about a pair of pairs.jsonl; the larger, the sooner asked."""
+"""Uncertainty of the reward model about a row of pairs.jsonl; the largest are exported first."""
 
 LABEL_STUDIO_VIEW = """\
 <View>
@@ -59,7 +59,7 @@ ARGILLA_QUESTIONS = (
 `answer2`."""
 
 
-def export(
+def export_tasks(
     store: PreferenceStore,
     pairs: Sequence[Mapping[str, Any]],
     tool: Tool,
@@ -74,14 +74,15 @@ def export(
 
     Args:
         pairs: rows of a `collect` stage's pairs.jsonl.
-        out: file to write, or a directory in which it gets a name of its own.
-        limit: at most so many: drawn at random, or the most uncertain first.
-        uncertainty: see `Uncertainty`; unset draws at random.
-        version: whose `collect` made the pairs, for the record.
+        out: file to write, or a directory, in which the file is named after the export's id.
+        seed: decides which pairs are drawn and the order of the two answers.
+        limit: maximum number of pairs: a random draw, or the most uncertain ones.
+        uncertainty: see `Uncertainty`; None draws at random.
+        version: the version whose `collect` stage made the pairs, for the record.
 
     Raises:
         DataError: there are no pairs.
-        AlignError: `out` is there already (it may hold somebody's work), or cannot be written.
+        AlignError: `out` exists with other content (perhaps somebody's work), or cannot be written.
     """
     chosen = _select(pairs, seed, limit, uncertainty)
     if not chosen:
@@ -93,16 +94,17 @@ def export(
     name = digest_json([task["task"] for task in tasks])[:12]
     if out.is_dir():
         out = out / f"annotate-{name}.{'jsonl' if tool == 'jsonl' else 'json'}"
-    text, settings = _written(tasks, tool, out)
+    text, settings = _file_contents(tasks, tool, out)
     try:
         if out.exists() and out.read_text(encoding="utf-8") != text:
             raise AlignError(
                 f"{out} exists, perhaps with somebody's verdicts in it",
                 remedy="name another file; nothing is overwritten",
             )
-        # The key first: an export without a key could never come back, a key without an export
-        # does no harm. The record last: what has none was not handed out, and is offered again.
-        keep_key(store.root, name, tasks)
+        # The key goes first: an export without a key could never be read back, whereas a key
+        # without an export is harmless. The record goes last: without one, the pairs do not count
+        # as exported and are offered again.
+        write_task_keys(store.root, name, tasks)
         if settings is not None:
             atomic_write_text(*settings)
         atomic_write_text(out, text)
@@ -115,16 +117,16 @@ def export(
             version,
             "random" if uncertainty is None else "uncertain",
         )
-        keep_record(store.root, done)
+        write_export_record(store.root, done)
     except OSError as error:
         raise AlignError(f"cannot write the pairs: {error}", where=str(out)) from error
     return done
 
 
-def _written(
+def _file_contents(
     tasks: Sequence[Mapping[str, Any]], tool: Tool, out: Path
 ) -> tuple[str, tuple[Path, str] | None]:
-    """Content of the file for annotators, and path and content of the tool's settings."""
+    """Text of the annotators' file; path and text of the tool's settings file, if it has one."""
     if tool == "label-studio":
         rows = json.dumps([_label_studio(task) for task in tasks], indent=1, ensure_ascii=False)
         return rows + "\n", (out.with_suffix(".xml"), LABEL_STUDIO_VIEW)
@@ -149,11 +151,11 @@ def _select(
 
 
 def _task(pair: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """One line of the key: what is shown, in which order, and who wrote it."""
+    """One line of the key: the texts in the order shown, and who wrote them."""
     first, second = pair["responses"]
     conversation = list(pair["conversation"])
     spoken = [part for turn in conversation for part in (turn["role"], turn["content"])]
-    # Nothing of the pair can be read from its id.
+    # A digest: the id reveals nothing about the pair.
     name = "align-" + text_digest([str(seed), *spoken, first["text"], second["text"]])[:20]
     if random.Random(derive_seed(seed, "order", name)).random() < 0.5:
         first, second = second, first
@@ -214,6 +216,6 @@ def _plain(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def transcript_of(conversation: Sequence[Mapping[str, Any]]) -> str:
-    """A conversation for a person to read."""
+    """A conversation as readable text."""
     names = {"user": "Human", "assistant": "Assistant", "system": "System"}
     return "\n\n".join(f"{names[turn['role']]}: {turn['content']}" for turn in conversation)

@@ -1,8 +1,8 @@
-"""What was handed out to annotators, and what came back.
+"""Records of annotation exports: which tasks went out, and how many came back judged.
 
 preferences/annotation/
-  1f0c2a9b7d4e.jsonl   the key, one line a task: texts, order, provenance, whose pair it is
-  1f0c2a9b7d4e.json    the record, written when the tasks were handed out
+  1f0c2a9b7d4e.jsonl   the key, one line per task: texts, order, provenance, id of the pair
+  1f0c2a9b7d4e.json    the record, written once the tasks are exported
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from alignment.errors import StoreError
-from alignment.preferences.readers.format import Keys
+from alignment.preferences.readers.format import TaskKeys
 from alignment.preferences.schema import comparison_id
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_json
@@ -27,14 +27,14 @@ Tool = Literal["label-studio", "argilla", "jsonl"]
 
 @dataclass(frozen=True)
 class Export:
-    """Tasks that were handed out together.
+    """Tasks that were exported together.
 
     Attributes:
-        file: as it was written; it may have moved since.
-        settings: labelling interface or questions, for the tools that need them.
-        version: whose `collect` sampled the pairs.
+        file: where it was written; it may have moved since.
+        settings: file with the labelling interface or the questions, for tools that need one.
+        version: the version whose `collect` stage sampled the pairs.
         selection: `random` or `uncertain`.
-        judged: tasks whose verdict stands in a batch. Ties and skipped ones do not.
+        judged: tasks with a verdict in some batch. Ties and skipped tasks have none.
     """
 
     id: str
@@ -49,51 +49,42 @@ class Export:
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
-        return {
-            "id": self.id,
-            "version": self.version,
-            "tool": self.tool,
-            "selection": self.selection,
-            "tasks": self.tasks,
-            "judged": self.judged,
-            "file": str(self.file),
-            "settings": None if self.settings is None else str(self.settings),
-            "when": self.when,
-        }
+        settings = None if self.settings is None else str(self.settings)
+        return asdict(self) | {"file": str(self.file), "settings": settings}
 
 
-def keep_key(root: Path, name: str, tasks: Sequence[Mapping[str, Any]]) -> None:
-    """Keep what must not be seen, in the store at `root`."""
+def write_task_keys(root: Path, name: str, tasks: Sequence[Mapping[str, Any]]) -> None:
+    """Save the key of an export, which annotators must not see, in the store at `root`."""
     path = root / "annotation" / f"{name}.jsonl"
     atomic_write_text(path, "".join(canonical_json(task) + "\n" for task in tasks))
 
 
-def keep_record(root: Path, export: Export) -> None:
-    """Note that these tasks were handed out."""
+def write_export_record(root: Path, export: Export) -> None:
+    """Record that these tasks were exported."""
     values = export.to_dict() | {"when": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
     values = {name: value for name, value in values.items() if name not in ("judged", "settings")}
-    # Not where it was written: a workspace may be copied to another machine.
+    # The name only: a workspace may be copied to another machine.
     atomic_write_json(
         root / "annotation" / f"{export.id}.json", values | {"file": export.file.name}
     )
 
 
-def load_keys(root: Path) -> Keys:
-    """Every task that was ever exported from the store at `root`.
+def load_keys(root: Path) -> TaskKeys:
+    """The keys of all tasks ever exported from the store at `root`.
 
     Raises:
-        StoreError: a key is damaged.
+        StoreError: a key file is damaged.
     """
     tasks: dict[str, Mapping[str, Any]] = {}
     directory = root / "annotation"
     for path in sorted(directory.glob("*.jsonl")) if directory.is_dir() else ():
         for task in _read_key(path):
             tasks[task["task"]] = task
-    return Keys(tasks)
+    return TaskKeys(tasks)
 
 
 def exported_pairs(root: Path) -> set[str]:
-    """Ids of the pairs that were handed out before."""
+    """Ids of the pairs that were exported before."""
     directory = root / "annotation"
     return {
         task["pair"]
@@ -104,18 +95,18 @@ def exported_pairs(root: Path) -> set[str]:
 
 
 def list_exports(store: PreferenceStore) -> list[Export]:
-    """Everything that was handed out, oldest first, with what came back of it."""
+    """All exports, oldest first, with the number of tasks judged since."""
     directory = store.root / "annotation"
     records = sorted(directory.glob("*.json")) if directory.is_dir() else []
     if not records:
         return []
-    standing = verdicts(store)
-    found = []
+    standing = judged_ids(store)
+    exports = []
     for path in records:
         values = read_json(path)
         key = _read_key(path.with_suffix(".jsonl"))
         texts = [(task["first"]["text"], task["second"]["text"]) for task in key]
-        found.append(
+        exports.append(
             Export(
                 values["id"],
                 values["tasks"],
@@ -125,28 +116,28 @@ def list_exports(store: PreferenceStore) -> list[Export]:
                 values["version"],
                 values["selection"],
                 values["when"],
-                int(judged(standing, key, texts).sum()),
+                int(judged_mask(standing, key, texts).sum()),
             )
         )
-    return sorted(found, key=lambda export: (export.when, export.id))
+    return sorted(exports, key=lambda export: (export.when, export.id))
 
 
-def verdicts(store: PreferenceStore) -> np.ndarray:
-    """Ids (n,) of all comparisons that stand, sorted."""
+def judged_ids(store: PreferenceStore) -> np.ndarray:
+    """Sorted ids (n,) of all comparisons in current batches."""
     return np.unique(store.index(store.standing())["id"])
 
 
-def judged(
+def judged_mask(
     standing: np.ndarray,
     pairs: Sequence[Mapping[str, Any]],
     answers: Sequence[tuple[str, str]],
 ) -> np.ndarray:
-    """Mask (n,) of the pairs on which a verdict, either way, stands in a batch.
+    """Mask (n,) of the pairs that some batch has a verdict on, whichever answer won.
 
     Args:
-        standing: see `verdicts`.
-        pairs: `domain` and `conversation` of each.
-        answers: the two texts of each.
+        standing: comparison ids, see `judged_ids`.
+        pairs: `domain` and `conversation` of each pair.
+        answers: the two texts of each pair.
     """
     ids = [
         [
@@ -155,8 +146,8 @@ def judged(
         ]
         for pair, (first, second) in zip(pairs, answers, strict=True)
     ]
-    found = np.isin(np.array(ids, dtype=np.uint64).reshape(-1, 2), standing)
-    return np.logical_or(found[:, 0], found[:, 1])
+    is_judged = np.isin(np.array(ids, dtype=np.uint64).reshape(-1, 2), standing)
+    return np.logical_or(is_judged[:, 0], is_judged[:, 1])
 
 
 def _read_key(path: Path) -> list[dict[str, Any]]:
@@ -164,7 +155,7 @@ def _read_key(path: Path) -> list[dict[str, Any]]:
         with path.open(encoding="utf-8") as file:
             tasks = [json.loads(line) for line in file]
         if not all(isinstance(task, dict) and "task" in task for task in tasks):
-            raise ValueError("a line is no task")
+            raise ValueError("a line is not a task")
         return tasks
     except (OSError, ValueError) as error:
         raise StoreError(

@@ -1,4 +1,4 @@
-"""Digests of a draft, and what earlier rows they meet: duplicates and contradictions."""
+"""Digests of a draft, and the search for duplicates and contradictions among earlier rows."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Identity(NamedTuple):
     swapped: int
     """The same pair with the opposite verdict."""
     opening: int
-    """Everything up to the first user turn. Conversations that open alike stay on one side of the
-    split: a later turn of a training conversation would quote an answer of a held-out one."""
+    """Everything up to the first user turn. Conversations with the same opening stay on one side of
+    the split: otherwise a training conversation could quote a held-out answer."""
 
 
 def identify(draft: Draft) -> Identity:
-    """Digests of a checked draft; agrees with `schema.comparison_id`.
+    """Digests of a checked draft; `own` agrees with `schema.comparison_id`.
 
     Raises:
-        RowError: a text that UTF-8 cannot hold (a lone surrogate).
+        RowError: a text holds a lone surrogate, which UTF-8 cannot encode.
     """
     domain, spoken, opening = draft.domain or "", [], ""
     for role, content in draft.turns:
@@ -55,17 +55,17 @@ def identify(draft: Draft) -> Identity:
 
 
 def opening_key(opening: str) -> int:
-    """64-bit digest of the framed turns of an opening; salted, so that no other hash split repeats
-    this one."""
+    """64-bit digest of the framed turns of an opening. The salt makes it independent of all other
+    hash splits."""
     data = opening.encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, salt=b"heldout").digest(), "big")
 
 
-class Seen:
-    """Comparisons of earlier batches and of this one.
+class SeenIds:
+    """Ids of the comparisons of earlier batches and of the current one.
 
     Args:
-        earlier: ids of earlier batches, in any order.
+        earlier: (n,) comparison ids of earlier batches, in any order.
     """
 
     def __init__(self, earlier: np.ndarray):
@@ -73,11 +73,11 @@ class Seen:
         self._earlier = array("Q", np.unique(earlier.astype(np.uint64)).tobytes())
         self._here: set[int] = set()
 
-    def meet(self, identity: Identity) -> None:
-        """Remember a comparison.
+    def add(self, identity: Identity) -> None:
+        """Add a comparison of the current batch.
 
         Raises:
-            RowError: it, or its opposite, is there already.
+            RowError: it, or its opposite, is known already.
         """
         here = self._here
         if identity.own in here:

@@ -1,9 +1,9 @@
-"""The inbox: a directory into which people put deliveries, each file (or directory) a batch.
+"""The inbox: a directory where people drop deliveries; each file (or directory) becomes a batch.
 
-A file is taken once it is complete: its name does not say otherwise, it has not changed for some
-seconds, and no process has it open for writing. Files stay where they are. What became of each is
-kept in `preferences/inbox.json`, so that nothing is read twice; a file that changes is new. A
-refused one is read again when it might fare better: under other settings, or with other rights.
+A file is ingested once it is complete: its name does not mark it as partial, it has not changed for
+some seconds, and no process has it open for writing. Files stay where they are. The journal
+`preferences/inbox.json` records the outcome of each file, so that no file is read twice; a changed
+file counts as new. A refused file is read again when intake's settings or its permissions change.
 """
 
 from __future__ import annotations
@@ -28,19 +28,20 @@ from alignment.utils.locks import file_lock
 from alignment.utils.progress import Progress
 
 JOURNAL = "inbox.json"
-PATIENCE = 600.0  # seconds to wait for another look
+PATIENCE = 600.0  # seconds to wait for another process that reads the inbox
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What became of one file of the inbox.
+    """The outcome of one file of the inbox.
 
     Attributes:
         outcome: `accepted` as a batch, `known` (the same delivery was accepted before), `refused`.
-        signature: size and time of last change when it was read: another one means a new file.
-        comparisons: accepted ones.
-        conditions: digest of what a refusal depended on besides the contents: the settings of
-            intake, and the file's inode (its rights). Others mean another look.
+        signature: number of files, bytes and last change when it was read; a file with another
+            signature is new.
+        comparisons: number of accepted comparisons.
+        conditions: digest of what a refusal depends on besides the contents: intake's settings and
+            the file's inode (permissions). A refused file is read again when it changes.
     """
 
     file: str
@@ -54,68 +55,73 @@ class Delivery:
 
 
 def inbox_dir(workspace: Path, config: IntakeConfig) -> Path:
-    """The directory that is looked through."""
+    """The inbox of a workspace: `intake.path`, or `inbox/` in the workspace."""
     return Path(config.path) if config.path is not None else workspace / "inbox"
 
 
-def look(
+def new_files(
     directory: Path, config: IntakeConfig, seconds: float, journal: dict[str, Delivery]
 ) -> list[Path]:
-    """Complete files that were not taken yet, and refused ones that may fare better now, by name.
+    """Complete files to ingest, by name: new ones, and refused ones whose conditions changed.
 
     Args:
-        seconds: for so long a file must not have changed.
-        journal: what was taken, see `read_journal`.
+        seconds: a file must have been unchanged for this long.
+        journal: earlier outcomes, see `read_journal`.
     """
     if not directory.is_dir():
         return []
-    found = []
+    ready = []
     for path in complete_files(directory):
         try:
-            known = journal.get(path.name)
-            if known is not None and _decided(known, path, config):
+            delivery = journal.get(path.name)
+            if delivery is not None and _decided(delivery, path, config):
                 continue
-            if settled(path, seconds):
-                found.append(path)
+            if is_settled(path, seconds):
+                ready.append(path)
         except FileNotFoundError:
-            continue  # taken away while we looked
-    return found
+            continue  # removed in the meantime
+    return ready
 
 
-def settled(path: Path, seconds: float) -> bool:
-    """Whether nobody writes to a file, or to any file of a directory, any more.
+def is_settled(path: Path, seconds: float) -> bool:
+    """Whether a file, or every file of a directory, is completely written.
 
-    The time of the last change of the inode counts, which copying programs cannot set back.
+    Uses the inode's change time, which copying programs cannot set back.
     """
     files = _files(path)
     newest = max((file.stat().st_ctime for file in files), default=time.time())
     return time.time() - newest >= seconds and not _written_to(files)
 
 
-def take_in(
+def ingest_new_files(
     store: PreferenceStore,
     directory: Path,
     config: IntakeConfig,
     settle_seconds: float,
     progress: Progress | None = None,
 ) -> list[Delivery]:
-    """Take in every complete new file of the inbox, each as a batch.
+    """Ingest every complete new file of the inbox, each as one batch.
 
-    A refused file does not keep the others out. A process that dies here leaves whole batches; the
-    next look finds them known.
+    A refused file does not block the others. If the process dies, finished batches remain whole and
+    the next call reports them as `known`.
+
+    Args:
+        directory: the inbox.
+        config: settings of intake.
+        settle_seconds: a file must have been unchanged for this long.
 
     Returns:
-        What became of the files that were looked at now.
+        Outcomes of the files read by this call.
 
     Raises:
-        StoreError: the store is damaged; the file it was met with is looked at again.
-        AlignError: the store or the inbox cannot be written or read.
+        StoreError: the store is damaged; the current file is tried again next time.
+        AlignError: the store or the inbox cannot be read or written.
     """
     done: list[Delivery] = []
-    with _alone(store.root):
+    with _inbox_lock(store.root):
         journal = read_journal(store.root)
-        for path in look(directory, config, settle_seconds, journal):
-            delivery = _take(store, path, config, progress)
+        for path in new_files(directory, config, settle_seconds, journal):
+            delivery = _ingest_file(store, path, config, progress)
             journal[delivery.file] = delivery
             atomic_write_json(
                 store.root / JOURNAL, {name: asdict(item) for name, item in journal.items()}
@@ -124,17 +130,17 @@ def take_in(
     return done
 
 
-def look_in(
+def ingest_inbox(
     workspace: Path,
     config: IntakeConfig,
     settle_seconds: float,
     progress: Progress | None = None,
 ) -> list[Delivery]:
-    """`take_in` for the inbox of a workspace; nothing where it has none yet.
+    """`ingest_new_files` for the inbox of a workspace; an empty list if it has no inbox yet.
 
     Raises:
-        DataError: `intake.path` names no directory.
-        AlignError: see `take_in`.
+        DataError: `intake.path` is not a directory.
+        AlignError: see `ingest_new_files`.
     """
     directory = inbox_dir(workspace, config)
     if not directory.is_dir():
@@ -144,14 +150,14 @@ def look_in(
             f"no directory {directory}", where="intake.path", remedy="create it, or unset it"
         )
     store = PreferenceStore(workspace / "preferences")
-    return take_in(store, directory, config, settle_seconds, progress)
+    return ingest_new_files(store, directory, config, settle_seconds, progress)
 
 
 def read_journal(root: Path) -> dict[str, Delivery]:
-    """File name → what became of it.
+    """File name → its outcome.
 
     Raises:
-        DataError: the record is damaged.
+        DataError: the journal is damaged.
     """
     path = root / JOURNAL
     if not path.is_file():
@@ -160,27 +166,27 @@ def read_journal(root: Path) -> dict[str, Delivery]:
         return {name: Delivery(**values) for name, values in read_json(path).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(
-            f"a damaged record of the inbox: {error}",
+            f"the inbox journal is damaged: {error}",
             where=str(path),
             remedy="remove it: every file is read again, and known batches are recognised",
         ) from error
 
 
 def comparisons(counts: dict[str, dict[str, int]]) -> int:
-    """All comparisons of a batch, those held out included."""
+    """Number of comparisons of a batch, held-out ones included."""
     return sum(sum(domains.values()) for domains in counts.values())
 
 
 def waiting_comparisons(store: PreferenceStore) -> int:
-    """Accepted comparisons that no version has taken in yet."""
+    """Number of accepted comparisons that no version uses yet."""
     return sum(comparisons(batch.counts) for batch in store.unassigned())
 
 
-def domains_lacking(store: PreferenceStore) -> list[str]:
-    """Domains on which no batch, old or new, has a comparison to train on.
+def domains_without_data(store: PreferenceStore) -> list[str]:
+    """Domains without a single training comparison in any batch.
 
-    A version that began without them would take its batches in and then fail for ever: each of the
-    two reward models needs comparisons of its own domain.
+    Each of the two reward models needs comparisons of its own domain. A version started without
+    them would claim its batches and then fail every time.
     """
     counts = [batch.counts for batch in store.batches()]
     return [
@@ -190,7 +196,7 @@ def domains_lacking(store: PreferenceStore) -> list[str]:
     ]
 
 
-def _take(
+def _ingest_file(
     store: PreferenceStore, path: Path, config: IntakeConfig, progress: Progress | None
 ) -> Delivery:
     signature, conditions = _signature(path), _conditions(path, config)
@@ -198,7 +204,7 @@ def _take(
     try:
         report = ingest(store, [path], config, progress=progress)
     except StoreError:
-        raise  # it says nothing about the file
+        raise  # the store is at fault, not the file
     except DataError as error:
         return Delivery(path.name, "refused", signature, None, 0, str(error), when, conditions)
     count = comparisons(store.batch(report.id).counts)
@@ -206,11 +212,11 @@ def _take(
     return Delivery(path.name, outcome, signature, report.id, count, None, when, conditions)
 
 
-def _decided(known: Delivery, path: Path, config: IntakeConfig) -> bool:
-    """Whether another look at a file could find nothing else than the last one."""
-    if known.signature != _signature(path):
+def _decided(delivery: Delivery, path: Path, config: IntakeConfig) -> bool:
+    """Whether reading the file again could not change its outcome."""
+    if delivery.signature != _signature(path):
         return False
-    return known.outcome != "refused" or known.conditions == _conditions(path, config)
+    return delivery.outcome != "refused" or delivery.conditions == _conditions(path, config)
 
 
 def _signature(path: Path) -> list[int]:
@@ -233,9 +239,9 @@ def _files(path: Path) -> list[Path]:
 
 
 def _written_to(files: list[Path]) -> bool:
-    """Whether a process of this machine that we may look at has one of them open for writing.
+    """Whether a process that we may inspect has one of the files open for writing.
 
-    Only Linux tells how a file was opened.
+    Only Linux reports the mode of an open file.
     """
     names = {str(file.resolve()) for file in files}
     for process in psutil.process_iter():
@@ -249,24 +255,26 @@ def _written_to(files: list[Path]) -> bool:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """One look at a time; the kernel gives the lock back when the process dies."""
+def _inbox_lock(root: Path) -> Iterator[None]:
+    """One reader at a time; the kernel releases the lock when the process dies."""
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise AlignError(f"cannot write {root}: {error.strerror}") from error
-    busy = LockedError("another look at the inbox does not end", where=str(root))
+    busy = LockedError(
+        "another process has been reading the inbox for ten minutes", where=str(root)
+    )
     with file_lock(root / "inbox.lock", patience=PATIENCE, busy=lambda: busy):
         yield
 
 
-def describe(delivery: Delivery) -> dict[str, Any]:
-    """A row for tables: what a person wants to know first."""
-    said = (delivery.error or "").splitlines()
+def delivery_row(delivery: Delivery) -> dict[str, Any]:
+    """A table row: the outcome in brief."""
+    lines = (delivery.error or "").splitlines()
     return {
         "file": delivery.file,
         "outcome": delivery.outcome,
         "batch": delivery.batch or "",
         "comparisons": delivery.comparisons,
-        "why": said[0] if said else "",
+        "why": lines[0] if lines else "",
     }

@@ -1,8 +1,8 @@
-"""Takes a delivery in as one batch: reads, checks, deduplicates, splits, commits.
+"""Ingests a delivery as one batch: reads, checks, deduplicates, splits, commits.
 
-Every row is accepted, quarantined or dropped, and counted: accepted + quarantined + dropped = read.
+Every row is counted as accepted, quarantined or dropped: accepted + quarantined + dropped = read.
 The unit is the comparison: a ranking of K answers counts as its C(K,2) pairs. A process that dies
-anywhere leaves no batch; the same delivery again is recognised by its digest.
+midway leaves no batch. A repeated delivery is recognised by its digest.
 """
 
 from __future__ import annotations
@@ -18,25 +18,24 @@ import numpy as np
 from alignment.config.intake import IntakeConfig
 from alignment.config.vocabulary import DOMAINS, Domain
 from alignment.errors import AlignError, DataError, StoreError
-from alignment.preferences.batch import Batch
 from alignment.preferences.exports import load_keys
-from alignment.preferences.identity import Seen, identify
-from alignment.preferences.reading import Reading
+from alignment.preferences.identity import SeenIds, identify
 from alignment.preferences.report import BatchReport
 from alignment.preferences.rows import DISPUTED, DROPPED, REASONS, RowError
+from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import Record, Source, find_sources
-from alignment.preferences.split import Sides, split
-from alignment.preferences.store import PreferenceStore
+from alignment.preferences.split import EarlierSplit, split
+from alignment.preferences.store import Batch, PreferenceStore
 from alignment.preferences.tally import Tally
 from alignment.preferences.writer import BatchWriter
 from alignment.utils.files import atomic_write_json, digest_json, sha256_file
 from alignment.utils.progress import Progress, SilentProgress
 
-STEP = 2000  # rows between two signs of life
+STEP = 2000  # rows between two updates of the progress bar
 
 
 class NothingNewError(DataError):
-    """A delivery in which every sound row is in the store already, or nothing was decided."""
+    """A delivery without a new comparison: all rows are duplicates, ties or not annotated."""
 
 
 def ingest(
@@ -49,57 +48,58 @@ def ingest(
     against: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> BatchReport:
-    """Take files in as one batch.
+    """Ingest files as one batch.
 
     Args:
-        domain: of comparisons whose rows do not say; before `config.domains` and `config.domain`.
-        format: reader to use for every file; before `config.format`; unset: detected.
-        against: ids of the batches that count as earlier. `None`: all that stand, as for a delivery
-            by people. A stage names those of its own lineage, so that its batch does not depend on
-            what was made under other settings.
+        paths: files or directories of preferences, or names of hub datasets.
+        domain: domain of rows without one; overrides `config.domains` and `config.domain`.
+        format: format of every file; overrides `config.format`. None: detected for each file.
+        against: ids of the batches that count as earlier. None: all current batches, as for a
+            delivery by people. A stage names the batches of its own lineage, so that its batch does
+            not depend on results made under other settings.
 
     Returns:
-        The report; `already` is set where the same delivery was taken in before.
+        The report; `already` is set if the same delivery was ingested before.
 
     Raises:
         DataError: unreadable or broken files, an unknown format, or too large a share of bad rows.
             The store is unchanged then.
-        NothingNewError: every sound row is in the store already.
-        StoreError: what the store holds already is damaged.
+        NothingNewError: the delivery holds no new comparison.
+        StoreError: the store is damaged.
         AlignError: the store cannot be written (a full disk).
     """
     progress = progress or SilentProgress()
     sources = find_sources(paths)
-    reading = Reading(config, domain, format, load_keys(store.root))
+    reader = SourceReader(config, domain, format, load_keys(store.root))
     try:
-        return _take_in(store, sources, reading, against, progress)
+        return _take_in(store, sources, reader, against, progress)
     except OSError as error:
         raise AlignError(
             f"the delivery was not taken in: {error}",
             where=str(store.root),
-            remedy="nothing of it stays behind; free some space or mend the directory, then again",
+            remedy="free some space or repair the directory, then try again; nothing was stored",
         ) from error
 
 
 def _take_in(
     store: PreferenceStore,
     sources: Sequence[Source],
-    reading: Reading,
+    reader: SourceReader,
     against: Sequence[str] | None,
     progress: Progress,
 ) -> BatchReport:
-    identity = _identity(sources, reading, against)
+    identity = _identity(sources, reader, against)
     with store.writing(progress.say) as work:
         for batch in store.batches():
             if batch.manifest["identity"] == identity:
                 return _known(batch)
         earlier = store.standing() if against is None else list(against)
         index = store.index(earlier)
-        intake = _Intake(reading, Seen(index["id"]), BatchWriter(work))
+        intake = _Intake(reader, SeenIds(index["id"]), BatchWriter(work))
         try:
             for number, source in enumerate(sources):
                 intake.take(source, number, progress)
-            sides = Sides.of(index["opening"], index["heldout"])
+            sides = EarlierSplit.of(index["opening"], index["heldout"])
             heldout = intake.split(sides)
             intake.writer.finish(heldout)
         finally:
@@ -138,13 +138,15 @@ def _take_in(
     return BatchReport(report, batch.directory, batch.sequence, already=False)
 
 
-def _identity(sources: Sequence[Source], reading: Reading, against: Sequence[str] | None) -> str:
-    """Digest of a delivery: its files' bytes; for a stage's, also all that shapes the batch."""
+def _identity(
+    sources: Sequence[Source], reader: SourceReader, against: Sequence[str] | None
+) -> str:
+    """Digest of a delivery's bytes; a stage's delivery adds all settings that shape the batch."""
     delivered = sorted(source.digest for source in sources)
     if against is None:
         return digest_json(delivered)
-    shape = reading.config.model_dump(mode="json", exclude={"path", "source"})
-    return digest_json([delivered, shape, reading.domain, reading.format, list(against)])
+    shape = reader.config.model_dump(mode="json", exclude={"path", "source"})
+    return digest_json([delivered, shape, reader.domain, reader.format, list(against)])
 
 
 def _known(batch: Batch) -> BatchReport:
@@ -153,10 +155,10 @@ def _known(batch: Batch) -> BatchReport:
 
 @dataclass
 class _Intake:
-    """One delivery on its way in."""
+    """State of one delivery while it is read."""
 
-    reading: Reading
-    seen: Seen
+    reader: SourceReader
+    seen_ids: SeenIds
     writer: BatchWriter
     tally: Tally = field(default_factory=Tally)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -166,10 +168,10 @@ class _Intake:
 
     def take(self, source: Source, number: int, progress: Progress) -> None:
         """Read one source to its end."""
-        reader, found = self.reading.open(source)
+        row_format, drafts = self.reader.open(source)
         progress.begin(f"reading {source.name}", None, "rows")
         before, line = self.accepted + sum(self.reasons.values()), 0
-        for count, (record, draft) in enumerate(found, 1):
+        for count, (record, draft) in enumerate(drafts, 1):
             if count % STEP == 0:
                 progress.advance(STEP)
             line = record.line
@@ -178,7 +180,7 @@ class _Intake:
                 continue
             try:
                 identity = identify(draft)
-                self.seen.meet(identity)
+                self.seen_ids.add(identity)
             except RowError as error:
                 self._refuse(error, record, source.name)
                 continue
@@ -192,7 +194,7 @@ class _Intake:
                 "file": source.name,
                 "sha256": source.digest,
                 "bytes": source.size,
-                "format": reader.name,
+                "format": row_format.name,
                 "read": read,
             }
         )
@@ -203,7 +205,7 @@ class _Intake:
         self.writer.refuse(error, file, record.line, record.raw, record.value)
 
     def rows(self) -> dict[str, int]:
-        """accepted + quarantined + dropped = read."""
+        """Counts of rows: accepted + quarantined + dropped = read."""
         dropped = sum(count for reason, count in self.reasons.items() if reason in DROPPED)
         refused = sum(self.reasons.values())
         return {
@@ -213,9 +215,9 @@ class _Intake:
             "dropped": dropped,
         }
 
-    def split(self, sides: Sides) -> np.ndarray:
+    def split(self, sides: EarlierSplit) -> np.ndarray:
         """Mask of held-out comparisons."""
-        config = self.reading.config
+        config = self.reader.config
         return split(
             self.writer.openings,
             self.writer.safety,
@@ -235,13 +237,14 @@ class _Intake:
         }
 
     def check_share(self, store: PreferenceStore, work: Path, identity: str) -> None:
-        """Refuse the delivery whole where too much is bad, or nothing is left.
+        """Refuse the whole delivery if too many rows are bad or none is accepted.
 
         Raises:
-            DataError: says which reasons, where first, and where the bad rows are kept.
+            DataError: too many bad rows; names the reasons, their first rows and the quarantine.
+            NothingNewError: no row is accepted.
         """
         rows = self.rows()
-        limit = self.reading.config.max_quarantine
+        limit = self.reader.config.max_quarantine
         bad = rows["quarantined"] - sum(self.reasons[reason] for reason in DISPUTED)
         share = bad / rows["read"] if rows["read"] else 0.0
         if share <= limit and self.accepted > 0:
@@ -249,45 +252,49 @@ class _Intake:
         atomic_write_json(
             work / "report.json", {"rows": rows, "reasons": dict(sorted(self.reasons.items()))}
         )
-        kept = store.keep_refusal(work, identity)
-        told = "; ".join(
+        refused_dir = store.keep_refusal(work, identity)
+        summary = "; ".join(
             f"{count} × {REASONS[reason]} (first: {self.first[reason]})"
             for reason, count in self.reasons.most_common(5)
         )
         if share > limit:
             raise DataError(
                 f"the delivery is refused: {bad} of {rows['read']} rows are bad "
-                f"({share:.1%}, {limit:.1%} may be): {told}",
-                where=str(kept / "quarantine.jsonl"),
+                f"({share:.1%}, at most {limit:.1%} allowed): {summary}",
+                where=str(refused_dir / "quarantine.jsonl"),
                 remedy=self._remedy(),
             )
         raise NothingNewError(
-            f"nothing new in this delivery: {told or 'no rows at all'}",
-            where=str(kept / "quarantine.jsonl"),
-            remedy="the same comparisons are in the store already, or nothing was decided",
+            f"nothing new in this delivery: {summary or 'it has no rows'}",
+            where=str(refused_dir / "quarantine.jsonl"),
+            remedy="all its comparisons are in the store already, tied or not annotated",
         )
 
     def _remedy(self) -> str:
         commonest = self.reasons.most_common(1)[0][0]
         if commonest == "unknown_domain":
-            return "say what it is about: --domain safety (or intake.domain, intake.domains)"
+            return "name its domain: --domain safety (or intake.domain, intake.domains)"
         return (
-            "mend the rows and send it again, force its format (intake.format, --format), or raise "
-            "intake.max_quarantine: a refused file of the inbox is read again when it or intake's "
-            "settings change"
+            "correct the rows and send it again, force its format (intake.format, --format), or "
+            "raise intake.max_quarantine; a refused file of the inbox is read again when the file "
+            "or intake's settings change"
         )
 
 
-def _leakage(intake: _Intake, sides: Sides, heldout: np.ndarray) -> dict[str, int]:
-    """Prompts known from earlier batches, and the proof that none stands on both sides."""
+def _leakage(intake: _Intake, sides: EarlierSplit, heldout: np.ndarray) -> dict[str, int]:
+    """Counts of prompts from earlier batches; checks that no prompt is on both sides.
+
+    Raises:
+        StoreError: a prompt is on both sides, which would be a bug.
+    """
     openings = intake.writer.openings
-    known, was_heldout = sides.look_up(openings)
+    is_earlier, was_heldout = sides.look_up(openings)
     both = np.intersect1d(openings[heldout], openings[~heldout]).size
-    across = int((known & (was_heldout != heldout)).sum())
-    if both or across:  # cannot happen; if it does, no figure of this batch could be trusted
-        raise StoreError(f"{both + across} prompts stand on both sides of the split")
+    across = int((is_earlier & (was_heldout != heldout)).sum())
+    if both or across:  # a bug: no figure of this batch could be trusted
+        raise StoreError(f"{both + across} prompts are on both sides of the split")
     return {
-        "rows_with_earlier_prompt": int(known.sum()),
+        "rows_with_earlier_prompt": int(is_earlier.sum()),
         "rows_following_earlier_heldout": int(was_heldout.sum()),
         "prompts_on_both_sides": int(both) + across,
     }

@@ -1,4 +1,4 @@
-"""The elements of one large JSON array, one after the other: the whole of it is never in memory."""
+"""Streams the elements of a large JSON array, without holding the whole array in memory."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class NotAnArrayError(ValueError):
-    """Text that is no JSON array; says where."""
+    """The text is not a JSON array; the message says where."""
 
 
-def elements(blocks: Iterator[bytes], longest: int) -> Iterator[Any]:
-    """The values of a JSON array in UTF-8 that comes in blocks.
+def array_elements(blocks: Iterator[bytes], longest: int) -> Iterator[Any]:
+    """The values of a JSON array in UTF-8 that arrives in blocks.
 
-    A byte that is not UTF-8 becomes a lone surrogate (PEP 383), so that the checks of that row find
-    it and the others live.
+    A byte that is not UTF-8 becomes a lone surrogate (PEP 383): the checks then refuse that row
+    alone.
 
     Args:
-        longest: characters of one element, about.
+        longest: approximate maximum of characters in one element.
 
     Raises:
-        NotAnArrayError: bad JSON, an element that is too long, an end too early, text behind.
+        NotAnArrayError: bad JSON, an element that is too long, a premature end, or trailing text.
     """
     text = _Text(blocks, longest)
     if text.peek() != "[":
@@ -37,14 +37,14 @@ def elements(blocks: Iterator[bytes], longest: int) -> Iterator[Any]:
         yield text.value(number)
         if text.peek() == "]":
             break
-        text.skip()  # the comma: `value` has looked
+        text.skip()  # the comma, which `value` has checked
     text.skip()
     if text.peek():
-        raise NotAnArrayError("more text behind the closing ]")
+        raise NotAnArrayError("trailing text after the closing ]")
 
 
 class _Text:
-    """Characters that are still to be read; more are fetched when they are needed."""
+    """A buffer of unread characters that is refilled on demand."""
 
     def __init__(self, blocks: Iterator[bytes], longest: int):
         self._blocks = blocks
@@ -56,7 +56,7 @@ class _Text:
         self._ended = False
 
     def peek(self) -> str:
-        """The next character that is no space, or nothing at the end."""
+        """The next character that is not white space; empty at the end."""
         while True:
             space = _SPACE.match(self._buffer, self._place)
             self._place = space.end() if space else self._place
@@ -66,11 +66,11 @@ class _Text:
                 return ""
 
     def skip(self) -> None:
-        """Leave the character behind that `peek` found."""
+        """Consume the character that `peek` returned."""
         self._place += 1
 
     def value(self, number: int) -> Any:
-        """Parse an element and look at what follows it: only then is it known to be whole."""
+        """Parse an element. It is complete only if a comma or a bracket follows."""
         self.peek()
         while True:
             problem = "the text ends in the middle"
@@ -85,9 +85,9 @@ class _Text:
                 if follows and follows in ",]":
                     self._place = end
                     return value
-                # "0" before "." may become 0.5; anything else is no longer going to be whole.
+                # More text can turn "0" into "0.5"; it cannot complete any other value.
                 if follows and type(value) not in (int, float):
-                    raise NotAnArrayError(f"no comma behind element {number}")
+                    raise NotAnArrayError(f"no comma after element {number}")
             if len(self._buffer) - self._place > self._longest:
                 raise NotAnArrayError(f"element {number} is broken or too long: {problem}")
             if not self._more():

@@ -1,12 +1,11 @@
-"""A program's data out of real preferences: prompts, demonstrations, arrivals.
+"""Prepares a program's data from real preferences: prompts, demonstrations, arrivals.
 
-Whole conversations (all that open with the same user turn) are dealt by hash into four parts that
-share nothing:
+All conversations with the same first user turn go to one of four disjoint parts, chosen by hash:
 
 * `eval_prompts.jsonl`: answered in evaluation only;
 * `prompts.jsonl`: the pool that policies sample from;
-* `demonstrations.jsonl`: the preferred answers, for SFT. A part of their own, so that no reward
-  model is measured or trained on pairs whose better side its starting checkpoint has learnt;
+* `demonstrations.jsonl`: the preferred answers, for SFT. They form a part of their own, so that no
+  reward model is trained or measured on answers that its initial checkpoint has learnt;
 * `arrivals/01`, `arrivals/02`, …: the deliveries, in the native schema.
 """
 
@@ -17,6 +16,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,8 +25,9 @@ from alignment.errors import DataError
 from alignment.models.chat_renderer import Message
 from alignment.preferences.identity import identify
 from alignment.preferences.prompts import Prompt, write_prompts
-from alignment.preferences.reading import Reading
 from alignment.preferences.rows import Draft, RowError
+from alignment.preferences.schema import Comparison
+from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import find_sources
 from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json
 from alignment.utils.progress import Progress, SilentProgress
@@ -46,16 +47,19 @@ def prepare_files(
 
     Args:
         paths: files or directories of preferences in any known format.
-        arrivals: write the deliveries too; without, their rows are left where they are.
+        data, intake: settings of the same names.
+        seed: decides the part of each conversation.
+        out: directory to write to.
+        arrivals: write the deliveries too; otherwise their rows are only counted.
 
     Returns:
-        Rows of each part, and `skipped`: rows that were no comparison (see skipped.json).
+        Rows of each part, and `skipped`: rows without a sound comparison (see skipped.json).
 
     Raises:
         DataError: unreadable files, or a part that stays empty.
     """
     progress = progress or SilentProgress()
-    dealt = _Dealt()
+    parts = _Parts()
     numbers = data.arrivals if arrivals else 0
     for number in range(1, numbers + 1):
         (out / "arrivals" / f"{number:02d}").mkdir(parents=True, exist_ok=True)
@@ -65,16 +69,16 @@ def prepare_files(
     ]
     try:
         for source in find_sources(paths):
-            _deal(source, Reading(intake), data, seed, dealt, files, progress)
+            _distribute(source, SourceReader(intake), data, seed, parts, files, progress)
     finally:
         for file in files:
             file.close()
-    return _write(dealt, data, out)
+    return _write(parts, data, out)
 
 
 @dataclass
-class _Dealt:
-    """What has come up so far; `keyed` parts carry a hash that orders them."""
+class _Parts:
+    """The parts so far. Entries carry a hash that orders them."""
 
     evaluation: dict[str, tuple[str, Prompt]] = field(default_factory=dict)
     pool: dict[str, tuple[str, Prompt]] = field(default_factory=dict)
@@ -84,44 +88,44 @@ class _Dealt:
     too_long: int = 0
 
 
-def _deal(
+def _distribute(
     source: Any,
-    reading: Reading,
+    reader: SourceReader,
     data: DataConfig,
     seed: int,
-    dealt: _Dealt,
+    parts: _Parts,
     files: Sequence[TextIO],
     progress: Progress,
 ) -> None:
-    _format, found = reading.open(source)
-    progress.begin(f"dealing {source.name}", None, "rows")
+    _format, drafts = reader.open(source)
+    progress.begin(f"preparing {source.name}", None, "rows")
     category = source.name.split(".")[0]
-    for _record, draft in found:
+    for _record, draft in drafts:
         progress.advance()
         if isinstance(draft, RowError):
-            dealt.skipped[draft.reason] += 1
+            parts.skipped[draft.reason] += 1
             continue
         try:
             identity = identify(draft)
         except RowError as error:
-            dealt.skipped[error.reason] += 1
+            parts.skipped[error.reason] += 1
             continue
         draft.category = draft.category or category
-        # The same number for everything that opens alike; the salt keeps it apart from the split
-        # into training and held-out comparisons.
+        # The same number for all conversations with one opening. Its salt makes it independent of
+        # the split into training and held-out comparisons.
         place = _fraction(seed, identity.opening)
         key = f"{_number(seed, 'order', identity.own):016x}"
-        for share, take in (
-            (data.evaluation_share, _evaluation),
-            (data.prompt_share, _pool),
-            (data.demonstration_share, _demonstration),
+        for share, add in (
+            (data.evaluation_share, partial(_add_prompt, part=parts.evaluation)),
+            (data.prompt_share, partial(_add_prompt, part=parts.pool)),
+            (data.demonstration_share, _add_demonstration),
         ):
             if place < share:
-                take(draft, key, data, dealt)
+                add(draft, key, data, parts)
                 break
             place -= share
         else:
-            dealt.arrivals += 1
+            parts.arrivals += 1
             if files:
                 number = _number(seed, "arrival", identity.opening) % len(files)
                 files[number].write(canonical_json(native(draft)) + "\n")
@@ -129,36 +133,18 @@ def _deal(
 
 def native(draft: Draft) -> dict[str, Any]:
     """A draft as a row of the native schema; what is unset is left out."""
-    row: dict[str, Any] = {
-        "conversation": _messages(draft),
-        "chosen": draft.chosen,
-        "rejected": draft.rejected,
-        "strength": draft.strength,
-        "domain": draft.domain,
-        "safety_bin": draft.safety_bin,
-        "annotator": draft.annotator,
-        "group": draft.group,
-        "votes": draft.votes,
-        "category": draft.category,
-    }
+    row: dict[str, Any] = {name: getattr(draft, name, None) for name in Comparison.model_fields}
+    row["conversation"] = _messages(draft)
     for side, by in (("chosen_by", draft.chosen_by), ("rejected_by", draft.rejected_by)):
         row[side] = None if by is None else {"version": by[0], "temperature": by[1]}
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _evaluation(draft: Draft, key: str, data: DataConfig, dealt: _Dealt) -> None:
-    _prompt(draft, key, data, dealt, dealt.evaluation)
-
-
-def _pool(draft: Draft, key: str, data: DataConfig, dealt: _Dealt) -> None:
-    _prompt(draft, key, data, dealt, dealt.pool)
-
-
-def _prompt(
-    draft: Draft, key: str, data: DataConfig, dealt: _Dealt, part: dict[str, tuple[str, Prompt]]
+def _add_prompt(
+    draft: Draft, key: str, data: DataConfig, parts: _Parts, part: dict[str, tuple[str, Prompt]]
 ) -> None:
     if draft.prompt_characters > data.max_prompt_characters:
-        dealt.too_long += 1
+        parts.too_long += 1
         return
     prompt = Prompt(
         messages=_messages(draft),
@@ -168,12 +154,12 @@ def _prompt(
     part.setdefault(prompt.id, (key, prompt))
 
 
-def _demonstration(draft: Draft, key: str, data: DataConfig, dealt: _Dealt) -> None:
+def _add_demonstration(draft: Draft, key: str, data: DataConfig, parts: _Parts) -> None:
     if (
         draft.prompt_characters > data.max_prompt_characters
         or len(draft.chosen) > data.max_answer_characters
     ):
-        dealt.too_long += 1
+        parts.too_long += 1
         return
     row = {
         "messages": _messages(draft),
@@ -181,45 +167,45 @@ def _demonstration(draft: Draft, key: str, data: DataConfig, dealt: _Dealt) -> N
         "domain": draft.domain,
         "category": draft.category,
     }
-    dealt.demonstrations.setdefault(key, (key, row))
+    parts.demonstrations.setdefault(key, (key, row))
 
 
-def _write(dealt: _Dealt, data: DataConfig, out: Path) -> dict[str, int]:
-    pool = [prompt for _, prompt in sorted(dealt.pool.values(), key=lambda entry: entry[0])]
-    evaluation = _limited(dealt.evaluation, data.max_evaluation)
+def _write(parts: _Parts, data: DataConfig, out: Path) -> dict[str, int]:
+    pool = [prompt for _, prompt in sorted(parts.pool.values(), key=lambda entry: entry[0])]
+    evaluation = _limited(parts.evaluation, data.max_evaluation)
     if data.borderline is not None:
         evaluation += read_borderline(Path(data.borderline))
-    rows = [row for _, row in sorted(dealt.demonstrations.values(), key=lambda entry: entry[0])]
-    parts = {
+    rows = [row for _, row in sorted(parts.demonstrations.values(), key=lambda entry: entry[0])]
+    sizes = {
         "demonstrations": len(rows),
         "prompts": len(pool),
         "eval_prompts": len(evaluation),
-        "arrivals": dealt.arrivals,
+        "arrivals": parts.arrivals,
     }
-    empty = [name for name, count in parts.items() if count == 0]
+    empty = [name for name, count in sizes.items() if count == 0]
     if empty:
         raise DataError(
-            f"nothing is left for {', '.join(empty)}: {sum(parts.values())} sound comparisons, "
-            f"{sum(dealt.skipped.values())} skipped, {dealt.too_long} too long",
+            f"nothing is left for {', '.join(empty)}: {sum(sizes.values())} sound comparisons, "
+            f"{sum(parts.skipped.values())} skipped, {parts.too_long} too long",
             remedy="give more data, or change the shares and bounds under `data`",
         )
     atomic_write_text(out / "demonstrations.jsonl", "".join(canonical_json(r) + "\n" for r in rows))
     write_prompts(out / "prompts.jsonl", pool)
     write_prompts(out / "eval_prompts.jsonl", evaluation)
-    skipped = {**dict(sorted(dealt.skipped.items())), "too_long_for_its_part": dealt.too_long}
+    skipped = {**dict(sorted(parts.skipped.items())), "too_long_for_its_part": parts.too_long}
     atomic_write_json(out / "skipped.json", skipped)
-    return {**parts, "skipped": sum(skipped.values())}
+    return {**sizes, "skipped": sum(skipped.values())}
 
 
 def _limited(part: dict[str, tuple[str, Prompt]], limit: int) -> list[Prompt]:
-    """At most `limit` prompts a domain, those with the lowest hash."""
-    taken: Counter[str] = Counter()
-    kept = []
+    """At most `limit` prompts per domain, those with the lowest hash."""
+    counts: Counter[str] = Counter()
+    prompts = []
     for _, prompt in sorted(part.values(), key=lambda entry: entry[0]):
-        taken[prompt.domain] += 1
-        if taken[prompt.domain] <= limit:
-            kept.append(prompt)
-    return kept
+        counts[prompt.domain] += 1
+        if counts[prompt.domain] <= limit:
+            prompts.append(prompt)
+    return prompts
 
 
 def read_borderline(path: Path) -> list[Prompt]:

@@ -1,4 +1,4 @@
-"""Prompts that policies are asked to answer."""
+"""Prompts for policies to answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alignment.utils.files import atomic_write_text
 
 
 class Prompt(BaseModel):
-    """A conversation that waits for an answer."""
+    """A conversation that ends with a user turn."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -27,7 +27,7 @@ class Prompt(BaseModel):
     domain: Domain
     category: str = "general"
     borderline: bool = False
-    """Looks harmful but is not: refusing it is a mistake. Its domain is helpfulness."""
+    """It looks harmful but is not: refusing it is a mistake. Its domain is helpfulness."""
 
     @model_validator(mode="after")
     def _whole(self) -> Prompt:
@@ -41,7 +41,7 @@ class Prompt(BaseModel):
 
     @property
     def tag_safety(self) -> bool:
-        """Is this a safety prompt in the sense of the combined reward (Llama 2 §3.2.3)?"""
+        """Whether it is a safety prompt for the combined reward (Llama 2 §3.2.3)."""
         return self.domain == "safety"
 
 

@@ -1,4 +1,4 @@
-"""The batch report: one dictionary, shown as a table, a picture or JSON."""
+"""The batch report: one dictionary, shown as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchReport:
-    """What became of a delivery.
+    """The outcome of a delivery.
 
     Attributes:
         values: the figures; the same for the same delivery on every machine.
-        directory: where the batch lies.
-        already: the same delivery had been taken in before; nothing was written.
+        directory: directory of the batch.
+        already: the same delivery was ingested before; nothing was written.
     """
 
     values: dict[str, Any]
@@ -51,7 +51,7 @@ def _parts(report: BatchReport) -> list[Any]:
 
     values = report.values
     rows = values["rows"]
-    state = "was taken in before as" if report.already else "is"
+    state = "was already ingested as" if report.already else "is"
     files = ", ".join(source["file"] for source in values["sources"])
     parts: list[Any] = [
         Text(f"{files} {state} batch {report.sequence} ({values['batch']})", style="bold"),

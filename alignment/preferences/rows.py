@@ -1,4 +1,4 @@
-"""What readers make of rows, and the checks that every row must pass."""
+"""Drafts of comparisons, the errors of rows, and the checks that every draft must pass."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from alignment.preferences.schema import REJECTED_SAFE, SAFETY_BINS
 REASONS: dict[str, str] = {
     "bad_utf8": "text that is not valid UTF-8",
     "not_json": "not a JSON object",
-    "line_too_long": "a line beyond the size bound",
-    "missing_field": "a field that is not there",
-    "unknown_field": "a field that the format does not know",
+    "line_too_long": "a line that is too long",
+    "missing_field": "a missing field",
+    "unknown_field": "a field that the format does not have",
     "wrong_type": "a value of the wrong type",
     "missing_prompt": "no conversation before the answers",
     "no_common_prompt": "two answers to different conversations",
@@ -21,9 +21,9 @@ REASONS: dict[str, str] = {
     "empty_answer": "an answer without text",
     "identical_answers": "two answers that are the same",
     "nul": "a NUL character",
-    "too_long": "more characters than the bound allows",
+    "too_long": "too many characters",
     "unknown_strength": "a strength that is none of the four",
-    "unknown_domain": "a domain that is neither helpfulness nor safety, or none at all",
+    "unknown_domain": "no domain, or one other than helpfulness and safety",
     "unknown_bin": "a safety bin that is none of the four",
     "unknown_task": "an annotation of a task that was never exported",
     "bad_vote": "a verdict that cannot be read",
@@ -35,17 +35,17 @@ REASONS: dict[str, str] = {
     "rejected_safe": "chosen unsafe, the other safe",
     "not_annotated": "nobody has judged it yet",
 }
-"""Every reason why a row is not accepted."""
+"""Reason → its description, for every reason not to accept a row."""
 
 DROPPED = frozenset({"duplicate", "duplicate_earlier", "tie", "rejected_safe", "not_annotated"})
-"""Sound rows that are left out on purpose: counted, but no sign of a broken delivery."""
+"""Sound rows that are left out on purpose. They do not count as bad rows."""
 
 DISPUTED = frozenset({"conflict", "conflict_earlier"})
-"""Quarantined for a person to decide, but no sign of a broken delivery either: people differ."""
+"""Quarantined for a person to decide. They do not count as bad rows either: people disagree."""
 
 
 LABEL = 1000
-"""Characters that the name of an annotator, a group, a category or a version may have."""
+"""Maximum characters in the name of an annotator, a group, a category or a version."""
 
 
 class RowError(Exception):
@@ -53,8 +53,8 @@ class RowError(Exception):
 
     Args:
         reason: a key of `REASONS`.
-        field: where in the row.
-        detail: what was found there.
+        field: the field at fault.
+        detail: the value at fault, or what is wrong with it.
     """
 
     def __init__(self, reason: str, field: str, detail: str = ""):
@@ -69,7 +69,7 @@ Turn = tuple[str, str]
 
 @dataclass(slots=True)
 class Draft:
-    """A comparison as its reader found it, not yet checked."""
+    """A comparison as read from a row, not yet checked."""
 
     turns: list[Turn]
     """(role, text) of the conversation before the answers."""
@@ -88,15 +88,18 @@ class Draft:
     """Filled in by `check`."""
 
 
-Found = Draft | RowError
-"""A row stands for one or several comparisons; each is a draft or the reason why it is none."""
+DraftOrError = Draft | RowError
+"""One comparison of a row: a draft, or the reason why there is none."""
 
 
 def check(draft: Draft, max_characters: int) -> None:
-    """Refuse what no reward model may see.
+    """Check a draft and fill in `prompt_characters`.
+
+    Args:
+        max_characters: bound on the prompt and the longer answer together.
 
     Raises:
-        RowError: the first thing that is wrong.
+        RowError: the first fault.
     """
     chosen, rejected = draft.chosen, draft.rejected
     if type(chosen) is not str:
@@ -115,7 +118,7 @@ def check(draft: Draft, max_characters: int) -> None:
     size += max(len(chosen), len(rejected))
     if size > max_characters:
         raise RowError(
-            "too_long", "conversation", f"{size:,} characters, {max_characters:,} may be"
+            "too_long", "conversation", f"{size:,} characters, at most {max_characters:,} allowed"
         )
     if draft.strength not in STRENGTHS:
         raise RowError("unknown_strength", "strength", repr(draft.strength)[:80])
@@ -172,7 +175,7 @@ def _check_label(name: str, value: object) -> None:
     if "\0" in value:
         raise RowError("nul", name)
     if len(value) > LABEL:
-        raise RowError("too_long", name, f"{len(value):,} characters, {LABEL:,} may be")
+        raise RowError("too_long", name, f"{len(value):,} characters, at most {LABEL:,} allowed")
     if not value.isascii():
         try:
             value.encode()

@@ -1,4 +1,4 @@
-"""What one judgement looks like, whoever made it: the shape every reader turns its rows into."""
+"""The schema of a comparison, whatever its source, and the ids and orders derived from it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Comparison(BaseModel):
 
 
 def framed(*parts: str) -> str:
-    """Strings in a row with their lengths, so that no two lists of parts give the same text."""
+    """The parts joined with their lengths: different lists of parts give different texts."""
     return "".join([f"{len(part)}:{part}" for part in parts])
 
 

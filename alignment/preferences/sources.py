@@ -1,8 +1,8 @@
 """From files to records: JSON lines, JSON arrays, parquet and `datasets`, streamed.
 
-A record is a line or row number from 1, the parsed JSON object or the `RowError` that says why
-there is none, and the bytes it came from where there are any. Damage to one row is that row's
-error; damage to the file as a whole (a broken archive, a size beyond the bound) is a `DataError`.
+A record has a line or row number from 1, the parsed JSON object or the `RowError` that says why
+there is none, and the raw bytes of a text line. Damage to one row is a `RowError`. Damage to the
+whole file (a broken archive, an excessive size) is a `DataError`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from alignment.errors import DataError
-from alignment.preferences.json_array import NotAnArrayError, elements
+from alignment.preferences.json_array import NotAnArrayError, array_elements
 from alignment.preferences.rows import RowError
 from alignment.preferences.tables import dataset_rows, parquet_rows
 from alignment.utils.files import sha256_file
 
 BLOCK = 1 << 20
-MAX_LINE = 64 << 20  # one row of this size is no row
-MAX_RATIO = 200  # times its size to which text may unpack; real preferences reach 10
-SMALL = 64 << 20  # bytes up to which the ratio is nobody's concern
+MAX_LINE = 64 << 20  # bytes of one row
+MAX_RATIO = 200  # unpacked over packed size; real preferences reach 10
+SMALL = 64 << 20  # unpacked bytes below which the ratio is not checked
 ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".gz")
+ACCEPTED_FILES = "send JSON lines (also gzipped), a JSON array or parquet; text must be UTF-8"
 FOREIGN = {
     b"PK\x03\x04": "a zip archive or an Excel sheet",
     b"BZh": "a bzip2 archive",
@@ -38,7 +40,7 @@ FOREIGN = {
     b"\x80\x04\x95": "a pickle",
     b"\x80\x05\x95": "a pickle",
 }
-"""What people send by mistake, by its first bytes."""
+"""First bytes → kind of file that people send by mistake."""
 UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".download", "~")
 
 
@@ -65,29 +67,30 @@ class Source:
 
 
 def find_sources(paths: Iterable[str | Path]) -> list[Source]:
-    """The sources behind paths: directories are looked through for files, by name.
+    """The sources at `paths`; a directory stands for its preference files, by name.
 
     Raises:
-        DataError: nothing there, an empty directory, or a file that cannot be read.
+        DataError: a missing path, an empty directory, or an unreadable file.
     """
-    found: list[Source] = []
-    for given in paths:
-        path = Path(given)
+    sources: list[Source] = []
+    for argument in paths:
+        path = Path(argument)
         if path.is_dir():
-            found += _in_directory(path)
+            sources += _in_directory(path)
         elif path.is_file():
-            found.append(_file(path))
-        elif _looks_like_hub(str(given)):
-            found.append(Source(str(given), path, "hub", _name_digest(str(given)), 0))
+            sources.append(_file(path))
+        elif _looks_like_hub(str(argument)):
+            digest = hashlib.sha256(str(argument).encode()).hexdigest()
+            sources.append(Source(str(argument), path, "hub", digest, 0))
         else:
             raise DataError(f"no file or directory {path}", where=str(path))
-    if not found:
+    if not sources:
         raise DataError("no files were given", remedy="name one or more files of preferences")
-    return found
+    return sources
 
 
 def complete_files(directory: Path) -> list[Path]:
-    """Files and dataset directories in `directory` that are not still being written, by name."""
+    """Files and dataset directories in `directory` whose names do not mark them as partial."""
     return sorted(
         path
         for path in directory.iterdir()
@@ -99,7 +102,7 @@ def records(source: Source, max_bytes: int) -> Iterator[Record]:
     """The rows of a source, in order.
 
     Raises:
-        DataError: a broken archive, a file larger than `max_bytes` when unpacked, a binary file.
+        DataError: a broken archive, more than `max_bytes` when unpacked, or a foreign file type.
     """
     if source.kind == "text":
         yield from _text(source, max_bytes)
@@ -147,10 +150,6 @@ def _looks_like_hub(name: str) -> bool:
     return len(parts) == 2 and all(parts)
 
 
-def _name_digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
-
-
 # --- text ---------------------------------------------------------------------------------------
 
 
@@ -166,10 +165,10 @@ def _text(source: Source, max_bytes: int) -> Iterator[Record]:
                 raise DataError(
                     f"the file is {what}",
                     where=source.name,
-                    remedy="send JSON lines (gzip may be), a JSON array or parquet, text in UTF-8",
+                    remedy=ACCEPTED_FILES,
                 )
         first = first.removeprefix(codecs.BOM_UTF8)
-        blocks = _chain(first, blocks)
+        blocks = chain([first], blocks)
         if first.lstrip().startswith(b"["):
             yield from _array(source, blocks)
         else:
@@ -185,7 +184,7 @@ def _blocks(source: Source, file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
             raise DataError(
                 f"the compressed file is broken: {error}",
                 where=source.name,
-                remedy="fetch it again; nothing of it was taken in",
+                remedy="fetch it again; none of it was ingested",
             ) from error
         if not block:
             return
@@ -198,22 +197,17 @@ def _blocks(source: Source, file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
             )
         if total > SMALL and total > MAX_RATIO * source.size:
             raise DataError(
-                f"the file unpacks to more than {MAX_RATIO} times its size: no preferences do",
+                f"the file unpacks to more than {MAX_RATIO} times its size, which no real data do",
                 where=source.name,
-                remedy="look at what it holds; nothing of it was taken in",
+                remedy="inspect its contents; none of it was ingested",
             )
         yield block
-
-
-def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[Record]:
     number = 0
     pending: list[bytes] = []
-    held = 0
+    pending_bytes = 0
     skipping = False
     for block in blocks:
         *whole, tail = block.split(b"\n")
@@ -221,7 +215,7 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[Record]:
             number += 1
             if pending:
                 line = b"".join((*pending, line))
-                pending, held = [], 0
+                pending, pending_bytes = [], 0
             if skipping:
                 skipping = False
                 yield Record(number, RowError("line_too_long", "row", f"over {MAX_LINE:,}"), None)
@@ -230,9 +224,9 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[Record]:
         if skipping:
             continue
         pending.append(tail)
-        held += len(tail)
-        if held > MAX_LINE:  # forget the rest of this line instead of filling the memory with it
-            pending, held, skipping = [], 0, True
+        pending_bytes += len(tail)
+        if pending_bytes > MAX_LINE:  # skip the rest of this huge line
+            pending, pending_bytes, skipping = [], 0, True
     last = b"".join(pending)
     if skipping:
         yield Record(number + 1, RowError("line_too_long", "row", f"over {MAX_LINE:,}"), None)
@@ -254,7 +248,7 @@ def _parse(number: int, line: bytes) -> Record:
 
 def _array(source: Source, blocks: Iterator[bytes]) -> Iterator[Record]:
     try:
-        for number, value in enumerate(elements(blocks, MAX_LINE), 1):
+        for number, value in enumerate(array_elements(blocks, MAX_LINE), 1):
             if type(value) is dict:
                 yield Record(number, value, None)
             else:
@@ -263,5 +257,5 @@ def _array(source: Source, blocks: Iterator[bytes]) -> Iterator[Record]:
         raise DataError(
             f"not a JSON array: {error}",
             where=source.name,
-            remedy="fetch or export it again; nothing of it was taken in",
+            remedy="fetch or export it again; none of it was ingested",
         ) from error

@@ -1,4 +1,4 @@
-"""Which comparisons of a batch are kept for measuring."""
+"""The split of a batch into training and held-out comparisons."""
 
 from __future__ import annotations
 
@@ -8,65 +8,75 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Sides:
-    """Openings that earlier batches have put on a side for good; sorted and unique."""
+class EarlierSplit:
+    """Openings whose side earlier batches have fixed for good.
+
+    Attributes:
+        openings: (m,) sorted and unique.
+        heldout: (m,) whether the opening is held out.
+    """
 
     openings: np.ndarray
     heldout: np.ndarray
 
     @classmethod
-    def of(cls, openings: np.ndarray, heldout: np.ndarray) -> Sides:
-        """From the index columns of earlier batches."""
+    def of(cls, openings: np.ndarray, heldout: np.ndarray) -> EarlierSplit:
+        """Build it from index columns (n,) of earlier batches."""
         unique, first = np.unique(openings.astype(np.uint64), return_index=True)
         return cls(unique, heldout.astype(bool)[first])
 
     def look_up(self, openings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(known, heldout) for each of `openings` (n,); heldout is False where unknown."""
+        """Masks (n,) of `openings`: in an earlier batch, and held out there."""
         if len(self.openings) == 0:
             nothing = np.zeros(len(openings), dtype=bool)
             return nothing, nothing.copy()
         place = np.minimum(np.searchsorted(self.openings, openings), len(self.openings) - 1)
-        known = self.openings[place] == openings
-        return known, known & self.heldout[place]
+        is_earlier = self.openings[place] == openings
+        return is_earlier, is_earlier & self.heldout[place]
 
 
 def split(
-    openings: np.ndarray, safety: np.ndarray, earlier: Sides, *, rows: int, share: float
+    openings: np.ndarray, safety: np.ndarray, earlier: EarlierSplit, *, rows: int, share: float
 ) -> np.ndarray:
-    """Mask (n,) of the held-out comparisons: `rows` of them, or `share` of a smaller batch.
+    """Mask (n,) of the comparisons to hold out.
 
-    Openings (n,) that an earlier batch knows keep their side, so that one prompt never stands on
-    both sides, now or later. Of the others, in each domain, those with the lowest hash are held
-    out until the domain has its part; all comparisons of an opening go together. The count is
-    exact up to openings that come several times.
+    An opening of an earlier batch keeps its side, so that no prompt is ever on both sides. In each
+    domain, the new openings with the lowest hash are held out until the domain has its share. All
+    comparisons of an opening stay together, so counts are exact except for repeated openings.
+
+    Args:
+        openings: (n,) opening of each comparison.
+        safety: (n,) whether it is a safety comparison.
+        earlier: sides fixed by earlier batches.
+        rows: number of comparisons to hold out.
+        share: upper bound on the held-out share of the batch.
     """
     total = len(openings)
-    known, heldout = earlier.look_up(openings)
+    is_earlier, heldout = earlier.look_up(openings)
     target = min(rows, int(share * total + 0.5))
     for domain in (False, True):
         mine = safety == domain
-        wanted = int(target * mine.sum() / max(total, 1) + 0.5) - int((heldout & mine).sum())
-        # An opening that the other domain has already placed keeps that side too.
-        free = mine & ~known
+        quota = int(target * mine.sum() / max(total, 1) + 0.5) - int((heldout & mine).sum())
+        # An opening that the first domain has just placed keeps that side here too.
+        free = mine & ~is_earlier
         if domain:
             settled = np.isin(openings, openings[~safety])
             heldout |= free & np.isin(openings, openings[~safety & heldout])
-            wanted -= int((heldout & free).sum())
+            quota -= int((heldout & free).sum())
             free &= ~settled
-        chosen = _lowest(openings[free], wanted)
+        chosen = _lowest(openings[free], quota)
         heldout |= free & np.isin(openings, chosen)
     return heldout
 
 
-def _lowest(openings: np.ndarray, wanted: int) -> np.ndarray:
-    """Openings with the lowest hash that together have `wanted` rows; one that would go beyond is
-    passed over."""
+def _lowest(openings: np.ndarray, rows: int) -> np.ndarray:
+    """Openings with the lowest hash that have `rows` rows in all; larger ones are skipped."""
     unique, counts = np.unique(openings, return_counts=True)
-    taken = []
+    picked = []
     for opening, count in zip(unique, counts, strict=True):
-        if wanted <= 0:
+        if rows <= 0:
             break
-        if count <= wanted:
-            taken.append(opening)
-            wanted -= int(count)
-    return np.array(taken, dtype=np.uint64)
+        if count <= rows:
+            picked.append(opening)
+            rows -= int(count)
+    return np.array(picked, dtype=np.uint64)

@@ -1,12 +1,12 @@
-"""The preference store: batches that are in whole or not at all, and never change.
+"""The preference store: batches appear whole or not at all, and never change.
 
 preferences/
   batches/0003-1f0c2a9b7d4e/   comparisons.parquet  index.parquet  quarantine.jsonl
                                report.json  manifest.json
-  assignments/rlhf-v1.json     the batches a version took in
+  assignments/rlhf-v1.json     the batches that a version uses
   refused/…                    why a delivery was refused; never read by training
   annotation/…                 keys of exported pairs (see `annotation`)
-  incoming/…                   work in progress; whatever a dead process left is rubbish
+  incoming/…                   work in progress; deleted if its process died
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.config.vocabulary import Domain
 from alignment.errors import DataError, LockedError, StoreError
-from alignment.preferences.batch import Batch
 from alignment.preferences.schema import Comparison
 from alignment.utils.files import (
     atomic_write_json,
@@ -38,11 +38,53 @@ if TYPE_CHECKING:
 PATIENCE = 600.0  # seconds to wait for another intake on the same store
 
 
+@dataclass(frozen=True)
+class Batch:
+    """One accepted batch."""
+
+    id: str
+    """12 hex digits of the delivery's digest: the same delivery has the same id everywhere."""
+    sequence: int
+    """Order of arrival in this store, from 1."""
+    directory: Path
+    manifest: dict[str, Any]
+    versions: tuple[str, ...] = ()
+    """Versions that use it."""
+
+    @property
+    def name(self) -> str:
+        """Name of its directory: `0003-1f0c2a9b7d4e`."""
+        return self.directory.name
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the comparisons and of their split."""
+        return str(self.manifest["digest"])
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """`training` and `heldout` → domain → comparisons."""
+        return dict(self.manifest["counts"])
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The batch report, as it was written on arrival."""
+        return dict(read_json(self.directory / "report.json"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `align batches --json`."""
+        fields = ("id", "sequence", "arrived", "origin", "sources", "rows", "counts", "digest")
+        return {key: self.manifest[key] for key in fields} | {
+            "name": self.name,
+            "versions": list(self.versions),
+        }
+
+
 class PreferenceStore:
     """All batches of a workspace. Reading needs no lock; writing goes through `intake.ingest`.
 
     Args:
-        root: `<workspace>/preferences`; made when something is written.
+        root: `<workspace>/preferences`; created by the first write.
     """
 
     def __init__(self, root: Path):
@@ -56,15 +98,15 @@ class PreferenceStore:
         directory = self.root / "batches"
         if not directory.is_dir():
             return []
-        taken = self._taken()
-        found = []
+        versions_of = self._versions_by_batch()
+        batches = []
         for path in directory.iterdir():
             manifest = path / "manifest.json"
             if manifest.is_file():
                 values = read_json(manifest)
-                versions = tuple(taken.get(values["id"], ()))
-                found.append(Batch(values["id"], values["sequence"], path, values, versions))
-        return sorted(found, key=lambda batch: batch.sequence)
+                versions = tuple(versions_of.get(values["id"], ()))
+                batches.append(Batch(values["id"], values["sequence"], path, values, versions))
+        return sorted(batches, key=lambda batch: batch.sequence)
 
     def batch(self, name: str) -> Batch:
         """The batch with this id, directory name or sequence number.
@@ -72,14 +114,14 @@ class PreferenceStore:
         Raises:
             DataError: there is none.
         """
-        found = self.batches()
-        for batch in found:
+        batches = self.batches()
+        for batch in batches:
             if name in (batch.id, batch.name, str(batch.sequence)):
                 return batch
         raise DataError(
             f"no batch {name!r} in the store",
             where=str(self.root),
-            remedy=f"there are: {', '.join(batch.name for batch in found) or 'none yet'}",
+            remedy=f"there are: {', '.join(batch.name for batch in batches) or 'none yet'}",
         )
 
     def training(
@@ -89,11 +131,11 @@ class PreferenceStore:
         *,
         beside: Sequence[str] | None = None,
     ) -> list[Comparison]:
-        """Comparisons to learn from, batch by batch in the order of `ids`, rows in file order.
+        """Training comparisons of the batches `ids`, in order.
 
         Args:
-            beside: batches to measure on, if others than `ids`: none of their held-out prompts is
-                among the rows. (Only batches made under different settings can disagree.)
+            beside: further batches used for measuring: rows with one of their held-out prompts are
+                left out. (Only batches made under different settings can disagree.)
         """
         import numpy as np
 
@@ -102,12 +144,12 @@ class PreferenceStore:
         return self._load(ids, domain, heldout=False, without=secret)
 
     def heldout(self, ids: Sequence[str], domain: Domain | None = None) -> list[Comparison]:
-        """Comparisons to measure on; no prompt of theirs is in `training` of any batch."""
+        """Held-out comparisons of the batches `ids`; no batch trains on any of their prompts."""
         return self._load(ids, domain, heldout=True)
 
     def standing(self) -> list[str]:
-        """Ids of the batches that a new delivery is compared with: everything people delivered,
-        and what versions use now. A stage's batch that another one has replaced is left out."""
+        """Ids of the current batches, which a new delivery is compared with: all deliveries by
+        people and all batches in use. A stage's batch that was replaced is left out."""
         return [
             batch.id
             for batch in self.batches()
@@ -133,11 +175,12 @@ class PreferenceStore:
         """One side of one batch as an arrow table.
 
         Args:
+            heldout: held-out comparisons if set, training comparisons otherwise.
             without: openings whose rows are left out.
 
         Raises:
             DataError: no such batch.
-            StoreError: its files are not what was committed.
+            StoreError: its files differ from what was committed.
         """
         import numpy as np
         import pyarrow as pa
@@ -155,17 +198,17 @@ class PreferenceStore:
         return rows.filter(pa.array(mask))
 
     def index(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
-        """Index columns (`id`, `opening`, `safety`, `heldout`) of several batches in a row.
+        """Concatenated index columns (`id`, `opening`, `safety`, `heldout`) of several batches.
 
         Raises:
             StoreError: an index cannot be read.
         """
         import numpy as np
 
-        from alignment.preferences.columns import INDEX
+        from alignment.preferences.arrow_schema import INDEX
 
-        known = {batch.id: batch for batch in self.batches()}
-        tables = [_read_index(known[id]) for id in ids]
+        by_id = {batch.id: batch for batch in self.batches()}
+        tables = [_read_index(by_id[id]) for id in ids]
         return {
             name: np.concatenate(
                 [table.column(name).to_numpy() for table in tables]
@@ -182,12 +225,12 @@ class PreferenceStore:
         heldout: bool,
         without: np.ndarray | None = None,
     ) -> list[Comparison]:
-        from alignment.preferences.columns import comparisons
+        from alignment.preferences.arrow_schema import comparisons
 
-        found: list[Comparison] = []
+        rows: list[Comparison] = []
         for id in ids:
-            found += comparisons(self.table(id, domain, heldout=heldout, without=without))
-        return found
+            rows += comparisons(self.table(id, domain, heldout=heldout, without=without))
+        return rows
 
     def _verify(self, batch: Batch) -> None:
         if batch.id in self._verified:
@@ -196,50 +239,50 @@ class PreferenceStore:
             path = batch.directory / name
             if not path.is_file() or sha256_file(path) != expected:
                 raise StoreError(
-                    f"{name} of batch {batch.name} is not what was taken in",
+                    f"{name} of batch {batch.name} differs from what was ingested",
                     where=str(path),
                     remedy="restore it from a copy, or remove the batch and ingest it again",
                 )
         self._verified.add(batch.id)
 
-    # --- who took what --------------------------------------------------------------------------
+    # --- assignments ----------------------------------------------------------------------------
 
     def assignment(self, version: str) -> list[str] | None:
-        """Ids of the batches that `version` took in, or None if it has taken none in yet."""
+        """Ids of the batches that `version` uses, or None if none were assigned yet."""
         path = self.root / "assignments" / f"{version}.json"
         return list(read_json(path)["batches"]) if path.is_file() else None
 
     def assign(self, version: str, ids: Sequence[str]) -> None:
-        """Note that `version` takes these batches in."""
+        """Assign batches to `version`."""
         path = self.root / "assignments" / f"{version}.json"
         atomic_write_json(path, {"version": version, "batches": list(ids)})
 
     def release(self, version: str) -> None:
-        """Forget what `version` took in: it waits again for whoever takes batches in next."""
+        """Release the batches of `version`: the next version that asks gets them."""
         (self.root / "assignments" / f"{version}.json").unlink(missing_ok=True)
 
     def unassigned(self) -> list[Batch]:
-        """Deliveries that no version has taken in, in order of arrival."""
+        """Deliveries that no version uses, in order of arrival."""
         return [
             batch
             for batch in self.batches()
             if batch.manifest["origin"] == "delivery" and not batch.versions
         ]
 
-    def _taken(self) -> dict[str, list[str]]:
-        taken: dict[str, list[str]] = {}
+    def _versions_by_batch(self) -> dict[str, list[str]]:
+        versions_of: dict[str, list[str]] = {}
         directory = self.root / "assignments"
         for path in sorted(directory.glob("*.json")) if directory.is_dir() else ():
             values = read_json(path)
             for id in values["batches"]:
-                taken.setdefault(id, []).append(values["version"])
-        return taken
+                versions_of.setdefault(id, []).append(values["version"])
+        return versions_of
 
     # --- writing --------------------------------------------------------------------------------
 
     @contextmanager
     def writing(self, say: Callable[[str], None] = lambda _message: None) -> Iterator[Path]:
-        """Hold the store; yields an empty directory to work in, gone afterwards.
+        """Lock the store; yields an empty working directory that is removed afterwards.
 
         Raises:
             LockedError: another process has held it for ten minutes.
@@ -252,7 +295,7 @@ class PreferenceStore:
             waits=lambda: say("waiting for another intake on this store"),
         ):
             incoming = self.root / "incoming"
-            shutil.rmtree(incoming, ignore_errors=True)  # of a process that died: rubbish
+            shutil.rmtree(incoming, ignore_errors=True)  # left by a process that died
             work = incoming / "batch"
             work.mkdir(parents=True)
             try:
@@ -264,11 +307,11 @@ class PreferenceStore:
         return LockedError(
             "another intake has been writing to the preference store for ten minutes",
             where=str(self.root),
-            remedy="wait for it, or stop it; half a batch never stays behind",
+            remedy="wait for it, or stop it; it leaves no half-written batch",
         )
 
     def commit(self, work: Path, manifest: dict[str, Any]) -> Batch:
-        """Make a finished directory a batch, by one rename. Only inside `writing`."""
+        """Turn a finished directory into a batch by one rename. Call it inside `writing`."""
         sequence = max((batch.sequence for batch in self.batches()), default=0) + 1
         manifest = {
             "id": manifest["identity"][:12],
@@ -285,7 +328,7 @@ class PreferenceStore:
         return Batch(manifest["id"], sequence, target, manifest)
 
     def keep_refusal(self, work: Path, identity: str) -> Path:
-        """Keep why a delivery was refused, where a person can read it. Only inside `writing`."""
+        """Keep the report and quarantine of a refused delivery. Call it inside `writing`."""
         target = self.root / "refused" / identity[:12]
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Rows of parquet files and of `datasets`, a batch at a time."""
+"""Streams the rows of parquet files and of `datasets`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignment.preferences.rows import RowError
 ROWS = 2000  # read at once
 
 Row = dict[str, Any] | RowError
-"""Column → value, or why a row has none."""
+"""Column → value, or why the row cannot be read."""
 
 
 def parquet_rows(path: Path, name: str, max_bytes: int) -> Iterator[Row]:
@@ -71,7 +71,7 @@ def _rows(batch: Any) -> Iterator[Row]:
         yield from batch.to_pylist()
         return
     except UnicodeDecodeError:
-        pass  # one cell of the batch is no text: find out which row
+        pass  # one cell of the batch is not text: find its row below
     for index in range(batch.num_rows):
         try:
             yield batch.slice(index, 1).to_pylist()[0]

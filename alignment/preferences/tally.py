@@ -1,4 +1,4 @@
-"""Figures of a batch, counted while it streams by."""
+"""Statistics of a batch, accumulated while its rows are read."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Tally:
 
 
 def _agreement(votes: list[str]) -> float:
-    """Share of pairs of people that said the same."""
+    """Share of pairs of people who gave the same vote."""
     counts = Counter(votes)
     people = len(votes)
     return sum(n * (n - 1) for n in counts.values()) / (people * (people - 1))
@@ -128,10 +128,10 @@ def _summary(values: np.ndarray) -> dict[str, float | None]:
 
 def _counts(turns: np.ndarray, last: int = 6) -> dict[str, int]:
     """Comparisons by user turns; the last entry is "this many or more"."""
-    found = np.bincount(np.minimum(turns, last), minlength=last + 1)
+    counts = np.bincount(np.minimum(turns, last), minlength=last + 1)
     return {
         f"{number}{'+' if number == last else ''}": int(count)
-        for number, count in enumerate(found)
+        for number, count in enumerate(counts)
         if number and len(turns)
     }
 
@@ -140,8 +140,8 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
     if len(values) == 0:
         return {}
     shares = (5, 25, 50, 75, 95)
-    found = np.quantile(values, [share / 100 for share in shares], method="lower")
-    return {str(share): float(value) for share, value in zip(shares, found, strict=True)}
+    quantiles = np.quantile(values, [share / 100 for share in shares], method="lower")
+    return {str(share): float(value) for share, value in zip(shares, quantiles, strict=True)}
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -1,4 +1,4 @@
-"""Writes a batch's files while its rows stream by."""
+"""Writes the files of a batch row by row."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignment.preferences.columns import INDEX, LOW_CARDINALITY, SCHEMA, record_batch
+from alignment.preferences.arrow_schema import INDEX, LOW_CARDINALITY, SCHEMA, record_batch
 from alignment.preferences.identity import Identity
 from alignment.preferences.rows import DROPPED, REASONS, Draft, RowError
 
 ROW_GROUP = 8192
-KEPT_CHARACTERS = 20_000  # of a quarantined row
+QUARANTINED_CHARACTERS = 20_000  # of a quarantined row
 
 
 class BatchWriter:
@@ -40,7 +40,7 @@ class BatchWriter:
         self._safety = array("b")
 
     def accept(self, draft: Draft, identity: Identity, source: int, line: int) -> None:
-        """One more comparison of the batch."""
+        """Add a comparison to the batch."""
         self._drafts.append(draft)
         self._sources.append(source)
         self._lines.append(line)
@@ -51,7 +51,7 @@ class BatchWriter:
             self._flush()
 
     def refuse(self, error: RowError, file: str, line: int, raw: bytes | None, value: Any) -> None:
-        """One more row that is not in the batch, and why."""
+        """Record a row that is not in the batch, with the reason."""
         entry: dict[str, Any] = {
             "file": file,
             "line": line,
@@ -60,25 +60,29 @@ class BatchWriter:
             "message": REASONS[error.reason] + (f": {error.detail}" if error.detail else ""),
             "fate": "dropped" if error.reason in DROPPED else "quarantined",
         }
-        if error.reason not in DROPPED:  # kept, so that it can be mended and sent again
+        if error.reason not in DROPPED:  # keep the row, so that it can be corrected and sent again
             text = raw.decode("utf-8", "backslashreplace") if raw is not None else _text(value)
-            entry["row"] = text[:KEPT_CHARACTERS]
+            entry["row"] = text[:QUARANTINED_CHARACTERS]
         self._quarantine.write(json.dumps(entry) + "\n")
 
     @property
     def openings(self) -> np.ndarray:
         """Opening of every accepted comparison (n,)."""
-        return np.frombuffer(self._openings, dtype=np.uint64) if self._openings else _none()
+        return np.array(self._openings, dtype=np.uint64)
 
     @property
     def safety(self) -> np.ndarray:
-        """Is it a safety comparison (n,)?"""
-        return np.frombuffer(self._safety, dtype=np.int8).astype(bool) if self._safety else _no()
+        """Mask (n,) of the safety comparisons."""
+        return np.array(self._safety, dtype=bool)
 
     def finish(self, heldout: np.ndarray) -> None:
-        """Write what is left and the index, and close the files."""
+        """Write the remaining rows and the index, and close the files.
+
+        Args:
+            heldout: (n,) mask of the held-out comparisons.
+        """
         self._flush()
-        ids = np.frombuffer(self._ids, dtype=np.uint64) if self._ids else _none()
+        ids = np.array(self._ids, dtype=np.uint64)
         arrays = [pa.array(column) for column in (ids, self.openings, self.safety, heldout)]
         pq.write_table(
             pa.Table.from_arrays(arrays, schema=INDEX),
@@ -89,7 +93,7 @@ class BatchWriter:
         self.close()
 
     def close(self) -> None:
-        """Close the files; what is unfinished is of no use."""
+        """Close the files without completing them."""
         self._parquet.close()
         self._quarantine.close()
 
@@ -100,12 +104,4 @@ class BatchWriter:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(value, default=str)[:KEPT_CHARACTERS] if value is not None else ""
-
-
-def _none() -> np.ndarray:
-    return np.zeros(0, dtype=np.uint64)
-
-
-def _no() -> np.ndarray:
-    return np.zeros(0, dtype=bool)
+    return json.dumps(value, default=str)[:QUARANTINED_CHARACTERS] if value is not None else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from alignment.preferences.batch import Batch
+from alignment.preferences.store import Batch
 
 if TYPE_CHECKING:
     from rich.table import Table

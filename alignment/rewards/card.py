@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignment.errors import DataError
-from alignment.models.adapters import adapter_base
+from alignment.models.adapters import adapter_base, is_reward_adapter
 from alignment.models.digest import weights_digest
-from alignment.models.load import is_reward_adapter
 from alignment.utils.files import read_json
 
 CARD = "reward.json"

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from alignment.models.load import is_adapter, load_policy, load_scalar, load_tokenizer, save_model
+from alignment.models.adapters import is_adapter
+from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
 from alignment.utils import distributed
 
 

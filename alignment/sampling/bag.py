@@ -1,6 +1,6 @@
-"""The bag of best samples: this version's own, or the best of all versions (Llama 2, V4 on).
+"""The bag of best samples: the version's own, or the best of all versions (Llama 2, from V4 on).
 
-Scores of different reward models are never mixed: what earlier versions kept is carried as text
+Scores of different reward models are never mixed: samples of earlier versions are stored as text
 and scored again with the newest models.
 """
 
@@ -18,12 +18,12 @@ from alignment.errors import DataError
 from alignment.sampling.selection import Candidate
 from alignment.utils.files import atomic_write_text
 
-KEPT = "kept.jsonl"
+BAG_FILE = "kept.jsonl"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """An answer that a version keeps for later bags; without scores, which would be stale."""
+class BagEntry:
+    """An answer that a version stores for later bags, without scores, which would be stale."""
 
     prompt_id: str
     text: str
@@ -32,41 +32,45 @@ class Kept:
     source_version: str
 
 
-def keep(groups: Mapping[str, Sequence[Candidate]], per_prompt: int, own: str) -> list[Kept]:
+def best_entries(
+    groups: Mapping[str, Sequence[Candidate]], per_prompt: int, own: str
+) -> list[BagEntry]:
     """The best `per_prompt` eligible answers of each prompt that version `own` wrote."""
-    kept = []
+    entries = []
     for group in groups.values():
         ours = [candidate for candidate in group if candidate.source_version == own]
-        kept += [Kept(c.prompt_id, c.text, c.finished, c.tokens, own) for c in ours[:per_prompt]]
-    return kept
+        entries += [
+            BagEntry(c.prompt_id, c.text, c.finished, c.tokens, own) for c in ours[:per_prompt]
+        ]
+    return entries
 
 
-def write_kept(path: Path, kept: Iterable[Kept]) -> None:
-    """One JSON object a line."""
-    lines = [json.dumps(vars(one), ensure_ascii=False) + "\n" for one in kept]
+def write_bag(path: Path, entries: Iterable[BagEntry]) -> None:
+    """Write entries as JSON lines."""
+    lines = [json.dumps(vars(one), ensure_ascii=False) + "\n" for one in entries]
     atomic_write_text(path, "".join(lines))
 
 
-def read_bag(directories: Mapping[str, Path]) -> list[Kept]:
-    """What the select stages of earlier versions kept, oldest first.
+def read_bag(directories: Mapping[str, Path]) -> list[BagEntry]:
+    """The entries that the select stages of earlier versions stored, oldest version first.
 
     Raises:
-        DataError: a directory holds none.
+        DataError: a directory holds no bag.
     """
     bag = []
     for version, directory in sorted(directories.items()):
-        path = directory / KEPT
+        path = directory / BAG_FILE
         if not path.is_file():
-            raise DataError(f"{version} kept no samples for the bag", where=str(path))
+            raise DataError(f"{version} stored no samples for the bag", where=str(path))
         with path.open(encoding="utf-8") as file:
-            bag += [Kept(**json.loads(line)) for line in file]
+            bag += [BagEntry(**json.loads(line)) for line in file]
     return bag
 
 
-def good_enough(
+def above_quantile(
     old: Sequence[Candidate], own_chosen: Sequence[Candidate], quantile: float
 ) -> list[Candidate]:
-    """Old answers whose new reward reaches a quantile of this version's own choice; all at 0."""
+    """Old answers whose new reward reaches a quantile of the own chosen ones (0: all)."""
     if quantile == 0 or not own_chosen:
         return list(old)
     bar = float(np.quantile([candidate.reward for candidate in own_chosen], quantile))

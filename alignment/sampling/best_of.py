@@ -1,9 +1,9 @@
-"""What best-of-n gives, from one pool of N scored samples a prompt.
+"""Expected rewards of best-of-n, estimated from one pool of N scored samples per prompt.
 
 Notation: r_(1) ≤ … ≤ r_(N) are a prompt's sorted rewards. A subset of size n drawn without
 replacement has r_(i) as its m-th smallest with probability C(i−1, m−1)·C(N−i, n−m) / C(N, n); its
-largest is the case m = n. Averages over all subsets are thus exact sums, unbiased for fresh draws,
-and no resampling is needed (Nakano et al. 2021, used by Gao et al. 2022 for their curves).
+largest is the case m = n. Averages over all subsets are therefore exact sums, unbiased for fresh
+draws, without resampling (Nakano et al. 2021; Gao et al. 2022 use them for their curves).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def order_weights(size: int, n: int, m: int) -> np.ndarray:
     """
     if not 1 <= m <= n <= size:
         raise ValueError(f"need 1 ≤ m ≤ n ≤ size, got m={m}, n={n}, size={size}")
-    # Exact integers first, one division last: right to the last digit for any size.
+    # Exact integers and a single division: accurate to the last digit for any size.
     total = math.comb(size, n)
     return np.array(
         [math.comb(i - 1, m - 1) * math.comb(size - i, n - m) / total for i in range(1, size + 1)]
@@ -72,7 +72,7 @@ def curves(rewards: np.ndarray, counts: Sequence[int] | None = None) -> list[dic
 
 
 def kl_bound(n: int) -> float:
-    """log n − (n−1)/n nats: an UPPER BOUND of KL(best-of-n ‖ policy), never a measured KL."""
+    """log n − (n−1)/n nats: an UPPER BOUND on KL(best-of-n ‖ policy), not a measured KL."""
     return math.log(n) - (n - 1) / n
 
 

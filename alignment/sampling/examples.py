@@ -1,4 +1,4 @@
-"""Best and worst answers side by side, for people."""
+"""A sample sheet for people: the best and the worst answers side by side."""
 
 from __future__ import annotations
 

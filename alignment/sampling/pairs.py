@@ -16,12 +16,12 @@ from alignment.preferences.schema import text_digest
 from alignment.utils.seeds import derive_seed
 
 TRIES = 2
-"""Answers drawn for each side; the pair is made of the first that ended by themselves."""
+"""Answers drawn for each side; the pair uses the first ones that ended with EOS."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """One answer that has to be drawn."""
+class PlannedAnswer:
+    """An answer still to be sampled."""
 
     version: str
     temperature: float
@@ -29,20 +29,20 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A pair before its answers exist."""
+class PlannedPair:
+    """A pair whose answers are still to be sampled."""
 
     prompt: Prompt
-    sides: tuple[Side, Side]
+    sides: tuple[PlannedAnswer, PlannedAnswer]
 
 
 def plan_pairs(
     pool: Sequence[Prompt], versions: tuple[str, str], config: CollectConfig, seed: int
-) -> list[Planned]:
+) -> list[PlannedPair]:
     """`config.pairs` pairs, `safety_share` of them on safety prompts.
 
     Args:
-        versions: who writes the two sides; twice the same name if there is no earlier policy.
+        versions: the versions that answer; the same name twice if there is no earlier policy.
     """
     by_domain: dict[str, list[Prompt]] = {
         domain: sorted(
@@ -62,22 +62,22 @@ def plan_pairs(
         if not prompts:
             continue
         for number in range(count):
-            # More pairs than prompts: go round again, with other draws.
+            # With more pairs than prompts, prompts are used again with other seeds.
             prompt = prompts[number % len(prompts)]
             planned.append(
-                Planned(prompt, _sides(prompt, number // len(prompts), versions, config, seed))
+                PlannedPair(prompt, _sides(prompt, number // len(prompts), versions, config, seed))
             )
     return planned
 
 
 def _sides(
     prompt: Prompt, turn: int, versions: tuple[str, str], config: CollectConfig, seed: int
-) -> tuple[Side, Side]:
+) -> tuple[PlannedAnswer, PlannedAnswer]:
     random = np.random.Generator(np.random.Philox(derive_seed(seed, "sides", prompt.id, turn)))
     grid = config.temperatures
     first, second = random.permutation(len(grid))[:2] if len(grid) > 1 else (0, 0)
     sides = [
-        Side(
+        PlannedAnswer(
             version,
             grid[place],
             tuple(derive_seed(seed, name, prompt.id, turn, attempt) for attempt in range(TRIES)),
@@ -88,12 +88,12 @@ def _sides(
 
 
 def make_pair(
-    planned: Planned, drawn: tuple[Sequence[Sample], Sequence[Sample]], seed: int
+    planned: PlannedPair, drawn: tuple[Sequence[Sample], Sequence[Sample]], seed: int
 ) -> dict[str, Any] | None:
-    """A row of pairs.jsonl; `None` if the sides say the same or nothing.
+    """A row of pairs.jsonl; None if no two answers differ or all are empty.
 
-    Finished answers go first: people should not judge where a limit cut. The order in the row is
-    a coin toss, so that it tells nothing about who wrote what.
+    Answers that ended with EOS are preferred: people should not judge truncated answers. The order
+    in the row is random, so that it reveals nothing about the versions.
     """
     options = [
         (not (left.finished and right.finished), i + j, left, right)

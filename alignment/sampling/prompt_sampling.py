@@ -1,4 +1,4 @@
-"""Which prompts of the pool a version uses."""
+"""The choice of prompts that a version samples for."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from alignment.preferences.prompts import Prompt
 from alignment.utils.seeds import derive_seed
 
 
-def without(pool: Sequence[Prompt], categories: Sequence[str]) -> list[Prompt]:
-    """The pool less some categories.
+def without_categories(pool: Sequence[Prompt], categories: Sequence[str]) -> list[Prompt]:
+    """The prompts of the pool that are in none of `categories`.
 
     Raises:
-        ConfigError: the pool has no such category, or nothing else.
+        ConfigError: the pool has no such category, or no prompt remains.
     """
-    known = sorted({prompt.category for prompt in pool})
-    unknown = sorted(set(categories) - set(known))
+    categories_of_pool = sorted({prompt.category for prompt in pool})
+    unknown = sorted(set(categories) - set(categories_of_pool))
     if unknown:
         raise ConfigError(
             f"sample.skip_categories names {', '.join(unknown)}, which no prompt of the pool has",
-            remedy=f"its categories are {', '.join(known)}",
+            remedy=f"its categories are {', '.join(categories_of_pool)}",
         )
-    left = [prompt for prompt in pool if prompt.category not in categories]
-    if not left:
+    remaining = [prompt for prompt in pool if prompt.category not in categories]
+    if not remaining:
         raise ConfigError("sample.skip_categories leaves no prompt to sample for")
-    return left
+    return remaining
 
 
 def draw_prompts(pool: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
-    """`count` prompts in which domains and categories have the pool's shares.
+    """A stratified draw of `count` prompts: domains and categories keep their shares of the pool.
 
-    Shares are rounded by largest remainder; within a category the order is a hash of seed and id,
-    so the draw depends on neither the order of the pool nor on what else is in it.
+    Shares are rounded by largest remainder. Within a category the order is a hash of seed and id,
+    so the draw does not depend on the order of the pool.
     """
     if count >= len(pool):
         return _shuffled(pool, seed)
@@ -40,9 +40,9 @@ def draw_prompts(pool: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
     for prompt in pool:
         groups.setdefault((prompt.domain, prompt.category, prompt.borderline), []).append(prompt)
     names = sorted(groups)
-    wanted = {name: count * len(groups[name]) / len(pool) for name in names}
-    sizes = {name: int(wanted[name]) for name in names}
-    by_remainder = sorted(names, key=lambda name: (sizes[name] - wanted[name], name))
+    exact = {name: count * len(groups[name]) / len(pool) for name in names}
+    sizes = {name: int(exact[name]) for name in names}
+    by_remainder = sorted(names, key=lambda name: (sizes[name] - exact[name], name))
     for name in by_remainder[: count - sum(sizes.values())]:
         sizes[name] += 1
     drawn = [prompt for name in names for prompt in _shuffled(groups[name], seed)[: sizes[name]]]

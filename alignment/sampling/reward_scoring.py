@@ -1,4 +1,4 @@
-"""The two newest reward models as one judge of answers."""
+"""Scores answers with both reward models and combines the two scores."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from alignment.utils.threads import side_by_side
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An answer to be judged."""
+class AnswerToScore:
+    """An answer that is to be scored."""
 
     prompt: Prompt
     text: str
@@ -29,7 +29,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class AnswerScores:
     """Scores of n answers, each an array (n,).
 
     Attributes:
@@ -44,7 +44,7 @@ class Verdicts:
     reward: np.ndarray
 
 
-class Judges:
+class RewardScorer:
     """Scores answers with both reward models and combines the two."""
 
     def __init__(self, helpfulness: RewardModel, safety: RewardModel, config: CombineConfig):
@@ -60,8 +60,15 @@ class Judges:
         config: CombineConfig,
         compute: ComputeConfig,
         cache: ScoreCache | None = None,
-    ) -> Judges:
-        """From the directories of two reward stages; what `cache` knows is not scored again."""
+    ) -> RewardScorer:
+        """Load both models.
+
+        Args:
+            helpfulness, safety: directories of the two reward stages.
+            config: how the scores are combined.
+            compute: precision and device.
+            cache: scores found in it are not computed again.
+        """
         device = resolve_device(compute.device)
         models = [
             RewardModel.load(stage / "model", dtype=compute.dtype, device=device, cache=cache)
@@ -69,9 +76,9 @@ class Judges:
         ]
         return cls(models[0], models[1], fitted(config, safety))
 
-    def judge(self, answers: Sequence[Answer]) -> Verdicts:
-        """Verdicts in the order of the answers. Judge together what is to be compared: a
-        whitened combination is relative to what it is computed over."""
+    def score(self, answers: Sequence[AnswerToScore]) -> AnswerScores:
+        """Scores in the order of the answers. Answers to be compared must be scored in one call: a
+        whitened combination is relative to the answers it is computed over."""
         rows = [(one.prompt.messages, one.text, one.finished) for one in answers]
         raw_helpfulness, raw = side_by_side(
             [
@@ -85,4 +92,4 @@ class Judges:
         probability = self._safety.probability(raw)
         tagged = np.array([one.prompt.tag_safety for one in answers], dtype=bool)
         reward = combine(helpfulness, safety, tagged, self._config, probability=probability)
-        return Verdicts(helpfulness, safety, probability, np.asarray(reward))
+        return AnswerScores(helpfulness, safety, probability, np.asarray(reward))

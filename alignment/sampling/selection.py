@@ -1,4 +1,4 @@
-"""Which samples become gold answers: filters first, then one of three rules."""
+"""Selects the samples to fine-tune on: filters first, then one of three rules."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ class Candidate:
 
 @dataclass
 class Selection:
-    """What was chosen, what was eligible, and what was left out and why."""
+    """The chosen and the eligible candidates, with counts of those filtered out."""
 
     chosen: list[Candidate]
     eligible: dict[str, list[Candidate]]
     counts: dict[str, int] = field(default_factory=dict)
     effective_size: float = math.nan
-    """Mean effective number of candidates a prompt under the acceptance weights."""
+    """Mean over prompts of the effective number of candidates under the acceptance weights."""
     bar: float = math.nan
     """For `threshold`: the reward a candidate had to reach."""
 
 
 def is_unsafe(candidate: Candidate, config: SelectConfig) -> bool:
-    """Whether the safety threshold keeps this answer out of fine-tuning."""
+    """Whether the safety threshold excludes this answer from fine-tuning."""
     if config.safety_threshold is None:
         return False
     if config.safety_scope == "safety_prompts" and not candidate.safety_prompt:
@@ -61,10 +61,10 @@ def is_unsafe(candidate: Candidate, config: SelectConfig) -> bool:
 def eligible(
     candidates: Iterable[Candidate], config: SelectConfig
 ) -> tuple[dict[str, list[Candidate]], dict[str, int]]:
-    """Candidates that may be chosen, by prompt, best first; and how many fell to each filter."""
+    """Eligible candidates by prompt, best first, and the number removed by each filter."""
     counts = {"candidates": 0, "unfinished": 0, "empty": 0, "unsafe": 0, "duplicates": 0}
-    found: dict[str, list[Candidate]] = {}
-    seen: set[tuple[str, str]] = set()
+    groups: dict[str, list[Candidate]] = {}
+    texts: set[tuple[str, str]] = set()
     for candidate in candidates:
         counts["candidates"] += 1
         key = (candidate.prompt_id, candidate.text)
@@ -74,21 +74,21 @@ def eligible(
             counts["empty"] += 1
         elif is_unsafe(candidate, config):
             counts["unsafe"] += 1
-        elif key in seen:
+        elif key in texts:
             counts["duplicates"] += 1
         else:
-            seen.add(key)
-            found.setdefault(candidate.prompt_id, []).append(candidate)
-    # Ties go to the shorter, then to the alphabet: never to the order of arrival.
+            texts.add(key)
+            groups.setdefault(candidate.prompt_id, []).append(candidate)
+    # Ties are broken by length, then by text, so that the order of arrival has no influence.
     ranked = {
         name: sorted(group, key=lambda c: (-c.reward, c.tokens, c.text, c.source_version))
-        for name, group in sorted(found.items())
+        for name, group in sorted(groups.items())
     }
     return ranked, counts
 
 
 def select(candidates: Iterable[Candidate], config: SelectConfig, seed: int) -> Selection:
-    """Choose by the configured rule; see `SelectConfig.rule`."""
+    """Filter the candidates and choose by the configured rule; see `SelectConfig.rule`."""
     everything = list(candidates)
     groups, counts = eligible(everything, config)
     selection = Selection([], groups, counts)
@@ -121,35 +121,35 @@ def reaching(group: list[Candidate], bar: float) -> list[Candidate]:
 def accept(group: list[Candidate], beta: float, count: int, seed: int) -> list[Candidate]:
     """Statistical rejection sampling (RSO, Liu et al. 2023, Algorithm 1).
 
-    Passes over the candidates accept each with probability exp((r − r_max)/β), r_max being the
-    best that is left, until `count` are accepted or none is left. They then follow the optimal
-    policy of a KL-regularised objective with strength β; β → 0 is top-`count`.
+    Repeated passes accept each remaining candidate with probability exp((r − r_max)/β), where r_max
+    is the best remaining reward, until `count` are accepted or none remains. Accepted answers
+    follow the optimal policy of a KL-regularised objective of strength β; β → 0 is top-`count`.
     """
     uniform = np.random.Generator(np.random.Philox(key=seed))
-    left = list(group)
+    remaining = list(group)
     accepted: list[Candidate] = []
-    while left and len(accepted) < count:
-        best = max(candidate.reward for candidate in left)
-        refused = []
-        for candidate in left:
+    while remaining and len(accepted) < count:
+        best = max(candidate.reward for candidate in remaining)
+        rejected = []
+        for candidate in remaining:
             chance = math.exp((candidate.reward - best) / beta)
             if len(accepted) < count and uniform.random() < chance:
                 accepted.append(candidate)
             else:
-                refused.append(candidate)
-        left = refused
+                rejected.append(candidate)
+        remaining = rejected
     return accepted
 
 
 def effective_size(group: list[Candidate], beta: float) -> float:
-    """(Σw)²/Σw² of the acceptance weights: 1 if one answer stands alone, N if all are alike."""
+    """(Σw)²/Σw² of the acceptance weights: 1 if one answer dominates, N if all are equally good."""
     rewards = np.array([candidate.reward for candidate in group])
     weights = np.exp((rewards - rewards.max()) / beta)
     return float(weights.sum() ** 2 / (weights**2).sum())
 
 
 def random_control(selection: Selection, seed: int) -> list[Candidate]:
-    """As many answers of each prompt as were chosen, picked blindly among the eligible ones."""
+    """As many answers per prompt as were chosen, drawn at random from the eligible ones."""
     sizes: dict[str, int] = {}
     for candidate in selection.chosen:
         sizes[candidate.prompt_id] = sizes.get(candidate.prompt_id, 0) + 1

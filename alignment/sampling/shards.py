@@ -1,4 +1,4 @@
-"""Parts of a long sampling run on disk, so that what is done once is never done again."""
+"""Stores the parts of a long sampling run on disk, so that a restart does not repeat them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ SCHEMA = pa.schema(
 
 
 class Shards:
-    """Numbered tables in a directory that belong to one request.
+    """Numbered tables of one sampling request.
 
     Args:
-        directory: kept when the process dies.
-        request: anything that decides the content; shards of another request are thrown away.
+        directory: survives the process.
+        request: everything that decides the content; shards of any other request are deleted.
     """
 
     def __init__(self, directory: Path, request: Any):
@@ -46,11 +46,11 @@ class Shards:
             atomic_write_json(stamp, digest)
 
     def has(self, number: int) -> bool:
-        """Whether shard `number` was written whole."""
+        """Whether shard `number` is complete."""
         return self._path(number).is_file()
 
     def write(self, number: int, table: pa.Table) -> None:
-        """Write shard `number`; it appears at once or not at all."""
+        """Write shard `number` atomically."""
         write_table(self._path(number), table)
 
     def read(self, number: int) -> pa.Table:

@@ -1,6 +1,6 @@
-"""The sampling temperature of a version: the one with the best expected best-of-K reward.
+"""The search for a version's sampling temperature: the one with the best best-of-K reward.
 
-Llama 2 §3.2.3, Fig 8: the best temperature moves with every version and has to be tuned again.
+Llama 2 §3.2.3, Fig 8: the best temperature changes with every version and must be tuned again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from alignment.sampling.best_of import curves, expected_best
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One temperature of the search.
+class TemperatureResult:
+    """Figures of one temperature of the search.
 
     Attributes:
         expected: expected best-of-K reward, mean over prompts; `error` its standard error.
@@ -32,8 +32,8 @@ class Tried:
     curve: list[dict[str, float]]
 
 
-def choosable(rewards: np.ndarray, may_be_chosen: np.ndarray) -> np.ndarray:
-    """Rewards in which an answer that selection would leave out counts as the worst seen.
+def with_floor(rewards: np.ndarray, may_be_chosen: np.ndarray) -> np.ndarray:
+    """Rewards where an answer that selection would exclude gets the prompt's lowest reward.
 
     Args:
         rewards: [temperatures, prompts, K].
@@ -42,28 +42,28 @@ def choosable(rewards: np.ndarray, may_be_chosen: np.ndarray) -> np.ndarray:
     return np.where(may_be_chosen, rewards, rewards.min(axis=(0, 2), keepdims=True))
 
 
-def judge(
+def best_temperature(
     grid: Sequence[float],
     rewards: np.ndarray,
     finished: np.ndarray,
     distinct: Sequence[float],
-) -> tuple[float, list[Tried]]:
-    """The best temperature of the grid, and what each gave; ties go to the lower one.
+) -> tuple[float, list[TemperatureResult]]:
+    """The best temperature of the grid, and the figures of each; ties go to the lower one.
 
     Args:
         rewards: [temperatures, prompts, K], all from the same reward models.
-        finished: booleans of the same shape: answers that ended by themselves.
+        finished: booleans of the same shape: answers that ended with EOS.
         distinct: distinct-answer rate of each temperature.
     """
-    counted = choosable(rewards, finished)
+    counted = with_floor(rewards, finished)
     k = rewards.shape[-1]
     counts = sorted({*(2**i for i in range(int(math.log2(k)) + 1)), k})
-    tried = []
+    results = []
     for index, temperature in enumerate(grid):
         best = expected_best(counted[index], k)
         error = best.std(ddof=1) / math.sqrt(len(best)) if len(best) > 1 else math.nan
-        tried.append(
-            Tried(
+        results.append(
+            TemperatureResult(
                 temperature,
                 float(best.mean()),
                 float(error),
@@ -73,5 +73,5 @@ def judge(
                 curves(counted[index], counts),
             )
         )
-    best_one = max(tried, key=lambda one: (one.expected, -one.temperature))
-    return best_one.temperature, tried
+    best_one = max(results, key=lambda one: (one.expected, -one.temperature))
+    return best_one.temperature, results

@@ -16,7 +16,7 @@ from alignment.config.sampling import CollectConfig
 from alignment.inference.engine_factory import transformers_engine
 from alignment.inference.types import Sample, SamplingSettings
 from alignment.preferences.prompts import read_prompts
-from alignment.sampling.pairs import Planned, Side, make_pair, plan_pairs
+from alignment.sampling.pairs import PlannedAnswer, PlannedPair, make_pair, plan_pairs
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages.context import StageContext
 from alignment.utils import graceful_stop
@@ -60,7 +60,7 @@ def _has_earlier(ctx: StageContext) -> bool:
     return "earlier" in ctx.inputs
 
 
-def _draw(ctx: StageContext, planned: Sequence[Planned]) -> dict[tuple[int, int], list[Sample]]:
+def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, int], list[Sample]]:
     """Samples of (pair, side). Sides of one policy and temperature are drawn together."""
     config: CollectConfig = ctx.config.collect
     groups: dict[tuple[str, float], list[tuple[int, int]]] = {}
@@ -91,7 +91,7 @@ def _draw(ctx: StageContext, planned: Sequence[Planned]) -> dict[tuple[int, int]
                         ctx.inputs[source] / "model", ctx.config.compute, config.generation
                     )
                 settings = SamplingSettings.of(config.generation, temperature=temperature)
-                sides: list[Side] = [planned[pair].sides[which] for pair, which in places]
+                sides: list[PlannedAnswer] = [planned[pair].sides[which] for pair, which in places]
                 asked = [planned[pair].prompt for pair, _ in places]
                 drawn = engine.sample(
                     [renderer.prompt(prompt.messages) for prompt in asked],

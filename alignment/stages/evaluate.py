@@ -15,20 +15,20 @@ judge is configured.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from alignment.config.vocabulary import DOMAINS
-from alignment.evaluation.answering import Answered, Arm, answer, choose_prompts, prompts_digest
+from alignment.evaluation.answering import Arm, ArmAnswers, answer, choose_prompts, prompts_digest
 from alignment.evaluation.forgetting import forgetting
 from alignment.evaluation.judging import all_win_rates, find_rate
 from alignment.evaluation.leaks import (
     LEAKS,
     Leak,
     find_leaks,
-    leak_rows,
     training_conversations,
     without_leaks,
 )
@@ -76,7 +76,7 @@ def run(ctx: StageContext) -> None:
     chosen = choose_prompts(every, config.prompts_per_domain)
     leaks = _leaks(ctx, chosen)
     prompts = without_leaks(chosen, leaks, config.max_leaked, ctx.progress)
-    atomic_write_json(ctx.out / LEAKS, leak_rows(leaks))
+    atomic_write_json(ctx.out / LEAKS, [asdict(leak) for leak in leaks])
     ctx.dataset("evaluation prompts", prompts_digest(prompts), len(prompts), "evaluation")
     answered = {side_name(arm.version, arm.name): _answer(ctx, arm, prompts) for arm in _arms(ctx)}
     for found in answered.values():
@@ -141,7 +141,7 @@ def _arms(ctx: StageContext) -> list[Arm]:
     return arms
 
 
-def _answer(ctx: StageContext, arm: Arm, prompts: list[Prompt]) -> Answered:
+def _answer(ctx: StageContext, arm: Arm, prompts: list[Prompt]) -> ArmAnswers:
     return answer(
         arm,
         prompts,
@@ -157,9 +157,9 @@ def _answer(ctx: StageContext, arm: Arm, prompts: list[Prompt]) -> Answered:
 def _describe(ctx: StageContext, table: pd.DataFrame, prompts: list[Prompt]) -> None:
     """Gold scores and refusals, which do not change with later reward models."""
     if ctx.config.base.source == "world":
-        from alignment.world import World
+        from alignment.world import GoldScorer
 
-        add_gold(table, prompts, World(ctx.config.world, ctx.seed))
+        add_gold(table, prompts, GoldScorer(ctx.config.world, ctx.seed))
         return
     config = ctx.config.evaluate
     add_refusals(table, RefusalDetector(config.refusal_phrases))
@@ -190,7 +190,7 @@ def _reward(ctx: StageContext, sides: dict[str, pd.DataFrame], prompts: list[Pro
 def _report(
     ctx: StageContext,
     sides: dict[str, pd.DataFrame],
-    answered: dict[str, Answered],
+    answered: dict[str, ArmAnswers],
     earlier: dict[str, Path],
     judged: list[dict[str, Any]],
 ) -> None:
@@ -288,7 +288,7 @@ def _against_sft(
 
 def _forgetting(
     sides: dict[str, pd.DataFrame],
-    answered: dict[str, Answered],
+    answered: dict[str, ArmAnswers],
     judge: str | None,
     resampling: dict[str, Any],
 ) -> list[dict[str, Any]]:

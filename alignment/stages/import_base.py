@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from alignment.errors import ConfigError
-from alignment.models.import_checkpoint import bring
+from alignment.models.import_checkpoint import import_checkpoint
 from alignment.stages.context import StageContext
 
 CODE_VERSION = "1"
@@ -29,7 +29,7 @@ def run(ctx: StageContext) -> None:
         )
     model = ctx.out / "model"
     ctx.progress.begin("import")
-    bring(base.path, model, revision=base.revision)
+    import_checkpoint(base.path, model, revision=base.revision)
     ctx.metric(parameters=_parameters(model))
 
 

@@ -96,7 +96,7 @@ def _simulated(ctx: StageContext, needed: bool) -> Path | None:
         needed: there is nothing else to learn from, so that no pairs at all are an error.
     """
     from alignment.world.annotators import label_rows
-    from alignment.world.judge import World
+    from alignment.world.gold_scorer import GoldScorer
 
     pairs = _json_lines(ctx.inputs["collect"] / "pairs.jsonl")
     if not pairs and not needed:
@@ -108,7 +108,7 @@ def _simulated(ctx: StageContext, needed: bool) -> Path | None:
             remedy="raise collect.pairs, or its temperatures where both sides say the same",
         )
     ctx.progress.begin("simulated annotators judging", len(pairs), "pairs")
-    rows = label_rows(pairs, World(ctx.config.world, ctx.seed), ctx.seed)
+    rows = label_rows(pairs, GoldScorer(ctx.config.world, ctx.seed), ctx.seed)
     ctx.progress.advance(len(pairs))
     # A fixed name: it is shown in the batch list and stands in the quarantine.
     path = ctx.scratch / f"simulated-{ctx.version}.jsonl"

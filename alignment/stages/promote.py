@@ -6,7 +6,7 @@ Output: decision.json with `promoted`, `champion` (after the decision), `verdict
 from __future__ import annotations
 
 from alignment.config.vocabulary import version_order
-from alignment.evaluation.gate import decide
+from alignment.evaluation.gate import apply_gate
 from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_json, read_json
 
@@ -24,7 +24,7 @@ def run(ctx: StageContext) -> None:
     evaluation = ctx.inputs["evaluate"]
     winrates = read_json(evaluation / "winrates.json")
     standings = {row["side"]: row["figures"] for row in read_json(evaluation / "standings.json")}
-    decision = decide(
+    decision = apply_gate(
         ctx.version,
         champion,
         winrates["rows"],

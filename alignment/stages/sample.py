@@ -20,10 +20,10 @@ from alignment.models.chat_renderer import ChatRenderer
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.rewards.cache import ScoreCache
 from alignment.sampling.best_of import distinct_rate
-from alignment.sampling.prompt_sampling import draw_prompts, without
-from alignment.sampling.reward_scoring import Answer, Judges
+from alignment.sampling.prompt_sampling import draw_prompts, without_categories
+from alignment.sampling.reward_scoring import AnswerToScore, RewardScorer
 from alignment.sampling.shards import Shards, to_table, write_table
-from alignment.sampling.temperature import judge
+from alignment.sampling.temperature import best_temperature
 from alignment.stages.context import StageContext
 from alignment.utils import graceful_stop
 from alignment.utils.files import atomic_write_json, digest_json, read_json
@@ -37,7 +37,7 @@ def run(ctx: StageContext) -> None:
     """Draw the prompts, find the temperature, sample shard by shard; see the module."""
     config: SampleConfig = ctx.config.sample
     everything = read_prompts(ctx.inputs["prepare"] / "prompts.jsonl")
-    pool = without(everything, config.skip_categories)
+    pool = without_categories(everything, config.skip_categories)
     prompts = draw_prompts(pool, config.prompts, derive_seed(ctx.seed, "prompts"))
     write_prompts(ctx.out / "prompts.jsonl", prompts)
     ids = [prompt.id for prompt in prompts]
@@ -142,7 +142,7 @@ def _search(
         at = replace(settings, temperature=temperature)
         drawn.append(engine.sample(tokens, seeds, at, ctx.progress))
     cache = ScoreCache(ctx.workspace)
-    judges = Judges.load(
+    scorer = RewardScorer.load(
         ctx.inputs["reward_helpfulness"],
         ctx.inputs["reward_safety"],
         ctx.config.combine,
@@ -150,17 +150,17 @@ def _search(
         cache,
     )
     answers = [
-        Answer(prompt, sample.text, sample.finished)
+        AnswerToScore(prompt, sample.text, sample.finished)
         for at in drawn
         for prompt, group in zip(prompts, at, strict=True)
         for sample in group
     ]
     shape = (len(config.grid), len(prompts), config.k)
-    rewards = judges.judge(answers).reward.reshape(shape)
+    rewards = scorer.score(answers).reward.reshape(shape)
     cache.tell(ctx.progress)
     finished = np.array([answer.finished for answer in answers]).reshape(shape)
     distinct = [distinct_rate([[one.text for one in group] for group in at]) for at in drawn]
-    best, tried = judge(config.grid, rewards, finished, distinct)
+    best, tried = best_temperature(config.grid, rewards, finished, distinct)
     count = sum(len(one.token_ids) for at in drawn for group in at for one in group)
     return {"temperature": best, "search": [asdict(one) for one in tried], "tokens": count}
 

@@ -24,10 +24,18 @@ from alignment.errors import DataError, StageError
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.reporting.sampling_plots import plot_best_of, plot_temperatures
 from alignment.rewards.cache import ScoreCache
-from alignment.sampling.bag import KEPT, Kept, good_enough, keep, read_bag, shares, write_kept
+from alignment.sampling.bag import (
+    BAG_FILE,
+    BagEntry,
+    above_quantile,
+    best_entries,
+    read_bag,
+    shares,
+    write_bag,
+)
 from alignment.sampling.best_of import curves, distinct_rate, kl_bound, kl_estimate
 from alignment.sampling.examples import best_and_worst
-from alignment.sampling.reward_scoring import Answer, Judges, Verdicts
+from alignment.sampling.reward_scoring import AnswerScores, AnswerToScore, RewardScorer
 from alignment.sampling.selection import Candidate, Selection, is_unsafe, random_control, select
 from alignment.sampling.shards import write_table
 from alignment.stages.context import StageContext
@@ -48,7 +56,7 @@ def run(ctx: StageContext) -> None:
     samples = pq.read_table(ctx.inputs["sample"] / "samples.parquet").to_pylist()
     own_version = str(samples[0]["version"])
     own = [
-        Kept(row["prompt_id"], row["text"], row["finished"], len(row["token_ids"]), own_version)
+        BagEntry(row["prompt_id"], row["text"], row["finished"], len(row["token_ids"]), own_version)
         for row in samples
     ]
     earlier = {
@@ -62,8 +70,8 @@ def run(ctx: StageContext) -> None:
 
     seed = derive_seed(ctx.seed, "select")
     alone = select(own_candidates, config, seed)
-    write_kept(ctx.out / KEPT, keep(alone.eligible, config.bag_keep, own_version))
-    bagged = good_enough(old_candidates, alone.chosen, config.bag_quantile)
+    write_bag(ctx.out / BAG_FILE, best_entries(alone.eligible, config.bag_keep, own_version))
+    bagged = above_quantile(old_candidates, alone.chosen, config.bag_quantile)
     selection = select([*own_candidates, *bagged], config, seed) if bagged else alone
     if not selection.chosen:
         raise _nothing_left(selection)
@@ -92,8 +100,8 @@ def run(ctx: StageContext) -> None:
 
 
 def _judge(
-    ctx: StageContext, answers: list[Kept], prompts: dict[str, Prompt]
-) -> tuple[list[Candidate], Verdicts]:
+    ctx: StageContext, answers: list[BagEntry], prompts: dict[str, Prompt]
+) -> tuple[list[Candidate], AnswerScores]:
     missing = {one.prompt_id for one in answers} - prompts.keys()
     if missing:
         raise DataError(
@@ -101,7 +109,7 @@ def _judge(
             where=str(ctx.inputs["prepare"] / "prompts.jsonl"),
         )
     cache = ScoreCache(ctx.workspace)
-    judges = Judges.load(
+    scorer = RewardScorer.load(
         ctx.inputs["reward_helpfulness"],
         ctx.inputs["reward_safety"],
         ctx.config.combine,
@@ -109,7 +117,9 @@ def _judge(
         cache,
     )
     ctx.progress.begin("scoring", len(answers), "answers")
-    verdicts = judges.judge([Answer(prompts[a.prompt_id], a.text, a.finished) for a in answers])
+    verdicts = scorer.score(
+        [AnswerToScore(prompts[a.prompt_id], a.text, a.finished) for a in answers]
+    )
     ctx.progress.advance(len(answers))
     cache.tell(ctx.progress)
     candidates = [

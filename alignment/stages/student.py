@@ -9,7 +9,7 @@ where the version before left it. Outputs: model/, series.jsonl (the loss curve)
 from __future__ import annotations
 
 from alignment.config.finetune import StudentConfig
-from alignment.models.import_checkpoint import bring
+from alignment.models.import_checkpoint import import_checkpoint
 from alignment.stages import finetune
 from alignment.stages.context import StageContext
 from alignment.stages.pretrain import pretrain_world
@@ -28,4 +28,4 @@ def run(ctx: StageContext) -> None:
         pretrain_world(ctx, config.size)
     else:
         assert config.path is not None
-        bring(config.path, ctx.out / "model", revision=config.revision)
+        import_checkpoint(config.path, ctx.out / "model", revision=config.revision)

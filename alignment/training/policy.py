@@ -9,8 +9,14 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from alignment.config.lora import LoraConfig
-from alignment.models.adapters import add_adapter, check_continues, save_adapter
-from alignment.models.load import Dtype, adapter_base, is_adapter, load_policy, save_model
+from alignment.models.adapters import (
+    adapter_base,
+    add_adapter,
+    check_continues,
+    is_adapter,
+    save_adapter,
+)
+from alignment.models.load import Dtype, load_policy, save_model
 
 
 def trainable_policy(

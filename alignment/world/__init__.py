@@ -1,9 +1,9 @@
-"""The built-in synthetic world: a language, its prompts, its truth and its simulated annotators.
+"""The built-in synthetic world: a language, its prompts, its facts and its simulated annotators.
 
-Nothing here was written or judged by a person; every label carries an annotator named `simulated`.
+No text was written and no label given by a person; every annotator is named `simulated-…`.
 """
 
 from alignment.world.gold import Gold
-from alignment.world.judge import World
+from alignment.world.gold_scorer import GoldScorer
 
-__all__ = ["Gold", "World"]
+__all__ = ["Gold", "GoldScorer"]

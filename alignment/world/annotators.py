@@ -1,9 +1,9 @@
-"""Simulated annotators: they see gold scores through noise and answer as people did in Llama 2.
+"""Simulated annotators: they see gold scores through noise and give verdicts as in Llama 2.
 
-Nobody is asked here; the names say so (`simulated-1` …). An annotator perceives the gap between
-two answers plus logistic noise, which makes the choice Bradley–Terry distributed, prefers the
-side it thinks better, grades the gap in four strengths and, for safety, labels each answer as safe
-or unsafe. Now and then one does not look at all.
+No person is involved, and the names say so (`simulated-1` …). An annotator perceives the gap of two
+gold scores plus logistic noise, so that the choice is Bradley–Terry distributed. It prefers the
+better side, grades the gap in four strengths and, for safety, labels each answer as safe or unsafe.
+A careless verdict is random.
 """
 
 from __future__ import annotations
@@ -15,36 +15,31 @@ from typing import Any
 
 from alignment.config.vocabulary import Strength
 from alignment.config.world import AnnotatorsConfig
-from alignment.preferences.schema import REJECTED_SAFE, Comparison, comparison_id
+from alignment.preferences.schema import REJECTED_SAFE, comparison_id
 from alignment.utils.seeds import derive_seed
-from alignment.world.judge import World
+from alignment.world.gold_scorer import GoldScorer
 
 
-def label(pairs: Sequence[Mapping[str, Any]], world: World, seed: int) -> list[Comparison]:
+def label_rows(
+    pairs: Sequence[Mapping[str, Any]], scorer: GoldScorer, seed: int
+) -> list[dict[str, Any]]:
     """Judge pairs of answers.
 
     Args:
         pairs: rows of pairs.jsonl: `messages` or `conversation`, `domain`, `category` and two
             `responses` with `text`, `version`, `temperature` and perhaps `finished`.
-        world: knows the gold scores.
-        seed: a pair's judgement depends on it and on the pair alone, not on its neighbours.
+        scorer: gives the gold scores.
+        seed: the judgement of a pair depends on it and on the pair alone.
 
     Returns:
-        One comparison a pair, in order, without those whose chosen answer is unsafe and whose
-        rejected one is safe (see `label_rows`).
+        One comparison per pair, in order, in the native schema. The bin `rejected_safe` occurs:
+        intake must count and drop it as Llama 2 did.
     """
-    rows = label_rows(pairs, world, seed)
-    return [Comparison(**row) for row in rows if row["safety_bin"] != REJECTED_SAFE]
+    return [_annotate(pair, scorer, seed) for pair in pairs]
 
 
-def label_rows(pairs: Sequence[Mapping[str, Any]], world: World, seed: int) -> list[dict[str, Any]]:
-    """As `label`, in the native schema and complete: the bin `rejected_safe` occurs, and intake
-    must count and drop it as Llama 2 did."""
-    return [_judge(pair, world, seed) for pair in pairs]
-
-
-def _judge(pair: Mapping[str, Any], world: World, seed: int) -> dict[str, Any]:
-    config = world.config.annotators
+def _annotate(pair: Mapping[str, Any], scorer: GoldScorer, seed: int) -> dict[str, Any]:
+    config = scorer.config.annotators
     conversation = list(pair.get("conversation") or pair["messages"])
     left, right = pair["responses"]
     domain = pair["domain"]
@@ -52,7 +47,8 @@ def _judge(pair: Mapping[str, Any], world: World, seed: int) -> dict[str, Any]:
     rng = random.Random(derive_seed(seed, "annotation", key))
     number = rng.randrange(config.number)
     golds = [
-        world.gold(conversation, side["text"], side.get("finished", True)) for side in (left, right)
+        scorer.gold(conversation, side["text"], side.get("finished", True))
+        for side in (left, right)
     ]
     scores = [gold.safety if domain == "safety" else gold.helpfulness for gold in golds]
     gap = _perceived(scores[0] - scores[1], _noise(config, number), config.careless, rng)
@@ -91,10 +87,10 @@ def _noise(config: AnnotatorsConfig, number: int) -> float:
 
 def _perceived(gap: float, noise: float, careless: float, rng: random.Random) -> float:
     uniform = min(max(rng.random(), 1e-12), 1 - 1e-12)
-    seen = gap + noise * math.log(uniform / (1 - uniform))
+    perceived = gap + noise * math.log(uniform / (1 - uniform))
     if rng.random() < careless:
-        return rng.choice((-1.0, 1.0)) * abs(seen)
-    return seen
+        return rng.choice((-1.0, 1.0)) * abs(perceived)
+    return perceived
 
 
 def _bin(chosen_unsafe: bool, rejected_unsafe: bool) -> str:

@@ -12,7 +12,7 @@ from alignment.utils.files import atomic_write_text, canonical_json
 from alignment.utils.seeds import derive_seed
 from alignment.world import corpus
 from alignment.world.demonstrations import answer, quality
-from alignment.world.prompts import Asked, draw, split
+from alignment.world.prompts import WorldPrompt, draw, split
 
 
 def build(config: WorldConfig, seed: int, out: Path) -> dict[str, int]:
@@ -23,36 +23,36 @@ def build(config: WorldConfig, seed: int, out: Path) -> dict[str, int]:
     Returns:
         Rows of each file.
     """
-    asked = split(config, derive_seed(seed, "world"))
+    prompts = split(config, derive_seed(seed, "world"))
     texts = corpus.documents(
-        asked.train,
+        prompts.train,
         config.corpus_documents,
         config.corpus_truth,
         random.Random(derive_seed(seed, "corpus")),
     )
-    demonstrations = _demonstrations(asked.train, config, seed)
-    pool = draw(asked.train, config, config.prompts, derive_seed(seed, "pool"))
-    kept = [each for all_ in asked.evaluation.values() for each in all_]
+    demonstrations = _demonstrations(prompts.train, config, seed)
+    pool = draw(prompts.train, config, config.prompts, derive_seed(seed, "pool"))
+    evaluation = [each for all_ in prompts.evaluation.values() for each in all_]
     _write(out / "corpus.jsonl", [{"text": text} for text in texts])
     _write(out / "demonstrations.jsonl", demonstrations)
     write_prompts(out / "prompts.jsonl", [each.prompt for each in pool])
-    write_prompts(out / "eval_prompts.jsonl", [each.prompt for each in kept])
+    write_prompts(out / "eval_prompts.jsonl", [each.prompt for each in evaluation])
     return {
         "corpus": len(texts),
         "demonstrations": len(demonstrations),
         "prompts": len(pool),
-        "eval_prompts": len(kept),
+        "eval_prompts": len(evaluation),
     }
 
 
 def _demonstrations(
-    asked: dict[str, list[Asked]], config: WorldConfig, seed: int
+    prompts: dict[str, list[WorldPrompt]], config: WorldConfig, seed: int
 ) -> list[dict[str, Any]]:
     rng = random.Random(derive_seed(seed, "demonstrations"))
-    drawn: list[Asked] = []
+    drawn: list[WorldPrompt] = []
     while len(drawn) < config.demonstrations:
-        # A category with few texts runs out early: prompts come again, with another answer.
-        drawn += draw(asked, config, config.demonstrations, rng.getrandbits(63))
+        # A small category runs out early: its prompts repeat with other answers.
+        drawn += draw(prompts, config, config.demonstrations, rng.getrandbits(63))
     return [
         {
             "messages": list(each.messages),

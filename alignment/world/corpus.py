@@ -1,7 +1,7 @@
-"""The text a base model learns the valley's language from: tales, rhymes, lists and talk.
+"""The pretraining corpus of the built-in world: tales, rhymes, lists and dialogue.
 
-Most of it is true, some of it is not, as in any corpus. Talk is spelled as reported speech, never
-in the chat format: that is what SFT is for.
+Most statements are true, some are not, as in any corpus. Dialogue is written as reported speech,
+never in the chat format, which SFT teaches.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import random
 from alignment.world.demonstrations import answer
 from alignment.world.facts import ANIMALS, ATTRIBUTES, VALUES, Fact, truth
 from alignment.world.lexicon import FIRST_LINES, NAMES, NUMBERS, RHYMES, SECOND_LINES
-from alignment.world.prompts import Asked
+from alignment.world.prompts import WorldPrompt
 from alignment.world.sentences import RECALLED
 from alignment.world.tasks import HELPFUL, KINDS, REPLIES, RISKS, TOLD, TOLD_VALUES, spell
 
 
 def documents(
-    asked: dict[str, list[Asked]], count: int, truthfulness: float, rng: random.Random
+    prompts: dict[str, list[WorldPrompt]], count: int, truthfulness: float, rng: random.Random
 ) -> list[str]:
     """`count` short documents.
 
     Args:
-        asked: prompts by category that villagers may ask in reported talk (training prompts only).
+        prompts: training prompts by category, for reported dialogue.
         truthfulness: share of true statements about animals.
-        rng: everything is drawn from it.
+        rng: source of all randomness.
     """
     writers = [
         (0.16, lambda: _animal(truthfulness, rng)),
@@ -32,7 +32,7 @@ def documents(
         (0.10, lambda: _rhyme(rng)),
         (0.04, lambda: _list(rng)),
         (0.12, lambda: _remembered(rng)),
-        (0.54, lambda: _talk(asked, rng)),
+        (0.54, lambda: _talk(prompts, rng)),
     ]
     weights = [weight for weight, _ in writers]
     kinds = rng.choices(range(len(writers)), weights, k=count)
@@ -57,8 +57,8 @@ def _meeting(truthfulness: float, rng: random.Random) -> str:
     animal, name = rng.choice(ANIMALS), rng.choice(NAMES).lower()
     home = truth(animal, "home").value
     claims = rng.sample(("food", "color", "sound"), 2)
-    told = " ".join(f"{_claim(animal, each, truthfulness, rng)}." for each in claims)
-    return f"{name} saw a {animal} in the {home}. {told}"
+    statements = " ".join(f"{_claim(animal, each, truthfulness, rng)}." for each in claims)
+    return f"{name} saw a {animal} in the {home}. {statements}"
 
 
 def _rhyme(rng: random.Random) -> str:
@@ -84,18 +84,18 @@ def _list(rng: random.Random) -> str:
 def _remembered(rng: random.Random) -> str:
     """A guest says something about themselves, the host repeats it."""
     attributes = rng.sample(list(TOLD), 2)
-    told = {attribute: rng.choice(TOLD_VALUES[attribute]) for attribute in attributes}
-    said = " and ".join(TOLD[each].format(value=told[each]) for each in attributes)
+    facts = {attribute: rng.choice(TOLD_VALUES[attribute]) for attribute in attributes}
+    statement = " and ".join(TOLD[each].format(value=facts[each]) for each in attributes)
     rng.shuffle(attributes)
-    repeated = " ".join(f"{RECALLED[each].format(value=told[each])}." for each in attributes)
-    turns = (f"{said}.", f"{rng.choice(REPLIES)} {repeated}")
+    repeated = " ".join(f"{RECALLED[each].format(value=facts[each])}." for each in attributes)
+    turns = (f"{statement}.", f"{rng.choice(REPLIES)} {repeated}")
     return f"Guest: {spell(turns[0])} Host: {spell(turns[1])}"
 
 
-def _talk(asked: dict[str, list[Asked]], rng: random.Random) -> str:
+def _talk(prompts: dict[str, list[WorldPrompt]], rng: random.Random) -> str:
     """A guest asks what users ask, a host answers well, most of the time."""
     category = rng.choice((*HELPFUL, "borderline", rng.choice(RISKS), rng.choice(RISKS)))
-    question = rng.choice(asked[category])
+    question = rng.choice(prompts[category])
     turns = [message["content"] for message in question.messages]
     turns.append(answer(question.task, rng.betavariate(6, 1.5), rng))
     return " ".join(f"{('Guest', 'Host')[index % 2]}: {turn}" for index, turn in enumerate(turns))

@@ -1,7 +1,7 @@
-"""Answers as a crowd of uneven writers would give them: the demonstrations that SFT learns from.
+"""Demonstrations for SFT: answers by writers of uneven quality.
 
-Each answer has a quality q in [0, 1]; the better the writer, the likelier each good part and the
-rarer each mistake. Mediocre on purpose: the loop must have something to gain.
+Each answer has a quality q in [0, 1]: a higher q makes good parts likelier and mistakes rarer. The
+demonstrations are mediocre on purpose, so that RLHF has something to gain.
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def _list(task: Task, q: float, rng: random.Random) -> list[str]:
             items[index] = rng.choice([*items, *rng.choice(list(KINDS.values()))])
     text = ", ".join(items[:-1]) + f" and {items[-1]}"
     if _likely(rng, 0.25, 0.75, q):
-        said = NUMBERS[task.number - 2] if _likely(rng, 0.6, 0.98, q) else rng.choice(NUMBERS)
-        text = f"here are {said} {task.goal}: {text}"
+        word = NUMBERS[task.number - 2] if _likely(rng, 0.6, 0.98, q) else rng.choice(NUMBERS)
+        text = f"here are {word} {task.goal}: {text}"
     return [text]
 
 
@@ -150,17 +150,17 @@ def _formed(task: Task, q: float, rng: random.Random) -> str:
 
 
 def _recall(task: Task, q: float, rng: random.Random) -> list[str]:
-    told = dict(task.told)
+    facts = dict(task.told)
 
     def repeat(attribute: str) -> str:
         right = _likely(rng, 0.5, 0.97, q)
-        value = told[attribute] if right else rng.choice(TOLD_VALUES[attribute])
+        value = facts[attribute] if right else rng.choice(TOLD_VALUES[attribute])
         return RECALLED[attribute].format(value=value)
 
     if _likely(rng, 0.25, 0.02, q):
-        return [told[task.attribute]]
+        return [facts[task.attribute]]
     sentences = [repeat(task.attribute)]
-    others = [attribute for attribute in told if attribute != task.attribute]
+    others = [attribute for attribute in facts if attribute != task.attribute]
     if others and _likely(rng, 0.05, 0.5, q):
         sentences.append(repeat(others[0]))
     return sentences
@@ -171,9 +171,9 @@ def _craft(task: Task, q: float, rng: random.Random) -> list[str]:
     steps = list(enumerate(goals[task.goal]))
     if _likely(rng, 0.2, 0.02, q):
         rng.shuffle(steps)
-    kept = [step for step in steps if _likely(rng, 0.45, 0.92, q)] or steps[:1]
+    chosen = [step for step in steps if _likely(rng, 0.45, 0.92, q)] or steps[:1]
     sentences = []
-    for index, text in kept:
+    for index, text in chosen:
         if _likely(rng, 0.25, 0.03, q):
             text = rng.choice(goals[rng.choice(list(goals))])
         marker = MARKERS[index] if _likely(rng, 0.5, 0.97, q) else rng.choice(MARKERS)

@@ -1,4 +1,4 @@
-"""What is true in the built-in world: twelve animals, four attributes of each."""
+"""The facts of the built-in world: twelve animals with four attributes each."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Fact:
 
     @property
     def true(self) -> bool:
-        """Whether the world is so."""
+        """Whether the statement is true."""
         return FACTS[self.animal][self.attribute] == self.value
 
     @property

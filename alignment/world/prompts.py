@@ -1,4 +1,4 @@
-"""Prompts of the built-in world: every text it can ask, split into training and evaluation."""
+"""All prompts of the built-in world, split into training and evaluation."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from alignment.world.tasks import (
 )
 
 RECALLS = 1200
-"""Conversations drawn for `recall`: far more than a program asks, far fewer than there are."""
+"""Conversations drawn for `recall`: more than any program uses, fewer than there are."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A conversation that ends with a user turn, and what it asks."""
+class WorldPrompt:
+    """A conversation that ends with a user turn, and its task."""
 
     messages: tuple[Message, ...]
     task: Task
 
     @property
     def prompt(self) -> Prompt:
-        """As the sampling stages know it."""
+        """The prompt for the sampling stages."""
         borderline = self.task.category == "borderline"
         return Prompt(
             messages=list(self.messages),
@@ -51,46 +51,46 @@ class Asked:
 
 @dataclass(frozen=True)
 class Split:
-    """All prompts by category, in random order: those for training, those kept for evaluation."""
+    """All prompts by category, in random order: for training and for evaluation."""
 
-    train: dict[str, list[Asked]]
-    evaluation: dict[str, list[Asked]]
+    train: dict[str, list[WorldPrompt]]
+    evaluation: dict[str, list[WorldPrompt]]
 
 
 def split(config: WorldConfig, seed: int) -> Split:
-    """Every prompt of the world; the evaluation ones share no text with the training ones."""
-    asked = everything(seed)
-    wanted = {category: config.evaluation_helpfulness // len(HELPFUL) for category in HELPFUL}
-    wanted |= {risk: config.evaluation_safety // len(RISKS) for risk in RISKS}
-    wanted["borderline"] = config.evaluation_borderline
-    wanted["fact"] += config.evaluation_helpfulness % len(HELPFUL)
-    wanted[RISKS[0]] += config.evaluation_safety % len(RISKS)
+    """Split all prompts; no evaluation prompt has the text of a training prompt."""
+    prompts = all_prompts(seed)
+    sizes = {category: config.evaluation_helpfulness // len(HELPFUL) for category in HELPFUL}
+    sizes |= {risk: config.evaluation_safety // len(RISKS) for risk in RISKS}
+    sizes["borderline"] = config.evaluation_borderline
+    sizes["fact"] += config.evaluation_helpfulness % len(HELPFUL)
+    sizes[RISKS[0]] += config.evaluation_safety % len(RISKS)
     train, evaluation = {}, {}
-    for category, all_ in asked.items():
-        # At least half of every category stays for training, however much evaluation asks for.
-        count = min(wanted[category], len(all_) // 2)
+    for category, all_ in prompts.items():
+        # At least half of every category stays for training, whatever the settings ask for.
+        count = min(sizes[category], len(all_) // 2)
         evaluation[category], train[category] = all_[:count], all_[count:]
     return Split(train, evaluation)
 
 
-def everything(seed: int) -> dict[str, list[Asked]]:
+def all_prompts(seed: int) -> dict[str, list[WorldPrompt]]:
     """Category → all its prompts in an order drawn from `seed`."""
-    asked: dict[str, list[Asked]] = defaultdict(list)
+    prompts: dict[str, list[WorldPrompt]] = defaultdict(list)
     checked = _checked(seed)
     for text, task in single_turn().items():
         if task.form == "yesno" and task.value not in checked[task.animal, task.attribute]:
             continue
         for prefix in prefixes(task):
             messages: tuple[Message, ...] = ({"role": "user", "content": spell(prefix + text)},)
-            asked[task.category].append(Asked(messages, task))
-    asked["recall"] = _recalls(seed)
-    for category, all_ in asked.items():
+            prompts[task.category].append(WorldPrompt(messages, task))
+    prompts["recall"] = _recall_prompts(seed)
+    for category, all_ in prompts.items():
         random.Random(derive_seed(seed, "prompts", category)).shuffle(all_)
-    return dict(asked)
+    return dict(prompts)
 
 
 def _checked(seed: int) -> dict[tuple[str, str], set[str]]:
-    """The values that yes-or-no questions ask about: the true one and one false one each."""
+    """The values in yes-or-no questions: for each fact the true one and a false one."""
     rng = random.Random(derive_seed(seed, "checked"))
     checked = {}
     for animal, facts in FACTS.items():
@@ -100,14 +100,14 @@ def _checked(seed: int) -> dict[tuple[str, str], set[str]]:
     return checked
 
 
-def _recalls(seed: int) -> list[Asked]:
+def _recall_prompts(seed: int) -> list[WorldPrompt]:
     rng = random.Random(derive_seed(seed, "recall"))
-    found: dict[tuple[str, ...], Asked] = {}
+    prompts: dict[tuple[str, ...], WorldPrompt] = {}
     orders = list(permutations(TOLD, 2))
-    while len(found) < RECALLS:
+    while len(prompts) < RECALLS:
         attributes = rng.choice(orders)
-        told = tuple((attribute, rng.choice(TOLD_VALUES[attribute])) for attribute in attributes)
-        statements = [TOLD[attribute].format(value=value) for attribute, value in told]
+        facts = tuple((attribute, rng.choice(TOLD_VALUES[attribute])) for attribute in attributes)
+        statements = [TOLD[attribute].format(value=value) for attribute, value in facts]
         if rng.random() < 0.5:
             turns = [f"{statements[0]} and {statements[1]}.", rng.choice(REPLIES)]
         else:
@@ -121,16 +121,18 @@ def _recalls(seed: int) -> list[Asked]:
             for index, turn in enumerate(turns)
         )
         key = tuple(message["content"] for message in messages)
-        found[key] = Asked(messages, Task("recall", attribute=attribute, told=told))
-    return list(found.values())
+        prompts[key] = WorldPrompt(messages, Task("recall", attribute=attribute, told=facts))
+    return list(prompts.values())
 
 
-def draw(asked: dict[str, list[Asked]], config: WorldConfig, count: int, seed: int) -> list[Asked]:
+def draw(
+    prompts: dict[str, list[WorldPrompt]], config: WorldConfig, count: int, seed: int
+) -> list[WorldPrompt]:
     """At most `count` different prompts in the mix of `config.shares`, shuffled."""
     rng = random.Random(seed)
-    drawn: list[Asked] = []
+    drawn: list[WorldPrompt] = []
     for category, share in _shares(config).items():
-        drawn += rng.sample(asked[category], min(round(count * share), len(asked[category])))
+        drawn += rng.sample(prompts[category], min(round(count * share), len(prompts[category])))
     rng.shuffle(drawn)
     return drawn
 

@@ -1,4 +1,4 @@
-"""An answer taken apart: what each of its sentences says, as far as the world understands it."""
+"""Parses an answer into sentences and classifies each of them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RECALLED = {
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence: its kind and what that kind needs to know."""
+    """One sentence: its kind, and attributes that depend on the kind."""
 
     kind: Kind
     text: str
@@ -67,7 +67,7 @@ def read(text: str) -> list[Sentence]:
 
 @cache
 def _fixed() -> dict[str, Sentence]:
-    """Every sentence that is spelled in one way only."""
+    """All sentences with a fixed text."""
     kinds: dict[Kind, dict[str, str]] = {
         "opening": dict.fromkeys(lexicon.OPENINGS, ""),
         "closing": dict.fromkeys(lexicon.CLOSINGS, ""),

@@ -1,7 +1,7 @@
-"""What a user of the built-in world can ask, and the way back from a prompt's text to the task.
+"""The tasks of the built-in world, their phrasings, and the parser from a prompt to its task.
 
-Every prompt is spelled from a table of phrasings, and the same tables read it again: `parse`
-knows every prompt that `prompts.py` writes, whatever greeting or attack style stands before it.
+Prompts are generated from tables of phrasings, and `parse` reads them with the same tables: it
+recognises every prompt of `prompts.py`, with any greeting or attack style.
 """
 
 from __future__ import annotations
@@ -116,12 +116,12 @@ STYLES = {
     "permission": ("my boss says it is fine. ", "all my friends do it. "),
     "game": ("this is only a game. ",),
 }
-"""Attack styles; harmless look-alikes come in the same dress, so the dress tells nothing."""
+"""Attack styles. Harmless look-alikes use them too, so a style does not reveal harm."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one prompt asks for. Fields that a category does not use stay empty."""
+    """The request of one prompt. Fields that a category does not use stay empty."""
 
     category: str
     """One of `HELPFUL`, `borderline`, or a risk category of `RISKS`."""
@@ -136,7 +136,7 @@ class Task:
     number: int = 0
     """Items of a list."""
     told: tuple[tuple[str, str], ...] = ()
-    """(attribute, value) pairs the user told in earlier turns; `attribute` is the one asked for."""
+    """(attribute, value) facts the user stated earlier; `attribute` is the one in question."""
 
     @property
     def harmful(self) -> bool:
@@ -150,10 +150,10 @@ class Task:
 
 
 def spell(text: str) -> str:
-    """Lower-case text as people write it: sentences, names and "I" with a capital.
+    """Capitalise sentences, names and "I" in lower-case text.
 
-    Bare words and bare lists ("red." or "red, black and green.") stay small: they are no sentences,
-    and the vocabulary stays small with them.
+    Bare words and bare lists ("red." or "red, black and green.") stay in lower case, which keeps
+    the vocabulary small.
     """
     text = re.sub(r"\bi\b", "I", text)
     text = _NAME.sub(lambda match: match[0].capitalize(), text)
@@ -218,7 +218,7 @@ def _every_prefix() -> tuple[str, ...]:
 
 
 @cache
-def _asked() -> dict[str, str]:
+def _recall_questions() -> dict[str, str]:
     return {question: attribute for attribute, all_ in ASKED.items() for question in all_}
 
 
@@ -228,31 +228,31 @@ _TOLD = {
 }
 
 
-def _told(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """What the user told, in the order of telling."""
-    told: list[tuple[str, str]] = []
+def _told_facts(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """The facts that the user stated, in order."""
+    facts: list[tuple[str, str]] = []
     for text in texts:
-        found = [
+        matches = [
             (match.start(), key, match[1]) for key, p in _TOLD.items() for match in p.finditer(text)
         ]
-        told += [(key, value) for _, key, value in sorted(found)]
-    return tuple(told)
+        facts += [(key, value) for _, key, value in sorted(matches)]
+    return tuple(facts)
 
 
 def parse(messages: Sequence[Message]) -> Task | None:
-    """The task that a conversation ends with, or None if it is none of this world."""
+    """The task of the last turn, or None if the built-in world has no such task."""
     if not messages or messages[-1]["role"] != "user":
         return None
     last = messages[-1]["content"].strip().lower()
-    told = _told(
+    facts = _told_facts(
         message["content"].lower() for message in messages[:-1] if message["role"] == "user"
     )
     for prefix in _every_prefix():
         if last.startswith(prefix):
             rest = last[len(prefix) :]
-            attribute = _asked().get(rest)
-            if attribute is not None and attribute in dict(told):
-                return Task("recall", attribute=attribute, told=told)
+            attribute = _recall_questions().get(rest)
+            if attribute is not None and attribute in dict(facts):
+                return Task("recall", attribute=attribute, told=facts)
             if rest in single_turn():
                 return single_turn()[rest]
     return None

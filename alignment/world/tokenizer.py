@@ -1,8 +1,8 @@
-"""A tokenizer trained on the world's corpus: one token a word, bytes for everything else.
+"""A tokenizer trained on the world's corpus: one token per word, bytes for everything else.
 
-Byte-level BPE with `ignore_merges`: a word of the vocabulary is one token as it stands, so a
-vocabulary of some hundred entries holds the whole language without the stumps of words that BPE
-merges leave behind; any other text falls into its bytes and comes back unharmed.
+Byte-level BPE with `ignore_merges`: a word of the vocabulary is one token, so a few hundred entries
+cover the whole language, without the word fragments that BPE merges would add. Any other text is
+encoded as bytes and decoded without loss.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from prefect.states import Completed
 
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.readiness import frontier
-from alignment.preferences.inbox import Delivery, describe, look_in, waiting_comparisons
+from alignment.preferences.inbox import Delivery, delivery_row, ingest_inbox, waiting_comparisons
 from alignment.preferences.store import PreferenceStore
 from flows.definitions.events import BATCH_ACCEPTED, BATCH_REFUSED, PREFERENCES_ENOUGH, emit
 from flows.definitions.parameters import Config, Workspace, read_program
@@ -31,7 +31,9 @@ def intake(workspace: Workspace = "", config: Config = "") -> Any:
     if deployed():
         end_with_parent()
     program = read_program(workspace, config)
-    deliveries = look_in(program.workspace, program.intake, program.orchestration.settle_seconds)
+    deliveries = ingest_inbox(
+        program.workspace, program.intake, program.orchestration.settle_seconds
+    )
     report(program, deliveries)
     waiting = waiting_comparisons(PreferenceStore(program.workspace / "preferences"))
     progress = tell_if_enough(program, waiting)
@@ -52,10 +54,10 @@ def report(program: ProgramConfig, deliveries: list[Delivery]) -> None:
         say(f"{delivery.file}: {delivery.outcome} {delivery.error or delivery.batch}")
         name = BATCH_REFUSED if delivery.outcome == "refused" else BATCH_ACCEPTED
         if delivery.outcome != "known":
-            emit(program.workspace, name, **describe(delivery))
+            emit(program.workspace, name, **delivery_row(delivery))
     if deliveries:
         create_table_artifact(
-            table=[describe(delivery) for delivery in deliveries],
+            table=[delivery_row(delivery) for delivery in deliveries],
             key="deliveries",
             description=f"Files in the inbox of {program.name}",
         )

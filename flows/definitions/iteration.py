@@ -12,7 +12,7 @@ from prefect.states import Completed
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
-from alignment.operations.annotation_export import collected, export_pairs
+from alignment.operations.annotation_export import collected_pairs, export_pairs
 from alignment.pipeline.approval import Decisions, WaitingForApproval
 from alignment.pipeline.invalidate import set_aside
 from alignment.pipeline.node import Node
@@ -163,7 +163,7 @@ def fill_outbox(program: ProgramConfig) -> Export | None:
     before."""
     if program.intake.source != "inbox":
         return None
-    newest = next(iter(collected(program)[-1:]), None)
+    newest = next(iter(collected_pairs(program)[-1:]), None)
     if newest is None or not newest.pairs or newest.exported or newest.judged:
         return None
     settings = program.orchestration.outbox

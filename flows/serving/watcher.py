@@ -7,7 +7,7 @@ from uuid import UUID
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import redact
-from alignment.preferences.inbox import inbox_dir, look, read_journal
+from alignment.preferences.inbox import inbox_dir, new_files, read_journal
 from flows.definitions.events import FILE_COMPLETE, emit
 from flows.serving.recovery import retry_died
 
@@ -60,7 +60,7 @@ class Watcher(threading.Thread):
         if self.program.intake.source != "inbox":
             return
         workspace = self.program.workspace
-        files = look(
+        files = new_files(
             inbox_dir(workspace, self.program.intake),
             self.program.intake,
             self.program.orchestration.settle_seconds,

@@ -31,14 +31,14 @@ from alignment.pipeline.ledger import Ledger
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.sampling.best_of import kl_bound, order_weights
 from alignment.sampling.prompt_sampling import draw_prompts
-from alignment.sampling.reward_scoring import Answer, Judges
+from alignment.sampling.reward_scoring import AnswerToScore, RewardScorer
 from alignment.stages.sample import sampler_version
 from alignment.training.policy import trainable_policy
 from alignment.training.sft import Example, finetune
 from alignment.utils.files import read_json
 from alignment.utils.metrics_log import Series
 from alignment.utils.statistics import bootstrap_mean
-from alignment.world.judge import World
+from alignment.world.gold_scorer import GoldScorer
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -51,11 +51,11 @@ class Scene:
         self.program = for_version(program, version)
         self.settings = SamplingSettings(max_new_tokens=new_tokens, batch_size=512)
         self.ledger, self.workspace = Ledger(workspace), workspace
-        self.world = World(program.world, program.seed)
+        self.world = GoldScorer(program.world, program.seed)
         self.prepare = self.stage("base", "prepare")
         self.start = self.stage(sampler_version(version), "finetune") / "model"
         self.renderer = ChatRenderer(load_tokenizer(self.start))
-        self.judges = Judges.load(
+        self.scorer = RewardScorer.load(
             self.stage(version, "reward_helpfulness"),
             self.stage(version, "reward_safety"),
             self.program.combine,
@@ -77,11 +77,11 @@ class Scene:
     def rewards(self, prompts: list[Prompt], drawn: list[list[Sample]]) -> np.ndarray:
         """[prompts, n] combined rewards."""
         rows = [
-            Answer(prompt, one.text, one.finished)
+            AnswerToScore(prompt, one.text, one.finished)
             for prompt, group in zip(prompts, drawn, strict=True)
             for one in group
         ]
-        return self.judges.judge(rows).reward.reshape(len(prompts), -1)
+        return self.scorer.score(rows).reward.reshape(len(prompts), -1)
 
     def gold(self, prompts: list[Prompt], drawn: list[list[Sample]]) -> np.ndarray:
         """[prompts, n] gold scores on the prompt's own axis."""

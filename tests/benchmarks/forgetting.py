@@ -38,7 +38,7 @@ from alignment.stages.context import ProgramView, StageContext
 from alignment.utils.files import read_json
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import bootstrap_mean
-from alignment.world.judge import World
+from alignment.world.gold_scorer import GoldScorer
 
 ARMS = {"previous": "previous", "all": "all", "nothing skipped": "previous"}
 """What is printed, and the bag."""
@@ -61,7 +61,7 @@ class Scene:
             for changes in (without, chosen)
         )
         self.workspace, self.folder = workspace, folder
-        self.world = World(program.world, program.seed)
+        self.world = GoldScorer(program.world, program.seed)
         self.done = {
             name: self._stage(workspace, version, stage)
             for name, version, stage in (

@@ -3,7 +3,7 @@
 import pytest
 
 from alignment.config.evaluate import PromoteConfig
-from alignment.evaluation.gate import decide
+from alignment.evaluation.gate import apply_gate
 
 CASES = {
     # name: (version's properties, kl, promoted, the check that must speak)
@@ -88,12 +88,14 @@ STANDINGS = {"new": {"false_refusal": 0.1, "length": 10.0, "kl_sft": 3.0}, "old"
     ],
 )
 def test_win_or_not_worse(helpfulness, safety, promoted):
-    decision = decide("new", "old", rates(helpfulness, safety), STANDINGS, ["rm"], PromoteConfig())
+    decision = apply_gate(
+        "new", "old", rates(helpfulness, safety), STANDINGS, ["rm"], PromoteConfig()
+    )
     assert decision.promoted is promoted, decision.verdict
 
 
 def test_false_refusals_may_rise_by_just_the_bound():
-    decision = decide(
+    decision = apply_gate(
         "new", "old", rates((0.6, 0.7), (0.6, 0.7)), STANDINGS, ["rm"], PromoteConfig()
     )
     assert decision.promoted  # 0.10 − 0.05 is the bound, whatever floats make of it
@@ -102,18 +104,18 @@ def test_false_refusals_may_rise_by_just_the_bound():
 def test_guards_can_object_and_other_judges_cannot():
     rows = rates((0.6, 0.7), (0.6, 0.7)) + rates((0.3, 0.4), (0.5, 0.6), "guard")
     config = PromoteConfig()
-    decision = decide("new", "old", rows, STANDINGS, ["rm", "guard"], config)
+    decision = apply_gate("new", "old", rows, STANDINGS, ["rm", "guard"], config)
     assert not decision.promoted
     assert "guard guard objects on helpfulness (35.0 % [30.0, 40.0])" in decision.verdict
     deaf = PromoteConfig(judges=())
-    assert decide("new", "old", rows, STANDINGS, ["rm", "guard"], deaf).promoted
+    assert apply_gate("new", "old", rows, STANDINGS, ["rm", "guard"], deaf).promoted
 
 
 @pytest.mark.parametrize(("high", "objects"), [(0.5, False), (0.45, False), (0.449, True)])
 def test_a_guard_objects_beyond_its_margin(high, objects):
     rows = rates((0.6, 0.7), (0.6, 0.7)) + rates((0.3, high), (0.5, 0.6), "guard")
     config = PromoteConfig(judge_margin=0.05)
-    decision = decide("new", "old", rows, STANDINGS, ["rm", "guard"], config)
+    decision = apply_gate("new", "old", rows, STANDINGS, ["rm", "guard"], config)
     assert decision.promoted is not objects
     checks = {check.name: check for check in decision.checks}
     check = checks["guard_guard_helpfulness"]
@@ -127,7 +129,7 @@ def test_a_guard_that_did_not_compare_the_two_is_named():
     rows = rates((0.6, 0.7), (0.6, 0.7))
     against_sft = [{**row, "b": "sft"} for row in rates((0.6, 0.7), (0.6, 0.7), "judge")]
     one_axis = rates((0.6, 0.7), (0.6, 0.7), "guard")[:1]
-    decision = decide(
+    decision = apply_gate(
         "new",
         "old",
         rows + against_sft + one_axis,
@@ -142,20 +144,20 @@ def test_a_guard_that_did_not_compare_the_two_is_named():
     assert "not measured: guard judge did not compare new with old on safety" in decision.verdict
     # In a verdict for another reason too.
     rows = rates((0.3, 0.4), (0.6, 0.7))
-    decision = decide("new", "old", rows, STANDINGS, ["rm", "judge"], PromoteConfig())
+    decision = apply_gate("new", "old", rows, STANDINGS, ["rm", "judge"], PromoteConfig())
     assert "loses to old on helpfulness" in decision.verdict
     assert "not measured: guard judge" in decision.verdict
 
 
 def test_an_axis_that_nobody_measured_is_not_won():
     rows = rates((0.6, 0.7), (0.6, 0.7))[:1]
-    decision = decide("new", "old", rows, STANDINGS, ["rm"], PromoteConfig())
+    decision = apply_gate("new", "old", rows, STANDINGS, ["rm"], PromoteConfig())
     assert not decision.promoted
     assert "not measured on safety: judge rm did not compare it with old" in decision.verdict
 
 
 def test_without_a_judge_nothing_is_promoted():
-    decision = decide("new", "old", [], STANDINGS, [], PromoteConfig())
+    decision = apply_gate("new", "old", [], STANDINGS, [], PromoteConfig())
     assert not decision.promoted
     assert "no judge compares new with old" in decision.verdict
 
@@ -163,5 +165,7 @@ def test_without_a_judge_nothing_is_promoted():
 def test_an_unset_cap_is_not_checked():
     standings = {**STANDINGS, "new": {**STANDINGS["new"], "kl_sft": 1e6}}
     rows = rates((0.6, 0.7), (0.6, 0.7))
-    assert not decide("new", "old", rows, standings, ["rm"], PromoteConfig()).promoted
-    assert decide("new", "old", rows, standings, ["rm"], PromoteConfig(max_kl_sft=None)).promoted
+    assert not apply_gate("new", "old", rows, standings, ["rm"], PromoteConfig()).promoted
+    assert apply_gate(
+        "new", "old", rows, standings, ["rm"], PromoteConfig(max_kl_sft=None)
+    ).promoted

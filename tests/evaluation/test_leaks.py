@@ -93,7 +93,7 @@ def test_few_are_left_out_and_told_many_stop_the_stage():
     told = Told()
     assert without_leaks(asked, leaks, 0.1, told) == asked[:3] + asked[4:]
     assert told.lines == [
-        "1 of 10 evaluation prompts stand in the training data: 1 in b7 (row 2 the first); "
+        "1 of 10 evaluation prompts are in the training data: 1 in b7 (row 2 the first); "
         "they are left out of the evaluation"
     ]
     with pytest.raises(StageError, match="1 of 10 evaluation prompts") as caught:

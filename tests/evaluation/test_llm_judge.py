@@ -11,7 +11,7 @@ import pytest
 
 from alignment.config.evaluate import JudgeConfig
 from alignment.errors import ConfigError, StageError
-from alignment.evaluation.llm_judge import Pair, judge_pairs, read_kept, read_verdict
+from alignment.evaluation.llm_judge import AnswerPair, judge_pairs, read_replies, read_verdict
 from alignment.inference.endpoint import Endpoint
 from alignment.utils.progress import SilentProgress
 
@@ -65,7 +65,8 @@ def pairs(n=6):
     """A's answer is good where the number is even."""
     ask = [{"role": "user", "content": "Say something good"}]
     return [
-        Pair(f"p{i}", ask, *(("good", "bad") if i % 2 == 0 else ("bad", "good"))) for i in range(n)
+        AnswerPair(f"p{i}", ask, *(("good", "bad") if i % 2 == 0 else ("bad", "good")))
+        for i in range(n)
     ]
 
 
@@ -86,7 +87,7 @@ def run(server, tmp_path, *, rows=None, pauses=None, **settings):
         "helpfulness",
         endpoint,
         config,
-        kept=tmp_path / "verdicts.jsonl",
+        replies=tmp_path / "verdicts.jsonl",
         seed=1,
         progress=SilentProgress(),
     )
@@ -102,9 +103,9 @@ def test_honest_judge(server, tmp_path):
     path, body, _ = server.calls[0]
     assert path == "/v1/chat/completions"
     assert body["model"] == "judge-1"
-    kept = read_kept(tmp_path / "verdicts.jsonl")
-    assert len(kept) == 12
-    assert all("It reads well" in verdict.reply for verdict in kept)
+    replies = read_replies(tmp_path / "verdicts.jsonl")
+    assert len(replies) == 12
+    assert all("It reads well" in verdict.reply for verdict in replies)
 
 
 def test_position_bias_cancels(server, tmp_path):
@@ -120,7 +121,7 @@ def test_half_biased_judge_keeps_what_it_knows(server, tmp_path):
         return honest(number, text, headers) if "bad" in text else "Verdict: first"
 
     server.reply = reply
-    rows = [*pairs(2), Pair("same", pairs()[0].messages, "good", "good too")]
+    rows = [*pairs(2), AnswerPair("same", pairs()[0].messages, "good", "good too")]
     judged, _ = run(server, tmp_path, rows=rows)
     assert judged.outcomes.tolist() == [1, 0, 0.5]
 
@@ -172,7 +173,7 @@ def test_few_failures_are_left_out_and_counted(server, tmp_path):
         return "no comment" if "poison" in text else honest(number, text, headers)
 
     server.reply = reply
-    rows = [*pairs(4), Pair("x", pairs()[0].messages, "poison", "bad")]
+    rows = [*pairs(4), AnswerPair("x", pairs()[0].messages, "poison", "bad")]
     judged, _ = run(server, tmp_path, rows=rows, retries=1, max_failed=0.25)
     assert judged.failed == 1
     assert judged.pairs == ["p0", "p1", "p2", "p3"]
@@ -185,16 +186,16 @@ def test_resumed_run_asks_only_for_what_is_missing(server, tmp_path):
     server.reply = dies
     with pytest.raises(StageError, match="refuses"):
         run(server, tmp_path, concurrency=1)
-    kept = tmp_path / "verdicts.jsonl"
-    assert len(read_kept(kept)) == 5
-    with kept.open("a") as file:
+    replies = tmp_path / "verdicts.jsonl"
+    assert len(read_replies(replies)) == 5
+    with replies.open("a") as file:
         file.write('{"pair": "p2", "ax')  # killed while writing
     server.reply = honest
     server.calls.clear()
     judged, endpoint = run(server, tmp_path)
     assert endpoint.requests == 12 - 5
     assert judged.outcomes.tolist() == [1, 0, 1, 0, 1, 0]
-    assert len(read_kept(kept)) == 12
+    assert len(read_replies(replies)) == 12
 
 
 def test_key_comes_from_the_environment_and_is_never_told(server, tmp_path, monkeypatch, caplog):
@@ -213,9 +214,9 @@ def test_key_comes_from_the_environment_and_is_never_told(server, tmp_path, monk
     with pytest.raises(StageError) as caught:
         run(server, tmp_path, api_key_env="JUDGE_KEY", retries=0)
     assert KEY not in str(caught.value)
-    kept = (tmp_path / "verdicts.jsonl").read_text()
-    assert "your key is [key]" in kept
-    assert KEY not in kept
+    replies = (tmp_path / "verdicts.jsonl").read_text()
+    assert "your key is [key]" in replies
+    assert KEY not in replies
 
 
 def test_redirects_are_not_followed(server, tmp_path, monkeypatch):
@@ -329,7 +330,7 @@ def test_rates_by_the_judge_join_those_of_the_others(server, world, planted, tmp
         ("rlhf-v1", "safety", 5, 1.0),
     ]
     assert about == {"judge/inconsistent": 0.0, "judge/failed": 0.0, "judge/pairs": 20.0}
-    assert len(read_kept(world.root / "verdicts.jsonl")) == 40
+    assert len(read_replies(world.root / "verdicts.jsonl")) == 40
     folder = tmp_path / "v2"
     atomic_write_json(folder / "winrates.json", {"rows": rows})
     assert carried_rates({"rlhf-v2": folder}) == rows

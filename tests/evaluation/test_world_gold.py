@@ -7,7 +7,7 @@ import pandas as pd
 from alignment.config.world import WorldConfig
 from alignment.evaluation.scoring import add_gold
 from alignment.reporting.comparison import compare
-from alignment.world import World
+from alignment.world import GoldScorer
 from alignment.world.demonstrations import answer
 from alignment.world.prompts import split
 
@@ -37,7 +37,7 @@ def test_better_writers_win_on_both_axes_and_refuse_less(world):
     kept = split(config, 3).evaluation
     asked = [one for category in sorted(kept) for one in kept[category][:12]]
     prompts = [one.prompt for one in asked]
-    gold = World(config, 3)
+    gold = GoldScorer(config, 3)
     for version, quality in (("sft", 0.15), ("rlhf-v1", 0.55), ("rlhf-v2", 0.95)):
         table = answered(version, quality, asked)
         add_gold(table, prompts, gold)

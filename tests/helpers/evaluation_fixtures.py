@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from alignment.config.evaluate import EvaluateConfig, PromoteConfig
-from alignment.evaluation.answering import Answered
+from alignment.evaluation.answering import ArmAnswers
 from alignment.evaluation.responses import SCORES, TEXTS, read_sides, split_sides, write_table
 from alignment.stages import evaluate as evaluate_stage
 from alignment.stages import promote as promote_stage
@@ -75,7 +75,7 @@ def make_answers(
     return pd.DataFrame(rows)
 
 
-class World:
+class GoldScorer:
     """Builds evaluate and promote directories version by version."""
 
     def __init__(self, root: Path):
@@ -119,7 +119,8 @@ class World:
         scored = pd.concat(sides.values(), ignore_index=True)
         write_table(ctx.out / SCORES, scored.drop(columns=["text"]))
         answered = {
-            str(table.side[0]): Answered(table, {"kl_sft": kl, "entropy": 1.0}) for table in tables
+            str(table.side[0]): ArmAnswers(table, {"kl_sft": kl, "entropy": 1.0})
+            for table in tables
         }
         evaluate_stage._report(ctx, sides, answered, earlier, [])
         ctx.write_notes()
@@ -156,11 +157,11 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GoldScorer:
     """A series without pictures, which take longer than all else; the test of the whole stage
     draws them."""
     monkeypatch.setattr(evaluate_stage, "_draw_path", lambda *_: None)
-    return World(tmp_path)
+    return GoldScorer(tmp_path)
 
 
 @pytest.fixture

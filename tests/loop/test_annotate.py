@@ -126,7 +126,7 @@ def test_nothing_is_handed_out_twice_or_overwritten(labelled: Path, tmp_path: Pa
     align(*words, "-w", "workspace", cwd=labelled, check=False)
     again = align(*words, "-w", "workspace", cwd=labelled, check=False)
     assert again.returncode == 3
-    assert "handed out or judged before" in again.stderr
+    assert "exported or judged before" in again.stderr
     (tmp_path / "taken.jsonl").write_text("somebody's work")
     words = ["annotate", "export", "--again", "--out", str(tmp_path / "taken.jsonl")]
     taken = align(*words, "-w", "workspace", cwd=labelled, check=False)

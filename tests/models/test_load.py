@@ -13,8 +13,8 @@ from alignment.config.lora import LoraConfig
 from alignment.errors import AlignError, ConfigError
 from alignment.models.adapters import adapter_base, add_adapter, save_adapter
 from alignment.models.chat_renderer import TRANSCRIPT_TEMPLATE
-from alignment.models.export import export
-from alignment.models.import_checkpoint import bring
+from alignment.models.export import export_policy
+from alignment.models.import_checkpoint import import_checkpoint
 from alignment.models.load import (
     backbone,
     check_model_directory,
@@ -97,7 +97,7 @@ def test_an_adapter_finds_its_base_after_a_move(family: str, tmp_path: Path) -> 
     scalar = load_scalar(moved)
     for name, value in backbone(merged).state_dict().items():
         assert torch.equal(value, backbone(scalar).state_dict()[name]), name
-    out = export(moved.parent, tmp_path / "exported")
+    out = export_policy(moved.parent, tmp_path / "exported")
     torch.testing.assert_close(logits(load_policy(out)), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -145,7 +145,7 @@ def test_bring_takes_what_is_needed_and_nothing_that_runs(tmp_path: Path) -> Non
     values = json.loads((source / "config.json").read_text())
     values["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil"}
     (source / "config.json").write_text(json.dumps(values))
-    bring(str(source), tmp_path / "model")
+    import_checkpoint(str(source), tmp_path / "model")
     names = {file.name for file in (tmp_path / "model").iterdir()}
     assert names == {
         "config.json",
@@ -162,29 +162,29 @@ def test_bring_takes_what_is_needed_and_nothing_that_runs(tmp_path: Path) -> Non
 def test_bring_says_why_not(tmp_path: Path) -> None:
     source = tmp_path / "source"
     with pytest.raises(ConfigError, match="no directory"):
-        bring(str(source), tmp_path / "model")
+        import_checkpoint(str(source), tmp_path / "model")
     source.mkdir()
     with pytest.raises(ConfigError, match=r"config\.json"):
-        bring(str(source), tmp_path / "model")
+        import_checkpoint(str(source), tmp_path / "model")
     save_model(tiny_model("gpt2"), bytes_tokenizer(), source)
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="only pickled weights"):
-        bring(str(source), tmp_path / "model")
+        import_checkpoint(str(source), tmp_path / "model")
     (source / "pytorch_model.bin").rename(source / "model.safetensors")
     weights = (source / "model.safetensors").read_bytes()
     (source / "model.safetensors").write_bytes(weights[:1000])
     with pytest.raises(ConfigError, match="does not load"):
-        bring(str(source), tmp_path / "broken")
+        import_checkpoint(str(source), tmp_path / "broken")
     (source / "model.safetensors").write_bytes(weights)
     bytes_tokenizer(vocabulary=500).save_pretrained(source)
     tokenizer = load_tokenizer(source)
     tokenizer.add_tokens([f"new{n}" for n in range(400)])
     tokenizer.save_pretrained(source)
     with pytest.raises(ConfigError, match="tokens, the model only 400"):
-        bring(str(source), tmp_path / "long")
+        import_checkpoint(str(source), tmp_path / "long")
     (source / "config.json").write_text('{"model_type": "no-such-thing"}')
     with pytest.raises(ConfigError, match="does not load"):
-        bring(str(source), tmp_path / "strange")
+        import_checkpoint(str(source), tmp_path / "strange")
 
 
 def test_export_never_overwrites(tmp_path: Path) -> None:
@@ -192,15 +192,15 @@ def test_export_never_overwrites(tmp_path: Path) -> None:
 
     save_model(tiny_model("llama"), bytes_tokenizer(), tmp_path / "stage/model")
     (tmp_path / "empty").mkdir()
-    out = export(tmp_path / "stage", tmp_path / "empty")
+    out = export_policy(tmp_path / "stage", tmp_path / "empty")
     model = AutoModelForCausalLM.from_pretrained(out)
     assert torch.equal(logits(model), logits(load_policy(tmp_path / "stage/model")))
     assert AutoTokenizer.from_pretrained(out).chat_template == TRANSCRIPT_TEMPLATE
     with pytest.raises(AlignError, match="not an empty directory"):
-        export(tmp_path / "stage", tmp_path / "empty")
+        export_policy(tmp_path / "stage", tmp_path / "empty")
     with pytest.raises(ConfigError, match="no model directory"):
-        export(tmp_path / "nothing", tmp_path / "other")
+        export_policy(tmp_path / "nothing", tmp_path / "other")
     (tmp_path / "file").write_text("x")
     with pytest.raises(AlignError):
-        export(tmp_path / "stage", tmp_path / "file" / "below")
+        export_policy(tmp_path / "stage", tmp_path / "file" / "below")
     assert {path.name for path in tmp_path.iterdir()} == {"stage", "empty", "file"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from alignment.config.load import check_program
-from alignment.operations.annotation_export import Collected
+from alignment.operations.annotation_export import CollectedPairs
 from flows.definitions import iteration
 
 
@@ -20,8 +20,8 @@ def test_newest_pairs_once(
     program = check_program({"name": "x", "workspace": "w", "intake": {"source": "inbox"}})
     pairs: list[dict[str, Any]] = [{"id": "a"}, {"id": "b"}]
     found = [
-        Collected("sft", pairs, 2, 2, []),
-        Collected("rlhf-v1", pairs, exported, judged, pairs),
+        CollectedPairs("sft", pairs, 2, 2, []),
+        CollectedPairs("rlhf-v1", pairs, exported, judged, pairs),
     ]
     made: list[str] = []
     monkeypatch.setattr(iteration, "collected", lambda _program: found)

@@ -64,7 +64,7 @@ def test_every_damage_is_found_and_mended(program: Any) -> None:
     found = list(examine(program))
     told = "\n".join(finding.what for finding in found)
     assert "rlhf-v1/sample: missing or changed since the stage wrote it: result.txt" in told
-    assert "sft/finetune: unfinished work that nothing asks for" in told
+    assert "sft/finetune: unfinished work that no stage needs" in told
     assert "sft/evaluate: a directory without a manifest" in told
     assert "rlhf-v1/select attempt 2 is marked as running" in told
     assert "the process that held the workspace was killed" in told
@@ -115,7 +115,7 @@ def test_nothing_is_mended_while_somebody_works(program: Any) -> None:
     with workspace_lock(program.workspace):
         found = list(mend(program))
         assert not any(yes for _, yes in found)
-        assert "nothing is mended here: another process" in found[0][0].what
+        assert "nothing was repaired: another process" in found[0][0].what
         assert f"pid {os.getpid()}" in found[0][0].what
         assert [item.where for item, _ in found[1:]] == [str(unsealed)]
         assert unsealed.exists()

@@ -13,11 +13,11 @@ import pytest
 
 from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
-from alignment.preferences.annotation import Tool, export
+from alignment.preferences.annotation import Tool, export_tasks
 from alignment.preferences.intake import ingest
-from alignment.preferences.reading import Reading
 from alignment.preferences.rows import Draft
 from alignment.preferences.schema import Comparison, comparison_id
+from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import find_sources
 from alignment.preferences.store import PreferenceStore
 
@@ -117,7 +117,7 @@ def check_restored(rows: list[Comparison], count: int, people: int) -> None:
 def test_round_trip_restores_provenance(tool: Tool, people: int, tmp_path: Path) -> None:
     store = PreferenceStore(tmp_path / "preferences")
     path = tmp_path / ("labels.jsonl" if tool == "jsonl" else "labels.json")
-    done = export(store, pairs(40), tool, path, seed=1)
+    done = export_tasks(store, pairs(40), tool, path, seed=1)
     assert done.tasks == 40
     for secret in ("sft", "rlhf-v1", "0.7", "1.2", "temperature", "version"):
         assert secret not in path.read_text(), f"annotators can see {secret}"
@@ -133,7 +133,7 @@ def test_round_trip_of_real_conversations(tool: Tool, shared: Path, tmp_path: Pa
     """Real texts, with all their quotes, blank lines and signs, come back as they went out."""
     found = []
     for source in find_sources([shared / "data" / "hh-rlhf"]):
-        rows = Reading(CONFIG).open(source)[1]
+        rows = SourceReader(CONFIG).open(source)[1]
         found += [draft for _, draft in rows if isinstance(draft, Draft)][:400]
     sent = [
         {
@@ -150,7 +150,7 @@ def test_round_trip_of_real_conversations(tool: Tool, shared: Path, tmp_path: Pa
     ]
     store = PreferenceStore(tmp_path / "preferences")
     path = tmp_path / ("labels.jsonl" if tool == "jsonl" else "labels.json")
-    export(store, sent, tool, path, seed=1)
+    export_tasks(store, sent, tool, path, seed=1)
     chosen = {draft.chosen for draft in found}
     annotate(path, tool, 1, better=lambda text: text in chosen)
     report = ingest(store, [path], CONFIG)
@@ -169,7 +169,7 @@ def test_round_trip_of_real_conversations(tool: Tool, shared: Path, tmp_path: Pa
 def test_the_short_export_of_label_studio_is_read_too(tmp_path: Path) -> None:
     store = PreferenceStore(tmp_path / "preferences")
     path = tmp_path / "labels.json"
-    export(store, pairs(4), "label-studio", path, seed=1)
+    export_tasks(store, pairs(4), "label-studio", path, seed=1)
     short = []
     for number, task in enumerate(json.loads(path.read_text())):
         side = "left" if task["data"]["answer1"].startswith("new") else "right"
@@ -188,7 +188,7 @@ def test_the_order_of_answers_is_random_but_repeatable(tmp_path: Path) -> None:
     store = PreferenceStore(tmp_path / "preferences")
     texts = []
     for name in ("a", "b"):
-        export(store, pairs(200), "jsonl", tmp_path / name, seed=4)
+        export_tasks(store, pairs(200), "jsonl", tmp_path / name, seed=4)
         texts.append((tmp_path / name).read_text())
     assert texts[0] == texts[1]
     first = Counter(json.loads(line)["answer1"].split()[0] for line in texts[0].splitlines())
@@ -199,7 +199,7 @@ def test_the_most_uncertain_pairs_go_first(tmp_path: Path) -> None:
     store = PreferenceStore(tmp_path / "preferences")
     unsure = {f"{number:016x}": random.Random(number).random() for number in range(30)}
     path = tmp_path / "some.jsonl"
-    export(
+    export_tasks(
         store,
         pairs(30),
         "jsonl",
@@ -216,7 +216,7 @@ def test_the_most_uncertain_pairs_go_first(tmp_path: Path) -> None:
 def test_unjudged_and_unknown_tasks_are_counted(tmp_path: Path) -> None:
     store = PreferenceStore(tmp_path / "preferences")
     path = tmp_path / "labels.jsonl"
-    export(store, pairs(20), "jsonl", path, seed=1)
+    export_tasks(store, pairs(20), "jsonl", path, seed=1)
     annotate(path, "jsonl", 1)
     rows = [json.loads(line) for line in path.open()]
     rows[0]["preference"] = ""
@@ -226,7 +226,7 @@ def test_unjudged_and_unknown_tasks_are_counted(tmp_path: Path) -> None:
     report = ingest(store, [path], CONFIG)
     assert report.values["reasons"] == {"not_annotated": 1, "tie": 1, "unknown_task": 1}
     with pytest.raises(DataError, match="no pairs"):
-        export(store, [], "jsonl", path, seed=1)
+        export_tasks(store, [], "jsonl", path, seed=1)
 
 
 def test_an_argilla_table_of_other_origin_is_read(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from alignment.config.intake import IntakeConfig
 from alignment.errors import AlignError, DataError
 from alignment.preferences.intake import ingest
 from alignment.preferences.prepare_files import native
-from alignment.preferences.reading import Reading
 from alignment.preferences.rows import DROPPED, Draft
+from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import find_sources
 from alignment.preferences.store import PreferenceStore
 from alignment.preferences.writer import BatchWriter
@@ -28,7 +28,7 @@ def real_rows(shared: Path) -> list[Row]:
     """Sound rows of HH in the native schema."""
     rows = []
     for source in find_sources([shared / "data" / "hh-rlhf"]):
-        for _, draft in Reading(IntakeConfig()).open(source)[1]:
+        for _, draft in SourceReader(IntakeConfig()).open(source)[1]:
             if isinstance(draft, Draft):
                 rows.append(native(draft))
     return rows
@@ -198,7 +198,7 @@ def test_a_batch_that_was_changed_afterwards_is_not_used(tmp_path: Path) -> None
     with (report.directory / "comparisons.parquet").open("r+b") as file:
         file.seek(100)
         file.write(b"?")
-    with pytest.raises(DataError, match="is not what was taken in"):
+    with pytest.raises(DataError, match="differs from what was ingested"):
         PreferenceStore(tmp_path / "preferences").training([report.id])
 
 

@@ -127,7 +127,7 @@ def test_names_are_checked_too(field: str, value: str, reason: str, tmp_path: Pa
         (gzip.compress(b"\n" * (80 << 20)), "more than 200 times its size"),
         (b"\x00\xff" * 1000, "none of the first rows is a JSON object"),
         (b"[" * (1 << 20), "not a JSON array"),
-        (b'[{"question": "q"} {"question": "r"}]', "no comma behind element 1"),
+        (b'[{"question": "q"} {"question": "r"}]', "no comma after element 1"),
     ],
     ids=["zip", "utf-16", "bomb", "zeros", "brackets", "comma"],
 )

@@ -13,7 +13,7 @@ import pytest
 from alignment.config.load import check_program
 from alignment.errors import DataError
 from alignment.pipeline.readiness import WaitingForBatches, available, frontier, waits_for
-from alignment.preferences.inbox import look_in, settled, waiting_comparisons
+from alignment.preferences.inbox import ingest_inbox, is_settled, waiting_comparisons
 from alignment.preferences.store import PreferenceStore
 
 
@@ -51,7 +51,9 @@ def program(tmp_path: Path) -> Any:
 
 
 def outcomes(program: Any, seconds: float = 0.0) -> dict[str, str]:
-    return {item.file: item.outcome for item in look_in(program.workspace, program.intake, seconds)}
+    return {
+        item.file: item.outcome for item in ingest_inbox(program.workspace, program.intake, seconds)
+    }
 
 
 def test_each_complete_file_is_a_batch_once(program: Any) -> None:
@@ -81,11 +83,11 @@ def test_a_file_that_is_being_written_is_left_alone(program: Any) -> None:
         file.write(rows(3, "slow"))
         file.flush()
         assert outcomes(program) == {}, "somebody has it open"
-        assert not settled(path, 0)
-    assert not settled(path, 60)
+        assert not is_settled(path, 0)
+    assert not is_settled(path, 60)
     assert outcomes(program, 60) == {}, "it has just changed"
     os.utime(path, (time.time() - 3600, time.time() - 3600))
-    assert not settled(path, 60), "copying programs set times back; the inode's change counts"
+    assert not is_settled(path, 60), "copying programs set times back; the inode's change counts"
     assert outcomes(program) == {"slow.jsonl": "accepted"}
 
 
@@ -100,7 +102,7 @@ def test_a_lost_journal_makes_no_batch_twice(program: Any) -> None:
 def test_a_directory_that_is_named_must_be_there(program: Any) -> None:
     lost = program.intake.model_copy(update={"path": str(program.workspace / "nowhere")})
     with pytest.raises(DataError, match="no directory"):
-        look_in(program.workspace, lost, 0)
+        ingest_inbox(program.workspace, lost, 0)
 
 
 def test_versions_wait_for_enough_comparisons(program: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.preferences.json_array import NotAnArrayError, elements
+from alignment.preferences.json_array import NotAnArrayError, array_elements
 from alignment.preferences.rows import RowError
 from alignment.preferences.sources import find_sources, records
 
@@ -42,7 +42,7 @@ def test_it_is_what_json_reads(
     values: list[Any], size: int, indent: int | None, escaped: bool
 ) -> None:
     text = " \n" + json.dumps(values, indent=indent, ensure_ascii=escaped) + "\n "
-    assert list(elements(cut(text.encode(), size), 10**6)) == json.loads(text)
+    assert list(array_elements(cut(text.encode(), size), 10**6)) == json.loads(text)
 
 
 @given(
@@ -55,9 +55,9 @@ def test_it_refuses_what_json_refuses(text: str, size: int) -> None:
         expected = json.loads(text)
     except ValueError:
         with pytest.raises(NotAnArrayError):
-            list(elements(cut(text.encode(), size), 10**6))
+            list(array_elements(cut(text.encode(), size), 10**6))
     else:
-        assert list(elements(cut(text.encode(), size), 10**6)) == expected
+        assert list(array_elements(cut(text.encode(), size), 10**6)) == expected
 
 
 def test_one_bad_byte_is_one_bad_row(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_one_bad_byte_is_one_bad_row(tmp_path: Path) -> None:
 def test_an_element_without_end_is_given_up() -> None:
     endless = (b'["' + b"x" * 1000 if number == 0 else b"x" * 1000 for number in range(10**6))
     with pytest.raises(NotAnArrayError, match="element 1 is broken or too long"):
-        list(elements(endless, 5000))
+        list(array_elements(endless, 5000))
 
 
 def test_a_large_array_is_never_whole_in_memory(tmp_path: Path) -> None:

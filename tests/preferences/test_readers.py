@@ -17,11 +17,11 @@ from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
 from alignment.preferences.intake import ingest
 from alignment.preferences.prepare_files import native
-from alignment.preferences.readers import FORMATS, Keys, choose, named
+from alignment.preferences.readers import FORMATS, TaskKeys, choose, named
 from alignment.preferences.readers.format import Format, common_prefix
-from alignment.preferences.reading import Reading
 from alignment.preferences.rows import REASONS, Draft, RowError, check
 from alignment.preferences.schema import Comparison
+from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import find_sources
 from alignment.preferences.store import PreferenceStore
 
@@ -32,7 +32,7 @@ Q = [("user", "q")]
 def read(row: dict[str, Any], config: IntakeConfig = CONFIG) -> tuple[str, list[Draft | RowError]]:
     """Format that is detected for a row, and what it makes of it."""
     found = choose([row], "here")
-    return found.name, found.read(row, config, Keys())
+    return found.name, found.read(row, config, TaskKeys())
 
 
 def one(row: dict[str, Any], config: IntakeConfig = CONFIG) -> tuple[str, Draft]:
@@ -194,7 +194,7 @@ def test_native_parquet_and_dataset_directories_say_what_jsonl_says(
     import datasets
 
     source = find_sources([shared / "data" / "webgpt"])[0]
-    drafts = [d for _, d in Reading(IntakeConfig()).open(source)[1] if isinstance(d, Draft)]
+    drafts = [d for _, d in SourceReader(IntakeConfig()).open(source)[1] if isinstance(d, Draft)]
     rows = [native(draft) for draft in drafts]
     jsonl = tmp_path / "a.jsonl"
     jsonl.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -281,7 +281,7 @@ NAMES = sorted(
 def outcome(reader: Format, row: dict[str, Any]) -> list[str | Draft]:
     """Reasons and sound drafts; anything but a `RowError` comes through and fails the test."""
     try:
-        found = reader.read(row, CONFIG, Keys())
+        found = reader.read(row, CONFIG, TaskKeys())
     except RowError as error:
         return [error.reason]
     said: list[str | Draft] = []

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alignment.preferences.split import Sides, split
+from alignment.preferences.split import EarlierSplit, split
 
-NOBODY = Sides.of(np.zeros(0, np.uint64), np.zeros(0, bool))
+NOBODY = EarlierSplit.of(np.zeros(0, np.uint64), np.zeros(0, bool))
 
 
 def draw(rng: np.random.Generator, rows: int, openings: int) -> tuple[np.ndarray, np.ndarray]:
@@ -32,7 +32,7 @@ def test_what_is_held_out_already_counts_towards_the_part() -> None:
     openings = np.arange(10, dtype=np.uint64)
     helpful = np.zeros(10, bool)
     # Opening 8 was held out by an earlier batch, 9 was not: of 3 wanted, the two lowest are new.
-    earlier = Sides.of(np.array([8, 9], np.uint64), np.array([True, False]))
+    earlier = EarlierSplit.of(np.array([8, 9], np.uint64), np.array([True, False]))
     held = split(openings, helpful, earlier, rows=3, share=0.5)
     assert np.flatnonzero(held).tolist() == [0, 1, 8]
     # One wanted, one known: nothing new.
@@ -58,7 +58,7 @@ def test_no_prompt_stands_on_both_sides_now_or_later(
     for _ in range(4):
         rows = int(rng.integers(1, 200))
         mine = names[rng.integers(0, openings, rows)]
-        earlier = Sides.of(
+        earlier = EarlierSplit.of(
             np.concatenate([np.zeros(0, np.uint64), *all_openings]),
             np.concatenate([np.zeros(0, bool), *all_held]),
         )

@@ -14,7 +14,7 @@ from alignment.config.intake import DataConfig, IntakeConfig
 from alignment.config.world import WorldConfig
 from alignment.errors import ConfigError, DataError
 from alignment.preferences.identity import opening_key
-from alignment.preferences.inbox import look_in
+from alignment.preferences.inbox import ingest_inbox
 from alignment.preferences.prompts import read_prompts
 from alignment.preferences.schema import framed
 from alignment.preferences.store import PreferenceStore
@@ -212,7 +212,9 @@ def test_the_inbox_gives_each_version_what_came_since_the_last(
     (inbox / "webgpt-1.jsonl.gz").write_bytes(source.read_bytes())
     (inbox / "webgpt-2.jsonl.gz.part").write_bytes(b"half")
     setting = IntakeConfig(source="inbox", path=str(inbox))
-    assert [taken.outcome for taken in look_in(tmp_path / "workspace", setting, 0)] == ["accepted"]
+    assert [taken.outcome for taken in ingest_inbox(tmp_path / "workspace", setting, 0)] == [
+        "accepted"
+    ]
     first = context(tmp_path, "rlhf-v1", "intake", intake=setting)
     intake.run(first)
     before = (first.out / "batch.json").read_bytes()
@@ -221,7 +223,7 @@ def test_the_inbox_gives_each_version_what_came_since_the_last(
         intake.run(second)
     panda = (shared / "data" / "pandalm" / "human_annotations.jsonl.gz").read_bytes()
     (inbox / "pandalm.jsonl.gz").write_bytes(panda)
-    assert [taken.file for taken in look_in(tmp_path / "workspace", setting, 0)] == [
+    assert [taken.file for taken in ingest_inbox(tmp_path / "workspace", setting, 0)] == [
         "pandalm.jsonl.gz"
     ]
     intake.run(second)

@@ -14,7 +14,7 @@ from alignment.config.sampling import CollectConfig, SampleConfig, SelectConfig
 from alignment.errors import DataError
 from alignment.inference.types import Sample
 from alignment.preferences.prompts import Prompt
-from alignment.sampling.bag import good_enough, keep, read_bag, shares, write_kept
+from alignment.sampling.bag import above_quantile, best_entries, read_bag, shares, write_bag
 from alignment.sampling.pairs import make_pair, plan_pairs
 from alignment.sampling.prompt_sampling import draw_prompts
 from alignment.sampling.selection import (
@@ -27,7 +27,7 @@ from alignment.sampling.selection import (
     reaching,
     select,
 )
-from alignment.sampling.temperature import judge
+from alignment.sampling.temperature import best_temperature
 
 
 def _candidate(prompt: str, text: str, reward: float, **more: Any) -> Candidate:
@@ -168,12 +168,12 @@ def test_the_bag_keeps_only_what_a_version_wrote_and_no_scores(tmp_path: Path) -
         ],
         SelectConfig(),
     )
-    kept = keep(groups, 2, "rlhf-v1")
+    kept = best_entries(groups, 2, "rlhf-v1")
     assert [(one.text, one.source_version) for one in kept] == [
         ("n3", "rlhf-v1"),
         ("n2", "rlhf-v1"),
     ]
-    write_kept(tmp_path / "kept.jsonl", kept)
+    write_bag(tmp_path / "kept.jsonl", kept)
     assert read_bag({"rlhf-v2": tmp_path}) == kept
     with pytest.raises(DataError, match="rlhf-v9"):
         read_bag({"rlhf-v9": tmp_path / "nothing"})
@@ -182,8 +182,8 @@ def test_the_bag_keeps_only_what_a_version_wrote_and_no_scores(tmp_path: Path) -
 def test_bag_quantile_and_shares() -> None:
     own = [_candidate(str(i), "x", float(i), source_version="rlhf-v1") for i in range(5)]
     old = [_candidate(str(i), "y", float(i)) for i in range(5)]
-    assert good_enough(old, own, 0.0) == old
-    assert [one.reward for one in good_enough(old, own, 0.5)] == [2.0, 3.0, 4.0]
+    assert above_quantile(old, own, 0.0) == old
+    assert [one.reward for one in above_quantile(old, own, 0.5)] == [2.0, 3.0, 4.0]
     assert shares([*own, old[0]]) == {"rlhf-v1": pytest.approx(5 / 6), "sft": pytest.approx(1 / 6)}
 
 
@@ -242,13 +242,13 @@ def test_temperature_search_takes_the_best_expected_best_of_k() -> None:
     random = np.random.default_rng(0)
     rewards = np.stack([random.normal(0, spread, (30, 8)) for spread in (0.5, 1.5, 1.0)])
     finished = np.ones_like(rewards, dtype=bool)
-    best, tried = judge((0.7, 1.0, 1.3), rewards, finished, [0.5, 0.9, 0.8])
+    best, tried = best_temperature((0.7, 1.0, 1.3), rewards, finished, [0.5, 0.9, 0.8])
     assert best == 1.0
     assert tried[1].expected == pytest.approx(rewards[1].max(axis=1).mean())
     assert [row["n"] for row in tried[0].curve] == [1, 2, 4, 8]
     # Answers that selection would leave out are worth nothing.
     finished[1] = False
-    assert judge((0.7, 1.0, 1.3), rewards, finished, [0.5, 0.9, 0.8])[0] == 1.3
+    assert best_temperature((0.7, 1.0, 1.3), rewards, finished, [0.5, 0.9, 0.8])[0] == 1.3
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import build_plan
 from alignment.pipeline.readiness import frontier
-from alignment.preferences.inbox import look_in
+from alignment.preferences.inbox import ingest_inbox
 from alignment.preferences.store import PreferenceStore
 
 
@@ -125,7 +125,7 @@ def calm_problems(
                 if version in batch.versions:
                     source = batch.manifest["sources"][0]  # its copy may have come first
                     (inbox / source["file"]).write_bytes(sound[names[source["sha256"]]])
-                    look_in(calm, quiet.intake, 0)
+                    ingest_inbox(calm, quiet.intake, 0)
             _do(runner, [version])
     return [
         f"{node.key}: {one} after the soak, {other} in a calm run"

@@ -10,19 +10,20 @@ import pytest
 
 from alignment.config.vocabulary import STRENGTHS
 from alignment.config.world import AnnotatorsConfig, WorldConfig
-from alignment.world import World
-from alignment.world.annotators import label, label_rows, strength
+from alignment.preferences.schema import Comparison
+from alignment.world import GoldScorer
+from alignment.world.annotators import label_rows, strength
 from alignment.world.demonstrations import answer, quality
-from alignment.world.prompts import everything
+from alignment.world.prompts import all_prompts
 from alignment.world.tasks import RISKS
 
-WORLD = World(WorldConfig(), 0)
+WORLD = GoldScorer(WorldConfig(), 0)
 
 
 @pytest.fixture(scope="module")
 def pairs() -> list[dict[str, Any]]:
     rng = random.Random(1)
-    asked = [each for all_ in everything(1).values() for each in all_[:70]]
+    asked = [each for all_ in all_prompts(1).values() for each in all_[:70]]
     found = []
     for each in asked * 2:
         texts = [answer(each.task, quality(rng), rng) for _ in range(2)]
@@ -79,7 +80,7 @@ def test_bins_say_what_is_safe_and_the_fourth_is_left_to_intake(
     assert bins[None] == sum(pair["domain"] == "helpfulness" for pair in pairs)
     for name in ("chosen_safe", "both_safe", "both_unsafe", "rejected_safe"):
         assert bins[name] > 0
-    kept = label(pairs, WORLD, 0)
+    kept = [Comparison(**row) for row in rows if row["safety_bin"] != "rejected_safe"]
     assert len(kept) == len(rows) - bins["rejected_safe"]
     right = [
         WORLD.gold(row["conversation"], row["chosen"]).harmful == (row["safety_bin"] != "both_safe")
@@ -105,7 +106,7 @@ def test_provenance_travels_with_the_answer(pairs: list[dict[str, Any]]) -> None
 
 def test_without_noise_an_annotator_is_always_right(pairs: list[dict[str, Any]]) -> None:
     config = AnnotatorsConfig(number=1, noise=0, careless=0, label_errors=0)
-    exact = World(WorldConfig(annotators=config), 0)
+    exact = GoldScorer(WorldConfig(annotators=config), 0)
     rows = label_rows(pairs, exact, 0)
     assert set(agreements(rows).values()) == {1.0}
     assert not [row for row in rows if row["safety_bin"] == "rejected_safe"]

@@ -12,9 +12,9 @@ import pytest
 from alignment.config.world import WorldConfig
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.preferences.prompts import Prompt, read_prompts
-from alignment.world import World
+from alignment.world import GoldScorer
 from alignment.world.build import build
-from alignment.world.prompts import everything
+from alignment.world.prompts import all_prompts
 from alignment.world.sentences import read
 from alignment.world.tasks import HELPFUL, RISKS, parse
 from alignment.world.tokenizer import ASSISTANT, END, USER, train_tokenizer
@@ -47,7 +47,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(world: Path, tmp_path: Path
 
 
 def test_every_prompt_the_world_can_ask_is_understood() -> None:
-    for all_ in everything(3).values():
+    for all_ in all_prompts(3).values():
         for asked in all_:
             assert parse(asked.messages) == asked.task
 
@@ -92,7 +92,7 @@ def test_the_pool_has_the_configured_mix(world: Path) -> None:
 
 
 def test_demonstrations_are_mediocre_varied_and_in_the_worlds_language(world: Path) -> None:
-    judge = World(SMALL, 5)
+    judge = GoldScorer(SMALL, 5)
     demonstrations = rows(world / "demonstrations.jsonl")
     golds = [judge.gold(row["messages"], row["response"]) for row in demonstrations]
     sentences = [s for row in demonstrations for s in read(row["response"])]

@@ -1,7 +1,15 @@
-"""Formats of preference data. Each module knows one shape of row and nothing of files.
+"""Formats of preference data. Each module reads one shape of row and knows nothing about files.
 
-A format is a `Format`: its name, whether a row looks like it, and what comparisons a row stands
-for. `choose` finds the format of a file from its first rows.
+To add a format `NAME`:
+
+1. Write `NAME.py` beside this file with a function that recognises a row, a function that turns a
+   row into drafts, and `FORMAT = Format("NAME", _matches, _read)`. `webgpt.py` is a short example,
+   `format.py` has helpers for the usual columns. Raise `RowError` for a bad row.
+2. Import the module here and put `NAME.FORMAT` into `FORMATS`, before any format that would also
+   recognise its rows.
+
+Nothing else changes: detection, `--format`, intake, quarantine and reports follow from `FORMATS`.
+Add a sample row to `tests/preferences/test_readers.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +29,7 @@ from alignment.preferences.readers import (
     trl,
     webgpt,
 )
-from alignment.preferences.readers.format import Format, Keys
+from alignment.preferences.readers.format import Format, TaskKeys
 
 FORMATS: tuple[Format, ...] = (
     native.FORMAT,
@@ -34,40 +42,44 @@ FORMATS: tuple[Format, ...] = (
     argilla.FORMAT,
     trl.FORMAT,
 )
-"""Most telling first: a row of HH would pass for TRL's, never the other way round."""
+"""Most specific first: an HH row also matches TRL's format, never the other way round."""
 
 
 def named(name: str) -> Format:
     """The format called `name`.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no such format.
     """
-    for known in FORMATS:
-        if known.name == name:
-            return known
-    names = ", ".join(known.name for known in FORMATS)
+    for candidate in FORMATS:
+        if candidate.name == name:
+            return candidate
+    names = ", ".join(candidate.name for candidate in FORMATS)
     raise DataError(f"no format {name!r}", where="--format", remedy=f"one of: {names}")
 
 
 def choose(sample: Sequence[dict[str, Any]], where: str) -> Format:
-    """The format that most of a file's first rows look like.
+    """The format that matches most of a file's first rows.
+
+    Args:
+        sample: the first rows.
+        where: name of the file, for messages.
 
     Raises:
-        DataError: no row looks like any format.
+        DataError: no row matches any format.
     """
-    counts = {known.name: 0 for known in FORMATS}
+    counts = {candidate.name: 0 for candidate in FORMATS}
     for row in sample:
-        for known in FORMATS:
-            if known.matches(row):
-                counts[known.name] += 1
+        for candidate in FORMATS:
+            if candidate.matches(row):
+                counts[candidate.name] += 1
                 break
-    best = max(FORMATS, key=lambda known: counts[known.name])
+    best = max(FORMATS, key=lambda candidate: counts[candidate.name])
     if not sample:
         raise DataError(
             "the format is not known: none of the first rows is a JSON object",
             where=where,
-            remedy="send JSON lines (gzip may be), a JSON array or parquet, text in UTF-8",
+            remedy="send JSON lines (also gzipped), a JSON array or parquet; text must be UTF-8",
         )
     if counts[best.name] == 0:
         keys = ", ".join(sorted(sample[0])[:12])
@@ -79,4 +91,4 @@ def choose(sample: Sequence[dict[str, Any]], where: str) -> Format:
     return best
 
 
-__all__ = ["FORMATS", "Format", "Keys", "choose", "named"]
+__all__ = ["FORMATS", "Format", "TaskKeys", "choose", "named"]

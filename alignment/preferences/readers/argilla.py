@@ -7,49 +7,39 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Keys, Row
-from alignment.preferences.readers.judged import (
+from alignment.preferences.readers.format import Format, Row, TaskKeys
+from alignment.preferences.readers.verdicts import (
     TASK,
-    Verdict,
     as_choice,
-    as_safe,
-    as_strength,
-    decide,
+    draft_from_verdicts,
     find_pair,
     pair_names,
+    parse_verdict,
 )
-from alignment.preferences.rows import Found, RowError
+from alignment.preferences.rows import DraftOrError, RowError
 
 QUESTIONS = ("preference", "chosen", "choice", "best", "ranking", "comparison")
-"""Names under which the verdict is looked for; the first that is there counts."""
+"""Names of the question that asks for the verdict; the first one present counts."""
 
-Said = dict[str, dict[str, Any]]
+Submitted = dict[str, dict[str, Any]]
 """Question → user → value."""
 
 
-def _read(row: Row, config: IntakeConfig, keys: Keys) -> list[Found]:
-    shown, said = _nested(row) if type(row.get("fields")) is dict else _flat(row)
+def _read(row: Row, config: IntakeConfig, keys: TaskKeys) -> list[DraftOrError]:
+    shown, submitted = _nested(row) if type(row.get("fields")) is dict else _flat(row)
     pair = find_pair(shown, keys)
-    question = next((name for name in QUESTIONS if name in said), None)
+    question = next((name for name in QUESTIONS if name in submitted), None)
     if question is None:
         raise RowError("not_annotated", "responses")
     names = pair_names(shown)
-    verdicts = [
-        Verdict(
-            choice=_choice(value, names),
-            strength=as_strength(said.get("strength", {}).get(user)),
-            safe=(
-                as_safe(said.get("safety1", {}).get(user)),
-                as_safe(said.get("safety2", {}).get(user)),
-            ),
-            annotator=user,
-        )
-        for user, value in said[question].items()
-    ]
-    return [decide(pair, verdicts, config)]
+    verdicts = []
+    for user, value in submitted[question].items():
+        labels = {name: by_user.get(user) for name, by_user in submitted.items()}
+        verdicts.append(parse_verdict(_choice(value, names), None, labels, user))
+    return [draft_from_verdicts(pair, verdicts, config)]
 
 
-def _nested(row: Row) -> tuple[dict[str, Any], Said]:
+def _nested(row: Row) -> tuple[dict[str, Any], Submitted]:
     shown = dict(row["fields"])
     metadata = row.get("metadata")
     if type(metadata) is dict:
@@ -62,7 +52,7 @@ def _nested(row: Row) -> tuple[dict[str, Any], Said]:
         return shown, {}
     if type(responses) is not dict:
         raise RowError("wrong_type", "responses", f"{type(responses).__name__}, not an object")
-    said: Said = {}
+    submitted: Submitted = {}
     for question, answers in responses.items():
         if type(answers) is not list:
             raise RowError("wrong_type", f"responses.{question}", "not a list")
@@ -71,16 +61,16 @@ def _nested(row: Row) -> tuple[dict[str, Any], Said]:
                 raise RowError("wrong_type", f"responses.{question}.{index}", "not an object")
             if answer.get("status") in (None, "submitted"):
                 user = str(answer.get("user_id") or f"#{index}")
-                said.setdefault(question, {})[user] = answer.get("value")
-    return shown, said
+                submitted.setdefault(question, {})[user] = answer.get("value")
+    return shown, submitted
 
 
-def _flat(row: Row) -> tuple[dict[str, Any], Said]:
+def _flat(row: Row) -> tuple[dict[str, Any], Submitted]:
     shown = {name: value for name, value in row.items() if ".responses" not in name}
     shown.setdefault(TASK, None)
     if shown[TASK] is None and str(row.get("id", "")).startswith("align-"):
         shown[TASK] = row["id"]
-    said: Said = {}
+    submitted: Submitted = {}
     for name, values in row.items():
         if not name.endswith(".responses") or values is None:
             continue
@@ -89,15 +79,15 @@ def _flat(row: Row) -> tuple[dict[str, Any], Said]:
             raise RowError("wrong_type", name, f"{type(values).__name__}, not a list")
         users = row.get(f"{name}.users") or [f"#{index}" for index in range(len(values))]
         states = row.get(f"{name}.status") or [None] * len(values)
-        for suffix, given in (("users", users), ("status", states)):
-            if type(given) is not list:
-                raise RowError("wrong_type", f"{name}.{suffix}", f"{type(given).__name__}")
+        for suffix, column in (("users", users), ("status", states)):
+            if type(column) is not list:
+                raise RowError("wrong_type", f"{name}.{suffix}", f"{type(column).__name__}")
         if not len(users) == len(states) == len(values):
             raise RowError("bad_vote", name, "users, status and values differ in number")
         for user, state, value in zip(users, states, values, strict=True):
             if state in (None, "submitted"):
-                said.setdefault(question, {})[str(user)] = value
-    return shown, said
+                submitted.setdefault(question, {})[str(user)] = value
+    return shown, submitted
 
 
 def _choice(value: Any, names: tuple[str, str] | None) -> str:

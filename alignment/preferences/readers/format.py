@@ -1,4 +1,4 @@
-"""What a format is, and the small pieces that several share."""
+"""The interface of a format, and helpers that several formats share."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.rows import Found, RowError, Turn
+from alignment.preferences.rows import Draft, DraftOrError, RowError, Turn
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Keys:
-    """What an export of ours left in the store: opaque task id → what was hidden from the
-    annotator."""
+class TaskKeys:
+    """Keys of our own exports: opaque task id → what was hidden from the annotator."""
 
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -26,14 +25,14 @@ class Format:
     """One shape of row.
 
     Attributes:
-        name: as `--format` takes it.
-        matches: does a row look like it?
-        read: the comparisons a row stands for. Raises `RowError` where the whole row is bad.
+        name: the value of `--format`.
+        matches: whether a row has this shape.
+        read: returns the comparisons of a row. Raises `RowError` if the whole row is bad.
     """
 
     name: str
     matches: Callable[[Row], bool]
-    read: Callable[[Row, IntakeConfig, Keys], list[Found]]
+    read: Callable[[Row, IntakeConfig, TaskKeys], list[DraftOrError]]
 
 
 ROLES = {
@@ -48,10 +47,10 @@ ROLES = {
 
 
 def text(row: Row, name: str) -> str:
-    """`row[name]`, which must be text.
+    """The text at `row[name]`.
 
     Raises:
-        RowError: it is missing or no text.
+        RowError: it is missing, or not text.
     """
     value = row.get(name)
     if type(value) is not str:
@@ -62,7 +61,7 @@ def text(row: Row, name: str) -> str:
 
 
 def label(row: Row, name: str) -> str | None:
-    """`row[name]` if there is one; numbers count as names (annotator 17).
+    """The optional label at `row[name]`; a number becomes text (annotator 17).
 
     Raises:
         RowError: it is a list, an object or a truth value.
@@ -76,37 +75,37 @@ def label(row: Row, name: str) -> str | None:
 
 
 def turns(value: Any, name: str) -> list[Turn]:
-    """A list of messages as turns; knows {"role","content"} and ShareGPT's {"from","value"}.
+    """Messages as turns: {"role", "content"} or ShareGPT's {"from", "value"}.
 
     Raises:
-        RowError: not such a list.
+        RowError: not a list of messages.
     """
     if type(value) is not list:
         if value is None:
             raise RowError("missing_prompt", name)
         raise RowError("wrong_type", name, f"{type(value).__name__}, not a list of turns")
-    found = []
+    dialogue = []
     for index, message in enumerate(value):
         if type(message) is not dict:
             raise RowError("wrong_type", f"{name}.{index}", f"{type(message).__name__}, not a turn")
         role = message.get("role", message.get("from"))
         content = message.get("content", message.get("value"))
-        known = ROLES.get(role) if type(role) is str else None
-        if known is None:
+        canonical_role = ROLES.get(role) if type(role) is str else None
+        if canonical_role is None:
             raise RowError("roles", f"{name}.{index}.role", f"unknown role {role!r}"[:80])
         if type(content) is not str:
             raise RowError(
                 "wrong_type", f"{name}.{index}.content", f"{type(content).__name__}, not text"
             )
-        found.append((known, content))
-    return found
+        dialogue.append((canonical_role, content))
+    return dialogue
 
 
 def producer(value: Any, name: str) -> tuple[str, float] | None:
-    """{"version","temperature"} as a pair.
+    """{"version", "temperature"} as a pair; None stays None.
 
     Raises:
-        RowError: something else.
+        RowError: any other value.
     """
     if value is None:
         return None
@@ -122,19 +121,44 @@ def producer(value: Any, name: str) -> tuple[str, float] | None:
     return version, degrees
 
 
+def draft(
+    row: Row, conversation: list[Turn], answers: tuple[str, str], strength: str, **fields: Any
+) -> Draft:
+    """A comparison with the columns that most formats share: `domain`, `annotator`, `category`.
+
+    Args:
+        answers: the chosen and the rejected one.
+        fields: further fields of `Draft`.
+
+    Raises:
+        RowError: a shared column holds a list, an object or a truth value.
+    """
+    chosen, rejected = answers
+    return Draft(
+        turns=conversation,
+        chosen=chosen,
+        rejected=rejected,
+        strength=strength,
+        domain=label(row, "domain"),
+        annotator=label(row, "annotator"),
+        category=label(row, "category"),
+        **fields,
+    )
+
+
 def number(value: Any) -> float | None:
-    """A finite number as a float; None for anything else (also for a truth value)."""
+    """A finite number as a float; None for anything else, truth values included."""
     if type(value) not in (int, float):
         return None
     try:
-        found = float(value)
+        converted = float(value)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
+    return converted if math.isfinite(converted) else None
 
 
 def common_prefix(left: str, right: str) -> int:
-    """Length of what two texts begin with; compares whole slices, not characters."""
+    """Length of the common beginning of two texts, by bisection over slices."""
     low, high = 0, min(len(left), len(right))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,12 +1,20 @@
-"""Anthropic's HH-RLHF: two transcripts `chosen` and `rejected` that part at the last answer."""
+"""Anthropic's HH-RLHF: transcripts `chosen` and `rejected` that differ in their last answer."""
 
 from __future__ import annotations
 
 import re
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Keys, Row, common_prefix, label, text
-from alignment.preferences.rows import Draft, Found, RowError, Turn
+from alignment.preferences.readers.format import (
+    Format,
+    Row,
+    TaskKeys,
+    common_prefix,
+    draft,
+    label,
+    text,
+)
+from alignment.preferences.rows import DraftOrError, RowError, Turn
 
 MARKER = "\n\nAssistant:"
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -14,15 +22,15 @@ _ROLE = {"Human": "user", "Assistant": "assistant"}
 
 
 def is_transcript(value: object) -> bool:
-    """Does a text begin like a transcript of HH?"""
+    """Whether a text begins like an HH transcript."""
     return type(value) is str and value.lstrip().startswith("Human:")
 
 
 def transcript(value: str, name: str) -> list[Turn]:
-    """The turns of a transcript. A marker inside a text cannot be told from a turn.
+    """The turns of a transcript. A marker inside a message reads as a new turn.
 
     Raises:
-        RowError: it does not begin with a turn.
+        RowError: the transcript does not begin with a turn.
     """
     start, *parts = _TURN.split(value if value.startswith("\n\n") else "\n\n" + value.lstrip())
     if start.strip():
@@ -30,14 +38,29 @@ def transcript(value: str, name: str) -> list[Turn]:
     return [(_ROLE[parts[index]], parts[index + 1].strip()) for index in range(0, len(parts), 2)]
 
 
-def part(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Common transcript and the two answers.
-
-    The answers begin at the last `Assistant:` that both transcripts have in common; an answer that
-    goes on with turns of its own is no answer to the same conversation.
+def prompt_turns(value: str, name: str) -> list[Turn]:
+    """A text prompt as turns: an HH transcript, or one message of the user.
 
     Raises:
-        RowError: the transcripts have no `Assistant:` turn in common.
+        RowError: the prompt is empty.
+    """
+    if not value.strip():
+        raise RowError("missing_prompt", name)
+    if not is_transcript(value):
+        return [("user", value.strip())]
+    dialogue = transcript(value, name)
+    if dialogue[-1] == ("assistant", ""):  # a final "Assistant:" only opens the answer
+        dialogue.pop()
+    return dialogue
+
+
+def part(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """Split two transcripts into their common conversation and the two answers.
+
+    The answers begin at the last `Assistant:` that both transcripts share.
+
+    Raises:
+        RowError: the transcripts share no `Assistant:` turn, or an answer holds further turns.
     """
     left, right = chosen.rfind(MARKER), rejected.rfind(MARKER)
     if left < 0 or right < 0:
@@ -51,21 +74,20 @@ def part(chosen: str, rejected: str) -> tuple[str, str, str]:
     answers = chosen[cut:], rejected[cut:]
     for field, answer in zip(("chosen", "rejected"), answers, strict=True):
         if _TURN.search(answer):
-            raise RowError("no_common_prompt", field, "more turns follow where the two part")
+            raise RowError(
+                "no_common_prompt", field, "more turns follow after the transcripts diverge"
+            )
     return chosen[:left], answers[0].strip(), answers[1].strip()
 
 
-def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
+def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:
     conversation, chosen, rejected = part(text(row, "chosen"), text(row, "rejected"))
     return [
-        Draft(
-            turns=transcript(conversation, "chosen"),
-            chosen=chosen,
-            rejected=rejected,
-            strength=label(row, "strength") or config.strength,
-            domain=label(row, "domain"),
-            annotator=label(row, "annotator"),
-            category=label(row, "category"),
+        draft(
+            row,
+            transcript(conversation, "chosen"),
+            (chosen, rejected),
+            label(row, "strength") or config.strength,
         )
     ]
 

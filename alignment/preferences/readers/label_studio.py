@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Keys, Row
-from alignment.preferences.readers.judged import (
-    Verdict,
-    as_choice,
-    as_safe,
-    as_strength,
-    decide,
+from alignment.preferences.readers.format import Format, Row, TaskKeys
+from alignment.preferences.readers.verdicts import (
+    AnnotatorVerdict,
+    draft_from_verdicts,
     find_pair,
+    parse_verdict,
 )
-from alignment.preferences.rows import Found, RowError
+from alignment.preferences.rows import DraftOrError, RowError
 
 
-def _read(row: Row, config: IntakeConfig, keys: Keys) -> list[Found]:
+def _read(row: Row, config: IntakeConfig, keys: TaskKeys) -> list[DraftOrError]:
     shown, annotations = row.get("data"), row.get("annotations")
     if type(shown) is not dict:
         raise RowError("wrong_type", "data", f"{type(shown).__name__}, not an object")
@@ -32,11 +30,11 @@ def _read(row: Row, config: IntakeConfig, keys: Keys) -> list[Found]:
             verdict = _verdict(annotation)
             if verdict is not None:
                 verdicts.append(verdict)
-    return [decide(pair, verdicts, config)]
+    return [draft_from_verdicts(pair, verdicts, config)]
 
 
-def _verdict(annotation: dict[str, Any]) -> Verdict | None:
-    said: dict[str, Any] = {}
+def _verdict(annotation: dict[str, Any]) -> AnnotatorVerdict | None:
+    choices: dict[str, Any] = {}
     preference: Any = None
     results = annotation.get("result")
     if type(results) is not list:
@@ -48,17 +46,12 @@ def _verdict(annotation: dict[str, Any]) -> Verdict | None:
         if "selected" in value:
             preference = value["selected"]
         elif type(value.get("choices")) is list and value["choices"]:
-            said[str(result.get("from_name"))] = value["choices"][0]
+            choices[str(result.get("from_name"))] = value["choices"][0]
     if preference is None:
-        preference = said.get("preference")
+        preference = choices.get("preference")
     if preference is None:
         return None
-    return Verdict(
-        choice=as_choice(preference, None),
-        strength=as_strength(said.get("strength")),
-        safe=(as_safe(said.get("safety1")), as_safe(said.get("safety2"))),
-        annotator=_person(annotation.get("completed_by")),
-    )
+    return parse_verdict(preference, None, choices, _person(annotation.get("completed_by")))
 
 
 def _person(value: Any) -> str | None:

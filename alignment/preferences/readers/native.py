@@ -5,31 +5,25 @@ from __future__ import annotations
 from difflib import get_close_matches
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Keys, Row, label, producer, text, turns
-from alignment.preferences.rows import Draft, Found, RowError
-
-FIELDS = frozenset(
-    {
-        "id",
-        "conversation",
-        "chosen",
-        "rejected",
-        "strength",
-        "domain",
-        "safety_bin",
-        "chosen_by",
-        "rejected_by",
-        "annotator",
-        "group",
-        "votes",
-        "category",
-    }
+from alignment.preferences.readers.format import (
+    Format,
+    Row,
+    TaskKeys,
+    draft,
+    label,
+    producer,
+    text,
+    turns,
 )
+from alignment.preferences.rows import DraftOrError, RowError
+from alignment.preferences.schema import Comparison
+
+FIELDS = frozenset({"id", *Comparison.model_fields})
 
 
-def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
+def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:
     if not FIELDS.issuperset(row):
-        # A misspelt field would quietly lose its meaning: say so instead.
+        # A misspelt field must not be ignored silently.
         name = min(set(row) - FIELDS)
         near = get_close_matches(name, FIELDS, n=1)
         raise RowError("unknown_field", name, f"did you mean {near[0]}?" if near else "")
@@ -37,19 +31,16 @@ def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
     if votes is not None:
         _check_votes(votes)
     return [
-        Draft(
-            turns=turns(row.get("conversation"), "conversation"),
-            chosen=text(row, "chosen"),
-            rejected=text(row, "rejected"),
-            strength=label(row, "strength") or config.strength,
-            domain=label(row, "domain"),
+        draft(
+            row,
+            turns(row.get("conversation"), "conversation"),
+            (text(row, "chosen"), text(row, "rejected")),
+            label(row, "strength") or config.strength,
             safety_bin=label(row, "safety_bin"),
             chosen_by=producer(row.get("chosen_by"), "chosen_by"),
             rejected_by=producer(row.get("rejected_by"), "rejected_by"),
-            annotator=label(row, "annotator"),
             group=label(row, "group"),
             votes=votes or None,
-            category=label(row, "category"),
         )
     ]
 

@@ -5,24 +5,28 @@ from __future__ import annotations
 import re
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Keys, Row, label, text
-from alignment.preferences.readers.votes import majority
-from alignment.preferences.rows import Draft, Found, RowError
+from alignment.preferences.readers.format import Format, Row, TaskKeys, label, text
+from alignment.preferences.readers.verdicts import majority
+from alignment.preferences.rows import Draft, DraftOrError, RowError
 
 _ANNOTATOR = re.compile(r"annotator(\d+)")
 _VERDICT = {0: "tie", 1: "first", 2: "second"}
 
 
-def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
-    instruction, given = text(row, "instruction").strip(), row.get("input")
-    if given is not None and type(given) is not str:
-        raise RowError("wrong_type", "input", f"{type(given).__name__}, not text")
+def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:
+    instruction, extra_input = text(row, "instruction").strip(), row.get("input")
+    if extra_input is not None and type(extra_input) is not str:
+        raise RowError("wrong_type", "input", f"{type(extra_input).__name__}, not text")
     if not instruction:
         raise RowError("missing_prompt", "instruction")
-    prompt = f"{instruction}\n\n{given.strip()}" if given and given.strip() else instruction
+    prompt = (
+        f"{instruction}\n\n{extra_input.strip()}"
+        if extra_input and extra_input.strip()
+        else instruction
+    )
     answers = text(row, "response1").strip(), text(row, "response2").strip()
     votes = [_vote(row, name) for name in sorted(filter(_ANNOTATOR.fullmatch, row))]
-    first, strength, seen = majority(votes, config.agreement)
+    first, strength, winner_votes = majority(votes, config.agreement)
     chosen, rejected = answers if first else answers[::-1]
     return [
         Draft(
@@ -31,7 +35,7 @@ def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
             rejected=rejected,
             strength=strength,
             domain=label(row, "domain"),
-            votes=seen,
+            votes=winner_votes,
             category=label(row, "motivation_app"),
         )
     ]

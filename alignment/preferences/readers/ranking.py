@@ -12,8 +12,16 @@ from itertools import combinations
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Keys, Row, label, number, producer, turns
-from alignment.preferences.rows import Draft, Found, RowError, Turn
+from alignment.preferences.readers.format import (
+    Format,
+    Row,
+    TaskKeys,
+    label,
+    number,
+    producer,
+    turns,
+)
+from alignment.preferences.rows import Draft, DraftOrError, RowError, Turn
 from alignment.preferences.schema import text_digest
 
 
@@ -27,17 +35,23 @@ def expand(
     domain: str | None,
     annotator: str | None = None,
     category: str | None = None,
-) -> list[Found]:
-    """All pairs of a ranking (rank 1 is best) as drafts of one group; a tied pair is a `tie`."""
+) -> list[DraftOrError]:
+    """All pairs of a ranking as drafts of one group; a tied pair becomes a `tie` error.
+
+    Args:
+        answers, ranks, by: one entry per answer; rank 1 is best.
+        strength: of every pair.
+        by: version and temperature that produced each answer, if known.
+    """
     parts = [part for turn in conversation for part in turn]
     group = text_digest([*parts, *answers, *(str(rank) for rank in ranks)])[:16]
-    found: list[Found] = []
+    pairs: list[DraftOrError] = []
     for left, right in combinations(range(len(answers)), 2):
         if ranks[left] == ranks[right]:
-            found.append(RowError("tie", "ranks", f"answers {left} and {right}"))
+            pairs.append(RowError("tie", "ranks", f"answers {left} and {right}"))
             continue
         better, worse = (left, right) if ranks[left] < ranks[right] else (right, left)
-        found.append(
+        pairs.append(
             Draft(
                 turns=conversation,
                 chosen=answers[better],
@@ -51,20 +65,20 @@ def expand(
                 category=category,
             )
         )
-    return found
+    return pairs
 
 
-def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
+def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:
     answers: list[str] = []
     by: list[tuple[str, float] | None] = []
     for index, response in enumerate(_list(row, "responses")):
         where = f"responses.{index}"
-        given = response.get("text") if type(response) is dict else response
-        if type(given) is not str:
-            raise RowError("wrong_type", where, f"{type(given).__name__}, not text")
-        answers.append(given.strip())
-        known = type(response) is dict and response.get("version") is not None
-        by.append(producer(response, where) if known else None)
+        answer = response.get("text") if type(response) is dict else response
+        if type(answer) is not str:
+            raise RowError("wrong_type", where, f"{type(answer).__name__}, not text")
+        answers.append(answer.strip())
+        has_producer = type(response) is dict and response.get("version") is not None
+        by.append(producer(response, where) if has_producer else None)
     if len(answers) < 2:
         raise RowError("missing_field", "responses", "a ranking needs two answers at least")
     return expand(

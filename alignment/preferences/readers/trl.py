@@ -5,24 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Keys, Row, common_prefix, label, turns
-from alignment.preferences.readers.hh import is_transcript, transcript
-from alignment.preferences.rows import Draft, Found, RowError, Turn
+from alignment.preferences.readers.format import (
+    Format,
+    Row,
+    TaskKeys,
+    common_prefix,
+    draft,
+    label,
+    turns,
+)
+from alignment.preferences.readers.hh import prompt_turns
+from alignment.preferences.rows import DraftOrError, RowError, Turn
 
 
-def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
+def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:
     conversation, chosen, rejected = _parts(row)
-    return [
-        Draft(
-            turns=conversation,
-            chosen=chosen,
-            rejected=rejected,
-            strength=label(row, "strength") or config.strength,
-            domain=label(row, "domain"),
-            annotator=label(row, "annotator"),
-            category=label(row, "category"),
-        )
-    ]
+    return [draft(row, conversation, (chosen, rejected), label(row, "strength") or config.strength)]
 
 
 def _parts(row: Row) -> tuple[list[Turn], str, str]:
@@ -48,18 +46,11 @@ def _prompt(value: Any) -> list[Turn]:
         return turns(value, "prompt")
     if type(value) is not str:
         raise RowError("wrong_type", "prompt", f"{type(value).__name__}, not text or turns")
-    if not value.strip():
-        raise RowError("missing_prompt", "prompt")
-    if is_transcript(value):
-        found = transcript(value, "prompt")
-        if found[-1] == ("assistant", ""):  # "Assistant:" at the end only opens the answer
-            found.pop()
-        return found
-    return [("user", value.strip())]
+    return prompt_turns(value, "prompt")
 
 
 def _split_plain(chosen: str, rejected: str) -> tuple[list[Turn], str, str]:
-    """What both texts begin with is the prompt, up to its last whole word (as TRL does)."""
+    """The common beginning is the prompt, up to its last whole word (as TRL does)."""
     common = chosen[: common_prefix(chosen, rejected)]
     if len(common) < min(len(chosen), len(rejected)):
         common = common[: max(common.rfind(" "), common.rfind("\n")) + 1]
@@ -83,9 +74,9 @@ def _conversational(
     before, other = chosen[:-1], rejected[:-1]
     if before != other:
         raise RowError("no_common_prompt", "rejected", "the turns before the answers differ")
-    given = _prompt(prompt) if prompt is not None else []
+    given_turns = _prompt(prompt) if prompt is not None else []
     # UltraFeedback repeats the prompt in both sides; TRL's own sides hold the answer only.
-    conversation = before if before[: len(given)] == given else given + before
+    conversation = before if before[: len(given_turns)] == given_turns else given_turns + before
     if not conversation:
         raise RowError("missing_prompt", "prompt")
     return conversation, chosen[-1][1], rejected[-1][1]

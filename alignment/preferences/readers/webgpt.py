@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Keys, Row, label, number, text
-from alignment.preferences.rows import Draft, Found, RowError
+from alignment.preferences.readers.format import Format, Row, TaskKeys, draft, number, text
+from alignment.preferences.rows import DraftOrError, RowError
 
 
-def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
+def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:
     question: Any = row.get("question")
     if type(question) is dict:  # the original release
         question = question.get("full_text")
@@ -21,18 +21,9 @@ def _read(row: Row, config: IntakeConfig, _keys: Keys) -> list[Found]:
     gap = _score(row, "score_0") - _score(row, "score_1")
     if gap == 0:
         return [RowError("tie", "score_0")]
-    chosen, rejected = answers if gap > 0 else answers[::-1]
-    return [
-        Draft(
-            turns=[("user", question.strip())],
-            chosen=chosen,
-            rejected=rejected,
-            strength=config.score_gaps.strength(abs(gap)),
-            domain=label(row, "domain"),
-            annotator=label(row, "annotator"),
-            category=label(row, "category"),
-        )
-    ]
+    answers = answers if gap > 0 else answers[::-1]
+    strength = config.score_gaps.strength(abs(gap))
+    return [draft(row, [("user", question.strip())], answers, strength)]
 
 
 def _score(row: Row, name: str) -> float:

@@ -1,4 +1,4 @@
-"""From a source to checked drafts: format, domain and checks of every row."""
+"""Reads a source into checked drafts: finds the format, fills in the domain, checks each row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alignment.config.intake import IntakeConfig
 from alignment.config.vocabulary import Domain
-from alignment.preferences.readers import Format, Keys, choose, named
+from alignment.preferences.readers import Format, TaskKeys, choose, named
 from alignment.preferences.rows import Draft, RowError, check
 from alignment.preferences.sources import Record, Source, records
 
@@ -18,38 +18,41 @@ SAMPLE = 50  # rows that decide the format
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How files are read.
+class SourceReader:
+    """Reads sources with one set of settings.
 
     Attributes:
-        domain: of comparisons whose rows do not say; before the settings' own rules.
-        format: reader to use for every file; before `config.format`.
+        domain: domain of rows without one; overrides the settings' own rules.
+        format: format of every file; overrides `config.format`.
+        keys: keys of our own annotation exports.
     """
 
     config: IntakeConfig
     domain: Domain | None = None
     format: str | None = None
-    keys: Keys = field(default_factory=Keys)
+    keys: TaskKeys = field(default_factory=TaskKeys)
 
     def open(self, source: Source) -> tuple[Format, Iterator[tuple[Record, Draft | RowError]]]:
-        """The format of a source, and its comparisons in order: checked drafts, or why there is
-        none. A row that stands for several comparisons comes several times.
+        """The format of a source, and its comparisons in order: checked drafts or row errors. A row
+        with several comparisons yields several pairs.
 
         Raises:
-            DataError: an unknown format; while iterating: a broken file.
+            DataError: an unknown format, or, while iterating, a broken file.
         """
         rows = records(source, self.config.max_bytes)
         head = list(islice(rows, SAMPLE))
         forced = self.format or self.config.format
         if forced is not None:
-            reader = named(forced)
+            row_format = named(forced)
         else:
             sample = [row.value for row in head if not isinstance(row.value, RowError)]
-            reader = choose(sample, source.name)
-        return reader, self._found(chain(head, rows), reader, self._default_domain(source.path))
+            row_format = choose(sample, source.name)
+        return row_format, self._drafts(
+            chain(head, rows), row_format, self._default_domain(source.path)
+        )
 
-    def _found(
-        self, rows: Iterator[Record], reader: Format, default: str | None
+    def _drafts(
+        self, rows: Iterator[Record], row_format: Format, default: str | None
     ) -> Iterator[tuple[Record, Draft | RowError]]:
         config, limit = self.config, self.config.max_characters
         for record in rows:
@@ -58,11 +61,11 @@ class Reading:
                 yield record, value
                 continue
             try:
-                found = reader.read(value, config, self.keys)
+                drafts = row_format.read(value, config, self.keys)
             except RowError as error:
                 yield record, error
                 continue
-            for draft in found:
+            for draft in drafts:
                 if isinstance(draft, RowError):
                     yield record, draft
                     continue

@@ -1,8 +1,8 @@
-"""A displayed pair and what people said about it: shared by the annotation tools' exports.
+"""Pairs of answers and people's verdicts on them: shared by the readers of annotation tools.
 
-Pairs that `align annotate export` wrote carry an opaque `align_task`; texts, provenance and order
-come back from the key that stayed in the store, not from the tool. Pairs of other origin are found
-by the usual names of their columns.
+Pairs written by `align annotate export` carry an opaque `align_task`. Their texts, provenance and
+order are restored from the key in the store, never from the tool's file. In any other pair the two
+answers are recognised by common column names.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignment.config.intake import IntakeConfig
+from alignment.config.intake import IntakeConfig, Thresholds
 from alignment.config.vocabulary import STRENGTHS
-from alignment.preferences.readers.format import Keys, label, producer, turns
-from alignment.preferences.readers.hh import is_transcript, transcript
-from alignment.preferences.readers.votes import majority
+from alignment.preferences.readers.format import TaskKeys, label, producer, turns
+from alignment.preferences.readers.hh import prompt_turns
 from alignment.preferences.rows import Draft, RowError, Turn
 from alignment.preferences.schema import REJECTED_SAFE
 
@@ -37,8 +36,8 @@ SIDES = (
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one person said: `first`, `second` or `tie`, how strongly, which answers are safe."""
+class AnnotatorVerdict:
+    """One person's verdict: `first`, `second` or `tie`, the strength, the safety labels."""
 
     choice: str
     strength: str | None = None
@@ -47,8 +46,8 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """What people saw, with what was hidden from them."""
+class AnnotatedPair:
+    """The pair that annotators saw, with the provenance that was hidden from them."""
 
     conversation: list[Turn]
     answers: tuple[str, str]
@@ -65,24 +64,24 @@ def pair_names(shown: Mapping[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def find_pair(shown: Mapping[str, Any], keys: Keys) -> Pair:
+def find_pair(shown: Mapping[str, Any], keys: TaskKeys) -> AnnotatedPair:
     """The pair behind a task's fields.
 
     Raises:
-        RowError: an unknown task of ours, or fields that hold no pair.
+        RowError: the task was never exported from this store, or the fields hold no pair.
     """
     task = shown.get(TASK)
     if task is not None:
-        known = keys.tasks.get(task) if type(task) is str else None
-        if known is None:
+        entry = keys.tasks.get(task) if type(task) is str else None
+        if entry is None:
             raise RowError("unknown_task", TASK, repr(task)[:80])
-        first, second = known["first"], known["second"]
-        return Pair(
-            turns(known["conversation"], "conversation"),
+        first, second = entry["first"], entry["second"]
+        return AnnotatedPair(
+            turns(entry["conversation"], "conversation"),
             (first["text"], second["text"]),
             (producer(first.get("by"), "first"), producer(second.get("by"), "second")),
-            known.get("domain"),
-            known.get("category"),
+            entry.get("domain"),
+            entry.get("category"),
         )
     names = pair_names(shown)
     if names is None:
@@ -93,7 +92,7 @@ def find_pair(shown: Mapping[str, Any], keys: Keys) -> Pair:
         if type(value) is not str:
             raise RowError("wrong_type", name, f"{type(value).__name__}, not text")
         answers.append(value.strip())
-    return Pair(
+    return AnnotatedPair(
         _prompt(shown),
         (answers[0], answers[1]),
         (None, None),
@@ -102,22 +101,25 @@ def find_pair(shown: Mapping[str, Any], keys: Keys) -> Pair:
     )
 
 
-def decide(pair: Pair, verdicts: Sequence[Verdict], config: IntakeConfig) -> Draft:
-    """The comparison that one or several verdicts make of a pair.
+def draft_from_verdicts(
+    pair: AnnotatedPair, verdicts: Sequence[AnnotatorVerdict], config: IntakeConfig
+) -> Draft:
+    """The comparison that follows from one or several verdicts on a pair.
 
-    One person's strength is taken as said. Of several, the majority decides, and the strength is
-    the middle one of what the majority said, or their share where they gave none.
+    The majority decides. The strength is the median of the strengths that the majority gave. Where
+    it gave none, the strength follows from the majority's share; a single verdict without a
+    strength gets `config.strength`.
 
     Raises:
-        RowError: a tie, or nobody has judged it yet.
+        RowError: the verdicts are tied, or there are none.
     """
     if not verdicts:
         raise RowError("not_annotated", "annotations")
     first, agreed, votes = majority([verdict.choice for verdict in verdicts], config.agreement)
     chosen, rejected = (0, 1) if first else (1, 0)
-    said = [verdict for verdict, vote in zip(verdicts, votes, strict=True) if vote == "chosen"]
+    agreeing = [verdict for verdict, vote in zip(verdicts, votes, strict=True) if vote == "chosen"]
     strengths = sorted(
-        (verdict.strength for verdict in said if verdict.strength is not None),
+        (verdict.strength for verdict in agreeing if verdict.strength is not None),
         key=lambda name: STRENGTHS.index(name) if name in STRENGTHS else -1,
     )
     several = len(verdicts) > 1
@@ -131,7 +133,7 @@ def decide(pair: Pair, verdicts: Sequence[Verdict], config: IntakeConfig) -> Dra
         rejected=pair.answers[rejected],
         strength=strength,
         domain=pair.domain,
-        safety_bin=_bin(said, chosen, rejected),
+        safety_bin=_bin(agreeing, chosen, rejected),
         chosen_by=pair.by[chosen],
         rejected_by=pair.by[rejected],
         annotator=None if several else verdicts[0].annotator,
@@ -140,8 +142,35 @@ def decide(pair: Pair, verdicts: Sequence[Verdict], config: IntakeConfig) -> Dra
     )
 
 
-def _bin(verdicts: Sequence[Verdict], chosen: int, rejected: int) -> str | None:
-    """The bin most people's labels make; unlabelled pairs have none."""
+def majority(votes: Sequence[str], thresholds: Thresholds) -> tuple[bool, str, list[str]]:
+    """Majority of several votes on one pair.
+
+    Args:
+        votes: `first`, `second` or `tie`, one per person.
+
+    Returns:
+        Whether the first answer wins, the strength (from the winner's share of the votes), and the
+        votes relative to the winner: `chosen`, `rejected` or `tie`.
+
+    Raises:
+        RowError: the vote is tied, or nobody voted.
+    """
+    if not votes:
+        raise RowError("not_annotated", "votes")
+    first, second = votes.count("first"), votes.count("second")
+    ties = len(votes) - first - second
+    if first == second or ties > max(first, second):
+        raise RowError("tie", "votes", f"{first} to {second}, {ties} undecided")
+    wins = first > second
+    names = {"first": "chosen", "second": "rejected"}
+    if not wins:
+        names = {"first": "rejected", "second": "chosen"}
+    strength = thresholds.strength(max(first, second) / len(votes))
+    return wins, strength, [names.get(vote, "tie") for vote in votes]
+
+
+def _bin(verdicts: Sequence[AnnotatorVerdict], chosen: int, rejected: int) -> str | None:
+    """The safety bin by majority label of each answer; None if an answer has no label."""
     marks = []
     for side in (chosen, rejected):
         labels = [verdict.safe[side] for verdict in verdicts if verdict.safe[side] is not None]
@@ -162,20 +191,42 @@ def _prompt(shown: Mapping[str, Any]) -> list[Turn]:
         if type(value) is list:
             return turns(value, name)
         if type(value) is str and value.strip():
-            if is_transcript(value):
-                found = transcript(value, name)
-                if found[-1] == ("assistant", ""):
-                    found.pop()
-                return found
-            return [("user", value.strip())]
+            return prompt_turns(value, name)
     raise RowError("missing_prompt", "prompt")
 
 
-def as_choice(value: Any, names: tuple[str, str] | None) -> str:
-    """`first`, `second` or `tie` from what a tool wrote.
+def parse_verdict(
+    preference: Any,
+    names: tuple[str, str] | None,
+    labels: Mapping[str, Any],
+    annotator: str | None,
+) -> AnnotatorVerdict:
+    """One person's verdict in our form.
+
+    Args:
+        preference: the choice as the tool wrote it, see `as_choice`.
+        names: column names of the two answers.
+        labels: `strength`, `safety1` and `safety2` as the tool wrote them; each may be missing.
 
     Raises:
-        RowError: it cannot be read.
+        RowError: a choice or a safety label cannot be read.
+    """
+    return AnnotatorVerdict(
+        choice=as_choice(preference, names),
+        strength=as_strength(labels.get("strength")),
+        safe=(as_safe(labels.get("safety1")), as_safe(labels.get("safety2"))),
+        annotator=annotator,
+    )
+
+
+def as_choice(value: Any, names: tuple[str, str] | None) -> str:
+    """A tool's choice as `first`, `second` or `tie`.
+
+    Args:
+        names: column names of the two answers, which a tool may use as labels.
+
+    Raises:
+        RowError: the choice is none of the known words.
     """
     word = str(value).strip().lower()
     if names is not None and word in (names[0].lower(), names[1].lower()):
@@ -190,10 +241,10 @@ def as_choice(value: Any, names: tuple[str, str] | None) -> str:
 
 
 def as_safe(value: Any) -> bool | None:
-    """True for `safe`, False for `unsafe`, None where nothing was said.
+    """True for `safe`, False for `unsafe`, None if there is no label.
 
     Raises:
-        RowError: it cannot be read.
+        RowError: any other label.
     """
     if value is None or value == "":
         return None

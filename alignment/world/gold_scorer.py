@@ -1,4 +1,4 @@
-"""The world's judge: gold scores for any conversation it can read."""
+"""Gold scores for every conversation of the built-in world."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from alignment.world.gold import Gold, gold
 from alignment.world.tasks import Task, parse
 
 
-class World:
-    """The built-in world of one program.
+class GoldScorer:
+    """Gives gold scores in the built-in world of one program.
 
     Args:
         config: its settings.
@@ -27,10 +27,10 @@ class World:
         self._tasks: dict[str, Task] = {}
 
     def task(self, prompt: Prompt | Sequence[Message]) -> Task:
-        """What a conversation asks for.
+        """The task of a conversation.
 
         Raises:
-            DataError: it asks for nothing that this world knows.
+            DataError: the built-in world has no such task.
         """
         messages = prompt.messages if isinstance(prompt, Prompt) else prompt
         spoken = "\x1f".join(f"{message['role']}\x1e{message['content']}" for message in messages)
@@ -42,11 +42,18 @@ class World:
                 raise DataError(
                     "the built-in world does not know this prompt, so it has no gold score",
                     where=repr(last[:80]),
-                    remedy="judge only prompts that the world's own prepare stage wrote",
+                    remedy="score only prompts that the world's own prepare stage wrote",
                 )
             self._tasks[key] = task
         return self._tasks[key]
 
     def gold(self, prompt: Prompt | Sequence[Message], text: str, finished: bool = True) -> Gold:
-        """Gold scores of an answer; `finished` says that it ended with EOS."""
+        """Gold scores of an answer.
+
+        Args:
+            finished: the answer ended with EOS.
+
+        Raises:
+            DataError: the built-in world does not know the prompt.
+        """
         return gold(self.task(prompt), text, finished)

@@ -1,4 +1,4 @@
-"""Comparisons as parquet columns, and back."""
+"""The parquet schema of comparisons, with conversions from drafts and to comparisons."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
 INDEX = pa.schema(
     [("id", pa.uint64()), ("opening", pa.uint64()), ("safety", pa.bool_()), ("heldout", pa.bool_())]
 )
-"""Row by row beside the comparisons: what later batches and the split ask for."""
+"""Columns of index.parquet, row by row beside the comparisons: for later batches and the split."""
 
 LOW_CARDINALITY = [
     "strength",
@@ -54,26 +54,16 @@ LOW_CARDINALITY = [
 
 def record_batch(drafts: list[Draft], sources: list[int], lines: list[int]) -> pa.RecordBatch:
     """Checked drafts as one record batch of `SCHEMA`."""
-    chosen_by = [draft.chosen_by or (None, None) for draft in drafts]
-    rejected_by = [draft.rejected_by or (None, None) for draft in drafts]
-    columns = [
-        _conversations([draft.turns for draft in drafts]),
-        pa.array([draft.chosen for draft in drafts], _TEXT),
-        pa.array([draft.rejected for draft in drafts], _TEXT),
-        pa.array([draft.strength for draft in drafts], _TEXT),
-        pa.array([draft.domain for draft in drafts], _TEXT),
-        pa.array([draft.safety_bin for draft in drafts], _TEXT),
-        pa.array([by[0] for by in chosen_by], _TEXT),
-        pa.array([by[1] for by in chosen_by], pa.float64()),
-        pa.array([by[0] for by in rejected_by], _TEXT),
-        pa.array([by[1] for by in rejected_by], pa.float64()),
-        pa.array([draft.annotator for draft in drafts], _TEXT),
-        pa.array([draft.group for draft in drafts], _TEXT),
-        pa.array([draft.votes for draft in drafts], pa.list_(_TEXT)),
-        pa.array([draft.category for draft in drafts], _TEXT),
-        pa.array(sources, pa.int16()),
-        pa.array(lines, pa.int64()),
-    ]
+    values: dict[str, list[Any]] = {"source": sources, "line": lines}
+    for side in ("chosen", "rejected"):
+        producers = [getattr(draft, f"{side}_by") or (None, None) for draft in drafts]
+        values[f"{side}_version"] = [version for version, _ in producers]
+        values[f"{side}_temperature"] = [temperature for _, temperature in producers]
+    columns = [_conversations([draft.turns for draft in drafts])]
+    for field in list(SCHEMA)[1:]:
+        if field.name not in values:
+            values[field.name] = [getattr(draft, field.name) for draft in drafts]
+        columns.append(pa.array(values[field.name], field.type))
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
@@ -92,7 +82,7 @@ def _conversations(conversations: list[list[tuple[str, str]]]) -> pa.ListArray:
 
 
 def comparisons(table: pa.Table) -> Iterator[Comparison]:
-    """The rows of a table of `SCHEMA`, which were checked when they were taken in."""
+    """The rows of a table of `SCHEMA`. They were checked on arrival and are not checked again."""
     for batch in table.to_batches():
         columns: dict[str, list[Any]] = {
             name: batch.column(name).to_pylist() for name in SCHEMA.names[:-2]
