@@ -186,8 +186,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"{stage}: CODE_VERSION {bump(stage)}")
     undeclared = changes(locked)
     for change in undeclared:
-        names, more = change.modules[:SHOWN], len(change.modules) - SHOWN
-        print(f"{change.stage}: {', '.join(names)}" + (f" and {more} more" if more > 0 else ""))
+        shown, more = change.modules[:SHOWN], len(change.modules) - SHOWN
+        print(f"{change.stage}: {', '.join(shown)}" + (f" and {more} more" if more > 0 else ""))
     if undeclared and not options.neutral.strip():
         print('declare them: --bump STAGE … where results change, --neutral "why not" for the rest')
         return 1

@@ -66,6 +66,7 @@ from alignment.utils.files import atomic_write_bytes, atomic_write_json
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "4"
+KEEPS = ("3",)  # since then the KL is measured in other batches: other rounding
 READS = ("base", "world", "evaluate", "compute")
 
 
