@@ -109,7 +109,7 @@ def answer(
             seeds = [[derive_seed(seed, prompt.id)] for prompt in prompts[start:stop]]
             drawn = _draw(model, renderer, rendered[start:stop], seeds, config)
             atomic_write_json(shard, drawn)
-            graceful_stop.reached()
+            graceful_stop.stop_if_requested()
         answers += read_json(shard)
         progress.advance(stop - start)
     table = pd.DataFrame(

@@ -169,10 +169,10 @@ def train(
             series.log(step + 1, **figures)
         progress.advance(1, loss=figures["loss"], accuracy=figures["accuracy"])
         due = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
-        if checkpoints is not None and (due or graceful_stop.asked()):
+        if checkpoints is not None and (due or graceful_stop.stop_requested()):
             if distributed.is_first():
                 checkpoint.save(checkpoints, step + 1, state)
-            graceful_stop.reached()
+            graceful_stop.stop_if_requested()
     if settings.gradient_checkpointing:
         model.activation_checkpointing_disable()
     model.eval()

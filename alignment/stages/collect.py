@@ -101,7 +101,7 @@ def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, 
                 )
                 ids = [prompt.id for prompt in asked]
                 shards.write(number, to_table(ids, drawn, temperature, version))
-                graceful_stop.reached()
+                graceful_stop.stop_if_requested()
             for place, samples in zip(places, from_table(shards.read(number)), strict=True):
                 found[place] = samples
     return found

@@ -83,7 +83,7 @@ def _sample(
             seeds = sample_seeds(derive_seed(ctx.seed, "samples"), ids, config.k)
             found = engine.sample(tokens, seeds, settings, ctx.progress)
             shards.write(number, to_table(ids, found, settings.temperature, version))
-            graceful_stop.reached()
+            graceful_stop.stop_if_requested()
         parts.append(shards.read(number))
     return pa.concat_tables(parts).combine_chunks()
 

@@ -113,9 +113,9 @@ def pretrain(
         figures = stepper.step(step, rows[order.batch_of(step)].to(device), bf16)
         series.log(step + 1, **figures)
         due = (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps
-        if due or graceful_stop.asked():
+        if due or graceful_stop.stop_requested():
             checkpoint.save(directory, step + 1, stepper.state)
-            graceful_stop.reached()
+            graceful_stop.stop_if_requested()
         progress.advance(1, loss=figures["loss"])
     last = [row["loss"] for row in series.rows()[-max(1, config.steps // 10) :]]
     return model.eval(), {

@@ -326,10 +326,10 @@ class _Keeper(TrainerCallback):
         figures = {ours: float(logs[name]) for name, ours in names.items() if name in logs}
         if state.is_world_process_zero:
             self._series.log(step, **figures)
-        if step % self._every == 0 or step == self._total or graceful_stop.asked():
+        if step % self._every == 0 or step == self._total or graceful_stop.stop_requested():
             if state.is_world_process_zero:
                 checkpoint.save(self._directory, step, self._state)
-            graceful_stop.reached()
+            graceful_stop.stop_if_requested()
         self._progress.advance(1, loss=loss)
 
 

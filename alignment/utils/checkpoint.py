@@ -1,7 +1,8 @@
-"""Exact training checkpoints: weights, optimiser, scheduler, random states. No pickle anywhere.
+"""Exact training checkpoints: weights, optimiser, scheduler and random states, without pickle.
 
-A checkpoint is a directory `step-000120` that appears by one rename: kill the process at any
-moment and the newest whole checkpoint is still there. Tensors go to safetensors, the rest to JSON.
+A checkpoint is a directory `step-000120` that appears by one rename, so a kill never leaves half of
+one. Older checkpoints are deleted only after that. The one exception is a step that is saved again
+(see `save`). Tensors go to safetensors, the rest to JSON.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ PREFIX = "step-"
 
 @dataclass
 class TrainingState:
-    """Everything a loop needs to go on as if nothing had happened.
+    """Everything that a training loop needs to continue exactly.
 
-    `modules` are saved and loaded in place (shared parameters once), `optimizers` and `schedulers`
-    likewise; `extra` is any JSON value (prompt order, adaptive-KL coefficient, counters).
+    `modules` (shared parameters once), `optimizers` and `schedulers` are saved and loaded in place.
+    `extra` holds any JSON values (prompt order, adaptive-KL coefficient, counters).
     """
 
     modules: Mapping[str, torch.nn.Module]
@@ -45,7 +46,11 @@ def latest(directory: Path) -> int | None:
 
 
 def save(directory: Path, step: int, state: TrainingState, keep: int = 1) -> None:
-    """Write checkpoint `step` atomically, then delete all but the newest `keep`."""
+    """Write checkpoint `step`, then delete all but the newest `keep`.
+
+    If `step` was saved before, its old checkpoint is renamed first. A kill between the two renames
+    leaves none under that step's name, and training resumes from an older one, or from the start.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / f".{PREFIX}{step:06d}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -54,24 +59,24 @@ def save(directory: Path, step: int, state: TrainingState, keep: int = 1) -> Non
     for name, module in state.modules.items():
         for key, parameter in _module_tensors(module).items():
             tensors[f"module/{name}/{key}"] = parameter
-    described: dict[str, Any] = {"step": step, "extra": state.extra, "optimizers": {}}
+    record: dict[str, Any] = {"step": step, "extra": state.extra, "optimizers": {}}
     for name, optimizer in state.optimizers.items():
-        described["optimizers"][name] = _split_optimizer(f"optimizer/{name}", optimizer, tensors)
-    described["schedulers"] = {name: item.state_dict() for name, item in state.schedulers.items()}
+        record["optimizers"][name] = _split_optimizer(f"optimizer/{name}", optimizer, tensors)
+    record["schedulers"] = {name: item.state_dict() for name, item in state.schedulers.items()}
     for name, generator in state.generators.items():
         tensors[f"generator/{name}"] = generator.get_state()
     for name, tensor in state.tensors.items():
         tensors[f"tensor/{name}"] = tensor
-    described["random"] = _random_states(tensors)
+    record["random"] = _random_states(tensors)
     save_file(
         {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()},
         temporary / "state.safetensors",
     )
-    atomic_write_json(temporary / "state.json", described)
+    atomic_write_json(temporary / "state.json", record)
     with (temporary / "state.safetensors").open("rb") as file:
         os.fsync(file.fileno())
     target = directory / f"{PREFIX}{step:06d}"
-    if target.exists():  # saved again at the same step: move the old one aside, never delete first
+    if target.exists():
         replaced = directory / f".{PREFIX}{step:06d}.replaced"
         shutil.rmtree(replaced, ignore_errors=True)
         target.rename(replaced)
@@ -88,13 +93,13 @@ def load(directory: Path, state: TrainingState) -> int:
     """Restore the newest checkpoint into `state`, random states included; returns its step.
 
     Raises:
-        FileNotFoundError: there is no whole checkpoint.
+        FileNotFoundError: there is no checkpoint.
     """
     step = latest(directory)
     if step is None:
         raise FileNotFoundError(f"no checkpoint in {directory}")
     source = directory / f"{PREFIX}{step:06d}"
-    described = read_json(source / "state.json")
+    record = read_json(source / "state.json")
     tensors = load_file(source / "state.safetensors")
     for name, module in state.modules.items():
         for key, parameter in _module_tensors(module).items():
@@ -102,9 +107,9 @@ def load(directory: Path, state: TrainingState) -> int:
                 parameter.copy_(tensors[f"module/{name}/{key}"])
     for name, optimizer in state.optimizers.items():
         prefix = f"optimizer/{name}"
-        optimizer.load_state_dict(_join_optimizer(prefix, described["optimizers"][name], tensors))
+        optimizer.load_state_dict(_join_optimizer(prefix, record["optimizers"][name], tensors))
     for name, scheduler in state.schedulers.items():
-        scheduler.load_state_dict(described["schedulers"][name])
+        scheduler.load_state_dict(record["schedulers"][name])
     for name, generator in state.generators.items():
         generator.set_state(tensors[f"generator/{name}"])
     state.tensors = {
@@ -112,8 +117,8 @@ def load(directory: Path, state: TrainingState) -> int:
         for key, value in tensors.items()
         if key.startswith("tensor/")
     }
-    state.extra = described["extra"]
-    _restore_random(described["random"], tensors)
+    state.extra = record["extra"]
+    _restore_random(record["random"], tensors)
     return step
 
 
@@ -122,26 +127,26 @@ def _step(path: Path) -> int:
 
 
 def _module_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and persistent buffers, each storage once (tied embeddings are one tensor)."""
-    seen: set[tuple[object, ...]] = set()
-    found = {}
+    """Parameters and persistent buffers; each storage once (tied embeddings are one tensor)."""
+    storages: set[tuple[object, ...]] = set()
+    tensors = {}
     for key, value in module.state_dict(keep_vars=True).items():
         if isinstance(value, torch.Tensor):
-            # Address alone is not enough: a view may begin where another tensor begins.
-            place = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype)
-            if value.numel() == 0 or place not in seen:
-                seen.add(place)
-                found[key] = value
-    return found
+            # The address alone does not identify it: a view may start where another tensor starts.
+            storage = (value.data_ptr(), tuple(value.shape), value.stride(), value.dtype)
+            if value.numel() == 0 or storage not in storages:
+                storages.add(storage)
+                tensors[key] = value
+    return tensors
 
 
 def _split_optimizer(
     prefix: str, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
 ) -> dict[str, Any]:
-    """Move an optimiser's tensors into `tensors`; return the JSON rest."""
-    described = optimizer.state_dict()
-    plain: dict[str, Any] = {"param_groups": described["param_groups"], "state": {}}
-    for index, values in described["state"].items():
+    """Move an optimiser's tensors into `tensors`; returns the rest of its state as JSON values."""
+    plain_state = optimizer.state_dict()
+    plain: dict[str, Any] = {"param_groups": plain_state["param_groups"], "state": {}}
+    for index, values in plain_state["state"].items():
         plain["state"][str(index)] = {}
         for key, value in values.items():
             if isinstance(value, torch.Tensor):
@@ -175,13 +180,13 @@ def _random_states(tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
     }
 
 
-def _restore_random(described: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+def _restore_random(record: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     torch.set_rng_state(tensors["random/torch"])
     if torch.cuda.is_available():
         count = sum(key.startswith("random/cuda/") for key in tensors)
         for index in range(min(count, torch.cuda.device_count())):
             torch.cuda.set_rng_state(tensors[f"random/cuda/{index}"], index)
-    version, words, gauss = described["python"]
+    version, words, gauss = record["python"]
     random.setstate((version, tuple(words), gauss))
-    kind, keys, position, has_gauss, cached = described["numpy"]
+    kind, keys, position, has_gauss, cached = record["numpy"]
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))

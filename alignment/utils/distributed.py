@@ -1,11 +1,10 @@
-"""Several processes on one stage: who is who, and the few sums and gathers they need.
+"""Ranks, sums and gathers for several processes that share one stage.
 
-Every process runs the same stage on the same inputs. Work is cut by `share`, gradients meet in
-`sum_gradients`, and what each found for its share becomes known to all by `gather_rows`; so all
-hold the same weights after every step. Only the first process writes. A process that is alone
-pays nothing: each function is then the identity.
+Every process runs the same stage on the same inputs. `share` splits the work, `sum_gradients` adds
+the gradients, and `gather_rows` exchanges results, so all processes hold the same weights after
+every step. Only the first process writes. In a single process every function is the identity.
 
-`launcher` starts the processes; a stage process started by torchrun or accelerate joins as well.
+`launcher` starts the processes; processes started by torchrun or accelerate can join too.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 RENDEZVOUS = "ALIGNMENT_RENDEZVOUS"
-"""Environment variable with the file through which the processes find one another."""
+"""Environment variable that names the file through which the processes meet."""
 
-# A dead peer is noticed by the launcher; waiting for a slow one must never end in an error.
+# The launcher notices a dead peer; waiting for a slow one must never end in an error.
 _PATIENCE = timedelta(days=7)
 _BUCKET = 1 << 24
 
@@ -34,7 +33,7 @@ def _joined() -> bool:
 
 
 def size() -> int:
-    """Processes on this stage; 1 when alone."""
+    """Number of processes on this stage."""
     if not _joined():
         return 1
     import torch
@@ -43,7 +42,7 @@ def size() -> int:
 
 
 def rank() -> int:
-    """This process's number, from 0; the first one writes."""
+    """This process's number, from 0."""
     if not _joined():
         return 0
     import torch
@@ -52,15 +51,15 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process writes."""
+    """Whether this is the process that writes."""
     return rank() == 0
 
 
 def join(device: str = "auto") -> None:
-    """Meet the other processes, if the environment says that there are any.
+    """Join the process group, if the environment names more than one process.
 
     Args:
-        device: as in `compute.device`; with GPUs each process takes the one of its local rank.
+        device: as in `compute.device`; on GPUs each process takes the one of its local rank.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world < 2 or _joined():
@@ -82,7 +81,7 @@ def join(device: str = "auto") -> None:
 
 
 def leave() -> None:
-    """Part from the others, when all have come this far."""
+    """Wait for all processes, then leave the group."""
     if _joined():
         import torch
 
@@ -91,7 +90,7 @@ def leave() -> None:
 
 
 def barrier() -> None:
-    """Wait until every process has come this far."""
+    """Wait until every process has reached this call."""
     if _joined():
         import torch
 
@@ -99,7 +98,7 @@ def barrier() -> None:
 
 
 def share(count: int) -> range:
-    """Which of `count` things this process does: a contiguous part, sizes differ by at most 1."""
+    """This process's contiguous part of `count` items; the sizes of parts differ by at most 1."""
     return _share_of(count, rank(), size())
 
 
@@ -108,7 +107,7 @@ def _share_of(count: int, number: int, of: int) -> range:
 
 
 def sum_over_all(tensor: Tensor) -> Tensor:
-    """The sum of every process's tensor of this shape; a new tensor unless alone."""
+    """The sum of this tensor over all processes; a new tensor if there are several."""
     if not _joined():
         return tensor
     import torch
@@ -119,7 +118,7 @@ def sum_over_all(tensor: Tensor) -> Tensor:
 
 
 def total(figure: float) -> float:
-    """The sum of every process's figure."""
+    """The sum of `figure` over all processes."""
     if not _joined():
         return figure
     import torch
@@ -128,7 +127,7 @@ def total(figure: float) -> float:
 
 
 def totals(figures: dict[str, float]) -> dict[str, float]:
-    """Every figure's sum over all processes; the names must be the same everywhere."""
+    """The sum of each figure over all processes, which must all use the same names."""
     if not _joined():
         return figures
     import torch
@@ -138,39 +137,40 @@ def totals(figures: dict[str, float]) -> dict[str, float]:
 
 
 def largest(figure: float) -> float:
-    """The largest of all processes' figures."""
+    """The largest `figure` of all processes."""
     if not _joined():
         return figure
     import torch
 
-    found = torch.tensor(figure, dtype=torch.float64)
-    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
-    return float(found)
+    maximum = torch.tensor(figure, dtype=torch.float64)
+    torch.distributed.all_reduce(maximum, torch.distributed.ReduceOp.MAX)
+    return float(maximum)
 
 
-def gather_rows(mine: Tensor, count: int) -> Tensor:
-    """Rows of all processes in order.
+def gather_rows(rows: Tensor, count: int) -> Tensor:
+    """The rows of all processes, in order.
 
     Args:
-        mine: (len(share(count)), ...) this process's rows; all but the first size equal everywhere.
+        rows: (len(share(count)), ...) this process's rows; the other sizes are equal everywhere.
+        count: number of rows in all processes together.
 
     Returns:
         (count, ...)
     """
     if not _joined():
-        return mine
+        return rows
     import torch
 
     longest = max(len(_share_of(count, number, size())) for number in range(size()))
-    padded = mine.new_zeros((longest, *mine.shape[1:]))
-    padded[: len(mine)] = mine
+    padded = rows.new_zeros((longest, *rows.shape[1:]))
+    padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in range(size())]
     torch.distributed.all_gather(parts, padded)
     return torch.cat([part[: len(_share_of(count, n, size()))] for n, part in enumerate(parts)])
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its sum over all processes; None stays where none has one."""
+    """Replace each gradient by its sum over all processes; it stays None if no process has one."""
     if not _joined():
         return
     import torch
@@ -181,9 +181,9 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     device = learning[0].device
     flags = torch.tensor([p.grad is not None for p in learning], dtype=torch.float32, device=device)
     present = sum_over_all(flags).tolist()
-    chosen = [p for p, known in zip(learning, present, strict=True) if known]
+    chosen = [p for p, exists in zip(learning, present, strict=True) if exists]
     while chosen:
-        # Buckets: one message for many small tensors, no second copy of a large model.
+        # Buckets send many small tensors in one message without copying a whole large model.
         bucket: list[nn.Parameter] = []
         filled = 0
         while chosen and (not bucket or filled + chosen[0].numel() <= _BUCKET):

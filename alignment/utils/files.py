@@ -1,4 +1,4 @@
-"""Atomic writes and digests: what keeps a killed process from leaving half a file."""
+"""Digests, and atomic writes that never leave half a file behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
-"""What makes a directory a committed one, and says what lies in it."""
+"""Name of the file that marks a directory as committed and lists its contents."""
 _AT_ONCE = 8
 
 
@@ -35,9 +35,9 @@ def sha256_file(path: Path) -> str:
 
 
 def fsync_tree(directory: Path) -> None:
-    """Have every file below `directory`, and the directories themselves, survive a power cut."""
+    """Sync `directory` and everything below it to disk, so that it survives a power cut."""
     paths = [path for path in directory.rglob("*") if path.is_file() or path.is_dir()]
-    with ThreadPoolExecutor(_AT_ONCE) as pool:  # the disk does them in one go
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # concurrent syncs share the disk's flushes
         list(pool.map(_fsync, [*paths, directory]))
 
 
@@ -77,7 +77,7 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
-    """`atomic_write_bytes` for JSON, indented for people, keys in insertion order."""
+    """`atomic_write_bytes` for JSON, indented, with keys in insertion order."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     atomic_write_text(path, text + "\n")
 

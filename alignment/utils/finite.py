@@ -1,7 +1,7 @@
-"""The one way in which training gives up: a figure that says the run is lost.
+"""Stops a training that has diverged.
 
-Called before the optimiser's step and before the next checkpoint is written, so that the last good
-checkpoint stays where it is.
+Call these before the optimiser's step and before the next checkpoint is written, so that the last
+good checkpoint is kept.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from alignment.errors import StageError
 
 
 def stop_if_not_finite(figure: float, what: str, *, remedy: str) -> None:
-    """Go on only with a number.
+    """Check that a figure is finite.
 
     Args:
-        what: the figure, as the subject of a sentence.
+        figure: the value to check.
+        what: a name for it, used as the subject of a sentence.
         remedy: what to try.
 
     Raises:
@@ -29,10 +30,10 @@ def stop_if_not_finite(figure: float, what: str, *, remedy: str) -> None:
 
 
 def stop_if_exploded(figure: float, limit: float | None, what: str, *, remedy: str) -> None:
-    """Go on only with a number that is at most `limit` (None: any number).
+    """Check that a figure is finite and at most `limit`; None sets no limit.
 
     Raises:
-        StageError: the figure is not finite, or larger.
+        StageError: the figure is not finite, or exceeds the limit.
     """
     stop_if_not_finite(figure, what, remedy=remedy)
     if limit is not None and figure > limit:

@@ -1,9 +1,9 @@
-"""A polite end: a stage that is told to stop goes on to its next checkpoint first.
+"""Graceful stop: a stage that is told to stop first goes on to its next checkpoint.
 
 Ctrl-C and SIGTERM (Prefect's cancel, `align down`, a lost parent) are held back while a stage
-works. Where a loop could write a checkpoint it asks `asked`, writes one out of turn, and calls
-`reached`: then the signal takes its course. It does so as well after a grace period, at a second
-Ctrl-C, and once the stage is done.
+works. Where a loop could write a checkpoint it calls `stop_requested`, saves an extra checkpoint if
+so, and calls `stop_if_requested`, which lets the signal act. The signal also acts after a grace
+period, at a second Ctrl-C, and when the stage is done.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Held:
-    """Signals that wait, and the handlers they are meant for.
+    """Signals that are held back, and the original handlers.
 
-    The handler itself only writes a byte: what it interrupted may hold any lock, the log's too. A
-    thread that waits for the byte says what happens, and ends the grace.
+    Our handler only writes a byte, because the code that it interrupts may hold any lock, even the
+    log's. A thread waits for that byte, tells the user, and ends the grace period.
     """
 
     def __init__(self, grace: float, say: Callable[[str], None]):
@@ -38,7 +38,7 @@ class _Held:
         self._watcher = threading.Thread(target=self._watch, name="stopping", daemon=True)
 
     def hold(self) -> None:
-        """From now on. What is ignored stays ignored, as in a shell's background jobs."""
+        """Start to hold signals back. Ignored signals stay ignored, as in a background job."""
         self._watcher.start()
         for number in SIGNALS:
             before = signal.getsignal(number)
@@ -47,7 +47,7 @@ class _Held:
                 signal.signal(number, self._arrived)
 
     def release(self) -> None:
-        """Put the handlers back and let the signal that waits, if any, take its course."""
+        """Restore the handlers and raise the signal that waits, if there is one."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers = {}
@@ -68,9 +68,9 @@ class _Held:
     def _watch(self) -> None:
         with os.fdopen(self._reader, "rb", buffering=0) as reader:
             number = self.number if reader.read(1) else None
-            if number is None:  # nothing came, or it has ended already
+            if number is None:  # no signal came, or it was released already
                 return
-            again = "; Ctrl-C again: at once" if number == signal.SIGINT else ""
+            again = "; press Ctrl-C again to stop now" if number == signal.SIGINT else ""
             self._say(f"stops at the next checkpoint, in {self._grace:.0f} s at the latest{again}")
             ended, _, _ = select.select([reader], [], [], self._grace)
             if not ended:
@@ -83,10 +83,10 @@ _held: _Held | None = None
 
 @contextmanager
 def held(grace: float, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back within the block, until `reached` or for `grace` seconds.
+    """Hold back Ctrl-C and SIGTERM in the block, until `stop_if_requested` or for `grace` seconds.
 
-    Does nothing with a grace of 0, within another such block, and outside the main thread, where
-    Python has no signals.
+    Does nothing if the grace is 0, inside another such block, or outside the main thread, where
+    Python delivers no signals.
     """
     global _held
     main = threading.current_thread() is threading.main_thread()
@@ -102,22 +102,21 @@ def held(grace: float, say: Callable[[str], None]) -> Iterator[None]:
         ending.release()
 
 
-def asked() -> bool:
-    """Whether the stage was told to stop: the next checkpoint should be written now.
+def stop_requested() -> bool:
+    """Whether the stage was told to stop, so that a checkpoint should be written now.
 
-    Of several processes on one stage every one must ask at the same places. All get the same
-    answer: the signal may have reached some of them a step before the others, and without those
-    none could do another step.
+    If several processes share the stage, all must call this at the same places. All get the same
+    answer, because a signal may reach some a step early and none can do a step without the others.
     """
-    told = _held is not None and _held.number is not None
-    return distributed.largest(float(told)) > 0
+    requested = _held is not None and _held.number is not None
+    return distributed.largest(float(requested)) > 0
 
 
-def reached() -> None:
-    """Call when all that was done is safe on disk: the stage ends here if it was told to stop.
+def stop_if_requested() -> None:
+    """End the stage here if it was told to stop. Call it when all work is safe on disk.
 
     Raises:
-        BaseException: whatever the handler of the signal raises, KeyboardInterrupt by default.
+        BaseException: whatever the signal's handler raises, KeyboardInterrupt by default.
     """
     if _held is not None and _held.number is not None:
         _held.release()

@@ -1,8 +1,8 @@
 """HTTP for inference servers, judges and health checks.
 
-Servers on loopback are asked directly, others through the proxies that the environment names.
-Redirects are refused: following one would hand the key to another host. Every request has a time
-limit, and what fails in passing is sent again, one request at a time.
+Loopback servers are called directly, others through the proxies that the environment names.
+Redirects are refused, because following one would send the key to another host. Every request has
+a time limit. Requests that fail for a passing reason are sent again.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _PASSING = (408, 409, 425, 429)  # and everything from 500 on
 _LONGEST_PAUSE = 60.0
 _CONNECT = 10.0
 
-# It writes a line for each request: tens of thousands in a stage's log.
+# httpx logs a line per request, which would be tens of thousands in a stage's log.
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class Refused(Exception):
-    """The server does not want the request itself; sending it again would change nothing."""
+    """The server rejected the request; sending it again would change nothing."""
 
     def __init__(self, message: str, code: int):
         super().__init__(message)
@@ -38,10 +38,10 @@ class Refused(Exception):
 
 
 class Unanswered(Exception):
-    """No usable reply after all retries. The message is free of secrets.
+    """No usable reply after all retries. The message contains no secrets.
 
     Attributes:
-        code: the last HTTP status; None where there was none, then the cause says more.
+        code: the last HTTP status; None if there was none, in which case the cause says more.
     """
 
     def __init__(self, message: str, code: int | None):
@@ -50,17 +50,17 @@ class Unanswered(Exception):
 
 
 class HTTPClient:
-    """One JSON service; may be asked from several threads.
+    """One JSON service; several threads may use it.
 
     Args:
         base_url: the address that paths are appended to.
         timeout: seconds without a byte after which a request counts as lost.
         retries: how often one request is sent again.
-        key: bearer token, cut out of whatever the server echoes back.
-        pause: sleeps; tests pass their own.
+        key: bearer token; removed from whatever the server echoes back.
+        pause: sleeps for some seconds; tests pass their own.
 
     Raises:
-        ValueError: `base_url` is no HTTP address.
+        ValueError: `base_url` is not an HTTP address.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class HTTPClient:
         pause: Callable[[float], None] = time.sleep,
     ):
         if not is_http(base_url):
-            raise ValueError(f"{base_url!r} is no HTTP address")
+            raise ValueError(f"{base_url!r} is not an HTTP address")
         self._base = base_url.rstrip("/")
         self._timeout = timeout
         self._retries = retries
@@ -82,7 +82,7 @@ class HTTPClient:
         self._lock = threading.Lock()
         self._not_before = 0.0
         self.requests = 0
-        """How many requests were sent, retries included."""
+        """Number of requests sent, retries included."""
 
     def ask(
         self,
@@ -92,19 +92,21 @@ class HTTPClient:
         *,
         seed: int = 0,
     ) -> T:
-        """What `read` makes of the server's reply.
+        """Send a request and return the result of `read` on the server's reply.
 
-        After a lost connection, a timeout, a 408, 409, 425, 429 or 5xx, and a reply that cannot be
-        read, the request is sent again. Waits double from half a second, with jitter drawn from
-        `seed`; a server's Retry-After goes first and holds back all threads.
+        The request is sent again after a lost connection, a timeout, a 408, 409, 425, 429 or 5xx,
+        and an unreadable reply. Pauses double from half a second, with jitter; a server's
+        Retry-After takes precedence and holds back all threads.
 
         Args:
-            read: raises ValueError, LookupError or TypeError for a reply worth asking again.
-            body: of a POST, for the number of the attempt, from 0; None sends a GET.
+            path: appended to the base URL.
+            read: parses the reply; raises ValueError, LookupError or TypeError to ask again.
+            body: gives the body of a POST for an attempt, counted from 0; None sends a GET.
+            seed: of the jitter.
 
         Raises:
-            Refused: any other status, redirects among them.
-            Unanswered: no usable reply after all retries.
+            Refused: the server answered with any other status, redirects included.
+            Unanswered: there was no usable reply after all retries.
         """
         jitter = random.Random(seed)
         why, code, cause = "", None, None
@@ -119,7 +121,7 @@ class HTTPClient:
                 if response.is_success:
                     reply = response.json()
                     if not isinstance(reply, dict):
-                        raise TypeError("the reply is no JSON object")
+                        raise TypeError("the reply is not a JSON object")
                     return read(reply)
                 why = self.clean(f"HTTP {code} {response.text}".strip())[:300]
                 if code < 500 and code not in _PASSING:
@@ -155,14 +157,14 @@ class HTTPClient:
     def _hold_back(self, retry_after: str | None) -> None:
         try:
             seconds = min(max(float(retry_after or 0), 0.0), _LONGEST_PAUSE)
-        except ValueError:  # a date: our own doubling waits do
+        except ValueError:  # a date; the doubling pauses suffice
             return
         with self._lock:
             self._not_before = max(self._not_before, time.monotonic() + seconds)
 
 
 def is_http(url: str) -> bool:
-    """Whether `url` is an address with a host that HTTP can reach."""
+    """Whether `url` is an HTTP or HTTPS address with a host."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
@@ -188,7 +190,7 @@ def _client(url: str) -> httpx.Client:
 
 @cache
 def _shared(loopback: bool, tls: bool) -> httpx.Client:
-    """A client that keeps no connection open: none goes stale between two requests."""
+    """A client that keeps no connection open, so that none goes stale between two requests."""
     return httpx.Client(
         follow_redirects=False,
         trust_env=not loopback,

@@ -1,4 +1,4 @@
-"""Functions that a config names as `package.module:function`."""
+"""Imports functions that a config names as `package.module:function`."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from alignment.errors import ConfigError
 
 
 def source_of(name: str) -> str | None:
-    """Path of the file that holds the function's module; None where there is none."""
+    """Path of the file of the function's module; None if there is none."""
     with _beside_the_program():
         try:
-            found = importlib.util.find_spec(name.partition(":")[0])
+            spec = importlib.util.find_spec(name.partition(":")[0])
         except ModuleNotFoundError:
             return None
-    return None if found is None else found.origin
+    return None if spec is None else spec.origin
 
 
 def load_callable(name: str, where: str) -> Callable[..., Any]:
-    """The function itself.
+    """Import the function.
 
     Args:
-        where: config key, for the error.
+        name: `package.module:function`.
+        where: the config key, for the error.
 
     Raises:
-        ConfigError: the module or the function is not there.
+        ConfigError: the module or the function does not exist, or it is not callable.
     """
     module, _, path = name.partition(":")
     try:
         with _beside_the_program():
-            found: Any = importlib.import_module(module)
+            target: Any = importlib.import_module(module)
         for part in path.split("."):
-            found = getattr(found, part)
+            target = getattr(target, part)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"{name} cannot be imported: {error}",
@@ -45,15 +46,15 @@ def load_callable(name: str, where: str) -> Callable[..., Any]:
             remedy="write package.module:function, in a file below the directory `align` runs in "
             "or installed",
         ) from None
-    if not callable(found):
-        raise ConfigError(f"{name} is no function", where=where)
-    function: Callable[..., Any] = found
+    if not callable(target):
+        raise ConfigError(f"{name} is not a function", where=where)
+    function: Callable[..., Any] = target
     return function
 
 
 @contextmanager
 def _beside_the_program() -> Iterator[None]:
-    """`align` is a script in another directory: modules are looked for in the working one too."""
+    """Search the working directory too: `align` is a script in another directory."""
     here = str(Path.cwd())
     sys.path.append(here)
     try:

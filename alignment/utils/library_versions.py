@@ -1,4 +1,4 @@
-"""Versions of the libraries a result depends on, for manifests."""
+"""Versions of the libraries that a result depends on, for manifests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NAMES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "nump
 @cache
 def library_versions() -> dict[str, str]:
     """Library → version, Python included."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in NAMES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

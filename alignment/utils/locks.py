@@ -20,13 +20,15 @@ LOOK_EVERY = 0.05  # seconds
 
 
 def acquire(handle: int, patience: float, waits: Callable[[], None] = lambda: None) -> bool:
-    """Whether the exclusive lock on a file descriptor is ours, after `patience` seconds at most.
+    """Take the exclusive lock on a file descriptor; returns whether that succeeded.
 
     Args:
-        waits: called once if somebody else holds it.
+        handle: an open file descriptor.
+        patience: seconds to wait at most.
+        waits: called once if somebody else holds the lock.
     """
     until = time.monotonic() + patience
-    told = False
+    announced = False
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,9 +36,9 @@ def acquire(handle: int, patience: float, waits: Callable[[], None] = lambda: No
         except BlockingIOError:
             if time.monotonic() >= until:
                 return False
-        if not told:
+        if not announced:
             waits()
-            told = True
+            announced = True
         time.sleep(LOOK_EVERY)
 
 
@@ -48,12 +50,13 @@ def file_lock(
     busy: Callable[[], Exception],
     waits: Callable[[], None] = lambda: None,
 ) -> Iterator[int]:
-    """Hold the exclusive lock on `path`, made if need be; gives its file descriptor.
+    """Hold the exclusive lock on `path`, created if missing; yields its file descriptor.
 
     Args:
-        patience: seconds to wait for whoever holds it.
-        busy: what to raise if somebody still does.
-        waits: called once if somebody holds it.
+        path: the lock file.
+        patience: seconds to wait while somebody else holds the lock.
+        busy: makes the error to raise if somebody still holds it then.
+        waits: called once if somebody else holds it.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -71,18 +74,19 @@ def workspace_lock(
     """Hold `workspace` for writing.
 
     Args:
-        patience: seconds to wait for whoever holds it.
-        say: told once that it waits, and for whom.
+        workspace: its directory.
+        patience: seconds to wait while another process holds it.
+        say: called once, with the holder, if it waits.
 
     Raises:
-        LockedError: another live process holds it; says who, since when and with which command.
+        LockedError: another live process holds it; the error names process, start and command.
     """
 
     def waits() -> None:
         if patience:
             say(f"waiting: {_held(workspace).message}")
 
-    # Whoever asks `holder` has it for a moment: that is no reason to give up.
+    # `holder` takes the lock for a moment, so wait a little in any case.
     with file_lock(
         workspace / "lock",
         patience=max(patience, 0.3),
@@ -99,7 +103,7 @@ def workspace_lock(
         try:
             os.pwrite(handle, json.dumps(record).encode(), 0)
         except OSError as error:
-            # Held all the same, but nobody can say by whom: `align doctor` must get in.
+            # The lock holds without a record; `align doctor` must work on a full disk.
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             say(f"the disk of {workspace} is full")
@@ -108,10 +112,10 @@ def workspace_lock(
 
 
 class QueueSlot:
-    """A place in line for a workspace, under the name of what one wants to do there.
+    """A place in the queue for a workspace, under the name of the work that waits.
 
-    Only one process stands in line under a name: what a second one wants, the first will do.
-    The kernel frees the place when the process dies.
+    Only one process queues under a name, because it will do a second one's work too. The kernel
+    frees the place when the process dies.
     """
 
     def __init__(self, workspace: Path, name: str):
@@ -119,7 +123,7 @@ class QueueSlot:
         self._handle: int | None = None
 
     def join(self) -> bool:
-        """Whether nobody stands there under this name; then we do."""
+        """Take the place; returns False if another process has it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -131,14 +135,14 @@ class QueueSlot:
         return True
 
     def leave(self) -> None:
-        """Make room for the next."""
+        """Free the place."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
 
 
 def holder(workspace: Path) -> dict[str, Any] | None:
-    """Who holds the workspace now, or None; never blocks."""
+    """The record of the process that holds the workspace, or None; never blocks."""
     path = workspace / "lock"
     if not path.exists():
         return None
@@ -154,21 +158,21 @@ def holder(workspace: Path) -> dict[str, Any] | None:
 
 
 def refuse_if_held(workspace: Path) -> None:
-    """Tell at once, before anything heavy is imported, that another process is at work.
+    """Check that nobody holds the workspace, before anything heavy is imported.
 
     Raises:
-        LockedError: the workspace is held.
+        LockedError: another process holds it.
     """
     if holder(workspace) is not None:
         raise _held(workspace)
 
 
 def _held(workspace: Path) -> LockedError:
-    who = holder(workspace) or {}
-    said = ", ".join(f"{key} {who[key]}" for key in ("pid", "host", "since") if key in who)
-    command = f" ({who['command']})" if who.get("command") else ""
+    record = holder(workspace) or {}
+    details = ", ".join(f"{key} {record[key]}" for key in ("pid", "host", "since") if key in record)
+    command = f" ({record['command']})" if record.get("command") else ""
     return LockedError(
-        f"another process is working on this workspace: {said or 'unknown'}{command}",
+        f"another process is working on this workspace: {details or 'unknown'}{command}",
         where=str(workspace),
         remedy="wait for it, or stop it: its finished stages are kept, the rest resumes",
     )

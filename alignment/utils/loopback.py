@@ -1,4 +1,4 @@
-"""Addresses of this machine: what is asked there must never go through a proxy."""
+"""Loopback addresses, whose requests must never go through a proxy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def is_loopback(url: str) -> bool:
-    """Whether an address is one of this machine's own."""
+    """Whether the host of an address is this machine."""
     host = urlsplit(url).hostname or ""
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -22,9 +22,11 @@ def is_loopback(url: str) -> bool:
 
 
 def spare_loopback(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Have libraries that read `http_proxy` (Prefect's and MLflow's clients) ask our own servers
-    directly; for this process and its children."""
-    # The lower-case name goes first where both are set.
+    """Exempt loopback addresses from `http_proxy`, in this process and its children.
+
+    Prefect's and MLflow's clients read that variable and must call our own servers directly.
+    """
+    # The lower-case name wins if both are set.
     value = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     names = [name.strip() for name in value.split(",") if name.strip()]
     if "*" not in names:

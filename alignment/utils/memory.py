@@ -1,4 +1,4 @@
-"""Memory of a stage: its peak (resident set on the CPU, allocator's peak on a GPU), and its end."""
+"""Peak memory of a stage, release of freed memory, and the kernel's out-of-memory kills."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _settled_mb = 0.0  # resident after the last look for cycles
 
 
 class PeakMemory:
-    """Context manager; `peak_mb` is the largest resident set seen, sampled ten times a second.
+    """Context manager; `peak_mb` is the largest resident set, sampled every `interval` seconds.
 
-    On a GPU the allocator's own peak is added, which is exact.
+    On a GPU the allocator's exact peak is added.
     """
 
     def __init__(self, interval: float = 0.1):
@@ -53,11 +53,11 @@ class PeakMemory:
 
 
 def give_back() -> None:
-    """Return what a stage has freed to the system.
+    """Return the memory that a stage has freed to the system.
 
-    The C library keeps freed blocks of mixed sizes; over fifty stages in one process that grew to
-    gigabytes that nobody used. On a GPU the allocator's cache is emptied. Looking for reference
-    cycles takes half a second with all libraries loaded: only where memory stays occupied.
+    The C library keeps freed blocks of mixed sizes; over fifty stages in one process they grew to
+    gigabytes. On a GPU the allocator's cache is emptied. Collecting reference cycles takes half a
+    second with all libraries loaded, so it is done only if memory stays occupied.
     """
     global _settled_mb
     _trim()
@@ -81,12 +81,12 @@ def _resident_mb() -> float:
 
 
 def oom_kills(root: Path = Path("/")) -> int | None:
-    """How many processes the kernel has killed for want of memory so far; None if it does not say.
+    """How many processes the kernel has killed for lack of memory; None if it does not say.
 
-    Counted before the signal is sent: whoever sees the process dead sees the new number.
+    The kernel counts before it sends the signal, so once the process is dead the count is up.
 
     Args:
-        root: where `proc` and `sys` are.
+        root: directory that contains `proc` and `sys`.
     """
     for path in _counter_files(root):
         try:
@@ -101,9 +101,9 @@ def oom_kills(root: Path = Path("/")) -> int | None:
 
 
 def _counter_files(root: Path) -> list[Path]:
-    """Where the counter may stand, the most exact first."""
+    """Files that may hold the counter, the most specific first."""
     groups = root / "sys/fs/cgroup"
-    found = []
+    files = []
     try:
         ours = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -111,7 +111,7 @@ def _counter_files(root: Path) -> list[Path]:
     for line in ours:
         _, controllers, group = line.split(":", 2)
         if controllers == "":  # version 2
-            found.append(groups / group.lstrip("/") / "memory.events")
+            files.append(groups / group.lstrip("/") / "memory.events")
         elif "memory" in controllers.split(","):
-            found.append(groups / "memory" / group.lstrip("/") / "memory.oom_control")
-    return [*found, root / "proc/vmstat"]
+            files.append(groups / "memory" / group.lstrip("/") / "memory.oom_control")
+    return [*files, root / "proc/vmstat"]

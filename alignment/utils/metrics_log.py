@@ -1,4 +1,4 @@
-"""Training curves as JSON lines: step → named figures. Survives kill and resume without doubles."""
+"""Training curves as JSON lines, step → named figures, without duplicates after a resume."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 class Series:
     """Append-only curve file of one stage.
 
-    On resume call `truncate(step)` with the step of the loaded checkpoint: later lines are dropped,
-    so that an interrupted run's file ends up byte-identical to an uninterrupted one's. Never put
-    wall times in it: outputs must not depend on the clock.
+    On resume call `truncate(step)` with the step of the loaded checkpoint. It drops later lines, so
+    that an interrupted run's file ends up byte-identical to an uninterrupted one's. Never log wall
+    times: outputs must not depend on the clock.
     """
 
     def __init__(self, path: Path):
@@ -26,14 +26,14 @@ class Series:
 
     def truncate(self, step: int) -> None:
         """Keep only the lines with a step ≤ `step`; a half-written last line is dropped."""
-        kept = [row for row in self.rows() if row["step"] <= step]
+        rows = [row for row in self.rows() if row["step"] <= step]
         temporary = self.path.with_suffix(".tmp")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         temporary.replace(self.path)
 
     def rows(self) -> list[dict[str, float]]:
-        """Every whole line, in order."""
+        """All complete lines, in order."""
         if not self.path.exists():
             return []
         rows = []

@@ -1,4 +1,4 @@
-"""The optimiser and the learning-rate schedule of every training here."""
+"""The optimiser and the learning-rate schedule of every training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ def make_optimizer(
     adam_epsilon: float,
     weight_decay: float,
 ) -> torch.optim.AdamW:
-    """AdamW over those of `parameters` that learn; matrices are decayed, norms and biases not."""
+    """AdamW over the trainable ones of `parameters`; weight decay applies to matrices only.
+
+    Args:
+        parameters: those that do not require gradients are skipped.
+        learning_rate: highest rate, which a schedule scales.
+        betas: decay of the two moments.
+        adam_epsilon: added to the denominator.
+        weight_decay: of parameters with two or more dimensions; norms and biases have none.
+    """
     learning = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
         {"params": [p for p in learning if p.ndim >= 2], "weight_decay": weight_decay},
@@ -35,10 +43,12 @@ def make_optimizer(
 
 
 def warmup_steps(total: int, ratio: float, minimum: int = 0) -> int:
-    """Steps with a rising rate: `ratio` of all, rounded up, but never all of them.
+    """Number of warm-up steps: `ratio` of `total`, rounded up, but always less than `total`.
 
     Args:
-        minimum: at least so many, in a short run at most half of it.
+        total: steps of the training.
+        ratio: share of them, in [0, 1].
+        minimum: lower bound, itself limited to half of `total`.
     """
     return max(0, min(max(math.ceil(total * ratio), min(minimum, total // 2)), total - 1))
 
@@ -49,9 +59,9 @@ def make_schedule(
     """Linear warm-up, then half a cosine down to `min_lr_ratio` of the highest rate.
 
     It is transformers' schedule from its second step on, because the first has rate 0. So step i
-    (from 0) of the warm-up has (i + 1) / (warmup + 1) of the rate, step `warmup` the whole of it,
-    and the lowest is what the step after the last would get. With `min_lr_ratio` 1 the rate stays
-    where the warm-up leaves it.
+    (from 0) of the warm-up has (i + 1) / (warmup + 1) of the rate and step `warmup` all of it; the
+    step after the last would have the lowest. With `min_lr_ratio` 1 the rate stays constant after
+    the warm-up.
     """
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])

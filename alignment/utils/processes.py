@@ -1,4 +1,4 @@
-"""Children that end with their parent, however it ends; and which processes still run."""
+"""Child processes that die with their parent, and checks whether a process still runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
-_SAME = 2.0  # seconds that two readings of one start time differ by at most
+_SAME = 2.0  # seconds by which two readings of one start time may differ
 
 
 def born() -> float:
@@ -20,12 +20,13 @@ def born() -> float:
 
 
 def runs(pid: int, started: float | None) -> bool:
-    """Whether the process `pid` of this host still runs, and is the one that started then.
+    """Whether the process `pid` of this host still runs and started at `started`.
 
-    Numbers are given again: after a reboot, and in every new container from 1 on.
+    The start time matters because process ids are reused: after a reboot, and in every container.
 
     Args:
-        started: what `born` told in it; None where nobody asked, then any process counts.
+        pid: process id.
+        started: the process's own `born()`; None accepts any process with this id.
     """
     import psutil
 
@@ -41,8 +42,11 @@ def runs(pid: int, started: float | None) -> bool:
 
 
 def die_with_parent(number: signal.Signals = signal.SIGTERM) -> Callable[[], None] | None:
-    """For `Popen(preexec_fn=...)`: the kernel sends the child `number` when its parent is gone.
-    None where the kernel cannot (not Linux)."""
+    """For `Popen(preexec_fn=...)`: have the kernel send the child `number` when its parent dies.
+
+    Returns:
+        The function; None on systems other than Linux, which cannot do this.
+    """
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)  # loaded before the fork: the child must not import
@@ -50,7 +54,7 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> Callable[[], Non
 
     def ask() -> None:
         libc.prctl(PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:  # it died before the kernel was asked, which then says nothing
+        if os.getppid() != parent:  # the parent died before the call, so no signal will come
             os._exit(128 + number)
 
     return ask

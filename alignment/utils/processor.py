@@ -11,7 +11,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 @cache
 def processor() -> str:
-    """As its maker calls it, where the system says so; else its architecture."""
+    """The processor's model name if the system reports it, else its architecture."""
     if _CPUINFO.is_file():
         for line in _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""How a long computation tells what it is doing, without knowing who listens."""
+"""The interface through which a long computation reports its progress."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What a stage hands to the library. Implementations must be cheap to call."""
+    """Receives progress reports. Implementations must be cheap to call."""
 
     def begin(self, label: str, total: int | None = None, unit: str = "it") -> None:
-        """A new piece of work of `total` units starts."""
+        """Start a new piece of work of `total` units."""
 
     def advance(self, amount: int = 1, **figures: float) -> None:
-        """`amount` more units are done; `figures` are shown beside the bar (loss=0.31)."""
+        """Report `amount` more units as done; `figures` (loss=0.31) are shown beside the bar."""
 
     def say(self, message: str) -> None:
-        """A line for a person: a fallback taken, a batch halved."""
+        """Show a line to the user, such as a fallback taken or a batch halved."""
 
 
 class SilentProgress:
-    """Listens to nothing; the default in tests and scripts."""
+    """Ignores all reports; the default in tests and scripts."""
 
     def begin(self, label: str, total: int | None = None, unit: str = "it") -> None:
         return None

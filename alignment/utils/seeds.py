@@ -1,4 +1,4 @@
-"""Seeds derived from names, so that every random stream is independent and repeatable."""
+"""Seeds derived from names, so that random streams are independent and repeatable."""
 
 from __future__ import annotations
 

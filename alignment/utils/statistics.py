@@ -1,8 +1,8 @@
-"""Intervals and small estimators that every measurement of the project shares.
+"""Intervals and small estimators that all measurements share.
 
-Numpy only: `scipy.stats.bootstrap` draws the same resamples and gives the same bounds to the last
-digit (a test compares them), but takes longer and a second to import; its Wilson interval knows no
-half wins.
+They use numpy only. `scipy.stats.bootstrap` draws the same resamples and gives the same bounds to
+the last digit (a test compares them), but is slower and takes a second to import. scipy's Wilson
+interval does not support half wins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 
 class Interval(NamedTuple):
-    """A figure with its lower and upper bound; all three are NaN where there was nothing to see."""
+    """A figure with its lower and upper bound; all three are NaN if there are no data."""
 
     mean: float
     low: float
@@ -30,8 +30,8 @@ def bootstrap_mean(
 ) -> Interval:
     """Mean of `values` (n,) with its percentile bootstrap interval.
 
-    The same seed gives the same bounds. One value, or values that are all equal, give an interval
-    of width 0: the data hold no spread to resample; use `wilson` where a rate may be 0 or 1.
+    The same seed gives the same bounds. If all values are equal, the interval has width 0, because
+    there is no spread to resample; use `wilson` where a rate may be 0 or 1.
     """
     return bootstrap(values, np.mean, seed=seed, samples=samples, level=level)
 
@@ -47,13 +47,17 @@ def bootstrap(
     """`statistic` of `values` (n, ...) with its percentile bootstrap interval over the first axis.
 
     Args:
+        values: (n, ...); NaN bounds if n is 0.
         statistic: called with `axis=1` on (blocks, n, ...) and with `axis=0` on the values.
+        seed: of the resampling.
+        samples: number of resamples.
+        level: coverage of the interval.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 0:
         return NOTHING
     generator = np.random.default_rng(seed)
-    # Blocks bound the memory: never more than about 4 million drawn values at a time.
+    # Blocks bound the memory to about 4 million drawn values at a time.
     block = max(1, min(samples, 4_000_000 // max(values.size, 1)))
     drawn = []
     for start in range(0, samples, block):
@@ -65,14 +69,14 @@ def bootstrap(
 
 
 def percentile_bounds(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The central `level` of `draws` (n,)."""
+    """Bounds of the central `level` of `draws` (n,)."""
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(draws, [tail, 1.0 - tail])
     return float(low), float(high)
 
 
 def wilson(successes: float, trials: int, *, level: float = 0.95) -> Interval:
-    """A rate with Wilson's score interval (1927): sound for small counts and rates near 0 and 1."""
+    """A rate with Wilson's score interval (1927), valid for small counts and rates near 0 and 1."""
     if trials <= 0:
         return NOTHING
     z = NormalDist().inv_cdf(0.5 + level / 2.0)
@@ -93,6 +97,6 @@ def correlation(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def sigmoid(values: np.ndarray) -> np.ndarray:
-    """σ of an array of any shape; overflows nowhere."""
+    """σ of an array of any shape, without overflow."""
     result: np.ndarray = np.exp(-np.logaddexp(0.0, -values))
     return result

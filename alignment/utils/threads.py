@@ -1,8 +1,8 @@
-"""Work done side by side on a CPU, each piece on one thread of torch.
+"""Runs pieces of work in parallel on a CPU, each on one thread of torch.
 
-Operations of a small model are too short to be split between threads: many on one thread each beat
-the same ones split over two. Whether that pays for a model is for `alignment.fastpath` to say.
-Results do not depend on which piece finishes first.
+Operations of a small model are too short to split between threads; running many at once, each on
+one thread, is faster. `alignment.fastpath` decides whether that pays for a model. Results do not
+depend on which piece finishes first.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _whole: int | None = None
 
 
 def threads() -> int:
-    """Threads of torch in this process, also while workers have one each."""
+    """Torch's threads in this process, even while workers use one each."""
     return torch.get_num_threads() if _whole is None else _whole
 
 
@@ -41,7 +41,7 @@ def _parted() -> Iterator[None]:
 
 @contextmanager
 def crew(workers: int) -> Iterator[None]:
-    """Torch uses one thread in each of several workers; its number of threads is restored."""
+    """Have torch use one thread in each of several workers, and restore the number afterwards."""
     if workers == 1:
         yield
         return
@@ -51,7 +51,7 @@ def crew(workers: int) -> Iterator[None]:
 
 
 def side_by_side(calls: Sequence[Callable[[], Result]], workers: int) -> list[Result]:
-    """Results of independent calls, in their order."""
+    """Results of independent calls, in the order of the calls."""
     if workers == 1:
         return [call() for call in calls]
     with crew(workers), ThreadPoolExecutor(workers) as pool:
@@ -59,13 +59,13 @@ def side_by_side(calls: Sequence[Callable[[], Result]], workers: int) -> list[Re
 
 
 class Together:
-    """Runs tasks, and what they give to `each`, one after the other or side by side.
+    """Runs tasks, and the work that they pass to `each`, in sequence or in parallel.
 
-    Policy and critic learn from the same advantages but never from each other, so their updates may
+    Policy and critic learn from the same advantages but not from each other, so their updates may
     run at once. One queue for the micro-batches of all tasks keeps every thread busy to the end.
 
     Args:
-        apart: side by side; the tasks share neither modules nor messages.
+        apart: run in parallel; the tasks must share neither modules nor messages.
     """
 
     def __init__(self, *, apart: bool = False):
@@ -73,7 +73,7 @@ class Together:
         self._queue: Executor | None = None
 
     def run(self, tasks: list[Callable[[], Any]]) -> list[Any]:
-        """Results of the tasks, in their order; the first error is raised when all have ended."""
+        """Results of the tasks, in order; the first error is raised when all have ended."""
         count = torch.get_num_threads()
         if not self.apart or count < 2 or not tasks:
             return [task() for task in tasks]
@@ -85,10 +85,10 @@ class Together:
             self._queue = None
 
     def each(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """`function` of every item, in their order; to be called from a task."""
+        """`function` of every item, in order; call it from a task."""
         return map(function, items) if self._queue is None else self._queue.map(function, items)
 
 
 def _workers(count: int) -> ThreadPoolExecutor:
-    """Torch counts threads for each Python thread on its own."""
+    """A pool whose workers use one torch thread each; torch counts per Python thread."""
     return ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))

@@ -63,14 +63,14 @@ def test_a_signal_waits_for_the_next_checkpoint(number: int, error: type[BaseExc
                 send(number)
                 if number == signal.SIGTERM:
                     send(number)  # machines repeat themselves; people mean it
-            if step % 5 == 0 or graceful_stop.asked():
+            if step % 5 == 0 or graceful_stop.stop_requested():
                 saved.append(step)
-                graceful_stop.reached()
+                graceful_stop.stop_if_requested()
 
     with pytest.raises(error):
         work(steps)
     assert saved == [3]
-    assert not graceful_stop.asked()
+    assert not graceful_stop.stop_requested()
 
 
 def test_a_stage_that_is_nearly_done_is_done_first() -> None:
@@ -165,9 +165,9 @@ def test_no_grace_means_at_once() -> None:
 
 def test_without_a_signal_nothing_happens() -> None:
     with graceful_stop.held(LONG, lambda _message: None):
-        assert not graceful_stop.asked()
-        graceful_stop.reached()
-    graceful_stop.reached()
+        assert not graceful_stop.stop_requested()
+        graceful_stop.stop_if_requested()
+    graceful_stop.stop_if_requested()
 
 
 def test_what_is_ignored_stays_ignored() -> None:
@@ -175,7 +175,7 @@ def test_what_is_ignored_stays_ignored() -> None:
     try:
         with graceful_stop.held(LONG, lambda _message: None):
             send(signal.SIGINT)
-            assert not graceful_stop.asked()
+            assert not graceful_stop.stop_requested()
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -205,13 +205,13 @@ def test_of_several_processes_all_stop_at_the_same_step(tmp_path: Path) -> None:
         "        distributed.total(1.0)\n"
         "        if step == 3 and distributed.rank() == 1:\n"
         "            os.kill(os.getpid(), signal.SIGTERM)\n"
-        "        if graceful_stop.asked():\n"
+        "        if graceful_stop.stop_requested():\n"
         "            if distributed.is_first():\n"
         "                saved.write_text(str(step))\n"
         "            until = time.monotonic() + 20\n"
         "            while not saved.exists() and time.monotonic() < until:\n"
         "                time.sleep(0.01)\n"
-        "            graceful_stop.reached()\n"
+        "            graceful_stop.stop_if_requested()\n"
     )
     saved = tmp_path / "saved"
     command = [sys.executable, "-m", "alignment.execution.launcher", "2", "shared_work", str(saved)]

@@ -168,9 +168,9 @@ class PPOTrainer:
             self._log(now.iteration, figures)
             now.stopped = self._stopping.reason(figures["kl/reference"])
             due = now.iteration % config.checkpoint_every == 0 or now.stopped is not None
-            if due or graceful_stop.asked():
+            if due or graceful_stop.stop_requested():
                 self._save()
-                graceful_stop.reached()
+                graceful_stop.stop_if_requested()
             self._progress.advance(
                 1,
                 score=figures["score/mean"],
