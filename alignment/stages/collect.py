@@ -1,10 +1,10 @@
 """Pairs of answers for the next round of annotation (Llama 2 §3.2.1).
 
-The two sides come from this version and the preceding one, at different temperatures, so that
-there is something to prefer and the reward models see what the newest policy writes. Without a
-preceding policy both sides are this version's.
+The two sides come from this version and the preceding one, at different temperatures. So the sides
+differ, and the reward models see the newest policy's answers. Without a preceding policy both sides
+come from this version.
 
-Outputs: pairs.jsonl, unlabelled; annotators see the texts only.
+Output: pairs.jsonl, unlabelled; annotators see only the texts.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ SHARD = 1024  # answers drawn between two checkpoints
 
 
 def run(ctx: StageContext) -> None:
-    """Plan the pairs, draw both sides, write what differs; see the module."""
+    """Plan the pairs, draw both sides, write the pairs whose sides differ; see the module."""
     config: CollectConfig = ctx.config.collect
     pool = read_prompts(ctx.inputs["prepare"] / "prompts.jsonl")
     earlier = str(ctx.options.get("earlier_version", "earlier")) if _has_earlier(ctx) else None
     planned = plan_pairs(pool, (ctx.version, earlier or ctx.version), config, ctx.seed)
     drawn = _draw(ctx, planned)
-    rows, seen, same = [], set(), 0
+    rows, ids, same = [], set(), 0
     for number, pair in enumerate(planned):
         row = make_pair(pair, (drawn[number, 0], drawn[number, 1]), ctx.seed)
-        if row is None or row["id"] in seen:
+        if row is None or row["id"] in ids:
             same += 1
             continue
-        seen.add(row["id"])
+        ids.add(row["id"])
         rows.append(row)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     atomic_write_text(ctx.out / "pairs.jsonl", "".join(lines))
@@ -61,7 +61,7 @@ def _has_earlier(ctx: StageContext) -> bool:
 
 
 def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, int], list[Sample]]:
-    """Samples of (pair, side). Sides of one policy and temperature are drawn together."""
+    """(pair, side) → samples. Sides of one policy and temperature are drawn together."""
     config: CollectConfig = ctx.config.collect
     groups: dict[tuple[str, float], list[tuple[int, int]]] = {}
     for number, pair in enumerate(planned):
@@ -78,7 +78,7 @@ def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, 
         for start in range(0, len(places), SHARD)
     ]
     shards = Shards(ctx.scratch / "shards", request)
-    found: dict[tuple[int, int], list[Sample]] = {}
+    samples_of: dict[tuple[int, int], list[Sample]] = {}
     for version in dict.fromkeys(owner for owner, _, _ in pieces):
         engine = renderer = None
         for number, (owner, temperature, places) in enumerate(pieces):
@@ -92,16 +92,16 @@ def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, 
                     )
                 settings = SamplingSettings.of(config.generation, temperature=temperature)
                 sides: list[PlannedAnswer] = [planned[pair].sides[which] for pair, which in places]
-                asked = [planned[pair].prompt for pair, _ in places]
+                prompts = [planned[pair].prompt for pair, _ in places]
                 drawn = engine.sample(
-                    [renderer.prompt(prompt.messages) for prompt in asked],
+                    [renderer.prompt(prompt.messages) for prompt in prompts],
                     [side.seeds for side in sides],
                     settings,
                     ctx.progress,
                 )
-                ids = [prompt.id for prompt in asked]
+                ids = [prompt.id for prompt in prompts]
                 shards.write(number, to_table(ids, drawn, temperature, version))
                 graceful_stop.stop_if_requested()
             for place, samples in zip(places, from_table(shards.read(number)), strict=True):
-                found[place] = samples
-    return found
+                samples_of[place] = samples
+    return samples_of

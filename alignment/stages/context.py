@@ -1,4 +1,4 @@
-"""What a stage is given: its slice of the configuration, its inputs, and where to write."""
+"""The arguments of a stage: its part of the configuration, its inputs, and where to write."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from alignment.utils.progress import Progress, SilentProgress
 class ProgramView:
     """A program of which only the declared sections can be read.
 
-    A stage's fingerprint covers the sections it declares; reading another one would make the
-    ledger skip work that a changed setting needs, so it is an error.
+    A stage's fingerprint covers the declared sections only. If the stage read another one, the
+    ledger would not notice a change in it, so that is an error.
     """
 
     def __init__(self, program: ProgramConfig, sections: Sequence[str]):
@@ -35,7 +35,7 @@ class ProgramView:
 
 @dataclass
 class StageContext:
-    """The world as one stage sees it; see each field."""
+    """Everything that one stage reads and writes; see each field."""
 
     version: str
     """`base`, `sft`, `rlhf-v1`, …"""
@@ -44,29 +44,29 @@ class StageContext:
     config: ProgramView
     """The sections named in the stage's READS, with the version's own settings applied."""
     options: dict[str, Any]
-    """What the plan says about this node (domain, bag)."""
+    """The node's options in the plan (domain, bag)."""
     inputs: dict[str, Path]
     """Committed directories of the upstream stages; read-only."""
     out: Path
-    """Where outputs go. Deterministic files only: no wall times, no absolute paths."""
+    """Directory for outputs. Deterministic files only: no wall times, no absolute paths."""
     scratch: Path
-    """Kept when the process dies and handed out again on resume; deleted on commit."""
+    """Directory that survives a kill and is given again on resume; deleted on commit."""
     seed: int
     """Seed of this stage, derived from the program's."""
     workspace: Path
     """The workspace, for the preference store and caches."""
     progress: Progress = field(default_factory=SilentProgress)
-    """Where to tell how far the work is."""
+    """Receives progress reports."""
     metrics: dict[str, float] = field(default_factory=dict)
     datasets: list[dict[str, Any]] = field(default_factory=list)
 
     def metric(self, **figures: float) -> None:
-        """Keep final figures of the stage; names with `/` go in as `metric(**{"a/b": 1.0})`."""
+        """Record final figures of the stage; pass names with `/` as `metric(**{"a/b": 1.0})`."""
         for name, value in figures.items():
             self.metrics[name] = float(value)
 
     def dataset(self, name: str, digest: str, rows: int, role: str) -> None:
-        """Note a dataset this stage used (`training`, `evaluation`, `prompts`) for the lineage."""
+        """Record a dataset for the lineage; `role` is `training`, `evaluation`, `prompts`, …"""
         self.datasets.append({"name": name, "digest": digest, "rows": rows, "role": role})
 
     @property
@@ -75,13 +75,13 @@ class StageContext:
         return Series(self.out / "series.jsonl")
 
     def champion(self, verdict: Path | None) -> str:
-        """The version recommended so far, as this stage is told of it.
+        """The version recommended so far.
 
-        A person's decision comes as an option of the plan (`Decisions.champion_option`); else the
-        last verdict names it.
+        A person's decision arrives as an option (`Decisions.champion_option`); otherwise the last
+        verdict names the champion.
 
         Args:
-            verdict: outputs of the last promote stage that nothing speaks against, if any.
+            verdict: outputs of the promote stage of the last version that was not rejected, if any.
         """
         if "champion" in self.options:
             return str(self.options["champion"])
@@ -98,5 +98,5 @@ class StageContext:
 
 
 def _json_number(value: float) -> float | None:
-    """JSON knows no NaN: an undefined figure is null."""
+    """JSON has no NaN: an undefined figure is null."""
     return float(f"{value:.8g}") if value == value and abs(value) != float("inf") else None

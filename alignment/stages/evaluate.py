@@ -1,16 +1,15 @@
-"""How good is this version, on both axes, against every earlier one, and at what price?
+"""Compare this version with all earlier ones on both axes, and measure its costs.
 
-Samples one answer to each fixed evaluation prompt, from the policy and, where the version ends with
-PPO, from the checkpoint before it as well (Llama 2, Fig 11, shows V5 both ways), and from the
-smaller student where there is one. The answers of all
-earlier versions are scored again with this version's reward models, so that one judge stands behind
-every comparison (Fig 20).
+It samples one answer to each fixed evaluation prompt from the policy. If the version ends with PPO,
+it also samples from the checkpoint before PPO (Llama 2, Fig 11, shows V5 both ways), and from the
+smaller student if there is one. This version's reward models score the answers of all earlier
+versions again, so that one judge makes every comparison (Fig 20).
 
 Outputs: responses.parquet (own answers), scores.parquet (all sides by the newest judges),
 winrates.json (every pair of sides), standings.json (figures of every side), forgetting.json,
-prompts.jsonl (what was asked), leaks.json (prompts left out because they stand in a batch),
-path.png (the way so far on helpfulness × safety axes), and verdicts.jsonl where a language-model
-judge is configured.
+prompts.jsonl (the prompts), leaks.json (prompts left out because they occur in a batch), path.png
+(all versions on helpfulness × safety axes), and verdicts.jsonl if a language-model judge is
+configured.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ READS = ("base", "world", "evaluate", "compute")
 
 
 def run(ctx: StageContext) -> None:
-    """Answer, score, compare; see the module's docstring."""
+    """Answer, score and compare; see the module."""
     config = ctx.config.evaluate
     every = read_prompts(ctx.inputs["prepare"] / "eval_prompts.jsonl")
     chosen = choose_prompts(every, config.prompts_per_domain)
@@ -80,13 +79,13 @@ def run(ctx: StageContext) -> None:
     atomic_write_json(ctx.out / LEAKS, [asdict(leak) for leak in leaks])
     ctx.dataset("evaluation prompts", prompts_digest(prompts), len(prompts), "evaluation")
     answered = {side_name(arm.version, arm.name): _answer(ctx, arm, prompts) for arm in _arms(ctx)}
-    for found in answered.values():
-        _describe(ctx, found.table, prompts)
+    for answers in answered.values():
+        _describe(ctx, answers.table, prompts)
     ctx.metric(
-        tokens_generated=sum(found.table.n_tokens.sum() for found in answered.values()),
+        tokens_generated=sum(answers.table.n_tokens.sum() for answers in answered.values()),
         leaked_prompts=len(chosen) - len(prompts),
     )
-    own = pd.concat([found.table for found in answered.values()], ignore_index=True)
+    own = pd.concat([answers.table for answers in answered.values()], ignore_index=True)
     write_table(ctx.out / TEXTS, own)
     write_prompts(ctx.out / "prompts.jsonl", prompts)
 
@@ -95,9 +94,9 @@ def run(ctx: StageContext) -> None:
         for name, path in ctx.inputs.items()
         if name.startswith("earlier/")
     }
-    asked = {prompt.id for prompt in prompts}
+    prompt_ids = {prompt.id for prompt in prompts}
     sides = {
-        name: table[table.prompt_id.isin(asked)].reset_index(drop=True)
+        name: table[table.prompt_id.isin(prompt_ids)].reset_index(drop=True)
         for name, table in read_sides(earlier).items()
     }
     sides |= split_sides([own])
@@ -136,7 +135,7 @@ def _arms(ctx: StageContext) -> list[Arm]:
     if "no_ppo" in ctx.inputs:
         arms.insert(0, Arm(ctx.version, NO_PPO, ctx.inputs["no_ppo"] / "model", references))
     if "student" in ctx.inputs:
-        # A distance from the policy's SFT would mean nothing: it may spell another vocabulary.
+        # The student may have another vocabulary, so it is measured against its own SFT model.
         own = {"sft": ctx.inputs["sft_student"] / "model"}
         arms.append(Arm(ctx.version, STUDENT, ctx.inputs["student"] / "model", own))
     return arms
@@ -156,7 +155,7 @@ def _answer(ctx: StageContext, arm: Arm, prompts: list[Prompt]) -> ArmAnswers:
 
 
 def _describe(ctx: StageContext, table: pd.DataFrame, prompts: list[Prompt]) -> None:
-    """Gold scores and refusals, which do not change with later reward models."""
+    """Add gold scores or refusals, which do not change with later reward models."""
     if ctx.config.base.source == "world":
         from alignment.world import GoldScorer
 
@@ -174,7 +173,7 @@ def _reward(ctx: StageContext, sides: dict[str, pd.DataFrame], prompts: list[Pro
             if f"{stage}_{axis}" in ctx.inputs
         }
         if len(models) < len(DOMAINS):
-            continue  # SFT comes before any reward model; later versions score its answers.
+            continue  # SFT has no reward models yet; later versions score its answers.
         add_reward_scores(
             sides,
             prompts,
@@ -196,8 +195,8 @@ def _report(
     judged: list[dict[str, Any]],
 ) -> None:
     config = ctx.config.evaluate
-    # One seed for all versions: a figure that does not depend on the version that is being
-    # evaluated, such as V1's gold win rate, keeps its interval in every later table.
+    # All versions share one seed, so that a figure such as V1's gold win rate keeps its interval in
+    # every later table.
     resampling: dict[str, Any] = {
         "seed": derive_seed("evaluation"),
         "samples": config.bootstrap_samples,
@@ -206,10 +205,10 @@ def _report(
     judges = judges_of(sides[ctx.version])
     rates = all_win_rates(sides, tie_margin=TIE_MARGIN, **resampling)
     extra = carried_rates(earlier) + judged
-    scoring = judges[0] if judges else None  # what forgetting needs: a judge that gives scores
+    scoring = judges[0] if judges else None  # forgetting needs a judge that gives scores
     rates += extra
     if extra or (config.judge is not None and len(sides) > 1):
-        judges.append(JUDGE)  # also where it compared nothing: the gate has to say so
+        judges.append(JUDGE)  # even if it compared nothing, so that the gate can say so
     carried = carried_figures(earlier)
     standings = {}
     for side, table in sides.items():
@@ -261,16 +260,18 @@ def _draw_path(
         Entry(side, side.partition("/")[0], False, json_figures(figures), {})
         for side, figures in standings.items()
     ]
-    seen = Comparison(ctx.version, judges, LEVEL, entries, [])
-    if panels(seen):
-        atomic_write_bytes(ctx.out / "path.png", path_picture(seen))
+    comparison = Comparison(ctx.version, judges, LEVEL, entries, [])
+    if panels(comparison):
+        atomic_write_bytes(ctx.out / "path.png", path_picture(comparison))
 
 
 def _against_sft(
     rates: list[dict[str, Any]], side: str, judge: str, primary: bool
 ) -> dict[str, float]:
-    """Win rates against SFT on both axes; `win_<axis>` for the primary judge. SFT against itself
-    is ½ by definition, so that curves over the versions have a beginning."""
+    """Win rates against SFT on both axes; `win_<axis>` for the primary judge.
+
+    SFT against itself is ½ by definition, which gives curves over the versions a first point.
+    """
     figures: dict[str, float] = {}
     for axis in DOMAINS:
         row = find_rate(rates, side, "sft", judge, axis)

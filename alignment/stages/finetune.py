@@ -1,7 +1,7 @@
 """Supervised fine-tuning: SFT on demonstrations, RLHF versions on the best of K samples.
 
-`start` decides where the weights come from, `finetune.sft` or `finetune.rejection` how they are
-trained. Outputs: model/ (full checkpoint or adapter), series.jsonl (the loss curve).
+The input `start` gives the initial weights; `finetune.sft` or `finetune.rejection` sets how they
+are trained. Outputs: model/ (full checkpoint or adapter), series.jsonl (the loss curve).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ READS = ("finetune", "compute")
 
 
 def run(ctx: StageContext) -> None:
-    """Train on answers; see the module's docstring."""
+    """Train on answers; see the module."""
     sections = ctx.config.finetune
     config: FinetuneConfig = sections.rejection if "select" in ctx.inputs else sections.sft
     compute = ctx.config.compute
@@ -66,12 +66,12 @@ def _examples(ctx: StageContext, config: FinetuneConfig) -> list[Example]:
     if "select" not in ctx.inputs:
         return _read(ctx, demonstrations, "demonstrations")
     selected = _read(ctx, ctx.inputs["select"] / "selected.jsonl", "selected")
-    wanted = round(config.demonstrations * len(selected))
-    if wanted == 0:
+    count = round(config.demonstrations * len(selected))
+    if count == 0:
         return selected
     mixed = _read(ctx, demonstrations, "demonstrations")
     generator = np.random.default_rng(derive_seed(ctx.seed, "demonstrations"))
-    picked = generator.permutation(len(mixed))[:wanted]
+    picked = generator.permutation(len(mixed))[:count]
     ctx.metric(demonstrations=len(picked), selected=len(selected))
     return selected + [mixed[index] for index in sorted(picked)]
 
@@ -88,7 +88,7 @@ def _read(ctx: StageContext, path: Path, name: str) -> list[Example]:
         raise DataError(
             f"there is nothing to train on: {path.name} is empty",
             where=str(path),
-            remedy="see the report of the stage that wrote it for what was left out and why",
+            remedy="the report of the stage that wrote it says what was left out and why",
         )
     ctx.dataset(name, sha256_file(path), len(examples), "training")
     return examples

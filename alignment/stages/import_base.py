@@ -1,6 +1,6 @@
-"""Base model from outside: a directory or hub name becomes part of the workspace.
+"""Import the base model: copy a directory or a hub model into the workspace.
 
-Outputs: model/ (safetensors, configuration and tokenizer; nothing that could run code).
+Output: model/ (safetensors, configuration and tokenizer; no files that could run code).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ READS = ("base",)
 
 
 def run(ctx: StageContext) -> None:
-    """Copy or download, check, keep."""
+    """Copy or download the model, and check it."""
     base = ctx.config.base
     if base.path is None:
         raise ConfigError(

@@ -1,13 +1,13 @@
 """Takes in the preferences that a version learns from.
 
-* `intake.source: simulated`: the built-in world's annotators judge what the preceding version's
-  `collect` sampled, and their verdicts go through the same reader and checks as any delivery;
-* `split`: the arrival with the version's number, made by `base/prepare`;
-* `inbox`: every delivery that no version has taken in yet, from `align ingest` or from
-  the inbox (`alignment.preferences.inbox`, which whoever starts a version looks through first).
+* `intake.source: simulated`: annotators of the built-in world judge the pairs that the preceding
+  version collected. Their verdicts pass the same reader and checks as any delivery.
+* `split`: the arrival with the version's number, made by `base/prepare`.
+* `inbox`: all deliveries that no version has taken in yet, from `align ingest` or from the inbox
+  (`alignment.preferences.inbox`, which is scanned before a version starts).
 
-With `simulated` and `split`, deliveries by people that no version has taken in yet join the
-version's own batch: a person's verdict stands, and what the program makes is checked against it.
+With `simulated` and `split`, people's deliveries that no version has taken in yet join the
+version's own batch. People's verdicts take precedence: the program's batch is checked against them.
 
 The batches stay in the store. Outputs: batch.json (ids, digests and counts of this version's
 batches), report.json, report-<id>.png.
@@ -33,7 +33,7 @@ READS = ("intake", "world")
 
 
 def run(ctx: StageContext) -> None:
-    """Bring this version's batches into the store and note which they are; see the module."""
+    """Put this version's batches into the store and record their ids; see the module."""
     store = PreferenceStore(ctx.workspace / "preferences")
     ids = _deliveries(ctx, store)
     if ctx.config.intake.source == "inbox":
@@ -53,17 +53,17 @@ def run(ctx: StageContext) -> None:
 def _deliveries(ctx: StageContext, store: PreferenceStore) -> list[str]:
     """Ids of the deliveries that this version takes in.
 
-    What a version has taken in stays its own: killed after that, or run again, it gets the same
-    batches, and what came in the meantime waits for the next version.
+    A version keeps the deliveries that it has taken in: after a kill, or when it is re-run, it gets
+    the same ones, and later deliveries wait for the next version.
     """
-    taken = store.assignment(ctx.version)
-    if taken:
-        known = {batch.id: batch for batch in store.batches()}
-        for id in taken:
-            if id not in known:
+    assigned = store.assignment(ctx.version)
+    if assigned:
+        batches = {batch.id: batch for batch in store.batches()}
+        for id in assigned:
+            if id not in batches:
                 ctx.progress.say(f"batch {id} is no longer in the store; ingest it again if needed")
-        origins = {id: batch.manifest["origin"] for id, batch in known.items()}
-        return [id for id in taken if origins.get(id) == "delivery"]
+        origins = {id: batch.manifest["origin"] for id, batch in batches.items()}
+        return [id for id in assigned if origins.get(id) == "delivery"]
     ids = [batch.id for batch in store.unassigned()]
     if ids:
         store.assign(ctx.version, ids)
@@ -71,13 +71,13 @@ def _deliveries(ctx: StageContext, store: PreferenceStore) -> list[str]:
 
 
 def _own(ctx: StageContext, store: PreferenceStore, delivered: list[str]) -> str | None:
-    """Id of the batch that the program makes itself; None if people judged all of it before."""
+    """Id of the batch that the program makes; None if people have judged all of it already."""
     config: IntakeConfig = ctx.config.intake
     make = _simulated if config.source == "simulated" else _arrival
     delivery = make(ctx, needed=not delivered)
     if delivery is None:
         return None
-    # Deliveries of later versions too: one prompt must not stand on both sides, ever.
+    # Later versions' deliveries count too: a prompt must never be on both sides of the split.
     facts = [batch.id for batch in store.batches() if batch.manifest["origin"] == "delivery"]
     against = list(dict.fromkeys([*_earlier(ctx), *facts]))
     try:
@@ -93,7 +93,8 @@ def _simulated(ctx: StageContext, needed: bool) -> Path | None:
     """Have the world's annotators judge the collected pairs; returns their delivery.
 
     Args:
-        needed: there is nothing else to learn from, so that no pairs at all are an error.
+        ctx: the stage's context.
+        needed: whether having no pairs is an error, because there is nothing else to learn from.
     """
     from alignment.world.annotators import label_rows
     from alignment.world.gold_scorer import GoldScorer
@@ -105,19 +106,19 @@ def _simulated(ctx: StageContext, needed: bool) -> Path | None:
         raise DataError(
             "no pairs were collected, so there is nothing to judge",
             where="collect.pairs",
-            remedy="raise collect.pairs, or its temperatures where both sides say the same",
+            remedy="raise collect.pairs, or its temperatures if both sides are often the same",
         )
     ctx.progress.begin("simulated annotators judging", len(pairs), "pairs")
     rows = label_rows(pairs, GoldScorer(ctx.config.world, ctx.seed), ctx.seed)
     ctx.progress.advance(len(pairs))
-    # A fixed name: it is shown in the batch list and stands in the quarantine.
+    # A fixed name, because the batch list and the quarantine show it.
     path = ctx.scratch / f"simulated-{ctx.version}.jsonl"
     atomic_write_text(path, "".join(canonical_json(row) + "\n" for row in rows))
     return path
 
 
 def _arrival(ctx: StageContext, needed: bool) -> Path | None:
-    """The arrival that belongs to this version; see `_simulated`."""
+    """The arrival of this version; see `_simulated`."""
     number = int(ctx.version.rpartition("-v")[2])
     path = ctx.inputs["prepare"] / "arrivals" / f"{number:02d}"
     if not path.is_dir() and not needed:
@@ -132,7 +133,7 @@ def _arrival(ctx: StageContext, needed: bool) -> Path | None:
 
 
 def _earlier(ctx: StageContext) -> list[str]:
-    """Batches of the versions before this one: what is new is new beside them."""
+    """Batches of earlier versions, against which new comparisons are checked for duplicates."""
     return [
         batch["id"]
         for name, directory in ctx.inputs.items()
@@ -159,10 +160,10 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
         reports.append(report.values)
         draw(report.values, ctx.out / f"report-{id}.png")
         trained = sum(batch.counts["training"].values())
-        held = sum(batch.counts["heldout"].values())
+        heldout = sum(batch.counts["heldout"].values())
         ctx.dataset(f"preferences {id}", batch.digest, trained, "training")
-        # MLflow keeps one of two inputs with the same name and digest: hence a name of its own.
-        ctx.dataset(f"preferences {id} held out", batch.digest, held, "evaluation")
+        # A separate name, because MLflow keeps only one of two inputs with equal name and digest.
+        ctx.dataset(f"preferences {id} held out", batch.digest, heldout, "evaluation")
         for name, count in batch.manifest["rows"].items():
             totals[name] = totals.get(name, 0) + count
         for side, counts in batch.counts.items():

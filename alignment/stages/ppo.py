@@ -1,8 +1,8 @@
 """PPO on the combined reward, on top of the version's fine-tuned checkpoint (RLHF-V5).
 
 Inputs: `policy` (this version's fine-tune stage), `prepare`, `reward_helpfulness`,
-`reward_safety`, and where there are any `guard_helpfulness`, `guard_safety` (reward models that
-training never sees; they decide when to stop).
+`reward_safety`, and optionally `guard_helpfulness`, `guard_safety` (reward models that training
+never sees; they decide when to stop).
 Outputs: `model/` (the policy), `critic/` (the trained critic), `series.jsonl`, `health.json`.
 """
 
@@ -35,13 +35,13 @@ from alignment.utils.files import atomic_write_json, sha256_file
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "5"
-KEEPS = ("4",)  # since then one decode loop draws the answers: the same law, other noise
+KEEPS = ("4",)  # version 5 only changed the random noise of drawn answers, not their law
 READS = ("ppo", "combine", "compute")
-PTX_TOKENS = 512  # longer texts on the side are cut
+PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 
 
 def run(ctx: StageContext) -> None:
-    """Train, then write the policy, the critic, the curves and the verdicts."""
+    """Train, then write the policy, the critic, the curves and the health verdicts."""
     config: PPOConfig = ctx.config.ppo
     compute = ctx.config.compute
     device = resolve_device(compute.device)
@@ -59,7 +59,7 @@ def run(ctx: StageContext) -> None:
     )
     roles = build.roles()
     reward = build.reward(ctx.config.combine, renderer)
-    learn, held = _prompts(ctx, config, renderer)
+    learn, heldout = _prompts(ctx, config, renderer)
     trainer = PPOTrainer(
         roles,
         renderer,
@@ -67,7 +67,7 @@ def run(ctx: StageContext) -> None:
         reward,
         config,
         seed=ctx.seed,
-        guard=_guard(ctx, held, build, reward, renderer),
+        guard=_guard(ctx, heldout, build, reward, renderer),
         ptx=_texts(ctx, config, renderer) if config.ptx.coefficient > 0 else None,
         checkpoints=ctx.scratch / "checkpoints",
         series=ctx.series,
@@ -79,17 +79,17 @@ def run(ctx: StageContext) -> None:
     save_model(build.final(), tokenizer, ctx.out / "model")
     if roles.critic is not None and not build.shares:
         save_critic(roles.critic, ctx.out / "critic")
-    _report(ctx, outcome, len(held))
+    _report(ctx, outcome, len(heldout))
 
 
 def _prompts(
     ctx: StageContext, config: PPOConfig, renderer: ChatRenderer
 ) -> tuple[list[PromptItem], list[PromptItem]]:
-    """The pool to learn on, and the prompts held out for the guard (never the same)."""
+    """The prompts to learn on, and the disjoint prompts held out for early stopping."""
     path = ctx.inputs["prepare"] / "prompts.jsonl"
     pool = read_prompts(path)
     order = np.random.default_rng(derive_seed(ctx.seed, "heldout")).permutation(len(pool))
-    # The guard never takes more than a fifth of a small pool.
+    # Early stopping takes at most a fifth of a small pool.
     count = min(config.stop.heldout_prompts, len(pool) // 5) if config.stop.look_every else 0
     items = [_item(pool[i], renderer) for i in order]
     if len(items) <= count:
@@ -105,34 +105,34 @@ def _item(prompt: Prompt, renderer: ChatRenderer) -> PromptItem:
 
 def _guard(
     ctx: StageContext,
-    held: list[PromptItem],
+    heldout: list[PromptItem],
     build: Builder,
     reward: CombinedReward,
     renderer: ChatRenderer,
 ) -> Guard | None:
-    if not held:
+    if not heldout:
         return None
     guards: dict[str, Path] = {
         d: ctx.inputs[f"guard_{d}"] for d in DOMAINS if f"guard_{d}" in ctx.inputs
     }
     if guards:
         guard = build.reward(ctx.config.combine, renderer, guards)
-        return Guard(held, guard.judge, "guard reward models")
-    # Without a guard model the training reward judges, on prompts it was never climbed on.
-    return Guard(held, reward.judge, "training reward on held-out prompts")
+        return Guard(heldout, guard.judge, "guard reward models")
+    # Without a guard model the training reward decides, on prompts that PPO never trains on.
+    return Guard(heldout, reward.judge, "training reward on held-out prompts")
 
 
 def _texts(ctx: StageContext, config: PPOConfig, renderer: ChatRenderer) -> list[Tokens]:
-    """Texts of PPO-ptx. Corpus texts have a one-token prompt: the first token predicts the rest."""
+    """Texts of PPO-ptx. The first token of a corpus text serves as its prompt."""
     name = "corpus" if config.ptx.source == "corpus" else "demonstrations"
     path = ctx.inputs["prepare"] / f"{name}.jsonl"
     if not path.is_file():
         raise ConfigError(
-            f"PPO-ptx wants the {name}, which this program has not",
+            f"PPO-ptx needs the {name}, which this program does not have",
             where="ppo.ptx.source",
             remedy="set ppo.ptx.source to demonstrations, or ppo.ptx.coefficient to 0",
         )
-    found = []
+    texts = []
     with path.open(encoding="utf-8") as file:
         for line in file:
             row: dict[str, Any] = json.loads(line)
@@ -143,18 +143,18 @@ def _texts(ctx: StageContext, config: PPOConfig, renderer: ChatRenderer) -> list
                 tokens = renderer.tokens(row["messages"], row["response"])
             room = PTX_TOKENS - len(tokens.prompt)
             if room > 0 and tokens.response:
-                found.append(Tokens(tokens.prompt, tokens.response[:room]))
-    ctx.dataset(f"ptx_{name}", sha256_file(path), len(found), "training")
-    return found
+                texts.append(Tokens(tokens.prompt, tokens.response[:room]))
+    ctx.dataset(f"ptx_{name}", sha256_file(path), len(texts), "training")
+    return texts
 
 
-def _report(ctx: StageContext, outcome: Outcome, held: int) -> None:
-    """Headline figures and the verdicts in plain language; `held` prompts were held out."""
+def _report(ctx: StageContext, outcome: Outcome, heldout: int) -> None:
+    """Write headline figures and health verdicts; `heldout` is the number of held-out prompts."""
     rows = [row for row in outcome.history if "score/mean" in row]
     first, last = rows[0], rows[-1]
     config: PPOConfig = ctx.config.ppo
     learnt = round(sum(row["answer/tokens"] * config.episodes for row in rows))
-    looked = sum(row.get("guard/tokens", 0.0) for row in outcome.history) * held
+    looked = sum(row.get("guard/tokens", 0.0) for row in outcome.history) * heldout
     ctx.metric(tokens_generated=learnt + round(looked), tokens_trained=learnt * config.epochs)
     for name in sorted(last):
         ctx.metric(**{f"last/{name}": last[name]})

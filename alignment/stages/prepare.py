@@ -1,4 +1,4 @@
-"""The data a program starts from: prompts, demonstrations, and what the arrivals will bring.
+"""Make the data that a program starts from: prompts, demonstrations and arrivals of preferences.
 
 `base.source: world` builds the synthetic world's files; `base.source: path` makes them from real
 preferences (see `alignment.preferences.prepare_files`).
@@ -20,7 +20,7 @@ READS = ("base", "world", "data", "intake")
 
 
 def run(ctx: StageContext) -> None:
-    """Write the program's data; see the module."""
+    """Write the data; see the module."""
     ctx.out.mkdir(parents=True, exist_ok=True)
     if ctx.config.base.source == "world":
         from alignment.world.build import build

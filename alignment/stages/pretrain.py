@@ -1,4 +1,4 @@
-"""Base model of the built-in world: a tokenizer and a small Llama, trained on its corpus.
+"""Train the base model of the built-in world: a tokenizer and a small Llama.
 
 Outputs: model/ (checkpoint with tokenizer), series.jsonl (the loss curve).
 """
@@ -21,7 +21,7 @@ READS = ("base", "compute")
 
 
 def run(ctx: StageContext) -> None:
-    """Train; see the module's docstring."""
+    """Train; see the module."""
     pretrain_world(ctx, ctx.config.base.pretrain)
 
 

@@ -1,4 +1,4 @@
-"""Is this version the new champion? Reads the evaluation, writes the verdict in words and figures.
+"""Decide from the evaluation whether this version is the new champion.
 
 Output: decision.json with `promoted`, `champion` (after the decision), `verdict` and `checks`.
 """
@@ -15,7 +15,7 @@ READS = ("promote",)
 
 
 def run(ctx: StageContext) -> None:
-    """Compare with the champion: whom a person approved last, the last verdict named, or SFT."""
+    """Compare with the champion, which a person or the last verdict named; at first it is SFT."""
     earlier = sorted(
         (name.removeprefix("earlier/") for name in ctx.inputs if name.startswith("earlier/")),
         key=version_order,

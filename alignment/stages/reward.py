@@ -1,14 +1,14 @@
 """Train and measure one reward model (`options.domain`: helpfulness or safety).
 
-From the chat checkpoint (`rewards.init`), on the mixture of all batches so far; measured on the
-held-out part of every batch beside the earlier versions' reward models, of which the last has not
-yet seen the new batch. With `options.guard` it is the guard model, which learns from the prompts
-that the main one never sees and from spoilt answers (`rewards.guard_spoilt`). Departures from
-Llama 2: the scale (mean, deviation) is stored with the model.
+Training starts from the chat checkpoint (`rewards.init`) and uses the mixture of all batches so
+far. The model is measured on the held-out part of every batch, beside the earlier versions' models,
+none of which has seen the new batch. With `options.guard` it is the guard model, which learns from
+prompts that the main model never sees and from spoilt answers (`rewards.guard_spoilt`). One
+departure from Llama 2: the scale (mean, deviation) is stored with the model.
 
-Outputs: model/ with reward.json (a LoRA model is a PEFT adapter with its head), mixture.jsonl (what
-it learned from, row by row), evaluation.json (all figures), accuracy.png, calibration.png,
-growth.png (from the second version on), series.jsonl.
+Outputs: model/ with reward.json (a LoRA model is a PEFT adapter with its head), mixture.jsonl (its
+training rows), evaluation.json (all figures), accuracy.png, calibration.png, growth.png (from the
+second version on), series.jsonl.
 """
 
 from __future__ import annotations
@@ -48,24 +48,24 @@ from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "5"
-KEEPS = ("4",)  # since then the learning rate reaches its floor one step later
+KEEPS = ("4",)  # version 5 only moved the end of the learning-rate schedule by one step
 READS = ("rewards", "compute")
-REFERENCE_ROWS = 256  # demonstrations, and as many answers, that bias and deviation are fixed on
-MEASURE_ROWS = 2000  # held-out comparisons measured of each batch and domain, at most
-BOOTSTRAP_SAMPLES = 1000  # resamplings behind every interval
-SHOWN_PAIRS = 600  # dots in the picture of lengths
+REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
+MEASURE_ROWS = 2000  # most held-out comparisons measured per batch and domain
+BOOTSTRAP_SAMPLES = 1000  # resamples behind every interval
+SHOWN_PAIRS = 600  # dots in the plot of lengths
 
 
 def run(ctx: StageContext) -> None:
-    """Choose the comparisons, train, put on scale, save, measure; see the module."""
+    """Choose the comparisons, train, calibrate, save and measure; see the module."""
     settings = ctx.config.rewards
     domain = ctx.options["domain"]
     training, heldout, versions = _comparisons(ctx)
     training = share_out(training, settings.guard_share, guard=_is_guard(ctx))
     if _is_guard(ctx):
-        made = spoilt(training, settings.guard_spoilt, ctx.seed)
-        training += made
-        ctx.metric(spoilt=len(made))
+        spoilt_pairs = spoilt(training, settings.guard_spoilt, ctx.seed)
+        training += spoilt_pairs
+        ctx.metric(spoilt=len(spoilt_pairs))
     rows = mix(domain, training, settings.mixture, ctx.seed)
     start = _start(ctx)
     tokenizer = load_tokenizer(start)
@@ -133,8 +133,8 @@ def _elements(ctx: StageContext, rows: list[Source], renderer: ChatRenderer) -> 
         )
     if built.dropped_long:
         ctx.progress.say(
-            f"{built.dropped_long} of {len(rows)} comparisons are longer than "
-            f"{settings.max_length} tokens and left out"
+            f"left out {built.dropped_long} of {len(rows)} comparisons, which are longer than "
+            f"{settings.max_length} tokens"
         )
     return built
 
@@ -142,7 +142,7 @@ def _elements(ctx: StageContext, rows: list[Source], renderer: ChatRenderer) -> 
 def _train(
     ctx: StageContext, built: Elements, start: Path, renderer: ChatRenderer
 ) -> tuple[Any, Report]:
-    """The trained model, an adapter still inside, and what training did."""
+    """The trained model, with its adapter not merged, and the report of the training."""
     settings = ctx.config.rewards
     device = resolve_device(ctx.config.compute.device)
     model = initial_model(start, ctx.scratch, seed=derive_seed(ctx.seed, "head"), device=device)
@@ -167,8 +167,7 @@ def _train(
 
 
 def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], dict[str, str]]:
-    """Training and held-out comparisons of all batches so far, oldest first, and the version that
-    each batch belongs to."""
+    """Training and held-out comparisons of all batches, oldest first, and batch → version."""
     store = PreferenceStore(ctx.workspace / "preferences")
     training: list[Source] = []
     heldout: list[Source] = []
@@ -180,8 +179,8 @@ def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], dict[st
     for id in versions:
         training += [Source(id, row) for row in store.training([id], beside=list(versions))]
         for domain in DOMAINS:
-            held = store.heldout([id], domain=domain)[:MEASURE_ROWS]
-            heldout += [Source(id, row) for row in held]
+            comparisons = store.heldout([id], domain=domain)[:MEASURE_ROWS]
+            heldout += [Source(id, row) for row in comparisons]
     return training, heldout, versions
 
 
@@ -200,40 +199,42 @@ def _beside_others(
     heldout: list[Source],
     cache: ScoreCache,
 ) -> dict[str, Any]:
-    """This model beside the earlier versions' on the same held-out comparisons of its domain, and
-    a guard beside the main model."""
+    """Figures that compare this model with the earlier versions', and a guard with the main model.
+
+    All are measured on the same held-out comparisons of this model's domain.
+    """
     sampling = {"seed": ctx.seed, "samples": BOOTSTRAP_SAMPLES}
-    mine = [source for source in heldout if source.comparison.domain == reward.domain]
+    sources = [source for source in heldout if source.comparison.domain == reward.domain]
     own = measured.where(measured.domain == reward.domain)
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     earlier = {
-        name: _other(ctx, path, mine, cache)
+        name: _other(ctx, path, sources, cache)
         for name, path in ctx.inputs.items()
         if name == "previous_reward" or name.startswith("earlier_reward/")
     }
     newest = heldout[-1].batch if heldout else ""
     fresh = own.batch == newest
     before = earlier["previous_reward"][1] if "previous_reward" in earlier else None
-    found["newest"] = {
+    figures["newest"] = {
         "batch": newest,
         **moved(own.where(fresh), before.where(fresh) if before else None, **sampling),
     }
     models = dict(
         sorted((card.versions[-1], (card.pairs, rows)) for card, rows in earlier.values())
     )
-    found["growth"] = growth(
+    figures["growth"] = growth(
         {**models, reward.card.versions[-1]: (reward.card.pairs, own)}, **sampling
     )
     if "reward" in ctx.inputs:
-        main = _other(ctx, ctx.inputs["reward"], mine, cache)[1]
-        found["agreement"] = agreement(main, own, **sampling)
-    return found
+        main = _other(ctx, ctx.inputs["reward"], sources, cache)[1]
+        figures["agreement"] = agreement(main, own, **sampling)
+    return figures
 
 
 def _other(
     ctx: StageContext, stage: Path, sources: list[Source], cache: ScoreCache
 ) -> tuple[RewardCard, Measured]:
-    """Another stage's model on the same comparisons; what it has scored before is known."""
+    """Measure another stage's model on the same comparisons; cached scores are reused."""
     device = resolve_device(ctx.config.compute.device)
     model = RewardModel.load(stage / "model", device=device, cache=cache)
     return model.card, measure(model, sources, ctx.config.rewards.max_tokens_per_micro_batch)

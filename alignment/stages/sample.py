@@ -1,7 +1,7 @@
-"""K answers to each prompt from the newest policy (Llama 2 §3.2.3), at a temperature tuned for it.
+"""Sample K answers to each prompt from the newest policy (Llama 2 §3.2.3), at a tuned temperature.
 
-Outputs: samples.parquet; temperature.json (the chosen value, and the search's curve if there was
-one); prompts.jsonl (the prompts of this version).
+Outputs: samples.parquet; temperature.json (the chosen value, and the search if there was one);
+prompts.jsonl (the prompts of this version).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READS = ("sample", "combine", "compute")
 
 
 def run(ctx: StageContext) -> None:
-    """Draw the prompts, find the temperature, sample shard by shard; see the module."""
+    """Draw the prompts, find the temperature, and sample shard by shard; see the module."""
     config: SampleConfig = ctx.config.sample
     everything = read_prompts(ctx.inputs["prepare"] / "prompts.jsonl")
     pool = without_categories(everything, config.skip_categories)
@@ -52,7 +52,7 @@ def run(ctx: StageContext) -> None:
 
 
 def sampler_version(version: str) -> str:
-    """Which version's policy samples for `version`: the preceding one, unless that was rejected."""
+    """The version before `version`, whose policy samples for it unless it was rejected."""
     number = int(version.removeprefix("rlhf-v"))
     return "sft" if number == 1 else f"rlhf-v{number - 1}"
 
@@ -81,8 +81,8 @@ def _sample(
             ids = [prompt.id for prompt in part]
             tokens = [renderer.prompt(prompt.messages) for prompt in part]
             seeds = sample_seeds(derive_seed(ctx.seed, "samples"), ids, config.k)
-            found = engine.sample(tokens, seeds, settings, ctx.progress)
-            shards.write(number, to_table(ids, found, settings.temperature, version))
+            samples = engine.sample(tokens, seeds, settings, ctx.progress)
+            shards.write(number, to_table(ids, samples, settings.temperature, version))
             graceful_stop.stop_if_requested()
         parts.append(shards.read(number))
     return pa.concat_tables(parts).combine_chunks()
@@ -117,8 +117,8 @@ def _search_prompts(ctx: StageContext, pool: list[Prompt], prompts: list[Prompt]
     rest = [prompt for prompt in pool if prompt.id not in used]
     if len(rest) < config.search_prompts:
         ctx.progress.say(
-            f"the pool has {len(rest)} prompts beside this version's own: the temperature search "
-            "uses the version's own too"
+            f"the pool has only {len(rest)} prompts besides this version's own, so the temperature "
+            "search uses those too"
         )
         rest = pool
     return draw_prompts(rest, config.search_prompts, derive_seed(ctx.seed, "search prompts"))
@@ -133,7 +133,7 @@ def _search(
 ) -> dict[str, Any]:
     config: SampleConfig = ctx.config.sample
     tokens = [renderer.prompt(prompt.messages) for prompt in prompts]
-    # The same seeds at every temperature: common noise, so that less of it stays in the difference.
+    # The same seeds at every temperature, so that common noise cancels in the differences.
     ids = [prompt.id for prompt in prompts]
     seeds = sample_seeds(derive_seed(ctx.seed, "search"), ids, config.k)
     drawn: list[list[list[Sample]]] = []
@@ -159,10 +159,10 @@ def _search(
     rewards = scorer.score(answers).reward.reshape(shape)
     cache.tell(ctx.progress)
     finished = np.array([answer.finished for answer in answers]).reshape(shape)
-    distinct = [distinct_rate([[one.text for one in group] for group in at]) for at in drawn]
-    best, tried = best_temperature(config.grid, rewards, finished, distinct)
-    count = sum(len(one.token_ids) for at in drawn for group in at for one in group)
-    return {"temperature": best, "search": [asdict(one) for one in tried], "tokens": count}
+    distinct = [distinct_rate([[sample.text for sample in group] for group in at]) for at in drawn]
+    best, trials = best_temperature(config.grid, rewards, finished, distinct)
+    count = sum(len(sample.token_ids) for at in drawn for group in at for sample in group)
+    return {"temperature": best, "search": [asdict(trial) for trial in trials], "tokens": count}
 
 
 def _figures(ctx: StageContext, table: pa.Table, temperature: float) -> None:

@@ -1,11 +1,11 @@
 """Score every sample with both newest reward models and keep the best (Llama 2 §3.2.3).
 
-With `bag: all` the best of this version's samples compete with what earlier versions kept, scored
-again by the newest models.
+With `bag: all` this version's best samples compete with the samples that earlier versions kept,
+scored again by the newest models.
 
-Outputs: selected.jsonl (goes to fine-tuning); scores.parquet (every candidate); kept.jsonl (for
-later bags); curves.json and best_of_n.png (Fig 7); examples.md (best and worst); control.jsonl (a
-random pick of the same size, on request, and instead of the selection with `train_on: random`).
+Outputs: selected.jsonl (training data of fine-tuning); scores.parquet (all candidates); kept.jsonl
+(for later bags); curves.json and best_of_n.png (Fig 7); examples.md (best and worst); control.jsonl
+(a random pick of the same size, on request; with `train_on: random` it is the training data).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ EXAMPLES = 5  # prompts shown with their best and worst answer
 
 
 def run(ctx: StageContext) -> None:
-    """Score, filter, choose, report; see the module."""
+    """Score, filter, choose and report; see the module."""
     config: SelectConfig = ctx.config.select
     prompts = {
         prompt.id: prompt for prompt in read_prompts(ctx.inputs["prepare"] / "prompts.jsonl")
@@ -80,9 +80,9 @@ def run(ctx: StageContext) -> None:
     if config.random_control or config.train_on == "random":
         control = random_control(selection, seed)
         _write_rows(ctx.out / "control.jsonl", control, prompts)
-        ctx.metric(control_reward=float(np.mean([one.reward for one in control])))
+        ctx.metric(control_reward=float(np.mean([candidate.reward for candidate in control])))
         if config.train_on == "random":
-            ctx.progress.say("fine-tuning gets the random pick: this version is the control arm")
+            ctx.progress.say("this version is the control arm: it is trained on the random pick")
             trained = control
     _write_rows(ctx.out / "selected.jsonl", trained, prompts)
     _write_scores(ctx.out / "scores.parquet", candidates, selection)
@@ -102,7 +102,7 @@ def run(ctx: StageContext) -> None:
 def _judge(
     ctx: StageContext, answers: list[BagEntry], prompts: dict[str, Prompt]
 ) -> tuple[list[Candidate], AnswerScores]:
-    missing = {one.prompt_id for one in answers} - prompts.keys()
+    missing = {answer.prompt_id for answer in answers} - prompts.keys()
     if missing:
         raise DataError(
             f"{len(missing)} sampled prompts are not in the pool, {min(missing)} among them",
@@ -124,18 +124,18 @@ def _judge(
     cache.tell(ctx.progress)
     candidates = [
         Candidate(
-            prompt_id=one.prompt_id,
-            text=one.text,
-            finished=one.finished,
+            prompt_id=answer.prompt_id,
+            text=answer.text,
+            finished=answer.finished,
             helpfulness=float(verdicts.helpfulness[index]),
             safety=float(verdicts.safety[index]),
             safe_probability=float(verdicts.safe_probability[index]),
             reward=float(verdicts.reward[index]),
-            source_version=one.source_version,
-            tokens=one.tokens,
-            safety_prompt=prompts[one.prompt_id].tag_safety,
+            source_version=answer.source_version,
+            tokens=answer.tokens,
+            safety_prompt=prompts[answer.prompt_id].tag_safety,
         )
-        for index, one in enumerate(answers)
+        for index, answer in enumerate(answers)
     ]
     return candidates, verdicts
 
@@ -155,26 +155,26 @@ def _nothing_left(selection: Selection) -> StageError:
 def _write_rows(path: Path, chosen: Iterable[Candidate], prompts: dict[str, Prompt]) -> None:
     rows = [
         {
-            "prompt_id": one.prompt_id,
-            "messages": [dict(message) for message in prompts[one.prompt_id].messages],
-            "response": one.text,
-            "finished": one.finished,
-            "reward": _short(one.reward),
-            "helpfulness": _short(one.helpfulness),
-            "safety": _short(one.safety),
-            "source_version": one.source_version,
+            "prompt_id": candidate.prompt_id,
+            "messages": [dict(message) for message in prompts[candidate.prompt_id].messages],
+            "response": candidate.text,
+            "finished": candidate.finished,
+            "reward": _short(candidate.reward),
+            "helpfulness": _short(candidate.helpfulness),
+            "safety": _short(candidate.safety),
+            "source_version": candidate.source_version,
         }
-        for one in chosen
+        for candidate in chosen
     ]
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     atomic_write_text(path, "".join(lines))
 
 
 def _write_scores(path: Path, candidates: list[Candidate], selection: Selection) -> None:
-    chosen = {id(one) for one in selection.chosen}
+    chosen = {id(candidate) for candidate in selection.chosen}
     rows = [
-        {**vars(one), "chosen": id(one) in chosen}  # the very objects that were chosen among
-        for one in candidates
+        {**vars(candidate), "chosen": id(candidate) in chosen}  # identity: texts can repeat
+        for candidate in candidates
     ]
     write_table(path, pa.Table.from_pylist(rows))
 
@@ -193,19 +193,23 @@ def _figures(
     best_rows = [group * k + place for group, place in enumerate(pool.argmax(axis=1).tolist())]
     logprobs = np.array([float(np.sum(samples[row]["logprobs"])) for row in best_rows])
     texts = [[row["text"] for row in samples[i : i + k]] for i in range(0, len(samples), k)]
-    chosen = {(one.prompt_id, one.text) for one in selection.chosen}
-    rejected = [one.tokens for one in own if (one.prompt_id, one.text) not in chosen]
+    chosen = {(candidate.prompt_id, candidate.text) for candidate in selection.chosen}
+    rejected = [
+        candidate.tokens for candidate in own if (candidate.prompt_id, candidate.text) not in chosen
+    ]
     figures = {
         "best_of_k": rows[-1]["best"],
         "best_of_1": rows[0]["best"],
         "gain": rows[-1]["best"] - rows[0]["best"],
         "median": rows[-1]["median"],
         "distinct": distinct_rate(texts),
-        "tokens_chosen": float(np.mean([one.tokens for one in selection.chosen])),
+        "tokens_chosen": float(np.mean([candidate.tokens for candidate in selection.chosen])),
         "tokens_rejected": float(np.mean(rejected)) if rejected else float("nan"),
         "kl_upper_bound": kl_bound(k),
         "kl_estimate": float(kl_estimate(k, logprobs).mean()),
-        "below_safety_threshold": float(np.mean([is_unsafe(one, config) for one in own])),
+        "below_safety_threshold": float(
+            np.mean([is_unsafe(candidate, config) for candidate in own])
+        ),
         "kept_fraction": len(selection.chosen) / max(1, selection.counts["candidates"]),
     }
     if config.rule == "accept":

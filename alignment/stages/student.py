@@ -1,9 +1,9 @@
-"""A smaller model learns from the answers that the policy sampled and the reward models chose.
+"""Fine-tune a smaller model on the answers that the policy sampled and the reward models chose.
 
 Llama 2 §3.2.3: only the largest model samples; the smaller ones are fine-tuned on its best answers.
-In `base` the student is made (pretrained on the built-in world, or brought in), in `sft` it learns
-from the demonstrations, in every later version from that version's selection, each time from
-where the version before left it. Outputs: model/, series.jsonl (the loss curve).
+In `base` the student is pretrained on the built-in world, or imported. In `sft` it learns from the
+demonstrations, and in each later version from that version's selection, starting from its state in
+the version before. Outputs: model/, series.jsonl (the loss curve).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ READS = ("finetune", "compute")
 
 
 def run(ctx: StageContext) -> None:
-    """Make the student, or train it; see the module."""
+    """Create the student, or train it; see the module."""
     if "start" in ctx.inputs:
         finetune.run(ctx)
         return
