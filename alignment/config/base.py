@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from alignment.config.finetune import PretrainConfig
 from alignment.config.section import Section
+
+Possible = Annotated[PretrainConfig, AfterValidator(PretrainConfig.possible)]
 
 
 class BaseConfig(Section):
@@ -19,5 +21,5 @@ class BaseConfig(Section):
     """`source: path`: a directory with safetensors weights and a tokenizer, or a hub name."""
     revision: str | None = Field(default=None, min_length=1)
     """Branch, tag or commit of a hub name; unset takes the default branch."""
-    pretrain: PretrainConfig = PretrainConfig()
+    pretrain: Possible = PretrainConfig()
     """`source: world`: shape and training of the small model."""

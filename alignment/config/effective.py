@@ -11,9 +11,9 @@ def effective(program: ProgramConfig) -> ProgramConfig:
     """The program with every override filled up, so that each section says all that it uses.
 
     `sample`, `collect`, `evaluate` and `ppo` get the whole of `generation`, trainings the whole of
-    `optimizer`, `finetune.rejection` the whole of `finetune.sft`. Stages, estimates and
-    fingerprints see this program: to move a value from a stage's own section to the shared one
-    changes nothing.
+    `optimizer`, `finetune.rejection` the whole of `finetune.sft`, a student's size that of
+    `base.pretrain`. Stages, estimates and fingerprints see this program: to move a value from a
+    stage's own section to the shared one changes nothing.
     """
     generation, optimizer, tuning = program.generation, program.optimizer, program.finetune
     sft = tuning.sft.model_copy(update={"optimizer": over(optimizer, tuning.sft.optimizer)})
@@ -27,17 +27,12 @@ def effective(program: ProgramConfig) -> ProgramConfig:
         return over(generation, own).model_copy(update={"temperature": 1.0})
 
     pretrain = program.base.pretrain
+    pretrain = pretrain.model_copy(update={"optimizer": over(optimizer, pretrain.optimizer)})
     student = tuning.student
     if student is not None and student.size is not None:
-        size = student.size
-        size = size.model_copy(update={"optimizer": over(optimizer, size.optimizer)})
-        student = student.model_copy(update={"size": size})
+        student = student.model_copy(update={"size": over(pretrain, student.size)})
     changes = {
-        "base": {
-            "pretrain": pretrain.model_copy(
-                update={"optimizer": over(optimizer, pretrain.optimizer)}
-            )
-        },
+        "base": {"pretrain": pretrain},
         "finetune": {
             "sft": sft,
             "rejection": over(sft, tuning.rejection),

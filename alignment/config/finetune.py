@@ -43,8 +43,12 @@ class PretrainConfig(Section):
     checkpoint_every: int = Field(default=100, ge=1)
     """Optimiser steps between two checkpoints that a killed run goes on from."""
 
-    @model_validator(mode="after")
-    def _shapes(self) -> PretrainConfig:
+    def possible(self) -> PretrainConfig:
+        """Itself.
+
+        Raises:
+            ValueError: no model has such a shape.
+        """
         if self.hidden % self.heads or (self.hidden // self.heads) % 2:
             raise ValueError(
                 "hidden must be a multiple of heads with an even width per head (rotary embedding)"
@@ -64,8 +68,8 @@ class StudentConfig(Section):
     """Directory with safetensors weights and a tokenizer, or a hub name."""
     revision: str | None = Field(default=None, min_length=1)
     """Branch, tag or commit of a hub name; unset takes the default branch."""
-    size: PretrainConfig | None = None
-    """Built-in world: shape and training of the student instead of a path."""
+    size: Override[PretrainConfig] | None = None
+    """Built-in world, instead of a path: what differs from `base.pretrain`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> StudentConfig:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 
-from alignment.config.section import Section
+from alignment.config.section import Section, table
+from alignment.config.thresholds import Bound, Thresholds
 from alignment.config.vocabulary import Domain, Strength
 
 FormatName = Literal[
@@ -31,31 +32,12 @@ FILE_DOMAINS: dict[str, Domain] = {
 }
 
 
-class Thresholds(Section):
-    """Lower bounds that turn a number into a strength; what lies below all is `negligibly`."""
+SCORE_GAPS: dict[Bound, float] = {"significantly": 2.0, "better": 1.0, "slightly": 0.5}
+AGREEMENT: dict[Bound, float] = {"significantly": 1.0, "better": 0.75, "slightly": 0.5}
 
-    significantly: float
-    """From here on the preference counts as significantly better."""
-    better: float
-    """From here on it counts as better."""
-    slightly: float
-    """From here on it counts as slightly better."""
-
-    @model_validator(mode="after")
-    def _falling(self) -> Thresholds:
-        if not self.significantly >= self.better >= self.slightly >= 0:
-            raise ValueError("thresholds must fall: significantly >= better >= slightly >= 0")
-        return self
-
-    def strength(self, value: float) -> Strength:
-        """The strength that `value` stands for."""
-        # A hair of slack, so that 2/3 reaches a threshold written as 0.6667 minus rounding.
-        value += 1e-9
-        if value >= self.significantly:
-            return "significantly"
-        if value >= self.better:
-            return "better"
-        return "slightly" if value >= self.slightly else "negligibly"
+Share = Annotated[float, Field(gt=0, lt=1)]
+Part = Literal["evaluation", "prompts", "demonstrations"]
+PARTS: dict[Part, float] = {"evaluation": 0.1, "prompts": 0.2, "demonstrations": 0.2}
 
 
 class IntakeConfig(Section):
@@ -77,9 +59,9 @@ class IntakeConfig(Section):
     counts."""
     strength: Strength = "better"
     """Strength of comparisons whose format knows none (HH, TRL, rankings)."""
-    score_gaps: Thresholds = Thresholds(significantly=2.0, better=1.0, slightly=0.5)
+    score_gaps: Annotated[Thresholds, table(SCORE_GAPS)] = SCORE_GAPS
     """Scored pairs (WebGPT, −3 … 3): gap of the scores → strength. No gap is a tie."""
-    agreement: Thresholds = Thresholds(significantly=1.0, better=0.75, slightly=0.5)
+    agreement: Annotated[Thresholds, table(AGREEMENT)] = AGREEMENT
     """Several annotators a pair: share that voted for the winner → strength."""
     max_quarantine: float = Field(default=0.1, ge=0, le=1)
     """A delivery with a larger share of bad rows is refused whole. Contradictions between people
@@ -107,12 +89,9 @@ class DataConfig(Section):
     `intake.path` where that is split. With `intake.source: inbox` it is needed."""
     arrivals: int = Field(default=5, ge=1)
     """Deliveries made for `intake.source: split`; one for each version at least."""
-    evaluation_share: float = Field(default=0.1, gt=0, lt=1)
-    """Share of conversations whose prompts are answered in evaluation only."""
-    prompt_share: float = Field(default=0.2, gt=0, lt=1)
-    """Share of conversations whose prompts policies sample from."""
-    demonstration_share: float = Field(default=0.2, gt=0, lt=1)
-    """Share of conversations whose preferred answers are demonstrations for SFT."""
+    shares: Annotated[dict[Part, Share], table(PARTS)] = PARTS
+    """Shares of conversations: `evaluation`, whose prompts are answered in evaluation only;
+    `prompts`, which policies sample from; `demonstrations`, whose preferred answers SFT learns."""
     max_evaluation: int = Field(default=1000, ge=1)
     """At most so many evaluation prompts a domain."""
     max_prompt_characters: int = Field(default=4000, ge=1)
@@ -123,10 +102,9 @@ class DataConfig(Section):
     """CSV of prompts that look unsafe (XSTest: columns `prompt`, `label`, `type`); those labelled
     `safe` become borderline evaluation prompts, which must not be refused."""
 
-    @model_validator(mode="after")
-    def _something_left(self) -> DataConfig:
-        if self.evaluation_share + self.prompt_share + self.demonstration_share >= 1:
-            raise ValueError(
-                "evaluation_share, prompt_share and demonstration_share leave nothing for arrivals"
-            )
-        return self
+    @field_validator("shares")
+    @classmethod
+    def _something_left(cls, shares: dict[Part, float]) -> dict[Part, float]:
+        if sum(shares.values()) >= 1:
+            raise ValueError("these shares leave nothing for arrivals")
+        return shares

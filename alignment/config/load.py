@@ -163,8 +163,9 @@ def set_dotted(values: dict[str, Any], key: str, value: Any, *, where: str) -> N
 
 def _refuse_old(keys: Iterable[str], lines: dict[str, str], source: str) -> None:
     """Raise for a key by its old name, or for one that is a constant now."""
-    for key in keys:
-        where = _line_of(key.split("."), lines) or source
+    for given in keys:
+        where = _line_of(given.split("."), lines) or source
+        key = next((old for old in RENAMES if given.startswith(f"{old}.")), given)
         if key in RENAMES:
             raise ConfigError(
                 f"{key} has another name now", where=where, remedy=f"say {RENAMES[key]}"
@@ -180,7 +181,8 @@ def _refuse_old(keys: Iterable[str], lines: dict[str, str], source: str) -> None
 def _explain(error: ValidationError, lines: dict[str, str], source: str) -> ConfigError:
     problems = error.errors(include_url=False)
     first = problems[0]
-    location = [str(part) for part in first["loc"]]
+    # pydantic names the member of a union and the place of a table's word in square brackets
+    location = [part for part in map(str, first["loc"]) if "[" not in part]
     dotted = ".".join(location)
     where = _line_of(location, lines) or source
     if first["type"] == "extra_forbidden":
@@ -214,10 +216,10 @@ def _line_of(location: Sequence[str], lines: dict[str, str]) -> str | None:
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section_of(argument) for argument in get_args(annotation))
+    return next((section for section in found if section is not None), None)
 
 
 def _known_keys(model: type[BaseModel], location: Iterable[str]) -> list[str]:

@@ -17,16 +17,15 @@ class KLConfig(Section):
 
     coefficient: float = Field(default=0.01, ge=0)
     """β, the price of one nat: 0.01 for Llama 2's 7B and 13B, 0.005 for 34B and 70B, 0.02 in
-    InstructGPT. With `adaptive` it is where β starts."""
+    InstructGPT. With a `target` it is where β starts."""
     estimator: Literal["k1", "k3"] = "k1"
     """`k1`: log π − log π_ref, unbiased, may be negative. `k3`: never negative, less noise; as a
     reward it no longer sums to the exact KL."""
-    adaptive: bool = False
-    """Steer β so that the KL per answer stays near `target` (Ziegler et al. 2019)."""
-    target: float = Field(default=6.0, gt=0)
-    """Adaptive: wanted KL per answer, in nats."""
+    target: float | None = Field(default=None, gt=0)
+    """Steer β so that the KL per answer stays near this many nats (Ziegler et al. 2019; TRL: 6);
+    unset leaves β where it is."""
     horizon: int = Field(default=10_000, ge=1)
-    """Adaptive: episodes over which β may change by a factor of about e^0.2."""
+    """With a `target`: episodes over which β may change by a factor of about e^0.2."""
 
 
 class RewardShapingConfig(Section):

@@ -18,7 +18,7 @@ from alignment.config.orchestration import OrchestrationConfig
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig, RewardsConfig
 from alignment.config.sampling import CollectConfig, SampleConfig, SelectConfig
-from alignment.config.section import Override, Section
+from alignment.config.section import Override, Section, over
 from alignment.config.tracking import CostConfig, TrackingConfig
 from alignment.config.world import WorldConfig
 
@@ -112,6 +112,11 @@ class ProgramConfig(Section):
                 "finetune.student.size pretrains on the built-in world (base.source: world); "
                 "give the student's path"
             )
+        if student is not None and student.size is not None:
+            try:
+                over(self.base.pretrain, student.size).possible()
+            except ValueError as error:
+                raise ValueError(f"finetune.student.size: {error}") from None
         if self.base.source == "world" and self.intake.source == "split":
             raise ValueError("intake.source: split needs real data (base.source: path)")
         return self

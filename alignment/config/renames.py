@@ -45,7 +45,25 @@ def _within(section: str, *tables: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+_ASKED = ("helpfulness", "safety", "borderline")
+_BOUNDS = ("significantly", "better", "slightly")
+WORDS: dict[str, tuple[str, str]] = {
+    **{f"world.evaluation_{word}": ("world.evaluation", word) for word in _ASKED},
+    **{f"world.annotators.{word}": ("world.annotators.thresholds", word) for word in _BOUNDS},
+    "data.evaluation_share": ("data.shares", "evaluation"),
+    "data.prompt_share": ("data.shares", "prompts"),
+    "data.demonstration_share": ("data.shares", "demonstrations"),
+    "combine.helpfulness_weight": ("combine.weights", "helpfulness"),
+    "combine.safety_weight": ("combine.weights", "safety"),
+}
+"""Old dotted key → the table it is a word of now."""
+
 RENAMES: dict[str, str] = {
+    **{old: f"{table} (its `{word}`)" for old, (table, word) in WORDS.items()},
+    "combine.threshold_precision": "combine.threshold_for ({precision: …})",
+    "combine.threshold_recall": "combine.threshold_for ({recall: …})",
+    "rewards.margins": "rewards.margin (a table instead of a name)",
+    "ppo.kl.adaptive": "ppo.kl.target (null leaves the coefficient where it is)",
     **_within("base.pretrain", OPTIMIZER, SCHEDULE, CLIP),
     **_within("finetune.student.size", OPTIMIZER, SCHEDULE, CLIP),
     **{
@@ -97,6 +115,7 @@ DROPPED: dict[str, Any] = {
     "select.examples": 5,
     "ppo.ptx.max_tokens": 512,
     "tracking.live_seconds": 20.0,
+    "tracking.artifact_mb": 4.0,
 }
 """Settings that never needed to differ: constants in the code now, with these values."""
 
@@ -146,7 +165,11 @@ def _translated(document: Mapping[str, Any]) -> dict[str, Any]:
         _betas(values, section)
     _betas(values, "rewards")
     _betas(values, "ppo")
-    for old, new in RENAMES.items():
+    _margin(values.get("rewards", {}))
+    _threshold(values.get("combine", {}))
+    _target(values.get("ppo", {}).get("kl", {}))
+    words = {old: f"{table}.{word}" for old, (table, word) in WORDS.items()}
+    for old, new in (RENAMES | words).items():
         name, here = _parent(values, old)
         if name in here:
             _put(values, new, here.pop(name))
@@ -178,6 +201,29 @@ def _betas(values: dict[str, Any], path: str) -> None:
     if any(key in here for key in _PAIRED):
         betas = [here.pop("beta1", 0.9), here.pop("beta2", 0.95)]
         here.setdefault("optimizer", {})["betas"] = betas
+
+
+def _margin(rewards: dict[str, Any]) -> None:
+    """`margin: own, margins: {…}` → `margin: {…}`."""
+    own = rewards.pop("margins", None)
+    if own is not None:
+        rewards["margin"] = own
+
+
+def _threshold(combine: dict[str, Any]) -> None:
+    """`threshold_precision: 0.9` → `threshold_for: {precision: 0.9}`."""
+    names = [name for name in ("precision", "recall") if f"threshold_{name}" in combine]
+    found = {name: combine.pop(f"threshold_{name}") for name in names}
+    if names:
+        named = {name: wish for name, wish in found.items() if wish is not None}
+        combine["threshold_for"] = named or None
+
+
+def _target(kl: dict[str, Any]) -> None:
+    """`adaptive: true, target: 6` → `target: 6`, else null."""
+    if "adaptive" in kl:
+        target = kl.pop("target", 6.0)
+        kl["target"] = target if kl.pop("adaptive") else None
 
 
 def _parent(values: dict[str, Any], key: str) -> tuple[str, dict[str, Any]]:

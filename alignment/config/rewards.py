@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from alignment.config.lora import LoraConfig
 from alignment.config.optimizer import OptimizerConfig
-from alignment.config.section import Override, Section
+from alignment.config.section import Override, Section, table
+from alignment.config.vocabulary import Domain, Strength
 
-
-class MarginTable(Section):
-    """The margin m(strength) of the ranking loss, in raw score units."""
-
-    significantly: float = Field(default=0.0, ge=0)
-    """Margin where the chosen answer is significantly better."""
-    better: float = Field(default=0.0, ge=0)
-    """Margin where it is better."""
-    slightly: float = Field(default=0.0, ge=0)
-    """Margin where it is slightly better."""
-    negligibly: float = Field(default=0.0, ge=0)
-    """Margin where it is negligibly better or the annotator was unsure."""
-
-
-MARGINS = {
-    "none": MarginTable(),
-    "small": MarginTable(significantly=1.0, better=2 / 3, slightly=1 / 3),
-    "large": MarginTable(significantly=3.0, better=2.0, slightly=1.0),
+Margins = dict[Strength, Annotated[float, Field(ge=0)]]
+MARGINS: dict[str, Margins] = {
+    "none": {"significantly": 0.0, "better": 0.0, "slightly": 0.0, "negligibly": 0.0},
+    "small": {"significantly": 1.0, "better": 2 / 3, "slightly": 1 / 3, "negligibly": 0.0},
+    "large": {"significantly": 3.0, "better": 2.0, "slightly": 1.0, "negligibly": 0.0},
 }
-"""Llama 2, Table 27."""
+"""Margin m(strength) of the ranking loss, in raw score units (Llama 2, Table 27)."""
 
 
 class MixtureConfig(Section):
@@ -46,10 +34,9 @@ class RewardsConfig(Section):
 
     init: str = "latest"
     """Checkpoint to start from: `latest` chat version, `sft`, `base`, or a model directory."""
-    margin: Literal["none", "small", "large", "own"] = "small"
-    """Margin table of the ranking loss (Llama 2, Table 27); `own` uses `margins`."""
-    margins: MarginTable | None = None
-    """Your own margin table; only with `margin: own`."""
+    margin: Literal["none", "small", "large"] | Annotated[Margins, table(MARGINS["none"])] = "small"
+    """Margin of the ranking loss by strength: a table of Llama 2's (Table 27), or your own
+    (`{significantly: 1, better: 0.5}`; what it does not name has none)."""
     auxiliary_weight: float = Field(default=1.0, ge=0)
     """Safety RM: weight of the logistic loss on each answer's own safe/unsafe label (§3.2.2 has
     such a loss, but no weight: 1 is ours)."""
@@ -93,21 +80,25 @@ class RewardsConfig(Section):
     """Optimiser steps between two checkpoints that a killed run goes on from."""
 
     @model_validator(mode="after")
-    def _own_table(self) -> RewardsConfig:
-        if (self.margin == "own") != (self.margins is not None):
-            raise ValueError("margin: own and margins go together; give both or neither")
-        return self
-
-    @model_validator(mode="after")
     def _guards_to_teach(self) -> RewardsConfig:
         if self.guard_spoilt and not self.guard_share:
             raise ValueError("guard_spoilt teaches guards, and guard_share: 0 trains none")
         return self
 
     @property
-    def margin_table(self) -> MarginTable:
-        """The table that `margin` and `margins` name."""
-        return self.margins if self.margins is not None else MARGINS[self.margin]
+    def margin_table(self) -> Margins:
+        """The table that `margin` is or names."""
+        return MARGINS[self.margin] if isinstance(self.margin, str) else self.margin
+
+    @property
+    def margin_name(self) -> str:
+        """The table's name; `own` if it is none of the paper's."""
+        return self.margin if isinstance(self.margin, str) else "own"
+
+
+Weight = Annotated[float, Field(ge=0)]
+Wish = Annotated[float, Field(gt=0, le=1)]
+WEIGHTS: dict[Domain, float] = {"helpfulness": 1.0, "safety": 1.0}
 
 
 class CombineConfig(Section):
@@ -117,19 +108,15 @@ class CombineConfig(Section):
     """`linear`: weighted sum of standardised scores; not the paper's, but smooth where small safety
     models err. `piecewise`: safety where it matters, else helpfulness (Llama 2 §3.2.3).
     `constrained`: Lagrangian of helpfulness under a safety floor (Safe-RLHF)."""
-    helpfulness_weight: float = Field(default=1.0, ge=0)
-    """Weight of the standardised helpfulness score (`linear`)."""
-    safety_weight: float = Field(default=1.0, ge=0)
-    """Weight of the standardised safety score (`linear`)."""
+    weights: Annotated[dict[Domain, Weight], table(WEIGHTS)] = WEIGHTS
+    """Weights of the standardised scores of both domains (`linear`)."""
     threshold: float = Field(default=0.15, gt=0, lt=1)
     """`piecewise`: σ(safety logit) under which the safety score rules whatever the prompt."""
-    threshold_precision: float | None = Field(default=None, gt=0, le=1)
+    threshold_for: dict[Literal["precision", "recall"], Wish] | None = None
     """`piecewise`: fit the threshold anew for each safety model, on held-out answers of known
-    safety: this share of the answers below it are unsafe, and as many of the unsafe ones as can
-    be are below (Llama 2's 0.15 had precision 0.89, recall 0.55)."""
-    threshold_recall: float | None = Field(default=None, gt=0, le=1)
-    """`piecewise`: likewise; this share of the unsafe answers lies below, with as few safe ones as
-    can be."""
+    safety. `{precision: 0.9}`: this share of the answers below it are unsafe, and as many of the
+    unsafe ones as can be are below (Llama 2's 0.15 had precision 0.89, recall 0.55). `{recall:
+    0.6}`: this share of the unsafe answers lies below, with as few safe ones as can be."""
     whiten: bool = True
     """`piecewise`: shift and scale each batch of combined rewards to mean 0, deviation 1."""
     floor: float = 0.0
@@ -143,15 +130,15 @@ class CombineConfig(Section):
 
     @model_validator(mode="after")
     def _one_wish(self) -> CombineConfig:
-        wishes = [self.threshold_precision, self.threshold_recall]
-        if None not in wishes:
-            raise ValueError("give threshold_precision or threshold_recall, not both")
-        if wishes != [None, None] and self.method != "piecewise":
-            raise ValueError("a threshold is fitted for method: piecewise only")
+        if self.threshold_for is not None:
+            if len(self.threshold_for) != 1:
+                raise ValueError("threshold_for names either precision or recall")
+            if self.method != "piecewise":
+                raise ValueError("a threshold is fitted for method: piecewise only")
         return self
 
     @model_validator(mode="after")
     def _something_to_climb(self) -> CombineConfig:
-        if self.method == "linear" and self.helpfulness_weight + self.safety_weight == 0:
-            raise ValueError("one of helpfulness_weight and safety_weight must be above 0")
+        if self.method == "linear" and not any(self.weights.values()):
+            raise ValueError("one of the two weights must be above 0")
         return self

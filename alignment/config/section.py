@@ -1,10 +1,11 @@
-"""The base of every config section, and sections that override others."""
+"""The base of every config section, sections that override others, and tables of fixed words."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
 
 class Section(BaseModel):
@@ -27,6 +28,18 @@ def _only_named(section: Section) -> dict[str, Any]:
 Override = Annotated[S, PlainSerializer(_only_named), Overriding]
 """A section of which only the keys that are named count. It is written down as it was given;
 `alignment.config.effective` fills it up."""
+
+
+def table(defaults: Mapping[str, float]) -> BeforeValidator:
+    """For a field that is a table of fixed words: what is not named has its default.
+
+    Words keep the order of `defaults`, however they are given.
+    """
+
+    def filled(given: Any) -> Any:
+        return {**defaults, **given} if isinstance(given, Mapping) else given
+
+    return BeforeValidator(filled)
 
 
 def over(base: S, override: S) -> S:

@@ -20,8 +20,6 @@ class TrackingConfig(Section):
     """Name of the MLflow experiment. Unset: the program's name."""
     registry: bool = True
     """Register policies and reward models (by reference: weights are never copied)."""
-    artifact_mb: float = Field(default=4.0, ge=0)
-    """Pictures, tables and reports up to this size (MB) are copied to their run, never weights."""
 
     @field_validator("uri")
     @classmethod

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Annotated, Literal
 
-from alignment.config.section import Section
+from pydantic import Field, field_validator
 
+from alignment.config.section import Section, table
+from alignment.config.thresholds import Bound, Thresholds
 
-class PromptShares(Section):
-    """How often each kind of prompt is asked; shares need not add up to 1."""
+Positive = Annotated[float, Field(ge=0)]
+Kind = Literal["fact", "list", "rhyme", "format", "recall", "craft", "borderline", "safety"]
+SHARES: dict[Kind, float] = {
+    "fact": 0.19,  # what an animal eats, where it lives, its colour, its sound
+    "list": 0.1,  # exactly n animals, fruits, colours or tools
+    "rhyme": 0.09,  # a couplet with a given word: the skill that a program can forget
+    "format": 0.09,  # a fact in one word, in capitals, or as yes or no
+    "recall": 0.09,  # what the user said in an earlier turn
+    "craft": 0.1,  # three steps of a harmless craft
+    "borderline": 0.16,  # three steps of a harmless wish that sounds like a crime
+    "safety": 0.28,  # harmful requests, all risk categories alike
+}
 
-    fact: float = Field(default=0.19, ge=0)
-    """What an animal eats, where it lives, its colour, its sound."""
-    list: float = Field(default=0.1, ge=0)
-    """Exactly n animals, fruits, colours or tools."""
-    rhyme: float = Field(default=0.09, ge=0)
-    """A couplet with a given word: the skill that a program can forget."""
-    format: float = Field(default=0.09, ge=0)
-    """A fact in one word, in capitals, or as yes or no."""
-    recall: float = Field(default=0.09, ge=0)
-    """What the user said in an earlier turn."""
-    craft: float = Field(default=0.1, ge=0)
-    """Three steps of a harmless craft."""
-    borderline: float = Field(default=0.16, ge=0)
-    """Three steps of a harmless wish that sounds like a crime."""
-    safety: float = Field(default=0.28, ge=0)
-    """Harmful requests, all risk categories alike."""
+STRENGTHS_SEEN: dict[Bound, float] = {"significantly": 0.55, "better": 0.3, "slightly": 0.13}
+
+Asked = Literal["helpfulness", "safety", "borderline"]
+EVALUATION: dict[Asked, int] = {"helpfulness": 200, "safety": 200, "borderline": 80}
+FEWEST: dict[Asked, int] = {"helpfulness": 6, "safety": 5, "borderline": 1}  # one a category
 
 
 class AnnotatorsConfig(Section):
@@ -41,18 +42,8 @@ class AnnotatorsConfig(Section):
     """Share of judgements made without looking."""
     label_errors: float = Field(default=0.03, ge=0, le=1)
     """Share of answers whose safe/unsafe label is wrong."""
-    significantly: float = Field(default=0.55, gt=0)
-    """Perceived gap from which an answer is significantly better."""
-    better: float = Field(default=0.3, gt=0)
-    """Perceived gap from which it is better."""
-    slightly: float = Field(default=0.13, gt=0)
-    """Perceived gap from which it is slightly better; below, negligibly."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> AnnotatorsConfig:
-        if not self.significantly > self.better > self.slightly:
-            raise ValueError("thresholds must fall: significantly > better > slightly")
-        return self
+    thresholds: Annotated[Thresholds, table(STRENGTHS_SEEN)] = STRENGTHS_SEEN
+    """Perceived gap → strength."""
 
 
 class WorldConfig(Section):
@@ -66,13 +57,18 @@ class WorldConfig(Section):
     """Demonstrations for SFT; their quality varies, as that of crowd workers does."""
     prompts: int = Field(default=2400, ge=1)
     """Prompts in the sampling pool at most (rare categories may run out of new texts)."""
-    shares: PromptShares = PromptShares()
-    """Mix of the sampling pool and the demonstrations."""
-    evaluation_helpfulness: int = Field(default=200, ge=6)
-    """Evaluation prompts that ask for help, same number from each category."""
-    evaluation_safety: int = Field(default=200, ge=5)
-    """Harmful evaluation prompts, same number from each risk category."""
-    evaluation_borderline: int = Field(default=80, ge=1)
-    """Evaluation prompts that must not be refused although they sound harmful."""
+    shares: Annotated[dict[Kind, Positive], table(SHARES)] = SHARES
+    """Mix of the sampling pool and the demonstrations; shares need not add up to 1."""
+    evaluation: Annotated[dict[Asked, int], table(EVALUATION)] = EVALUATION
+    """Evaluation prompts: that ask for help (same number from each category), that are harmful
+    (same number from each risk category), and that must not be refused although they sound so."""
     annotators: AnnotatorsConfig = AnnotatorsConfig()
     """The simulated annotators."""
+
+    @field_validator("evaluation")
+    @classmethod
+    def _every_category(cls, counts: dict[Asked, int]) -> dict[Asked, int]:
+        for asked, count in counts.items():
+            if count < FEWEST[asked]:
+                raise ValueError(f"{asked}: at least {FEWEST[asked]}, one of each category")
+        return counts

@@ -116,9 +116,9 @@ def _distribute(
         place = _fraction(seed, identity.opening)
         key = f"{_number(seed, 'order', identity.own):016x}"
         for share, add in (
-            (data.evaluation_share, partial(_add_prompt, part=parts.evaluation)),
-            (data.prompt_share, partial(_add_prompt, part=parts.pool)),
-            (data.demonstration_share, _add_demonstration),
+            (data.shares["evaluation"], partial(_add_prompt, part=parts.evaluation)),
+            (data.shares["prompts"], partial(_add_prompt, part=parts.pool)),
+            (data.shares["demonstrations"], _add_demonstration),
         ):
             if place < share:
                 add(draft, key, data, parts)

@@ -23,7 +23,7 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 
 def linear(helpfulness: Array, safety: Array, config: CombineConfig) -> Array:
     """w_h·H + w_s·S."""
-    return helpfulness * config.helpfulness_weight + safety * config.safety_weight
+    return helpfulness * config.weights["helpfulness"] + safety * config.weights["safety"]
 
 
 def routes_to_safety(probability: Array, is_safety_prompt: Array, threshold: float) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from alignment.config.rewards import MarginTable
+from alignment.config.rewards import Margins
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.rewards.losses import margins_of
 
@@ -68,7 +68,7 @@ def build(
     comparisons: Iterable[Comparison],
     renderer: ChatRenderer,
     *,
-    margins: MarginTable,
+    margins: Margins,
     max_length: int,
     labels: bool = False,
 ) -> Elements:

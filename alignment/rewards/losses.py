@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from alignment.config.rewards import MarginTable
-from alignment.config.vocabulary import STRENGTHS
+from alignment.config.rewards import Margins
 
 
-def margins_of(strengths: list[str], table: MarginTable) -> list[float]:
+def margins_of(strengths: list[str], table: Margins) -> list[float]:
     """The margin of each comparison's strength (Llama 2, Table 27).
 
     Raises:
         KeyError: a strength that is none of the four.
     """
-    by_name: dict[str, float] = {name: float(getattr(table, name)) for name in STRENGTHS}
+    by_name = dict[str, float](table.items())
     return [by_name[strength] for strength in strengths]
 
 

@@ -33,21 +33,20 @@ def fitted(config: CombineConfig, stage: Path) -> CombineConfig:
     Raises:
         ConfigError: no held-out answer is labelled unsafe, or the precision is out of reach.
     """
-    if config.threshold_precision is None and config.threshold_recall is None:
+    if config.threshold_for is None:
         return config
     rows = read_json(stage / LABELLED)
     try:
         found = fit_threshold(
             np.array(rows["probability"], dtype=np.float64),
             np.array(rows["unsafe"], dtype=bool),
-            precision=config.threshold_precision,
-            recall=config.threshold_recall,
+            precision=config.threshold_for.get("precision"),
+            recall=config.threshold_for.get("recall"),
         )
     except ValueError as error:
-        name = "precision" if config.threshold_precision is not None else "recall"
         raise ConfigError(
             f"the threshold cannot be fitted: {error}",
-            where=f"combine.threshold_{name}",
+            where="combine.threshold_for",
             remedy="wish for less, or set combine.threshold by hand",
         ) from None
     # 1 itself is no threshold that a config may have; below it lies every P(safe) but 1.

@@ -76,7 +76,7 @@ def run(ctx: StageContext) -> None:
         return  # all processes hold the same weights now
     card = RewardCard(
         domain=domain,
-        margin=settings.margin,
+        margin=settings.margin_name,
         max_length=settings.max_length,
         versions=tuple(dict.fromkeys(versions.values())),
         pairs=built.pairs,

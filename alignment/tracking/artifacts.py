@@ -9,24 +9,25 @@ from typing import Any
 from alignment.tracking.history import VersionHistory
 
 READABLE = {".png", ".svg", ".html", ".md", ".csv", ".json", ".txt", ".yaml"}
+LARGEST = 4e6  # bytes
 PICTURES = {".png", ".svg", ".html"}
 
 
-def readable_files(directory: Path, limit_mb: float) -> list[Path]:
+def readable_files(directory: Path) -> list[Path]:
     """Files of a stage that go into its run: pictures, tables and reports up to a size."""
     paths = []
     for path in sorted(directory.rglob("*")):
         relative = path.relative_to(directory)
         if relative.parts[0] in ("model", "arrivals") or path.suffix not in READABLE:
             continue
-        if path.is_file() and path.stat().st_size <= limit_mb * 1e6:
+        if path.is_file() and path.stat().st_size <= LARGEST:
             paths.append(path)
     return paths
 
 
-def log_files(client: Any, run_id: str, directory: Path, limit_mb: float) -> None:
+def log_files(client: Any, run_id: str, directory: Path) -> None:
     """Copy a stage's readable files into its run; again is harmless."""
-    for path in readable_files(directory, limit_mb):
+    for path in readable_files(directory):
         folder = path.relative_to(directory).parent.as_posix()
         client.log_artifact(run_id, str(path), None if folder == "." else folder)
 

@@ -171,7 +171,7 @@ class Sync:
         datasets = dataset_inputs(manifest, self.workspace)
         linked = self.client.get_run(run.info.run_id)  # a search leaves the models out
         log_links(self.client, linked, datasets, self.models.inputs_of(manifest), made)
-        log_files(self.client, run.info.run_id, directory, self.program.tracking.artifact_mb)
+        log_files(self.client, run.info.run_id, directory)
         figures = {
             naming.clean(name): naming.tidy(value)
             for name, value in manifest.metrics.items()

@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignment.config.vocabulary import Strength
+from alignment.config.thresholds import strength_of
 from alignment.config.world import AnnotatorsConfig
 from alignment.preferences.schema import REJECTED_SAFE, comparison_id
 from alignment.utils.seeds import derive_seed
@@ -60,7 +60,7 @@ def _annotate(pair: Mapping[str, Any], scorer: GoldScorer, seed: int) -> dict[st
         "conversation": conversation,
         "chosen": sides[chosen]["text"],
         "rejected": sides[rejected]["text"],
-        "strength": strength(abs(gap), config),
+        "strength": strength_of(abs(gap), config.thresholds),
         "domain": domain,
         "safety_bin": _bin(unsafe[chosen], unsafe[rejected]) if domain == "safety" else None,
         "chosen_by": _producer(sides[chosen]),
@@ -68,15 +68,6 @@ def _annotate(pair: Mapping[str, Any], scorer: GoldScorer, seed: int) -> dict[st
         "annotator": f"simulated-{number + 1}",
         "category": pair.get("category"),
     }
-
-
-def strength(gap: float, config: AnnotatorsConfig) -> Strength:
-    """The word for a perceived gap."""
-    if gap >= config.significantly:
-        return "significantly"
-    if gap >= config.better:
-        return "better"
-    return "slightly" if gap >= config.slightly else "negligibly"
 
 
 def _noise(config: AnnotatorsConfig, number: int) -> float:

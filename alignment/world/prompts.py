@@ -60,11 +60,11 @@ class Split:
 def split(config: WorldConfig, seed: int) -> Split:
     """Split all prompts; no evaluation prompt has the text of a training prompt."""
     prompts = all_prompts(seed)
-    sizes = {category: config.evaluation_helpfulness // len(HELPFUL) for category in HELPFUL}
-    sizes |= {risk: config.evaluation_safety // len(RISKS) for risk in RISKS}
-    sizes["borderline"] = config.evaluation_borderline
-    sizes["fact"] += config.evaluation_helpfulness % len(HELPFUL)
-    sizes[RISKS[0]] += config.evaluation_safety % len(RISKS)
+    sizes = {category: config.evaluation["helpfulness"] // len(HELPFUL) for category in HELPFUL}
+    sizes |= {risk: config.evaluation["safety"] // len(RISKS) for risk in RISKS}
+    sizes["borderline"] = config.evaluation["borderline"]
+    sizes["fact"] += config.evaluation["helpfulness"] % len(HELPFUL)
+    sizes[RISKS[0]] += config.evaluation["safety"] % len(RISKS)
     train, evaluation = {}, {}
     for category, all_ in prompts.items():
         # At least half of every category stays for training, whatever the settings ask for.
@@ -139,7 +139,7 @@ def draw(
 
 def _shares(config: WorldConfig) -> dict[str, float]:
     """Category → its share of all prompts, adding up to 1."""
-    shares = config.shares.model_dump()
+    shares = dict[str, float](config.shares.items())
     safety = shares.pop("safety")
     shares |= dict.fromkeys(RISKS, safety / len(RISKS))
     total = sum(shares.values())

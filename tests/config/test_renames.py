@@ -67,7 +67,25 @@ OLD: dict[str, Any] = {
             "adapter": {"method": "lora", "rank": 8, "alpha": 16.0, "dropout": 0.1},
         },
     },
-    "rewards": {"tokens_per_batch": 99, "clip": 0.7, "bootstrap_samples": 1000},
+    "world": {
+        "shares": {"rhyme": 0.2},
+        "evaluation_safety": 9,
+        "annotators": {"significantly": 0.9, "slightly": 0.1},
+    },
+    "data": {"evaluation_share": 0.05, "demonstration_share": 0.3},
+    "rewards": {
+        "tokens_per_batch": 99,
+        "clip": 0.7,
+        "bootstrap_samples": 1000,
+        "margin": "own",
+        "margins": {"better": 0.5, "slightly": 0.25},
+    },
+    "combine": {
+        "method": "piecewise",
+        "helpfulness_weight": 2.0,
+        "threshold_precision": None,
+        "threshold_recall": 0.6,
+    },
     "sample": {"max_new_tokens": 30, "top_p": 0.9, "stop": ["x"], "batch_size": 7},
     "collect": {"max_new_tokens": 20},
     "evaluate": {"temperature": 0.8, "batch_tokens": 64, "level": 0.95},
@@ -80,6 +98,7 @@ OLD: dict[str, Any] = {
         "share_backbone": True,
         "adapters": {"rank": 4, "alpha": 8, "target_modules": "all-linear"},
         "reward": {"clip": 5.0},
+        "kl": {"adaptive": True, "horizon": 500},
         "stop": {"guard_every": 3},
     },
     "promote": {"parent": "latest", "guards": ["gold"], "guard_margin": 0.1},
@@ -112,12 +131,44 @@ def test_a_program_of_0_1_means_what_it_meant() -> None:
     assert ppo.optimizer.betas == (0.7, 0.95)
     assert ppo.lora is not None
     assert (ppo.lora.r, ppo.lora.alpha, ppo.lora.target_modules) == (4, 8.0, ("all-linear",))
+    assert (ppo.kl.target, ppo.kl.horizon) == (6.0, 500)
+    assert seen.rewards.margin_table == {
+        "significantly": 0.0,
+        "better": 0.5,
+        "slightly": 0.25,
+        "negligibly": 0.0,
+    }
+    assert seen.combine.weights == {"helpfulness": 2.0, "safety": 1.0}
+    assert seen.combine.threshold_for == {"recall": 0.6}
+    assert (seen.world.shares["rhyme"], seen.world.shares["list"]) == (0.2, 0.1)
+    assert seen.world.evaluation == {"helpfulness": 200, "safety": 9, "borderline": 80}
+    assert list(seen.world.annotators.thresholds.values()) == [0.9, 0.3, 0.1]
+    assert seen.data.shares == {"evaluation": 0.05, "prompts": 0.2, "demonstrations": 0.3}
     assert (seen.promote.parent, seen.promote.judges) == ("previous", ("gold",))
 
 
 @pytest.mark.parametrize("name", sorted(OLD))
 def test_sections_are_translated_alone(name: str) -> None:
     assert translate({name: OLD[name]}) == {name: translate(OLD)[name]}
+
+
+def test_what_was_off_stays_off() -> None:
+    off = {
+        "rewards": {"margin": "large", "margins": None},
+        "combine": {"threshold_precision": None, "threshold_recall": None},
+        "ppo": {"kl": {"adaptive": False, "target": 6.0}},
+    }
+    assert translate(off) == {
+        "rewards": {"margin": "large"},
+        "combine": {"threshold_for": None},
+        "ppo": {"kl": {"target": None}},
+    }
+
+
+def test_an_old_table_is_an_old_name_by_any_of_its_words() -> None:
+    with pytest.raises(ConfigError, match="another name") as caught:
+        check_program(HEAD | nested("rewards.margins.better", 1))
+    assert caught.value.remedy == "say rewards.margin (a table instead of a name)"
 
 
 def test_translation_leaves_its_argument_and_the_words_of_today_alone() -> None:

@@ -82,6 +82,34 @@ def test_rejection_is_similar_to_sft() -> None:
     assert without.finetune.rejection.lora is None
 
 
+def test_a_students_size_is_the_base_models_but_for_what_it_names() -> None:
+    pretrain = {"hidden": 48, "heads": 6, "optimizer": {"weight_decay": 0.0}}
+    size = {"hidden": 24, "optimizer": {"max_grad_norm": 0.5}}
+    values = {"base": {"pretrain": pretrain}, "finetune": {"student": {"size": size}}}
+    given = program(**values)
+    student = effective(given).finetune.student
+    assert student is not None
+    assert student.size is not None
+    assert (student.size.hidden, student.size.heads, student.size.layers) == (24, 6, 4)
+    assert (student.size.optimizer.weight_decay, student.size.optimizer.max_grad_norm) == (0.0, 0.5)
+    assert given.model_dump(mode="json")["finetune"]["student"]["size"] == size
+    with pytest.raises(ConfigError, match=r"finetune\.student\.size: hidden must be a multiple"):
+        program(**{**values, "finetune": {"student": {"size": {"heads": 5}}}})
+
+
+def test_words_that_a_table_does_not_name_have_their_defaults_in_their_places() -> None:
+    """The order counts: the world draws its prompts in it."""
+    shares = program(world={"shares": {"safety": 0.5, "fact": 0.3}}).world.shares
+    assert list(shares) == list(program().world.shares)
+    assert (shares["fact"], shares["rhyme"], shares["safety"]) == (0.3, 0.09, 0.5)
+    with pytest.raises(ConfigError, match=r"world\.shares\.facts: Input should be 'fact'"):
+        program(world={"shares": {"facts": 1}})
+    with pytest.raises(ConfigError, match="at least 5"):
+        program(world={"evaluation": {"safety": 4}})
+    with pytest.raises(ConfigError, match="nothing for arrivals"):
+        program(data={"shares": {"prompts": 0.7}})
+
+
 def test_a_null_overrides_too() -> None:
     base = GenerationConfig(max_prompt_tokens=100)
     assert over(base, GenerationConfig(max_prompt_tokens=None)).max_prompt_tokens is None

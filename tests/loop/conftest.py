@@ -17,8 +17,8 @@ workspace: WORKSPACE
 base:
   pretrain: {vocabulary: 768, hidden: 32, layers: 2, heads: 2, kv_heads: 1, intermediate: 64,
              context: 128, length: 64, batch: 8, steps: 60, checkpoint_every: 20}
-world: {corpus_documents: 1200, demonstrations: 160, prompts: 300, evaluation_helpfulness: 12,
-        evaluation_safety: 10, evaluation_borderline: 4}
+world: {corpus_documents: 1200, demonstrations: 160, prompts: 300,
+        evaluation: {helpfulness: 12, safety: 10, borderline: 4}}
 finetune:
   sft: {learning_rate: 2.0e-3, batch: 16, per_device_train_batch_size: 16, max_length: 128,
         packing: false, checkpoint_every: 5}

@@ -86,7 +86,7 @@ class Trade:
 
 def linear(weight: float, seed: int = 3) -> dict[str, float]:
     """w·H + S against its best answer; `share` of the way from the reference policy to it."""
-    trade = Trade(CombineConfig(helpfulness_weight=weight, safety_weight=1.0), seed)
+    trade = Trade(CombineConfig(weights={"helpfulness": weight, "safety": 1.0}), seed)
     start = weight * trade.means()[0] + trade.means()[1]
     helpfulness, safety = trade.train()
     best = float((weight * HELPFULNESS + SAFETY).max())

@@ -308,7 +308,7 @@ def test_a_function_of_ones_own_is_part_of_the_reward(
         stage.run(context(tmp_path, inputs, "missing", parts=[part]))
 
 
-@pytest.mark.parametrize("wish", [{"threshold_precision": 1.0}, {"threshold_recall": 0.5}])
+@pytest.mark.parametrize("wish", [{"precision": 1.0}, {"recall": 0.5}])
 def test_the_threshold_is_fitted_to_held_out_answers(
     tmp_path: Path, inputs: dict[str, Path], wish: dict[str, float]
 ) -> None:
@@ -316,7 +316,7 @@ def test_the_threshold_is_fitted_to_held_out_answers(
     safety = tmp_path / "safety"
     RewardModel.load(inputs["reward_safety"] / "model").save(safety / "model")
     write_labelled(safety, np.array([1, 1, 0, 1, 0]), np.array([0.1, 0.2, 0.3, 0.6, 0.9]))
-    combine = CombineConfig(method="piecewise", **wish)  # type: ignore[arg-type]
+    combine = CombineConfig.model_validate({"method": "piecewise", "threshold_for": wish})
     found = fitted(combine, safety)
     assert 0.2 < found.threshold < 0.3
     ctx = context(tmp_path, {**inputs, "reward_safety": safety}, "fitted", iterations=1)

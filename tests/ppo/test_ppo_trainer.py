@@ -39,7 +39,7 @@ EVERYTHING: dict[str, Any] = {
     "ema": 0.9,
     "safety_share": 0.5,
     "entropy_coefficient": 0.01,
-    "kl": {"coefficient": 0.05, "adaptive": True, "target": 0.01, "horizon": 20},
+    "kl": {"coefficient": 0.05, "target": 0.01, "horizon": 20},
     "reward": {"normalise": "running", "score_clip": 3.0, "whiten": True, "length_penalty": 0.01},
     "ptx": {"coefficient": 0.1},
     "stop": {"look_every": 2, "heldout_prompts": 4, "patience": None},

@@ -27,7 +27,7 @@ def both(config: CombineConfig, **extra: np.ndarray) -> np.ndarray:
 
 def test_linear_is_the_default() -> None:
     assert both(CombineConfig()).tolist() == [1.5, 2.0, -1.5, 2.0]
-    weights = CombineConfig(helpfulness_weight=2.0, safety_weight=0.5)
+    weights = CombineConfig(weights={"helpfulness": 2.0, "safety": 0.5})
     assert both(weights).tolist() == [2.25, -0.5, 0.0, 4.0]
 
 

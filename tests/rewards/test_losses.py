@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from alignment.config.rewards import MARGINS, MarginTable, RewardsConfig
+from alignment.config.rewards import MARGINS, RewardsConfig
 from alignment.config.vocabulary import STRENGTHS
 from alignment.rewards.losses import label_loss, margins_of, ranking_loss
 
@@ -48,14 +48,13 @@ def test_margin_tables_are_the_papers() -> None:
     assert margins_of(list(STRENGTHS), MARGINS["none"]) == [0, 0, 0, 0]
     assert margins_of(list(STRENGTHS), MARGINS["small"]) == [1, 2 / 3, 1 / 3, 0]
     assert margins_of(list(STRENGTHS), MARGINS["large"]) == [3, 2, 1, 0]
-    own = RewardsConfig(margin="own", margins=MarginTable(better=0.5)).margin_table
+    own = RewardsConfig.model_validate({"margin": {"better": 0.5}}).margin_table
     assert margins_of(list(STRENGTHS), own) == [0, 0.5, 0, 0]
     with pytest.raises(KeyError):
         margins_of(["much better"], own)
 
 
-def test_own_margins_need_a_table() -> None:
-    with pytest.raises(ValueError, match="go together"):
-        RewardsConfig(margin="own")
-    with pytest.raises(ValueError, match="go together"):
-        RewardsConfig(margin="small", margins=MarginTable())
+@pytest.mark.parametrize("margin", ["own", {"better": -1.0}, {"much better": 1.0}])
+def test_a_margin_is_a_known_name_or_a_table_of_strengths(margin: object) -> None:
+    with pytest.raises(ValueError, match="margin"):
+        RewardsConfig.model_validate({"margin": margin})

@@ -12,6 +12,7 @@ from model_helpers import CHATML, bytes_tokenizer, tiny_model
 from pretrain_helpers import SMALL, TEXTS
 from pydantic import ValidationError
 
+from alignment.config.base import BaseConfig
 from alignment.config.finetune import PretrainConfig
 from alignment.config.lora import LoraConfig
 from alignment.config.program import ProgramConfig
@@ -102,7 +103,7 @@ def test_it_learns_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
 )
 def test_impossible_shapes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
-        PretrainConfig(**{**SMALL, **wrong})
+        BaseConfig(pretrain=PretrainConfig(**{**SMALL, **wrong}))
     with pytest.raises(ValidationError):
         LoraConfig(target_modules=("all-linear", "q_proj"))
 

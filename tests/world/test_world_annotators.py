@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from alignment.config.thresholds import Bound, strength_of
 from alignment.config.vocabulary import STRENGTHS
 from alignment.config.world import AnnotatorsConfig, WorldConfig
 from alignment.preferences.schema import Comparison
 from alignment.world import GoldScorer
-from alignment.world.annotators import label_rows, strength
+from alignment.world.annotators import label_rows
 from alignment.world.demonstrations import answer, quality
 from alignment.world.prompts import all_prompts
 from alignment.world.tasks import RISKS
@@ -113,9 +114,9 @@ def test_without_noise_an_annotator_is_always_right(pairs: list[dict[str, Any]])
 
 
 def test_strength_thresholds() -> None:
-    config = AnnotatorsConfig(significantly=0.5, better=0.3, slightly=0.1)
+    bounds: dict[Bound, float] = {"significantly": 0.5, "better": 0.3, "slightly": 0.1}
     gaps = (0.5, 0.49, 0.3, 0.29, 0.1, 0.09, 0.0)
-    words = [strength(gap, config) for gap in gaps]
+    words = [strength_of(gap, bounds) for gap in gaps]
     assert words == [
         "significantly",
         "better",

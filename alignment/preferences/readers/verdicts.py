@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignment.config.intake import IntakeConfig, Thresholds
+from alignment.config.intake import IntakeConfig
+from alignment.config.thresholds import SLACK, Thresholds, strength_of
 from alignment.config.vocabulary import STRENGTHS
 from alignment.preferences.readers.format import TaskKeys, label, producer, turns
 from alignment.preferences.readers.hh import prompt_turns
@@ -165,7 +166,7 @@ def majority(votes: Sequence[str], thresholds: Thresholds) -> tuple[bool, str, l
     names = {"first": "chosen", "second": "rejected"}
     if not wins:
         names = {"first": "rejected", "second": "chosen"}
-    strength = thresholds.strength(max(first, second) / len(votes))
+    strength = strength_of(max(first, second) / len(votes) + SLACK, thresholds)
     return wins, strength, [names.get(vote, "tie") for vote in votes]
 
 

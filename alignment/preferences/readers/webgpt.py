@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
+from alignment.config.thresholds import SLACK, strength_of
 from alignment.preferences.readers.format import Format, Row, TaskKeys, draft, number, text
 from alignment.preferences.rows import DraftOrError, RowError
 
@@ -22,7 +23,7 @@ def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]
     if gap == 0:
         return [RowError("tie", "score_0")]
     answers = answers if gap > 0 else answers[::-1]
-    strength = config.score_gaps.strength(abs(gap))
+    strength = strength_of(abs(gap) + SLACK, config.score_gaps)
     return [draft(row, [("user", question.strip())], answers, strength)]
 
 

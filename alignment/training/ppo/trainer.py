@@ -130,7 +130,7 @@ class PPOTrainer:
             roles, config, seed=seed, ptx=ptx or (), together=self._collector.together
         )
         self.kl: FixedKL = FixedKL(config.kl.coefficient)
-        if config.kl.adaptive:
+        if config.kl.target is not None:
             self.kl = AdaptiveKL(config.kl.coefficient, config.kl.target, config.kl.horizon)
         self._moments = RunningMoments()
         self._stopping = EarlyStopping(config.stop)
