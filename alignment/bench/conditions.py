@@ -1,4 +1,4 @@
-"""What a measured figure depends on besides the program: said in every line of `align bench`."""
+"""The conditions of a measurement, which every line of `align bench` states."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from alignment.utils.processor import processor
 def under(
     fast_cpu: FastCPU, run: Callable[..., Mapping[str, Any]], *, model: Path, **options: Any
 ) -> dict[str, Any]:
-    """The figures of `run` on a model, with the size of the model and how it was computed.
+    """The figures of `run` on a model, with the conditions of the measurement.
 
     Args:
         fast_cpu: as `compute.fast_cpu`.
+        run: the benchmark.
+        model: directory of a checkpoint.
+        options: other arguments of the benchmark.
     """
     with choosing(fast_cpu):
         figures = run(model=model, **options)
@@ -35,7 +38,7 @@ def under(
 
 
 def parameters(model: Path) -> int:
-    """Weights in a checkpoint."""
+    """Number of parameters in a checkpoint."""
     count = 0
     for path in model.glob("*.safetensors"):
         with safe_open(path, "pt") as file:

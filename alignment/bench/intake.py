@@ -1,8 +1,8 @@
-"""Speed and memory of intake: what `align bench intake` prints.
+"""`align bench intake`: speed and memory of intake.
 
-A delivery of as many comparisons as wanted is made from real ones: each is repeated with a number
-of its own in its first turn, so that sizes and texts are real and no two rows are the same. Making
-it is not counted; everything that `align ingest` does with it is, the digest of the file included.
+The delivery repeats real comparisons, each with its own number in its first turn, so that sizes and
+texts are real and no two rows are the same. The measurement does not include making the delivery,
+but everything that `align ingest` does with it, including the digest of the file.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ Shape = Literal["hh", "native"]
 def run(
     *, data: Path, rows: int = 500_000, shape: Shape = "hh", packed: bool = False
 ) -> dict[str, Any]:
-    """Take in one made-up delivery and measure.
+    """Measure the intake of one synthetic delivery.
 
     Args:
         data: file or directory of real preferences in any known format.
+        rows: comparisons in the delivery.
         shape: write the delivery as transcripts of HH-RLHF or in our own schema.
         packed: compress it with gzip.
 
     Raises:
-        DataError: no sound comparison in `data`.
+        DataError: `data` contains no valid comparison.
     """
     with tempfile.TemporaryDirectory(prefix="align-bench-") as name:
         place = Path(name)
@@ -87,15 +88,15 @@ def make_delivery(data: Path, rows: int, shape: Shape, path: Path) -> None:
 
 def _sound(data: Path) -> Sequence[Draft]:
     reading = SourceReader(IntakeConfig(domain="helpfulness"))
-    found = [
+    drafts = [
         draft
         for source in find_sources([data])
         for _, draft in reading.open(source)[1]
         if isinstance(draft, Draft)
     ]
-    if not found:
-        raise DataError("no sound comparison to make a delivery from", where=str(data))
-    return found
+    if not drafts:
+        raise DataError("no valid comparison to make a delivery from", where=str(data))
+    return drafts
 
 
 def _transcript(draft: Draft) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Speed and memory of PPO: what `align bench ppo` prints.
+"""`align bench ppo`: speed and memory of PPO.
 
-Prompts are story openings of 8 to 12 words; every episode has exactly `new_tokens` tokens; one
-mini-batch of `batch` episodes is one optimiser step, `epochs` times over. Loading is not counted
-as time, everything else is. Roles:
+Prompts are story openings of 8 to 12 words, and every episode has exactly `new_tokens` tokens. One
+mini-batch of `batch` episodes is one optimiser step, repeated for `epochs`. The time includes
+everything except loading. Roles:
 
 * `four`: policy, critic, reference and one reward model as full copies;
 * `five`: a second reward model beside them;
@@ -53,11 +53,11 @@ def openings(tokenizer: object, count: int, seed: int = 0) -> list[list[int]]:
     draw = random.Random(seed)
     renderer = ChatRenderer(tokenizer)  # type: ignore[arg-type]
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]  # type: ignore[attr-defined]
-    found = []
+    rows = []
     for _ in range(count):
         words = [draw.choice(_WORDS) for _ in range(draw.randint(8, 12))]
-        found.append([*start, *renderer.response(" ".join(words).capitalize(), finished=False)])
-    return found
+        rows.append([*start, *renderer.response(" ".join(words).capitalize(), finished=False)])
+    return rows
 
 
 def run(
@@ -75,12 +75,19 @@ def run(
     """Train on `episodes` episodes and measure.
 
     Args:
-        model: a full checkpoint.
-        prompts: token ids, one list an episode; drawn story openings without.
+        model: directory of a full checkpoint.
+        episodes: episodes in all.
+        batch: episodes per iteration and per optimiser step.
+        new_tokens: tokens of every episode.
+        epochs: passes over each iteration's episodes.
+        roles: which models take part, see the module.
+        prompts: token ids, one list per episode; None draws story openings.
+        device: as `compute.device`.
+        dtype: as `compute.dtype`.
 
     Returns:
-        Figures; memory in MB: `weights_mb` of one copy of the model, `held_mb` that loading all
-        roles added to the resident set (or to the GPU), `peak_rss_mb` of the process.
+        Figures. In MB: `weights_mb` of one copy of the model, `held_mb` by which loading all roles
+        raised the resident set (or the GPU's memory), `peak_rss_mb` of the process.
     """
     place = resolve_device(device)
     config = PPOConfig(
@@ -104,7 +111,7 @@ def run(
             if roles == "four"
             else _five(model, renderer, place, dtype, config, Path(directory))
         )
-    held = _memory(place) - before
+    loaded = _memory(place) - before
     rows = openings(tokenizer, episodes) if prompts is None else prompts
     trainer = PPOTrainer(
         taking_part,
@@ -132,7 +139,7 @@ def run(
         "cpu_seconds": round(cpu, 3),
         "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "weights_mb": round(weights / _MB, 1),
-        "held_mb": round(held, 1),
+        "held_mb": round(loaded, 1),
         "peak_over_start_mb": round(_peak(place) - before, 1),
         "device": str(place),
     }
@@ -182,7 +189,7 @@ def _write_adapters(model: Path, directory: Path) -> None:
 
 
 def _memory(device: torch.device) -> float:
-    """MB held now, by this process or on the GPU."""
+    """MB that this process uses now, resident or on the GPU."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated() / _MB
     return float(psutil.Process().memory_info().rss) / _MB

@@ -1,8 +1,8 @@
-"""`align bench reward`: full fine-tuning of a reward model on real pairs, measured.
+"""`align bench reward`: speed and memory of full fine-tuning of a reward model on real pairs.
 
-The pairs are tokenised as TRL does (the whole transcript as text, EOS behind it), those over
-`max_length` are left out, and tokenising is not counted, so that the figures can be laid beside
-TRL's RewardTrainer: `tests/benchmarks/reward_vs_trl.py` does.
+Pairs are tokenised as TRL does (the whole transcript as text, then EOS), and those over
+`max_length` are left out. The time does not include tokenising. So the figures can be compared with
+TRL's RewardTrainer, as `tests/benchmarks/reward_vs_trl.py` does.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MARGIN = 1.0
 
 
 def read_pairs(data: Path, tokenizer: Any, pairs: int, max_length: int) -> list[Element]:
-    """The first `pairs` comparisons of an HH file that fit, in file order.
+    """The first `pairs` comparisons of an HH file with at most `max_length` tokens, in order.
 
     Raises:
         DataError: the file has fewer.
     """
-    found: list[Element] = []
+    elements: list[Element] = []
     with gzip.open(data, "rt") if data.suffix == ".gz" else data.open() as file:
         for line in file:
             row = json.loads(line)
@@ -46,11 +46,11 @@ def read_pairs(data: Path, tokenizer: Any, pairs: int, max_length: int) -> list[
                     text += tokenizer.eos_token
                 sides.append(tuple(tokenizer(text, verbose=False)["input_ids"]))
             if max(map(len, sides)) <= max_length:
-                found.append(Element((sides[0], sides[1]), (Pair(0, 1, MARGIN),)))
-            if len(found) == pairs:
-                return found
+                elements.append(Element((sides[0], sides[1]), (Pair(0, 1, MARGIN),)))
+            if len(elements) == pairs:
+                return elements
     raise DataError(
-        f"only {len(found)} pairs of at most {max_length} tokens, {pairs} were asked for",
+        f"only {len(elements)} pairs of at most {max_length} tokens; {pairs} were requested",
         where=str(data),
         remedy="lower --pairs or raise --max-length",
     )
@@ -72,8 +72,21 @@ def run(
     device: str = "auto",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Train one epoch in file order and return `pairs_per_s`, `first_loss`, `peak_rss_mb` and
-    what is needed to read them."""
+    """Train one epoch in file order and measure.
+
+    Args:
+        model: directory of a full checkpoint.
+        data: file in HH-RLHF's format.
+        pairs: comparisons to train on.
+        batch: comparisons per optimiser step.
+        max_length: most tokens of a side.
+        tokens_per_batch: most tokens of a forward pass.
+        device: as `compute.device`.
+        seed: of the head.
+
+    Returns:
+        `pairs_per_s`, `first_loss`, `peak_rss_mb`, … and the conditions of the measurement.
+    """
     settings = RewardsConfig(
         batch=batch,
         learning_rate=1e-3,

@@ -1,7 +1,8 @@
-"""Speed of best-of-K: what `align bench sample` prints.
+"""`align bench sample`: speed of best-of-K.
 
-K answers to story openings of 8 to 12 words at temperature 1, without top-k, and two reward models
-of the policy's size score them all. Loading is not counted, everything else is.
+The policy draws K answers to story openings of 8 to 12 words at temperature 1, without top-k, and
+two reward models of the policy's size score all of them. The time includes everything except
+loading.
 """
 
 from __future__ import annotations
@@ -36,10 +37,17 @@ def run(
     device: str = "auto",
     dtype: Dtype = "float32",
 ) -> dict[str, Any]:
-    """Sample and score once and measure.
+    """Sample and score once, and measure.
 
     Args:
-        ends: more token ids that end an answer; a common one makes answers of all lengths.
+        model: directory of a full checkpoint.
+        prompts: number of prompts.
+        k: answers per prompt.
+        max_new_tokens: most tokens of an answer.
+        batch_size: sequences in a batch.
+        ends: further token ids that end an answer; a frequent one gives answers of all lengths.
+        device: as `compute.device`.
+        dtype: as `compute.dtype`.
     """
     place = resolve_device(device)
     policy = load_policy(model, dtype=dtype, device=place)
@@ -56,11 +64,13 @@ def run(
     settings = SamplingSettings(max_new_tokens=max_new_tokens, batch_size=batch_size)
     seeds = sample_seeds(0, [str(number) for number in range(prompts)], k)
     began, cpu = time.perf_counter(), time.process_time()
-    found = engine.sample(rows, seeds, settings)
+    samples = engine.sample(rows, seeds, settings)
     _wait(place)
     generated = time.perf_counter()
     items = [
-        Tokens(row, one.token_ids) for row, group in zip(rows, found, strict=True) for one in group
+        Tokens(row, sample.token_ids)
+        for row, group in zip(rows, samples, strict=True)
+        for sample in group
     ]
     calls = [lambda: rewards[0].score(items), lambda: rewards[1].score(items)]
     side_by_side(calls, rewards[0].workers)

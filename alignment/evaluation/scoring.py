@@ -96,7 +96,7 @@ def add_reward_scores(
             ]
             table[f"{judge}_{axis}"] = scores[order]
     if cache is not None:
-        cache.tell(progress)
+        cache.report(progress)
 
 
 def _keys(table: pd.DataFrame) -> Iterator[Key]:

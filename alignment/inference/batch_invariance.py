@@ -1,11 +1,11 @@
-"""The same text in any company.
+"""Makes a sampled text independent of the batch that it was computed in.
 
-The logits of a sequence differ in their last bits with the shape of the batch it is computed in:
-matrix products are summed in another order. Nearly always the drawn token is the same; about once
-in a million draws it is not, and the text goes another way. So a draw that such noise could turn
-is decided by the referee: the model runs over that sequence alone, without a cache, which is the
-same computation whatever the batch was. The others cannot turn as long as the noise stays under
-`slack`; every refereed draw measures the noise, and the slack widens if it comes near.
+The last bits of a sequence's logits depend on the shape of its batch, because matrix products sum
+in another order. About once in a million draws that changes the token, and with it the rest of the
+text. So the referee decides every draw that such noise could change: it runs the model over that
+sequence alone, without a cache, which is the same computation for any batch. Other draws cannot
+change as long as the noise stays under `slack`. Every refereed draw measures the noise, and the
+slack is widened if the noise comes close.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Referee:
 
     Attributes:
         slack: assumed bound of the noise of logits divided by the temperature.
-        decided: draws decided so far.
-        noise: largest noise seen so far.
+        decided: number of draws decided so far.
+        noise: largest noise measured so far.
     """
 
     def __init__(
@@ -47,11 +47,12 @@ class Referee:
     def decide(
         self, ids: list[int], keys: torch.Tensor, batch_scores: torch.Tensor
     ) -> tuple[int, float]:
-        """Token after `ids` and its log-probability, from the sequence alone.
+        """The token after `ids` and its log-probability, from the sequence alone.
 
         Args:
-            keys: [2], the step's keys of this sequence.
-            batch_scores: [vocabulary] logits over temperature as the batch saw them, to compare.
+            ids: the sequence's prompt and the tokens drawn so far.
+            keys: [2], the sequence's keys of this step.
+            batch_scores: [vocabulary] logits over temperature from the batch, to measure the noise.
         """
         drawn = draw(alone(self._model, ids), keys[None], self._gumbel, self._settings)
         self.measure(drawn.scores, batch_scores)
@@ -59,7 +60,7 @@ class Referee:
         return int(drawn.tokens[0]), float(drawn.logprobs[0])
 
     def measure(self, scores: torch.Tensor, batch_scores: torch.Tensor) -> None:
-        """Compare the two views of one position and widen the slack if they are far apart."""
+        """Compare the two computations of one position; widen the slack if they are far apart."""
         difference = (scores.reshape(-1) - batch_scores.reshape(-1)).abs()
         noise = float(difference[torch.isfinite(difference)].max())
         self.noise = max(self.noise, noise)
@@ -72,7 +73,7 @@ class Referee:
 
 
 def alone(model: Any, ids: list[int]) -> torch.Tensor:
-    """Logits after `ids`, computed for this sequence by itself: float32 [1, vocabulary]."""
+    """Logits after `ids`, computed for this sequence alone: float32 [1, vocabulary]."""
     device = next(model.parameters()).device
     tokens = torch.tensor([ids], device=device)
     logits: torch.Tensor = model(input_ids=tokens, use_cache=False, **last_only(model)).logits

@@ -1,10 +1,11 @@
-"""Random numbers by counter: the noise of token v at step t of a sequence is a function of
-(seed, t, v) and of nothing else, so the order and company in which sequences are drawn is free.
+"""Counter-based random numbers: the noise of token v at step t depends only on (seed, t, v).
+
+So the order and the batches in which sequences are drawn do not matter.
 
 Tokens are drawn by the exponential race: with E_v ~ Exp(1) independent, the token with the largest
-p_v / E_v has distribution p (the Gumbel-max trick in its other clothes). Unlike inversion of the
-cumulative distribution, it needs no normalisation, tokens cut by top-k or top-p change nothing for
-the rest, and a small error δ of the logits changes the outcome with probability ≤ 2δ, whatever the
+p_v / E_v has distribution p (this is equivalent to the Gumbel-max trick). Unlike inversion of the
+cumulative distribution, it needs no normalisation, and tokens cut by top-k or top-p do not affect
+the others. A small error δ of the logits changes the outcome with probability ≤ 2δ, whatever the
 size of the vocabulary.
 """
 
@@ -21,14 +22,14 @@ _MIX2 = 0xC2B2AE35
 
 
 def _signed(value: int) -> int:
-    """A 32-bit pattern as the int32 that torch multiplies with (products wrap)."""
+    """A 32-bit pattern as an int32, with which torch multiplies modulo 2³²."""
     return value - (1 << 32) if value >= 1 << 31 else value
 
 
 def step_keys(seeds: Sequence[int], steps: int) -> torch.Tensor:
     """Two 32-bit keys for each sequence and step: int32 [len(seeds), steps, 2].
 
-    Drawn from Philox keyed by the sequence's seed; a longer run has the shorter one's keys first.
+    They come from Philox keyed by the sequence's seed; more steps only append keys.
     """
     keys = np.empty((len(seeds), 2 * steps), dtype=np.uint32)
     for row, seed in enumerate(seeds):
@@ -55,15 +56,15 @@ class GumbelNoise:
             self._bits = torch.empty(shape, dtype=torch.int32, device=keys.device)
             self._shifted = torch.empty_like(self._bits)
         bits, shifted = self._bits[:rows], self._shifted[:rows]
-        # Murmur3's finaliser, the second key between its two products.
+        # Murmur3's finaliser, with the second key added between its two products.
         torch.add(self._tokens, keys[:, :1], out=bits)
         _xor_shift(bits, shifted, 16)
         bits.mul_(_signed(_MIX1)).add_(keys[:, 1:])
         _xor_shift(bits, shifted, 13)
         bits.mul_(_signed(_MIX2))
         _xor_shift(bits, shifted, 16)
-        # u = (bits + 1/2)/2³¹ in (0, 1) and E = −log(1 − u): small E, which decide who wins, keep
-        # their relative precision down to 2⁻³².
+        # u = (bits + 1/2)/2³¹ in (0, 1) and E = −log(1 − u). The smallest E decide the race; they
+        # keep their relative precision down to 2⁻³².
         bits.bitwise_and_(0x7FFFFFFF)
         negative = bits.to(torch.float32).add_(0.5).mul_(-(2.0**-31)).clamp_(min=2.0**-24 - 1)
         return negative.log1p_().neg_()

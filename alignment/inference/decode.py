@@ -1,4 +1,4 @@
-"""The decode loop: one batch of sequences from prompt to last token."""
+"""The decode loop, which takes one batch of sequences from prompt to last token."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from alignment.inference.draw import draw
 from alignment.inference.types import SamplingSettings
 from alignment.models.stepper import Stepper
 
-# Rows leave the cache when at least this share has finished: copying it costs about a step.
+# Finished rows leave the cache only once they are this share of it: the copy costs about a step.
 _LEAVE_SHARE = 0.1
-# On a GPU, asking which rows have finished stalls its queue: ask every so many steps.
+# On a GPU, reading which rows have finished stalls its queue, so do it every so many steps.
 _ASK_EVERY = 8
 
 
@@ -34,11 +34,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Ends:
-    """What ends an answer.
+    """The conditions that end an answer.
 
     Attributes:
-        ids: tokens that do, int64 on the model's device; none makes every answer as long as may be.
-        by_text: whether a stop text is complete at the end of tokens; None without stop texts.
+        ids: tokens that end it, int64 on the model's device; may be empty.
+        by_text: says whether tokens end with a complete stop text; None without stop texts.
     """
 
     ids: torch.Tensor
@@ -55,23 +55,27 @@ def decode(
     gumbel: GumbelNoise,
     referee: Referee | None = None,
 ) -> Iterator[torch.Tensor]:
-    """Draw a token for every row, step by step, until all have ended.
+    """Draw a token for every row, step by step, until all rows have ended.
 
-    What is drawn for a row depends on its prompt and its keys, up to rounding; with a referee it
-    depends on nothing else.
+    A row's tokens depend on its prompt, its keys and rounding; with a referee, not on rounding.
 
     Args:
-        rows: sequences; those with the same prompt share its prefill.
+        stepper: the model with its cache.
+        rows: the sequences; those with the same prompt share its prefill.
         keys: int32 [rows, max_new_tokens, 2] from `step_keys`, on the model's device.
+        settings: how to draw.
+        ends: what ends an answer.
+        gumbel: the noise.
+        referee: decides close draws; None accepts them as the batch computed them.
 
     Yields:
-        tokens [n] of the rows still in the batch, in their order; among them may be some after
-        a row's end. Once it is exhausted, `tokens`, `logprobs` and `finished` of every row are set.
+        tokens [n] of the rows still in the batch, in order; some may come after a row's end. When
+        the iterator is exhausted, `tokens`, `logprobs` and `finished` of every row are set.
     """
     device, steps = keys.device, settings.max_new_tokens
     prompts, owner = _distinct(rows)
     logits = stepper.start(prompts, torch.tensor(owner, device=device))
-    # What the sequences still in the batch carry: index into `rows`, and whether they go on.
+    # For each sequence still in the batch: its index in `rows`, and whether it goes on.
     alive = torch.arange(len(rows), device=device)
     going = torch.ones(len(rows), dtype=torch.bool, device=device)
     tokens = torch.zeros((len(rows), steps), dtype=torch.long, device=device)
@@ -115,7 +119,7 @@ def decode(
 
 
 def _distinct(rows: Sequence[Row]) -> tuple[list[list[int]], list[int]]:
-    """The prompts of the batch, each once, and for each row the index of its prompt."""
+    """The distinct prompts of the batch, and for each row the index of its prompt."""
     numbers: dict[tuple[int, ...], int] = {}
     owner = [numbers.setdefault(tuple(row.prompt), len(numbers)) for row in rows]
     return [list(prompt) for prompt in numbers], owner

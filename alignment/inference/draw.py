@@ -1,4 +1,4 @@
-"""From logits to one token a row."""
+"""Draws one token per row from logits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from alignment.inference.types import SamplingSettings
 
 @dataclass
 class Drawn:
-    """One token a row.
+    """One drawn token per row.
 
     Attributes:
         tokens: [rows].
         logprobs: [rows] at the temperature, before top-k and top-p.
         scores: [rows, vocabulary] logits divided by the temperature, float32.
-        close: [rows] whether another token might have won; `None` if that was not asked.
+        close: [rows] whether another token might have won; `None` if no slack was given.
     """
 
     tokens: torch.Tensor
@@ -39,10 +39,12 @@ def draw(
     """Draw a token for each row.
 
     Args:
-        logits: [rows, vocabulary] as the model gave them; overwritten.
+        logits: [rows, vocabulary] of the model; overwritten.
         keys: [rows, 2] of this step, see `step_keys`.
-        slack: how far each logit, divided by the temperature, may be wrong. Rows whose winner
-            could then be another are marked in `close`; `None` marks nothing.
+        gumbel: the noise.
+        settings: temperature, top-k and top-p.
+        slack: bound of the error of each logit divided by the temperature. Rows in which such an
+            error could change the winner are marked in `close`; `None` marks no rows.
     """
     scores = logits.float()
     if settings.temperature not in (0.0, 1.0):

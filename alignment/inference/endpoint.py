@@ -1,4 +1,4 @@
-"""A chat model behind HTTP that speaks OpenAI's protocol; the key comes from the environment."""
+"""A chat model behind an OpenAI-compatible HTTP API; the key comes from the environment."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Messages = list[dict[str, str]]
 
 
 class Endpoint:
-    """Asks one model; may be called from several threads.
+    """Asks one model; several threads may use it.
 
     Args:
-        config: where and how.
-        pause: sleeps; tests pass their own.
+        config: address, model and limits.
+        pause: sleeps for some seconds; tests pass their own.
 
     Raises:
-        ConfigError: the address is no HTTP address, or the key's variable is not set.
+        ConfigError: the address is not an HTTP address, or the key's variable is not set.
     """
 
     def __init__(self, config: JudgeConfig, pause: Callable[[float], None] = time.sleep):
         if not is_http(config.base_url):
             raise ConfigError(
-                f"{config.base_url!r} is no HTTP address",
+                f"{config.base_url!r} is not an HTTP address",
                 where="evaluate.judge.base_url",
                 remedy="give it as http://host:port/v1",
             )
@@ -46,22 +46,22 @@ class Endpoint:
 
     @property
     def requests(self) -> int:
-        """How many requests were sent, retries included."""
+        """Number of requests sent, retries included."""
         return self._client.requests
 
     def ask(self, messages: Messages, usable: Callable[[str], bool], seed: int) -> str:
-        """The model's reply, asked again after failures until `usable` accepts it.
+        """The model's reply; asks again until `usable` accepts one.
 
         Raises:
-            StageError: the server refuses the request itself (key, model name, address).
-            Unanswered: no usable reply after all retries.
+            StageError: the server refuses the request (key, model name, address).
+            Unanswered: there was no usable reply after all retries.
         """
 
         def body(attempt: int) -> dict[str, Any]:
             return {
                 "model": self._config.model,
                 "messages": messages,
-                # The first answer is the likeliest one; a reply without a verdict is drawn anew.
+                # The first attempt takes the likeliest reply; later ones must sample another.
                 "temperature": 0.0 if attempt == 0 else 0.7,
                 "max_tokens": self._config.max_tokens,
             }

@@ -1,8 +1,8 @@
-"""Answers by our own loop over a transformers model, on CPU or GPU.
+"""Answers from our own loop over a transformers model, on CPU or GPU.
 
 One prefill serves all K samples of a prompt, the cache grows in place, finished sequences leave
-the batch, and only the last position's logits are ever computed. What is drawn for a sequence
-depends on its seed alone: see `counter_noise` and `batch_invariance`.
+the batch, and logits are computed for the last position only. An answer depends only on its prompt
+and its seed: see `counter_noise` and `batch_invariance`.
 """
 
 from __future__ import annotations
@@ -45,14 +45,18 @@ def sample(
 
     Args:
         model: a causal language model; put into eval mode for the call.
-        prompts: token ids, one list a prompt.
-        seeds: for each prompt K seeds, see `sample_seeds`.
+        renderer: the renderer of its tokenizer.
+        prompts: token ids, one list per prompt.
+        k: answers per prompt.
+        settings: how to draw.
+        seeds: K seeds for each prompt, see `sample_seeds`.
+        progress: receives progress reports.
 
     Returns:
         For each prompt its K samples, in the order of its seeds.
 
     Raises:
-        ConfigError: an empty prompt, or one that with `max_new_tokens` exceeds the context.
+        ConfigError: a prompt is empty, or with `max_new_tokens` exceeds the context.
         StageError: the model's output is not finite, or one sequence alone exhausts the memory.
     """
     if any(len(row) != k for row in seeds):
@@ -64,13 +68,15 @@ class TransformersEngine:
     """See the module; implements `types.Engine`.
 
     Args:
+        model: a causal language model.
+        renderer: the renderer of its tokenizer.
         ends: ids that end an answer; None takes the tokenizer's EOS and those of the generation
-            config. None at all makes every answer exactly `max_new_tokens` long.
-        least_rows: a further thread is not worth it for fewer sequences.
+            config. An empty collection makes every answer exactly `max_new_tokens` long.
+        least_rows: fewest sequences per thread.
 
     Attributes:
-        refereed: draws that the last call decided one by one.
-        noise: largest rounding noise that the last call saw in the logits.
+        refereed: number of draws that the last call decided one by one.
+        noise: largest rounding noise in the logits that the last call measured.
     """
 
     def __init__(
@@ -107,7 +113,7 @@ class TransformersEngine:
             for place, seed in enumerate(row)
         ]
         progress.begin("sampling", len(rows), "answers")
-        found: list[list[Sample | None]] = [[None] * len(row) for row in seeds]
+        samples: list[list[Sample | None]] = [[None] * len(row) for row in seeds]
         texts = _Texts(self.renderer, self.ends, settings.stop)
         ends = Ends(
             torch.tensor(sorted(self.ends), dtype=torch.long, device=device),
@@ -115,8 +121,8 @@ class TransformersEngine:
         )
         self.refereed, self.noise = 0, 0.0
         with ExitStack() as running:
-            running.enter_context(_quiet(self.model))
-            # Asked at every call: the model may have been trained since the last one.
+            running.enter_context(_eval_mode(self.model))
+            # At every call, because the model may have been trained since the last one.
             self._fast = use_for_decoding(self.model)
             workers = self._fast.workers if self._fast is not None else 1
             running.enter_context(crew(workers))
@@ -125,12 +131,12 @@ class TransformersEngine:
                 for row in batch:
                     tokens += len(row.tokens)
                     text = texts.text(row.tokens)
-                    found[row.prompt_index][row.place] = Sample(
+                    samples[row.prompt_index][row.place] = Sample(
                         row.tokens, row.logprobs, row.finished, text
                     )
                 spent = max(time.monotonic() - started, 1e-9)
                 progress.advance(len(batch), tokens_per_s=tokens / spent)
-        return [[one for one in row if one is not None] for row in found]
+        return [[sample for sample in row if sample is not None] for row in samples]
 
     def _batches(
         self,
@@ -141,8 +147,8 @@ class TransformersEngine:
         workers: int,
         progress: Progress,
     ) -> Iterator[list[Row]]:
-        """Decode everything, longest prompts first (what does not fit shows early)."""
-        # Samples of one prompt stay together: they share its prefill.
+        """Decode all rows, longest prompts first, so that a lack of memory shows early."""
+        # Samples of one prompt stay together, because they share its prefill.
         ordered = sorted(rows, key=lambda row: (-len(row.prompt), row.prompt_index))
         size = min(settings.batch_size, max(self._least_rows, -(-len(ordered) // workers)))
         batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
@@ -162,8 +168,8 @@ class TransformersEngine:
                             if torch.cuda.is_available():
                                 torch.cuda.empty_cache()
                             progress.say(
-                                f"out of memory with {len(batch)} sequences side by side: "
-                                f"going on with {len(halves[0])}"
+                                f"out of memory with {len(batch)} sequences in a batch: "
+                                f"continuing with {len(halves[0])}"
                             )
                             running |= {pool.submit(work, half): half for half in halves}
                             continue
@@ -182,7 +188,7 @@ class TransformersEngine:
         exact: bool,
         progress: Progress,
     ) -> Referee | None:
-        """Draw the answers of one batch; returns who decided the close draws."""
+        """Draw the answers of one batch; returns its referee, if draws are exact."""
         device = next(self.model.parameters()).device
         gumbel = GumbelNoise(self.model.get_output_embeddings().weight.shape[0], device)
         referee = Referee(self.model, gumbel, settings, progress) if exact else None
@@ -192,7 +198,7 @@ class TransformersEngine:
         if not all(map(_finite, batch)):
             raise StageError(
                 "the policy's probabilities are not finite",
-                remedy="its training diverged: lower the learning rate, or look at the preceding "
+                remedy="its training diverged: lower the learning rate, or check the preceding "
                 "stage's loss curve",
             )
         return referee
@@ -222,25 +228,25 @@ def end_ids(model: Any, renderer: ChatRenderer) -> frozenset[int]:
 
 
 class _Texts:
-    """Where stop texts end an answer, and what its text is then."""
+    """Detects stop texts and cuts them from answers."""
 
     def __init__(self, renderer: ChatRenderer, ids: frozenset[int], stop: tuple[str, ...]):
         self._renderer = renderer
         self._set = ids
         self._stop = stop
-        # A token spells at least one byte (bar special ones, hence the margin), so this many last
-        # tokens hold any stop text that was just completed.
+        # A token spells at least one byte (except special ones, hence the margin), so a stop text
+        # that was just completed lies within this many last tokens.
         self._reach = max((len(text.encode()) for text in stop), default=0) + 8
 
     def complete(self, tokens: Sequence[int]) -> bool:
-        """Whether a stop text is complete."""
+        """Whether the last tokens contain a complete stop text."""
         tail = list(tokens[-self._reach :])
         spelled = self._renderer.tokenizer.decode(tail, skip_special_tokens=False)
         return any(text in spelled for text in self._stop)
 
     def text(self, tokens: list[int]) -> str:
-        kept = tokens[:-1] if tokens and tokens[-1] in self._set else tokens
-        return cut_at_stop(self._renderer.text(kept), self._stop)
+        visible = tokens[:-1] if tokens and tokens[-1] in self._set else tokens
+        return cut_at_stop(self._renderer.text(visible), self._stop)
 
 
 def _halves(batch: list[Row], error: BaseException) -> list[list[Row]]:
@@ -259,7 +265,7 @@ def _finite(row: Row) -> bool:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """Torch's own error on GPUs; on the CPU a plain RuntimeError that says so."""
+    """Whether it is torch's own error on GPUs, or the RuntimeError that it raises on CPUs."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     message = str(error).lower()
@@ -267,8 +273,8 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def _quiet(model: Any) -> Iterator[None]:
-    """Dropout off while sampling; the model's mode is restored."""
+def _eval_mode(model: Any) -> Iterator[None]:
+    """Put the model into eval mode, without dropout, and restore its mode afterwards."""
     was_training = model.training
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""From configuration to an engine."""
+"""Builds an engine from the configuration."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from alignment.models.load import load_policy, load_tokenizer, resolve_device
 def open_engine(
     model: Path, config: SampleConfig, compute: ComputeConfig
 ) -> tuple[Engine, ChatRenderer]:
-    """The engine that `sample.engine` names, over the policy in `model`.
+    """The engine that `sample.engine` names, for the policy in `model`, and its renderer.
 
     Raises:
-        ConfigError: vLLM is asked for but not installed, or the policy is an adapter.
+        ConfigError: vLLM is configured but not installed, or it cannot load the policy because
+            that is an adapter.
     """
     if config.engine == "transformers":
         return transformers_engine(model, compute, config.generation)
@@ -33,12 +34,12 @@ def open_engine(
         prompt_limit(_context(model), config.generation),
     )
     if config.url is not None:
-        # A key is no setting: it would end up in manifests.
+        # The key is not a setting, because settings end up in manifests.
         key = os.environ.get("ALIGN_SERVER_KEY", "")
         return ServerEngine(config.url, renderer, key=key), renderer
     if is_adapter(model):
         raise ConfigError(
-            "vLLM in this process needs a whole checkpoint, the policy is an adapter",
+            "vLLM in this process needs a full checkpoint, but the policy is an adapter",
             remedy="align export it, serve that and set sample.engine: server with its url",
         )
     return VLLMEngine(model, renderer, compute.dtype), renderer
@@ -55,7 +56,7 @@ def _context(model: Path) -> int | None:
 def transformers_engine(
     model: Path, compute: ComputeConfig, generation: GenerationConfig
 ) -> tuple[Engine, ChatRenderer]:
-    """Our own loop over the policy in `model`, and the renderer that fits its context."""
+    """Our own loop over the policy in `model`, and a renderer that fits its context."""
     policy = load_policy(model, dtype=compute.dtype, device=resolve_device(compute.device))
     context = getattr(policy.config, "max_position_embeddings", None)
     renderer = ChatRenderer(load_tokenizer(model), prompt_limit(context, generation))
@@ -63,7 +64,7 @@ def transformers_engine(
 
 
 def prompt_limit(context: int | None, generation: GenerationConfig) -> int | None:
-    """Longest prompt, in tokens, that leaves room for the answer; None where nothing limits it.
+    """Longest prompt, in tokens, that leaves room for the answer; None if nothing limits it.
 
     Raises:
         ConfigError: the answer alone fills the context.

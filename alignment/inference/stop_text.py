@@ -1,4 +1,4 @@
-"""What a person reads of an answer."""
+"""Cuts answers at stop texts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from collections.abc import Sequence
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:
-    """`text` up to the first stop text in it, edges removed."""
-    places = [text.find(one) for one in stop if one in text]
-    return text[: min(places)].strip() if places else text
+    """`text` up to its first stop text, then stripped; unchanged if it has none."""
+    positions = [text.find(word) for word in stop if word in text]
+    return text[: min(positions)].strip() if positions else text

@@ -1,4 +1,4 @@
-"""Top-k and top-p: which tokens may be drawn. Equal to transformers' logits processors."""
+"""Top-k and top-p masks of the tokens that may be drawn, equal to transformers' processors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import torch
 
 
 def keep_mask(logits: torch.Tensor, top_k: int = 0, top_p: float = 1.0) -> torch.Tensor | None:
-    """Which tokens top-k, then top-p (on what top-k left) keep; `None` if both are off.
+    """Mask of the tokens that top-k and then top-p keep; `None` if both are off.
 
     Args:
-        logits: [rows, vocabulary], divided by the temperature already.
+        logits: [rows, vocabulary], already divided by the temperature.
+        top_k: likeliest tokens kept; 0 is off.
+        top_p: nucleus; 1 is off.
+
+    Returns:
+        Booleans [rows, vocabulary].
     """
     keep = None
     if 0 < top_k < logits.shape[-1]:
@@ -19,16 +24,20 @@ def keep_mask(logits: torch.Tensor, top_k: int = 0, top_p: float = 1.0) -> torch
         ordered, order = torch.sort(cut, dim=-1, descending=False)
         dropped = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1.0 - top_p
         dropped[..., -1] = False
-        kept = ~dropped.scatter(-1, order, dropped)
-        keep = kept if keep is None else keep & kept
+        nucleus = ~dropped.scatter(-1, order, dropped)
+        keep = nucleus if keep is None else keep & nucleus
     return keep
 
 
 def doubtful_masks(
     logits: torch.Tensor, top_k: int, top_p: float, slack: float
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """`(maybe, surely)`: tokens that `keep_mask` might keep, and surely keeps, if every logit may
-    be wrong by `slack`; `None` if both filters are off."""
+    """`keep_mask` for logits that may each be wrong by `slack`.
+
+    Returns:
+        `(maybe, surely)`, booleans [rows, vocabulary]: tokens that may be kept, and tokens that are
+        kept in any case. `None` if both filters are off.
+    """
     vocabulary = logits.shape[-1]
     use_k, use_p = 0 < top_k < vocabulary, top_p < 1.0
     if not use_k and not use_p:
@@ -43,7 +52,7 @@ def doubtful_masks(
         surely = (logits >= last) & (logits > after + 2 * slack)
         cut = logits.masked_fill(logits < last, -torch.inf)
     if use_p:
-        # What top-k cuts changes the probabilities top-p looks at: doubt there is doubt of the row.
+        # Top-k changes the probabilities for top-p, so a doubt there puts the whole row in doubt.
         sure_row = (maybe == surely).all(dim=-1, keepdim=True)
         ordered = torch.sort(cut, dim=-1, descending=False).values
         below = ordered.softmax(dim=-1).cumsum(dim=-1)

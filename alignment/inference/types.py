@@ -1,4 +1,4 @@
-"""What an engine is asked for and what it gives back."""
+"""The types of the engine interface: settings, samples, and the engine itself."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class SamplingSettings:
     Attributes:
         max_new_tokens: longest answer, EOS included.
         temperature: logits are divided by it; 0 takes the likeliest token.
-        top_p: nucleus, 1 is off.
-        top_k: likeliest tokens kept, 0 is off.
-        stop: texts that end an answer; they and what follows are cut from its text.
-        batch_size: sequences side by side; the text does not depend on it.
-        exact: decide close draws by a computation of that sequence alone, so that rounding noise
-            of a batch cannot change the text; `None` does so in float32 only (see `referee.py`).
+        top_p: nucleus; 1 is off.
+        top_k: likeliest tokens kept; 0 is off.
+        stop: texts that end an answer; they and anything after them are cut from its text.
+        batch_size: sequences in a batch; the text does not depend on it.
+        exact: decide close draws by computing that sequence alone, so that rounding noise of the
+            batch cannot change the text; `None` does so in float32 only (see `batch_invariance`).
     """
 
     max_new_tokens: int = 128
@@ -54,7 +54,7 @@ class SamplingSettings:
 
     @classmethod
     def of(cls, config: GenerationConfig, *, temperature: float | None = None) -> SamplingSettings:
-        """As a program says, at another temperature if one is given."""
+        """The settings of a program's section, with another temperature if one is given."""
         return cls(
             max_new_tokens=config.max_new_tokens,
             temperature=config.temperature if temperature is None else temperature,
@@ -71,10 +71,9 @@ class Sample:
 
     Attributes:
         token_ids: the drawn ids, the EOS included if it was drawn.
-        logprobs: log π(token) at the sampling temperature, before top-k and top-p cut anything;
-            as long as `token_ids`.
-        finished: it ended by itself (EOS or stop text), not at the token limit.
-        text: what a person reads; stop text and special tokens removed.
+        logprobs: log π(token) at the sampling temperature, before top-k and top-p; one per token.
+        finished: the answer ended with EOS or a stop text, not at the token limit.
+        text: the answer as text, without stop text and special tokens.
     """
 
     token_ids: list[int]
@@ -93,4 +92,7 @@ class Engine(Protocol):
         settings: SamplingSettings,
         progress: Progress = SILENT,
     ) -> list[list[Sample]]:
-        """For prompt i one answer per seed in `seeds[i]`; an answer depends on its seed alone."""
+        """For prompt i, one answer per seed in `seeds[i]`.
+
+        An answer depends only on its prompt and its seed.
+        """

@@ -1,9 +1,9 @@
-"""Answers by vLLM, in this process or behind an OpenAI-compatible server.
+"""Answers from vLLM, in this process or behind an OpenAI-compatible server.
 
-Both take a seed for each answer, so a sample depends on its seed alone as far as vLLM promises
-that: for one version of vLLM, one model and one machine (vLLM's batches change the last bits of
-its logits; its batch-invariant mode, `VLLM_BATCH_INVARIANT=1`, makes it exact). What comes back is
-tokens, not text alone, so that training sees what was drawn.
+Both take a seed per answer. Within one version of vLLM, one model and one machine, an answer
+depends on its prompt and seed, except that vLLM's batches change the last bits of its logits; its
+batch-invariant mode (`VLLM_BATCH_INVARIANT=1`) removes that. Answers come back as tokens, so that
+training sees exactly what was drawn.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class VLLMEngine:
             model=str(model),
             dtype=dtype,
             enable_prefix_caching=True,
-            # The log-probabilities that training needs: after the temperature.
+            # Training needs log-probabilities at the temperature.
             logprobs_mode="processed_logprobs",
             max_logprobs=1,
         )
@@ -65,10 +65,10 @@ class VLLMEngine:
         """See `settings.Engine`."""
         from vllm import SamplingParams, TokensPrompt
 
-        asked = [(row, seed) for row, group in enumerate(seeds) for seed in group]
-        progress.begin("sampling", len(asked), "answers")
+        requests = [(row, seed) for row, group in enumerate(seeds) for seed in group]
+        progress.begin("sampling", len(requests), "answers")
         outputs = self._llm.generate(
-            [TokensPrompt(prompt_token_ids=list(prompts[row])) for row, _ in asked],
+            [TokensPrompt(prompt_token_ids=list(prompts[row])) for row, _ in requests],
             [
                 SamplingParams(
                     max_tokens=settings.max_new_tokens,
@@ -79,21 +79,22 @@ class VLLMEngine:
                     seed=short_seed(seed),
                     logprobs=0,
                 )
-                for _, seed in asked
+                for _, seed in requests
             ],
             use_tqdm=False,
         )
-        found: list[list[Sample]] = [[] for _ in prompts]
-        for (row, _), output in zip(asked, outputs, strict=True):
-            one = output.outputs[0]
-            ids = list(one.token_ids)
+        samples: list[list[Sample]] = [[] for _ in prompts]
+        for (row, _), output in zip(requests, outputs, strict=True):
+            completion = output.outputs[0]
+            ids = list(completion.token_ids)
             logprobs = [
-                float(step[token].logprob) for step, token in zip(one.logprobs, ids, strict=True)
+                float(step[token].logprob)
+                for step, token in zip(completion.logprobs, ids, strict=True)
             ]
-            finished = one.finish_reason == "stop"
-            found[row].append(as_sample(ids, logprobs, finished, self._renderer, settings))
-        progress.advance(len(asked))
-        return found
+            finished = completion.finish_reason == "stop"
+            samples[row].append(as_sample(ids, logprobs, finished, self._renderer, settings))
+        progress.advance(len(requests))
+        return samples
 
 
 class ServerEngine:
@@ -101,13 +102,15 @@ class ServerEngine:
 
     Args:
         url: `http://host:port` or `…/v1`.
+        renderer: the renderer of the policy's tokenizer.
+        model: the model's name on the server; None takes the only one.
         connections: requests in flight; the server batches them.
         timeout: seconds without a byte after which a request counts as lost.
-        key: sent as a bearer token if given, never logged.
+        key: sent as a bearer token if given; never logged.
         pause: sleeps between retries; tests pass their own.
 
     Raises:
-        ConfigError: no HTTP address, or the server offers other than one model.
+        ConfigError: `url` is not an HTTP address, or the server does not offer exactly one model.
         StageError: the server cannot be reached.
     """
 
@@ -123,7 +126,7 @@ class ServerEngine:
         pause: Callable[[float], None] = time.sleep,
     ):
         if not is_http(url):
-            raise ConfigError(f"{url!r} is no http address", where="sample.url")
+            raise ConfigError(f"{url!r} is not an HTTP address", where="sample.url")
         base = url.rstrip("/")
         self._base = base if base.endswith("/v1") else f"{base}/v1"
         self._renderer = renderer
@@ -141,17 +144,19 @@ class ServerEngine:
         """See `settings.Engine`.
 
         Raises:
-            StageError: the server cannot be reached or refuses, or does not give token ids.
+            StageError: the server cannot be reached, refuses, or does not return token ids.
         """
-        asked = [(row, seed) for row, group in enumerate(seeds) for seed in group]
-        progress.begin("sampling", len(asked), "answers")
-        found: list[list[Sample]] = [[] for _ in prompts]
+        requests = [(row, seed) for row, group in enumerate(seeds) for seed in group]
+        progress.begin("sampling", len(requests), "answers")
+        samples: list[list[Sample]] = [[] for _ in prompts]
         with ThreadPoolExecutor(self._connections) as pool:
-            answers = pool.map(lambda one: self._one(prompts[one[0]], one[1], settings), asked)
-            for (row, _), sample in zip(asked, answers, strict=True):
-                found[row].append(sample)
+            answers = pool.map(
+                lambda request: self._one(prompts[request[0]], request[1], settings), requests
+            )
+            for (row, _), sample in zip(requests, answers, strict=True):
+                samples[row].append(sample)
                 progress.advance(1)
-        return found
+        return samples
 
     def _one(self, prompt: Sequence[int], seed: int, settings: SamplingSettings) -> Sample:
         body: dict[str, Any] = {
@@ -177,7 +182,7 @@ class ServerEngine:
             ids = [_token_id(token) for token in choice["logprobs"]["tokens"]]
             finished = choice["finish_reason"] == "stop"
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise StageError(  # asking again would bring the same
+            raise StageError(  # another attempt would give the same
                 "the server's answer has no token ids and log-probabilities",
                 where=f"{self._base}/completions",
                 remedy=_REMEDY,
@@ -185,7 +190,7 @@ class ServerEngine:
         return as_sample(ids, logprobs, finished, self._renderer, settings)
 
     def _only_model(self) -> str:
-        models = self._ask("/models", lambda answer: [str(one["id"]) for one in answer["data"]])
+        models = self._ask("/models", lambda answer: [str(model["id"]) for model in answer["data"]])
         if len(models) != 1:
             raise ConfigError(
                 f"the server offers {len(models)} models: {', '.join(models) or 'none'}",
@@ -222,9 +227,13 @@ def as_sample(
     renderer: ChatRenderer,
     settings: SamplingSettings,
 ) -> Sample:
-    """Ids as the engine gave them; an end that the engine swallowed is not made up."""
+    """A sample with the engine's ids; an EOS that the engine left out is not added.
+
+    Raises:
+        StageError: a log-probability is not a number.
+    """
     if any(math.isnan(value) for value in logprobs):
-        raise StageError("the engine gave log-probabilities that are not numbers")
+        raise StageError("the engine returned log-probabilities that are not numbers")
     text = cut_at_stop(renderer.text(ids), settings.stop)
     return Sample(ids, logprobs, finished, text)
 
@@ -232,5 +241,5 @@ def as_sample(
 def _token_id(token: str) -> int:
     name, _, number = token.partition(":")
     if name != "token_id":
-        raise ValueError(f"{token!r} is no token id")
+        raise ValueError(f"{token!r} is not a token id")
     return int(number)

@@ -1,12 +1,12 @@
-"""LoRA for reward models: a thin update and a full scalar head over a checkpoint that stays as is.
+"""LoRA for reward models: a low-rank update and a full scalar head over a frozen checkpoint.
 
-The adapter sits inside the model while it trains, so the loop, the layouts and the checkpoints
-stay the same. It is saved as PEFT's own kind of directory (task SEQ_CLS, the head among the
-weights), so two reward models and a policy over one checkpoint need its weights once; `merge`
-folds it in for scoring.
+The adapter is injected into the model for training, so the loop, the layouts and the checkpoints
+stay the same. It is saved as a PEFT directory (task SEQ_CLS, with the head among the weights), so
+two reward models and a policy over one checkpoint store its weights once. `merge` folds the adapter
+in for scoring.
 
-A policy that is an adapter itself stays below the reward model's: the sum of two low-rank updates
-is one of the ranks' sum, and that is what is written.
+If the policy is an adapter itself, both updates are added: the sum of two low-rank updates is one
+update of the summed rank, and that is what is saved.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from alignment.models.load import scalar_head
 from alignment.utils.files import atomic_write_json, read_json
 
 WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."  # what PEFT puts before every name
+PREFIX = "base_model.model."  # PEFT's prefix of every name
 
 
 def inject(model: PreTrainedModel, config: LoraSettings, *, seed: int) -> None:
-    """Freeze all but a fresh adapter and the head.
+    """Inject a fresh adapter, and freeze everything except it and the head.
 
     Raises:
-        ConfigError: a target module is not in the model.
+        ConfigError: the model lacks a target module.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -63,12 +63,12 @@ def inject(model: PreTrainedModel, config: LoraSettings, *, seed: int) -> None:
 
 def dropouts(model: PreTrainedModel) -> list[torch.nn.Module]:
     """The adapter's own dropout modules."""
-    found = [module for name, module in model.named_modules() if name.endswith("lora_dropout")]
-    return [inner for module in found for inner in module.modules()]
+    layers = [module for name, module in model.named_modules() if name.endswith("lora_dropout")]
+    return [inner for module in layers for inner in module.modules()]
 
 
 def merge(model: PreTrainedModel) -> None:
-    """Fold adapters into the weights they sit on; nothing happens where there are none."""
+    """Fold adapters into the weights of their layers; does nothing without adapters."""
     from peft.tuners.lora import LoraLayer
 
     for name, module in list(model.named_modules()):
@@ -82,7 +82,7 @@ def merge(model: PreTrainedModel) -> None:
 
 @dataclass(frozen=True)
 class Update:
-    """A low-rank update of some layers: W + B·A, the scale already inside B.
+    """A low-rank update of some layers: W + B·A, with the scale already in B.
 
     Attributes:
         layers: name of the layer → A (r, in), B (out, r).
@@ -92,24 +92,24 @@ class Update:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Update:
-        """The adapter inside a model (see `inject`)."""
+        """The update of the adapter that `inject` put into a model."""
         from peft.tuners.lora import LoraLayer
 
-        found = {}
+        layers = {}
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):
                 layer: Any = module
                 a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
                 scaled = b * layer.scaling["default"]
-                found[name] = a.detach().cpu(), scaled.detach().cpu()
-        return cls(found)
+                layers[name] = a.detach().cpu(), scaled.detach().cpu()
+        return cls(layers)
 
     @classmethod
     def read(cls, directory: Path) -> Update:
-        """The update that a policy's adapter directory holds; its language head is left out.
+        """The update in a policy's adapter directory, without the language-model head.
 
         Raises:
-            ConfigError: it is no plain LoRA.
+            ConfigError: it is not a plain LoRA.
         """
         config = read_json(directory / ADAPTER_CONFIG)
         odd = [
@@ -125,37 +125,39 @@ class Update:
             )
         stored = load_file(directory / WEIGHTS)
         scale = config["lora_alpha"] / config["r"]
-        found = {}
+        layers = {}
         for name, a in stored.items():
             layer, kind, _ = name.removeprefix(PREFIX).rpartition(".lora_A.weight")
             if kind and layer != "lm_head":
                 b = stored[name.replace(".lora_A.", ".lora_B.")]
-                found[layer] = a.float(), b.float() * scale
-        return cls(found)
+                layers[layer] = a.float(), b.float() * scale
+        return cls(layers)
 
     def plus(self, other: Update) -> Update:
-        """Both updates as one, ranks added."""
-        found = dict(self.layers)
+        """Both updates as one, whose rank is the sum of theirs."""
+        layers = dict(self.layers)
         for name, (a, b) in other.layers.items():
-            if name in found:
-                mine = found[name]
-                a, b = torch.cat([mine[0], a]), torch.cat([mine[1], b], dim=1)
-            found[name] = a, b
-        return Update(found)
+            if name in layers:
+                own = layers[name]
+                a, b = torch.cat([own[0], a]), torch.cat([own[1], b], dim=1)
+            layers[name] = a, b
+        return Update(layers)
 
 
 def save_reward_adapter(model: PreTrainedModel, start: Path, directory: Path) -> Path:
-    """Write the adapter inside `model` with its head; returns the checkpoint it needs.
+    """Write the adapter inside `model` with its head; returns the checkpoint that it needs.
 
     Args:
-        start: what the model was made from: a full checkpoint, or an adapter, which is added.
+        model: a reward model with an injected adapter.
+        start: the model's starting point: a full checkpoint, or an adapter, which is added.
+        directory: where to write.
     """
     update = Update.of(model)
     backbone = start
     if is_adapter(start):
         backbone = Path(adapter_base(start))
         update = Update.read(start).plus(update)
-    # Layers that only one of two updates touches have fewer ranks: zeros fill them up.
+    # A layer that only one of two updates changes has a lower rank; zeros pad it.
     rank = max(a.shape[0] for a, _ in update.layers.values())
     tensors: dict[str, Tensor] = {}
     for name, (a, b) in sorted(update.layers.items()):
@@ -169,18 +171,18 @@ def save_reward_adapter(model: PreTrainedModel, start: Path, directory: Path) ->
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(whole, directory / WEIGHTS, metadata={"format": "pt"})
     (directory / WEIGHTS).chmod(0o644)
-    described = _described(rank, sorted(update.layers), head, base_name(backbone, directory))
-    atomic_write_json(directory / ADAPTER_CONFIG, described)
+    config = _adapter_config(rank, sorted(update.layers), head, base_name(backbone, directory))
+    atomic_write_json(directory / ADAPTER_CONFIG, config)
     return backbone
 
 
-def _described(rank: int, layers: list[str], head: str, base: str) -> dict[str, Any]:
-    """PEFT's adapter_config.json; all that is not said has PEFT's default."""
+def _adapter_config(rank: int, layers: list[str], head: str, base: str) -> dict[str, Any]:
+    """The contents of PEFT's adapter_config.json; other fields keep PEFT's defaults."""
     return {
         "base_model_name_or_path": base,
         "bias": "none",
         "inference_mode": True,
-        "lora_alpha": rank,  # scale 1: it is inside B
+        "lora_alpha": rank,  # scale 1, because B includes the scale
         "lora_dropout": 0.0,
         "modules_to_save": [head],
         "peft_type": "LORA",

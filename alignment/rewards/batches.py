@@ -1,9 +1,9 @@
-"""Which layout a model gets, and the cutting of work into forward passes.
+"""Chooses a model's layout, and cuts work into forward passes.
 
 Three layouts give the same scores: `packed` (CPU; see `fastpath.packing`), `rows` (shared prefixes
-under a block mask) and `plain` (one answer a row; any architecture). `rows` is taken where the
-model is seen to compute it rightly, `packed` where it is faster too; why prefixes are not shared is
-kept for the user.
+under a block mask) and `plain` (one answer per row; any architecture). `rows` is used if a trial
+shows that the model computes it correctly, `packed` if it is also faster. If prefixes are not
+shared, the reason is kept for the user.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from alignment.models.row_layout import Costs, Inputs, Row, assemble, common_pre
 
 Name = Literal["packed", "rows", "plain"]
 
-# A trial of layouts: its floating-point operations, about, and the parameters from which gradients
-# would cost it too much memory.
+# A trial of layouts: about how many floating-point operations it takes, and the number of
+# parameters from which gradients would take too much memory.
 _WORK = 8e9
 _GRADIENTS_BELOW = 500_000_000
 
 
 @dataclass(frozen=True)
 class Style:
-    """A layout; `refusal` says why prefixes are not shared, if they are not."""
+    """A layout; `refusal` gives the reason if prefixes are not shared."""
 
     name: Name
     refusal: str | None = None
@@ -41,8 +41,8 @@ class Style:
 def forward(model: PreTrainedModel, inputs: Inputs) -> Tensor:
     """Scores (A,) in float32: the scalar head on the hidden state of each answer's last token.
 
-    The head is applied to A positions, not to all R × L. Right padding needs no mask: under
-    causal attention no real token sees what stands behind it.
+    The head is applied to A positions, not to all R × L. Right padding needs no mask, because under
+    causal attention no token attends to later ones.
     """
     extra = {}
     if inputs.mask is not None:
@@ -62,10 +62,13 @@ class Batcher:
     """Lays answers out for one model and cuts them into forward passes.
 
     Args:
-        tokens_per_batch: tokens of a forward pass, padding counted.
-        max_length: longest answer with its prompt that will come.
-        share: compute common prefixes once where the model can.
-        amp: number format of autocast, if the weights are kept in another.
+        model: the scalar-head model.
+        pad: token id used for padding.
+        tokens_per_batch: most tokens of a forward pass, padding included.
+        max_length: most tokens of an answer with its prompt.
+        share: compute common prefixes once if the model can.
+        amp: number format of autocast, if it differs from that of the weights.
+        style: layout to use; None chooses one.
     """
 
     def __init__(
@@ -91,12 +94,12 @@ class Batcher:
 
     @property
     def refusal(self) -> str | None:
-        """Why prefixes are not shared although that was asked for."""
+        """Why prefixes are not shared, if sharing was requested but is not possible."""
         return self.style.refusal
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Forward and backward passes over this batcher's inputs belong inside."""
+        """Context for forward and backward passes over this batcher's inputs."""
         device = self.model.device.type
         packed = packing() if self.style.name == "packed" else None
         with (
@@ -109,7 +112,7 @@ class Batcher:
         """Rows for answers to one prompt."""
         if self.style.name != "packed":
             return rows_of(sequences, answers, self.costs)
-        found = []
+        rows = []
         start = 0
         while start < len(sequences):
             end, length = start + 1, len(sequences[start])
@@ -122,12 +125,12 @@ class Batcher:
             group = sequences[start:end]
             shared = common_prefix(group) if len(group) > 1 else 0
             tails = tuple(ids[shared:] for ids in group)
-            found.append(Row(group[0][:shared], tails, tuple(answers[start:end])))
+            rows.append(Row(group[0][:shared], tails, tuple(answers[start:end])))
             start = end
-        return found
+        return rows
 
     def cut(self, units: Sequence[Sequence[Row]]) -> list[list[int]]:
-        """Numbers of units (rows that stay together) for each forward pass."""
+        """For each forward pass, the numbers of its units (a unit's rows stay together)."""
         if self.style.name != "packed":
             lengths = [max(len(row) for row in unit) for unit in units]
             return micro_batches(lengths, self.tokens, sizes=[len(unit) for unit in units])
@@ -152,9 +155,9 @@ class Batcher:
 
 
 def costs_of(model: PreTrainedModel) -> Costs:
-    """Costs of the model's layers: a token's matrix products against one query-key product.
+    """Costs of a token's matrix products and of one query-key product in the model's layers.
 
-    Attention counts double: the products are small, and softmax and mask cost as much again.
+    Attention counts double, because softmax and mask cost as much as its small products.
     """
     config = model.config.get_text_config()
     body = sum(p.numel() for p in backbone(model).parameters() if p.ndim >= 2)
@@ -169,8 +172,8 @@ def costs_of(model: PreTrainedModel) -> Costs:
 def choose_style(model: PreTrainedModel, max_length: int) -> Style:
     """The fastest layout that gives this model's own scores.
 
-    Windows narrower than `max_length` are read from the config; everything else (positions built
-    from the mask, recurrent layers, attention kernels without masks) is found by trying.
+    The config tells whether attention windows are narrower than `max_length`. A trial detects all
+    else: positions built from the mask, recurrent layers, attention kernels without masks.
     """
     reason = _narrow_window(model, max_length)
     if reason is not None:
@@ -179,17 +182,17 @@ def choose_style(model: PreTrainedModel, max_length: int) -> Style:
     general = Style("rows") if reason is None else Style("plain", reason)
     if model.device.type != "cpu" or packing() is None or _why_wrong(model, "packed") is not None:
         return general
-    taken = pays(
+    faster = pays(
         f"packed rows beside {general.name}",
         model,
         lambda: _trial(model, "packed"),
         lambda: _trial(model, general.name),
     )
-    return Style("packed") if taken else general
+    return Style("packed") if faster else general
 
 
 def _trial(model: PreTrainedModel, name: Name) -> Tensor:
-    """Scores of two answers to each of a few prompts and, for a small model, their gradients."""
+    """Score two answers to each of a few prompts; for a small model, compute gradients too."""
     size = sum(parameter.numel() for parameter in model.parameters())
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     learning = learning if size < _GRADIENTS_BELOW else []
@@ -232,8 +235,10 @@ def _narrow_window(model: PreTrainedModel, max_length: int) -> str | None:
 
 
 def _why_wrong(model: PreTrainedModel, name: Name) -> str | None:
-    """Why a layout fails on a few tokens, or None. Two prompts of different lengths are tried,
-    so that one leaking into the other is seen."""
+    """Why a layout fails on a few tokens, or None.
+
+    It is tried on two prompts of different lengths, which shows whether one leaks into the other.
+    """
     size = max(4, min(model.config.get_text_config().vocab_size, 97))
     ids = tuple(1 + (7 * i) % (size - 1) for i in range(80))
     sequences = [ids[:9] + ids[9:16], ids[:9] + ids[20:28], ids[30:70], ids[30:50] + ids[70:73]]
@@ -247,9 +252,9 @@ def _why_wrong(model: PreTrainedModel, name: Name) -> str | None:
         with torch.no_grad():
             with batcher.running():
                 rows = batcher.rows(sequences[:2], [0, 1]) + batcher.rows(sequences[2:], [2, 3])
-                got = forward(model, batcher.inputs(rows))
+                scores = forward(model, batcher.inputs(rows))
             with plain.running():
-                want = torch.cat(
+                expected = torch.cat(
                     [forward(model, plain.inputs([Row((), (s,), (0,))])) for s in sequences]
                 )
     except (
@@ -263,8 +268,8 @@ def _why_wrong(model: PreTrainedModel, name: Name) -> str | None:
         return f"{type(model).__name__}: {str(error).strip().splitlines()[0][:120]}"
     finally:
         model.train(training)
-    scale = float(want.abs().max().clamp(min=0.1))
+    scale = float(expected.abs().max().clamp(min=0.1))
     tolerance = scale * (1e-3 if model.dtype == torch.float32 else 5e-2)
-    if not torch.allclose(got, want, atol=tolerance, rtol=0):
+    if not torch.allclose(scores, expected, atol=tolerance, rtol=0):
         return f"{type(model).__name__} gives other scores when prompts are shared"
     return None

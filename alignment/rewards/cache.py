@@ -1,10 +1,10 @@
-"""Scores that were computed once, so that no stage and no resumed run computes them again.
+"""A cache of scores, so that no stage and no resumed run computes a score twice.
 
-A score depends on the reward model's weights and on the answer's token ids (prompt and answer in a
-row), so these two digests are the key. One SQLite file in the workspace holds them all; deleting it
-costs time and nothing else.
+The key is the digest of the reward model's weights and that of the answer's token ids (prompt, then
+answer). One SQLite file in the workspace holds all scores. It may be deleted, but a score that is
+computed again in another batch may differ in its last bits.
 
-The value kept is the head's output, before bias and scale: a reward card may change, z does not.
+The cache stores the head's output, before bias and scale, because a reward card may change.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from alignment.utils.progress import Progress
 
 FILE = "cache/scores.sqlite"
 PATIENCE = 120.0  # seconds to wait for another process that writes
-ASKED_AT_ONCE = 500  # keys in one query: SQLite admits a limited number of parameters
+QUERIED_AT_ONCE = 500  # keys in one query; SQLite limits the number of parameters
 BROKEN = "it is only a cache: delete the file and run again"
 
 
 def token_digest(ids: Sequence[int]) -> bytes:
-    """16 bytes that stand for a sequence of token ids."""
+    """A 16-byte digest of a sequence of token ids."""
     data = np.asarray(ids, dtype="<i4").tobytes()
     return hashlib.blake2b(data, digest_size=16).digest()
 
@@ -36,44 +36,44 @@ class ScoreCache:
     """The scores of one workspace; several processes and threads may use it at once.
 
     Args:
-        workspace: the file is made inside it when something is first kept.
+        workspace: the file is created in it with the first score.
     """
 
     def __init__(self, workspace: Path):
         self.path = workspace / FILE
         self.reused = 0
-        """Scores found so far."""
+        """Number of scores read so far."""
         self.computed = 0
-        """Scores put in so far."""
+        """Number of scores added so far."""
 
     def get(self, model: str, keys: Sequence[bytes]) -> np.ndarray:
-        """The known scores of `model` for token digests `keys` (n,); NaN where there is none.
+        """Scores (n,) of `model` for token digests `keys`; NaN where the cache has none.
 
         Raises:
-            DataError: the file is no cache of ours.
+            DataError: the file is damaged, or not a score cache.
         """
-        found = np.full(len(keys), np.nan)
+        scores = np.full(len(keys), np.nan)
         if not self.path.is_file() or not keys:
-            return found
+            return scores
         places = {key: place for place, key in enumerate(keys)}
         with self._open() as store:
-            for start in range(0, len(keys), ASKED_AT_ONCE):
-                part = keys[start : start + ASKED_AT_ONCE]
+            for start in range(0, len(keys), QUERIED_AT_ONCE):
+                part = keys[start : start + QUERIED_AT_ONCE]
                 marks = ",".join("?" * len(part))
                 rows = store.execute(
                     f"SELECT tokens, score FROM scores WHERE model = ? AND tokens IN ({marks})",
                     (_short(model), *part),
                 )
                 for key, score in rows:
-                    found[places[key]] = score
-        self.reused += int(np.isfinite(found).sum())
-        return found
+                    scores[places[key]] = score
+        self.reused += int(np.isfinite(scores).sum())
+        return scores
 
     def put(self, model: str, keys: Sequence[bytes], scores: np.ndarray) -> None:
-        """Keep finite scores (n,) of `model`, all or none of them; the first that came stays.
+        """Add the finite ones of `scores` (n,) in one transaction; existing scores stay.
 
         Raises:
-            DataError: the file is no cache of ours.
+            DataError: the file is damaged, or not a score cache.
         """
         rows = [
             (_short(model), key, float(score))
@@ -89,11 +89,11 @@ class ScoreCache:
             store.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", rows)
         self.computed += len(rows)
 
-    def tell(self, progress: Progress) -> None:
-        """Say what was saved, if anything was."""
+    def report(self, progress: Progress) -> None:
+        """Say how many scores came from the cache, if any did."""
         if self.reused:
-            every = self.reused + self.computed
-            progress.say(f"{self.reused:,} of {every:,} scores were known already")
+            total = self.reused + self.computed
+            progress.say(f"{self.reused:,} of {total:,} scores came from the cache")
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

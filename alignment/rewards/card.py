@@ -1,4 +1,4 @@
-"""What stands beside a reward model's weights: domain, scale, threshold, what it learned from."""
+"""The card beside a reward model's weights: domain, scale, threshold and training data."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ CARD = "reward.json"
 
 @dataclass(frozen=True)
 class RewardCard:
-    """What stands in `reward.json` beside the weights.
+    """The contents of `reward.json` beside the weights.
 
     Attributes:
-        bias: added to the head's output; demonstrations then have mean 0.
+        bias: added to the head's output, so that demonstrations have mean 0.
         mean, std: of raw scores on the reference set.
-        threshold: σ(z) under which an answer counts as unsafe (Table 29 uses 0.5).
-        max_length: longest prompt and answer seen in training, in tokens.
-        versions: whose batches it learned from.
+        threshold: σ(z) below which an answer counts as unsafe (Table 29 uses 0.5).
+        max_length: most tokens of prompt and answer in training.
+        versions: the versions whose batches it learned from.
+        pairs: number of comparisons that it learned from.
         backbone: digest of the checkpoint that an adapter needs (`models.digest`); None for a
-            model that is complete.
-        guard: it judges what training climbs, and training never sees it.
+            full model.
+        guard: whether it is a guard, which policy training never sees.
     """
 
     domain: str
@@ -45,24 +46,24 @@ def read_card(directory: Path | str) -> RewardCard:
     """The card beside a reward model's weights.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no card.
     """
     card_file = Path(directory) / CARD
     if not card_file.is_file():
         raise DataError(
-            f"{directory} is no reward model: it has no {CARD}",
+            f"{directory} is not a reward model: it has no {CARD}",
             remedy="give the model directory of a reward stage",
         )
-    described = read_json(card_file)
-    described["versions"] = tuple(described.get("versions", ()))
-    return RewardCard(**described)
+    values = read_json(card_file)
+    values["versions"] = tuple(values.get("versions", ()))
+    return RewardCard(**values)
 
 
 def check_backbone(directory: Path, card: RewardCard) -> None:
-    """See that an adapter lies over the checkpoint that it was trained over.
+    """Check that an adapter's checkpoint is the one that it was trained over.
 
     Raises:
-        DataError: that one was changed.
+        DataError: the checkpoint has changed.
     """
     if card.backbone is None or not is_reward_adapter(directory):
         return

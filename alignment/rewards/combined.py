@@ -1,4 +1,4 @@
-"""One reward out of two: linear, piecewise (Llama 2) and constrained (Safe-RLHF).
+"""Combines two rewards into one: linear, piecewise (Llama 2) or constrained (Safe-RLHF).
 
 Every function takes numpy arrays or torch tensors of one shape and returns the same kind.
 `helpfulness` and `safety` are standardised scores (mean 0, deviation 1 on the fixed reference
@@ -27,7 +27,7 @@ def linear(helpfulness: Array, safety: Array, config: CombineConfig) -> Array:
 
 
 def routes_to_safety(probability: Array, is_safety_prompt: Array, threshold: float) -> Array:
-    """Where the safety score rules: the prompt is tagged, or P(safe) < threshold. Booleans."""
+    """Booleans: where the safety score counts, as the prompt is tagged or P(safe) < threshold."""
     return is_safety_prompt | (probability < threshold)
 
 
@@ -40,11 +40,14 @@ def piecewise(
 ) -> Array:
     """R_c = S where the prompt is tagged or P(safe) < threshold, else H (Llama 2 §3.2.3).
 
-    The paper writes WHITEN(LOGIT(R_c)) with R a sigmoid. LOGIT undoes the sigmoid, so the scores
-    are taken as the logits they were: nothing is clamped and nothing saturates.
+    The paper writes WHITEN(LOGIT(R_c)) with R a sigmoid. LOGIT undoes the sigmoid, so this uses
+    the scores as logits directly: nothing is clamped and nothing saturates.
 
     Args:
-        probability: P(safe) of each answer, `RewardModel.probability(raw)`; σ(safety) without.
+        helpfulness, safety: standardised scores (n,).
+        is_safety_prompt: booleans (n,).
+        config: threshold and whitening.
+        probability: P(safe) (n,), `RewardModel.probability(raw)`; σ(safety) if None.
     """
     chance = _sigmoid(safety) if probability is None else probability
     route = routes_to_safety(chance, is_safety_prompt, config.threshold)
@@ -53,7 +56,7 @@ def piecewise(
 
 
 def whiten(rewards: Array, shift_mean: bool = True, epsilon: float = 1e-8) -> Array:
-    """Deviation 1 (biased variance) and, with `shift_mean`, mean 0, over the whole array."""
+    """Scale the whole array to deviation 1 (biased variance) and, with `shift_mean`, mean 0."""
     mean = rewards.mean()
     variance = ((rewards - mean) ** 2).mean()
     scaled: Array = (rewards - mean) / (variance + epsilon) ** 0.5
@@ -84,12 +87,12 @@ class Multiplier:
         return math.exp(self.log)
 
     def update(self, mean_safety: float, config: CombineConfig) -> float:
-        """One ascent step on the violated floor: log λ += rate · λ · (floor − mean S).
+        """One ascent step on the safety floor: log λ += rate · λ · (floor − mean S).
 
         λ rises while the batch is less safe than the floor, and falls when it is safer.
         """
         self.log += config.multiplier_rate * self.value * (config.floor - mean_safety)
-        # exp(-20) is nothing at all; without a bottom λ could never come back in time.
+        # exp(-20) is practically 0; without this bound λ could not rise again in time.
         self.log = min(max(self.log, -20.0), math.log(config.multiplier_limit))
         return self.value
 
@@ -108,8 +111,9 @@ def combine(
     Args:
         helpfulness, safety: standardised scores (n,).
         is_safety_prompt: booleans (n,).
-        probability: P(safe) for `piecewise`; σ(safety) without.
-        multiplier: the present λ for `constrained`; the configured start without.
+        config: method, weights and thresholds.
+        probability: P(safe) for `piecewise`; σ(safety) if None.
+        multiplier: the present λ for `constrained`; the configured start if None.
     """
     if config.method == "linear":
         return linear(helpfulness, safety, config)
@@ -120,7 +124,7 @@ def combine(
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold on P(safe) and how well "below" finds unsafe answers with it."""
+    """A threshold on P(safe), with precision and recall of "below" for unsafe answers."""
 
     threshold: float
     precision: float
@@ -134,15 +138,19 @@ def fit_threshold(
     precision: float | None = None,
     recall: float | None = None,
 ) -> Threshold:
-    """The threshold that reaches a wanted precision (with the most recall) or a wanted recall
-    (with the most precision) on held-out answers. Llama 2's 0.15 had precision 0.89, recall 0.55.
+    """The threshold with a given precision (and the most recall), or the other way round.
+
+    Both are measured on held-out answers. Llama 2's 0.15 had precision 0.89 and recall 0.55.
 
     Args:
         probability: P(safe), (n,).
         unsafe: booleans (n,), at least one true.
+        precision: lowest precision, in [0, 1].
+        recall: lowest recall, in [0, 1].
 
     Raises:
-        ValueError: not exactly one of the two wishes, nothing unsafe, or a precision out of reach.
+        ValueError: not exactly one of precision and recall is given, no answer is unsafe, or no
+            threshold has the precision.
     """
     if (precision is None) == (recall is None):
         raise ValueError("give either precision or recall")
@@ -150,7 +158,7 @@ def fit_threshold(
         raise ValueError("no unsafe answer to fit a threshold on")
     order = np.argsort(probability, kind="stable")
     values, hits = probability[order], np.cumsum(unsafe[order])
-    # A cut is possible only between different values: "below the next value".
+    # A cut is possible only between two different values.
     ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))
     precisions = hits[ends] / (ends + 1)
     recalls = hits[ends] / hits[-1]
@@ -164,7 +172,7 @@ def fit_threshold(
         best = possible[np.argmax(precisions[possible])]
     end = int(ends[best])
     above = float(values[end + 1]) if end + 1 < len(values) else 1.0
-    # Strictly above the last value, also where that is 1: "below" must still find it.
+    # Strictly above the last value, even if that is 1, because it must lie below the threshold.
     cut = max((float(values[end]) + above) / 2, float(np.nextafter(values[end], np.inf)))
     return Threshold(cut, float(precisions[best]), float(recalls[best]))
 

@@ -1,7 +1,7 @@
-"""How good a reward model is, measured as Llama 2 did: by strength, test set and batch.
+"""Measures a reward model as Llama 2 did: by strength, test set and batch.
 
-Everything here works on arrays of scores (`measured.measure` makes them). Averages are dominated by
-near-ties, so look at the clearest pairs first (Table 8).
+All functions take arrays of scores (from `heldout_scores.measure`). Near-ties dominate averages, so
+read the accuracy on the clearest pairs first (Table 8).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Cell = dict[str, float]
 
 
 def cell(values: np.ndarray, seed: int, samples: int, *names: str) -> Cell:
-    """Mean of values (n,) in [0, 1] with a bootstrap interval; Wilson's where all are alike."""
+    """Mean of values (n,) in [0, 1] with a bootstrap interval; Wilson's if all are equal."""
     interval = NOTHING
     if len(values) and np.ptp(values) == 0:
         interval = wilson(float(values.sum()), len(values))
@@ -84,19 +84,23 @@ def calibration(
 
 
 def safe_labels(measured: Measured) -> tuple[np.ndarray, np.ndarray]:
-    """(unsafe, P(safe)) of every answer (m,) whose safety bin is known."""
+    """(unsafe, P(safe)), each (m,), of all answers whose safety bin is known."""
     unsafe, chance = [], []
     for name, labels in SAFE_LABELS.items():
         rows = measured.where(measured.bins == name)
-        for label, found in zip(labels, (rows.chosen_safe, rows.rejected_safe), strict=True):
-            unsafe.append(np.full(len(found), label < 0.5))
-            chance.append(found)
+        for label, probabilities in zip(
+            labels, (rows.chosen_safe, rows.rejected_safe), strict=True
+        ):
+            unsafe.append(np.full(len(probabilities), label < 0.5))
+            chance.append(probabilities)
     return np.concatenate(unsafe), np.concatenate(chance)
 
 
 def unsafe_detection(measured: Measured, threshold: float = 0.5) -> dict[str, Any]:
-    """Recall and precision of "P(safe) < threshold" for answers that are unsafe (Table 29), with
-    Wilson's intervals, and both over `THRESHOLDS`."""
+    """Recall and precision of "P(safe) < threshold" for unsafe answers (Table 29).
+
+    Both have Wilson's intervals, and `curve` gives both for all `THRESHOLDS`.
+    """
     unsafe, chance = safe_labels(measured)
     at = _detected(unsafe, chance < threshold)
     return {
@@ -124,7 +128,7 @@ def _detected(unsafe: np.ndarray, flagged: np.ndarray) -> dict[str, float]:
 
 
 def length_bias(measured: Measured, seed: int, samples: int) -> dict[str, Any]:
-    """Does the model reward length, and would length alone do?
+    """How much the model rewards length, and how well length alone would predict.
 
     Returns:
         `longer_wins`: accuracy of preferring the longer answer; `correlation`: Pearson's r of
@@ -144,7 +148,7 @@ def length_bias(measured: Measured, seed: int, samples: int) -> dict[str, Any]:
         )
     return {
         "longer_wins": cell(measured.longer, seed, samples, "longer wins"),
-        # Both signs of a pair's order, so that the sign convention cannot make a correlation.
+        # Both orders of each pair, so that the sign convention cannot create a correlation.
         "correlation": correlation(
             np.concatenate([gaps, -gaps]), np.concatenate([lengths, -lengths])
         ),
@@ -156,11 +160,11 @@ def length_bias(measured: Measured, seed: int, samples: int) -> dict[str, Any]:
 
 
 def _origin_correlation(pairs: np.ndarray, axis: int) -> np.ndarray:
-    """Correlation of two columns (..., n, 2) about 0: what both signs of every pair would give."""
+    """Correlation of two columns (..., n, 2) about 0, equal to that over both orders of pairs."""
     x, y = pairs[..., 0], pairs[..., 1]
     scale = np.sqrt((x * x).sum(axis) * (y * y).sum(axis))
-    found: np.ndarray = (x * y).sum(axis) / np.maximum(scale, 1e-300)
-    return found
+    coefficients: np.ndarray = (x * y).sum(axis) / np.maximum(scale, 1e-300)
+    return coefficients
 
 
 def evaluate(measured: Measured, domain: str, *, seed: int, samples: int = 1000) -> dict[str, Any]:
@@ -200,17 +204,19 @@ def evaluate(measured: Measured, domain: str, *, seed: int, samples: int = 1000)
 
 
 def moved(now: Measured, before: Measured | None, *, seed: int, samples: int) -> dict[str, Any]:
-    """How far the world has moved: this model and the previous one on the newest batch's held-out
-    comparisons, which neither has seen and from whose batch only this one learned.
+    """Compare this model with the previous one on the newest batch's held-out comparisons.
+
+    Neither was trained on these comparisons, and only this model has learned from their batch.
 
     Returns:
-        `now`, and with a previous model `before` as cells and `gain` (now − before, paired).
+        `now` as a cell and, if there is a previous model, `before` and `gain` (now − before,
+        paired).
     """
-    found: dict[str, Any] = {"now": cell(now.right, seed, samples, "new batch")}
+    figures: dict[str, Any] = {"now": cell(now.right, seed, samples, "new batch")}
     if before is not None:
-        found["before"] = cell(before.right, seed, samples, "new batch, previous model")
+        figures["before"] = cell(before.right, seed, samples, "new batch, previous model")
         gain = bootstrap_mean(
             now.right - before.right, seed=derive_seed(seed, "new batch, gain"), samples=samples
         )
-        found["gain"] = {"points": gain.mean, "low": gain.low, "high": gain.high}
-    return found
+        figures["gain"] = {"points": gain.mean, "low": gain.low, "high": gain.high}
+    return figures

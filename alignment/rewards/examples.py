@@ -1,4 +1,4 @@
-"""From comparisons to what one training step sees: elements of K answers and their pairs."""
+"""Turns comparisons into training elements: K answers to one prompt, and their pairs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAFE_LABELS = {"chosen_safe": (1.0, 0.0), "both_safe": (1.0, 1.0), "both_unsafe"
 
 @dataclass(frozen=True)
 class Pair:
-    """`chosen` and `rejected` are positions in the element's answers."""
+    """One pair; `chosen` and `rejected` are positions in the element's answers."""
 
     chosen: int
     rejected: int
@@ -28,11 +28,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Element:
-    """K answers to one prompt and which beats which; a plain comparison is K = 2 and one pair.
+    """K answers to one prompt and their pairs; a single comparison has K = 2 and one pair.
 
     Attributes:
-        sequences: prompt and answer ids of each answer, whole.
-        pairs: at least one.
+        sequences: token ids of the prompt and each answer.
+        pairs: at least one pair.
         labels: for each answer 1.0 safe, 0.0 unsafe, None unknown.
     """
 
@@ -48,7 +48,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Elements:
-    """All elements of a training set and what was left out of it."""
+    """All elements of a training set, and counts of what was left out."""
 
     elements: list[Element]
     pairs: int
@@ -56,7 +56,7 @@ class Elements:
     dropped_long: int
     """Comparisons left out because one side was longer than the limit."""
     dropped_same: int
-    """Comparisons left out because both sides are the same tokens."""
+    """Comparisons left out because both sides have the same tokens."""
 
     @property
     def tokens(self) -> int:
@@ -75,10 +75,14 @@ def build(
     """Tokenise comparisons; those of one `group` become one element, in order of appearance.
 
     Args:
-        labels: give each answer the safe label that its comparison's safety bin implies.
+        comparisons: the training comparisons.
+        renderer: turns conversations into tokens.
+        margins: margin of each strength.
+        max_length: most tokens of an answer with its prompt; longer comparisons are left out.
+        labels: give each answer the safety label that its comparison's safety bin implies.
     """
     drafts: dict[str, _Draft] = {}
-    long = same = kept = 0
+    long = same = pairs = 0
     for number, row in enumerate(comparisons):
         prompt = renderer.prompt(row.conversation)
         sides = [tuple(prompt + renderer.response(text)) for text in (row.chosen, row.rejected)]
@@ -91,12 +95,12 @@ def build(
             margin = margins_of([row.strength], margins)[0]
             safe = SAFE_LABELS.get(row.safety_bin or "") if labels else None
             drafts.setdefault(key, _Draft()).add(sides, margin, safe)
-            kept += 1
-    return Elements([draft.element() for draft in drafts.values()], kept, long, same)
+            pairs += 1
+    return Elements([draft.element() for draft in drafts.values()], pairs, long, same)
 
 
 class _Draft:
-    """An element under construction: each different answer stands once."""
+    """An element under construction; each distinct answer occurs once."""
 
     def __init__(self) -> None:
         self.answers: dict[tuple[int, ...], float | None] = {}

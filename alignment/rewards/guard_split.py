@@ -1,8 +1,8 @@
-"""Which comparisons a guard reward model learns from: those the main model never sees.
+"""Splits off the comparisons that a guard reward model learns from, which the main one never sees.
 
-Training climbs the main models' mistakes. A guard that was trained on other prompts does not share
-all of them, so its score stops rising when the policy exploits the main model (Gao et al.,
-2210.10760; Llama 2 §3.4.1 watches its own reward models with one trained on other data).
+Policy training exploits the main model's errors. A guard that was trained on other prompts does not
+share all of them, so its score stops rising when the policy exploits the main model (Gao et al.,
+2210.10760; Llama 2 §3.4.1 checks its reward models with one trained on other data).
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from alignment.rewards.heldout_scores import Measured
 from alignment.rewards.mixture import Source
 from alignment.utils.statistics import correlation
 
-SALT = "guard"  # no other split by hash follows this one
+SALT = "guard"  # makes this split independent of other splits by hash
 
 
 def is_guards(row: Comparison, share: float) -> bool:
-    """Whether a comparison belongs to the guard: by the hash of how its conversation opens, so that
-    a prompt is on the same side in every batch and a later turn never quotes the other side."""
+    """Whether a comparison belongs to the guard.
+
+    The hash of the conversation's first user turn decides, so that a prompt is on the same side in
+    every batch, and later turns of a conversation stay on that side too.
+    """
     parts = [SALT]
     for message in row.conversation:
         parts += (message["role"], message["content"])
@@ -35,19 +38,19 @@ def is_guards(row: Comparison, share: float) -> bool:
 
 
 def share_out(sources: Sequence[Source], share: float, *, guard: bool) -> list[Source]:
-    """The guard's comparisons, or the main model's: the two have no prompt in common."""
+    """The guard's comparisons, or the main model's; the two share no prompt."""
     if share <= 0:
         return [] if guard else list(sources)
     return [source for source in sources if is_guards(source.comparison, share) == guard]
 
 
 def agreement(main: Measured, guard: Measured, *, seed: int, samples: int) -> dict[str, Any]:
-    """How far two models say the same about the same held-out comparisons.
+    """How far two models agree on the same held-out comparisons.
 
     Returns:
-        `same`: share of pairs that both rank alike, with interval; `chance`: what two models of
-        these accuracies would agree on if their errors had nothing in common; `both_wrong`: share
-        that both rank wrong; `gap_correlation`: Pearson's r of the two reward gaps.
+        `same`: share of pairs that both rank alike, with interval; `chance`: that share if their
+        errors were independent; `both_wrong`: share that both rank wrong; `gap_correlation`:
+        Pearson's r of the two reward gaps.
     """
     left, right = main.right, guard.right
     alike = (left == right).astype(float)
@@ -65,5 +68,5 @@ def agreement(main: Measured, guard: Measured, *, seed: int, samples: int) -> di
 
 
 def _both_signs(gaps: np.ndarray) -> np.ndarray:
-    """Either order of a pair, so that "chosen first" makes no correlation by itself."""
+    """Both orders of each pair, so that the order cannot create a correlation."""
     return np.concatenate([gaps, -gaps])

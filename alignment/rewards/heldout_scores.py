@@ -1,4 +1,4 @@
-"""Scores of held-out comparisons and what is known of them."""
+"""Scores of held-out comparisons, with the attributes of each comparison."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from alignment.rewards.model import RewardModel
 
 @dataclass(frozen=True)
 class Measured:
-    """Scores of n held-out comparisons and what is known of them; all arrays are (n,).
+    """Scores and attributes of n held-out comparisons; all arrays are (n,).
 
     Attributes:
         chosen, rejected: raw scores.
         chosen_safe, rejected_safe: P(safe) by the model.
         chosen_tokens, rejected_tokens: lengths of the answers.
-        bins: safety bin, or "" where there is none.
+        bins: safety bin, or "" if there is none.
     """
 
     chosen: np.ndarray
@@ -38,19 +38,19 @@ class Measured:
 
     @property
     def right(self) -> np.ndarray:
-        """1 where the chosen answer scores higher, ½ for a tie, 0 else."""
+        """1 where the chosen answer scores higher, ½ for a tie, otherwise 0."""
         right: np.ndarray = (self.chosen > self.rejected) + 0.5 * (self.chosen == self.rejected)
         return right
 
     @property
     def longer(self) -> np.ndarray:
-        """The same for "the longer answer wins", the baseline that reads nothing."""
+        """The same for the baseline that always prefers the longer answer."""
         more = self.chosen_tokens > self.rejected_tokens
         right: np.ndarray = more + 0.5 * (self.chosen_tokens == self.rejected_tokens)
         return right
 
     def where(self, chosen: np.ndarray | slice) -> Measured:
-        """The comparisons that a boolean array or a slice picks."""
+        """The comparisons that a boolean array or a slice selects."""
         return Measured(**{name: getattr(self, name)[chosen] for name in self.__dataclass_fields__})
 
 

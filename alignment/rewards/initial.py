@@ -1,4 +1,4 @@
-"""The model a reward model starts as: a chat checkpoint with a fresh scalar head."""
+"""The starting point of a reward model: a chat checkpoint with a fresh scalar head."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from alignment.utils import distributed
 def initial_model(
     start: Path, scratch: Path, *, seed: int, device: torch.device | str = "cpu"
 ) -> PreTrainedModel:
-    """`start` with one output instead of the vocabulary; the head is drawn from `seed`.
+    """`start` with a scalar head instead of the vocabulary; the head is drawn from `seed`.
 
-    Weights are float32 whatever the compute format: updates of 1e-5 vanish in bfloat16. An
-    adapter is merged into its base first, by way of `scratch`.
+    Weights are float32 whatever the compute format, because updates of 1e-5 vanish in bfloat16. An
+    adapter is first merged into its base, in a directory under `scratch`.
     """
     if is_adapter(start):
         merged = scratch / f"merged-{distributed.rank()}"
@@ -32,10 +32,10 @@ def initial_model(
 
 
 def distinct_pad(tokenizer: PreTrainedTokenizerBase) -> int:
-    """An id to pad with that never ends an answer.
+    """A padding id that never ends an answer.
 
-    transformers takes a classifier's score at the last token that is not padding. Were EOS the
-    padding, it would look one token before the EOS that reward models are trained on.
+    transformers takes a classifier's score at the last token that is not padding. If EOS were the
+    padding, it would take the token before the EOS that reward models are trained on.
     """
     pads = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
     others = [*(tokenizer.all_special_ids or []), len(tokenizer) - 1, len(tokenizer) - 2]
@@ -45,8 +45,10 @@ def distinct_pad(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def pad_apart(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let model and tokenizer pad on the right with an id that is not EOS, so that
-    `AutoModelForSequenceClassification` scores batches as we do."""
+    """Have model and tokenizer pad on the right with an id other than EOS.
+
+    Then `AutoModelForSequenceClassification` scores batches as we do.
+    """
     pad = distinct_pad(tokenizer)
     if tokenizer.pad_token_id != pad:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)

@@ -1,12 +1,12 @@
-"""Accuracy against the comparisons learned from so far (Llama 2, Fig 6), and what more would bring.
+"""Accuracy against the number of training comparisons (Llama 2, Fig 6), with a forecast.
 
 Every version's reward model is measured on the same held-out comparisons, those of all batches.
-Error rates of learning curves fall about as a power of the data, so
+Error rates fall roughly as a power of the amount of data, so
 
     1 − accuracy = e^a · n^b,  b < 0 while more data help,
 
-is fitted by least squares on logarithms. It knows no floor, although people themselves disagree:
-read its forecast as what to hope for, and not far beyond a doubling.
+is fitted by least squares on logarithms. The law has no floor, although people themselves disagree.
+So its forecast is optimistic, and reliable only up to about twice the data.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import percentile_bounds
 
 TIMES = (1.5, 2.0, 4.0)
-"""Forecast for so many times the comparisons of today."""
+"""Multiples of today's comparisons for which accuracy is forecast."""
 POINTS = (0.01, 0.02, 0.05)
-"""Gains in accuracy whose price is forecast."""
-FAR = 1e3  # a price of more than so many times today's comparisons is no forecast
+"""Gains in accuracy for which the comparisons needed are forecast."""
+FAR = 1e3  # no forecast beyond this multiple of today's comparisons
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Law:
     b: float
 
     def accuracy(self, pairs: np.ndarray | float) -> np.ndarray:
-        """Accuracy after learning from `pairs` comparisons; of any shape."""
+        """Accuracy after learning from `pairs` comparisons, an array of any shape."""
         return 1.0 - np.exp(self.a + self.b * np.log(np.asarray(pairs, dtype=np.float64)))
 
     def pairs_for(self, accuracy: float) -> float:
@@ -49,7 +49,7 @@ class Law:
 
 
 def fit(pairs: np.ndarray, accuracy: np.ndarray) -> Law:
-    """Least squares of log error on log n; arrays (k,), k ≥ 2 different numbers of pairs."""
+    """Fit log error on log n by least squares; arrays (k,) with at least 2 different sizes."""
     error = np.maximum(1.0 - accuracy, 1e-4)
     b, a = np.polyfit(np.log(pairs), np.log(error), 1)
     return Law(float(a), float(b))
@@ -58,25 +58,27 @@ def fit(pairs: np.ndarray, accuracy: np.ndarray) -> Law:
 def growth(
     models: Mapping[str, tuple[int, Measured]], *, seed: int, samples: int = 1000
 ) -> dict[str, Any]:
-    """The curve, its fit and its forecast.
+    """The learning curve, its fit and its forecast.
 
     Args:
-        models: version → (comparisons it learned from, its scores); all on the same comparisons.
+        models: version → (number of its training comparisons, its scores on the same comparisons).
+        seed: of the resampling.
+        samples: number of resamples.
 
     Returns:
-        `points`: version, pairs, and a row of Table 8 for each; with two or more sizes also `law`,
-        `forecast` (accuracy at `TIMES` today's pairs) and `price` (more comparisons for `POINTS`
-        more accuracy; null where the law promises none). Intervals are percentiles over resampled
-        held-out comparisons, the same for all models.
+        `points`: version, pairs and a row of Table 8 for each model. With two or more sizes also
+        `law`, `forecast` (accuracy at `TIMES` today's pairs) and `price` (additional comparisons
+        for `POINTS` more accuracy; null if the law reaches none). Intervals are percentiles over
+        resampled held-out comparisons, the same for all models.
     """
     points = [
         {"version": name, "pairs": pairs, **by_strength(rows, seed, samples, "growth", name)}
         for name, (pairs, rows) in models.items()
     ]
-    found: dict[str, Any] = {"points": points}
+    figures: dict[str, Any] = {"points": points}
     sizes = np.array([pairs for pairs, _ in models.values()], dtype=np.float64)
     if len(np.unique(sizes)) < 2 or not len(next(iter(models.values()))[1]):
-        return found
+        return figures
     right = np.stack([rows.right for _, rows in models.values()])
     law = fit(sizes, right.mean(axis=1))
     generator = np.random.default_rng(derive_seed(seed, "growth"))
@@ -85,43 +87,43 @@ def growth(
         picks = generator.integers(0, right.shape[1], size=right.shape[1])
         laws.append(fit(sizes, right[:, picks].mean(axis=1)))
     today = float(sizes.max())
-    found["law"] = {"a": law.a, "b": law.b}
-    found["forecast"] = [
+    figures["law"] = {"a": law.a, "b": law.b}
+    figures["forecast"] = [
         {
             "times": times,
             "pairs": round(times * today),
             "accuracy": float(law.accuracy(times * today)),
-            **_bounds([float(one.accuracy(times * today)) for one in laws]),
+            **_bounds([float(resampled.accuracy(times * today)) for resampled in laws]),
         }
         for times in TIMES
     ]
-    found["price"] = [
+    figures["price"] = [
         {
             "points": points_,
             "more_pairs": _price(law, today, points_),
-            "helped": float(np.mean([one.b < 0 for one in laws])),
-            **_bounds([_price(one, today, points_) for one in laws]),
+            "helped": float(np.mean([resampled.b < 0 for resampled in laws])),
+            **_bounds([_price(resampled, today, points_) for resampled in laws]),
         }
         for points_ in POINTS
     ]
-    found["band"] = [
+    figures["band"] = [
         {
             "pairs": float(n),
             "accuracy": float(law.accuracy(n)),
-            **_bounds([float(one.accuracy(n)) for one in laws]),
+            **_bounds([float(resampled.accuracy(n)) for resampled in laws]),
         }
         for n in (
             *np.geomspace(sizes.min(), today, 10),
             *np.geomspace(today, max(TIMES) * today, 10)[1:],
         )
     ]
-    return found
+    return figures
 
 
 def _price(law: Law, today: float, points: float) -> float:
-    """More comparisons for so much more accuracy than the law gives today."""
-    wanted = law.pairs_for(float(law.accuracy(today)) + points)
-    return wanted - today if wanted < FAR * today else float("inf")
+    """Additional comparisons for `points` more accuracy than the law gives today."""
+    pairs = law.pairs_for(float(law.accuracy(today)) + points)
+    return pairs - today if pairs < FAR * today else float("inf")
 
 
 def _bounds(values: list[float]) -> dict[str, float]:

@@ -17,7 +17,7 @@ def margins_of(strengths: list[str], table: Margins) -> list[float]:
     """The margin of each comparison's strength (Llama 2, Table 27).
 
     Raises:
-        KeyError: a strength that is none of the four.
+        KeyError: a strength is not one of the four.
     """
     by_name = dict[str, float](table.items())
     return [by_name[strength] for strength in strengths]
@@ -31,8 +31,8 @@ def ranking_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0)
 def label_loss(scores: Tensor, safe: Tensor) -> Tensor:
     """−log σ(±r): + where the answer is safe, − where it is not. Both (n,), returns (n,).
 
-    Llama 2 names an auxiliary safety loss without a formula; this is the sign term of Safe-RLHF's
-    cost model (2310.12773, eq. 6) on each answer's own label. Score 0 becomes "as likely safe as
-    not", which is what the threshold 0.5 of Table 29 means.
+    Llama 2 mentions an auxiliary safety loss without a formula. This is the sign term of
+    Safe-RLHF's cost model (2310.12773, eq. 6) on each answer's own label. Score 0 then means "as
+    likely safe as not", which is the threshold 0.5 of Table 29.
     """
     return softplus(torch.where(safe > 0.5, -scores, scores))

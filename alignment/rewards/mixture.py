@@ -1,6 +1,6 @@
-"""Which comparisons a reward model learns from: Llama 2's mixtures, drawn by seed, written down.
+"""Chooses the comparisons that a reward model learns from: Llama 2's mixtures, drawn by seed.
 
-Helpfulness RM: all helpfulness comparisons and an equal part of the rest. Safety RM: all safety
+Helpfulness RM: all helpfulness comparisons and an equal number of others. Safety RM: all safety
 comparisons mixed 90/10 with helpfulness ones, which the paper found to help most where both
 answers are safe (§3.2.2).
 """
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A comparison and the batch it came with."""
+    """A comparison and the batch that it belongs to."""
 
     batch: str
     comparison: Comparison
 
 
-def wanted_rest(domain: str, own: int, mixture: MixtureConfig) -> int:
-    """How many comparisons of the other domain a recipe asks for beside `own` of its own."""
+def rest_size(domain: str, own: int, mixture: MixtureConfig) -> int:
+    """How many comparisons of the other domain are mixed with `own` of the model's own."""
     if domain == "helpfulness":
         return round(mixture.helpfulness_rest * own)
     return round(own * (1.0 - mixture.safety_share) / mixture.safety_share)
 
 
 def mix(domain: str, sources: Sequence[Source], mixture: MixtureConfig, seed: int) -> list[Source]:
-    """All of `domain`, and the wanted part of the rest drawn without replacement, in the order
-    of `sources`. Rankings are drawn whole: pairs of one group never part.
+    """All comparisons of `domain` and a random part of the rest, in the order of `sources`.
 
-    Where there is less of the rest than wanted, all of it is taken.
+    The rest is drawn without replacement, up to `rest_size`. Rankings are drawn whole: the pairs of
+    one group stay together.
     """
     own = [source for source in sources if source.comparison.domain == domain]
-    wanted = wanted_rest(domain, len(own), mixture)
+    target = rest_size(domain, len(own), mixture)
     groups: dict[str, list[int]] = {}
     for number, source in enumerate(sources):
         if source.comparison.domain != domain:
@@ -53,20 +53,20 @@ def mix(domain: str, sources: Sequence[Source], mixture: MixtureConfig, seed: in
             groups.setdefault(f"n{number}" if group is None else f"g{group}", []).append(number)
     generator = np.random.default_rng(derive_seed(seed, "mixture", domain))
     members = list(groups.values())
-    taken: set[int] = set()
+    chosen: set[int] = set()
     for place in generator.permutation(len(members)):
-        if len(taken) >= wanted:
+        if len(chosen) >= target:
             break
-        taken.update(members[place])
+        chosen.update(members[place])
     return [
         source
         for number, source in enumerate(sources)
-        if source.comparison.domain == domain or number in taken
+        if source.comparison.domain == domain or number in chosen
     ]
 
 
 def write_mixture(path: Path, rows: Sequence[Source]) -> None:
-    """One line per training row: batch, comparison id and domain, in order."""
+    """Write a line per training row: batch, comparison id, domain and strength, in order."""
     lines = [
         json.dumps(
             {

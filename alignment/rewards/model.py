@@ -1,12 +1,12 @@
-"""A reward model as the other rooms see it: load, score, put scores on one scale.
+"""Loads a reward model, scores answers with it, and standardises the scores.
 
-Three scales, all monotone in each other:
+There are three scales, each an increasing function of the others:
 
-* the head's output z, on which σ(z) is the probability that an answer is safe where the auxiliary
-  loss was trained; a score cache keeps this one;
+* the head's output z, which the score cache stores; with the auxiliary loss, σ(z) is the
+  probability that an answer is safe;
 * the **raw** score `z + bias`, on which demonstrations have mean 0 (InstructGPT §3.5);
 * the **standardised** score `(raw − mean) / std`, with mean and deviation of a fixed reference
-  set, so that the two reward models can be added.
+  set, so that the scores of two reward models can be added.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from alignment.rewards.initial import pad_apart
 from alignment.utils.files import atomic_write_json, digest_json
 from alignment.utils.statistics import sigmoid
 
-KEPT_AT_ONCE = 4096  # answers scored between two writes to the cache
+CACHED_AT_ONCE = 4096  # answers scored between two writes to the cache
 
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]
@@ -48,12 +48,14 @@ Key = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class RewardModel:
-    """A scalar-head model with its card. Scoring is deterministic: the same set of answers gives
-    the same bits in any order, and dropout is off.
+    """A scalar-head model with its card.
+
+    Scoring is deterministic: the same set of answers gives the same bits in any order, and dropout
+    is off.
 
     Attributes:
-        source: where the weights lie; None for a model that was never saved.
-        cache: scores that are known already; used once there is a `source`.
+        source: directory of the weights; None for a model that was never saved.
+        cache: scores computed before; used once `source` is set.
     """
 
     def __init__(
@@ -79,8 +81,8 @@ class RewardModel:
         """The reward model that `save` or `save_adapter` wrote; an adapter is folded in.
 
         Raises:
-            DataError: the directory has no `reward.json`, or an adapter's checkpoint is another
-                than the one it was trained over.
+            DataError: the directory has no `reward.json`, or an adapter's checkpoint is not the
+                one that it was trained over.
         """
         card = read_card(directory)
         check_backbone(Path(directory), card)
@@ -99,21 +101,21 @@ class RewardModel:
         self.save_card()
 
     def save_card(self) -> None:
-        """Write the card again, beside weights that are saved already.
+        """Write the card again, beside the saved weights.
 
         Raises:
-            DataError: they are not.
+            DataError: the weights were never saved.
         """
         if self.source is None:
             raise DataError("a reward model that was never saved has no place for its card")
         atomic_write_json(self.source / CARD, asdict(self.card))
 
     def save_adapter(self, start: Path, directory: Path) -> None:
-        """Write the adapter inside the model (`adapter.inject`), its head, tokenizer and card, then
-        fold it in.
+        """Write the injected adapter, its head, the tokenizer and the card, then merge the adapter.
 
         Args:
-            start: the checkpoint that the model was made from.
+            start: the checkpoint that training started from.
+            directory: where to write.
         """
         backbone = save_reward_adapter(self.model, start, directory)
         self.card = replace(self.card, backbone=weights_digest(backbone))
@@ -129,7 +131,7 @@ class RewardModel:
         return self.card.domain
 
     def digest(self) -> str:
-        """Identity of what computes z: weights, number format, kind of device, and which pass.
+        """Identity of the computation of z: weights, number format, kind of device, kind of pass.
 
         Raises:
             DataError: the model was not loaded from a directory.
@@ -148,22 +150,24 @@ class RewardModel:
         """Raw scores (n,) float64 at the last token of each answer (its EOS if it is finished).
 
         Answers to the same prompt share its computation where that is cheaper. Items longer than
-        the model's positions lose tokens from the front.
+        the model's context lose tokens at the front.
         """
         if not items:
             return np.empty(0)
-        # A fixed order of different items: neither order nor repetition changes a batch.
+        # Sorted distinct items, so that neither order nor repetition changes a batch.
         keys = [self._cut_front(item) for item in items]
-        wanted = sorted(set(keys))
-        found: dict[Key, float] = {}
-        # With a cache in pieces that depend on the request alone: what a killed run had kept are
-        # whole pieces, and the others are batched as if it had not been killed.
-        for piece in _pieces(wanted, KEPT_AT_ONCE) if self.cache is not None else [wanted]:
-            found.update(zip(piece, self._known_or_scored(piece, tokens_per_batch), strict=True))
-        return np.array([found[key] for key in keys]) + self.card.bias
+        distinct = sorted(set(keys))
+        scores: dict[Key, float] = {}
+        # With a cache, items are scored in pieces that depend only on the request. A killed run has
+        # cached whole pieces, so the others are batched as they would have been.
+        for piece in _pieces(distinct, CACHED_AT_ONCE) if self.cache is not None else [distinct]:
+            scores.update(
+                zip(piece, self._cached_or_computed(piece, tokens_per_batch), strict=True)
+            )
+        return np.array([scores[key] for key in keys]) + self.card.bias
 
-    def _known_or_scored(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
-        """z of each (prompt, answer), from the cache where it has it."""
+    def _cached_or_computed(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
+        """z of each (prompt, answer), from the cache if it has it."""
         if self.cache is None or self.source is None:
             return self._compute(keys, tokens_per_batch)
         digests = [token_digest(prompt + answer) for prompt, answer in keys]
@@ -176,7 +180,7 @@ class RewardModel:
         return scores
 
     def _compute(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
-        """z of each (prompt, answer), sorted and different."""
+        """z of each (prompt, answer); `keys` are sorted and distinct."""
         longest = max(len(p) + len(a) for p, a in keys)
         fast = use_for_scoring(self.model, self._plain_scores)
         scorer = None if fast is None else fast(longest)
@@ -187,7 +191,7 @@ class RewardModel:
         sequences: list[tuple[int, ...]] = []
         rows: list[Row] = []
         for prompt, answers in unique.items():
-            # Answers of like length share a row with little waste.
+            # Answers of similar length share a row with little waste.
             ordered = sorted(answers, key=len)
             numbers = list(range(len(sequences), len(sequences) + len(ordered)))
             for answer, number in zip(ordered, numbers, strict=True):
@@ -200,8 +204,7 @@ class RewardModel:
         return np.array([scores[unique[prompt][answer]] for prompt, answer in keys])
 
     def choose_pass(self) -> None:
-        """Measure now, if that was never done, which pass scores faster: other work would disturb
-        it later."""
+        """Measure now which pass is faster, unless that is known; later work would disturb it."""
         use_for_scoring(self.model, self._plain_scores)
 
     @property
@@ -235,22 +238,22 @@ class RewardModel:
             for numbers in batcher.cut([[row] for row in rows]):
                 batch = [rows[n] for n in numbers]
                 if scorer is not None:
-                    found, answers = scorer.score(batch)
+                    values, answers = scorer.score(batch)
                 else:
                     inputs = batcher.inputs(batch)
-                    found, answers = forward(self.model, inputs), inputs.answers
-                scores[answers] = found.double().cpu().numpy()
+                    values, answers = forward(self.model, inputs), inputs.answers
+                scores[answers] = values.double().cpu().numpy()
         return scores
 
     def _plain_scores(self, rows: Sequence[Row]) -> torch.Tensor:
-        """Scores of rows, in the order of their answers' numbers, by transformers' own forward."""
+        """Scores of rows by transformers' own forward, in the order of their answers' numbers."""
         longest = max(len(row.prefix) + len(tail) for row in rows for tail in row.tails)
         batcher = self._batcher(longest, 4096, None)
-        laid: list[Row] = []
+        batch_rows: list[Row] = []
         for row in rows:
-            laid += batcher.rows([row.prefix + tail for tail in row.tails], row.answers)
+            batch_rows += batcher.rows([row.prefix + tail for tail in row.tails], row.answers)
         count = sum(len(row.answers) for row in rows)
-        return torch.from_numpy(self._score_rows(laid, count, batcher, None)).float()
+        return torch.from_numpy(self._score_rows(batch_rows, count, batcher, None)).float()
 
     def _cut_front(self, item: Tokens) -> Key:
         config = self.model.config.get_text_config()
@@ -274,24 +277,24 @@ class RewardModel:
         return (raw - self.card.mean) / self.card.std
 
     def probability(self, raw: np.ndarray) -> np.ndarray:
-        """σ of the head's own output, the bias taken away: for the safety RM, P(safe)."""
+        """σ of the head's output, without the bias; for the safety RM this is P(safe)."""
         return sigmoid(np.asarray(raw, dtype=np.float64) - self.card.bias)
 
     def calibrate(
         self, demonstrations: Sequence[Tokens], reference: Sequence[Tokens], **card: Any
     ) -> None:
-        """Fix bias, mean and deviation.
+        """Set bias, mean and deviation.
 
         Args:
-            demonstrations: their mean raw score becomes 0; none leaves the bias at 0.
-            reference: answers good and bad whose mean and deviation become 0 and 1.
+            demonstrations: their mean raw score becomes 0; if empty, the bias is 0.
+            reference: good and bad answers, whose mean and deviation become 0 and 1.
             card: other fields of the card to set.
         """
         self.card = replace(self.card, bias=0.0, **card)
         together = self.score([*demonstrations, *reference])
         bias = -float(together[: len(demonstrations)].mean()) if demonstrations else 0.0
         raw = (together[len(demonstrations) :] if reference else together) + bias
-        # A model that scores everything alike must not blow up what it is divided into.
+        # A model that gives all answers the same score must not cause a division by 0.
         std = max(float(raw.std()), 1e-6) if len(raw) else 1.0
         mean = float(raw.mean()) if len(raw) else 0.0
         self.card = replace(self.card, bias=bias, mean=mean, std=std)

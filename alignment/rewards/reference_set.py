@@ -19,38 +19,37 @@ def demonstrations(path: Path, renderer: ChatRenderer, rows: int) -> list[Tokens
     """At most `rows` demonstrations spread evenly over the file.
 
     Raises:
-        DataError: a line is no demonstration.
+        DataError: a line is not a demonstration.
     """
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     picks = np.unique(np.linspace(0, len(lines) - 1, min(rows, len(lines))).astype(int))
-    found = []
+    items = []
     for number in picks if lines else []:
         try:
             row = json.loads(lines[number])
-            found.append(renderer.tokens(row["messages"], row["response"]))
+            items.append(renderer.tokens(row["messages"], row["response"]))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise DataError(
-                f"no demonstration: {error!r}",
+                f"not a demonstration: {error!r}",
                 where=f"{path.name} line {number + 1}",
                 remedy='each line needs "messages" and "response"',
             ) from None
-    return found
+    return items
 
 
 def reference_answers(heldout: Sequence[Source], renderer: ChatRenderer, rows: int) -> list[Tokens]:
     """Both answers of held-out comparisons of the first batch, half from each domain.
 
-    The first batch belongs to every version and is never trained on, so the scale stays the same
-    from version to version; answers of people's two candidates are good and bad ones alike, which
-    demonstrations are not.
+    Every version has the first batch, and none trains on its held-out part, so the scale stays the
+    same from version to version. Unlike demonstrations, these answers are good and bad ones.
     """
     first = heldout[0].batch if heldout else ""
-    found: list[Tokens] = []
+    answers: list[Tokens] = []
     for domain in DOMAINS:
         own = [s for s in heldout if s.batch == first and s.comparison.domain == domain]
         order = np.random.default_rng(derive_seed("reference", domain)).permutation(len(own))
-        found += [item for n in order[: max(1, rows // 4)] for item in _both(own[n], renderer)]
-    return found
+        answers += [item for n in order[: max(1, rows // 4)] for item in _both(own[n], renderer)]
+    return answers
 
 
 def _both(source: Source, renderer: ChatRenderer) -> Iterator[Tokens]:

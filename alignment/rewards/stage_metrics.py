@@ -1,4 +1,4 @@
-"""What a reward stage writes down: metrics by the names MLflow and reports know, and JSON."""
+"""The metrics of a reward stage, under the names that MLflow and reports use."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from alignment.config.vocabulary import STRENGTHS
 
 
 def headline(figures: dict[str, Any]) -> dict[str, float]:
-    """The metrics of the stage, by the names MLflow and reports know."""
+    """The main metrics of the stage."""
     domain = figures["domain"]
     other = "safety" if domain == "helpfulness" else "helpfulness"
     own = figures["by_strength"][domain]
     length = figures["length"]
-    named = {
+    values = {
         "accuracy": own["all"]["accuracy"],
         "accuracy_low": own["all"]["low"],
         "accuracy_high": own["all"]["high"],
@@ -29,15 +29,15 @@ def headline(figures: dict[str, Any]) -> dict[str, float]:
         },
     }
     if figures["unsafe"]["unsafe"]:
-        named["unsafe_recall"] = figures["unsafe"]["recall"]
-        named["unsafe_precision"] = figures["unsafe"]["precision"]
-    return named
+        values["unsafe_recall"] = figures["unsafe"]["recall"]
+        values["unsafe_precision"] = figures["unsafe"]["precision"]
+    return values
 
 
 def metrics(figures: dict[str, Any]) -> dict[str, float]:
-    """Every figure of `evaluation.json` that is worth a curve over the versions."""
+    """All figures of `evaluation.json` that are worth a curve over the versions."""
     training, newest, growth = figures["training"], figures["newest"], figures["growth"]
-    named = {
+    values = {
         **headline(figures),
         "pairs": training["pairs"],
         "dropped": training["dropped_long"] + training["dropped_same"],
@@ -46,27 +46,27 @@ def metrics(figures: dict[str, Any]) -> dict[str, float]:
         "new_batch_accuracy": newest["now"]["accuracy"],
     }
     if "before" in newest:
-        named["previous_accuracy"] = newest["before"]["accuracy"]
+        values["previous_accuracy"] = newest["before"]["accuracy"]
     if "agreement" in figures:
-        named["agreement"] = figures["agreement"]["same"]["accuracy"]
-        named["agreement_by_chance"] = figures["agreement"]["chance"]
+        values["agreement"] = figures["agreement"]["same"]["accuracy"]
+        values["agreement_by_chance"] = figures["agreement"]["chance"]
     for row in growth.get("forecast", []):
         if row["times"] == 2.0:
-            named["accuracy_at_double"] = row["accuracy"]
+            values["accuracy_at_double"] = row["accuracy"]
     for row in growth.get("price", []):
         if row["points"] == 0.01:
-            named["pairs_for_a_point"] = row["more_pairs"]
+            values["pairs_for_a_point"] = row["more_pairs"]
     versions = figures["versions"]
     for batch, cells in figures["by_batch"][figures["domain"]].items():
         version = versions[batch]
         alone = list(versions.values()).count(version) == 1
         name = version if alone else f"{version}/{batch}"
-        named[f"accuracy_on/{name}"] = cells["all"]["accuracy"]
-    return named
+        values[f"accuracy_on/{name}"] = cells["all"]["accuracy"]
+    return values
 
 
 def plain(value: Any) -> Any:
-    """JSON has no NaN: an undefined figure is null; digits beyond the eighth are noise."""
+    """`value` for JSON, which has no NaN: undefined figures are null, others have 8 digits."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""Comparisons that need no annotator: a chosen answer beside the same answer spoilt.
+"""Comparisons that need no annotator: a chosen answer beside a corrupted copy of itself.
 
-What a policy finds when it climbs reward models are often answers that nobody ever judged, because
-no policy used to give them: loops, word salad, fluent answers to another question. Models that
-were trained on the same kind of comparisons are fooled by them alike, a guard too. One that has
+A policy that exploits reward models often gives answers that nobody ever judged, because no earlier
+policy gave them: loops, word salad, fluent answers to another question. All models that were
+trained on the same kind of comparisons are fooled by them, and a guard is too. A guard that has
 seen such answers lose is not (Liu et al. 2024, 2409.13156, add answers to other prompts to all
 training; loops and scrambled words are ours).
 """
@@ -18,31 +18,30 @@ from alignment.rewards.mixture import Source
 from alignment.utils.seeds import derive_seed
 
 SPAN = 8
-"""A loop repeats at most so many words."""
+"""Most words that a loop repeats."""
 AGAIN = 3
-"""... at most so many times more."""
+"""Most times that it repeats them."""
 KINDS = ("looped", "scrambled", "stray")
 
 
 def spoilt(sources: Sequence[Source], share: float, seed: int) -> list[Source]:
-    """A share of the comparisons again, each with a spoilt copy of its chosen answer in the place
-    of the rejected one.
+    """Copies of a share of the comparisons, in which a spoilt chosen answer is the rejected one.
 
-    Looped: a span of words said again. Scrambled: a span's words in another order. Stray: the
-    chosen answer of another conversation, for helpfulness only: where a refusal is right, another
-    prompt's refusal is no worse. Spoiling makes no answer less safe, so a looped or scrambled one
-    keeps the chosen answer's safety label.
+    A looped answer repeats a span of words. A scrambled one has the words of a span in another
+    order. A stray one is the chosen answer of another conversation; this is for helpfulness only,
+    because where a refusal is right, another prompt's refusal is no worse. Spoiling makes no answer
+    less safe, so a looped or scrambled one keeps the chosen answer's safety label.
 
     Args:
-        sources: what the guard learns from.
-        share: chance that a comparison is used, by seed and its id.
+        sources: the guard's training comparisons.
+        share: probability that a comparison is used; its id and the seed decide.
+        seed: of all draws.
 
     Returns:
-        The new comparisons, in the order of `sources`; ones that spoiling does not change are left
-        out.
+        The new comparisons, in the order of `sources`, without those that spoiling did not change.
     """
     others = [s.comparison for s in sources if s.comparison.domain == "helpfulness"]
-    found = []
+    negatives = []
     for source in sources:
         row = source.comparison
         draw = np.random.Generator(np.random.Philox(key=derive_seed(seed, "spoilt", row.id)))
@@ -56,7 +55,7 @@ def spoilt(sources: Sequence[Source], share: float, seed: int) -> list[Source]:
             label = _label(row)
         if text is None or text.split() == row.chosen.split():
             continue
-        made = Comparison(
+        comparison = Comparison(
             conversation=row.conversation,
             chosen=row.chosen,
             rejected=text,
@@ -64,12 +63,12 @@ def spoilt(sources: Sequence[Source], share: float, seed: int) -> list[Source]:
             safety_bin=label,
             category=row.category,
         )
-        found.append(Source(source.batch, made))
-    return found
+        negatives.append(Source(source.batch, comparison))
+    return negatives
 
 
 def looped(text: str, draw: np.random.Generator) -> str:
-    """The text with a span of words said up to `AGAIN` times more."""
+    """The text with a span of words repeated up to `AGAIN` times."""
     words = text.split()
     if not words:
         return text
@@ -80,7 +79,7 @@ def looped(text: str, draw: np.random.Generator) -> str:
 
 
 def scrambled(text: str, draw: np.random.Generator) -> str:
-    """The text with the words of a span of at least three in another order."""
+    """The text with the words of a span, of three or more if there are, in another order."""
     words = text.split()
     if not words:
         return text
@@ -91,7 +90,7 @@ def scrambled(text: str, draw: np.random.Generator) -> str:
 
 
 def _stray(row: Comparison, others: Sequence[Comparison], draw: np.random.Generator) -> str | None:
-    """The chosen answer of another conversation; None where one would be no worse."""
+    """The chosen answer of another conversation; None for safety, or if there is no other."""
     if row.domain == "safety" or not others:
         return None
     other = others[int(draw.integers(len(others)))]
@@ -99,5 +98,5 @@ def _stray(row: Comparison, others: Sequence[Comparison], draw: np.random.Genera
 
 
 def _label(row: Comparison) -> SafetyBin | None:
-    """The bin of two answers that are both as safe as the chosen one."""
+    """The bin of a comparison whose answers are both as safe as the chosen one."""
     return "both_safe" if row.safety_bin == "chosen_safe" else row.safety_bin

@@ -1,7 +1,8 @@
-"""The piecewise reward's threshold, fitted to held-out answers of known safety.
+"""Fits the piecewise reward's threshold to held-out answers of known safety.
 
-The safety reward stage leaves P(safe) and label of every held-out answer beside its model; who
-combines rewards fits there, so that changing the wish trains nothing again.
+The safety reward stage writes P(safe) and the label of every held-out answer beside its model. The
+stages that combine rewards fit the threshold to these, so that another precision or recall does not
+train the model again.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ LABELLED = "labelled.json"
 
 
 def write_labelled(stage: Path, unsafe: np.ndarray, probability: np.ndarray) -> None:
-    """Keep labels and P(safe) of held-out answers, (m,) each, in a stage's directory."""
+    """Write labels and P(safe) of held-out answers, (m,) each, to a stage's directory."""
     rows = {"unsafe": unsafe.astype(int).tolist(), "probability": np.round(probability, 6).tolist()}
     atomic_write_json(stage / LABELLED, rows)
 
 
 def fitted(config: CombineConfig, stage: Path) -> CombineConfig:
-    """`config` with the threshold that it asks for; itself where it asks for none.
+    """`config` with a threshold fitted to `threshold_for`; unchanged if that is not set.
 
     Args:
+        config: may set `threshold_for` to a precision or a recall.
         stage: directory of the safety reward stage.
 
     Raises:
@@ -37,7 +39,7 @@ def fitted(config: CombineConfig, stage: Path) -> CombineConfig:
         return config
     rows = read_json(stage / LABELLED)
     try:
-        found = fit_threshold(
+        threshold = fit_threshold(
             np.array(rows["probability"], dtype=np.float64),
             np.array(rows["unsafe"], dtype=bool),
             precision=config.threshold_for.get("precision"),
@@ -47,7 +49,7 @@ def fitted(config: CombineConfig, stage: Path) -> CombineConfig:
         raise ConfigError(
             f"the threshold cannot be fitted: {error}",
             where="combine.threshold_for",
-            remedy="wish for less, or set combine.threshold by hand",
+            remedy="set a lower one, or set combine.threshold by hand",
         ) from None
-    # 1 itself is no threshold that a config may have; below it lies every P(safe) but 1.
-    return config.model_copy(update={"threshold": min(found.threshold, 1.0 - 1e-9)})
+    # A config may not have a threshold of 1; just below it lies every P(safe) except 1.
+    return config.model_copy(update={"threshold": min(threshold.threshold, 1.0 - 1e-9)})

@@ -1,10 +1,11 @@
-"""The training loop of a reward model: one epoch, exact resume, nothing computed twice.
+"""The training loop of a reward model, with shared prefixes and exact resume.
 
-Ours and not transformers' Trainer, because a batch here is cut into pieces by length, shares
-prefixes and must go on after `kill -9` to the same bits. Settings are Llama 2's (§3.2.2).
+We do not use transformers' Trainer, because batches here are cut into pieces by length and share
+prefixes, and because training must resume after `kill -9` to the same bits. Settings are Llama 2's
+(§3.2.2).
 
-In several processes (`distributed`) each takes its part of every batch, the gradients are summed,
-and the first one writes: up to rounding the same steps as in one.
+Several processes (`distributed`) each take a part of every batch and sum their gradients; the first
+one writes. Up to rounding the steps are the same as in one process.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from alignment.utils.seeds import derive_seed
 
 @dataclass
 class Report:
-    """What a training run did."""
+    """A summary of a training run."""
 
     steps: int
     first_loss: float = float("nan")
@@ -44,21 +45,23 @@ class Report:
 
 @dataclass(frozen=True)
 class Figures:
-    """Sums of one optimiser step, before the gradient is clipped."""
+    """Figures of one optimiser step, before the gradient is clipped."""
 
     loss: float
-    """Mean over elements: what is minimised."""
+    """The minimised loss: mean over elements."""
     ranking: float
-    """Its ranking part."""
+    """The ranking part of the loss."""
     accuracy: float
-    """Share of pairs ranked right (ties count a half), each element counting once."""
+    """Share of pairs ranked right (ties count a half); each element has the same weight."""
 
 
 def micro_batches(
     batcher: Batcher, elements: Sequence[Element]
 ) -> Iterator[tuple[list[int], Inputs]]:
-    """Element numbers and tensors of each forward pass; an element is never cut. Answer numbers
-    count through the elements of the micro-batch in their order."""
+    """Element numbers and tensors of each forward pass. An element is never split.
+
+    Answers are numbered through the elements of the micro-batch, in order.
+    """
     units = [batcher.rows(e.sequences, range(len(e.sequences))) for e in elements]
     for numbers in batcher.cut(units):
         renumbered, start = [], 0
@@ -78,12 +81,16 @@ def backward(
     auxiliary_weight: float = 0.0,
     batch: int | None = None,
 ) -> Figures:
-    """Accumulate the gradient of the mean loss over a batch; returns the figures' sums.
+    """Accumulate the gradient of the mean loss over a batch; returns the step's figures.
 
     Each element weighs 1/B: its pairs 1/(B·pairs), its labelled answers 1/(B·answers).
 
     Args:
-        batch: B, where `elements` are only this process's part of the batch.
+        model: the scalar-head model; its gradients are added to.
+        elements: this process's part of the batch.
+        batcher: lays the elements out.
+        auxiliary_weight: weight of the loss on safety labels.
+        batch: B, if `elements` are only a part of the batch.
     """
     device = model.device
     size = batch or len(elements)
@@ -99,15 +106,15 @@ def backward(
                 rejected.append(start + pair.rejected)
                 margins.append(pair.margin)
                 weights.append(1.0 / (size * len(element.pairs)))
-            known = [n for n, label in enumerate(element.labels) if label is not None]
-            labelled += [start + n for n in known]
-            labels += [float(element.labels[n] or 0.0) for n in known]
-            label_weights += [1.0 / (size * max(1, len(known)))] * len(known)
+            with_label = [n for n, label in enumerate(element.labels) if label is not None]
+            labelled += [start + n for n in with_label]
+            labels += [float(element.labels[n] or 0.0) for n in with_label]
+            label_weights += [1.0 / (size * max(1, len(with_label)))] * len(with_label)
             start += len(element.sequences)
         with batcher.running():
-            found = forward(model, inputs)
+            raw = forward(model, inputs)
             places = torch.tensor(inputs.answers, device=device)
-            scores = found.new_empty(start).index_copy(0, places, found)
+            scores = raw.new_empty(start).index_copy(0, places, raw)
             r_c, r_r = scores[chosen], scores[rejected]
             weight = torch.tensor(weights, device=device)
             ranking = (weight * ranking_loss(r_c, r_r, torch.tensor(margins, device=device))).sum()
@@ -136,11 +143,22 @@ def train(
     auxiliary_weight: float = 0.0,
     amp: torch.dtype | None = None,
 ) -> Report:
-    """Train `model` in place; dropout stays off, but for an adapter's own.
+    """Train `model` in place. Dropout is off, except an adapter's own.
 
     Args:
-        checkpoints: where checkpoints go, and where a killed run goes on from.
-        series: the curve; it is cut back to the loaded checkpoint.
+        model: the scalar-head model.
+        elements: the training set.
+        settings: the section `rewards`.
+        pad: token id used for padding.
+        seed: of the order of elements and of dropout.
+        checkpoints: directory of checkpoints, from which a killed run resumes.
+        series: the training curve, truncated to the loaded checkpoint.
+        progress: receives progress reports.
+        auxiliary_weight: weight of the loss on safety labels.
+        amp: number format of autocast; None computes in that of the weights.
+
+    Raises:
+        StageError: loss or gradient is not finite.
     """
     progress = progress or SilentProgress()
     batcher = Batcher(
@@ -181,7 +199,7 @@ def train(
 
 
 def _batch(elements: Sequence[Element], size: int, step: int, seed: int) -> list[Element]:
-    """What step `step` sees: every epoch has an order of its own, its last batch may be short."""
+    """The batch of step `step`. Every epoch has its own order; its last batch may be short."""
     epoch, place = divmod(step, math.ceil(len(elements) / size))
     order = np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(len(elements))
     return [elements[i] for i in order[place * size : (place + 1) * size]]
@@ -191,7 +209,7 @@ class _Stepper:
     """Takes the optimiser steps of one training.
 
     Attributes:
-        state: everything that changes from step to step.
+        state: everything that a step changes.
     """
 
     def __init__(
@@ -234,18 +252,18 @@ class _Stepper:
         )
 
     def step(self, step: int, batch: list[Element]) -> dict[str, float]:
-        """One step on a batch; its figures.
+        """Take one step on a batch; returns its figures.
 
         Raises:
             StageError: loss or gradient is not finite; the last good checkpoint is kept.
         """
-        mine = [batch[i] for i in distributed.share(len(batch))]
-        if self._drops:  # by step and process, so that no random state need be kept of each
+        own = [batch[i] for i in distributed.share(len(batch))]
+        if self._drops:  # seeded by step and process, so that checkpoints need no random states
             torch.manual_seed(derive_seed(self._seed, "dropout", step, distributed.rank()))
         figures = _summed(
             backward(
                 self._batcher.model,
-                mine,
+                own,
                 self._batcher,
                 auxiliary_weight=self._auxiliary_weight,
                 batch=len(batch),
@@ -277,13 +295,13 @@ class _Stepper:
 
 
 def _summed(figures: Figures) -> Figures:
-    """The figures of the whole batch out of every process's part."""
+    """The figures of the whole batch, summed over the processes."""
     parts = (figures.loss, figures.ranking, figures.accuracy)
     return Figures(*(distributed.total(part) for part in parts))
 
 
 def _no_dropout(model: torch.nn.Module) -> None:
-    """Gradient checkpointing needs train mode; reward models are trained without dropout."""
+    """Turn dropout off in a model that gradient checkpointing needs in train mode."""
     for module in model.modules():
         for name in ("p", "dropout", "attention_dropout", "attn_dropout", "hidden_dropout"):
             if isinstance(getattr(module, name, None), float):

@@ -1,4 +1,4 @@
-"""How sure reward models are about pairs that nobody has judged yet."""
+"""Measures how sure reward models are about pairs that nobody has judged yet."""
 
 from __future__ import annotations
 
@@ -22,27 +22,29 @@ def score_gaps(
 ) -> np.ndarray:
     """|r(first) − r(second)| (n,) in standard deviations, by the reward model of a pair's domain.
 
-    With Bradley and Terry's σ(Δr) a small gap is a verdict near one half: what a person says about
-    such a pair teaches the reward model most (uncertainty sampling).
+    In the Bradley-Terry model σ(Δr) a small gap is a probability near one half. A person's verdict
+    on such a pair teaches the reward model most (uncertainty sampling).
 
     Args:
         pairs: rows of a `collect` stage's pairs.jsonl.
         models: domain → reward model directory.
+        compute: device and number format.
+        progress: receives progress reports.
     """
     gaps = np.zeros(len(pairs))
     device = resolve_device(compute.device)
     for domain, directory in models.items():
-        mine = [number for number, pair in enumerate(pairs) if pair["domain"] == domain]
-        if not mine:
+        numbers = [number for number, pair in enumerate(pairs) if pair["domain"] == domain]
+        if not numbers:
             continue
-        progress.begin(f"asking the {domain} reward model", len(mine), "pairs")
+        progress.begin(f"scoring with the {domain} reward model", len(numbers), "pairs")
         model = RewardModel.load(directory, dtype=compute.dtype, device=device)
         rows = [
             (pairs[number]["conversation"], side["text"], True)
-            for number in mine
+            for number in numbers
             for side in pairs[number]["responses"]
         ]
         scores = model.standardise(model.score_texts(rows)).reshape(-1, 2)
-        gaps[mine] = np.abs(scores[:, 0] - scores[:, 1])
-        progress.advance(len(mine))
+        gaps[numbers] = np.abs(scores[:, 0] - scores[:, 1])
+        progress.advance(len(numbers))
     return gaps

@@ -108,7 +108,7 @@ def run(ctx: StageContext) -> None:
     figures |= _beside_others(ctx, reward, measured, heldout, cache)
     _write(ctx, figures, measured)
     _notes(ctx, figures, rows, built.tokens * settings.epochs)
-    cache.tell(ctx.progress)
+    cache.report(ctx.progress)
 
 
 def _is_guard(ctx: StageContext) -> bool:

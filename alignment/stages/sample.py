@@ -157,7 +157,7 @@ def _search(
     ]
     shape = (len(config.grid), len(prompts), config.k)
     rewards = scorer.score(answers).reward.reshape(shape)
-    cache.tell(ctx.progress)
+    cache.report(ctx.progress)
     finished = np.array([answer.finished for answer in answers]).reshape(shape)
     distinct = [distinct_rate([[sample.text for sample in group] for group in at]) for at in drawn]
     best, trials = best_temperature(config.grid, rewards, finished, distinct)

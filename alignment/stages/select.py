@@ -121,7 +121,7 @@ def _judge(
         [AnswerToScore(prompts[a.prompt_id], a.text, a.finished) for a in answers]
     )
     ctx.progress.advance(len(answers))
-    cache.tell(ctx.progress)
+    cache.report(ctx.progress)
     candidates = [
         Candidate(
             prompt_id=answer.prompt_id,

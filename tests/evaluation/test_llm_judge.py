@@ -234,7 +234,7 @@ def test_settings_that_cannot_work(monkeypatch):
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with pytest.raises(ConfigError, match="JUDGE_KEY"):
         Endpoint(JudgeConfig(base_url="http://x/v1", model="m", api_key_env="JUDGE_KEY"))
-    with pytest.raises(ConfigError, match="no HTTP address"):
+    with pytest.raises(ConfigError, match="not an HTTP address"):
         Endpoint(JudgeConfig(base_url="file:///etc/passwd", model="m"))
 
 

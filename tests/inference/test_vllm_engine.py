@@ -118,7 +118,7 @@ def test_trouble_with_the_server_is_told(
         ServerEngine("http://127.0.0.1:9", renderer, pause=pauses.append)
     assert len(pauses) == 5
     assert kind_of(caught.value) == "transient"  # the stage is tried again later
-    with pytest.raises(ConfigError, match="no http address"):
+    with pytest.raises(ConfigError, match="not an HTTP address"):
         ServerEngine("localhost:8000", renderer)
 
 

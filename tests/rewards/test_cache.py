@@ -81,8 +81,8 @@ def test_nothing_is_scored_twice(
     assert (again.cache.reused, again.cache.computed) == (12, 6)
     said: list[str] = []
     monkeypatch.setattr(SilentProgress, "say", lambda _, text: said.append(text))
-    again.cache.tell(SilentProgress())
-    assert said == ["12 of 18 scores were known already"]
+    again.cache.report(SilentProgress())
+    assert said == ["12 of 18 scores came from the cache"]
     plain = RewardModel.load(saved).score(items)
     assert more == pytest.approx(plain, abs=1e-5)
 
@@ -108,7 +108,7 @@ def test_scores_are_of_the_weights_and_not_of_the_card(
 def test_a_killed_scoring_goes_on_to_the_same_bits(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_module, "KEPT_AT_ONCE", 7)
+    monkeypatch.setattr(model_module, "CACHED_AT_ONCE", 7)
     items = answers(12)
     whole = RewardModel.load(saved, cache=ScoreCache(tmp_path / "whole")).score(items)
 
