@@ -86,10 +86,10 @@ def use_for_decoding(model: Any) -> Decoding | None:
 
     plain = Decoding(1, lambda steps: ModelStepper(model, steps))
     kind = "decoding" if covered else "decoding in threads"
-    taken = pays(
+    faster = pays(
         kind, model, lambda: trials.decode(model, made()), lambda: trials.decode(model, plain)
     )
-    return made() if taken else None
+    return made() if faster else None
 
 
 def use_for_scoring(
@@ -109,13 +109,13 @@ def use_for_scoring(
     if not LeanScorer.covers(model):
         return None
     workers = workers_for(model)
-    taken = pays(
+    faster = pays(
         "scoring",
         model,
         lambda: trials.score(model, workers),
         lambda: trials.score_plainly(model, workers, plain),
     )
-    return partial(LeanScorer, model) if taken else None
+    return partial(LeanScorer, model) if faster else None
 
 
 def use_for_training(body: Any) -> LeanBackbone | None:
@@ -131,8 +131,8 @@ def use_for_training(body: Any) -> LeanBackbone | None:
 
     if why_not(body) is not None:
         return None
-    taken = pays("training", body, lambda: trials.train(body), lambda: trials.train_plainly(body))
-    if not taken:
+    faster = pays("training", body, lambda: trials.train(body), lambda: trials.train_plainly(body))
+    if not faster:
         return None
     keep_freed_memory()
     return LeanBackbone(body)

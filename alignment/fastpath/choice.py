@@ -154,13 +154,13 @@ def name_of(kind: str, model: Any) -> str:
 def measured(fast: Trial, plain: Trial) -> Choice:
     """Do the same work both ways: best of a few times each, in turns."""
     try:
-        found = fast()
+        fast_result = fast()
     except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
         return Choice(False, None, f"the fast one fails here: {str(error).strip()[:200]}")
-    wanted = plain()
-    if found is None or wanted is None:
+    plain_result = plain()
+    if fast_result is None or plain_result is None:
         return Choice(False, None, "the fast one does not cover this model's numbers")
-    if not _agree(found, wanted):
+    if not _agree(fast_result, plain_result):
         return Choice(False, None, "the fast one gives other numbers here")
     best = {fast: float("inf"), plain: float("inf")}
     started = time.perf_counter()
@@ -177,16 +177,16 @@ def measured(fast: Trial, plain: Trial) -> Choice:
 
 def _seconds(way: Trial) -> float:
     began = time.perf_counter()
-    found = way()
-    if found is not None and found.is_cuda:
-        torch.cuda.synchronize(found.device)
+    result = way()
+    if result is not None and result.is_cuda:
+        torch.cuda.synchronize(result.device)
     return time.perf_counter() - began
 
 
-def _agree(found: Tensor, wanted: Tensor) -> bool:
-    tolerance = 1e-3 if wanted.dtype == torch.float32 else 5e-2
-    scale = float(wanted.detach().abs().max().clamp(min=0.1))
-    return torch.allclose(found, wanted, rtol=0.0, atol=tolerance * scale)
+def _agree(fast: Tensor, plain: Tensor) -> bool:
+    tolerance = 1e-3 if plain.dtype == torch.float32 else 5e-2
+    scale = float(plain.detach().abs().max().clamp(min=0.1))
+    return torch.allclose(fast, plain, rtol=0.0, atol=tolerance * scale)
 
 
 def _machine() -> Path:
@@ -214,10 +214,10 @@ def _keep(place: Path, name: str, choice: Choice) -> Choice:
         place.mkdir(parents=True, exist_ok=True)
         busy = LockedError("somebody else is writing compute choices", where=str(path))
         with file_lock(place / f".{KEPT}.lock", patience=60.0, busy=lambda: busy):
-            known = read_json(path) if path.is_file() else {}
-            if name in known:
-                return Choice(**known[name])
-            atomic_write_json(path, {**known, name: asdict(choice)})
+            stored = read_json(path) if path.is_file() else {}
+            if name in stored:
+                return Choice(**stored[name])
+            atomic_write_json(path, {**stored, name: asdict(choice)})
     except OSError as error:
         if place != _machine():  # without a home the workspace keeps it
             raise

@@ -141,9 +141,9 @@ class LeanStepper:
         grouped = queries.unflatten(1, (self._kv, -1))
         before = torch.matmul(self._by_prompt(grouped), memory.prompt_keys)
         if self._lean.folded:
-            found = self._unnormalised(memory, before, grouped)
-            if found is not None:
-                return found
+            output = self._unnormalised(memory, before, grouped)
+            if output is not None:
+                return output
         after = torch.matmul(grouped, memory.keys[..., :filled])
         return self._softmax(memory, before, after, memory.values[..., :filled])
 
@@ -157,14 +157,14 @@ class LeanStepper:
         # Empty places have values of nothing; products below a certain size are slower.
         wide = max(self._count + 1, min(_LEAST_WIDTH, memory.keys.shape[-1]))
         after = torch.matmul(queries, memory.keys[..., :wide]).exp2_()
-        found = torch.matmul(after, memory.values[..., :wide].transpose(2, 3))
+        output = torch.matmul(after, memory.values[..., :wide].transpose(2, 3))
         shared = torch.matmul(torch.exp2(before), memory.prompt_values.transpose(2, 3))
-        found += self._by_row(shared)
-        total = found[..., -1:]
+        output += self._by_row(shared)
+        total = output[..., -1:]
         low, high = torch.aminmax(total)
         if not (float(low) > _LEAST and float(high) < _MOST):
             return None
-        return (found[..., :-1] / total).flatten(1)
+        return (output[..., :-1] / total).flatten(1)
 
     def _softmax(
         self, memory: _Memory, before: torch.Tensor, after: torch.Tensor, values: torch.Tensor
@@ -177,9 +177,9 @@ class LeanStepper:
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
         length = before.shape[-1]
         shared = self._by_prompt(weights[..., :length])
-        found = torch.matmul(weights[..., length:], values.transpose(2, 3))
-        found += self._by_row(torch.matmul(shared, memory.prompt_values.transpose(2, 3)))
-        return found[..., : self._dim].flatten(1)
+        output = torch.matmul(weights[..., length:], values.transpose(2, 3))
+        output += self._by_row(torch.matmul(shared, memory.prompt_values.transpose(2, 3)))
+        return output[..., : self._dim].flatten(1)
 
     def _remember(self, memory: _Memory, keys: torch.Tensor, values: torch.Tensor) -> None:
         room = memory.keys.shape[-1]

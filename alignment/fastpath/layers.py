@@ -186,10 +186,10 @@ class FoldedLayer:
         scaling = float(attention.scaling) * LOG2E
         parts = [(attention.q_proj, scaling), (attention.k_proj, 1.0), (attention.v_proj, 1.0)]
         # Weights [d, out] and biases [1, out] under one another.
-        asked, keys, values = (
+        queries, keys, values = (
             torch.cat([part.weight.t(), _bias(part)[None]]) * factor for part, factor in parts
         )
-        plain = torch.cat([asked, keys], dim=1)
+        plain = torch.cat([queries, keys], dim=1)
         first, second = plain.unflatten(1, (-1, 2, dim // 2)).unbind(2)
         ahead = torch.stack([-second, first], dim=2).flatten(1)
         whole = torch.cat([plain, ahead, values], dim=1).t()

@@ -29,13 +29,13 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return False
-    wanted = (
+    settings = (
         (_M_MMAP_THRESHOLD, 1 << 30),
         (_M_TRIM_THRESHOLD, (1 << 31) - 1),
         (_M_TOP_PAD, 1 << 26),
         (_M_ARENA_MAX, 1),
     )
-    done = all(mallopt(option, value) == 1 for option, value in wanted)
+    done = all(mallopt(option, value) == 1 for option, value in settings)
     if done:
         log.info("this process keeps freed memory from now on (glibc's thresholds are raised)")
     return done

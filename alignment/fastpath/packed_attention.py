@@ -26,22 +26,22 @@ NAME = "align_packed"
 
 def plan_of(rows: Sequence[Row]) -> Plan:
     """The blocks of `rows` laid behind one another."""
-    found, scored = [], []
+    blocks, scored = [], []
     first = 0
     for row in rows:
         size = 64 if len(row) <= 1024 else 256
         shared = first + len(row.prefix)
         for start in range(first, shared, size):
-            found.append(Block(start, min(start + size, shared), first, first, first))
+            blocks.append(Block(start, min(start + size, shared), first, first, first))
         own = shared
         for tail in row.tails:
             end = own + len(tail)
             for start in range(own, end, size):
-                found.append(Block(start, min(start + size, end), first, shared, own))
+                blocks.append(Block(start, min(start + size, end), first, shared, own))
             scored.append(Block(end - 1, end, first, shared, own))
             own = end
         first = own
-    return Plan(first, tuple(found), tuple(scored))
+    return Plan(first, tuple(blocks), tuple(scored))
 
 
 def pack(rows: Sequence[Row], *, device: torch.device | str = "cpu") -> Inputs:
@@ -157,8 +157,8 @@ class BlockAttention(torch.autograd.Function):
         future = _future(blocks, q)
         for block in blocks:
             _, weights = _weights(q, k, block, future)
-            found = torch.bmm(block.keys(v), weights.transpose(1, 2))
-            out[..., block.start : block.end] = found.view(heads, width, q.shape[1], -1)
+            output = torch.bmm(block.keys(v), weights.transpose(1, 2))
+            out[..., block.start : block.end] = output.view(heads, width, q.shape[1], -1)
         ctx.save_for_backward(q, k, v, out)
         ctx.blocks, ctx.scale, ctx.dtypes = blocks, scale, (query.dtype, key.dtype, value.dtype)
         return out.permute(3, 0, 2, 1).reshape(1, tokens, -1, width)
@@ -177,30 +177,30 @@ class BlockAttention(torch.autograd.Function):
         future = _future(ctx.blocks, q)
         for block in ctx.blocks:
             inside = slice(block.start, block.end)
-            asked, weights = _weights(q, k, block, future)
-            d_found = d_out[..., inside].reshape(heads, width, -1)
-            block.add(d_v, torch.bmm(d_found, weights))
-            slope = torch.bmm(d_found.transpose(1, 2), block.keys(v))
+            queries, weights = _weights(q, k, block, future)
+            d_output = d_out[..., inside].reshape(heads, width, -1)
+            block.add(d_v, torch.bmm(d_output, weights))
+            slope = torch.bmm(d_output.transpose(1, 2), block.keys(v))
             slope.sub_(delta[..., inside].reshape(heads, -1, 1)).mul_(weights)
-            d_asked = torch.bmm(block.keys(k), slope.transpose(1, 2))
-            d_q[..., inside] = d_asked.view(heads, width, groups, -1)
-            block.add(d_k, torch.bmm(asked.transpose(1, 2), slope))
+            d_queries = torch.bmm(block.keys(k), slope.transpose(1, 2))
+            d_q[..., inside] = d_queries.view(heads, width, groups, -1)
+            block.add(d_k, torch.bmm(queries.transpose(1, 2), slope))
         d_query = (d_q.permute(0, 2, 3, 1) * ctx.scale).reshape(1, heads * groups, tokens, width)
         d_key, d_value = d_k.transpose(1, 2)[None], d_v.transpose(1, 2)[None]
-        found = zip((d_query, d_key, d_value), ctx.dtypes, strict=True)
-        return (*(gradient.to(dtype) for gradient, dtype in found), None, None)
+        typed = zip((d_query, d_key, d_value), ctx.dtypes, strict=True)
+        return (*(gradient.to(dtype) for gradient, dtype in typed), None, None)
 
 
 def _weights(q: Tensor, k: Tensor, block: Block, future: Tensor) -> tuple[Tensor, Tensor]:
     """A block's queries (K, G·c, D) and attention weights (K, G·c, n)."""
     heads, groups, _, width = q.shape
     size = block.end - block.start
-    asked = q[:, :, block.start : block.end].reshape(heads, groups * size, width)
-    scores = torch.bmm(asked, block.keys(k))
+    queries = q[:, :, block.start : block.end].reshape(heads, groups * size, width)
+    scores = torch.bmm(queries, block.keys(k))
     if size > 1:
         own = scores.view(heads, groups, size, -1)[..., -size:]
         own += future[:size, :size]
-    return asked, torch.softmax(scores, dim=-1)
+    return queries, torch.softmax(scores, dim=-1)
 
 
 def _future(blocks: Sequence[Block], like: Tensor) -> Tensor:

@@ -70,18 +70,18 @@ def packs() -> bool:
     with torch.no_grad():
         try:
             packed = _pack(weight)
-            found = (
+            results = (
                 _op()(x, packed, bias, "none", [], ""),
                 _op()(x, packed, bias, "swish", [], ""),
                 _op().binary(x, other, packed, bias, "mul"),
                 _op().binary(x, other, packed, bias, "add"),
             )
         except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
-            said = str(error).strip().partition("\n")[0]
-            log.info("torch has no packed linear maps here (%s): plain ones, slower", said)
+            reason = str(error).strip().partition("\n")[0]
+            log.info("torch has no packed linear maps here (%s): plain ones, slower", reason)
             return False
-    wanted = (plain, silu(plain), plain * other, plain + other)
-    return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, wanted, strict=True))
+    expected = (plain, silu(plain), plain * other, plain + other)
+    return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(results, expected, strict=True))
 
 
 def _pack(weight: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ class Group:
 
     def shared(self, x: Tensor) -> Tensor:
         """[..., B, P] of the prefix out of [..., N], the same for every tail."""
-        found = x[..., self.prefix[0] : self.prefix[1]].unsqueeze(-2)
-        return found.expand(*found.shape[:-2], len(self.lengths), -1)
+        part = x[..., self.prefix[0] : self.prefix[1]].unsqueeze(-2)
+        return part.expand(*part.shape[:-2], len(self.lengths), -1)
 
 
 class _Map:
@@ -77,8 +77,8 @@ class _Map:
         self._bias = bias[:, None] if bool(bias.any()) else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        found = product_of(self._weight, x)
-        return found if self._bias is None else found.add_(self._bias)
+        product = product_of(self._weight, x)
+        return product if self._bias is None else product.add_(self._bias)
 
 
 class _Layer:
@@ -87,8 +87,10 @@ class _Layer:
     def __init__(self, layer: Any):
         attention, mlp = layer.self_attn, layer.mlp
         before, after = layer.input_layernorm, layer.post_attention_layernorm
-        asked = (attention.q_proj, float(attention.scaling) * LOG2E)
-        self._asked = _Map([asked, (attention.k_proj, 1.0), (attention.v_proj, 1.0)], before.weight)
+        queries = (attention.q_proj, float(attention.scaling) * LOG2E)
+        self._queries_keys_values = _Map(
+            [queries, (attention.k_proj, 1.0), (attention.v_proj, 1.0)], before.weight
+        )
         self._out = _Map([(attention.o_proj, 1.0)])
         self._both = _Map([(mlp.gate_proj, 1.0), (mlp.up_proj, 1.0)], after.weight)
         self._down = _Map([(mlp.down_proj, 1.0)])
@@ -96,7 +98,7 @@ class _Layer:
 
     def project(self, x: Tensor) -> Tensor:
         """Queries, keys and values [(H + 2K)·D, N]."""
-        return self._asked(normed(x, self._epsilons[0])[0])
+        return self._queries_keys_values(normed(x, self._epsilons[0])[0])
 
     def finish(self, x: Tensor, attended: Tensor) -> Tensor:
         """[d, N] after the layer, from the attention's [H·D, N]."""
@@ -138,7 +140,7 @@ class LeanScorer:
     def arranged(rows: Sequence[Row]) -> list[Row]:
         """Rows as they are best cut into passes: none that shares too little, and like lengths
         together."""
-        apart = [one for row in rows for one in worth_sharing(row)]
+        apart = [part for row in rows for part in worth_sharing(row)]
         return sorted(apart, key=lambda row: (bool(row.prefix), 0 if row.prefix else len(row)))
 
     def score(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
@@ -156,60 +158,60 @@ class LeanScorer:
             x = layer.finish(x, attended)
         layer = self._layers[-1]
         queries, keys, values = self._turned(layer.project(x), cos, sin)
-        found = [
+        scores = [
             self._last(queries[..., group.last], _Keys(group, keys, values, real_only=True))
             for group in tails
         ]
-        x = layer.finish(x[:, torch.cat([group.last for group in tails])], torch.cat(found, 1))
+        x = layer.finish(x[:, torch.cat([group.last for group in tails])], torch.cat(scores, 1))
         x = normed(x, body.norm.variance_epsilon)[0].t() * body.norm.weight
         return self._head(x)[:, 0], answers
 
     def _turned(self, projected: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         """Turned queries [H, D, N] and keys [K, D, N], and values [K, D, N]."""
         heads = projected.unflatten(0, (self._heads + 2 * self._kv, -1))
-        asked = heads[: -self._kv].unflatten(1, (2, -1))
-        found = torch.empty_like(asked)
-        turn(asked, found, cos, sin, dim=1)
-        found = found.flatten(1, 2)
-        return found[: self._heads], found[self._heads :], heads[-self._kv :]
+        queries = heads[: -self._kv].unflatten(1, (2, -1))
+        rotated = torch.empty_like(queries)
+        turn(queries, rotated, cos, sin, dim=1)
+        rotated = rotated.flatten(1, 2)
+        return rotated[: self._heads], rotated[self._heads :], heads[-self._kv :]
 
-    def _attend(self, queries: Tensor, seen: _Keys, attended: Tensor) -> None:
+    def _attend(self, queries: Tensor, memory: _Keys, attended: Tensor) -> None:
         """Causal attention of a group's tokens, into [H·D, N]."""
-        group = seen.group
-        asked = group.own(queries).unflatten(0, (self._kv, -1)).permute(0, 3, 2, 1, 4)
-        target = group.own(attended).unflatten(0, (self._kv, asked.shape[3], -1))
+        group = memory.group
+        own = group.own(queries).unflatten(0, (self._kv, -1)).permute(0, 3, 2, 1, 4)
+        target = group.own(attended).unflatten(0, (self._kv, own.shape[3], -1))
         target = target.permute(0, 3, 2, 1, 4)
         for start, end in _blocks(group.longest):
-            block = asked[..., start:end].flatten(0, 1).flatten(2).contiguous()
-            sums = self._sums(block, seen, start, end).view(
-                *asked.shape[:2], -1, *asked.shape[3:4], end - start
+            block = own[..., start:end].flatten(0, 1).flatten(2).contiguous()
+            sums = self._sums(block, memory, start, end).view(
+                *own.shape[:2], -1, *own.shape[3:4], end - start
             )
             torch.div(sums[:, :, :-1], sums[:, :, -1:], out=target[..., start:end])
 
-    def _last(self, queries: Tensor, seen: _Keys) -> Tensor:
+    def _last(self, queries: Tensor, memory: _Keys) -> Tensor:
         """Attention of each tail's last token: [H·D, B] from [H, D, B]."""
         tails = queries.shape[-1]
-        asked = queries.unflatten(0, (self._kv, -1)).permute(0, 3, 2, 1)
-        sums = self._sums(asked.flatten(0, 1).contiguous(), seen, 0, None)
-        found = (sums[:, :-1] / sums[:, -1:]).view(self._kv, tails, -1, self._heads // self._kv)
-        return found.permute(0, 3, 2, 1).reshape(-1, tails)
+        grouped = queries.unflatten(0, (self._kv, -1)).permute(0, 3, 2, 1)
+        sums = self._sums(grouped.flatten(0, 1).contiguous(), memory, 0, None)
+        means = (sums[:, :-1] / sums[:, -1:]).view(self._kv, tails, -1, self._heads // self._kv)
+        return means.permute(0, 3, 2, 1).reshape(-1, tails)
 
-    def _sums(self, asked: Tensor, seen: _Keys, start: int, end: int | None) -> Tensor:
+    def _sums(self, queries: Tensor, memory: _Keys, start: int, end: int | None) -> Tensor:
         """Weighted sums of values, and sums of weights below: [K·B, D + 1, G·c] for queries
         [start, end) of the tails; without an end the queries see everything."""
-        until = None if end is None else seen.shared + end
-        keys, values = seen.keys[..., :until].transpose(1, 2), seen.values[..., :until]
+        until = None if end is None else memory.shared + end
+        keys, values = memory.keys[..., :until].transpose(1, 2), memory.values[..., :until]
         # Without the largest score taken off first: two passes less over the scores.
-        weights = torch.bmm(keys, asked).exp2_()
+        weights = torch.bmm(keys, queries).exp2_()
         if end is not None:
-            visible = self._visible(end - start).repeat(1, asked.shape[-1] // (end - start))
-            weights[:, seen.shared + start :].mul_(visible)
-        found = torch.bmm(values, weights)
-        if in_range(found[:, -1]):
-            return found
-        scores = torch.bmm(keys, asked)
+            visible = self._visible(end - start).repeat(1, queries.shape[-1] // (end - start))
+            weights[:, memory.shared + start :].mul_(visible)
+        sums = torch.bmm(values, weights)
+        if in_range(sums[:, -1]):
+            return sums
+        scores = torch.bmm(keys, queries)
         if end is not None:
-            scores[:, seen.shared + start :].masked_fill_(visible == 0, -math.inf)
+            scores[:, memory.shared + start :].masked_fill_(visible == 0, -math.inf)
         return torch.bmm(values, scores.sub_(scores.amax(1, keepdim=True)).exp2_())
 
     def _visible(self, size: int) -> Tensor:

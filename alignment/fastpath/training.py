@@ -151,8 +151,8 @@ class LeanBackbone:
     def token_logprobs(hidden: Tensor, head: Tensor, tokens: Tensor, temperature: float) -> Tensor:
         """log softmax(head · hidden / temperature) of tokens (n,), from hidden (n, d) and head
         (v, d)."""
-        found: Tensor = TokenLogprobs.apply(hidden, head, tokens, temperature)  # type: ignore[no-untyped-call]
-        return found
+        log_probs: Tensor = TokenLogprobs.apply(hidden, head, tokens, temperature)  # type: ignore[no-untyped-call]
+        return log_probs
 
     def _made(self, length: int) -> _Tables:
         if length not in self._tables:
@@ -181,16 +181,16 @@ def _attention(x: Tensor, layer: Any, shape: _Shape) -> Tensor:
         ],
     )
     out = attention.o_proj.weight
-    found: Tensor = _Attention.apply(x, projections, out, norm.variance_epsilon, shape)  # type: ignore[no-untyped-call]
-    return found
+    output: Tensor = _Attention.apply(x, projections, out, norm.variance_epsilon, shape)  # type: ignore[no-untyped-call]
+    return output
 
 
 def _inner(h: Tensor, layer: Any) -> Tensor:
     """Second half of a layer: [d, N] → [d, N]."""
     mlp, norm = layer.mlp, layer.post_attention_layernorm
     both = _folded(norm.weight, [(mlp.gate_proj.weight, 1.0), (mlp.up_proj.weight, 1.0)])
-    found: Tensor = _Inner.apply(h, both, mlp.down_proj.weight, norm.variance_epsilon)  # type: ignore[no-untyped-call]
-    return found
+    output: Tensor = _Inner.apply(h, both, mlp.down_proj.weight, norm.variance_epsilon)  # type: ignore[no-untyped-call]
+    return output
 
 
 def _folded(gain: Tensor, parts: list[tuple[nn.Parameter, float]]) -> Tensor:
@@ -243,8 +243,8 @@ class _Inner(torch.autograd.Function):
         gate_back, up_back = both_back.chunk(2)
         torch.mul(back, active, out=up_back)
         torch.ops.aten.silu_backward.grad_input(back.mul_(up), gate, grad_input=gate_back)
-        found = _normed_back(product_of(inner.t(), both_back), normed, factor).add_(grad)
-        return found, product_of(both_back, normed.t()), product_of(grad, product.t()), None
+        gradient = _normed_back(product_of(inner.t(), both_back), normed, factor).add_(grad)
+        return gradient, product_of(both_back, normed.t()), product_of(grad, product.t()), None
 
 
 class _Attention(torch.autograd.Function):
@@ -259,28 +259,30 @@ class _Attention(torch.autograd.Function):
         keys, values = _keys_and_values(projected, shape)
         attended = torch.empty(shape.heads * shape.dim, x.shape[1])
         inverse = torch.empty(shape.heads, 1, x.shape[1])
-        kept = []
+        saved = []
         for block in shape.tables.blocks:
             queries = _queries(projected, shape, block)
             weights = torch.bmm(keys[..., : block.end].transpose(1, 2), queries).exp2_()
             weights[:, block.start :].mul_(block.seen)
             sums = torch.bmm(values[..., : block.end], weights)
-            found = sums.view(shape.kv, shape.rows, shape.dim + 1, shape.groups, -1)
+            output = sums.view(shape.kv, shape.rows, shape.dim + 1, shape.groups, -1)
             below = _apart(inverse, shape, block)
-            torch.reciprocal(found[:, :, -1:], out=below)
-            torch.mul(found[:, :, :-1], below, out=_apart(attended, shape, block))
-            kept += [queries, weights]
+            torch.reciprocal(output[:, :, -1:], out=below)
+            torch.mul(output[:, :, :-1], below, out=_apart(attended, shape, block))
+            saved += [queries, weights]
         if not in_range(inverse):
             raise _OutOfRange
         ctx.shape = shape
         ctx.save_for_backward(
-            projections, out, normed, factor, keys, values, attended, inverse, *kept
+            projections, out, normed, factor, keys, values, attended, inverse, *saved
         )
         return product_of(out, attended).add_(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
-        projections, out, normed, factor, keys, values, attended, inverse, *kept = ctx.saved_tensors
+        projections, out, normed, factor, keys, values, attended, inverse, *saved = (
+            ctx.saved_tensors
+        )
         shape: _Shape = ctx.shape
         # Of a quotient n/t: 1/t above, and −(n/t)/t below, summed over the head.
         above = product_of(out.t(), grad).view(shape.heads, shape.dim, -1)
@@ -291,7 +293,7 @@ class _Attention(torch.autograd.Function):
         projected_back = torch.empty(len(projections), grad.shape[1])
         keys_back, values_back = torch.zeros_like(keys), torch.zeros_like(keys)
         for number, block in enumerate(shape.tables.blocks):
-            queries, weights = kept[2 * number : 2 * number + 2]
+            queries, weights = saved[2 * number : 2 * number + 2]
             block_back = _apart(back, shape, block).reshape(len(keys), shape.dim + 1, -1)
             scores_back = torch.bmm(values[..., : block.end].transpose(1, 2), block_back)
             scores_back.mul_(weights)
@@ -302,9 +304,9 @@ class _Attention(torch.autograd.Function):
             )
         _keys_and_values_back(keys_back, values_back, projected_back, shape)
         normed_back = product_of(projections.t(), projected_back)
-        found = _normed_back(normed_back, normed, factor).add_(grad)
+        gradient = _normed_back(normed_back, normed, factor).add_(grad)
         weight_back = product_of(projected_back, normed.t())
-        return found, weight_back, product_of(grad, attended.t()), None, None
+        return gradient, weight_back, product_of(grad, attended.t()), None, None
 
 
 def _apart(flat: Tensor, shape: _Shape, block: _Block) -> Tensor:
@@ -322,20 +324,20 @@ def _query_part(projected: Tensor, shape: _Shape, block: _Block) -> Tensor:
 def _queries(projected: Tensor, shape: _Shape, block: _Block) -> Tensor:
     """Turned queries of a block: [K·b, D, G·c]."""
     source = _query_part(projected, shape, block)
-    found = torch.empty(source.shape)
+    queries = torch.empty(source.shape)
     inside = slice(block.start, block.end)
     cos, sin = shape.tables.cos[:, None, inside], shape.tables.sin[:, None, inside]
-    turn(source, found, cos, sin, dim=2)
-    return found.view(shape.kv * shape.rows, shape.dim, -1)
+    turn(source, queries, cos, sin, dim=2)
+    return queries.view(shape.kv * shape.rows, shape.dim, -1)
 
 
-def _queries_back(found: Tensor, projected: Tensor, shape: _Shape, block: _Block) -> None:
+def _queries_back(gradient: Tensor, projected: Tensor, shape: _Shape, block: _Block) -> None:
     """The way back of `_queries`, into the gradient of `projected`."""
     target = _query_part(projected, shape, block)
     inside = slice(block.start, block.end)
     # Scores are powers of two: their derivative brings ln 2 = 1 / log₂e.
     cos, sin = (t[:, None, inside] / LOG2E for t in (shape.tables.cos, shape.tables.sin))
-    turn(found.view(target.shape), target, cos, sin.neg_(), dim=2)
+    turn(gradient.view(target.shape), target, cos, sin.neg_(), dim=2)
 
 
 def _key_parts(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
@@ -380,7 +382,7 @@ class TokenLogprobs(torch.autograd.Function):
     ) -> Tensor:
         scaled = head * (LOG2E / temperature)
         logits = product_of(scaled, hidden.t())
-        taken = logits.gather(0, tokens[None])[0]
+        chosen = logits.gather(0, tokens[None])[0]
         weights = logits.exp2_()
         total = weights.sum(0)
         if not in_range(total):
@@ -388,10 +390,10 @@ class TokenLogprobs(torch.autograd.Function):
             highest = logits.amax(0)
             weights = logits.sub_(highest).exp2_()
             total = weights.sum(0)
-            taken = taken - highest
+            chosen = chosen - highest
         ctx.temperature = temperature
         ctx.save_for_backward(hidden, head, tokens, weights, total)
-        return (taken - total.log2()).div_(LOG2E)
+        return (chosen - total.log2()).div_(LOG2E)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]

@@ -106,8 +106,8 @@ def train_plainly(body: Any) -> Tensor | None:
     """The same, one after the other."""
 
     def hidden(ids: Tensor, places: Tensor) -> Tensor:
-        found: Tensor = body(input_ids=ids, use_cache=False).last_hidden_state
-        return found.flatten(0, 1)[places]
+        states: Tensor = body(input_ids=ids, use_cache=False).last_hidden_state
+        return states.flatten(0, 1)[places]
 
     return _learn(body, Together(), hidden)
 
@@ -123,10 +123,10 @@ def _learn(
 
     def one(_: int) -> Tensor | None:
         with torch.inference_mode(False), torch.set_grad_enabled(bool(parameters)):
-            found = hidden(ids, places)
-            if found is not None and parameters:
-                torch.autograd.grad(found.square().sum(), parameters, allow_unused=True)
-        return None if found is None else found.detach()
+            states = hidden(ids, places)
+            if states is not None and parameters:
+                torch.autograd.grad(states.square().sum(), parameters, allow_unused=True)
+        return None if states is None else states.detach()
 
     first, second = together.run(
         [lambda: next(together.each(one, [0])), lambda: next(together.each(one, [1]))]

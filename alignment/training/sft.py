@@ -149,7 +149,7 @@ def finetune(
     )
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    keeper = _Keeper(
+    checkpoints = _Checkpoints(
         checkpoint.TrainingState(
             {"trained": _trained(model)}, {"adamw": optimizer}, {"cosine": scheduler}
         ),
@@ -159,11 +159,11 @@ def finetune(
         every=config.checkpoint_every,
         total=steps,
     )
-    done = keeper.restore()
+    done = checkpoints.restore()
     progress.begin("fine-tune", steps, "step")
     progress.advance(done)
     if done < steps:
-        with _settings_kept(model, renderer):
+        with _settings_restored(model, renderer):
             trainer = _trainer(
                 model,
                 renderer,
@@ -173,7 +173,7 @@ def finetune(
                 scratch=scratch,
                 bf16=bf16,
             )
-            trainer.add_callback(keeper)
+            trainer.add_callback(checkpoints)
             trainer.train()
     if config.gradient_checkpointing:
         model.activation_checkpointing_disable()
@@ -204,7 +204,7 @@ def context_length(model: Any) -> int:
 
 
 @contextmanager
-def _settings_kept(model: Any, renderer: ChatRenderer) -> Iterator[None]:
+def _settings_restored(model: Any, renderer: ChatRenderer) -> Iterator[None]:
     """The trainer writes its own pad token and `use_cache: false` into what will be saved."""
     tokenizer: Any = renderer.tokenizer
     owners = [owner for owner in (model.config, model.generation_config) if owner is not None]
@@ -273,7 +273,7 @@ def _trainer(
     return trainer
 
 
-class _Keeper(TrainerCallback):
+class _Checkpoints(TrainerCallback):
     """Checkpoints, curves and progress of one fine-tuning.
 
     It works in `on_log`, which the trainer calls once per step after everything else, so that a

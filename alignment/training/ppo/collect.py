@@ -138,9 +138,9 @@ class Collector:
             together=self.together,
         )
 
-    def _table(self, found: list[Pass], answers: Answers) -> Tensor:
+    def _table(self, results: list[Pass], answers: Answers) -> Tensor:
         rows, width = answers.mask.shape
-        return table(found, rows, width, self._roles.policy.device)
+        return table(results, rows, width, self._roles.policy.device)
 
     def _old(
         self, tokens: Sequence[Tokens], answers: Answers, keeps: bool
@@ -154,11 +154,11 @@ class Collector:
         wish, policy = self._config.old_logprobs, self._roles.policy
         if wish == "rollout" or (wish == "auto" and self.exact and not keeps):
             return answers.logprobs, []
-        found = self._see(policy, tokens, keeps)
-        forward = self._table(found, answers)
+        results = self._see(policy, tokens, keeps)
+        forward = self._table(results, answers)
         if wish == "auto" and not keeps and self.exact is None:
             single = next(policy.model.parameters()).dtype == torch.float32
             near = float((forward - answers.logprobs).abs().max()) <= _AGREE
             self.exact = single and near
             return answers.logprobs if self.exact else forward, []
-        return forward, found
+        return forward, results

@@ -123,7 +123,7 @@ class Pass:
     """A forward pass: what went in, and the result (n,) for its answer tokens."""
 
     packed: Packed
-    found: Tensor
+    result: Tensor
 
 
 def passes(
@@ -149,18 +149,18 @@ def passes(
                 return Pass(packed, logprobs(role, packed, temperature)[0])
             return Pass(packed, values(role, packed))
 
-    mine = distributed.share(len(episodes))
+    share = distributed.share(len(episodes))
     with role.active():
-        return list((together or Together()).each(look, pieces(episodes, mine, limit)))
+        return list((together or Together()).each(look, pieces(episodes, share, limit)))
 
 
-def table(found: Sequence[Pass], episodes: int, width: int, device: torch.device) -> Tensor:
+def table(results: Sequence[Pass], episodes: int, width: int, device: torch.device) -> Tensor:
     """The results of all processes' passes: (episodes, width), 0 on padding, no gradient."""
     whole = torch.zeros(episodes, width, device=device)
-    for one in found:
-        whole[one.packed.episode, one.packed.place] = one.found.detach().float()
-    mine = distributed.share(episodes)
-    return distributed.gather_rows(whole[mine.start : mine.stop], episodes)
+    for item in results:
+        whole[item.packed.episode, item.packed.place] = item.result.detach().float()
+    share = distributed.share(episodes)
+    return distributed.gather_rows(whole[share.start : share.stop], episodes)
 
 
 def over_all(
@@ -173,5 +173,5 @@ def over_all(
     device: torch.device,
 ) -> Tensor:
     """`logprobs` or `values` of every episode, without gradient: (b, width), 0 on padding."""
-    found = passes(role, episodes, temperature=temperature, limit=limit, device=device)
-    return table(found, len(episodes), width, device)
+    results = passes(role, episodes, temperature=temperature, limit=limit, device=device)
+    return table(results, len(episodes), width, device)

@@ -201,5 +201,5 @@ CHECKS: Mapping[str, Callable[[Curves], Verdict | None]] = {
 def verdicts(rows: Sequence[Row], *, max_new_tokens: int) -> list[Verdict]:
     """All verdicts that the curves allow; an empty history gives none."""
     curves = Curves(rows, max_new_tokens)
-    made = [check(curves) for needed, check in CHECKS.items() if curves.of(needed)]
-    return [verdict for verdict in made if verdict is not None]
+    checked = [check(curves) for needed, check in CHECKS.items() if curves.of(needed)]
+    return [verdict for verdict in checked if verdict is not None]

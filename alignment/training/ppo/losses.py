@@ -31,8 +31,8 @@ def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
         tokens: (...) int64.
     """
     logits = logits.float()
-    taken = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return taken - torch.logsumexp(logits, dim=-1)
+    chosen = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return chosen - torch.logsumexp(logits, dim=-1)
 
 
 def entropy(logits: Tensor) -> Tensor:

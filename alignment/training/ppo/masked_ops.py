@@ -13,8 +13,8 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
         values: any shape.
         mask: same shape, bool.
     """
-    kept = torch.where(mask, values, torch.zeros_like(values))
-    return kept.sum() / mask.sum().clamp(min=1)
+    masked = torch.where(mask, values, torch.zeros_like(values))
+    return masked.sum() / mask.sum().clamp(min=1)
 
 
 def masked_variance(values: Tensor, mask: Tensor) -> Tensor:

@@ -23,22 +23,22 @@ class ModelScorer:
     def __init__(self, model: RewardModel, renderer: ChatRenderer):
         self._model = model
         model.choose_pass()
-        mine, its = renderer.tokenizer, model.renderer.tokenizer
+        own, other = renderer.tokenizer, model.renderer.tokenizer
         self._same = (
-            mine.chat_template == its.chat_template and mine.get_vocab() == its.get_vocab()  # type: ignore[attr-defined]
+            own.chat_template == other.chat_template and own.get_vocab() == other.get_vocab()  # type: ignore[attr-defined]
         )
 
     def __call__(self, episodes: Sequence[Episode]) -> np.ndarray:
         part = distributed.share(len(episodes))
-        mine = episodes[part.start : part.stop]
-        if not mine:
+        own = episodes[part.start : part.stop]
+        if not own:
             raw = np.empty(0)
         elif self._same:
-            raw = self._model.score([episode.tokens for episode in mine])
+            raw = self._model.score([episode.tokens for episode in own])
         else:
-            raw = self._model.score_texts([(e.prompt.messages, e.text, e.finished) for e in mine])
-        found = distributed.gather_rows(torch.from_numpy(raw), len(episodes))
-        return self._model.standardise(found.numpy())
+            raw = self._model.score_texts([(e.prompt.messages, e.text, e.finished) for e in own])
+        scores = distributed.gather_rows(torch.from_numpy(raw), len(episodes))
+        return self._model.standardise(scores.numpy())
 
 
 def probability_of(model: RewardModel) -> Callable[[np.ndarray], np.ndarray]:

@@ -48,7 +48,7 @@ class PromptStream:
 
     def take(self, iteration: int) -> list[PromptItem]:
         """The prompts of an iteration (0, 1, …)."""
-        found = []
+        prompts = []
         for number, (pool, count) in enumerate(self._pools):
             orders: dict[int, np.ndarray] = {}
             for place in range(iteration * count, (iteration + 1) * count):
@@ -56,5 +56,5 @@ class PromptStream:
                 if turn not in orders:
                     seed = derive_seed(self._seed, "prompts", number, turn)
                     orders[turn] = np.random.default_rng(seed).permutation(len(pool))
-                found.append(pool[orders[turn][index]])
-        return found
+                prompts.append(pool[orders[turn][index]])
+        return prompts

@@ -65,8 +65,8 @@ class LanguageRole:
         """Logits (n, v) at n chosen places of ids (b, s); others are not computed where the head
         is a plain linear layer."""
         if self._body is not None:
-            found: Tensor = self.model.get_output_embeddings()(self._body(ids, row, column))
-            return found
+            chosen: Tensor = self.model.get_output_embeddings()(self._body(ids, row, column))
+            return chosen
         logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits[row, column]
 
@@ -96,8 +96,8 @@ class _Body:
             hidden = self.lean.hidden(ids, row * ids.shape[1] + column)
             if hidden is not None:
                 return hidden
-        found: Tensor = self._body(input_ids=ids, use_cache=False).last_hidden_state[row, column]
-        return found
+        states: Tensor = self._body(input_ids=ids, use_cache=False).last_hidden_state[row, column]
+        return states
 
 
 class ValueHead(nn.Module):

@@ -64,9 +64,9 @@ def rollout(
     """
     if not prompts:
         raise ConfigError("PPO needs prompts")
-    mine = distributed.share(len(prompts))
-    seeds = [[derive_seed(seed, "episode", i)] for i in mine]
-    samples = [sample for [sample] in engine.sample([prompts[i] for i in mine], seeds, settings)]
+    share = distributed.share(len(prompts))
+    seeds = [[derive_seed(seed, "episode", i)] for i in share]
+    samples = [sample for [sample] in engine.sample([prompts[i] for i in share], seeds, settings)]
     width = settings.max_new_tokens
     device = next(engine.model.parameters()).device
     tokens, logprobs, lengths, finished = (

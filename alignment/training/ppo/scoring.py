@@ -137,9 +137,9 @@ class CombinedReward:
                 self.multiplier.update(float(safety.mean()), self._config)
             figures["reward/multiplier"] = self.multiplier.value
         if self._config.method == "piecewise":
-            seen = 1 / (1 + np.exp(-safety)) if chance is None else chance
-            figures["reward/under_threshold"] = float((seen < self._config.threshold).mean())
-            routed = routes_to_safety(seen, tagged, self._config.threshold)
+            probability = 1 / (1 + np.exp(-safety)) if chance is None else chance
+            figures["reward/under_threshold"] = float((probability < self._config.threshold).mean())
+            routed = routes_to_safety(probability, tagged, self._config.threshold)
             figures["reward/safety_routed"] = float(routed.mean())
 
         def together(config: CombineConfig) -> np.ndarray:
@@ -156,8 +156,8 @@ class CombinedReward:
         # Whitening over a batch is for learning; a look at the score must see its mean move.
         total = together(self._config) if learn and count > 1 else plain
         for name, (function, weight) in self._extra.items():
-            found = [function(episode.prompt.messages, episode.text) for episode in episodes]
-            parts[name] = checked(name, np.array(found, dtype=np.float64), count)
+            values = [function(episode.prompt.messages, episode.text) for episode in episodes]
+            parts[name] = checked(name, np.array(values, dtype=np.float64), count)
             total = total + weight * parts[name]
             plain = plain + weight * parts[name]
         return Scores(total, {**parts, "combined": plain}, figures)

@@ -179,9 +179,9 @@ class PPOTrainer:
             )
         if now.stopped is not None:
             self._progress.say(f"PPO stopped after {now.iteration} iterations: {now.stopped}")
-        kept = self._settle()
-        found = verdicts(now.history, max_new_tokens=config.generation.max_new_tokens)
-        return Outcome(now.iteration, now.stopped, kept, now.history, found)
+        kept_iteration = self._settle()
+        health = verdicts(now.history, max_new_tokens=config.generation.max_new_tokens)
+        return Outcome(now.iteration, now.stopped, kept_iteration, now.history, health)
 
     def iterate(self, iteration: int) -> dict[str, float]:
         """One round of rollout and update; returns its figures.

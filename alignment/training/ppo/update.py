@@ -127,7 +127,7 @@ def update_critic(
     return totals
 
 
-def _mine(batch: np.ndarray) -> list[int]:
+def _share(batch: np.ndarray) -> list[int]:
     """This process's share of a mini-batch."""
     part = distributed.share(len(batch))
     return [int(i) for i in batch[part.start : part.stop]]
@@ -137,8 +137,8 @@ def _pieces(
     name: str, experience: Experience, batch: np.ndarray, limit: int
 ) -> Sequence[Pass | list[int]]:
     """The micro-batches of a mini-batch. Passes kept for the first step are handed out once."""
-    kept = experience.kept.pop(name, None)
-    return kept or pieces(experience.episodes, _mine(batch), limit)
+    passes = experience.kept.pop(name, None)
+    return passes or pieces(experience.episodes, _share(batch), limit)
 
 
 def _add_gradients(
@@ -166,8 +166,8 @@ def _add_gradients(
     for gradients, figures in together.each(work, pieces):
         for parameter, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
-                found = parameter.grad
-                parameter.grad = gradient if found is None else found.add_(gradient)
+                accumulated = parameter.grad
+                parameter.grad = gradient if accumulated is None else accumulated.add_(gradient)
         yield figures
 
 
@@ -181,17 +181,17 @@ def _policy_part(
     """Of one micro-batch; figures are sums to look at, and the largest |ratio − 1|."""
     entropies = None
     if isinstance(piece, Pass):
-        packed, taken = piece.packed, piece.found
+        packed, log_probs = piece.packed, piece.result
     else:
         packed = pack(experience.episodes, piece, experience.logprobs.device)
         # Entropy costs a second pass over the logits: only where the loss needs its gradient.
-        wanted = config.entropy_coefficient > 0
-        taken, entropies = logprobs(
-            role, packed, config.generation.temperature, with_entropy=wanted
+        with_entropy = config.entropy_coefficient > 0
+        log_probs, entropies = logprobs(
+            role, packed, config.generation.temperature, with_entropy=with_entropy
         )
     place = (packed.episode, packed.place)
     surrogate = policy_loss(
-        taken,
+        log_probs,
         experience.logprobs[place],
         experience.advantages[place],
         torch.ones_like(packed.targets, dtype=torch.bool),
@@ -221,13 +221,13 @@ def _critic_part(
 ) -> Part:
     """Of one micro-batch."""
     if isinstance(piece, Pass):
-        packed, found = piece.packed, piece.found
+        packed, estimates = piece.packed, piece.result
     else:
         packed = pack(experience.episodes, piece, experience.values.device)
-        found = values(role, packed)
+        estimates = values(role, packed)
     place = (packed.episode, packed.place)
     loss, clipped = value_loss(
-        found,
+        estimates,
         experience.values[place],
         experience.returns[place],
         torch.ones_like(packed.targets, dtype=torch.bool),
@@ -241,11 +241,11 @@ def _ptx_step(role: LanguageRole, texts: Sequence[Tokens], config: PPOConfig) ->
     """Add the gradient of γ · mean −log π over the texts' tokens; returns the plain loss."""
     tokens = float(sum(len(text.response) for text in texts))
     total = 0.0
-    mine = distributed.share(len(texts))
-    for where in pieces(texts, mine, piece_of(config, role)):
+    share = distributed.share(len(texts))
+    for where in pieces(texts, share, piece_of(config, role)):
         packed = pack(texts, where, role.device)
-        taken, _ = logprobs(role, packed, 1.0)
-        loss = -taken.sum() / tokens
+        log_probs, _ = logprobs(role, packed, 1.0)
+        loss = -log_probs.sum() / tokens
         (config.ptx.coefficient * loss).backward()
         total += float(loss.detach())
     return distributed.total(total)
