@@ -36,7 +36,7 @@ LONGEST = (
 
 
 def room_of(nodeid: str) -> str:
-    """`flows` of tests/flows/test_served.py::test_name."""
+    """`flows` of tests/flows/test_deployed.py::test_name."""
     return nodeid.split("/")[1]
 
 

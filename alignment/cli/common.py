@@ -1,4 +1,4 @@
-"""What several verbs need: finding the workspace, reading its program, printing JSON."""
+"""What several commands need: finding the workspace, reading its program, printing JSON."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ DiscardOption = Annotated[
     Parameter(
         name="--discard-unfinished",
         negative=(),
-        help="Begin stages anew whose unfinished attempt was made by other settings. The newest "
-        "of those attempts are kept.",
+        help="Start stages over whose unfinished attempt was made with other settings. The "
+        "newest of those attempts are kept.",
     ),
 ]
 WaitOption = Annotated[
@@ -56,7 +56,7 @@ WaitOption = Annotated[
 
 
 def find_workspace(given: Path | None) -> Path:
-    """The workspace a verb works on.
+    """The workspace a command works on.
 
     Raises:
         AlignError: there is none, or `given` is none.

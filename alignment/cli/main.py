@@ -1,4 +1,4 @@
-"""The `align` command. Every verb is a few lines over the library, in a file of its own."""
+"""The `align` command. Every command is a few lines over the library, in a file of its own."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ for place, (verb, (target, summary)) in enumerate(VERBS.items()):
 
 
 def main() -> NoReturn:
-    """Entry point of the `align` script: runs a verb, turns errors into messages and exit codes."""
+    """Entry point of `align`: runs a command, turns errors into messages and exit codes."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = app()

@@ -5,13 +5,14 @@ A version becomes champion if all of this holds:
 * By the primary judge, it beats the champion on both axes (interval above ½), or it beats the
   champion on one axis and is not worse on the other by more than a margin.
 * False refusals, length and KL stay within bounds.
-* No judge named under `promote.guards` finds it worse.
+* No judge named in `promote.judges` finds it worse.
 
 In the paper people decide (Llama 2 §3.4); this gate applies their criteria in figures.
 
 Missing measurements are reported. If the primary judge has not compared the two on an axis, the
-version is not promoted. A guard that has not compared them does not block the promotion, but the
-verdict names it, so that nobody takes its silence for agreement.
+version is not promoted. Another judge that has not compared them does not block the promotion, but
+the verdict names it, so that nobody takes its silence for agreement. The names of checks, and their
+words, call such a judge a guard, as 0.1 did.
 """
 
 from __future__ import annotations

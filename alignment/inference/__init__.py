@@ -1,1 +1,1 @@
-"""Who computes answers? Our own loop, a vLLM server, an OpenAI-compatible endpoint."""
+"""Who computes answers? Our own loop, vLLM in this process, or a server."""

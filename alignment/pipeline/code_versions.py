@@ -1,9 +1,11 @@
 """Detects code changes behind a stage's result that came without a new CODE_VERSION.
 
-A stage's result depends on every module of ours that it imports, directly or not. The lock file
-`alignment/stages/code_versions.json` holds, for each stage, its CODE_VERSION and a hash over the
-syntax trees of those modules (comments, docstrings and layout do not count). A hash of each module
-lets the check name the modules that differ. A test compares the lock with the code. After a change:
+A stage's result depends on every module of ours that it imports, directly or not. (A package's
+`__init__` is not followed, nor what is reached only through one: `alignment.fastpath`, the
+readers.) The lock file `alignment/stages/code_versions.json` holds, for each stage, its
+CODE_VERSION and a hash over the syntax trees of those modules (comments, docstrings and layout do
+not count). A hash of each module lets the check name the modules that differ. A test compares the
+lock with the code. After a change:
 
     python -m alignment.pipeline.code_versions                      # what changed, for which stages
     python -m alignment.pipeline.code_versions --bump ppo sample    # their results change in bits

@@ -1,7 +1,7 @@
 """The format number in every record of a workspace, and how records of other formats are read.
 
-A record without a number was written by 0.1 (format 1). `alignment.pipeline.migrate` brings an
-older workspace up to date when it is opened; a newer one is refused, and the error names the
+A record without a number was written by 0.1 (format 1). `alignment.pipeline.migrate` translates
+older records as they are read and rewrites none; a newer record is refused, and the error names the
 release that wrote it.
 """
 

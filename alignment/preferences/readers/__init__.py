@@ -9,7 +9,7 @@ To add a format `NAME`:
    recognise its rows.
 
 Nothing else changes: detection, `--format`, intake, quarantine and reports follow from `FORMATS`.
-Add a sample row to `tests/preferences/test_readers.py`.
+Add a sample row to `tests/preferences/test_readers.py` and a line to `docs/intake.md`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 To add a verdict: write a function of the curves that returns `bounded(...)` (its figure, the bound
 it is held against, what to say on either side of it, what to try), enter it in `CHECKS` under the
-curve that it needs, and put its illness into tests/ppo/test_ppo_health.py.
+curve that it needs (a key of the stage's series.jsonl), and add curves that fail it to
+tests/ppo/test_ppo_health.py.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class PPOTrainer:
     """PPO, or RLOO where the config says so.
 
     Args:
-        roles: policy, reference and critic (`roles.full_copies` or `adapters.shared_backbone`);
+        roles: policy, reference and critic (`roles.full_copies` or `adapters.SharedBackbone`);
             trained in place.
         renderer: of the policy's tokenizer.
         prompts: the pool to learn on.
