@@ -1,4 +1,4 @@
-"""What the pages for maintainers name is there: files, functions, the hops of `align run`."""
+"""What the pages name is there: files, functions, the hops of `align run`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("docs/architecture.md", "docs/glossary.md", "CONTRIBUTING.md")
+PAGES = (
+    *("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
+    *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")),
+)
 TOPS = ("alignment/", "flows/", "tests/", "docs/", "configs/")
 
 
