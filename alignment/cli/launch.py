@@ -36,7 +36,7 @@ def run_program(
 
     Args:
         wait: wait for another process that works on the workspace.
-        discard_unfinished: begin stages anew whose unfinished attempt other settings made.
+        discard_unfinished: start stages over whose unfinished attempt has other settings.
 
     Raises:
         LockedError: another process works on the workspace.
@@ -83,7 +83,7 @@ class UnfinishedWorkError(AlignError):
 
 
 def ask_about_unfinished(program: ProgramConfig, nodes: Sequence[Node], console: Console) -> None:
-    """Ask a person whether stages may begin anew whose unfinished attempt other settings made.
+    """Ask a person whether stages may start over whose unfinished attempt has other settings.
 
     Raises:
         UnfinishedWorkError: there are such attempts with a minute of work or more, and the answer
@@ -100,11 +100,11 @@ def ask_about_unfinished(program: ProgramConfig, nodes: Sequence[Node], console:
     if console.is_terminal and sys.stdin.isatty():
         for line in lines:
             console.print(f"[yellow]{line}[/]")
-        if console.input("Begin anew with the settings as they are now? [y/N] ").lower() == "y":
+        if console.input("Start over with the present settings? [y/N] ").lower() == "y":
             return
     raise UnfinishedWorkError(
         "; ".join(lines),
-        remedy="change the settings back to go on from there, or begin anew with "
+        remedy="change the settings back to continue from there, or start over with "
         "--discard-unfinished (the newest unfinished attempts are kept)",
     )
 
