@@ -1,8 +1,7 @@
 """Detects code changes behind a stage's result that came without a new CODE_VERSION.
 
-A stage's result depends on every module of ours that it imports, directly or not. (A package's
-`__init__` is not followed, nor what is reached only through one: `alignment.fastpath`, the
-readers.) The lock file `alignment/stages/code_versions.json` holds, for each stage, its
+A stage's result depends on every module and package of ours that it imports, directly or not. The
+lock file `alignment/stages/code_versions.json` holds, for each stage, its
 CODE_VERSION and a hash over the syntax trees of those modules (comments, docstrings and layout do
 not count). A hash of each module lets the check name the modules that differ. A test compares the
 lock with the code. After a change:
@@ -126,7 +125,8 @@ def _tree(module: str) -> ast.Module:
 
 
 def _path(module: str) -> Path:
-    return ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    path = ROOT.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def _imports(module: str) -> Iterator[str]:

@@ -34,6 +34,8 @@ def test_a_stage_depends_on_what_it_calls_and_not_on_what_is_shown() -> None:
     modules = code_versions.closure("ppo")
     assert "alignment.training.ppo.losses" in modules
     assert "alignment.training.ppo.advantages" in modules
+    assert "alignment.fastpath.training" in modules, "through the package's own file"
+    assert "alignment.preferences.readers.hh" in code_versions.closure("intake")
     assert not [name for name in modules if name.startswith("alignment.reporting")]
     assert "alignment.training.ppo.losses" not in code_versions.closure("promote")
 
