@@ -1,4 +1,4 @@
-"""Hand-written passes for small Llamas, mostly for CPUs: the door of a room that can be taken away.
+"""Hand-written passes for small Llamas, mostly for CPUs; the only module that others import.
 
 Nothing outside imports what lies inside; each function here gives a pass where it is switched on
 (`compute.fast_cpu`), covers the model and was measured to pay (`choice`), and None otherwise. Then
@@ -65,7 +65,7 @@ class Scorer(Protocol):
 
 
 def use_for_decoding(model: Any) -> Decoding | None:
-    """For a causal language model in eval mode."""
+    """The fast decoding of a causal language model in eval mode; None if it does not pay."""
     if is_off():
         return None
     from alignment.fastpath import trials

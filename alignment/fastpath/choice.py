@@ -1,4 +1,4 @@
-"""Whether a hand-written pass is taken: where it was measured to pay, and then for good.
+"""Decides whether a hand-written pass is used: only if it was measured to pay, and then for good.
 
 The two ways round differently, so a choice decides bits. It is made once for a machine, a shape of
 model and a kind of work, written down before it is first used, and never made again: in the user's
@@ -53,7 +53,7 @@ _SIZES = (
 
 @dataclass(frozen=True)
 class Choice:
-    """What was measured once.
+    """The result of one measurement.
 
     Attributes:
         gain: how many times as fast the fast pass was; None where it gave no usable result.
@@ -72,7 +72,7 @@ class Choice:
 
 @dataclass
 class _Setting:
-    """What holds in this process now; `made` are the choices in use, by name."""
+    """The settings of this process; `made` are the choices in use, by name."""
 
     mode: FastCPU
     workspace: Path | None = None
@@ -110,7 +110,7 @@ def is_off() -> bool:
 
 
 def choices() -> dict[str, str]:
-    """Kind of work → what was chosen in this process since `choosing` began, for people."""
+    """Kind of work → the choice made in this process since `choosing` began, in words."""
     return {name.partition(":")[0]: str(choice) for name, choice in _now().made.items()}
 
 
@@ -152,7 +152,7 @@ def name_of(kind: str, model: Any) -> str:
 
 
 def measured(fast: Trial, plain: Trial) -> Choice:
-    """Do the same work both ways: best of a few times each, in turns."""
+    """Time the same work both ways: the best of a few runs each, alternating."""
     try:
         fast_result = fast()
     except (AttributeError, NotImplementedError, RuntimeError, TypeError) as error:
@@ -190,7 +190,7 @@ def _agree(fast: Tensor, plain: Tensor) -> bool:
 
 
 def _machine() -> Path:
-    """Where this machine's choices are kept."""
+    """The directory of this machine's choices."""
     own = os.environ.get("ALIGN_CACHE_DIR")
     if own:
         return Path(own)
@@ -198,7 +198,7 @@ def _machine() -> Path:
 
 
 def _kept(workspace: Path | None, name: str) -> Choice | None:
-    """The choice of this name that was made before, the workspace's first."""
+    """An earlier choice of this name; the workspace's takes precedence."""
     for place in (workspace, _machine()):
         if place is not None and (place / KEPT).is_file():
             values = read_json(place / KEPT).get(name)
@@ -208,7 +208,7 @@ def _kept(workspace: Path | None, name: str) -> Choice | None:
 
 
 def _keep(place: Path, name: str, choice: Choice) -> Choice:
-    """Write a choice down, unless one was written since: the one that counts."""
+    """Save a choice, unless another process has saved one; returns the one that counts."""
     path = place / KEPT
     try:
         place.mkdir(parents=True, exist_ok=True)

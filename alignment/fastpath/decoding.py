@@ -1,10 +1,10 @@
-"""Llama-shaped models, stepped without transformers' layers: the fast path of the engine.
+"""Decoding with Llama-shaped models without transformers' layers: the fast path of the engine.
 
-For one token a row, most of the time of a small model goes into module calls and into attention
-kernels made for long queries; most of the memory of any model goes into K copies of the prompt.
-Here keys and values of a prompt are kept once and attended to by all its samples in one product
-(as in Hydragen, Juravsky et al. 2024); only the answers have caches of their own. The layers are
-those of `layers`; models that it does not cover are left to `stepper.ModelStepper`.
+With one token per row, a small model spends most of its time on module calls and on attention
+kernels made for long queries, and any model spends most memory on K copies of the prompt. Here a
+prompt's keys and values are stored once, and all its samples attend to them in one product (as in
+Hydragen, Juravsky et al. 2024); only the answers have their own caches. The layers are those of
+`layers`; other models use `stepper.ModelStepper`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LEAST, _MOST = 1e-30, 1e30
 
 @dataclass
 class _Memory:
-    """Keys and values of one layer, zero where no token stands.
+    """Keys and values of one layer, zero where there is no token.
 
     `prompt_keys` [prompts, kv, dim, length], `prompt_values` [prompts, kv, dim (+ 1), length];
     `keys` [rows, kv, dim, room], `values` [rows, kv, dim (+ 1), room]. The values of folded layers
@@ -150,7 +150,7 @@ class LeanStepper:
     def _unnormalised(
         self, memory: _Memory, before: torch.Tensor, queries: torch.Tensor
     ) -> torch.Tensor | None:
-        """Weights without the largest score taken off first: two passes less over the scores.
+        """Attention without subtracting the largest score first, which saves two passes.
 
         `None` where a sum of weights leaves the range of its number format.
         """

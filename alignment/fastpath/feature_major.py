@@ -1,8 +1,8 @@
-"""Activations as [features, tokens]: every pass of a small model runs over long rows.
+"""Activations as [features, tokens], so that every pass of a small model runs over long rows.
 
-So laid out, products run through oneDNN at twice the speed of [tokens, features] where layers are
-64 to 512 wide, for the tokens fill its registers, and rotary embedding is a few passes over whole
-rows. Used where all tokens are there at once: training and scoring.
+In this layout oneDNN's products are twice as fast as with [tokens, features] for layers 64 to 512
+wide, because the tokens fill its registers, and rotary embedding is a few passes over whole rows.
+Training and scoring use it, since they have all tokens at once.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Llama-shaped models as plain tensor operations: the layers of the fast paths.
 
-For short inputs most of the time of a small model goes into module calls. Here a layer is a few
-operations on a flat list of tokens; attention is left to the caller, who knows which token sees
-which (`decoding`, `scoring`). Covers Llama, Mistral and Qwen2 with full attention and plain
-linear layers; `why_not` says why a model is not covered.
+For short inputs a small model spends most of its time on module calls. Here a layer is a few
+operations on a flat list of tokens. The caller computes attention, because only it knows which
+token attends to which (`decoding`, `scoring`). Llama, Mistral and Qwen2 with full attention and
+plain linear layers are covered; `why_not` says why a model is not.
 
 Notation: N tokens, H query heads, K key heads, D width of a head.
 """

@@ -1,8 +1,8 @@
-"""Let the C library keep freed memory: on a CPU, giving it back costs more than many operations.
+"""Makes the C library keep freed memory: on a CPU, returning it costs more than many operations.
 
 Every activation above glibc's threshold is mapped from the kernel, zeroed page by page on first
-touch, and given back when freed. Training frees and takes the same sizes thousands of times. All
-threads take from one heap: what one has freed serves the others.
+touch, and unmapped when freed. Training frees and allocates the same sizes thousands of times. All
+threads share one heap, so that each can reuse what another has freed.
 """
 
 from __future__ import annotations

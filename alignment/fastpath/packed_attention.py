@@ -1,11 +1,12 @@
-"""Many answers in one row of tokens: no padding, no prefix twice, no attention to masked places.
+"""Attention over many answers packed into one row, without padding or repeated prefixes.
 
-A mask over a packed row costs as if every token saw every other. Here the row is cut into blocks
-of queries, and each block is given the keys it may see and no more: the shared prefix, and its
-own answer up to itself. It goes in by transformers' `AttentionInterface`, so it serves every
-architecture that takes its attention from there; `rewards.batches` tries it before use.
+A mask over a packed row costs as much as full attention. Here the row is cut into blocks of
+queries, and each block gets only the keys that it may attend to: the shared prefix, and its own
+answer up to itself. It plugs into transformers' `AttentionInterface`, so it works with every
+architecture that uses that; `rewards.batches` tries it before use.
 
-Made for the CPU, where the general kernels skip nothing under a mask and small calls are cheap.
+It is made for the CPU, where the general kernels skip nothing under a mask and small calls are
+cheap.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ NAME = "align_packed"
 
 
 def plan_of(rows: Sequence[Row]) -> Plan:
-    """The blocks of `rows` laid behind one another."""
+    """The blocks of `rows`, one after another."""
     blocks, scored = [], []
     first = 0
     for row in rows:
@@ -85,7 +86,7 @@ def set_plan(plan: Plan | None) -> None:
 
 @contextmanager
 def packed_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Let `model` attend by plan inside the block."""
+    """Have `model` use planned attention in the block."""
     before = model.config._attn_implementation
     model.config._attn_implementation = NAME
     try:

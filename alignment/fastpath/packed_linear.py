@@ -1,8 +1,8 @@
-"""Linear maps for inference on a CPU, with the weight laid out once for the kernel that reads it.
+"""Linear maps for inference on a CPU, with the weight packed once for its kernel.
 
-`torch.nn.functional.linear` hands float32 on x86 to MKL, which lays the weight out at every call.
-oneDNN does it beforehand and applies what follows (SiLU, a product, the residual sum) while the
-result is still in registers: about twice the speed for widths of 64 to 512.
+`torch.nn.functional.linear` passes float32 on x86 to MKL, which packs the weight at every call.
+oneDNN packs it beforehand and applies the next operation (SiLU, a product, the residual sum) while
+the result is still in registers. For widths of 64 to 512 that is about twice as fast.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PackedLinear:
 
 @cache
 def packs() -> bool:
-    """Whether this build of torch has the packed kernels and they compute what they should."""
+    """Whether this build of torch has the packed kernels and they give correct results."""
     generator = torch.Generator().manual_seed(0)
     x, weight, other = (
         torch.randn(shape, generator=generator) for shape in ((5, 16), (24, 16), (5, 24))

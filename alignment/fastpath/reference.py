@@ -1,8 +1,8 @@
-"""What every pass of this room computes: a Llama in plain torch, one sequence at a time.
+"""The reference of all passes here: a Llama in plain torch, one sequence at a time.
 
-Nothing runs through here but tests, which hold the fast passes and transformers against it. Read it
-before any other file of the room: each of them is this, rearranged for speed. Its gradients are
-autograd's.
+Only tests use it, to compare the fast passes and transformers with it. Read it before the other
+files of this package: each of them is this computation, rearranged for speed. Its gradients come
+from autograd.
 
 Notation: s tokens, d width, H query heads, K key heads, D width of a head.
 """

@@ -1,9 +1,9 @@
-"""Scoring with small Llama-shaped reward models on a CPU: a few operations a layer, no gradient.
+"""Scoring with small Llama-shaped reward models on a CPU: few operations per layer, no gradient.
 
-Activations are [features, tokens], see `feature_major`. Attention takes the answers of one prompt
-together: tails of like length make a group, whose keys are the common prefix and their own tokens;
-answers that share too little to pay for it make groups across prompts. In the last layer only the
-scored tokens ask.
+Activations are [features, tokens], see `feature_major`. Attention handles the answers to one prompt
+together: tails of similar length form a group, whose keys are the common prefix and their own
+tokens. Answers that share too little form groups across prompts. In the last layer only the scored
+tokens have queries.
 
 Notation: N tokens of a pass, B tails of a group, P prefix tokens, L tokens of its longest tail, H
 query heads, K key heads, G = H/K, D width of a head, d of the model; c queries a block.
@@ -133,7 +133,7 @@ class LeanScorer:
 
     @staticmethod
     def covers(model: Any) -> bool:
-        """Whether it can; else transformers' own forward has to serve."""
+        """Whether this scorer covers the input; otherwise use transformers' own forward."""
         return why_not(model) is None and Lean.folds(model)
 
     @staticmethod
@@ -201,7 +201,7 @@ class LeanScorer:
         [start, end) of the tails; without an end the queries see everything."""
         until = None if end is None else memory.shared + end
         keys, values = memory.keys[..., :until].transpose(1, 2), memory.values[..., :until]
-        # Without the largest score taken off first: two passes less over the scores.
+        # The largest score is not subtracted first, which saves two passes over the scores.
         weights = torch.bmm(keys, queries).exp2_()
         if end is not None:
             visible = self._visible(end - start).repeat(1, queries.shape[-1] // (end - start))

@@ -1,18 +1,17 @@
 """Small Llamas on a CPU, forward and backward by hand: the fast path of training.
 
-With a few hundred thousand parameters the matrix products of a training step take a third of its
-time; the rest goes into attention kernels made for wide heads and into elementwise passes. Here
+With a few hundred thousand parameters the matrix products take a third of a training step's time;
+attention kernels made for wide heads and elementwise passes take the rest. So here
 
-* products run through oneDNN, which reads wide registers where MKL does not on every processor;
+* products run through oneDNN, which uses wide registers on processors where MKL does not;
 * activations are [features, tokens], so that every pass runs over long rows, and rotary embedding
   writes queries and keys where attention reads them;
 * norm weights and the scaling of the scores are folded into the projections;
-* queries go in blocks that are given the keys up to their end: less is computed to be masked;
-* weights are exp2 of the scores without the largest taken off first; a row of ones below the
-  values adds them up in the same product. A sum out of range is noticed, and then transformers'
-  own forward takes over.
+* queries are processed in blocks, each with the keys up to its end, so that less is masked;
+* weights are exp2 of the scores without subtracting the largest; a row of ones below the values
+  sums them in the same product. If a sum is out of range, transformers' own forward is used.
 
-Same mathematics, other rounding. Covers what `why_not` does not object to.
+The mathematics is the same, the rounding differs. `why_not` says why a model is not covered.
 
 Notation: d width, f inner width, H query heads, K key heads, D width of a head, b sequences of s
 tokens, N = b·s tokens.
@@ -102,7 +101,7 @@ class _Shape:
 
 
 class LeanBackbone:
-    """The layers of a model whose weights go on changing.
+    """The layers of a model whose weights change between calls.
 
     Args:
         body: a decoder without its head, to which `why_not` has no objection; its parameters are
@@ -332,7 +331,7 @@ def _queries(projected: Tensor, shape: _Shape, block: _Block) -> Tensor:
 
 
 def _queries_back(gradient: Tensor, projected: Tensor, shape: _Shape, block: _Block) -> None:
-    """The way back of `_queries`, into the gradient of `projected`."""
+    """The backward pass of `_queries`, into the gradient of `projected`."""
     target = _query_part(projected, shape, block)
     inside = slice(block.start, block.end)
     # Scores are powers of two: their derivative brings ln 2 = 1 / log₂e.
@@ -361,7 +360,7 @@ def _keys_and_values(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
 
 
 def _keys_and_values_back(keys: Tensor, values: Tensor, projected: Tensor, shape: _Shape) -> None:
-    """The way back of `_keys_and_values`, into the gradient of `projected`."""
+    """The backward pass of `_keys_and_values`, into the gradient of `projected`."""
     k, v = _key_parts(projected, shape)
     turn(keys.view(k.shape), k, shape.tables.cos / LOG2E, -shape.tables.sin / LOG2E, dim=2)
     v.copy_(values.view(v.shape))

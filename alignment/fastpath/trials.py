@@ -1,4 +1,4 @@
-"""Moments of work by which the passes are measured: see `choice.pays`.
+"""Short pieces of work that measure the passes, see `choice.pays`.
 
 Tokens are made up by rule, so that nothing random is drawn. The larger the model, the fewer of
 them, for a trial should take a few tens of milliseconds where the choice is open.

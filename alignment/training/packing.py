@@ -1,9 +1,9 @@
-"""Windows of several conversations for supervised fine-tuning, and the batches made of them.
+"""Packs conversations into windows for supervised fine-tuning, and collates windows into batches.
 
-Packed conversations must not see one another: each keeps its own positions from 0, and
+Packed conversations must not attend to one another. So each has its own positions from 0, and
 transformers' masks cut the attention wherever positions start again (`find_packed_sequence_indices`
-in `masking_utils`), as long as no attention mask is given. Padding stands on the right and goes on
-counting: causal attention never looks there, and rows without packing keep the fast causal path.
+in `masking_utils`), as long as no attention mask is given. Padding is on the right and continues
+the positions: causal attention never reads it, and rows without packing keep the fast causal path.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class Window:
 
 
 def pack(items: Sequence[Tokens], length: int, order: Sequence[int]) -> list[Window]:
-    """Best-fit decreasing: the longest first, each into the fullest window that still has room.
+    """Pack by best-fit decreasing: the longest first, each into the fullest window with room.
 
     Args:
-        order: a permutation of the items; decides between equally long ones and in which order
-            the windows come out.
+        items: the conversations.
+        length: most tokens of a window.
+        order: a permutation of the items, which breaks ties of length and orders the windows.
     """
     place = {index: position for position, index in enumerate(order)}
     bins: list[list[int]] = []
@@ -56,12 +57,12 @@ def pack(items: Sequence[Tokens], length: int, order: Sequence[int]) -> list[Win
 
 
 def singles(items: Sequence[Tokens], order: Sequence[int]) -> list[Window]:
-    """No packing: every conversation its own row."""
+    """One window per conversation, in the given order."""
     return [Window((items[index],)) for index in order]
 
 
 def row_of(window: Window) -> dict[str, list[int]]:
-    """A window as the trainer wants it.
+    """A window as a row for the trainer.
 
     Returns:
         `input_ids`, `labels` (the ids of answer tokens, EOS included, at their own position, and
@@ -71,7 +72,7 @@ def row_of(window: Window) -> dict[str, list[int]]:
     labels: list[int] = []
     positions: list[int] = []
     for item in window.items:
-        # The first token of a conversation has nothing of its own before it: never a target.
+        # The first token of a conversation has no context of its own, so it is never a target.
         hidden = max(1, len(item.prompt))
         ids += item.ids
         labels += [IGNORE] * hidden + item.ids[hidden:]
@@ -80,7 +81,7 @@ def row_of(window: Window) -> dict[str, list[int]]:
 
 
 def collate(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
-    """Rows of a micro-batch padded on the right to the longest, each int64 (rows, longest)."""
+    """The rows of a micro-batch, padded on the right; each tensor is int64 (rows, longest)."""
     longest = max(len(row["input_ids"]) for row in rows)
     positions = []
     for row in rows:
@@ -96,9 +97,9 @@ def collate(rows: Sequence[dict[str, list[int]]], pad: int) -> dict[str, torch.T
 
 @torch.no_grad()
 def isolates(model: Any, vocabulary: int) -> bool:
-    """Whether this architecture keeps packed conversations apart, found out by trying.
+    """Try whether this architecture keeps packed conversations apart.
 
-    Two short random segments in one row, then each alone: the logits must agree.
+    The logits of a short random segment must be the same alone and behind another one in a row.
     """
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device

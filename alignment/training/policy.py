@@ -1,4 +1,4 @@
-"""A policy made ready for training, and written as a checkpoint afterwards: full or LoRA."""
+"""Loads a policy for training, full or LoRA, and saves it as a checkpoint afterwards."""
 
 from __future__ import annotations
 
@@ -27,14 +27,22 @@ def trainable_policy(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> Any:
-    """The checkpoint at `path`, with what is to be trained trainable.
+    """Load the checkpoint at `path` for training.
 
-    Without `lora`: every weight, kept in float32 whatever `dtype` (an update of 1e-5 of a weight is
-    lost in bfloat16); an adapter is merged first. With it: the base frozen in `dtype`, the adapter
-    in float32; an adapter at `path` is continued, a full checkpoint gets a fresh one.
+    Without `lora` all weights are trained, in float32 whatever `dtype` is, because an update of
+    1e-5 of a weight is lost in bfloat16; an adapter is merged first. With `lora` the base is frozen
+    in `dtype` and only the adapter is trained, in float32: an adapter at `path` is continued, and
+    a full checkpoint gets a fresh one.
+
+    Args:
+        path: a full checkpoint or an adapter.
+        lora: settings of the adapter; None trains all weights.
+        dtype: number format of frozen weights.
+        device: where to load it.
+        seed: of a fresh adapter.
 
     Raises:
-        ConfigError: the adapter at `path` has another shape than the configured one.
+        ConfigError: the adapter at `path` has another shape than `lora`.
     """
     if lora is None:
         return load_policy(path, dtype="float32", device=device)
@@ -52,7 +60,15 @@ def save_policy(
     start: str | Path,
     dtype: Dtype = "float32",
 ) -> None:
-    """Write what `trainable_policy` made from `start`: a full checkpoint, or the adapter alone."""
+    """Save a model that `trainable_policy` loaded: a full checkpoint, or the adapter alone.
+
+    Args:
+        model: the trained model.
+        tokenizer: its tokenizer.
+        directory: where to write.
+        start: the checkpoint that it was loaded from.
+        dtype: number format of a full checkpoint.
+    """
     if hasattr(model, "peft_config"):
         base = adapter_base(start) if is_adapter(start) else start
         save_adapter(model, tokenizer, directory, base)

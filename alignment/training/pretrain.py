@@ -1,8 +1,8 @@
 """Pretraining of a small Llama on plain text: RMSNorm, SwiGLU, RoPE, grouped-query attention.
 
 Documents are joined with EOS between them and cut into rows of equal length, as in the Llama
-papers; a row may therefore begin in the middle of a document. The loop is our own and short: it
-must resume to the same bits, and at this size a general trainer would cost more than the model.
+papers, so a row may begin in the middle of a document. The loop is our own, because it must resume
+to the same bits, and at this size a general trainer would take more time than the model.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from alignment.utils.seeds import derive_seed
 def build_model(
     config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> LlamaForCausalLM:
-    """A freshly initialised Llama of the configured shape, embeddings tied to the head."""
+    """A freshly initialised Llama of the configured shape, with embeddings tied to the head."""
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden,
@@ -47,11 +47,11 @@ def build_model(
 
 
 def rows_of(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: int) -> torch.Tensor:
-    """All documents in one stream, cut into rows.
+    """Join all documents into one stream and cut it into rows.
 
     Returns:
-        int64 tensor (rows, length + 1); neighbouring rows share one token, so that every token but
-        the first of the stream is predicted once.
+        int64 tensor (rows, length + 1). Neighbouring rows share one token, so that every token
+        except the first of the stream is predicted once.
 
     Raises:
         DataError: the corpus is shorter than one row.
@@ -83,10 +83,18 @@ def pretrain(
     bf16: bool = False,
     progress: Progress | None = None,
 ) -> tuple[LlamaForCausalLM, dict[str, float]]:
-    """Train from nothing, or go on from the checkpoint in `scratch`.
+    """Train from scratch, or resume from the checkpoint in `scratch`.
 
     Args:
+        texts: the corpus.
+        tokenizer: turns it into tokens.
+        config: shape and training.
+        seed: of weights and order.
+        scratch: directory of checkpoints.
+        series: the training curve.
+        device: where to train.
         bf16: compute in bfloat16 (autocast); weights and optimiser stay float32.
+        progress: receives progress reports.
 
     Returns:
         The model in eval mode, and figures: `loss` (mean of the last tenth of the steps, nats per
@@ -126,7 +134,7 @@ def pretrain(
 
 
 class _Stepper:
-    """Takes the optimiser steps; `state` is everything that changes from step to step."""
+    """Takes the optimiser steps; `state` is everything that a step changes."""
 
     def __init__(self, model: LlamaForCausalLM, config: PretrainConfig):
         self._model = model
@@ -149,7 +157,7 @@ class _Stepper:
         )
 
     def step(self, step: int, batch: torch.Tensor, bf16: bool) -> dict[str, float]:
-        """One step on rows (batch, length + 1); its figures."""
+        """Take one step on rows (batch, length + 1); returns its figures."""
         with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
             logits = self._model(input_ids=batch[:, :-1], use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(
@@ -177,7 +185,7 @@ class _Stepper:
 
 
 class _Order:
-    """Which rows a step sees: every pass over the corpus in a new order, known from the seed."""
+    """The rows of each step. Every pass over the corpus has a new order, derived from the seed."""
 
     def __init__(self, rows: int, batch: int, seed: int):
         self._rows, self._batch, self._seed = rows, batch, seed

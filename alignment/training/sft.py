@@ -1,16 +1,16 @@
 """Supervised fine-tuning on answers, with TRL's SFTTrainer (Llama 2 §3.1).
 
-What is ours around it, and why:
+These parts are our own:
 
-* rows arrive as ids from `ChatRenderer`: nothing is tokenised a second time;
-* packing: TRL's flattens a micro-batch into one row, whose dense mask on the CPU grows with the
-  square of the whole micro-batch. We hand it windows with their own positions instead;
-* the order of all epochs is drawn beforehand from the seed and read in sequence, so that going on
-  from step s is training on what is left of the list;
-* checkpoints are ours (safetensors and JSON): the trainer's own are pickles.
+* Rows arrive as ids from `ChatRenderer`, so that nothing is tokenised a second time.
+* Packing: TRL flattens a micro-batch into one row, whose dense mask on the CPU grows with the
+  square of the micro-batch. We pass windows with their own positions instead.
+* The order of all epochs is drawn from the seed beforehand and read in sequence, so resuming at
+  step s means training on the rest of the list.
+* Checkpoints are safetensors and JSON, because the trainer's own are pickles.
 
-In several processes every one gets its share of each batch; the first one writes. The last batch,
-if it is short, is filled up by repeating rows, as accelerate does.
+With several processes each gets its share of every batch, and the first one writes. A short last
+batch is filled by repeating rows, as accelerate does.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class Example:
 def tokenize(
     examples: Sequence[Example], renderer: ChatRenderer, length: int
 ) -> tuple[list[Tokens], int]:
-    """Examples as ids that fit into `length` tokens.
+    """Turn examples into ids that fit into `length` tokens.
 
-    Prompts too long lose whole turns, then tokens, from the front. An answer that leaves the
-    prompt less than a quarter of the window, or that is empty, is left out.
+    A prompt that is too long loses whole turns, then tokens, at the front. Examples are left out if
+    the answer is empty or leaves the prompt less than a quarter of the window.
 
     Returns:
         The token rows, and how many examples were left out.
@@ -74,7 +74,15 @@ def tokenize(
 def training_rows(
     items: Sequence[Tokens], config: FinetuneConfig, length: int, *, packing: bool, seed: int
 ) -> list[dict[str, list[int]]]:
-    """Rows of all epochs in the order of training; every epoch is shuffled and packed anew."""
+    """The rows of all epochs in the order of training.
+
+    Args:
+        items: the conversations.
+        config: epochs and batch size.
+        length: most tokens of a row.
+        packing: whether conversations share rows.
+        seed: of the order; every epoch is shuffled and packed again.
+    """
     windows: list[Window] = []
     for epoch in range(config.epochs):
         generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
@@ -83,7 +91,7 @@ def training_rows(
     rows = [row_of(window) for window in windows]
     ordered: list[dict[str, list[int]]] = []
     for start in range(0, len(rows), config.batch):
-        # Within a batch the order is free: neighbours of like length need the least padding.
+        # Within a batch the order does not matter; sorting by length needs the least padding.
         batch = rows[start : start + config.batch]
         ordered += sorted(batch, key=lambda row: -len(row["input_ids"]))
     return ordered
@@ -101,17 +109,23 @@ def finetune(
     bf16: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, float]:
-    """Train `model` in place, or go on from the checkpoint in `scratch`.
+    """Train `model` in place, or resume from the checkpoint in `scratch`.
 
     Args:
         model: causal language model on its device, full or with a trainable adapter.
-        renderer: of the model's own tokenizer.
+        renderer: the renderer of the model's tokenizer.
+        examples: the training set.
+        config: epochs, batch size, rates and packing.
+        seed: of the order of rows.
+        scratch: directory of checkpoints.
+        series: the training curve.
         bf16: compute in bfloat16 (autocast); trained weights and optimiser stay float32.
+        progress: receives progress reports.
 
     Returns:
         Figures: `loss` (mean of the last tenth of the steps, nats per answer token), `first_loss`,
-        `examples`, `left_out`, `windows` (one epoch), `answer_tokens` (one epoch), `steps`; none in
-        processes other than the first.
+        `examples`, `left_out`, `windows` (one epoch), `answer_tokens` (one epoch), `steps`. Empty
+        in all processes except the first.
 
     Raises:
         DataError: no example fits the window.
@@ -195,7 +209,7 @@ def finetune(
 
 
 def context_length(model: Any) -> int:
-    """Longest sequence the model was made for, in tokens; very large if it does not say."""
+    """The model's context length in tokens; very large if its config does not give one."""
     for name in ("max_position_embeddings", "n_positions"):
         value = getattr(model.config, name, None)
         if value:
@@ -205,7 +219,7 @@ def context_length(model: Any) -> int:
 
 @contextmanager
 def _settings_restored(model: Any, renderer: ChatRenderer) -> Iterator[None]:
-    """The trainer writes its own pad token and `use_cache: false` into what will be saved."""
+    """Restore the pad token and `use_cache` after the trainer, which changes what is saved."""
     tokenizer: Any = renderer.tokenizer
     owners = [owner for owner in (model.config, model.generation_config) if owner is not None]
     names = ("use_cache", "pad_token_id", "bos_token_id", "eos_token_id")
@@ -259,7 +273,7 @@ def _trainer(
             logging_nan_inf_filter=False,
             report_to="none",
             disable_tqdm=True,
-            seed=derive_seed(0, "trainer") % 2**31,  # nothing that matters is drawn from it
+            seed=derive_seed(0, "trainer") % 2**31,  # does not affect the result
         )
         trainer = SFTTrainer(
             model=model,
@@ -276,8 +290,8 @@ def _trainer(
 class _Checkpoints(TrainerCallback):
     """Checkpoints, curves and progress of one fine-tuning.
 
-    It works in `on_log`, which the trainer calls once per step after everything else, so that a
-    checkpoint never lacks the curve's line of its own step.
+    It uses `on_log`, which the trainer calls last in every step, so that a checkpoint always comes
+    after the curve's line of its step.
     """
 
     def __init__(
@@ -304,12 +318,12 @@ class _Checkpoints(TrainerCallback):
         return self._offset
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Random states: the trainer and its loader drew from them while starting up."""
+        """Load the checkpoint again: the trainer's start-up drew from the random states."""
         if state.global_step == 0 and self._offset:
             checkpoint.load(self._directory, self._state)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """One step is over."""
+        """Record a finished step."""
         logs = kwargs.get("logs")
         if not logs or "loss" not in logs:
             return
@@ -334,7 +348,7 @@ class _Checkpoints(TrainerCallback):
 
 
 def _trained(model: torch.nn.Module) -> torch.nn.Module:
-    """What a checkpoint must hold: all of a full model, the adapter of an adapted one."""
+    """The module that a checkpoint must hold: a full model, or only its trained adapter."""
     parameters = list(model.parameters())
     if all(parameter.requires_grad for parameter in parameters):
         return model

@@ -252,7 +252,7 @@ def test_five_roles_share_one_backbone(
     ctx = context(tmp_path, shared, "shared", **changes)
     ctx.progress = Telling(said)
     stage.run(ctx)
-    assert not any("loaded on its own" in line for line in said)
+    assert not any("loaded separately" in line for line in said)
     first = ctx.series.rows()[0]
     assert abs(first["kl/reference"]) < 1e-5
     # The same start with a copy of every model gives the same first batch and scores.
@@ -272,7 +272,7 @@ def test_a_reward_model_over_another_backbone_is_loaded_on_its_own(
     ctx = context(tmp_path, inputs, "own", **changes)
     ctx.progress = Telling(said)
     stage.run(ctx)
-    assert sum("loaded on its own" in line for line in said) == 2
+    assert sum("loaded separately" in line for line in said) == 2
 
 
 def test_guards_judge_the_looks_when_there_are_any(tmp_path: Path, inputs: dict[str, Path]) -> None:

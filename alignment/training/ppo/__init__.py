@@ -2,7 +2,7 @@
 
 Notation of every function in this package:
 
-* b: episodes, an episode is one answer to one prompt;
+* b: episodes (an episode is one answer to one prompt);
 * t: tokens of the longest answer; answers are padded on the right and `mask` (b, t) is True on
   real tokens, the EOS token included;
 * s: tokens of prompt and answer together; v: vocabulary.

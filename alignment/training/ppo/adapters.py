@@ -1,9 +1,9 @@
 """One backbone in memory for all roles of PPO.
 
-Policy, critic and reward models are LoRA adapters (with a scalar head where they need one) over
-the same frozen base. Where PPO starts from a full checkpoint, that is the base: the policy's fresh
-adapter changes nothing, and the reference is the base with every adapter off. Where PPO starts from
-an adapter, the policy goes on with it and the reference is a frozen second copy of it.
+Policy, critic and reward models are LoRA adapters (with a scalar head if they need one) over the
+same frozen base. If PPO starts from a full checkpoint, that is the base: the policy's fresh adapter
+changes nothing at first, and the reference is the base with all adapters off. If PPO starts from an
+adapter, the policy continues it and the reference is a frozen second copy of it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ POLICY, CRITIC, REFERENCE = "policy", "critic", "reference"
 
 
 class ParameterView(nn.Module):
-    """Some parameters of another module, so that a checkpoint holds these and no more."""
+    """Some parameters of another module, so that a checkpoint holds only these."""
 
     def __init__(self, parameters: dict[str, nn.Parameter]):
         super().__init__()
@@ -49,7 +49,7 @@ class SharedBackbone:
     Args:
         model: the full checkpoint below all adapters; its own weights are frozen.
         config: rank, α and target modules of fresh adapters.
-        seed: adapters start from N(0, 1/r) and zeros; the seed fixes the former.
+        seed: of the adapters' random start, N(0, 1/r); the other factor starts at zero.
         start: adapter directory that PPO starts from; None starts from the model itself.
     """
 
@@ -110,7 +110,7 @@ class SharedBackbone:
             self._switch(before)
 
     def switch(self, name: str | None) -> Any:
-        """`active` with the name filled in, as roles want it."""
+        """`active` with the name bound, as roles expect it."""
 
         def enter() -> AbstractContextManager[None]:
             return self.active(name)
@@ -125,8 +125,8 @@ class SharedBackbone:
         else:
             self.peft.base_model.enable_adapter_layers()
             self.peft.set_adapter(name)
-        # PEFT lets only the active adapter learn; here each has an optimiser of its own, and an
-        # adapter that is not computed with gets no gradient anyway.
+        # PEFT lets only the active adapter learn. Here each has its own optimiser, and an inactive
+        # adapter gets no gradient anyway.
         for parameter in self._learning.values():
             parameter.requires_grad_(True)
         self._active = name
@@ -152,18 +152,20 @@ class SharedBackbone:
         )
 
     def reward(self, name: str, directory: Path, card: RewardCard) -> AdapterReward:
-        """A reward model that was trained as an adapter of this base, loaded as one more role.
+        """Load a reward model that was trained as an adapter of this base.
 
         Args:
-            name: of the adapter; every reward model its own.
+            name: a unique name for the adapter.
+            directory: the reward model's directory.
+            card: its card.
 
         Raises:
-            DataError: the directory holds no adapter with a scalar head.
+            DataError: the directory has no adapter with a scalar head.
         """
         weights = directory / "adapter_model.safetensors"
         if not weights.is_file():
             raise DataError(
-                f"{directory} is no reward adapter: it has no {weights.name}",
+                f"{directory} is not a reward adapter: it has no {weights.name}",
                 remedy="train the reward model with LoRA, or set ppo.lora: null",
             )
         heads = [v for k, v in load_file(weights).items() if k.endswith("score.weight")]
@@ -176,14 +178,14 @@ class SharedBackbone:
         return AdapterReward(self, name, head, load_tokenizer(directory), card)
 
     def merged(self) -> PreTrainedModel:
-        """The policy as a plain model, its adapter folded in; the other roles end here."""
+        """The policy as a plain model with its adapter merged; the other roles become unusable."""
         self._switch(POLICY)
         merged: PreTrainedModel = self.peft.merge_and_unload(adapter_names=[POLICY])
         return merged
 
 
 class AdapterReward(RewardModel):
-    """A reward model of which only the adapter and the head are its own."""
+    """A reward model with its own adapter and head on the shared backbone."""
 
     def __init__(
         self,

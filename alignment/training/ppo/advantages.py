@@ -11,8 +11,8 @@ def generalised_advantages(
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns (Schulman et al. 2016, eq. 11 and 16).
 
-    δ_i = r_i + γ V_{i+1} − V_i and A_i = δ_i + γλ A_{i+1}, where V after an answer's last token is
-    0: the episode is over there, whether by EOS or at the token limit. Returns are A + V.
+    δ_i = r_i + γ V_{i+1} − V_i and A_i = δ_i + γλ A_{i+1}. V after an answer's last token is 0,
+    because the episode ends there, by EOS or at the token limit. Returns are A + V.
 
     Args:
         rewards: (b, t).
@@ -40,8 +40,8 @@ def leave_one_out(totals: Tensor, samples: int) -> Tensor:
     """A_k = R_k − mean of the other answers' R to the same prompt (RLOO, Ahmadian et al. 2024).
 
     Args:
-        totals: (b,) total reward of each episode; the `samples` answers to a prompt are neighbours.
-        samples: answers a prompt, at least 2.
+        totals: (b,) total reward of each episode; the answers to a prompt are adjacent.
+        samples: answers per prompt, at least 2.
 
     Returns:
         (b,)
@@ -52,8 +52,10 @@ def leave_one_out(totals: Tensor, samples: int) -> Tensor:
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """1 − Var[returns − values] / Var[returns] on real tokens: 1 is a perfect critic, 0 one that
-    says the same of every state, below 0 one that does harm. 0 where returns do not vary."""
+    """1 − Var[returns − values] / Var[returns] on real tokens; 0 if returns do not vary.
+
+    1 is a perfect critic, 0 a constant one, and a critic below 0 does harm.
+    """
     real_returns = returns[mask]
     spread = real_returns.var(unbiased=False)
     if real_returns.numel() == 0 or spread == 0:

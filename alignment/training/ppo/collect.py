@@ -1,6 +1,6 @@
-"""One batch of experience, raw: answers, what every role says of them, and their scores.
+"""Collects a batch: answers, each role's log-probabilities or values of them, and their scores.
 
-Several processes each roll out and look at their share; afterwards all know everything.
+Several processes each do their share and then exchange the results.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from alignment.training.ppo.scoring import Episode, PromptItem, Reward, Scores
 from alignment.utils import distributed
 from alignment.utils.threads import Together
 
-# Rollout and training forward agree within this, or one more forward pass is taken.
+# If rollout and training forward differ by more, an extra forward pass is needed.
 _AGREE = 1e-5
 
 
 @dataclass(frozen=True)
 class Collected:
-    """A batch before anything is learned from it.
+    """A batch before training on it.
 
     Attributes:
-        answers: as they were drawn.
-        tokens: prompts and answers, one an episode.
-        old, reference, values: (b, t) log-probabilities under the policy that spoke and under the
-            reference, and the critic's values (0 without one).
+        answers: the drawn answers.
+        tokens: prompt and answer of each episode.
+        old, reference, values: (b, t) log-probabilities under the policy that drew the answers and
+            under the reference, and the critic's values (0 without a critic).
         scores: of the answers.
         kept: forward passes of `policy` and `critic` with their graphs, for the first gradient
-            step; empty where that step sees other micro-batches.
+            step; empty if that step has other micro-batches.
     """
 
     answers: Answers
@@ -51,10 +51,10 @@ class Collected:
 
 
 class Collector:
-    """Lets the policy answer prompts.
+    """Has the policy answer prompts, and the other roles evaluate the answers.
 
     Attributes:
-        exact: whether decoding gives the training forward's log-probabilities; None until seen.
+        exact: whether decoding gives the training forward's log-probabilities; None until measured.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Collector:
         self._engine = TransformersEngine(
             roles.policy.model, renderer, ends=ends, least_rows=LEAST_ROWS
         )
-        # Not `exact`: a last bit may differ with the batch, and PPO's batches are always the same.
+        # `exact` makes draws independent of the batch, but PPO's batches are always the same.
         self._settings = SamplingSettings(
             max_new_tokens=config.generation.max_new_tokens,
             temperature=config.generation.temperature,
@@ -96,7 +96,7 @@ class Collector:
         return answers, episodes
 
     def collect(self, prompts: Sequence[PromptItem], seed: int, reward: Reward) -> Collected:
-        """Answers to prompts and all there is to know of them."""
+        """Draw an answer to each prompt and evaluate it with all roles and the reward."""
         answers, episodes = self.answer(prompts, seed)
         tokens = [episode.tokens for episode in episodes]
         keeps = self._keeps(tokens)
@@ -117,8 +117,10 @@ class Collector:
         return Collected(answers, tokens, old, reference, values, scores, kept)
 
     def _keeps(self, tokens: Sequence[Tokens]) -> bool:
-        """Whether the first gradient step takes over the passes made here: it needs the very same
-        ones, and no more memory than it would without."""
+        """Whether the first gradient step reuses the passes made here.
+
+        It does so only if it needs exactly these passes and no additional memory.
+        """
         config = self._config
         whole = config.minibatch >= len(tokens) and config.entropy_coefficient == 0
         size = len(tokens) * max(map(len, tokens))
@@ -145,11 +147,10 @@ class Collector:
     def _old(
         self, tokens: Sequence[Tokens], answers: Answers, keeps: bool
     ) -> tuple[Tensor, list[Pass]]:
-        """Log-probabilities under the policy that spoke, as the training forward would give them,
-        and the passes that gave them.
+        """Log-probabilities of the answers under the policy that drew them, and the passes used.
 
-        Decoding with a cache and one whole forward pass round differently. In float32 the
-        difference is far below any ratio that matters; in bfloat16 it is not.
+        They are those of the training forward. Decoding with a cache and one full forward pass
+        round differently: in float32 the difference does not matter, in bfloat16 it does.
         """
         wish, policy = self._config.old_logprobs, self._roles.policy
         if wish == "rollout" or (wish == "auto" and self.exact and not keeps):

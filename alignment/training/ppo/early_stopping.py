@@ -1,4 +1,4 @@
-"""Early stopping: looks at held-out prompts, the best of them, and when to end."""
+"""Early stopping: evaluates held-out prompts, remembers the best result, decides when to stop."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Judge = Callable[[Sequence[Episode]], np.ndarray]
 
 @dataclass(frozen=True)
 class Guard:
-    """Prompts that are never trained on, and who judges the answers to them.
+    """Prompts that are never trained on, and the judge of the answers to them.
 
     Attributes:
         prompts: held-out prompts.
-        judge: scores (b,); best a reward model that training never sees.
-        name: what it is, for people.
+        judge: gives scores (b,); preferably a reward model that training never sees.
+        name: a description for people.
     """
 
     prompts: Sequence[PromptItem]
@@ -30,11 +30,12 @@ class Guard:
 
 
 class EarlyStopping:
-    """Remembers the looks and decides when to end.
+    """Remembers the scores of all looks and decides when to stop.
 
     Attributes:
-        best: highest score so far, less what `confirm` takes off; None before the first look.
-        best_iteration: when it was reached.
+        best: highest score so far, after `confirm` was subtracted; None before the first look.
+        best_iteration: the iteration of that score.
+        without_gain: looks since then.
     """
 
     def __init__(self, config: StopConfig):
@@ -44,16 +45,17 @@ class EarlyStopping:
         self.without_gain = 0
 
     def due(self, iteration: int) -> bool:
-        """Whether to look after so many finished iterations."""
+        """Whether to look after `iteration` finished iterations."""
         every = self._config.look_every
         return every > 0 and iteration % every == 0
 
     def observe(self, iteration: int, score: float, training: float) -> bool:
-        """Take in a look; True where it is a new best.
+        """Record a look; returns whether it is a new best.
 
         Args:
-            score: the guard's.
-            training: the training reward of the same answers.
+            iteration: finished iterations.
+            score: the guard's mean score of the answers.
+            training: the mean training reward of the same answers.
         """
         score -= self._config.confirm * training
         if self.best is None or score > self.best:
@@ -63,7 +65,7 @@ class EarlyStopping:
         return False
 
     def reason(self, kl: float) -> str | None:
-        """Why to stop now, or None."""
+        """The reason to stop now, or None."""
         budget, patience = self._config.kl_budget, self._config.patience
         if budget is not None and kl > budget:
             return f"KL {kl:.2f} nats an answer is over the budget of {budget:g}"

@@ -1,4 +1,4 @@
-"""From a collected batch to what is learned from it: rewards, advantages and returns."""
+"""Computes rewards, advantages and returns from a collected batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
 
 @dataclass(frozen=True)
 class Experience:
-    """What an iteration learns from; all tensors (b, t). `kept` as in `Collected`."""
+    """The training data of an iteration; all tensors are (b, t). `kept` is that of `Collected`."""
 
     episodes: list[Tokens]
     logprobs: Tensor
@@ -37,11 +37,13 @@ class Experience:
 def compute_advantages(
     batch: Collected, config: PPOConfig, *, coefficient: float, moments: RunningMoments
 ) -> tuple[Experience, dict[str, float]]:
-    """Experience of a batch, and what there is to say of it.
+    """The experience of a batch, and its figures.
 
     Args:
+        batch: the collected batch.
+        config: reward shaping, KL estimator and advantages.
         coefficient: β, the present price of a nat of KL.
-        moments: of all scores so far; taken further where the config normalises by them.
+        moments: of all scores so far; updated if the config normalises by them.
     """
     mask, old = batch.answers.mask, batch.old
     kl = kl_per_token(old, batch.reference, config.kl.estimator) * mask
@@ -92,7 +94,7 @@ def _normalised(scores: Tensor, config: PPOConfig, moments: RunningMoments) -> T
 
 
 def _describe(batch: Collected, totals: Tensor) -> dict[str, float]:
-    """Figures of a batch before anything is learned from it."""
+    """Figures of a batch before training on it."""
     mask, old, reference, scores = batch.answers.mask, batch.old, batch.reference, batch.scores
     lengths = mask.sum(1).float()
     combined = scores.parts["combined"]

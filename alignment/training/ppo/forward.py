@@ -1,7 +1,7 @@
-"""Log-probabilities, entropies and values of answers, from forward passes that waste little.
+"""Log-probabilities, entropies and values of answers, from economical forward passes.
 
-Rows are padded on the right, so causal attention needs neither mask nor position ids, and the
-heads are applied to the n answer positions only, never to prompts or padding.
+Rows are padded on the right, so causal attention needs neither mask nor position ids. The heads are
+applied only to the n answer positions, not to prompts or padding.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Packed:
 
     Attributes:
         ids: (b, s) int64.
-        row, column: (n,) where the choice of each answer token is made: one before its place.
+        row, column: (n,) position that predicts each answer token, which is the one before it.
         targets: (n,) the answer tokens.
-        where: numbers of the episodes in the caller's order.
+        where: numbers of the episodes, in the caller's order.
         place: (n,) column of each token in a (b, t) tensor of answers.
     """
 
@@ -50,7 +50,7 @@ class Packed:
 
 
 def pack(episodes: Sequence[Tokens], where: Sequence[int], device: torch.device) -> Packed:
-    """The forward pass over `episodes[i] for i in where`."""
+    """One forward pass over `episodes[i] for i in where`."""
     chosen = [episodes[i] for i in where]
     rows, columns, targets, places = [], [], [], []
     for r, tokens in enumerate(chosen):
@@ -74,27 +74,27 @@ def pack(episodes: Sequence[Tokens], where: Sequence[int], device: torch.device)
 
 
 def piece_of(config: PPOConfig, role: LanguageRole | ValueRole) -> int:
-    """Tokens of one forward and backward pass."""
+    """Most tokens of one forward and backward pass."""
     if config.max_tokens_per_micro_batch is not None:
         return config.max_tokens_per_micro_batch
     return unset_piece(role.device.type, role.size)
 
 
 def unset_piece(device: str, parameters: float) -> int:
-    """`ppo.max_tokens_per_micro_batch` where it is unset, for a model of so many parameters.
+    """The default of `ppo.max_tokens_per_micro_batch`.
 
     Args:
-        device: its type, `cpu` or another.
+        device: type of the device, `cpu` or another.
+        parameters: of the model.
     """
     if device != "cpu":
         return 16_384
-    # The calls of a tiny model cost more than its activations gain from the cache.
+    # For a tiny model fewer calls save more than activations that fit the processor's cache.
     return 6144 if parameters < _TINY else 2048
 
 
 def pieces(episodes: Sequence[Tokens], where: Sequence[int], limit: int) -> list[list[int]]:
-    """`where`, numbers of episodes, in micro-batches of about the same size; see
-    `micro_batches`."""
+    """Split the episode numbers `where` into micro-batches of similar size (`micro_batches`)."""
     numbers = sorted(where)
     batches = micro_batches([len(episodes[i]) for i in numbers], limit, even=True)
     return [[numbers[i] for i in batch] for batch in batches]
@@ -103,7 +103,7 @@ def pieces(episodes: Sequence[Tokens], where: Sequence[int], limit: int) -> list
 def logprobs(
     role: LanguageRole, packed: Packed, temperature: float, *, with_entropy: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """log π (n,) of the answer tokens at `temperature`, and the entropies (n,) if asked for."""
+    """log π (n,) of the answer tokens at `temperature`, and the entropies (n,) if requested."""
     if not with_entropy:
         places = (packed.ids, packed.row, packed.column, packed.targets)
         return role.logprobs(*places, temperature), None
@@ -114,13 +114,13 @@ def logprobs(
 
 
 def values(role: ValueRole, packed: Packed) -> Tensor:
-    """V (n,) of the states in which the answer tokens were chosen."""
+    """V (n,) of the states from which the answer tokens were drawn."""
     return role.values(packed.ids, packed.row, packed.column)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A forward pass: what went in, and the result (n,) for its answer tokens."""
+    """A forward pass: its input, and the result (n,) for its answer tokens."""
 
     packed: Packed
     result: Tensor
@@ -139,7 +139,13 @@ def passes(
     """`logprobs` or `values` of this process's share of the episodes.
 
     Args:
-        gradient: keep what a backward pass needs.
+        role: a language role gives `logprobs`, a value role `values`.
+        episodes: all episodes.
+        temperature: of the log-probabilities.
+        limit: most tokens of a pass.
+        device: of the results.
+        gradient: keep the graphs for a backward pass.
+        together: runs the passes in parallel if possible.
     """
 
     def look(where: list[int]) -> Pass:
@@ -172,6 +178,15 @@ def over_all(
     limit: int,
     device: torch.device,
 ) -> Tensor:
-    """`logprobs` or `values` of every episode, without gradient: (b, width), 0 on padding."""
+    """`logprobs` or `values` of all episodes, without gradient: (b, width), 0 on padding.
+
+    Args:
+        role: a language role gives `logprobs`, a value role `values`.
+        episodes: all episodes.
+        width: columns of the result, at least the longest answer's tokens.
+        temperature: of the log-probabilities.
+        limit: most tokens of a pass.
+        device: of the result.
+    """
     results = passes(role, episodes, temperature=temperature, limit=limit, device=device)
     return table(results, len(episodes), width, device)

@@ -1,9 +1,8 @@
-"""Plain-language verdicts: is this run learning, or only moving?
+"""Health verdicts on a PPO run, in plain language.
 
-To add a verdict: write a function of the curves that returns `bounded(...)` (its figure, the bound
-it is held against, what to say on either side of it, what to try), enter it in `CHECKS` under the
-curve that it needs (a key of the stage's series.jsonl), and add curves that fail it to
-tests/ppo/test_ppo_health.py.
+To add a verdict, write a function of the curves that returns `bounded(...)` (the figure, its bound,
+a message for either side of it, a remedy). Enter it in `CHECKS` under the curve that it needs (a
+key of the stage's series.jsonl), and add curves that fail it to tests/ppo/test_ppo_health.py.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ Row = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Verdict:
-    """One finding. `level` is `ok`, `warning` or `bad`; `remedy` is empty where all is well."""
+    """One verdict. `remedy` is empty if `level` is `ok`."""
 
     name: str
     level: Literal["ok", "warning", "bad"]
@@ -42,12 +41,17 @@ def bounded(
     remedy: str,
     level: Literal["warning", "bad"] = "bad",
 ) -> Verdict:
-    """The verdict on `value`, held against `bound`.
+    """The verdict on a figure.
 
     Args:
-        healthy: whether it keeps the bound.
-        ok: what to say where it does.
-        ill: what to say where it does not, with `level` and `remedy`.
+        name: of the verdict.
+        value: the figure.
+        bound: its bound.
+        healthy: whether the figure keeps the bound.
+        ok: the message if it does.
+        ill: the message if it does not.
+        remedy: what to try then.
+        level: how bad it is then.
     """
     if healthy:
         return Verdict(name, "ok", value, bound, ok)
@@ -56,14 +60,14 @@ def bounded(
 
 @dataclass(frozen=True)
 class Curves:
-    """What the checks look at."""
+    """The curves that the checks examine."""
 
     rows: Sequence[Row]
     """Figures of every iteration."""
     max_new_tokens: int
 
     def of(self, name: str) -> list[float]:
-        """The values of a figure, where it was measured."""
+        """The values of a figure, without iterations that did not measure it."""
         return [row[name] for row in self.rows if name in row]
 
     def ends(self, name: str) -> tuple[float, float]:
@@ -171,7 +175,7 @@ def _guard(curves: Curves) -> Verdict | None:
     if len(scores) < 2:
         return None
     fall = max(scores) - scores[-1]
-    # Twice the standard error of a look: less is noise.
+    # A fall of less than twice the standard error of a look is noise.
     bound = 2 * max([0.0, *curves.of("guard/error")][-1], 1e-9)
     first, last = curves.ends("score/mean") if curves.of("score/mean") else (0.0, 0.0)
     return bounded(
@@ -196,7 +200,7 @@ CHECKS: Mapping[str, Callable[[Curves], Verdict | None]] = {
     "policy/clip_share": _step_size,
     "guard/score": _guard,
 }
-"""The curve without which there is nothing to say → the check."""
+"""Curve that a check needs → the check."""
 
 
 def verdicts(rows: Sequence[Row], *, max_new_tokens: int) -> list[Verdict]:

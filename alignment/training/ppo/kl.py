@@ -1,4 +1,4 @@
-"""How far the policy is from the reference, and what that costs."""
+"""The KL divergence of the policy from the reference, and its coefficient."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def kl_per_token(logprobs: Tensor, reference: Tensor, estimator: Estimator = "k1
 
 
 class FixedKL:
-    """β stays what it is."""
+    """A constant β."""
 
     def __init__(self, coefficient: float):
         self.coefficient = coefficient
 
     def update(self, kl: float, episodes: int) -> None:
-        """Nothing to learn."""
+        """Do nothing."""
 
     def state(self) -> float:
         return self.coefficient

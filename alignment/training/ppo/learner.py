@@ -1,4 +1,4 @@
-"""Who learns: the optimisers of policy and critic, their rates, and the side stream of texts."""
+"""The optimisers of policy and critic, their schedules, and the texts of PPO-ptx."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ class Learner:
     """Takes the gradient steps of an iteration.
 
     Args:
-        ptx: texts for PPO-ptx, a stream of their own through all of them, pass after pass.
-        together: how policy and critic are computed at the same time.
+        roles: policy and, except for RLOO, critic.
+        config: rates, mini-batches and epochs.
+        seed: of the order of episodes and texts.
+        ptx: texts for PPO-ptx, read pass after pass, each in a new order.
+        together: runs the updates of policy and critic at the same time.
 
     Attributes:
-        optimizers, schedules: of `policy`, and of `critic` where there is one.
+        optimizers, schedules: of `policy`, and of `critic` if there is one.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Learner:
         }
 
     def update(self, iteration: int, experience: Experience) -> dict[str, float]:
-        """The gradient steps of an iteration; its figures.
+        """Take the gradient steps of an iteration; returns its figures.
 
         Raises:
             StageError: loss or gradient is not finite; the weights are those of the last good step.
@@ -92,7 +95,7 @@ class Learner:
         return figures
 
     def _texts(self, iteration: int, steps: int) -> Callable[[int], list[Tokens]]:
-        """Texts for each step of an iteration."""
+        """A function that gives the texts for each step of an iteration."""
         per_step = max(1, round(self._config.ptx.per_episode * self._config.minibatch))
         first = iteration * steps * per_step
 

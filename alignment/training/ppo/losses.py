@@ -1,7 +1,7 @@
-"""The losses of policy and critic, with the figures that tell whether they behave.
+"""The losses of policy and critic, with diagnostic figures.
 
 Every loss is a *sum* over real tokens divided by `tokens`, the number of real tokens of the whole
-mini-batch, so that micro-batches add up to the mini-batch's mean exactly.
+mini-batch, so that the losses of micro-batches add up to the mini-batch's mean exactly.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def policy_loss(
         tokens: real tokens of the mini-batch.
     """
     real = mask.to(logprobs.dtype)
-    # exp of a masked position could overflow and turn 0 × inf into NaN.
+    # Without the mask, exp of a padded position could overflow, and 0 × inf would give NaN.
     log_ratio = (logprobs - old) * real
     ratio = log_ratio.exp()
     straight = ratio * advantages

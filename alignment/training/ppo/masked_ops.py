@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over all positions where `mask` is True; 0 where there is none.
+    """Mean over all positions where `mask` is True; 0 if there are none.
 
     Args:
         values: any shape.
@@ -27,8 +27,8 @@ def whiten(
 ) -> Tensor:
     """Scale to deviation 1 and, with `shift_mean`, to mean 0; positions outside the mask become 0.
 
-    Advantages are whitened with the shift, rewards without it: a shift of rewards would change
-    what is optimal ("N implementation details", 18; biased variance as there).
+    Advantages are whitened with the shift, rewards without it, because shifting rewards would
+    change the optimum ("N implementation details", 18; biased variance as there).
 
     Args:
         values: (b, t).

@@ -16,8 +16,8 @@ from alignment.utils import distributed
 class ModelScorer:
     """Standardised scores (b,) of a reward model.
 
-    Where policy and reward model share tokenizer and chat template, the very ids that were drawn
-    are scored; else the answer goes through text. Several processes each score their share.
+    If policy and reward model share tokenizer and chat template, the drawn ids themselves are
+    scored; otherwise the answer's text is tokenised again. Several processes each score a share.
     """
 
     def __init__(self, model: RewardModel, renderer: ChatRenderer):

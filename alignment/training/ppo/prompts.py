@@ -1,4 +1,4 @@
-"""The order of prompts: a function of seed and iteration, so a resumed run needs no memory."""
+"""The order of prompts, a function of seed and iteration, so that resuming needs no state."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from alignment.utils.seeds import derive_seed
 
 
 class PromptStream:
-    """Endless passes over the prompts, each in a new order; no prompt comes twice in a pass.
+    """Endless passes over the prompts, each in a new order without repetition.
 
     Args:
         prompts: the pool.
-        per_iteration: prompts an iteration takes.
-        safety_share: share of safety prompts in each iteration; None leaves the pool's mix.
+        per_iteration: prompts per iteration.
+        seed: of the orders.
+        safety_share: share of safety prompts in each iteration; None keeps the pool's mix.
 
     Raises:
-        ConfigError: the pool, or the half of it that the share needs, is empty.
+        ConfigError: there are no prompts, or none of a kind that the share needs.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""From scores of whole answers to a reward for each token."""
+"""Turns scores of whole answers into a reward for each token."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def shape_scores(
     missing_eos_penalty: float = 0.0,
     length_penalty: float = 0.0,
 ) -> Tensor:
-    """Scores less what a cut answer and each token cost.
+    """Scores minus the penalties for a cut answer and for each token.
 
     Args:
         scores: (b,) combined reward of each answer.
@@ -33,7 +33,7 @@ def shape_scores(
 def place(scores: Tensor, kl: Tensor, mask: Tensor, *, coefficient: float) -> Tensor:
     """Reward of each token: −β KL_i, and the score on the answer's last real token.
 
-    The last real token is the EOS itself where the answer has one, not the slot behind it.
+    The last real token of a finished answer is its EOS, not the position after it.
 
     Args:
         scores: (b,).
@@ -52,7 +52,7 @@ def place(scores: Tensor, kl: Tensor, mask: Tensor, *, coefficient: float) -> Te
 
 
 class RunningMoments:
-    """Mean and variance of everything seen so far, batch by batch (Chan et al. 1979)."""
+    """Mean and variance of all values so far, updated batch by batch (Chan et al. 1979)."""
 
     def __init__(self) -> None:
         self.count = 0.0
@@ -60,7 +60,7 @@ class RunningMoments:
         self.squares = 0.0
 
     def update(self, values: Tensor) -> None:
-        """Take in a batch (b,)."""
+        """Add a batch (b,)."""
         values = values.double()
         count = float(values.numel())
         if count == 0:
@@ -75,7 +75,7 @@ class RunningMoments:
 
     @property
     def deviation(self) -> float:
-        """Biased standard deviation; 1 before anything was seen or while nothing varies."""
+        """Biased standard deviation; 1 before the first batch and while all values are equal."""
         variance = self.squares / self.count if self.count else 0.0
         return float(variance**0.5) if variance > 0 else 1.0
 

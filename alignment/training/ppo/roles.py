@@ -1,7 +1,7 @@
-"""The models of PPO: who speaks (policy, reference) and who estimates (critic).
+"""The models of PPO in their roles: policy, reference and critic.
 
-A role is a model seen through one set of weights. With full fine-tuning every role has its own
-copy; with a shared backbone (`adapters.py`) roles are adapters that `active()` switches on.
+A role is a model with one set of weights. With full fine-tuning every role has its own copy. With a
+shared backbone (`adapters.py`) the roles are adapters, which `active()` switches on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from alignment.training.ppo.losses import token_logprobs
 
 
 class Switch(Protocol):
-    """Chooses the weights a shared backbone computes with."""
+    """Selects the weights that a shared backbone uses."""
 
     def __call__(self) -> AbstractContextManager[None]: ...
 
@@ -36,13 +36,13 @@ class LanguageRole:
     """A causal language model in one role.
 
     Args:
-        model: puts out logits; called without attention mask (right padding, causal).
+        model: gives logits; called without attention mask (right padding, causal).
         trained: parameters that learn in this role; empty for a reference.
-        switch: makes the role's weights the ones the model computes with.
+        switch: activates the role's weights.
 
     Attributes:
         size: parameters of the model.
-        fast: a hand-written pass computes it, see `alignment.fastpath`.
+        fast: whether a hand-written pass computes it, see `alignment.fastpath`.
     """
 
     def __init__(
@@ -62,8 +62,7 @@ class LanguageRole:
         return next(self.model.parameters()).device
 
     def logits(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """Logits (n, v) at n chosen places of ids (b, s); others are not computed where the head
-        is a plain linear layer."""
+        """Logits (n, v) at n positions of ids (b, s); only these if the head is a linear layer."""
         if self._body is not None:
             chosen: Tensor = self.model.get_output_embeddings()(self._body(ids, row, column))
             return chosen
@@ -73,7 +72,7 @@ class LanguageRole:
     def logprobs(
         self, ids: Tensor, row: Tensor, column: Tensor, targets: Tensor, temperature: float
     ) -> Tensor:
-        """log π (n,) float32 of targets (n,) at n chosen places of ids (b, s)."""
+        """log π (n,) float32 of targets (n,) at n positions of ids (b, s)."""
         head: Any = self.model.get_output_embeddings()
         if self._body is not None and self._body.lean is not None and head.bias is None:
             hidden = self._body(ids, row, column)
@@ -83,8 +82,8 @@ class LanguageRole:
 
 
 class _Body:
-    """Hidden states at chosen places: by `lean`, a pass written by hand, where there is one and it
-    can, else by transformers."""
+    """Hidden states at chosen positions, from the hand-written pass `lean` if there is one and it
+    covers the input, else from transformers."""
 
     def __init__(self, body: nn.Module):
         self._body = body
@@ -113,7 +112,7 @@ class ValueHead(nn.Module):
 
 
 class ValueRole:
-    """A critic: a backbone of `size` parameters and a head that gives each position a value."""
+    """A critic: a backbone of `size` parameters, and a head that gives each position a value."""
 
     def __init__(
         self,
@@ -134,24 +133,24 @@ class ValueRole:
         return self.head.weight.device
 
     def values(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """Values (n,) float32 at n chosen places of ids (b, s)."""
+        """Values (n,) float32 at n positions of ids (b, s)."""
         value: Tensor = self.head(self._places(ids, row, column))
         return value
 
 
 def _size(model: nn.Module) -> int:
-    """Parameters, learning or not."""
+    """Number of parameters, trained or not."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 class Roles:
-    """Who takes part, and which modules a checkpoint must hold.
+    """The roles of a training, and the modules that a checkpoint must hold.
 
     Attributes:
-        policy: learns; its `model` is also the one that is decoded with.
+        policy: trained; its `model` also draws the answers.
         reference: frozen.
-        critic: learns; None for RLOO.
-        modules: what training changes, by name.
+        critic: trained; None for RLOO.
+        modules: the modules that training changes, by name.
     """
 
     def __init__(
@@ -174,15 +173,15 @@ def full_copies(
     scale: tuple[float, float] = (0.0, 1.0),
     reference: PreTrainedModel | None = None,
 ) -> Roles:
-    """Roles that share nothing.
+    """Roles that are full copies and share no weights.
 
     Args:
         policy: trained in place, dropout off.
         critic: a reward model (scalar head kept, standardised), a causal model (new head of
             zeros), or None for RLOO; trained in place.
-        scale: mean and deviation of the reward model's raw scores: the critic starts out saying
+        scale: mean and deviation of the reward model's raw scores; the critic starts with the value
             (score − mean) / deviation.
-        reference: None copies the policy as it is now.
+        reference: the reference model; None copies the policy as it is now.
     """
     frozen = copy.deepcopy(policy) if reference is None else reference
     frozen.requires_grad_(False)
@@ -199,7 +198,7 @@ def full_copies(
 
 
 def critic_from(model: PreTrainedModel, scale: tuple[float, float] = (0.0, 1.0)) -> ValueRole:
-    """A critic out of a reward model, or out of a language model with a head of zeros."""
+    """A critic made from a reward model, or from a language model with a head of zeros."""
     no_dropout(model)
     body = backbone(model)
     body.requires_grad_(True)
@@ -217,13 +216,13 @@ def critic_from(model: PreTrainedModel, scale: tuple[float, float] = (0.0, 1.0))
 
 
 def no_dropout(model: nn.Module) -> None:
-    """Eval mode for good: with dropout on, ratios and KL would compare different networks."""
+    """Put the model into eval mode: with dropout, ratios and KL would compare other networks."""
     model.eval()
 
 
 @torch.no_grad()
 def _head_is_linear(model: PreTrainedModel) -> bool:
-    """Whether logits are just the output embedding of hidden states (no soft cap, no scale)."""
+    """Whether logits are the output embedding of hidden states, without soft cap or scale."""
     head = model.get_output_embeddings()
     if head is None:
         raise ConfigError(f"{type(model).__name__} has no output embedding to speak with")
@@ -235,7 +234,7 @@ def _head_is_linear(model: PreTrainedModel) -> bool:
 
 
 def save_critic(role: ValueRole, directory: Path) -> None:
-    """Write a critic: the backbone as transformers saves it, the head beside it."""
+    """Save a critic: the backbone in transformers' format, and its head beside it."""
     directory.mkdir(parents=True, exist_ok=True)
     body: Any = role.body
     body.save_pretrained(directory)
@@ -244,7 +243,7 @@ def save_critic(role: ValueRole, directory: Path) -> None:
 
 
 def load_critic(directory: Path) -> ValueRole:
-    """The critic that `save_critic` wrote."""
+    """Load a critic that `save_critic` wrote."""
     body = AutoModel.from_pretrained(directory, trust_remote_code=False, use_safetensors=True)
     no_dropout(body)
     head = ValueHead(int(body.config.get_text_config().hidden_size))

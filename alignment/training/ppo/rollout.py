@@ -1,7 +1,7 @@
-"""Episodes: answers drawn from the policy, with the log-probability of every token taken.
+"""Draws answers from the policy, with the log-probability of every token.
 
-The engine of sampling draws them too; here an answer's seed comes from (iteration, episode), so
-that it does not depend on which others are decoded beside it, nor on the number of processes.
+It uses the engine of sampling. An answer's seed comes from (iteration, episode), so that it depends
+neither on the other answers of its batch nor on the number of processes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from alignment.utils import distributed
 from alignment.utils.seeds import derive_seed
 
 LEAST_ROWS = 64
-"""A second thread gains less than its calls cost while each has fewer rows than this."""
+"""Fewest rows per thread: with fewer, a second thread costs more than it gains."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What was drawn for each prompt, in the order of the prompts.
+    """The answers to prompts, in the order of the prompts.
 
     Attributes:
-        responses: token ids, EOS included where it was drawn.
+        responses: token ids, including the EOS if it was drawn.
         logprobs: (b, t) float32 log π at the sampling temperature, 0 on padding.
         mask: (b, t) bool.
         finished: (b,) bool, ended with EOS.
@@ -51,11 +51,12 @@ def rollout(
     settings: SamplingSettings,
     seed: int,
 ) -> Answers:
-    """One answer to each prompt (repeat a prompt for more); several processes share the prompts.
+    """Draw one answer to each prompt (repeat a prompt for more); processes share the prompts.
 
     Args:
-        engine: over the policy, its weights switched on.
+        engine: the policy's engine, with its weights active.
         prompts: token ids, none empty.
+        settings: how to draw.
         seed: of this iteration.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What PPO climbs: named parts, put together into one score for each answer."""
+"""The reward of PPO: named parts, combined into one score per answer."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class PromptItem:
     """A prompt to learn on.
 
     Attributes:
-        ids: as the policy reads it.
-        messages: as people read it; reward models with another tokenizer spell it their own way.
-        is_safety: tagged as a safety prompt.
+        ids: token ids of the policy's tokenizer.
+        messages: the conversation as text, for reward models with another tokenizer.
+        is_safety: whether it is tagged as a safety prompt.
     """
 
     ids: tuple[int, ...]
@@ -41,12 +41,12 @@ class Episode:
 
     @cached_property
     def text(self) -> str:
-        """The answer as people read it; decoded when a part asks for it."""
+        """The answer as text, decoded on first use."""
         return "" if self.renderer is None else self.renderer.text(self.tokens.response)
 
 
 Scorer = Callable[[Sequence[Episode]], np.ndarray]
-"""Scores (b,) of episodes, on the scale they are to be added on."""
+"""Gives scores (b,) of episodes, on a scale on which scores can be added."""
 
 TextScorer = Callable[[Sequence[Message], str], float]
 """Any function of a conversation and an answer."""
@@ -57,8 +57,8 @@ class Scores:
     """Scores of a batch.
 
     Attributes:
-        total: (b,) what is learned from.
-        parts: named (b,) arrays to look at; `combined` is the total before batch whitening.
+        total: (b,) the reward that training uses.
+        parts: named (b,) arrays for display; `combined` is the total before batch whitening.
         figures: named numbers (multiplier, share of safety-routed answers).
     """
 
@@ -68,20 +68,20 @@ class Scores:
 
 
 class Reward(Protocol):
-    """Anything PPO can climb."""
+    """A reward that PPO can maximise."""
 
     def score(self, episodes: Sequence[Episode], *, learn: bool) -> Scores:
-        """Score a batch; with `learn` it belongs to training and may move the reward's state."""
+        """Score a batch; with `learn` it is a training batch and may change the reward's state."""
 
     def state(self) -> dict[str, Any]:
         """JSON state for checkpoints."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state."""
+        """Restore a state from a checkpoint."""
 
 
 class PlainReward:
-    """One scorer, nothing to combine."""
+    """A reward of one scorer."""
 
     def __init__(self, scorer: Scorer):
         self._scorer = scorer
@@ -98,12 +98,12 @@ class PlainReward:
 
 
 class CombinedReward:
-    """Helpfulness and safety scores as `combine` says, plus any functions of the text.
+    """Helpfulness and safety scores, combined by `combine`, plus any functions of the text.
 
     Args:
-        helpfulness, safety: standardised scores.
+        helpfulness, safety: give standardised scores.
         config: linear, piecewise or constrained.
-        probability: P(safe) of answers for the piecewise threshold; σ(safety score) without.
+        probability: P(safe) from safety scores, for the piecewise threshold; σ if None.
         extra: name → (function of conversation and answer, weight), added to the combination.
     """
 
@@ -153,7 +153,7 @@ class CombinedReward:
             )
 
         plain = together(self._plain)
-        # Whitening over a batch is for learning; a look at the score must see its mean move.
+        # Only training whitens over a batch; when scores are displayed, their mean must show.
         total = together(self._config) if learn and count > 1 else plain
         for name, (function, weight) in self._extra.items():
             values = [function(episode.prompt.messages, episode.text) for episode in episodes]
@@ -163,7 +163,7 @@ class CombinedReward:
         return Scores(total, {**parts, "combined": plain}, figures)
 
     def judge(self, episodes: Sequence[Episode]) -> np.ndarray:
-        """Scores (b,) that move no state and are not whitened, for looks from outside."""
+        """Scores (b,) that change no state and are not whitened, for early stopping."""
         return self.score(episodes, learn=False).parts["combined"]
 
     def state(self) -> dict[str, Any]:
@@ -174,12 +174,16 @@ class CombinedReward:
 
 
 def checked(name: str, scores: np.ndarray, count: int) -> np.ndarray:
-    """Scores as float64 (b,), or a clear error."""
+    """`scores` as float64 (b,).
+
+    Raises:
+        StageError: they have another shape, or are not finite.
+    """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.shape != (count,):
         raise StageError(
             f"reward part {name!r} gave scores of shape {scores.shape} for {count} answers",
-            remedy="a part returns one number for each answer",
+            remedy="a part must return one number for each answer",
         )
     bad = int((~np.isfinite(scores)).sum())
     if bad:

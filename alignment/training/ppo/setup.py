@@ -1,4 +1,4 @@
-"""Roles and rewards out of model directories: full copies, or adapters over one backbone."""
+"""Builds roles and rewards from model directories: full copies, or adapters over one backbone."""
 
 from __future__ import annotations
 
@@ -31,13 +31,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Builder:
-    """Loads what PPO needs, each weight once.
+    """Loads the models of PPO, each weight once.
 
     Args:
         start: model directory that PPO starts from, full or adapter.
         rewards: domain → directory of its reward stage.
         config: see `PPOConfig`.
-        say: told when a reward model cannot share the backbone.
+        dtype: number format of the models.
+        device: where to load them.
+        seed: of fresh adapters.
+        say: called with a line if a reward model cannot share the backbone.
     """
 
     start: Path
@@ -84,9 +87,11 @@ class Builder:
     def reward(
         self, combine: CombineConfig, renderer: ChatRenderer, guards: dict[str, Path] | None = None
     ) -> CombinedReward:
-        """The combined reward with the config's own parts or, given `guards`, the guards' verdict.
+        """The combined reward with the config's extra parts or, given `guards`, that of the guards.
 
         Args:
+            combine: how to combine the two scores.
+            renderer: the renderer of the policy's tokenizer.
             guards: domain → directory of its guard's stage.
         """
         stages, kind = (self.rewards, "reward") if guards is None else (guards, "guard")
@@ -108,16 +113,16 @@ class Builder:
             if card.backbone is not None and card.backbone == weights_digest(self._base):
                 return self._shared.reward(name, directory, card)
             self.say(
-                f"{name} is no adapter over the policy's backbone: it is loaded on its own "
+                f"{name} is not an adapter over the policy's backbone, so it is loaded separately "
                 "(rewards.lora: {} with rewards.init: base or sft would share it)"
             )
         return RewardModel.load(directory, self.dtype, self.device)
 
     def final(self) -> PreTrainedModel:
-        """The policy as a plain model; with a shared backbone the other roles end here."""
+        """The policy as a plain model; with a shared backbone the other roles become unusable."""
         return self._policy if self._shared is None else self._shared.merged()
 
     @property
     def shares(self) -> bool:
-        """Whether all roles have one backbone."""
+        """Whether all roles share one backbone."""
         return self._shared is not None

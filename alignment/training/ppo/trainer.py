@@ -1,8 +1,8 @@
-"""The PPO loop: roll out, score, estimate advantages, update; checkpoint, watch, stop.
+"""The PPO loop: roll out, score, estimate advantages, update; with checkpoints and early stopping.
 
-One iteration samples `episodes` answers, scores them once, and takes one gradient step for each
-mini-batch (times `epochs`) for policy and critic. Everything random is derived from (seed,
-iteration), so a checkpoint after any iteration goes on to the same bits.
+One iteration samples `episodes` answers, scores them once, and takes one gradient step per
+mini-batch (times `epochs`) for policy and critic. All randomness is derived from (seed, iteration),
+so training resumed from any checkpoint gives the same bits.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from alignment.utils.seeds import derive_seed
 
 @dataclass
 class Outcome:
-    """What training came to.
+    """The result of a training.
 
     Attributes:
-        iterations: done, in all.
-        stopped: why it ended early, None where it ran its length.
-        kept: iteration whose weights the policy now has.
+        iterations: number of iterations done.
+        stopped: why it stopped early; None if it did not.
+        kept: the iteration whose weights the policy now has.
         history: figures of every iteration.
         verdicts: see `health`.
     """
@@ -58,7 +58,7 @@ class Outcome:
 
 @dataclass
 class _Moving:
-    """What changes from iteration to iteration beside weights and optimisers."""
+    """The state of the loop besides weights and optimisers."""
 
     iteration: int = 0
     stopped: str | None = None
@@ -66,24 +66,25 @@ class _Moving:
 
 
 class PPOTrainer:
-    """PPO, or RLOO where the config says so.
+    """PPO, or RLOO if configured.
 
     Args:
         roles: policy, reference and critic (`roles.full_copies` or `adapters.SharedBackbone`);
             trained in place.
-        renderer: of the policy's tokenizer.
-        prompts: the pool to learn on.
-        reward: what to climb.
+        renderer: the renderer of the policy's tokenizer.
+        prompts: the pool of training prompts.
+        reward: the reward to maximise.
         config: see `PPOConfig`.
-        seed: every random stream is derived from it.
+        seed: all random streams are derived from it.
         guard: held-out prompts and their judge, for early stopping.
         ptx: texts for PPO-ptx (`ppo.ptx.coefficient` > 0).
-        ends: ids that end an answer; the renderer's EOS and the model's own without.
-        checkpoints: directory for exact resume; None keeps none.
-        series: where curves go.
+        ends: ids that end an answer; None takes the renderer's EOS and the model's own.
+        checkpoints: directory for exact resume; None saves none.
+        series: the training curves.
+        progress: receives progress reports.
 
     Raises:
-        ConfigError: the config asks for something that was not given.
+        ConfigError: the config needs a critic or texts that were not given.
     """
 
     def __init__(
@@ -147,10 +148,11 @@ class PPOTrainer:
         return self.roles.policy.device
 
     def train(self) -> Outcome:
-        """Run to the end, going on from the newest checkpoint if there is one.
+        """Train to the end, resuming from the newest checkpoint if there is one.
 
         Raises:
-            StageError: something is not finite; the last good checkpoint is kept.
+            StageError: a score, loss or gradient is not finite, or the KL exploded; the last good
+                checkpoint is kept.
         """
         self._resume()
         now, config = self._now, self.config
@@ -184,10 +186,10 @@ class PPOTrainer:
         return Outcome(now.iteration, now.stopped, kept_iteration, now.history, health)
 
     def iterate(self, iteration: int) -> dict[str, float]:
-        """One round of rollout and update; returns its figures.
+        """Do one iteration of rollout and update; returns its figures.
 
         Raises:
-            StageError: something is not finite, or the KL exploded.
+            StageError: a score, loss or gradient is not finite, or the KL exploded.
         """
         config = self.config
         prompts = [
@@ -213,8 +215,10 @@ class PPOTrainer:
         return figures
 
     def _look(self, iteration: int) -> dict[str, float]:
-        """Have the weights that would be saved now answer the held-out prompts, always with the
-        same random numbers, and judge."""
+        """Judge the answers to the held-out prompts of the weights that would be saved now.
+
+        Every look uses the same random numbers.
+        """
         assert self.guard is not None
         seed = derive_seed(self.seed, "guard")
         with in_place_of(self._speaking, self._average):
@@ -232,13 +236,13 @@ class PPOTrainer:
         }
 
     def _weights(self) -> dict[str, Tensor]:
-        """What would be saved now: the average where one is kept, else the weights."""
+        """The weights that would be saved now: the average if there is one, else the policy's."""
         if self._average is None:
             return snapshot(self._speaking)
         return {name: value.clone() for name, value in self._average.items()}
 
     def _settle(self) -> int:
-        """Put the weights to keep into the policy; returns the iteration they are of."""
+        """Put the weights to keep into the policy; returns their iteration."""
         if self._best is not None:
             put(self._speaking, self._best)
             return self._stopping.best_iteration
@@ -300,7 +304,7 @@ class PPOTrainer:
         self._best = groups["best"] or None
         self._progress.say(f"PPO goes on after iteration {now.iteration}")
         if self._series is not None:
-            # The curves may have been lost with the output directory: write them anew.
+            # The curves may be lost with the output directory, so write them again.
             self._series.truncate(-1)
             looked = "score/mean" not in now.history[0]
             for number, figures in enumerate(now.history):

@@ -39,11 +39,11 @@ Schedule = list[np.ndarray]
 """Episode numbers of each mini-batch, in order, all epochs."""
 
 Part = tuple[Tensor, dict[str, float]]
-"""Loss of a micro-batch, with its gradient graph, and its figures."""
+"""The loss of a micro-batch, with its graph, and its figures."""
 
 
 def schedule(episodes: int, minibatch: int, epochs: int, seed: int) -> Schedule:
-    """Each epoch visits every episode once, in a new order."""
+    """Mini-batches of all epochs; each epoch visits every episode once, in a new order."""
     order = np.random.default_rng(seed)
     batches: Schedule = []
     for _ in range(epochs):
@@ -61,10 +61,16 @@ def update_policy(
     together: Together,
     ptx: Callable[[int], Sequence[Tokens]] | None = None,
 ) -> dict[str, float]:
-    """Steps on the clipped surrogate (and the side loss of PPO-ptx); figures of the iteration.
+    """Take steps on the clipped surrogate (and the loss of PPO-ptx); returns figures.
 
     Args:
-        ptx: texts for the step of this number.
+        role: the policy.
+        optimizer: its optimiser.
+        experience: of the iteration.
+        batches: the mini-batches.
+        config: see `PPOConfig`.
+        together: runs micro-batches in parallel if possible.
+        ptx: gives the texts of a step, by its number; None without PPO-ptx.
 
     Raises:
         StageError: loss or gradient is not finite; the weights are those of the last good step.
@@ -105,7 +111,7 @@ def update_critic(
     config: PPOConfig,
     together: Together,
 ) -> dict[str, float]:
-    """Steps on the clipped value loss; figures of the iteration. Raises as `update_policy`."""
+    """Take steps on the clipped value loss; returns figures. See `update_policy`."""
     totals: dict[str, float] = {}
     with role.active():
         for batch in batches:
@@ -136,7 +142,7 @@ def _share(batch: np.ndarray) -> list[int]:
 def _pieces(
     name: str, experience: Experience, batch: np.ndarray, limit: int
 ) -> Sequence[Pass | list[int]]:
-    """The micro-batches of a mini-batch. Passes kept for the first step are handed out once."""
+    """The micro-batches of a mini-batch. Passes kept for the first step are used once."""
     passes = experience.kept.pop(name, None)
     return passes or pieces(experience.episodes, _share(batch), limit)
 
@@ -147,7 +153,7 @@ def _add_gradients(
     parameters: list[nn.Parameter],
     together: Together,
 ) -> Iterator[dict[str, float]]:
-    """Add the gradients of all pieces' losses to the parameters', in the order of the pieces.
+    """Add the gradients of all pieces' losses to the parameters, in the order of the pieces.
 
     Yields:
         the figures of each piece.
@@ -178,13 +184,13 @@ def _policy_part(
     config: PPOConfig,
     piece: Pass | list[int],
 ) -> Part:
-    """Of one micro-batch; figures are sums to look at, and the largest |ratio − 1|."""
+    """Loss of one micro-batch of the policy; figures are sums, and the largest |ratio − 1|."""
     entropies = None
     if isinstance(piece, Pass):
         packed, log_probs = piece.packed, piece.result
     else:
         packed = pack(experience.episodes, piece, experience.logprobs.device)
-        # Entropy costs a second pass over the logits: only where the loss needs its gradient.
+        # Entropy needs a second pass over the logits, so compute it only for the loss.
         with_entropy = config.entropy_coefficient > 0
         log_probs, entropies = logprobs(
             role, packed, config.generation.temperature, with_entropy=with_entropy
@@ -219,7 +225,7 @@ def _critic_part(
     config: PPOConfig,
     piece: Pass | list[int],
 ) -> Part:
-    """Of one micro-batch."""
+    """Loss of one micro-batch of the critic."""
     if isinstance(piece, Pass):
         packed, estimates = piece.packed, piece.result
     else:
@@ -257,7 +263,7 @@ def _step(
     name: str,
     config: PPOConfig,
 ) -> float:
-    """Clip, step and forget the gradient; returns its norm before clipping."""
+    """Clip the gradient, take a step and clear the gradient; returns its norm before clipping."""
     distributed.sum_gradients(parameters)
     norm = float(nn.utils.clip_grad_norm_(parameters, config.optimizer.max_grad_norm))
     rate = "critic_learning_rate" if name == "critic" else "learning_rate"

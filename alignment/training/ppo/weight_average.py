@@ -1,4 +1,4 @@
-"""Copies of a module's learning weights: the running average, and the best seen."""
+"""Copies of a module's trainable weights: the running average, and the best so far."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 
 def learning(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that learn, by name; tied ones once."""
+    """Trainable parameters, by name; tied ones once."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
 def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of the learning parameters."""
+    """Copies of the trainable parameters."""
     return {name: p.detach().clone() for name, p in learning(module).items()}
 
 
 @torch.no_grad()
 def put(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Write copies back."""
+    """Write copies back into the module."""
     for name, parameter in learning(module).items():
         parameter.copy_(weights[name])
 
@@ -36,8 +36,7 @@ def average(mean: dict[str, Tensor], module: nn.Module, decay: float) -> None:
 
 @contextmanager
 def in_place_of(module: nn.Module, weights: dict[str, Tensor] | None) -> Iterator[None]:
-    """Compute with `weights` inside the block, with the module's own after it; None changes
-    nothing."""
+    """Use `weights` in the block, and the module's own again after it; None changes nothing."""
     if weights is None:
         yield
         return
