@@ -43,7 +43,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def told(at: float, failure: str, error: str = "it broke", kind: str = "StageError") -> str:
-    """What `isolate.tell` writes of an error."""
+    """What `write_result` records of an error."""
     values = {"kind": kind, "error": error, "where": None, "remedy": None}
     return json.dumps(values | {"failure": failure, "at": at})
 

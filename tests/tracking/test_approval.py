@@ -76,7 +76,7 @@ def test_runner_follows_a_decision_taken_while_it_is_open(held: Any, stages: Any
         for node in old.values():
             if node.version == "rlhf-v2":
                 runner.run_node(node)
-        manifest = runner.known.manifest("rlhf-v2", "finetune")
+        manifest = runner.fingerprints.manifest("rlhf-v2", "finetune")
     assert manifest is not None
     assert manifest.inputs["start"]["version"] == "sft"
     sample = next(node for node in runner.plan if node.key == "rlhf-v2/sample")
@@ -150,7 +150,7 @@ def test_gate_alone_can_send_the_next_version_back(make_program: Any, stages: An
     with Runner(program) as runner:
         for node in list(runner.plan):
             runner.run_node(node)
-        manifest = runner.known.manifest("rlhf-v3", "finetune")
+        manifest = runner.fingerprints.manifest("rlhf-v3", "finetune")
     assert manifest is not None
     assert manifest.inputs["start"]["version"] == "rlhf-v1"  # the gate did not pass v2
     latest = make_program(versions=3)
