@@ -66,7 +66,7 @@ class SharedBackbone:
         targets = list(config.target_modules)
         lora = LoraConfig(
             r=config.r,
-            lora_alpha=config.alpha,
+            lora_alpha=config.alpha,  # type: ignore[arg-type]
             lora_dropout=0.0,
             target_modules="all-linear" if targets == ["all-linear"] else targets,
             task_type="CAUSAL_LM",
