@@ -24,7 +24,7 @@ def test_newest_pairs_once(
         CollectedPairs("rlhf-v1", pairs, exported, judged, pairs),
     ]
     made: list[str] = []
-    monkeypatch.setattr(iteration, "collected", lambda _program: found)
+    monkeypatch.setattr(iteration, "collected_pairs", lambda _program: found)
     monkeypatch.setattr(
         iteration, "export_pairs", lambda _program, version, **_settings: made.append(version)
     )

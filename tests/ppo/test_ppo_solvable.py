@@ -27,7 +27,7 @@ def test_reaches_the_optimum(vocabulary: int, length: int, beta: float, algorith
         epochs=4,
         minibatch=256,
         learning_rate=3e-3 if length == 1 else 1.5e-3,
-        lam=1.0,
+        gae_lambda=1.0,
         ema=0.8 if length == 1 else 0.9,
         algorithm=algorithm,
         samples_per_prompt=4 if algorithm == "rloo" else 1,

@@ -208,7 +208,9 @@ def test_the_most_uncertain_pairs_go_first(tmp_path: Path) -> None:
         limit=5,
         uncertainty=lambda pair: unsure[pair["id"]],
     )
-    asked = [json.loads(line)["conversation"][0]["content"] for line in path.open()]
+    asked = [
+        json.loads(line)["conversation"][0]["content"] for line in path.read_text().splitlines()
+    ]
     best = sorted(unsure, key=unsure.__getitem__, reverse=True)[:5]
     assert asked == [f"question {int(name, 16)}" for name in best]
 
@@ -218,7 +220,7 @@ def test_unjudged_and_unknown_tasks_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     export_tasks(store, pairs(20), "jsonl", path, seed=1)
     annotate(path, "jsonl", 1)
-    rows = [json.loads(line) for line in path.open()]
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["preference"] = ""
     rows[1]["preference"] = "tie"
     rows[2]["align_task"] = "align-00000000000000000000"

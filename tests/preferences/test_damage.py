@@ -106,7 +106,10 @@ def test_every_damaged_row_is_found_and_every_sound_row_kept(shared: Path, tmp_p
     path.write_bytes(gzip.compress(b"\n".join(lines)))
     store = PreferenceStore(tmp_path / "preferences")
     report = ingest(store, [path], IntakeConfig(max_characters=50_000))
-    entries = [json.loads(text) for text in (report.directory / "quarantine.jsonl").open()]
+    entries = [
+        json.loads(text)
+        for text in (report.directory / "quarantine.jsonl").read_text().splitlines()
+    ]
     found = {}
     for entry in entries:
         assert entry["file"] == "delivery.jsonl.gz"
@@ -158,7 +161,7 @@ def test_a_delivery_with_too_many_bad_rows_is_refused_whole(tmp_path: Path) -> N
         ingest(store, [path], IntakeConfig())
     assert store.batches() == []
     kept = Path(str(caught.value.where))
-    assert [json.loads(text)["line"] for text in kept.open()] == [9, 10]
+    assert [json.loads(text)["line"] for text in kept.read_text().splitlines()] == [9, 10]
     report = ingest(store, [path], IntakeConfig(max_quarantine=0.2))
     assert report.values["rows"]["accepted"] == 8
 

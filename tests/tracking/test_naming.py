@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from alignment.config.effective import effective
 from alignment.config.load import check_program
 from alignment.tracking.naming import (
     CURATED,
@@ -39,7 +40,7 @@ def test_numbers_and_times() -> None:
 
 def test_curated_parameters_are_real_settings() -> None:
     """A name that no configuration has would silently show nothing."""
-    program = check_program({"name": "x", "workspace": "nowhere"})
+    program = effective(check_program({"name": "x", "workspace": "nowhere"}))
     every = flatten(program.model_dump(mode="json"))
     assert [name for name in CURATED if name not in every] == []
     params = version_params(program, program, "rlhf-v5")
