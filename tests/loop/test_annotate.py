@@ -67,7 +67,7 @@ def _judge(path: Path, tool: str) -> None:
 def test_verdicts_come_back_with_their_provenance(labelled: Path) -> None:
     collected = labelled / "workspace" / "versions" / "rlhf-v2" / "collect"
     (path,) = collected.glob("*/pairs.jsonl")
-    pairs = [json.loads(line) for line in path.open(encoding="utf-8")]
+    pairs = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
     shown = {
         frozenset(side["text"] for side in pair["responses"]): pair["responses"] for pair in pairs
     }

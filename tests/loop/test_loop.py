@@ -163,7 +163,7 @@ def _kill_during(words: list[str], folder: Path, key: str) -> None:
         (["run", "small.yml"], "did you mean small.yaml", 2),
         (["stage", "rlhf-v1/sampel", "-w", "workspace"], "rlhf-v1/sample", 1),
         (["export", "rlhf-v9", "x", "-w", "workspace"], "no version 'rlhf-v9'", 1),
-        (["status", "-w", "nowhere"], "no workspace", 1),
+        (["status", "-w", "nowhere"], "nowhere is not a workspace", 1),
         (["run", "small.yaml", "--set", "workspace=small.yaml/x"], "cannot write", 1),
         (["ingest", "small.yaml", "-w", "workspace"], "small.yaml", 3),
         (["ingest", "gone.jsonl", "-w", "workspace"], "gone.jsonl", 3),
