@@ -124,7 +124,8 @@ def attention(
     last = layers is not None and getattr(module, "layer_idx", None) == layers - 1
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     with torch.autocast(query.device.type, enabled=False):
-        output = BlockAttention.apply(query, key, value, plan.scored if last else plan.all, scale)
+        blocks = plan.scored if last else plan.all
+        output = BlockAttention.apply(query, key, value, blocks, scale)  # type: ignore[no-untyped-call]
     return output.to(query.dtype), None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,5 +89,5 @@ def _pack(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
 
 
-def _op():  # type: ignore[no-untyped-def]
+def _op() -> Any:
     return torch.ops.mkldnn._linear_pointwise

@@ -208,13 +208,13 @@ class _Norm(torch.autograd.Function):
     """`feature_major.normed`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:
         normed, factor = feature_major.normed(x, epsilon)
         ctx.save_for_backward(normed, factor)
         return normed
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return _normed_back(grad, *ctx.saved_tensors), None
 
 
@@ -222,9 +222,7 @@ class _Inner(torch.autograd.Function):
     """h + down(silu(gate) · up) of the normed h."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, h: Tensor, inner: Tensor, down: Tensor, epsilon: float
-    ) -> Tensor:
+    def forward(ctx: Any, h: Tensor, inner: Tensor, down: Tensor, epsilon: float) -> Tensor:
         normed, factor = feature_major.normed(h, epsilon)
         both = product_of(inner, normed)
         gate, up = both.chunk(2)
@@ -234,7 +232,7 @@ class _Inner(torch.autograd.Function):
         return product_of(down, product).add_(h)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         inner, down, normed, factor, both, active, product = ctx.saved_tensors
         gate, up = both.chunk(2)
         back = product_of(down.t(), grad)
@@ -250,7 +248,7 @@ class _Attention(torch.autograd.Function):
     """x + out(attention) of the normed x."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, projections: Tensor, out: Tensor, epsilon: float, shape: _Shape
     ) -> Tensor:
         normed, factor = feature_major.normed(x, epsilon)
@@ -278,7 +276,7 @@ class _Attention(torch.autograd.Function):
         return product_of(out, attended).add_(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         projections, out, normed, factor, keys, values, attended, inverse, *saved = (
             ctx.saved_tensors
         )
@@ -376,7 +374,7 @@ class TokenLogprobs(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, head: Tensor, tokens: Tensor, temperature: float
     ) -> Tensor:
         scaled = head * (LOG2E / temperature)
@@ -395,7 +393,7 @@ class TokenLogprobs(torch.autograd.Function):
         return (chosen - total.log2()).div_(LOG2E)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         hidden, head, tokens, weights, total = ctx.saved_tensors
         grad = grad / ctx.temperature
         # In place: the graph is used once.
