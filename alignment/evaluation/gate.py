@@ -5,14 +5,13 @@ A version becomes champion if all of this holds:
 * By the primary judge, it beats the champion on both axes (interval above ½), or it beats the
   champion on one axis and is not worse on the other by more than a margin.
 * False refusals, length and KL stay within bounds.
-* No judge named in `promote.judges` finds it worse.
+* No judge with a veto (`promote.judges`) finds it worse.
 
 In the paper people decide (Llama 2 §3.4); this gate applies their criteria in figures.
 
 Missing measurements are reported. If the primary judge has not compared the two on an axis, the
-version is not promoted. Another judge that has not compared them does not block the promotion, but
-the verdict names it, so that nobody takes its silence for agreement. The names of checks, and their
-words, call such a judge a guard, as 0.1 did.
+version is not promoted. A judge with a veto that has not compared them does not block the
+promotion, but the verdict names it, so that nobody takes its silence for agreement.
 """
 
 from __future__ import annotations
@@ -82,9 +81,9 @@ def apply_gate(
     checks: list[Check] = []
     if judge is not None:
         checks += _axis_checks(rows, version, champion, judge, config)
-        guards = [name for name in judges[1:] if name in config.judges]
-        for guard in guards:
-            checks += _guard_checks(rows, version, champion, guard, config)
+        for other in judges[1:]:
+            if other in config.judges:
+                checks += _veto_checks(rows, version, champion, other, config)
     if not checks:
         checks.append(
             Check("judge", None, None, False, f"no judge compares {version} with {champion}")
@@ -146,24 +145,24 @@ def _axis_checks(
     return checks
 
 
-def _guard_checks(
-    rows: list[Row], version: str, champion: str, guard: str, config: PromoteConfig
+def _veto_checks(
+    rows: list[Row], version: str, champion: str, judge: str, config: PromoteConfig
 ) -> list[Check]:
     checks = []
     bound = 0.5 - config.judge_margin
     for axis in DOMAINS:
-        row = find_rate(rows, version, champion, guard, axis)
+        row = find_rate(rows, version, champion, judge, axis)
         if row is None:
             message = (
-                f"not measured: guard {guard} did not compare {version} with {champion} on {axis}, "
+                f"not measured: judge {judge} did not compare {version} with {champion} on {axis}, "
                 "so it could not object"
             )
-            checks.append(Check(f"guard_{guard}_{axis}", None, bound, True, message))
+            checks.append(Check(f"veto_{judge}_{axis}", None, bound, True, message))
             continue
         ok = row["high"] >= bound
         verb = "does not object" if ok else "objects"
-        message = f"guard {guard} {verb} on {axis} ({_percent(row)})"
-        checks.append(Check(f"guard_{guard}_{axis}", row["high"], bound, ok, message))
+        message = f"judge {judge} {verb} on {axis} ({_percent(row)})"
+        checks.append(Check(f"veto_{judge}_{axis}", row["high"], bound, ok, message))
     return checks
 
 

@@ -10,7 +10,8 @@ from alignment.evaluation.gate import apply_gate
 from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_json, read_json
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
+KEEPS = ("2",)  # version 3 renamed checks (`guard_…` to `veto_…`) and decides alike
 READS = ("promote",)
 
 

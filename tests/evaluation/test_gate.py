@@ -101,31 +101,31 @@ def test_false_refusals_may_rise_by_just_the_bound():
     assert decision.promoted  # 0.10 − 0.05 is the bound, whatever floats make of it
 
 
-def test_guards_can_object_and_other_judges_cannot():
+def test_judges_with_a_veto_can_object_and_others_cannot():
     rows = rates((0.6, 0.7), (0.6, 0.7)) + rates((0.3, 0.4), (0.5, 0.6), "guard")
     config = PromoteConfig()
     decision = apply_gate("new", "old", rows, STANDINGS, ["rm", "guard"], config)
     assert not decision.promoted
-    assert "guard guard objects on helpfulness (35.0 % [30.0, 40.0])" in decision.verdict
+    assert "judge guard objects on helpfulness (35.0 % [30.0, 40.0])" in decision.verdict
     deaf = PromoteConfig(judges=())
     assert apply_gate("new", "old", rows, STANDINGS, ["rm", "guard"], deaf).promoted
 
 
 @pytest.mark.parametrize(("high", "objects"), [(0.5, False), (0.45, False), (0.449, True)])
-def test_a_guard_objects_beyond_its_margin(high, objects):
+def test_a_judge_objects_beyond_its_margin(high, objects):
     rows = rates((0.6, 0.7), (0.6, 0.7)) + rates((0.3, high), (0.5, 0.6), "guard")
     config = PromoteConfig(judge_margin=0.05)
     decision = apply_gate("new", "old", rows, STANDINGS, ["rm", "guard"], config)
     assert decision.promoted is not objects
     checks = {check.name: check for check in decision.checks}
-    check = checks["guard_guard_helpfulness"]
+    check = checks["veto_guard_helpfulness"]
     assert (check.value, check.bound, check.ok) == (high, 0.45, not objects)
     verb = "objects" if objects else "does not object"
-    assert check.said.startswith(f"guard guard {verb} on helpfulness (")
-    assert checks["guard_guard_safety"].said.startswith("guard guard does not object on safety (")
+    assert check.said.startswith(f"judge guard {verb} on helpfulness (")
+    assert checks["veto_guard_safety"].said.startswith("judge guard does not object on safety (")
 
 
-def test_a_guard_that_did_not_compare_the_two_is_named():
+def test_a_judge_that_did_not_compare_the_two_is_named():
     rows = rates((0.6, 0.7), (0.6, 0.7))
     against_sft = [{**row, "b": "sft"} for row in rates((0.6, 0.7), (0.6, 0.7), "judge")]
     one_axis = rates((0.6, 0.7), (0.6, 0.7), "guard")[:1]
@@ -139,14 +139,14 @@ def test_a_guard_that_did_not_compare_the_two_is_named():
     )
     silent = {check.name for check in decision.checks if check.value is None}
     assert {check.bound for check in decision.checks if check.value is None} == {0.45}
-    assert silent == {"guard_guard_safety", "guard_judge_helpfulness", "guard_judge_safety"}
-    assert decision.promoted  # as with a guard that is not at hand
-    assert "not measured: guard judge did not compare new with old on safety" in decision.verdict
+    assert silent == {"veto_guard_safety", "veto_judge_helpfulness", "veto_judge_safety"}
+    assert decision.promoted  # as with a judge that is not at hand
+    assert "not measured: judge judge did not compare new with old on safety" in decision.verdict
     # In a verdict for another reason too.
     rows = rates((0.3, 0.4), (0.6, 0.7))
     decision = apply_gate("new", "old", rows, STANDINGS, ["rm", "judge"], PromoteConfig())
     assert "loses to old on helpfulness" in decision.verdict
-    assert "not measured: guard judge" in decision.verdict
+    assert "not measured: judge judge" in decision.verdict
 
 
 def test_an_axis_that_nobody_measured_is_not_won():
