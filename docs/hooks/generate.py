@@ -23,14 +23,30 @@ ROOT_PAGES = {
     "SECURITY.md": "security.md",
 }
 LIBRARY = {
-    "ppo": ("training.ppo.losses", "training.ppo.advantages", "training.ppo.kl"),
-    "rewards": ("rewards.losses", "rewards.combined", "rewards.model"),
-    "sampling": ("sampling.selection", "sampling.best_of", "inference.types"),
-    "preferences": ("preferences.schema", "preferences.split", "preferences.readers.format"),
-    "evaluation": ("evaluation.gate", "evaluation.winrate", "utils.statistics"),
-    "pipeline": ("pipeline.node", "pipeline.plan", "pipeline.ledger", "pipeline.fingerprints"),
-    "execution": ("stages.context", "execution.runner", "execution.failures", "errors"),
+    "ppo": (
+        "Losses and advantages",
+        ("training.ppo.losses", "training.ppo.advantages", "training.ppo.kl"),
+    ),
+    "rewards": ("Reward models", ("rewards.losses", "rewards.combined", "rewards.model")),
+    "sampling": ("Sampling", ("sampling.selection", "sampling.best_of", "inference.types")),
+    "preferences": (
+        "Preferences",
+        ("preferences.schema", "preferences.split", "preferences.readers.format"),
+    ),
+    "evaluation": (
+        "Evaluation",
+        ("evaluation.gate", "evaluation.winrate", "utils.statistics"),
+    ),
+    "pipeline": (
+        "Pipeline",
+        ("pipeline.node", "pipeline.plan", "pipeline.ledger", "pipeline.fingerprints"),
+    ),
+    "execution": (
+        "Stages and runner",
+        ("stages.context", "execution.runner", "execution.failures", "errors"),
+    ),
 }
+"""Page → its title and its modules."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -55,8 +71,8 @@ def root_page(name: str) -> str:
 
 def library_page(name: str) -> str:
     """mkdocstrings fills in the modules."""
-    lines = [f"# {name.capitalize()}", ""]
-    return "\n".join([*lines, *(f"::: alignment.{module}\n" for module in LIBRARY[name])])
+    title, modules = LIBRARY[name]
+    return "\n".join([f"# {title}", "", *(f"::: alignment.{module}\n" for module in modules)])
 
 
 def settings_page() -> str:
