@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,23 +20,24 @@ if TYPE_CHECKING:
 
     from alignment.models.load import Dtype
     from alignment.rewards.cache import ScoreCache
-    from alignment.world import GoldScorer
 
 Key = tuple[str, str, bool]
 """Prompt id, text, and whether the answer ended with EOS: a score depends on these three."""
 
 
-def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt], scorer: GoldScorer) -> None:
+def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt]) -> None:
     """Add the columns `gold_helpfulness`, `gold_safety`, `refused` and `harmful`."""
+    from alignment.world.gold import gold
+
     by_id = {prompt.id: prompt for prompt in prompts}
     golds = [
-        scorer.gold(by_id[row.prompt_id], row.text, row.finished)
+        gold(by_id[row.prompt_id].messages, row.text, row.finished)
         for row in table.itertuples(index=False)
     ]
-    table["gold_helpfulness"] = np.array([gold.helpfulness for gold in golds], float)
-    table["gold_safety"] = np.array([gold.safety for gold in golds], float)
-    table["refused"] = np.array([gold.refused for gold in golds], bool)
-    table["harmful"] = np.array([gold.harmful for gold in golds], bool)
+    table["gold_helpfulness"] = np.array([each.helpfulness for each in golds], float)
+    table["gold_safety"] = np.array([each.safety for each in golds], float)
+    table["refused"] = np.array([each.refused for each in golds], bool)
+    table["harmful"] = np.array([each.harmful for each in golds], bool)
 
 
 def add_refusals(table: pd.DataFrame, refuses: Callable[[str], bool]) -> None:
@@ -72,16 +74,18 @@ def add_reward_scores(
     from alignment.rewards.model import RewardModel
 
     by_id = {prompt.id: prompt for prompt in prompts}
-    keys: dict[Key, int] = {}
-    for table in sides.values():
-        for key in _keys(table):
-            if key[0] not in by_id:
-                raise DataError(
-                    f"prompt {key[0]} of an earlier version is not among the evaluation prompts",
-                    remedy="evaluate the earlier version again with the present prompts",
-                )
-            keys.setdefault(key, len(keys))
-    triples = [(by_id[prompt].messages, text, finished) for prompt, text, finished in keys]
+    keys: dict[str, list[Key]] = {
+        side: list(zip(table.prompt_id, table.text, table.finished, strict=True))
+        for side, table in sides.items()
+    }
+    distinct = list(dict.fromkeys(chain.from_iterable(keys.values())))
+    unknown = next((prompt for prompt, _, _ in distinct if prompt not in by_id), None)
+    if unknown is not None:
+        raise DataError(
+            f"prompt {unknown} of an earlier version is not among the evaluation prompts",
+            remedy="evaluate the earlier version again with the present prompts",
+        )
+    triples = [(by_id[prompt].messages, text, finished) for prompt, text, finished in distinct]
     for axis in DOMAINS:
         progress.begin(f"{axis} rewards", total=len(triples), unit="answers")
         model = RewardModel.load(models[axis], dtype=dtype, device=device, cache=cache)
@@ -90,14 +94,8 @@ def add_reward_scores(
         )
         progress.advance(len(triples))
         del model
-        for table in sides.values():
-            order = [
-                keys[key] for key in zip(table.prompt_id, table.text, table.finished, strict=True)
-            ]
-            table[f"{judge}_{axis}"] = scores[order]
+        by_key = dict(zip(distinct, scores, strict=True))
+        for side, table in sides.items():
+            table[f"{judge}_{axis}"] = np.array([by_key[key] for key in keys[side]], float)
     if cache is not None:
         cache.report(progress)
-
-
-def _keys(table: pd.DataFrame) -> Iterator[Key]:
-    return zip(table.prompt_id, table.text, table.finished, strict=True)

@@ -47,14 +47,16 @@ from alignment.evaluation.responses import (
 )
 from alignment.evaluation.scoring import add_gold, add_refusals, add_reward_scores
 from alignment.evaluation.standings import (
+    carried_figures,
+    category_metrics,
     json_figures,
+    rate_metrics,
     refusal_figures,
     score_figures,
     text_figures,
 )
-from alignment.evaluation.summary import carried_figures, category_metrics, rate_metrics
 from alignment.evaluation.textstats import RefusalDetector
-from alignment.evaluation.winrate import LEVEL, TIE_MARGIN
+from alignment.evaluation.winrate import LEVEL
 from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.preferences.store import PreferenceStore
@@ -157,12 +159,9 @@ def _answer(ctx: StageContext, arm: Arm, prompts: list[Prompt]) -> ArmAnswers:
 def _describe(ctx: StageContext, table: pd.DataFrame, prompts: list[Prompt]) -> None:
     """Add gold scores or refusals, which do not change with later reward models."""
     if ctx.config.base.source == "world":
-        from alignment.world import GoldScorer
-
-        add_gold(table, prompts, GoldScorer(ctx.config.world, ctx.seed))
-        return
-    config = ctx.config.evaluate
-    add_refusals(table, RefusalDetector(config.refusal_phrases))
+        add_gold(table, prompts)
+    else:
+        add_refusals(table, RefusalDetector(ctx.config.evaluate.refusal_phrases))
 
 
 def _reward(ctx: StageContext, sides: dict[str, pd.DataFrame], prompts: list[Prompt]) -> None:
@@ -200,10 +199,9 @@ def _report(
     resampling: dict[str, Any] = {
         "seed": derive_seed("evaluation"),
         "samples": config.bootstrap_samples,
-        "level": LEVEL,
     }
     judges = judges_of(sides[ctx.version])
-    rates = all_win_rates(sides, tie_margin=TIE_MARGIN, **resampling)
+    rates = all_win_rates(sides, **resampling)
     extra = carried_rates(earlier) + judged
     scoring = judges[0] if judges else None  # forgetting needs a judge that gives scores
     rates += extra
@@ -215,7 +213,7 @@ def _report(
         figures = score_figures(table, **resampling)
         if side in answered:
             figures |= text_figures(table)
-            figures |= refusal_figures(table, LEVEL)
+            figures |= refusal_figures(table)
             figures |= answered[side].figures
         else:
             figures |= carried[side]

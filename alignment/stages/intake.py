@@ -97,7 +97,6 @@ def _simulated(ctx: StageContext, needed: bool) -> Path | None:
         needed: whether having no pairs is an error, because there is nothing else to learn from.
     """
     from alignment.world.annotators import label_rows
-    from alignment.world.gold_scorer import GoldScorer
 
     pairs = _json_lines(ctx.inputs["collect"] / "pairs.jsonl")
     if not pairs and not needed:
@@ -109,7 +108,7 @@ def _simulated(ctx: StageContext, needed: bool) -> Path | None:
             remedy="raise collect.pairs, or its temperatures if both sides are often the same",
         )
     ctx.progress.begin("simulated annotators judging", len(pairs), "pairs")
-    rows = label_rows(pairs, GoldScorer(ctx.config.world, ctx.seed), ctx.seed)
+    rows = label_rows(pairs, ctx.config.world.annotators, ctx.seed)
     ctx.progress.advance(len(pairs))
     # A fixed name, because the batch list and the quarantine show it.
     path = ctx.scratch / f"simulated-{ctx.version}.jsonl"

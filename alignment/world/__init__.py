@@ -2,8 +2,3 @@
 
 No text was written and no label given by a person; every annotator is named `simulated-…`.
 """
-
-from alignment.world.gold import Gold
-from alignment.world.gold_scorer import GoldScorer
-
-__all__ = ["Gold", "GoldScorer"]

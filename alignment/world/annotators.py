@@ -17,45 +17,40 @@ from alignment.config.thresholds import strength_of
 from alignment.config.world import AnnotatorsConfig
 from alignment.preferences.schema import REJECTED_SAFE, comparison_id
 from alignment.utils.seeds import derive_seed
-from alignment.world.gold_scorer import GoldScorer
+from alignment.world.gold import gold
 
 
 def label_rows(
-    pairs: Sequence[Mapping[str, Any]], scorer: GoldScorer, seed: int
+    pairs: Sequence[Mapping[str, Any]], config: AnnotatorsConfig, seed: int
 ) -> list[dict[str, Any]]:
     """Judge pairs of answers.
 
     Args:
         pairs: rows of pairs.jsonl: `messages` or `conversation`, `domain`, `category` and two
             `responses` with `text`, `version`, `temperature` and perhaps `finished`.
-        scorer: gives the gold scores.
         seed: the judgement of a pair depends on it and on the pair alone.
 
     Returns:
         One comparison per pair, in order, in the native schema. The bin `rejected_safe` occurs:
         intake must count and drop it as Llama 2 did.
     """
-    return [_annotate(pair, scorer, seed) for pair in pairs]
+    return [_annotate(pair, config, seed) for pair in pairs]
 
 
-def _annotate(pair: Mapping[str, Any], scorer: GoldScorer, seed: int) -> dict[str, Any]:
-    config = scorer.config.annotators
+def _annotate(pair: Mapping[str, Any], config: AnnotatorsConfig, seed: int) -> dict[str, Any]:
     conversation = list(pair.get("conversation") or pair["messages"])
     left, right = pair["responses"]
     domain = pair["domain"]
     key = comparison_id(domain, conversation, left["text"], right["text"])
     rng = random.Random(derive_seed(seed, "annotation", key))
     number = rng.randrange(config.number)
-    golds = [
-        scorer.gold(conversation, side["text"], side.get("finished", True))
-        for side in (left, right)
-    ]
-    scores = [gold.safety if domain == "safety" else gold.helpfulness for gold in golds]
+    sides = (left, right)
+    golds = [gold(conversation, side["text"], side.get("finished", True)) for side in sides]
+    scores = [each.safety if domain == "safety" else each.helpfulness for each in golds]
     gap = _perceived(scores[0] - scores[1], _noise(config, number), config.careless, rng)
     # A mistaken label comes from skimming the answer, whichever is chosen.
-    unsafe = [gold.harmful != (rng.random() < config.label_errors) for gold in golds]
+    unsafe = [each.harmful != (rng.random() < config.label_errors) for each in golds]
     chosen, rejected = (0, 1) if gap > 0 else (1, 0)
-    sides = (left, right)
     return {
         "conversation": conversation,
         "chosen": sides[chosen]["text"],

@@ -12,7 +12,7 @@ from alignment.utils.files import atomic_write_text, canonical_json
 from alignment.utils.seeds import derive_seed
 from alignment.world import corpus
 from alignment.world.demonstrations import answer, quality
-from alignment.world.prompts import WorldPrompt, draw, split
+from alignment.world.prompts import ByCategory, WorldPrompt, draw, split
 
 
 def build(config: WorldConfig, seed: int, out: Path) -> dict[str, int]:
@@ -23,31 +23,29 @@ def build(config: WorldConfig, seed: int, out: Path) -> dict[str, int]:
     Returns:
         Rows of each file.
     """
-    prompts = split(config, derive_seed(seed, "world"))
+    train, evaluation = split(config, derive_seed(seed, "world"))
     texts = corpus.documents(
-        prompts.train,
+        train,
         config.corpus_documents,
         config.corpus_truth,
         random.Random(derive_seed(seed, "corpus")),
     )
-    demonstrations = _demonstrations(prompts.train, config, seed)
-    pool = draw(prompts.train, config, config.prompts, derive_seed(seed, "pool"))
-    evaluation = [each for all_ in prompts.evaluation.values() for each in all_]
+    demonstrations = _demonstrations(train, config, seed)
+    pool = draw(train, config, config.prompts, derive_seed(seed, "pool"))
+    held_out = [each for all_ in evaluation.values() for each in all_]
     _write(out / "corpus.jsonl", [{"text": text} for text in texts])
     _write(out / "demonstrations.jsonl", demonstrations)
     write_prompts(out / "prompts.jsonl", [each.prompt for each in pool])
-    write_prompts(out / "eval_prompts.jsonl", [each.prompt for each in evaluation])
+    write_prompts(out / "eval_prompts.jsonl", [each.prompt for each in held_out])
     return {
         "corpus": len(texts),
         "demonstrations": len(demonstrations),
         "prompts": len(pool),
-        "eval_prompts": len(evaluation),
+        "eval_prompts": len(held_out),
     }
 
 
-def _demonstrations(
-    prompts: dict[str, list[WorldPrompt]], config: WorldConfig, seed: int
-) -> list[dict[str, Any]]:
+def _demonstrations(prompts: ByCategory, config: WorldConfig, seed: int) -> list[dict[str, Any]]:
     rng = random.Random(derive_seed(seed, "demonstrations"))
     drawn: list[WorldPrompt] = []
     while len(drawn) < config.demonstrations:

@@ -11,13 +11,13 @@ import random
 from alignment.world.demonstrations import answer
 from alignment.world.facts import ANIMALS, ATTRIBUTES, VALUES, Fact, truth
 from alignment.world.lexicon import FIRST_LINES, NAMES, NUMBERS, RHYMES, SECOND_LINES
-from alignment.world.prompts import WorldPrompt
+from alignment.world.prompts import ByCategory
 from alignment.world.sentences import RECALLED
 from alignment.world.tasks import HELPFUL, KINDS, REPLIES, RISKS, TOLD, TOLD_VALUES, spell
 
 
 def documents(
-    prompts: dict[str, list[WorldPrompt]], count: int, truthfulness: float, rng: random.Random
+    prompts: ByCategory, count: int, truthfulness: float, rng: random.Random
 ) -> list[str]:
     """`count` short documents.
 
@@ -92,7 +92,7 @@ def _remembered(rng: random.Random) -> str:
     return f"Guest: {spell(turns[0])} Host: {spell(turns[1])}"
 
 
-def _talk(prompts: dict[str, list[WorldPrompt]], rng: random.Random) -> str:
+def _talk(prompts: ByCategory, rng: random.Random) -> str:
     """A guest asks what users ask, a host answers well, most of the time."""
     category = rng.choice((*HELPFUL, "borderline", rng.choice(RISKS), rng.choice(RISKS)))
     question = rng.choice(prompts[category])

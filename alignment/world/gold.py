@@ -10,12 +10,15 @@ repeated sentences and overlong answers cost points on both axes, which prevents
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from alignment.errors import DataError
+from alignment.models.chat_renderer import Message
 from alignment.world.content import CONTENT
 from alignment.world.lexicon import CLOSINGS, OPENINGS
 from alignment.world.sentences import Sentence, read
-from alignment.world.tasks import Task
+from alignment.world.tasks import Task, parse
 
 WORDS = 32
 """Each word beyond this number costs points."""
@@ -35,14 +38,25 @@ class Gold:
     """The answer gives harmful advice."""
 
 
-def gold(task: Task, text: str, finished: bool) -> Gold:
+def gold(messages: Sequence[Message], text: str, finished: bool = True) -> Gold:
     """Score an answer.
 
     Args:
-        task: what was asked (`tasks.parse`).
+        messages: the conversation that it answers.
         text: the answer.
         finished: the answer ended with EOS.
+
+    Raises:
+        DataError: the built-in world does not know the prompt.
     """
+    task = parse(messages)
+    if task is None:
+        last = messages[-1]["content"] if messages else ""
+        raise DataError(
+            "the built-in world does not know this prompt, so it has no gold score",
+            where=repr(last[:80]),
+            remedy="score only prompts that the world's own prepare stage wrote",
+        )
     sentences = read(text)
     return Gold(
         helpfulness=_clip(helpfulness(task, text, sentences, finished)),

@@ -40,25 +40,19 @@ class WorldPrompt:
     @property
     def prompt(self) -> Prompt:
         """The prompt for the sampling stages."""
-        borderline = self.task.category == "borderline"
         return Prompt(
             messages=list(self.messages),
             domain="safety" if self.task.harmful else "helpfulness",
             category=self.task.category,
-            borderline=borderline,
+            borderline=self.task.category == "borderline",
         )
 
 
-@dataclass(frozen=True)
-class Split:
-    """All prompts by category, in random order: for training and for evaluation."""
-
-    train: dict[str, list[WorldPrompt]]
-    evaluation: dict[str, list[WorldPrompt]]
+ByCategory = dict[str, list[WorldPrompt]]
 
 
-def split(config: WorldConfig, seed: int) -> Split:
-    """Split all prompts; no evaluation prompt has the text of a training prompt."""
+def split(config: WorldConfig, seed: int) -> tuple[ByCategory, ByCategory]:
+    """All prompts in random order, for training and for evaluation; the two share no text."""
     prompts = all_prompts(seed)
     sizes = {category: config.evaluation["helpfulness"] // len(HELPFUL) for category in HELPFUL}
     sizes |= {risk: config.evaluation["safety"] // len(RISKS) for risk in RISKS}
@@ -70,12 +64,12 @@ def split(config: WorldConfig, seed: int) -> Split:
         # At least half of every category stays for training, whatever the settings ask for.
         count = min(sizes[category], len(all_) // 2)
         evaluation[category], train[category] = all_[:count], all_[count:]
-    return Split(train, evaluation)
+    return train, evaluation
 
 
-def all_prompts(seed: int) -> dict[str, list[WorldPrompt]]:
+def all_prompts(seed: int) -> ByCategory:
     """Category → all its prompts in an order drawn from `seed`."""
-    prompts: dict[str, list[WorldPrompt]] = defaultdict(list)
+    prompts: ByCategory = defaultdict(list)
     checked = _checked(seed)
     for text, task in single_turn().items():
         if task.form == "yesno" and task.value not in checked[task.animal, task.attribute]:
@@ -125,9 +119,7 @@ def _recall_prompts(seed: int) -> list[WorldPrompt]:
     return list(prompts.values())
 
 
-def draw(
-    prompts: dict[str, list[WorldPrompt]], config: WorldConfig, count: int, seed: int
-) -> list[WorldPrompt]:
+def draw(prompts: ByCategory, config: WorldConfig, count: int, seed: int) -> list[WorldPrompt]:
     """At most `count` different prompts in the mix of `config.shares`, shuffled."""
     rng = random.Random(seed)
     drawn: list[WorldPrompt] = []

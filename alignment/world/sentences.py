@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 from alignment.world import lexicon
@@ -65,28 +65,24 @@ def read(text: str) -> list[Sentence]:
     return [_read(part) for part in parts if part]
 
 
-@cache
 def _fixed() -> dict[str, Sentence]:
-    """All sentences with a fixed text."""
-    kinds: dict[Kind, dict[str, str]] = {
-        "opening": dict.fromkeys(lexicon.OPENINGS, ""),
-        "closing": dict.fromkeys(lexicon.CLOSINGS, ""),
-        "filler": dict.fromkeys(lexicon.FILLERS, ""),
-        "rude": dict.fromkeys(lexicon.RUDE, ""),
-        "tip": dict.fromkeys(lexicon.TIPS, ""),
-        "refusal": dict.fromkeys(lexicon.REFUSALS, ""),
-        "sorry": dict.fromkeys(lexicon.SORRY, ""),
-        "reason": {text: risk for risk, text in lexicon.REASONS.items()},
-        "alternative": {text: risk for risk, text in lexicon.ALTERNATIVES.items()},
+    kinds: dict[Kind, Iterable[str]] = {
+        "opening": lexicon.OPENINGS,
+        "closing": lexicon.CLOSINGS,
+        "filler": lexicon.FILLERS,
+        "rude": lexicon.RUDE,
+        "tip": lexicon.TIPS,
+        "refusal": lexicon.REFUSALS,
+        "sorry": lexicon.SORRY,
     }
-    return {
-        text: Sentence(kind, text, key=key)
-        for kind, texts in kinds.items()
-        for text, key in texts.items()
-    }
+    sentences = {text: Sentence(kind, text) for kind, texts in kinds.items() for text in texts}
+    for risk in lexicon.REASONS:
+        reason, alternative = lexicon.REASONS[risk], lexicon.ALTERNATIVES[risk]
+        sentences[reason] = Sentence("reason", reason, key=risk)
+        sentences[alternative] = Sentence("alternative", alternative, key=risk)
+    return sentences
 
 
-@cache
 def _steps() -> dict[str, Sentence]:
     steps = {}
     for goals in (lexicon.CRAFTS, lexicon.LOOKALIKES):
@@ -99,6 +95,9 @@ def _steps() -> dict[str, Sentence]:
     return steps
 
 
+_FIXED = _fixed()
+"""All sentences with a fixed text."""
+_STEPS = _steps()
 _LIST = re.compile(r"(?:here are (\w+) (\w+): )?(\w+(?:, \w+)*(?:,? and \w+)?)")
 _COUPLET = re.compile(
     rf"(?:{'|'.join(lexicon.FIRST_LINES)}) (\w+), (?:{'|'.join(lexicon.SECOND_LINES)}) (\w+)"
@@ -110,11 +109,11 @@ _RECALL = {
 
 
 def _read(text: str) -> Sentence:
-    if text in _fixed():
-        return _fixed()[text]
+    if text in _FIXED:
+        return _FIXED[text]
     marker, _, rest = text.partition(" ")
     marked = marker in lexicon.MARKERS
-    if step := _steps().get(rest if marked else text):
+    if step := _STEPS.get(rest if marked else text):
         return Sentence(
             step.kind, text, key=step.key, index=step.index, marker=marker if marked else ""
         )

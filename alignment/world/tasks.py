@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 
 from alignment.models.chat_renderer import Message
 from alignment.world.facts import ANIMALS, VALUES
@@ -207,21 +208,14 @@ def single_turn() -> dict[str, Task]:
 def prefixes(task: Task) -> tuple[str, ...]:
     """The greetings or attack styles a task may come with."""
     if task.harmful or task.category == "borderline":
-        return tuple(prefix for style in STYLES.values() for prefix in style)
+        return tuple(chain.from_iterable(STYLES.values()))
     return GREETINGS
 
 
-@cache
-def _every_prefix() -> tuple[str, ...]:
-    styles = {prefix for style in STYLES.values() for prefix in style}
-    return tuple(sorted(styles | set(GREETINGS)))
-
-
-@cache
-def _recall_questions() -> dict[str, str]:
-    return {question: attribute for attribute, all_ in ASKED.items() for question in all_}
-
-
+_EVERY_PREFIX = sorted({*GREETINGS, *chain.from_iterable(STYLES.values())})
+_RECALL_QUESTIONS = {
+    question: attribute for attribute, questions in ASKED.items() for question in questions
+}
 _TOLD = {
     attribute: re.compile(sentence.replace("{value}", f"({'|'.join(TOLD_VALUES[attribute])})"))
     for attribute, sentence in TOLD.items()
@@ -247,10 +241,10 @@ def parse(messages: Sequence[Message]) -> Task | None:
     facts = _told_facts(
         message["content"].lower() for message in messages[:-1] if message["role"] == "user"
     )
-    for prefix in _every_prefix():
+    for prefix in _EVERY_PREFIX:
         if last.startswith(prefix):
             rest = last[len(prefix) :]
-            attribute = _recall_questions().get(rest)
+            attribute = _RECALL_QUESTIONS.get(rest)
             if attribute is not None and attribute in dict(facts):
                 return Task("recall", attribute=attribute, told=facts)
             if rest in single_turn():

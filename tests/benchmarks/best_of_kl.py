@@ -38,7 +38,7 @@ from alignment.training.sft import Example, finetune
 from alignment.utils.files import read_json
 from alignment.utils.metrics_log import Series
 from alignment.utils.statistics import bootstrap_mean
-from alignment.world.gold_scorer import GoldScorer
+from alignment.world.gold import gold
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -51,7 +51,6 @@ class Scene:
         self.program = for_version(program, version)
         self.settings = SamplingSettings(max_new_tokens=new_tokens, batch_size=512)
         self.ledger, self.workspace = Ledger(workspace), workspace
-        self.world = GoldScorer(program.world, program.seed)
         self.prepare = self.stage("base", "prepare")
         self.start = self.stage(sampler_version(version), "finetune") / "model"
         self.renderer = ChatRenderer(load_tokenizer(self.start))
@@ -87,7 +86,7 @@ class Scene:
         """[prompts, n] gold scores on the prompt's own axis."""
         found = []
         for prompt, group in zip(prompts, drawn, strict=True):
-            scores = [self.world.gold(prompt, one.text, one.finished) for one in group]
+            scores = [gold(prompt.messages, one.text, one.finished) for one in group]
             found.append([getattr(score, prompt.domain) for score in scores])
         return np.array(found)
 

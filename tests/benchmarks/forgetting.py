@@ -38,7 +38,7 @@ from alignment.stages.context import ProgramView, StageContext
 from alignment.utils.files import read_json
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import bootstrap_mean
-from alignment.world.gold_scorer import GoldScorer
+from alignment.world.gold import gold
 
 ARMS = {"previous": "previous", "all": "all", "nothing skipped": "previous"}
 """What is printed, and the bag."""
@@ -61,7 +61,6 @@ class Scene:
             for changes in (without, chosen)
         )
         self.workspace, self.folder = workspace, folder
-        self.world = GoldScorer(program.world, program.seed)
         self.done = {
             name: self._stage(workspace, version, stage)
             for name, version, stage in (
@@ -125,7 +124,7 @@ class Scene:
         seeds = sample_seeds(1, [prompt.id for prompt in prompts], draws)
         found = TransformersEngine(model, renderer).sample(tokens, seeds, settings)
         scores = [
-            [self.world.gold(prompt, one.text, one.finished).helpfulness for one in group]
+            [gold(prompt.messages, one.text, one.finished).helpfulness for one in group]
             for prompt, group in zip(prompts, found, strict=True)
         ]
         return np.array(scores).mean(axis=1)

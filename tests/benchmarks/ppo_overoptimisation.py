@@ -43,6 +43,7 @@ from alignment.training.ppo.scoring import CombinedReward, Episode, PromptItem
 from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import PPOTrainer
 from alignment.utils.seeds import derive_seed
+from alignment.world.gold import gold
 
 CPU = torch.device("cpu")
 
@@ -109,18 +110,18 @@ class Looks:
             for role in (roles.policy, roles.reference)
         ]
         kl = max(0.0, float((seen[0] - seen[1]).sum(1).mean()))
-        gold = []
+        truths = []
         for episode in episodes:
             prompt = self._prompts[episode.prompt.ids]
-            truth = self._scene.world.gold(prompt, episode.text, episode.finished)
-            gold.append(getattr(truth, prompt.domain))
+            truth = gold(prompt.messages, episode.text, episode.finished)
+            truths.append(getattr(truth, prompt.domain))
         scores = {name: judge.judge(episodes) for name, judge in self._judges.items()}
         row = {
             "iteration": len(self.rows) * self._every,
             "sqrt_kl": math.sqrt(kl),
             **{name: float(values.mean()) for name, values in scores.items()},
-            "gold": float(np.mean(gold)),
-            "gold_error": float(np.std(gold) / math.sqrt(len(gold))),
+            "gold": float(np.mean(truths)),
+            "gold_error": float(np.std(truths) / math.sqrt(len(truths))),
         }
         self.rows.append({name: round(value, 4) for name, value in row.items()})
         print(json.dumps(self.rows[-1]), flush=True)

@@ -7,7 +7,6 @@ import pandas as pd
 from alignment.config.world import WorldConfig
 from alignment.evaluation.scoring import add_gold
 from alignment.reporting.comparison import compare
-from alignment.world import GoldScorer
 from alignment.world.demonstrations import answer
 from alignment.world.prompts import split
 
@@ -33,14 +32,12 @@ def answered(version, quality, asked):
 
 
 def test_better_writers_win_on_both_axes_and_refuse_less(world):
-    config = WorldConfig()
-    kept = split(config, 3).evaluation
+    _, kept = split(WorldConfig(), 3)
     asked = [one for category in sorted(kept) for one in kept[category][:12]]
     prompts = [one.prompt for one in asked]
-    gold = GoldScorer(config, 3)
     for version, quality in (("sft", 0.15), ("rlhf-v1", 0.55), ("rlhf-v2", 0.95)):
         table = answered(version, quality, asked)
-        add_gold(table, prompts, gold)
+        add_gold(table, prompts)
         world.evaluate(table)
         if version != "sft":
             decision = world.decide(version)

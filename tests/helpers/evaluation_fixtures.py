@@ -75,7 +75,7 @@ def make_answers(
     return pd.DataFrame(rows)
 
 
-class GoldScorer:
+class PlantedProgram:
     """Builds evaluate and promote directories version by version."""
 
     def __init__(self, root: Path):
@@ -157,11 +157,11 @@ class GoldScorer:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GoldScorer:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlantedProgram:
     """A series without pictures, which take longer than all else; the test of the whole stage
     draws them."""
     monkeypatch.setattr(evaluate_stage, "_draw_path", lambda *_: None)
-    return GoldScorer(tmp_path)
+    return PlantedProgram(tmp_path)
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import build_plan
 from alignment.world.annotators import label_rows
-from alignment.world.gold_scorer import GoldScorer
 
 
 def collected(program: ProgramConfig, version: str) -> list[dict[str, Any]] | None:
@@ -34,7 +33,7 @@ def collected(program: ProgramConfig, version: str) -> list[dict[str, Any]] | No
 
 def judged(program: ProgramConfig, pairs: list[dict[str, Any]]) -> list[str]:
     """The simulated annotators' verdicts, one JSON line each."""
-    rows = label_rows(pairs, GoldScorer(program.world, program.seed), program.seed)
+    rows = label_rows(pairs, program.world.annotators, program.seed)
     return [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
 
 

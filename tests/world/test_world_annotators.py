@@ -10,15 +10,15 @@ import pytest
 
 from alignment.config.thresholds import Bound, strength_of
 from alignment.config.vocabulary import STRENGTHS
-from alignment.config.world import AnnotatorsConfig, WorldConfig
+from alignment.config.world import AnnotatorsConfig
 from alignment.preferences.schema import Comparison
-from alignment.world import GoldScorer
 from alignment.world.annotators import label_rows
 from alignment.world.demonstrations import answer, quality
+from alignment.world.gold import gold
 from alignment.world.prompts import all_prompts
 from alignment.world.tasks import RISKS
 
-WORLD = GoldScorer(WorldConfig(), 0)
+ANNOTATORS = AnnotatorsConfig()
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,7 @@ def agreements(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Strength → share of comparisons whose gold order is that of the annotator."""
     agreed: dict[str, list[bool]] = {}
     for row in rows:
-        chosen, rejected = (
-            WORLD.gold(row["conversation"], row[side]) for side in ("chosen", "rejected")
-        )
+        chosen, rejected = (gold(row["conversation"], row[side]) for side in ("chosen", "rejected"))
         axis = "safety" if row["domain"] == "safety" else "helpfulness"
         gap = getattr(chosen, axis) - getattr(rejected, axis)
         if gap != 0:
@@ -58,7 +56,7 @@ def agreements(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def test_agreement_with_gold_falls_with_the_strength(pairs: list[dict[str, Any]]) -> None:
-    agreed = agreements(label_rows(pairs, WORLD, 0))
+    agreed = agreements(label_rows(pairs, ANNOTATORS, 0))
     assert 0.86 <= agreed["significantly"] <= 0.97
     assert 0.5 <= agreed["negligibly"] <= 0.65
     in_order = [agreed[key] for key in STRENGTHS]
@@ -66,7 +64,7 @@ def test_agreement_with_gold_falls_with_the_strength(pairs: list[dict[str, Any]]
 
 
 def test_strengths_are_mixed_as_among_people(pairs: list[dict[str, Any]]) -> None:
-    rows = label_rows(pairs, WORLD, 0)
+    rows = label_rows(pairs, ANNOTATORS, 0)
     counts = Counter(row["strength"] for row in rows)
     shares = {key: counts[key] / len(rows) for key in STRENGTHS}
     assert 0.12 <= shares["significantly"] <= 0.3
@@ -76,7 +74,7 @@ def test_strengths_are_mixed_as_among_people(pairs: list[dict[str, Any]]) -> Non
 def test_bins_say_what_is_safe_and_the_fourth_is_left_to_intake(
     pairs: list[dict[str, Any]],
 ) -> None:
-    rows = label_rows(pairs, WORLD, 0)
+    rows = label_rows(pairs, ANNOTATORS, 0)
     bins = Counter(row["safety_bin"] for row in rows)
     assert bins[None] == sum(pair["domain"] == "helpfulness" for pair in pairs)
     for name in ("chosen_safe", "both_safe", "both_unsafe", "rejected_safe"):
@@ -84,7 +82,7 @@ def test_bins_say_what_is_safe_and_the_fourth_is_left_to_intake(
     kept = [Comparison(**row) for row in rows if row["safety_bin"] != "rejected_safe"]
     assert len(kept) == len(rows) - bins["rejected_safe"]
     right = [
-        WORLD.gold(row["conversation"], row["chosen"]).harmful == (row["safety_bin"] != "both_safe")
+        gold(row["conversation"], row["chosen"]).harmful == (row["safety_bin"] != "both_safe")
         for row in rows
         if row["safety_bin"] in ("both_safe", "both_unsafe")
     ]
@@ -92,13 +90,13 @@ def test_bins_say_what_is_safe_and_the_fourth_is_left_to_intake(
 
 
 def test_a_judgement_depends_on_its_pair_alone(pairs: list[dict[str, Any]]) -> None:
-    whole = label_rows(pairs, WORLD, 3)
-    assert label_rows(pairs[40:60], WORLD, 3) == whole[40:60]
-    assert label_rows(pairs, WORLD, 4) != whole
+    whole = label_rows(pairs, ANNOTATORS, 3)
+    assert label_rows(pairs[40:60], ANNOTATORS, 3) == whole[40:60]
+    assert label_rows(pairs, ANNOTATORS, 4) != whole
 
 
 def test_provenance_travels_with_the_answer(pairs: list[dict[str, Any]]) -> None:
-    for pair, row in zip(pairs, label_rows(pairs, WORLD, 0), strict=True):
+    for pair, row in zip(pairs, label_rows(pairs, ANNOTATORS, 0), strict=True):
         by_text = {side["text"]: side["version"] for side in pair["responses"]}
         assert row["chosen_by"]["version"] == by_text[row["chosen"]]
         assert row["rejected_by"]["version"] == by_text[row["rejected"]]
@@ -107,8 +105,7 @@ def test_provenance_travels_with_the_answer(pairs: list[dict[str, Any]]) -> None
 
 def test_without_noise_an_annotator_is_always_right(pairs: list[dict[str, Any]]) -> None:
     config = AnnotatorsConfig(number=1, noise=0, careless=0, label_errors=0)
-    exact = GoldScorer(WorldConfig(annotators=config), 0)
-    rows = label_rows(pairs, exact, 0)
+    rows = label_rows(pairs, config, 0)
     assert set(agreements(rows).values()) == {1.0}
     assert not [row for row in rows if row["safety_bin"] == "rejected_safe"]
 

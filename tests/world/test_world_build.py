@@ -12,8 +12,8 @@ import pytest
 from alignment.config.world import WorldConfig
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.preferences.prompts import Prompt, read_prompts
-from alignment.world import GoldScorer
 from alignment.world.build import build
+from alignment.world.gold import gold
 from alignment.world.prompts import all_prompts
 from alignment.world.sentences import read
 from alignment.world.tasks import HELPFUL, RISKS, parse
@@ -92,9 +92,8 @@ def test_the_pool_has_the_configured_mix(world: Path) -> None:
 
 
 def test_demonstrations_are_mediocre_varied_and_in_the_worlds_language(world: Path) -> None:
-    judge = GoldScorer(SMALL, 5)
     demonstrations = rows(world / "demonstrations.jsonl")
-    golds = [judge.gold(row["messages"], row["response"]) for row in demonstrations]
+    golds = [gold(row["messages"], row["response"]) for row in demonstrations]
     sentences = [s for row in demonstrations for s in read(row["response"])]
     assert not [sentence for sentence in sentences if sentence.kind == "garbage"]
     help_ = [g.helpfulness for g, r in zip(golds, demonstrations, strict=True) if _helps(r)]
