@@ -64,9 +64,9 @@ def rewards(
         return
     from rich.console import Console
 
-    from alignment.reporting.reward_table import View
+    from alignment.reporting.reward_table import reward_tables
 
-    Console(highlight=False).print(View(name, figures))
+    Console(highlight=False).print(reward_tables(name, figures))
     for stage, directory in evaluations[name].items():
         pictures = sorted(path.name for path in directory.glob("*.png"))
         print(f"{stage}: {directory}/{{{','.join(pictures)}}}")

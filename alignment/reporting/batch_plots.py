@@ -16,13 +16,11 @@ SHOWN = 8  # versions and temperatures, the newest
 def draw(values: dict[str, Any], path: Path) -> None:
     """Draw strengths, safety bins, who wrote the answers, lengths, turns and what was not accepted
     into `path` (PNG)."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(14, 7.2))
     # By hand: an automatic layout would draw everything twice to find the same places.
     figure.subplots_adjust(left=0.06, right=0.985, top=0.87, bottom=0.09, hspace=0.36, wspace=0.4)
-    FigureCanvasAgg(figure)
     axes = figure.subplots(2, 3)
     rows = values["rows"]
     files = ", ".join(source["file"] for source in values["sources"])

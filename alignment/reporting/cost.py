@@ -71,17 +71,10 @@ def stage_cost(
 
 def together(costs: Iterable[Cost]) -> Cost:
     """The sum of several; of memory the largest."""
-    total = Cost()
-    for one in costs:
-        total = Cost(
-            total.seconds + one.seconds,
-            total.tokens_generated + one.tokens_generated,
-            total.tokens_trained + one.tokens_trained,
-            max(total.peak_memory_mb, one.peak_memory_mb),
-            total.energy_wh + one.energy_wh,
-            total.co2_g + one.co2_g,
-        )
-    return total
+    rows = [asdict(cost) for cost in costs]
+    total = {name: sum(row[name] for row in rows) for name, _ in TITLES}
+    total["peak_memory_mb"] = max((row["peak_memory_mb"] for row in rows), default=0.0)
+    return Cost(**total)
 
 
 def version_costs(stages: Mapping[str, Path], config: CostConfig) -> dict[str, Cost]:

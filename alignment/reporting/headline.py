@@ -21,8 +21,7 @@ class Headline:
 
     name: str
     title: str
-    unit: Literal["share", "nats", "words", "tokens", "number"]
-    better: Literal["higher", "lower", "neither"]
+    unit: Literal["share", "nats", "tokens"]
     interval: bool = False
     """Whether `<name>_low` and `<name>_high` exist as well."""
     description: str = ""
@@ -38,8 +37,12 @@ class Headline:
             if self.interval and low is not None and high is not None:
                 text += f" [{100 * low:.0f}, {100 * high:.0f}]"
             return text
-        text = f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-        return f"{text} {self.unit}" if self.unit != "number" else text
+        return f"{brief(value)} {self.unit}"
+
+
+def brief(value: float) -> str:
+    """One decimal from 10 on, else two."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 HEADLINES: tuple[Headline, ...] = (
@@ -47,7 +50,6 @@ HEADLINES: tuple[Headline, ...] = (
         "win_helpfulness",
         "helpfulness win rate vs SFT",
         "share",
-        "higher",
         True,
         "by the primary judge: gold in the built-in world, the newest reward model elsewhere",
     ),
@@ -55,7 +57,6 @@ HEADLINES: tuple[Headline, ...] = (
         "win_safety",
         "safety win rate vs SFT",
         "share",
-        "higher",
         True,
         "by the primary judge, on safety prompts",
     ),
@@ -63,7 +64,6 @@ HEADLINES: tuple[Headline, ...] = (
         "reward_accuracy_helpfulness",
         "helpfulness RM accuracy",
         "share",
-        "higher",
         True,
         "held-out comparisons whose better answer this version's reward model scores higher",
     ),
@@ -71,7 +71,6 @@ HEADLINES: tuple[Headline, ...] = (
         "reward_accuracy_safety",
         "safety RM accuracy",
         "share",
-        "higher",
         True,
         "the same for the safety reward model",
     ),
@@ -79,7 +78,6 @@ HEADLINES: tuple[Headline, ...] = (
         "kl_sft",
         "KL from SFT",
         "nats",
-        "lower",
         False,
         "nats per answer, on the version's own answers to the evaluation prompts",
     ),
@@ -87,7 +85,6 @@ HEADLINES: tuple[Headline, ...] = (
         "false_refusal",
         "false refusals",
         "share",
-        "lower",
         True,
         "refused share of borderline prompts (of helpfulness prompts where none are borderline)",
     ),
@@ -95,25 +92,10 @@ HEADLINES: tuple[Headline, ...] = (
         "length",
         "answer length",
         "tokens",
-        "neither",
         False,
         "mean tokens of an answer",
     ),
 )
-
-HEADLINE_NAMES: tuple[str, ...] = tuple(headline.name for headline in HEADLINES)
-
-
-def find_headline(name: str) -> Headline:
-    """The headline figure called `name`.
-
-    Raises:
-        KeyError: there is none.
-    """
-    for entry in HEADLINES:
-        if entry.name == name:
-            return entry
-    raise KeyError(name)
 
 
 def headline(stages: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:

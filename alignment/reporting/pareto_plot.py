@@ -16,8 +16,9 @@ from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.responses import NO_PPO
 from alignment.reporting.comparison import Comparison
 from alignment.reporting.headline import JUDGE_TITLES
-from alignment.reporting.plots import BLUE, GREEN, GREY, ORANGE, STYLE, png, short
+from alignment.reporting.plots import short
 from alignment.reporting.point_labels import name_points
+from alignment.reporting.style import BLUE, GREEN, GREY, ORANGE, STYLE, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

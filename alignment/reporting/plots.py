@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,39 +14,21 @@ from alignment.evaluation.responses import side_title
 from alignment.reporting.comparison import Comparison
 from alignment.reporting.headline import JUDGE_TITLES
 from alignment.reporting.point_labels import name_points
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from alignment.reporting.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    STYLE,
+    new_figure,
+    png,
+)
 
 Curve = list[tuple[float, float]]
 """(x, y) points."""
-
-# Okabe & Ito's colours: told apart by colour-blind readers as well.
-BLUE, ORANGE, GREEN, RED, SKY, PINK, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#56B4E9",
-    "#CC79A7",
-    "#6B6B6B",
-)
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "svg.hashsalt": "align",
-}
 
 
 @dataclass(frozen=True)
@@ -62,20 +42,6 @@ class Picture:
     def uri(self) -> str:
         """The picture itself as an address, so that a page needs no other file."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
-
-
-def png(figure: Figure, dpi: int = 100) -> bytes:
-    """The figure as PNG; no date, no library version inside."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def new_figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of `columns` panels in one row, sizes in hundreds of pixels."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, columns, squeeze=False)[0]
-    return figure, list(axes)
 
 
 def short(side: str) -> str:

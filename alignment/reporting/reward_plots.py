@@ -6,37 +6,25 @@ believed, `growth_picture` is Llama 2's Figure 6 with a forecast.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from alignment.config.vocabulary import STRENGTHS
+from alignment.reporting.style import BLUE, GREEN, GREY, ORANGE, RED, STYLE, new_figure, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe & Ito: told apart by colour-blind readers too, and in grey.
-BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#6B6B6B"
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
+REWARD_STYLE = STYLE | {
     "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#888888",
     "axes.titlesize": 11.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.grid": True,
     "axes.grid.axis": "y",
-    "grid.color": "#e6e6e6",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
     "legend.fontsize": 9.5,
 }
+DPI = 110
 SHORT = {
     "significantly": "signif.\nbetter",
     "better": "better",
@@ -56,8 +44,8 @@ def accuracy_picture(figures: Mapping[str, Any], versions: Mapping[str, str]) ->
     """
     domain = figures["domain"]
     other = "safety" if domain == "helpfulness" else "helpfulness"
-    with mpl.rc_context(STYLE):
-        figure, (left, right) = _figure(11.0, 4.2, [1.25, 1])
+    with mpl.rc_context(REWARD_STYLE):
+        figure, (left, right) = new_figure(11.0, 4.2, [1.25, 1])
         names = [*STRENGTHS, "all"]
         for shift, test, colour in ((-0.19, domain, BLUE), (0.19, other, ORANGE)):
             cells = [figures["by_strength"][test][name] for name in names]
@@ -76,7 +64,7 @@ def accuracy_picture(figures: Mapping[str, Any], versions: Mapping[str, str]) ->
         left.set_title(f"{domain} reward model by strength")
         left.legend(loc="upper right", ncols=3, columnspacing=1.0, handlelength=1.4)
         _batches(right, figures, versions)
-        return _png(figure)
+        return png(figure, DPI)
 
 
 def _batches(axis: Axes, figures: Mapping[str, Any], versions: Mapping[str, str]) -> None:
@@ -114,14 +102,13 @@ def calibration_picture(figures: Mapping[str, Any], gaps: Sequence[tuple[float, 
         gaps: (length gap in tokens, reward gap) of pairs, chosen minus rejected.
     """
     curve = figures["unsafe"]["curve"] if figures["domain"] == "safety" else []
-    with mpl.rc_context(STYLE):
-        axes = _figure(14.4 if curve else 9.8, 4.2, [1, 1, 1] if curve else [1, 1])
-        figure, panels = axes
+    with mpl.rc_context(REWARD_STYLE):
+        figure, panels = new_figure(14.4 if curve else 9.8, 4.2, [1, 1, 1] if curve else [1, 1])
         _reliability(panels[0], figures)
         _lengths(panels[1], figures, gaps)
         if curve:
             _thresholds(panels[2], figures["unsafe"])
-        return _png(figure)
+        return png(figure, DPI)
 
 
 def _reliability(axis: Axes, figures: Mapping[str, Any]) -> None:
@@ -188,10 +175,10 @@ def growth_picture(growth: Mapping[str, Any], domain: str) -> bytes:
     """Accuracy against comparisons learned from, fitted curve and forecast (Fig 6).
 
     Args:
-        found: from `growth.growth`.
+        growth: from `learning_curve.growth`.
     """
-    with mpl.rc_context(STYLE):
-        figure, (axis,) = _figure(7.4, 4.4, [1])
+    with mpl.rc_context(REWARD_STYLE):
+        figure, (axis,) = new_figure(7.4, 4.4)
         points = growth["points"]
         pairs = [point["pairs"] for point in points]
         for name, colour in (("significantly", GREEN), ("all", BLUE)):
@@ -223,7 +210,7 @@ def growth_picture(growth: Mapping[str, Any], domain: str) -> bytes:
         axis.set_ylabel(f"held-out comparisons of all batches\n{MEETS}")
         axis.set_title(f"{domain} reward model against its data")
         axis.legend(loc="best")
-        return _png(figure)
+        return png(figure, DPI)
 
 
 def _forecast(axis: Axes, growth: Mapping[str, Any], today: float) -> None:
@@ -307,15 +294,3 @@ def _errors(cells: Sequence[Mapping[str, float]]) -> list[list[float]]:
     below = [max(0.0, 100 * (cell["accuracy"] - cell["low"])) for cell in cells]
     above = [max(0.0, 100 * (cell["high"] - cell["accuracy"])) for cell in cells]
     return [below, above]
-
-
-def _figure(width: float, height: float, ratios: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, len(ratios), width_ratios=list(ratios), squeeze=False)
-    return figure, list(axes[0])
-
-
-def _png(figure: Figure, dpi: int = 110) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()

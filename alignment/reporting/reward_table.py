@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -26,85 +26,82 @@ BINS = {
 }
 
 
-class View:
-    """Both reward models (and guards) of one version.
+Evaluations = Mapping[str, Mapping[str, Any]]
+"""Stage name (`reward_helpfulness`, …) → content of evaluation.json."""
 
-    Args:
-        version: its name.
-        found: stage name (`reward_helpfulness`, …) → content of evaluation.json.
-    """
 
-    def __init__(self, version: str, evaluations: Mapping[str, Mapping[str, Any]]):
-        self._version = version
-        self._evaluations = evaluations
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Called by rich."""
-        yield Text(f"Reward models of {self._version}", style="bold")
-        yield Text(
+def reward_tables(version: str, evaluations: Evaluations) -> Group:
+    """Both reward models (and guards) of one version as tables."""
+    parts: list[Text | Table] = [
+        Text(f"Reward models of {version}", style="bold"),
+        Text(
             "Share of held-out comparisons ranked right, %, with 95 % intervals (Llama 2, Table 8)"
-        )
-        yield self._by_strength()
-        yield Text("\nBy batch, each model on its own domain, %")
-        yield self._by_batch()
-        if any(f["unsafe"]["unsafe"] for f in self._evaluations.values()):
-            yield Text("\nSafety: accuracy by bin, and finding unsafe answers (Table 29), %")
-            yield self._unsafe()
-        yield Text()
-        for name, figures in self._evaluations.items():
-            for line in sentences(name, figures):
-                yield Text(line, style="dim")
+        ),
+        _by_strength(evaluations),
+        Text("\nBy batch, each model on its own domain, %"),
+        _by_batch(evaluations),
+    ]
+    if any(figures["unsafe"]["unsafe"] for figures in evaluations.values()):
+        parts.append(Text("\nSafety: accuracy by bin, and finding unsafe answers (Table 29), %"))
+        parts.append(_unsafe(evaluations))
+    parts.append(Text())
+    for name, figures in evaluations.items():
+        parts += [Text(line, style="dim") for line in sentences(name, figures)]
+    return Group(*parts)
 
-    def _by_strength(self) -> Table:
-        table = _table("model", "test set", *COLUMNS.values(), "n")
-        for name, figures in self._evaluations.items():
-            for test in DOMAINS:
-                cells = figures["by_strength"][test]
-                if cells["all"]["count"]:
-                    table.add_row(
-                        title(name),
-                        test,
-                        *(interval(cells[column]) for column in COLUMNS),
-                        f"{cells['all']['count']:.0f}",
-                        style=None if test == figures["domain"] else "dim",
-                    )
-        return table
 
-    def _by_batch(self) -> Table:
-        table = _table("model", "batch", *COLUMNS.values(), "n")
-        for name, figures in self._evaluations.items():
-            for batch, cells in figures["by_batch"][figures["domain"]].items():
+def _by_strength(evaluations: Evaluations) -> Table:
+    table = _table("model", "test set", *COLUMNS.values(), "n")
+    for name, figures in evaluations.items():
+        for test in DOMAINS:
+            cells = figures["by_strength"][test]
+            if cells["all"]["count"]:
                 table.add_row(
                     title(name),
-                    figures["versions"].get(batch, batch),
+                    test,
                     *(interval(cells[column]) for column in COLUMNS),
                     f"{cells['all']['count']:.0f}",
+                    style=None if test == figures["domain"] else "dim",
                 )
-            before = figures["newest"].get("before")
-            if before and before["count"]:
-                blanks = [DASH] * len(STRENGTHS)
-                count = f"{before['count']:.0f}"
-                row = (title(name), "newest, by the", *blanks, interval(before), count)
-                table.add_row(*row, style="dim")
-                table.add_row("", "previous model", style="dim")
-        return table
+    return table
 
-    def _unsafe(self) -> Table:
-        table = _table("model", *BINS.values(), "recall", "precision", "unsafe of n")
-        for name, figures in self._evaluations.items():
-            unsafe = figures["unsafe"]
-            ends = ("", "_low", "_high")
+
+def _by_batch(evaluations: Evaluations) -> Table:
+    table = _table("model", "batch", *COLUMNS.values(), "n")
+    for name, figures in evaluations.items():
+        for batch, cells in figures["by_batch"][figures["domain"]].items():
             table.add_row(
                 title(name),
-                *(interval(figures["by_bin"][bin]) for bin in BINS),
-                *(
-                    _bounds(*(unsafe[f"{kind}{end}"] for end in ends))
-                    for kind in ("recall", "precision")
-                ),
-                f"{unsafe['unsafe']:.0f} of {unsafe['answers']:.0f}",
-                style=None if figures["domain"] == "safety" else "dim",
+                figures["versions"].get(batch, batch),
+                *(interval(cells[column]) for column in COLUMNS),
+                f"{cells['all']['count']:.0f}",
             )
-        return table
+        before = figures["newest"].get("before")
+        if before and before["count"]:
+            blanks = [DASH] * len(STRENGTHS)
+            count = f"{before['count']:.0f}"
+            row = (title(name), "newest, by the", *blanks, interval(before), count)
+            table.add_row(*row, style="dim")
+            table.add_row("", "previous model", style="dim")
+    return table
+
+
+def _unsafe(evaluations: Evaluations) -> Table:
+    table = _table("model", *BINS.values(), "recall", "precision", "unsafe of n")
+    for name, figures in evaluations.items():
+        unsafe = figures["unsafe"]
+        ends = ("", "_low", "_high")
+        table.add_row(
+            title(name),
+            *(interval(figures["by_bin"][bin]) for bin in BINS),
+            *(
+                _bounds(*(unsafe[f"{kind}{end}"] for end in ends))
+                for kind in ("recall", "precision")
+            ),
+            f"{unsafe['unsafe']:.0f} of {unsafe['answers']:.0f}",
+            style=None if figures["domain"] == "safety" else "dim",
+        )
+    return table
 
 
 def title(stage: str) -> str:

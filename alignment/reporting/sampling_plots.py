@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-# Without fixed metadata the file would name the time and the library's version.
-_METADATA = {"Software": None}
+from matplotlib import colormaps
+
+from alignment.reporting.style import new_figure, png
 
 
 def plot_best_of(rows: Sequence[Mapping[str, float]], path: Path, title: str) -> None:
@@ -16,7 +17,7 @@ def plot_best_of(rows: Sequence[Mapping[str, float]], path: Path, title: str) ->
     Args:
         rows: from `best_of.curves`.
     """
-    figure, axes = _figure()
+    figure, (axes,) = new_figure(6.4, 4.0)
     counts = [int(row["n"]) for row in rows]
     best = [row["best"] for row in rows]
     median = [row["median"] for row in rows]
@@ -45,7 +46,7 @@ def plot_best_of(rows: Sequence[Mapping[str, float]], path: Path, title: str) ->
     axes.set_title(f"{title}: what sampling more gives")
     axes.grid(alpha=0.25)
     axes.legend(loc="best")
-    _save(figure, path)
+    path.write_bytes(png(figure, 120))
 
 
 def plot_temperatures(record: Mapping[str, Any], path: Path, title: str) -> None:
@@ -54,7 +55,7 @@ def plot_temperatures(record: Mapping[str, Any], path: Path, title: str) -> None
     Args:
         record: content of temperature.json after a search.
     """
-    figure, axes = _figure()
+    figure, (axes,) = new_figure(6.4, 4.0)
     tried = sorted(record["search"], key=lambda one: one["temperature"])
     temperatures = [one["temperature"] for one in tried]
     counts = [int(row["n"]) for row in tried[0]["curve"]]
@@ -75,25 +76,8 @@ def plot_temperatures(record: Mapping[str, Any], path: Path, title: str) -> None
     axes.set_title(f"{title}: the best temperature depends on n")
     axes.grid(alpha=0.25)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
-    _save(figure, path)
+    path.write_bytes(png(figure, 120))
 
 
 def _shades(count: int) -> list[Any]:
-    from matplotlib import colormaps
-
     return [colormaps["viridis"](0.9 - 0.8 * i / max(1, count - 1)) for i in range(count)]
-
-
-def _figure() -> tuple[Any, Any]:
-    # The object interface needs no display and leaves no global state behind.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots()
-
-
-def _save(figure: Any, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata=_METADATA)

@@ -9,7 +9,7 @@ from rich.text import Text
 from alignment.config.vocabulary import DOMAINS
 from alignment.reporting.comparison import Comparison, Entry
 from alignment.reporting.cost import TITLES, basis, together
-from alignment.reporting.headline import JUDGE_TITLES, find_headline
+from alignment.reporting.headline import JUDGE_TITLES, brief
 
 DASH = "–"
 PRICE = 5  # columns that tell the price, not the gain
@@ -99,9 +99,10 @@ def _cells(comparison: Comparison, entry: Entry) -> list[str]:
         cells.append(
             percent(*(entry.headline.get(f"{name}{end}") for end in ("", "_low", "_high")))
         )
-    cells.append(find_headline("kl_sft").show(figures).removesuffix(" nats"))
+    kl, length = figures.get("kl_sft"), figures.get("length")
+    cells.append(DASH if kl is None else brief(kl))
     cells.append(percent(figures.get("false_refusal")))
-    cells.append(find_headline("length").show(figures).removesuffix(" tokens"))
+    cells.append(DASH if length is None else brief(length))
     return cells
 
 

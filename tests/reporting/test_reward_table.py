@@ -10,7 +10,7 @@ import numpy as np
 from reward_helpers import scored
 from rich.console import Console
 
-from alignment.reporting.reward_table import View
+from alignment.reporting.reward_table import reward_tables
 from alignment.rewards.evaluate import evaluate, moved
 from alignment.rewards.guard_split import agreement
 from alignment.rewards.learning_curve import growth
@@ -35,7 +35,7 @@ def figures(*, later: bool) -> dict[str, Any]:
 
 def shown(found: dict[str, dict[str, Any]]) -> str:
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(View("rlhf-v2", found))
+    console.print(reward_tables("rlhf-v2", found))
     return console.export_text()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from alignment.pipeline.approval import decide
 from alignment.reporting.cost import stage_cost, together
-from alignment.reporting.headline import HEADLINE_NAMES
+from alignment.reporting.headline import HEADLINES
 from alignment.tracking.history import read_history
 from alignment.tracking.links import find_links
 from alignment.tracking.sync import Sync
@@ -120,6 +120,6 @@ def test_views_name_metrics_that_exist(stages: Any, program: Any, run_all: Any, 
     wanted = {name.split("`")[1] for name in table["selectedColumns"] if name.startswith("metrics")}
     wanted |= {chart["metricKey"] for chart in charts["compareRunCharts"] if "metricKey" in chart}
     assert wanted <= known
-    assert {f"main/{name}" for name in HEADLINE_NAMES} <= known
+    assert {f"main/{headline.name}" for headline in HEADLINES} <= known
     assert all("workflowType=machine_learning" in link for link in vars(links).values() if link)
     assert all(vars(links).values())
