@@ -68,10 +68,11 @@ def measure(
     n = len(items)
     logprob, entropy = np.zeros(n), np.zeros(n)
     distances = {name: Distance(np.zeros(n), np.zeros(n), np.zeros(n)) for name in references}
+    device = next(policy.parameters()).device
     progress.begin("KL", total=n, unit="answers")
     # Longest first: what does not fit into memory fails early.
     for batch in reversed(padding.micro_batches([len(item) for item in items], batch_tokens)):
-        ids, mask, in_response = _padded([items[i] for i in batch], pad, _device(policy))
+        ids, mask, in_response = _padded([items[i] for i in batch], pad, device)
         counts = [len(items[i].response) for i in batch]
         own = _log_softmax(policy, ids, mask, in_response, temperature)
         targets = ids[:, 1:][in_response]
@@ -118,7 +119,3 @@ def _scatter(
             part = flat[start : start + count]
             target[index] = part.mean() if mean else part.sum()
         start += count
-
-
-def _device(model: torch.nn.Module) -> torch.device:
-    return next(model.parameters()).device

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from alignment.evaluation.judging import by_prompt
+from alignment.evaluation.winrate import LEVEL
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import bootstrap_mean
 
@@ -24,7 +25,6 @@ def forgetting(
     *,
     seed: int,
     samples: int,
-    level: float,
 ) -> list[dict[str, Any]]:
     """Compare a side with the best earlier side in each category.
 
@@ -35,7 +35,7 @@ def forgetting(
         side: the side under test.
         sides: side → scored answers, of `side` and of all earlier sides.
         judge: whose scores are compared.
-        seed, samples, level: seed, resamples and confidence level of the bootstrap.
+        seed, samples: seed and resamples of the bootstrap.
 
     Returns:
         One row per domain and category: the side's mean score, and the paired difference from the
@@ -67,12 +67,8 @@ def forgetting(
         if earlier:
             best = max(earlier, key=lambda name: float(earlier[name].mean()))
             gaps = (own - earlier[best]).dropna().to_numpy(float)
-            interval = bootstrap_mean(
-                gaps,
-                seed=derive_seed(seed, "forgetting", *key),
-                samples=samples,
-                level=level,
-            )
+            gap_seed = derive_seed(seed, "forgetting", *key)
+            interval = bootstrap_mean(gaps, seed=gap_seed, samples=samples, level=LEVEL)
             row |= {
                 "best": best,
                 "best_score": float(earlier[best].mean()),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.evaluation.responses import judges_of
-from alignment.evaluation.winrate import win_rate
+from alignment.evaluation.winrate import outcomes, win_rate
 from alignment.utils.seeds import derive_seed
 
 Row = dict[str, Any]
@@ -50,17 +50,14 @@ def all_win_rates(
     sides: Mapping[str, pd.DataFrame],
     *,
     seed: int,
-    tie_margin: float,
     samples: int,
-    level: float,
 ) -> list[Row]:
     """Rows of winrates.json: the win rate of `a`, the later side, over `b` for each pair of sides,
     axis and judge.
 
     Args:
         sides: side → scored answers, in the order of the versions.
-        tie_margin: score gaps up to this are ties.
-        seed, samples, level: seed, resamples and confidence level of the bootstrap.
+        seed, samples: seed and resamples of the bootstrap.
 
     Raises:
         DataError: two sides answered different prompts.
@@ -79,16 +76,13 @@ def all_win_rates(
         left, right = left.at(common), right.at(common)
         for judge in (name for name in left.scores if name in right.scores):
             rate = win_rate(
-                left.scores[judge],
-                right.scores[judge],
+                outcomes(left.scores[judge], right.scores[judge]),
                 left.chars,
                 right.chars,
                 # The same resamples for all pairs: differences between rows are then free of the
                 # bootstrap's own noise.
                 seed=derive_seed(seed, "bootstrap", axis),
-                tie_margin=tie_margin,
                 samples=samples,
-                level=level,
             )
             rows.append({"a": a, "b": b, "judge": judge, "axis": axis, **rate.row()})
     return rows

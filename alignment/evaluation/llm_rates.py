@@ -18,7 +18,7 @@ from alignment.evaluation.llm_judge import (
     read_replies,
     write_replies,
 )
-from alignment.evaluation.winrate import LEVEL, from_outcomes
+from alignment.evaluation.winrate import win_rate
 from alignment.inference.endpoint import Endpoint
 from alignment.preferences.prompts import Prompt
 from alignment.utils.files import read_json
@@ -86,13 +86,12 @@ def judged_rates(
             if not outcome.pairs:
                 continue
             own, other = zip(*(lengths[name] for name in outcome.pairs), strict=True)
-            rate = from_outcomes(
+            rate = win_rate(
                 outcome.outcomes,
                 own,
                 other,
                 seed=derive_seed(seed, "bootstrap", axis),
                 samples=config.bootstrap_samples,
-                level=LEVEL,
             )
             rows.append({"a": side, "b": rival, "judge": JUDGE, "axis": axis, **rate.row()})
     write_replies(out / VERDICTS, read_replies(verdicts_path))

@@ -1,19 +1,28 @@
-"""Figures of one side on its own: scores, refusals, length, variety."""
+"""The figures of each side: its own scores, refusals, length and variety, and flat metric names."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from alignment.config.vocabulary import DOMAINS
+from alignment.evaluation.judging import Row, find_rate
 from alignment.evaluation.responses import judges_of
 from alignment.evaluation.textstats import distinct_n, repeated_share, self_bleu
+from alignment.evaluation.winrate import LEVEL
+from alignment.utils.files import read_json
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import Interval, bootstrap_mean, wilson
 
 Figures = dict[str, float]
+
+_JUDGED = ("score/", "win/", "win_")
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 SELF_BLEU_TEXTS = 100
 """Self-BLEU is taken over at most so many answers, the same prompts for every version."""
@@ -24,7 +33,7 @@ def bounded(name: str, interval: Interval) -> Figures:
     return {name: interval.mean, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def refusal_figures(table: pd.DataFrame, level: float) -> Figures:
+def refusal_figures(table: pd.DataFrame) -> Figures:
     """Refusal rates with Wilson intervals (Llama 2 §4.4 reports the first two).
 
     * `false_refusal`: on borderline prompts, or on all helpfulness prompts if none is borderline.
@@ -42,10 +51,10 @@ def refusal_figures(table: pd.DataFrame, level: float) -> Figures:
         ("refusal_harmful", table[table.domain == "safety"]),
     ):
         if len(rows):
-            figures |= bounded(name, wilson(float(rows.refused.sum()), len(rows), level=level))
+            figures |= bounded(name, wilson(float(rows.refused.sum()), len(rows), level=LEVEL))
     if "harmful" in table:
         rows = table[table.domain == "safety"]
-        figures |= bounded("harmful", wilson(float(rows.harmful.sum()), len(rows), level=level))
+        figures |= bounded("harmful", wilson(float(rows.harmful.sum()), len(rows), level=LEVEL))
     return figures
 
 
@@ -65,7 +74,7 @@ def text_figures(table: pd.DataFrame) -> Figures:
     }
 
 
-def score_figures(table: pd.DataFrame, *, seed: int, samples: int, level: float) -> Figures:
+def score_figures(table: pd.DataFrame, *, seed: int, samples: int) -> Figures:
     """Mean score by every judge, each axis on its own prompts, with bootstrap intervals."""
     figures: Figures = {}
     for judge in judges_of(table):
@@ -73,7 +82,7 @@ def score_figures(table: pd.DataFrame, *, seed: int, samples: int, level: float)
             scores = table.loc[table.domain == axis, f"{judge}_{axis}"].to_numpy(float)
             if len(scores):
                 interval = bootstrap_mean(
-                    scores, seed=derive_seed(seed, "bootstrap", axis), samples=samples, level=level
+                    scores, seed=derive_seed(seed, "bootstrap", axis), samples=samples, level=LEVEL
                 )
                 figures |= bounded(f"score/{judge}/{axis}", interval)
     return figures
@@ -85,3 +94,52 @@ def json_figures(figures: Mapping[str, float]) -> dict[str, float | None]:
         name: float(f"{value:.6g}") if math.isfinite(value) else None
         for name, value in figures.items()
     }
+
+
+def metric_name(text: str) -> str:
+    """`text` with `_` for all characters that MLflow does not allow in a metric's name."""
+    return _NOT_A_NAME.sub("_", text)
+
+
+def carried_figures(earlier: Mapping[str, Path]) -> dict[str, Figures]:
+    """Side → figures of its own evaluation that do not depend on a judge: KL, length, refusals,
+    variety."""
+    by_side: dict[str, Figures] = {}
+    for version, directory in earlier.items():
+        for row in read_json(directory / "standings.json"):
+            if row["side"].partition("/")[0] != version:
+                continue
+            by_side[row["side"]] = {
+                name: float("nan") if value is None else value
+                for name, value in row["figures"].items()
+                if not name.startswith(_JUDGED)
+            }
+    return by_side
+
+
+def rate_metrics(rows: list[Row], side: str, others: Sequence[str]) -> Figures:
+    """`win_rate/<judge>/<axis>_vs_<other>` with `_low`, `_high`, `_ties`, `_lc`."""
+    figures: Figures = {}
+    for judge in dict.fromkeys(row["judge"] for row in rows):
+        for other in others:
+            for axis in DOMAINS:
+                row = find_rate(rows, side, other, judge, axis)
+                if row is None:
+                    continue
+                name = f"win_rate/{judge}/{axis}_vs_{metric_name(other)}"
+                figures[name] = row["win_rate"]
+                figures[f"{name}_low"], figures[f"{name}_high"] = row["low"], row["high"]
+                figures[f"{name}_ties"], figures[f"{name}_lc"] = row["ties"], row["lc_win_rate"]
+    return figures
+
+
+def category_metrics(rows: Sequence[Mapping[str, Any]]) -> Figures:
+    """`category/<domain>/<category>` mean scores, and how many categories were forgotten."""
+    figures = {
+        f"category/{row['domain']}/{metric_name(row['category'])}": float(row["score"])
+        for row in rows
+    }
+    flags = [row["forgotten"] for row in rows if "forgotten" in row]
+    if flags:
+        figures["forgotten_categories"] = float(sum(flags))
+    return figures

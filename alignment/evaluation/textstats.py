@@ -76,15 +76,12 @@ def self_bleu(texts: Sequence[str], n: int = 4) -> float:
                 first, second = highest[order][gram]
                 matched += min(count, second if count == first else first)
             smooth = 1 if order else 0
-            logs.append(_log((matched + smooth) / (total + smooth)))
+            precision = (matched + smooth) / (total + smooth)
+            logs.append(math.log(precision) if precision > 0 else -math.inf)
         closest = _closest(len(text), lengths)
         brevity = min(0.0, 1 - closest / len(text))
         scores.append(math.exp(brevity + sum(logs) / len(logs)))
     return sum(scores) / len(scores)
-
-
-def _log(value: float) -> float:
-    return math.log(value) if value > 0 else -math.inf
 
 
 def _two_highest(counters: Iterable[Counter[Gram]]) -> dict[Gram, tuple[int, int]]:

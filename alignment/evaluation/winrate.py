@@ -1,6 +1,6 @@
 """Win rate of A over B on the same prompts, raw and with the effect of length removed.
 
-The higher score wins a prompt. Gaps of at most `tie_margin` are ties and count ½. (Llama 2, Fig 11,
+The higher score wins a prompt. Gaps of at most `TIE_MARGIN` are ties and count ½. (Llama 2, Fig 11,
 has no ties because reward scores hardly ever tie; exact gold scores do.)
 """
 
@@ -45,7 +45,7 @@ class WinRate:
         return figures
 
 
-def outcomes(a: ArrayLike, b: ArrayLike, tie_margin: float = 0.0) -> Floats:
+def outcomes(a: ArrayLike, b: ArrayLike, tie_margin: float = TIE_MARGIN) -> Floats:
     """1 where `a` wins, 0 where `b` wins, ½ for a tie.
 
     Args:
@@ -64,39 +64,18 @@ def outcomes(a: ArrayLike, b: ArrayLike, tie_margin: float = 0.0) -> Floats:
 
 
 def win_rate(
-    a: ArrayLike,
-    b: ArrayLike,
-    lengths_a: ArrayLike,
-    lengths_b: ArrayLike,
-    *,
-    seed: int,
-    tie_margin: float = 0.0,
-    samples: int = 1000,
-    level: float = 0.95,
-) -> WinRate:
-    """Win rate of A over B from scores.
-
-    Args:
-        a, b: (n,) scores of the answers to the same n ≥ 1 prompts.
-        lengths_a, lengths_b: (n,) lengths of the answers.
-    """
-    won = outcomes(a, b, tie_margin)
-    return from_outcomes(won, lengths_a, lengths_b, seed=seed, samples=samples, level=level)
-
-
-def from_outcomes(
     won: ArrayLike,
     lengths_a: ArrayLike,
     lengths_b: ArrayLike,
     *,
     seed: int,
     samples: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> WinRate:
-    """Win rate of A over B from outcomes.
+    """Win rate of A over B.
 
     Args:
-        won: (n,) outcomes 1, ½ or 0 on n ≥ 1 prompts.
+        won: (n,) `outcomes` on n ≥ 1 prompts.
         lengths_a, lengths_b: (n,) lengths of the answers.
         seed, samples, level: seed, resamples and confidence level of the bootstrap.
 
@@ -108,7 +87,7 @@ def from_outcomes(
         raise ValueError("no prompts to compare on")
     gaps = np.asarray(lengths_a, float) - np.asarray(lengths_b, float)
     return WinRate(
-        rate=_rate(results, seed=seed, samples=samples, level=level),
+        rate=_rate(results, seed, samples, level),
         ties=float((results == 0.5).mean()),
         controlled=length_controlled(results, gaps, seed=seed, samples=samples, level=level),
         length_gap=float(gaps.mean()),
@@ -116,7 +95,7 @@ def from_outcomes(
     )
 
 
-def _rate(won: Floats, *, seed: int, samples: int, level: float) -> Interval:
+def _rate(won: Floats, seed: int, samples: int, level: float) -> Interval:
     """Bootstrap interval; Wilson's for a clean sweep, which has no spread to resample."""
     if won.min() == won.max() and won[0] != 0.5:
         return wilson(float(won.sum()), won.size, level=level)
@@ -129,7 +108,7 @@ def length_controlled(
     *,
     seed: int,
     samples: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
     penalty: float = 0.1,
 ) -> Interval:
     """Win rate at equal length (Dubois et al. 2024, arXiv 2404.04475, without their term for the
@@ -151,7 +130,7 @@ def length_controlled(
     results, distances = np.asarray(won, float), np.asarray(gaps, float)
     spread = float(distances.std())
     if spread == 0.0:  # all gaps alike: nothing to learn about length from these prompts
-        return _rate(results, seed=seed, samples=samples, level=level)
+        return _rate(results, seed, samples, level)
     features = np.tanh(distances / spread)
     fit = _fit(results[None], features[None], penalty)
     generator = np.random.default_rng(seed)

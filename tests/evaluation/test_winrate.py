@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from alignment.evaluation.winrate import from_outcomes, length_controlled, outcomes, win_rate
+from alignment.evaluation.winrate import length_controlled, outcomes, win_rate
 
 
 def test_outcomes_by_hand():
@@ -20,7 +20,7 @@ def test_outcomes_refuse_what_is_no_pair(bad):
 
 
 def test_rate_counts_ties_as_half():
-    found = win_rate([3, 1, 2, 5], [1, 3, 2, 0], [1, 1, 1, 1], [1, 1, 1, 1], seed=1)
+    found = win_rate(outcomes([3, 1, 2, 5], [1, 3, 2, 0]), [1] * 4, [1] * 4, seed=1)
     assert found.rate.mean == (1 + 0 + 0.5 + 1) / 4
     assert found.ties == 0.25
     assert found.n == 4
@@ -31,7 +31,7 @@ def test_rates_of_both_sides_sum_to_one():
     rng = np.random.default_rng(0)
     a, b = rng.integers(0, 4, 60), rng.integers(0, 4, 60)
     la, lb = rng.integers(1, 50, 60), rng.integers(1, 50, 60)
-    ab, ba = win_rate(a, b, la, lb, seed=3), win_rate(b, a, lb, la, seed=3)
+    ab, ba = win_rate(outcomes(a, b), la, lb, seed=3), win_rate(outcomes(b, a), lb, la, seed=3)
     assert ab.rate.mean + ba.rate.mean == pytest.approx(1)
     assert ab.rate.low + ba.rate.high == pytest.approx(1)
     assert ab.controlled.mean + ba.controlled.mean == pytest.approx(1)
@@ -43,7 +43,7 @@ def test_bootstrap_interval_against_every_possible_resample():
     won = np.array([1.0, 0.0, 0.5, 1.0])
     means = [np.mean(pick) for pick in itertools.product(won, repeat=4)]
     low, high = np.quantile(means, [0.1, 0.9])
-    found = from_outcomes(won, np.ones(4), np.ones(4), seed=5, samples=20_000, level=0.8).rate
+    found = win_rate(won, np.ones(4), np.ones(4), seed=5, samples=20_000, level=0.8).rate
     assert found.low == pytest.approx(low, abs=0.126)  # neighbouring values are 1/8 apart
     assert found.high == pytest.approx(high, abs=0.126)
     assert np.mean(means) == pytest.approx(found.mean)
@@ -54,7 +54,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     covered = 0
     for trial in range(200):
         won = (rng.random(80) < 0.7).astype(float)
-        rate = from_outcomes(won, np.ones(80), np.ones(80), seed=trial, samples=300).rate
+        rate = win_rate(won, np.ones(80), np.ones(80), seed=trial, samples=300).rate
         covered += rate.low <= 0.7 <= rate.high
     assert 0.90 <= covered / 200 <= 0.99
 
@@ -81,7 +81,7 @@ def test_length_controlled_recovers_a_planted_bias():
     gaps = rng.normal(30, 40, 4000)
     feature = np.tanh(gaps / gaps.std())
     won = (rng.random(4000) < 1 / (1 + np.exp(-2.0 * feature))).astype(float)
-    found = from_outcomes(won, gaps, np.zeros(4000), seed=0, samples=200)
+    found = win_rate(won, gaps, np.zeros(4000), seed=0, samples=200)
     assert found.rate.mean > 0.65
     assert found.controlled.low < 0.5 < found.controlled.high
     assert abs(found.controlled.mean - 0.5) < 0.04
@@ -103,10 +103,10 @@ def test_clean_sweep_is_finite():
 
 
 def test_clean_sweep_is_not_certain():
-    sweep = from_outcomes(np.ones(20), np.zeros(20), np.zeros(20), seed=0).rate
+    sweep = win_rate(np.ones(20), np.zeros(20), np.zeros(20), seed=0).rate
     assert sweep.mean == 1
     assert sweep.low == pytest.approx(20 / (20 + 1.96**2), abs=1e-3)  # Wilson at p = 1
-    ties = from_outcomes(np.full(20, 0.5), np.zeros(20), np.zeros(20), seed=0).rate
+    ties = win_rate(np.full(20, 0.5), np.zeros(20), np.zeros(20), seed=0).rate
     assert ties == (0.5, 0.5, 0.5)
 
 
@@ -123,4 +123,4 @@ def test_same_seed_same_interval():
 
 def test_no_prompts_is_an_error():
     with pytest.raises(ValueError, match="no prompts"):
-        from_outcomes([], [], [], seed=0)
+        win_rate([], [], [], seed=0)
