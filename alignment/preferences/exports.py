@@ -75,20 +75,15 @@ def load_keys(root: Path) -> TaskKeys:
     Raises:
         StoreError: a key file is damaged.
     """
-    tasks: dict[str, Mapping[str, Any]] = {}
-    directory = root / "annotation"
-    for path in sorted(directory.glob("*.jsonl")) if directory.is_dir() else ():
-        for task in _read_key(path):
-            tasks[task["task"]] = task
-    return TaskKeys(tasks)
+    paths = sorted((root / "annotation").glob("*.jsonl"))
+    return {task["task"]: task for path in paths for task in _read_key(path)}
 
 
 def exported_pairs(root: Path) -> set[str]:
     """Ids of the pairs that were exported before."""
-    directory = root / "annotation"
     return {
         task["pair"]
-        for path in (sorted(directory.glob("*.json")) if directory.is_dir() else ())
+        for path in (root / "annotation").glob("*.json")
         for task in _read_key(path.with_suffix(".jsonl"))
         if "pair" in task
     }
@@ -96,29 +91,15 @@ def exported_pairs(root: Path) -> set[str]:
 
 def list_exports(store: PreferenceStore) -> list[Export]:
     """All exports, oldest first, with the number of tasks judged since."""
-    directory = store.root / "annotation"
-    records = sorted(directory.glob("*.json")) if directory.is_dir() else []
-    if not records:
-        return []
     standing = judged_ids(store)
     exports = []
-    for path in records:
-        values = read_json(path)
+    for path in (store.root / "annotation").glob("*.json"):
+        record = read_json(path)
         key = _read_key(path.with_suffix(".jsonl"))
         texts = [(task["first"]["text"], task["second"]["text"]) for task in key]
-        exports.append(
-            Export(
-                values["id"],
-                values["tasks"],
-                Path(values["file"]),
-                None,
-                values["tool"],
-                values["version"],
-                values["selection"],
-                values["when"],
-                int(judged_mask(standing, key, texts).sum()),
-            )
-        )
+        judged = int(judged_mask(standing, key, texts).sum())
+        known = {"file": Path(record["file"]), "settings": None, "judged": judged}
+        exports.append(Export(**record | known))
     return sorted(exports, key=lambda export: (export.when, export.id))
 
 

@@ -9,8 +9,6 @@ file counts as new. A refused file is read again when intake's settings or its p
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -93,54 +91,27 @@ def is_settled(path: Path, seconds: float) -> bool:
     return time.time() - newest >= seconds and not _written_to(files)
 
 
-def ingest_new_files(
-    store: PreferenceStore,
-    directory: Path,
-    config: IntakeConfig,
-    settle_seconds: float,
-    progress: Progress | None = None,
-) -> list[Delivery]:
-    """Ingest every complete new file of the inbox, each as one batch.
-
-    A refused file does not block the others. If the process dies, finished batches remain whole and
-    the next call reports them as `known`.
-
-    Args:
-        directory: the inbox.
-        config: settings of intake.
-        settle_seconds: a file must have been unchanged for this long.
-
-    Returns:
-        Outcomes of the files read by this call.
-
-    Raises:
-        StoreError: the store is damaged; the current file is tried again next time.
-        AlignError: the store or the inbox cannot be read or written.
-    """
-    done: list[Delivery] = []
-    with _inbox_lock(store.root):
-        journal = read_journal(store.root)
-        for path in new_files(directory, config, settle_seconds, journal):
-            delivery = _ingest_file(store, path, config, progress)
-            journal[delivery.file] = delivery
-            atomic_write_json(
-                store.root / JOURNAL, {name: asdict(item) for name, item in journal.items()}
-            )
-            done.append(delivery)
-    return done
-
-
 def ingest_inbox(
     workspace: Path,
     config: IntakeConfig,
     settle_seconds: float,
     progress: Progress | None = None,
 ) -> list[Delivery]:
-    """`ingest_new_files` for the inbox of a workspace; an empty list if it has no inbox yet.
+    """Ingest every complete new file of a workspace's inbox, if it has one, each as one batch.
+
+    A refused file does not block the others. If the process dies, finished batches remain whole and
+    the next call reports them as `known`.
+
+    Args:
+        settle_seconds: a file must have been unchanged for this long.
+
+    Returns:
+        Outcomes of the files read by this call.
 
     Raises:
         DataError: `intake.path` is not a directory.
-        AlignError: see `ingest_new_files`.
+        StoreError: the store is damaged; the current file is tried again next time.
+        AlignError: the store or the inbox cannot be read or written.
     """
     directory = inbox_dir(workspace, config)
     if not directory.is_dir():
@@ -150,7 +121,24 @@ def ingest_inbox(
             f"no directory {directory}", where="intake.path", remedy="create it, or unset it"
         )
     store = PreferenceStore(workspace / "preferences")
-    return ingest_new_files(store, directory, config, settle_seconds, progress)
+    try:
+        store.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AlignError(f"cannot write {store.root}: {error.strerror}") from error
+    busy = LockedError(
+        "another process has been reading the inbox for ten minutes", where=str(store.root)
+    )
+    done: list[Delivery] = []
+    with file_lock(store.root / "inbox.lock", patience=PATIENCE, busy=lambda: busy):
+        journal = read_journal(store.root)
+        for path in new_files(directory, config, settle_seconds, journal):
+            delivery = _ingest_file(store, path, config, progress)
+            journal[delivery.file] = delivery
+            atomic_write_json(
+                store.root / JOURNAL, {name: asdict(item) for name, item in journal.items()}
+            )
+            done.append(delivery)
+    return done
 
 
 def read_journal(root: Path) -> dict[str, Delivery]:
@@ -172,14 +160,9 @@ def read_journal(root: Path) -> dict[str, Delivery]:
         ) from error
 
 
-def comparisons(counts: dict[str, dict[str, int]]) -> int:
-    """Number of comparisons of a batch, held-out ones included."""
-    return sum(sum(domains.values()) for domains in counts.values())
-
-
 def waiting_comparisons(store: PreferenceStore) -> int:
     """Number of accepted comparisons that no version uses yet."""
-    return sum(comparisons(batch.counts) for batch in store.unassigned())
+    return sum(batch.comparisons for batch in store.unassigned())
 
 
 def domains_without_data(store: PreferenceStore) -> list[str]:
@@ -207,7 +190,7 @@ def _ingest_file(
         raise  # the store is at fault, not the file
     except DataError as error:
         return Delivery(path.name, "refused", signature, None, 0, str(error), when, conditions)
-    count = comparisons(store.batch(report.id).counts)
+    count = store.batch(report.id).comparisons
     outcome: Literal["accepted", "known"] = "known" if report.already else "accepted"
     return Delivery(path.name, outcome, signature, report.id, count, None, when, conditions)
 
@@ -254,27 +237,12 @@ def _written_to(files: list[Path]) -> bool:
     return False
 
 
-@contextmanager
-def _inbox_lock(root: Path) -> Iterator[None]:
-    """One reader at a time; the kernel releases the lock when the process dies."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AlignError(f"cannot write {root}: {error.strerror}") from error
-    busy = LockedError(
-        "another process has been reading the inbox for ten minutes", where=str(root)
-    )
-    with file_lock(root / "inbox.lock", patience=PATIENCE, busy=lambda: busy):
-        yield
-
-
 def delivery_row(delivery: Delivery) -> dict[str, Any]:
     """A table row: the outcome in brief."""
-    lines = (delivery.error or "").splitlines()
     return {
         "file": delivery.file,
         "outcome": delivery.outcome,
         "batch": delivery.batch or "",
         "comparisons": delivery.comparisons,
-        "why": lines[0] if lines else "",
+        "why": (delivery.error or "").partition("\n")[0],
     }

@@ -25,7 +25,7 @@ from alignment.preferences.rows import DISPUTED, DROPPED, REASONS, RowError
 from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import Record, Source, find_sources
 from alignment.preferences.split import EarlierSplit, split
-from alignment.preferences.store import Batch, PreferenceStore
+from alignment.preferences.store import PreferenceStore
 from alignment.preferences.tally import Tally
 from alignment.preferences.writer import BatchWriter
 from alignment.utils.files import atomic_write_json, digest_json, sha256_file
@@ -92,7 +92,7 @@ def _take_in(
     with store.writing(progress.say) as work:
         for batch in store.batches():
             if batch.manifest["identity"] == identity:
-                return _known(batch)
+                return BatchReport(batch.report, batch.directory, batch.sequence, already=True)
         earlier = store.standing() if against is None else list(against)
         index = store.index(earlier)
         intake = _Intake(reader, SeenIds(index["id"]), BatchWriter(work))
@@ -147,10 +147,6 @@ def _identity(
         return digest_json(delivered)
     shape = reader.config.model_dump(mode="json", exclude={"path", "source"})
     return digest_json([delivered, shape, reader.domain, reader.format, list(against)])
-
-
-def _known(batch: Batch) -> BatchReport:
-    return BatchReport(batch.report, batch.directory, batch.sequence, already=True)
 
 
 @dataclass

@@ -14,13 +14,12 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
-from alignment.config.intake import DataConfig, IntakeConfig
+from alignment.config.intake import PARTS, DataConfig, IntakeConfig, Part
 from alignment.errors import DataError
 from alignment.models.chat_renderer import Message
 from alignment.preferences.identity import identify
@@ -28,7 +27,7 @@ from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.preferences.rows import Draft, RowError
 from alignment.preferences.schema import Comparison
 from alignment.preferences.source_reader import SourceReader
-from alignment.preferences.sources import find_sources
+from alignment.preferences.sources import Source, find_sources
 from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json
 from alignment.utils.progress import Progress, SilentProgress
 
@@ -78,18 +77,19 @@ def prepare_files(
 
 @dataclass
 class _Parts:
-    """The parts so far. Entries carry a hash that orders them."""
+    """The parts so far. Prompts carry the hash that orders them, demonstrations have it as key."""
 
-    evaluation: dict[str, tuple[str, Prompt]] = field(default_factory=dict)
-    pool: dict[str, tuple[str, Prompt]] = field(default_factory=dict)
-    demonstrations: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    prompts: dict[str, dict[str, tuple[str, Prompt]]] = field(
+        default_factory=lambda: {"evaluation": {}, "prompts": {}}
+    )
+    demonstrations: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     arrivals: int = 0
     too_long: int = 0
 
 
 def _distribute(
-    source: Any,
+    source: Source,
     reader: SourceReader,
     data: DataConfig,
     seed: int,
@@ -111,24 +111,43 @@ def _distribute(
             parts.skipped[error.reason] += 1
             continue
         draft.category = draft.category or category
-        # The same number for all conversations with one opening. Its salt makes it independent of
-        # the split into training and held-out comparisons.
-        place = _fraction(seed, identity.opening)
         key = f"{_number(seed, 'order', identity.own):016x}"
-        for share, add in (
-            (data.shares["evaluation"], partial(_add_prompt, part=parts.evaluation)),
-            (data.shares["prompts"], partial(_add_prompt, part=parts.pool)),
-            (data.shares["demonstrations"], _add_demonstration),
-        ):
-            if place < share:
-                add(draft, key, data, parts)
-                break
-            place -= share
-        else:
+        part = _part(seed, identity.opening, data.shares)
+        if part == "arrivals":
             parts.arrivals += 1
             if files:
                 number = _number(seed, "arrival", identity.opening) % len(files)
                 files[number].write(canonical_json(native(draft)) + "\n")
+        elif draft.prompt_characters > data.max_prompt_characters or (
+            part == "demonstrations" and len(draft.chosen) > data.max_answer_characters
+        ):
+            parts.too_long += 1
+        elif part == "demonstrations":
+            demonstration = {
+                "messages": _messages(draft),
+                "response": draft.chosen,
+                "domain": draft.domain,
+                "category": draft.category,
+            }
+            parts.demonstrations.setdefault(key, demonstration)
+        else:
+            prompt = Prompt(
+                messages=_messages(draft),
+                domain=draft.domain,  # type: ignore[arg-type]  # checked when it was read
+                category=draft.category or "general",
+            )
+            parts.prompts[part].setdefault(prompt.id, (key, prompt))
+
+
+def _part(seed: int, opening: int, shares: Mapping[Part, float]) -> Part | Literal["arrivals"]:
+    """The part of all conversations with one opening."""
+    # The salt makes it independent of the split into training and held-out comparisons.
+    place = _number(seed, "part", opening) / 2**64
+    for part in PARTS:
+        if place < shares[part]:
+            return part
+        place -= shares[part]
+    return "arrivals"
 
 
 def native(draft: Draft) -> dict[str, Any]:
@@ -140,42 +159,12 @@ def native(draft: Draft) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
 
 
-def _add_prompt(
-    draft: Draft, key: str, data: DataConfig, parts: _Parts, part: dict[str, tuple[str, Prompt]]
-) -> None:
-    if draft.prompt_characters > data.max_prompt_characters:
-        parts.too_long += 1
-        return
-    prompt = Prompt(
-        messages=_messages(draft),
-        domain=draft.domain,  # type: ignore[arg-type]  # checked when it was read
-        category=draft.category or "general",
-    )
-    part.setdefault(prompt.id, (key, prompt))
-
-
-def _add_demonstration(draft: Draft, key: str, data: DataConfig, parts: _Parts) -> None:
-    if (
-        draft.prompt_characters > data.max_prompt_characters
-        or len(draft.chosen) > data.max_answer_characters
-    ):
-        parts.too_long += 1
-        return
-    row = {
-        "messages": _messages(draft),
-        "response": draft.chosen,
-        "domain": draft.domain,
-        "category": draft.category,
-    }
-    parts.demonstrations.setdefault(key, (key, row))
-
-
 def _write(parts: _Parts, data: DataConfig, out: Path) -> dict[str, int]:
-    pool = [prompt for _, prompt in sorted(parts.pool.values(), key=lambda entry: entry[0])]
-    evaluation = _limited(parts.evaluation, data.max_evaluation)
+    pool = _ordered(parts.prompts["prompts"])
+    evaluation = _limited(_ordered(parts.prompts["evaluation"]), data.max_evaluation)
     if data.borderline is not None:
         evaluation += read_borderline(Path(data.borderline))
-    rows = [row for _, row in sorted(parts.demonstrations.values(), key=lambda entry: entry[0])]
+    rows = [row for _, row in sorted(parts.demonstrations.items())]
     sizes = {
         "demonstrations": len(rows),
         "prompts": len(pool),
@@ -197,15 +186,19 @@ def _write(parts: _Parts, data: DataConfig, out: Path) -> dict[str, int]:
     return {**sizes, "skipped": sum(skipped.values())}
 
 
-def _limited(part: dict[str, tuple[str, Prompt]], limit: int) -> list[Prompt]:
-    """At most `limit` prompts per domain, those with the lowest hash."""
+def _ordered(part: dict[str, tuple[str, Prompt]]) -> list[Prompt]:
+    return [prompt for _, prompt in sorted(part.values(), key=lambda entry: entry[0])]
+
+
+def _limited(prompts: Sequence[Prompt], limit: int) -> list[Prompt]:
+    """The first `limit` prompts of each domain, in order."""
     counts: Counter[str] = Counter()
-    prompts = []
-    for _, prompt in sorted(part.values(), key=lambda entry: entry[0]):
+    chosen = []
+    for prompt in prompts:
         counts[prompt.domain] += 1
         if counts[prompt.domain] <= limit:
-            prompts.append(prompt)
-    return prompts
+            chosen.append(prompt)
+    return chosen
 
 
 def read_borderline(path: Path) -> list[Prompt]:
@@ -247,7 +240,3 @@ def _messages(draft: Draft) -> list[Message]:
 def _number(seed: int, salt: str, key: int) -> int:
     digest = hashlib.blake2b(f"{seed}\x1f{salt}\x1f{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
-
-
-def _fraction(seed: int, opening: int) -> float:
-    return _number(seed, "part", opening) / 2**64

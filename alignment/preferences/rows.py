@@ -149,21 +149,14 @@ def _check_turns(turns: list[Turn]) -> int:
             raise RowError(
                 "wrong_type", f"conversation.{index}.content", f"{type(text).__name__}, not text"
             )
-        if role != expected:
-            if role == "system" and index == 0:
-                continue_with = "user"
-            else:
-                raise RowError(
-                    "roles", f"conversation.{index}.role", f"{role!r} after a turn too many"
-                )
-        else:
-            continue_with = "assistant" if role == "user" else "user"
+        if role != expected and not (role == "system" and index == 0):
+            raise RowError("roles", f"conversation.{index}.role", f"{role!r} after a turn too many")
         if not text or text.isspace():
             raise RowError("empty_turn", f"conversation.{index}.content")
         if "\0" in text:
             raise RowError("nul", f"conversation.{index}.content")
         size += len(text)
-        expected = continue_with
+        expected = "assistant" if role == "user" else "user"
     if expected != "assistant":
         raise RowError("roles", "conversation", f"ends with the {turns[-1][0]}, not with the user")
     return size

@@ -30,7 +30,7 @@ class SourceReader:
     config: IntakeConfig
     domain: Domain | None = None
     format: str | None = None
-    keys: TaskKeys = field(default_factory=TaskKeys)
+    keys: TaskKeys = field(default_factory=dict)
 
     def open(self, source: Source) -> tuple[Format, Iterator[tuple[Record, Draft | RowError]]]:
         """The format of a source, and its comparisons in order: checked drafts or row errors. A row

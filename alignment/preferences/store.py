@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,11 @@ class Batch:
         return dict(self.manifest["counts"])
 
     @property
+    def comparisons(self) -> int:
+        """Number of comparisons, held-out ones included."""
+        return sum(sum(domains.values()) for domains in self.counts.values())
+
+    @property
     def report(self) -> dict[str, Any]:
         """The batch report, as it was written on arrival."""
         return dict(read_json(self.directory / "report.json"))
@@ -95,17 +101,12 @@ class PreferenceStore:
 
     def batches(self) -> list[Batch]:
         """Every accepted batch in order of arrival."""
-        directory = self.root / "batches"
-        if not directory.is_dir():
-            return []
         versions_of = self._versions_by_batch()
         batches = []
-        for path in directory.iterdir():
-            manifest = path / "manifest.json"
-            if manifest.is_file():
-                values = read_json(manifest)
-                versions = tuple(versions_of.get(values["id"], ()))
-                batches.append(Batch(values["id"], values["sequence"], path, values, versions))
+        for path in (self.root / "batches").glob("*/manifest.json"):
+            values = read_json(path)
+            versions = tuple(versions_of[values["id"]])
+            batches.append(Batch(values["id"], values["sequence"], path.parent, values, versions))
         return sorted(batches, key=lambda batch: batch.sequence)
 
     def batch(self, name: str) -> Batch:
@@ -164,39 +165,6 @@ class PreferenceStore:
         mask = index["heldout"]
         return int(np.intersect1d(index["opening"][mask], index["opening"][~mask]).size)
 
-    def table(
-        self,
-        id: str,
-        domain: Domain | None = None,
-        *,
-        heldout: bool,
-        without: np.ndarray | None = None,
-    ) -> pa.Table:
-        """One side of one batch as an arrow table.
-
-        Args:
-            heldout: held-out comparisons if set, training comparisons otherwise.
-            without: openings whose rows are left out.
-
-        Raises:
-            DataError: no such batch.
-            StoreError: its files differ from what was committed.
-        """
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        batch = self.batch(id)
-        self._verify(batch)
-        index = pq.read_table(batch.directory / "index.parquet")
-        mask = index.column("heldout").to_numpy() == heldout
-        if domain is not None:
-            mask &= index.column("safety").to_numpy() == (domain == "safety")
-        if without is not None:
-            mask &= ~np.isin(index.column("opening").to_numpy(), without)
-        rows = pq.read_table(batch.directory / "comparisons.parquet")
-        return rows.filter(pa.array(mask))
-
     def index(self, ids: Sequence[str]) -> dict[str, np.ndarray]:
         """Concatenated index columns (`id`, `opening`, `safety`, `heldout`) of several batches.
 
@@ -225,11 +193,29 @@ class PreferenceStore:
         heldout: bool,
         without: np.ndarray | None = None,
     ) -> list[Comparison]:
+        """One side of several batches, without the rows whose opening is in `without`.
+
+        Raises:
+            DataError: no such batch.
+            StoreError: a batch's files differ from what was committed.
+        """
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         from alignment.preferences.arrow_schema import comparisons
 
         rows: list[Comparison] = []
-        for id in ids:
-            rows += comparisons(self.table(id, domain, heldout=heldout, without=without))
+        for batch in map(self.batch, ids):
+            self._verify(batch)
+            index = _read_index(batch)
+            mask = index.column("heldout").to_numpy() == heldout
+            if domain is not None:
+                mask &= index.column("safety").to_numpy() == (domain == "safety")
+            if without is not None:
+                mask &= ~np.isin(index.column("opening").to_numpy(), without)
+            table = pq.read_table(batch.directory / "comparisons.parquet")
+            rows += comparisons(table.filter(pa.array(mask)))
         return rows
 
     def _verify(self, batch: Batch) -> None:
@@ -270,12 +256,11 @@ class PreferenceStore:
         ]
 
     def _versions_by_batch(self) -> dict[str, list[str]]:
-        versions_of: dict[str, list[str]] = {}
-        directory = self.root / "assignments"
-        for path in sorted(directory.glob("*.json")) if directory.is_dir() else ():
+        versions_of: dict[str, list[str]] = defaultdict(list)
+        for path in sorted((self.root / "assignments").glob("*.json")):
             values = read_json(path)
             for id in values["batches"]:
-                versions_of.setdefault(id, []).append(values["version"])
+                versions_of[id].append(values["version"])
         return versions_of
 
     # --- writing --------------------------------------------------------------------------------

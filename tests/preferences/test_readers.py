@@ -17,7 +17,7 @@ from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
 from alignment.preferences.intake import ingest
 from alignment.preferences.prepare_files import native
-from alignment.preferences.readers import FORMATS, TaskKeys, choose, named
+from alignment.preferences.readers import FORMATS, choose, named
 from alignment.preferences.readers.format import Format, common_prefix
 from alignment.preferences.rows import REASONS, Draft, RowError, check
 from alignment.preferences.schema import Comparison
@@ -32,7 +32,7 @@ Q = [("user", "q")]
 def read(row: dict[str, Any], config: IntakeConfig = CONFIG) -> tuple[str, list[Draft | RowError]]:
     """Format that is detected for a row, and what it makes of it."""
     found = choose([row], "here")
-    return found.name, found.read(row, config, TaskKeys())
+    return found.name, found.read(row, config, {})
 
 
 def one(row: dict[str, Any], config: IntakeConfig = CONFIG) -> tuple[str, Draft]:
@@ -281,7 +281,7 @@ NAMES = sorted(
 def outcome(reader: Format, row: dict[str, Any]) -> list[str | Draft]:
     """Reasons and sound drafts; anything but a `RowError` comes through and fails the test."""
     try:
-        found = reader.read(row, CONFIG, TaskKeys())
+        found = reader.read(row, CONFIG, {})
     except RowError as error:
         return [error.reason]
     said: list[str | Draft] = []

@@ -9,7 +9,7 @@ import pytest
 
 from alignment.config.intake import IntakeConfig
 from alignment.errors import StoreError
-from alignment.preferences.inbox import ingest_new_files, read_journal
+from alignment.preferences.inbox import ingest_inbox, read_journal
 from alignment.preferences.store import PreferenceStore
 
 
@@ -40,8 +40,8 @@ def store(tmp_path: Path) -> PreferenceStore:
 
 
 def outcomes(store: PreferenceStore, inbox: Path, **settings: object) -> dict[str, str]:
-    config = IntakeConfig.model_validate({"source": "inbox", **settings})
-    return {item.file: item.outcome for item in ingest_new_files(store, inbox, config, 0.0)}
+    config = IntakeConfig.model_validate({"source": "inbox", "path": str(inbox), **settings})
+    return {item.file: item.outcome for item in ingest_inbox(store.root.parent, config, 0.0)}
 
 
 def test_the_remedy_of_a_refusal_works(store: PreferenceStore, inbox: Path) -> None:

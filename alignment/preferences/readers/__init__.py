@@ -1,15 +1,7 @@
 """Formats of preference data. Each module reads one shape of row and knows nothing about files.
 
-To add a format `NAME`:
-
-1. Write `NAME.py` beside this file with a function that recognises a row, a function that turns a
-   row into drafts, and `FORMAT = Format("NAME", _matches, _read)`. `webgpt.py` is a short example,
-   `format.py` has helpers for the usual columns. Raise `RowError` for a bad row.
-2. Import the module here and put `NAME.FORMAT` into `FORMATS`, before any format that would also
-   recognise its rows.
-
-Nothing else changes: detection, `--format`, intake, quarantine and reports follow from `FORMATS`.
-Add a sample row to `tests/preferences/test_readers.py` and a line to `docs/intake.md`.
+Detection, `--format`, intake, quarantine and reports follow from `FORMATS`. How to add a format:
+CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -30,6 +22,7 @@ from alignment.preferences.readers import (
     webgpt,
 )
 from alignment.preferences.readers.format import Format, TaskKeys
+from alignment.preferences.sources import ACCEPTED_FILES
 
 FORMATS: tuple[Format, ...] = (
     native.FORMAT,
@@ -79,7 +72,7 @@ def choose(sample: Sequence[dict[str, Any]], where: str) -> Format:
         raise DataError(
             "the format is not known: none of the first rows is a JSON object",
             where=where,
-            remedy="send JSON lines (also gzipped), a JSON array or parquet; text must be UTF-8",
+            remedy=ACCEPTED_FILES,
         )
     if counts[best.name] == 0:
         keys = ", ".join(sorted(sample[0])[:12])

@@ -27,6 +27,8 @@ Submitted = dict[str, dict[str, Any]]
 
 def _read(row: Row, config: IntakeConfig, keys: TaskKeys) -> list[DraftOrError]:
     shown, submitted = _nested(row) if type(row.get("fields")) is dict else _flat(row)
+    if shown.get(TASK) is None and str(row.get("id", "")).startswith("align-"):
+        shown[TASK] = row["id"]
     pair = find_pair(shown, keys)
     question = next((name for name in QUESTIONS if name in submitted), None)
     if question is None:
@@ -44,9 +46,6 @@ def _nested(row: Row) -> tuple[dict[str, Any], Submitted]:
     metadata = row.get("metadata")
     if type(metadata) is dict:
         shown = {**metadata, **shown}
-    shown.setdefault(TASK, None)
-    if shown[TASK] is None and str(row.get("id", "")).startswith("align-"):
-        shown[TASK] = row["id"]
     responses = row.get("responses")
     if responses is None:
         return shown, {}
@@ -67,9 +66,6 @@ def _nested(row: Row) -> tuple[dict[str, Any], Submitted]:
 
 def _flat(row: Row) -> tuple[dict[str, Any], Submitted]:
     shown = {name: value for name, value in row.items() if ".responses" not in name}
-    shown.setdefault(TASK, None)
-    if shown[TASK] is None and str(row.get("id", "")).startswith("align-"):
-        shown[TASK] = row["id"]
     submitted: Submitted = {}
     for name, values in row.items():
         if not name.endswith(".responses") or values is None:

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
 from alignment.preferences.rows import Draft, DraftOrError, RowError, Turn
 
 Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class TaskKeys:
-    """Keys of our own exports: opaque task id → what was hidden from the annotator."""
-
-    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+TaskKeys = Mapping[str, Mapping[str, Any]]
+"""Keys of our own exports: opaque task id → what was hidden from the annotator."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ indices being a tie: [2, [0, 3], 1].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -16,56 +15,14 @@ from alignment.preferences.readers.format import (
     Format,
     Row,
     TaskKeys,
+    draft,
     label,
     number,
     producer,
     turns,
 )
-from alignment.preferences.rows import Draft, DraftOrError, RowError, Turn
+from alignment.preferences.rows import DraftOrError, RowError, Turn
 from alignment.preferences.schema import text_digest
-
-
-def expand(
-    conversation: list[Turn],
-    answers: Sequence[str],
-    ranks: Sequence[float],
-    *,
-    strength: str,
-    by: Sequence[tuple[str, float] | None],
-    domain: str | None,
-    annotator: str | None = None,
-    category: str | None = None,
-) -> list[DraftOrError]:
-    """All pairs of a ranking as drafts of one group; a tied pair becomes a `tie` error.
-
-    Args:
-        answers, ranks, by: one entry per answer; rank 1 is best.
-        strength: of every pair.
-        by: version and temperature that produced each answer, if known.
-    """
-    parts = [part for turn in conversation for part in turn]
-    group = text_digest([*parts, *answers, *(str(rank) for rank in ranks)])[:16]
-    pairs: list[DraftOrError] = []
-    for left, right in combinations(range(len(answers)), 2):
-        if ranks[left] == ranks[right]:
-            pairs.append(RowError("tie", "ranks", f"answers {left} and {right}"))
-            continue
-        better, worse = (left, right) if ranks[left] < ranks[right] else (right, left)
-        pairs.append(
-            Draft(
-                turns=conversation,
-                chosen=answers[better],
-                rejected=answers[worse],
-                strength=strength,
-                domain=domain,
-                chosen_by=by[better],
-                rejected_by=by[worse],
-                annotator=annotator,
-                group=group,
-                category=category,
-            )
-        )
-    return pairs
 
 
 def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:
@@ -81,16 +38,28 @@ def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]
         by.append(producer(response, where) if has_producer else None)
     if len(answers) < 2:
         raise RowError("missing_field", "responses", "a ranking needs two answers at least")
-    return expand(
-        _conversation(row),
-        answers,
-        _ranks(row, len(answers)),
-        strength=label(row, "strength") or config.strength,
-        by=by,
-        domain=label(row, "domain"),
-        annotator=label(row, "annotator"),
-        category=label(row, "category"),
-    )
+    conversation, ranks = _conversation(row), _ranks(row, len(answers))
+    strength = label(row, "strength") or config.strength
+    parts = [part for turn in conversation for part in turn]
+    group = text_digest([*parts, *answers, *(str(rank) for rank in ranks)])[:16]
+    pairs: list[DraftOrError] = []
+    for left, right in combinations(range(len(answers)), 2):
+        if ranks[left] == ranks[right]:
+            pairs.append(RowError("tie", "ranks", f"answers {left} and {right}"))
+            continue
+        better, worse = (left, right) if ranks[left] < ranks[right] else (right, left)
+        pairs.append(
+            draft(
+                row,
+                conversation,
+                (answers[better], answers[worse]),
+                strength,
+                chosen_by=by[better],
+                rejected_by=by[worse],
+                group=group,
+            )
+        )
+    return pairs
 
 
 def _conversation(row: Row) -> list[Turn]:

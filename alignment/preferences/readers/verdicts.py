@@ -73,7 +73,7 @@ def find_pair(shown: Mapping[str, Any], keys: TaskKeys) -> AnnotatedPair:
     """
     task = shown.get(TASK)
     if task is not None:
-        entry = keys.tasks.get(task) if type(task) is str else None
+        entry = keys.get(task) if type(task) is str else None
         if entry is None:
             raise RowError("unknown_task", TASK, repr(task)[:80])
         first, second = entry["first"], entry["second"]
