@@ -118,7 +118,7 @@ def pays(kind: str, model: Any, fast: Trial, plain: Trial) -> bool:
     """Whether `kind` of work with models like `model` is to be done the fast way.
 
     Args:
-        fast, plain: the same piece of work both ways, for a few tens of milliseconds; what they
+        fast, plain: the same piece of work both ways, for some tenths of a second; what they
             give must agree. Run only where the choice was never made. No random numbers are drawn.
     """
     setting = _now()

@@ -1,7 +1,7 @@
 """Short pieces of work that measure the passes, see `choice.pays`.
 
 Tokens are made up by rule, so that nothing random is drawn. The larger the model, the fewer of
-them, for a trial should take a few tens of milliseconds where the choice is open.
+them, for a trial should take some tenths of a second where the choice is open.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from alignment.utils.threads import Together, side_by_side
 if TYPE_CHECKING:
     from alignment.fastpath import Decoding
 
-_WORK = 4e9  # floating-point operations of a trial, about
+_WORK = 8e9  # floating-point operations of a trial, about
 
 
 def tokens_for(model: Any, passes: int, *, least: int, most: int) -> int:
@@ -40,10 +40,11 @@ def _context(model: Any) -> int:
 
 
 def decode(model: Any, way: Decoding) -> Tensor:
-    """Logits after a few steps of answers to four prompts."""
-    steps = max(1, min(6, _context(model) // 3))
+    """Logits after a few steps of answers to four prompts; fewer rows or steps would show the fixed
+    costs of a step and not the work, and decide wrongly."""
+    steps = max(1, min(16, _context(model) // 3))
     length = max(1, min(12, _context(model) - steps))
-    rows = tokens_for(model, steps, least=8, most=64) // 4 * 4
+    rows = tokens_for(model, steps, least=8, most=256) // 4 * 4
     prompts = [_ids(model, length, 100 * number) for number in range(4)]
     device = next(model.parameters()).device
     owners = torch.arange(4, device=device).repeat_interleave(rows // 4)
