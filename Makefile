@@ -45,7 +45,7 @@ mutate: $(STAMP)
 
 docs: $(STAMP)
 	@$(BIN)/mkdocs --version >/dev/null 2>&1 || $(EXTRA)"[docs]"
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "open build/site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "open build/site/index.html (its search needs a server: python3 -m http.server -d build/site)"
 
 clean:
 	rm -rf $(VENV) mutants .import_linter_cache .mypy_cache .ruff_cache .pytest_cache build *.egg-info

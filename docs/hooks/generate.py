@@ -89,8 +89,9 @@ def settings_page() -> str:
     ]
     section = None
     for key, field in settings(ProgramConfig):
-        if key.partition(".")[0] != section:
-            section = key.partition(".")[0]
+        table = key.partition(".")[0] if "." in key else "the program"
+        if table != section:
+            section = table
             lines += ["", f"## {section}", "", "| key | type | default | |", "|---|---|---|---|"]
         sentence = " ".join((field.description or "").split())
         mark = " ◦" if key in NEUTRAL else ""
@@ -130,14 +131,14 @@ def kind(annotation: Any) -> str:
     if origin is Annotated:
         return kind(arguments[0])
     if origin is Literal:
-        return " | ".join(str(argument) for argument in arguments)
+        return " or ".join(str(argument) for argument in arguments)
     if origin in (Union, types.UnionType):
-        return " | ".join(kind(argument) for argument in arguments)
+        return " or ".join(kind(argument) for argument in arguments)
     if origin in (tuple, list):
         return f"list of {kind(arguments[0])}"
     if origin is dict:
         return "mapping"
-    return {"str": "text", "bool": "true | false", "int": "integer", "float": "number"}.get(
+    return {"str": "text", "bool": "true or false", "int": "integer", "float": "number"}.get(
         getattr(annotation, "__name__", str(annotation)),
         getattr(annotation, "__name__", str(annotation)).lower(),
     )

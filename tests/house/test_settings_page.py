@@ -50,9 +50,9 @@ def test_every_setting_says_what_it_is(generate: Any) -> None:
 def test_a_line_has_key_type_default_and_sentence(generate: Any) -> None:
     page = generate.settings_page()
     line = next(line for line in page.splitlines() if line.startswith("| `versions[].ppo`"))
-    assert line.startswith("| `versions[].ppo` | `true \\| false` | `false` | Finish with PPO")
+    assert line.startswith("| `versions[].ppo` | `true or false` | `false` | Finish with PPO")
     assert "| `ppo.checkpoint_every` ◦ |" in page  # in no fingerprint
-    assert "| `base.source` | `world \\| path` | `world` |" in page
+    assert "| `base.source` | `world or path` | `world` |" in page
 
 
 def test_links_of_the_roots_pages_lead_into_the_site(generate: Any) -> None:

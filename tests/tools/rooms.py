@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("alignment.", "flows")
 PICTURE = ROOT / "docs" / "rooms.svg"
 
-WIDTH, ROW, BOX, GAP = 1080, 70, 50, 12
+WIDTH, ROW, BOX, GAP = 1080, 74, 54, 12
 STYLE = (
     "text{font-family:sans-serif;font-size:13px;fill:#1b1f24}"
     ".name{font-weight:bold}.small{font-size:10.5px}"
