@@ -67,7 +67,7 @@ class Comparison:
     words: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Version → a person's decision on it, where there is one."""
     batches: list[BatchUse] = field(default_factory=list)
-    """The batches of all versions, in order."""
+    """The batches of all versions, shown or not, in order."""
 
     def summary(self) -> list[str]:
         """Who is champion, why, and made from what, in sentences."""
@@ -117,6 +117,7 @@ def compare(
     cost: CostConfig | None = None,
     champion: str | None = None,
     words: Mapping[str, dict[str, Any]] | None = None,
+    every: Stages | None = None,
 ) -> Comparison:
     """Collect the figures of the given versions.
 
@@ -126,6 +127,8 @@ def compare(
         champion: the version now recommended; by default what the last verdict says. A person may
             have decided otherwise.
         words: version → a person's decision.
+        every: `stages` of all versions, also those that are not to be shown: a version learned from
+            the batches of all versions before it.
 
     Raises:
         AlignError: no version is evaluated.
@@ -176,7 +179,7 @@ def compare(
         cost_config=cost,
         champion=champion,
         words=dict(words or {}),
-        batches=batches(stages),
+        batches=batches(every or stages),
     )
 
 

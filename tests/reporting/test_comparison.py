@@ -10,6 +10,7 @@ from alignment.evaluation.judging import all_win_rates, find_rate, turned
 from alignment.evaluation.responses import read_table, side_order, side_title
 from alignment.reporting.comparison import compare
 from alignment.reporting.headline import HEADLINES, headline
+from alignment.utils.files import atomic_write_json
 
 
 @pytest.fixture
@@ -106,6 +107,19 @@ def test_comparison_of_some_versions(series):
     assert {row["a"] for row in found.winrates} == {"rlhf-v1"}
     with pytest.raises(AlignError, match="no version is evaluated"):
         compare({"sft": {}})
+
+
+def test_the_champions_batches_do_not_depend_on_what_is_shown(series):
+    counts = {"training": {"helpfulness": 50}, "heldout": {"helpfulness": 5}}
+    for name in ("rlhf-v1", "rlhf-v2"):
+        batch = {"id": f"batch-of-{name}", "digest": "0" * 64, "counts": counts}
+        intake = series.root / name / "intake"
+        intake.mkdir()
+        atomic_write_json(intake / "batch.json", {"version": name, "batches": [batch]})
+        series.stages[name]["intake"] = intake
+    newest = {"rlhf-v2": series.stages["rlhf-v2"]}
+    found = compare(newest, champion="rlhf-v2", every=series.stages)
+    assert "Made from: 2 batches, 100 comparisons" in "\n".join(found.summary())
 
 
 def test_forgetting_is_flagged_where_it_was_planted(world, planted):
