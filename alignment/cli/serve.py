@@ -52,5 +52,6 @@ def down(*, workspace: WorkspaceOption = None) -> None:
     """
     from flows.serving import state_file
 
-    stopped = state_file.down(find_workspace(workspace))
-    print("\n".join(f"stopped: {name}" for name in stopped) or "nothing is served here")
+    directory = find_workspace(workspace)
+    stopped = state_file.down(directory)
+    print("\n".join(f"stopped: {name}" for name in stopped) or f"nothing serves {directory}")
