@@ -10,6 +10,14 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+TRAININGS = (
+    "base.pretrain",
+    "finetune.student.size",
+    "finetune.sft",
+    "finetune.rejection",
+    "rewards",
+    "ppo",
+)
 OPTIMIZER = {
     "beta1": "optimizer.betas",
     "beta2": "optimizer.betas",
@@ -64,29 +72,25 @@ RENAMES: dict[str, str] = {
     "combine.threshold_recall": "combine.threshold_for ({recall: …})",
     "rewards.margins": "rewards.margin (a table instead of a name)",
     "ppo.kl.adaptive": "ppo.kl.target (null leaves the coefficient where it is)",
-    **_within("base.pretrain", OPTIMIZER, SCHEDULE, CLIP),
-    **_within("finetune.student.size", OPTIMIZER, SCHEDULE, CLIP),
     **{
         old: new
-        for part in ("finetune.sft", "finetune.rejection")
-        for old, new in {
-            **_within(part, OPTIMIZER, SCHEDULE, CLIP),
-            f"{part}.micro_batch": f"{part}.per_device_train_batch_size",
-            **_adapter(part, "adapter", "adapter.method"),
-        }.items()
+        for part in TRAININGS
+        for old, new in _within(part, OPTIMIZER, {} if part == "ppo" else SCHEDULE | CLIP).items()
     },
-    **_within("rewards", OPTIMIZER, SCHEDULE, CLIP),
+    **{
+        old: new
+        for part in ("finetune.sft", "finetune.rejection", "rewards")
+        for old, new in _adapter(part, "adapter", "adapter.method").items()
+    },
+    "finetune.sft.micro_batch": "finetune.sft.per_device_train_batch_size",
+    "finetune.rejection.micro_batch": "finetune.rejection.per_device_train_batch_size",
     "rewards.tokens_per_batch": "rewards.max_tokens_per_micro_batch",
-    **_adapter("rewards", "adapter", "adapter.method"),
     **_within("sample", GENERATION),
-    "sample.top_p": "sample.generation.top_p",
-    "sample.top_k": "sample.generation.top_k",
-    "sample.stop": "sample.generation.stop",
+    **{f"sample.{name}": f"sample.generation.{name}" for name in ("top_p", "top_k", "stop")},
     **_within("collect", GENERATION),
     **_within("evaluate", GENERATION),
     "evaluate.temperature": "evaluate.generation.temperature",
     "evaluate.batch_tokens": "evaluate.max_tokens_per_micro_batch",
-    **_within("ppo", OPTIMIZER),
     "ppo.max_grad_norm": "ppo.optimizer.max_grad_norm",
     "ppo.max_new_tokens": "ppo.generation.max_new_tokens",
     "ppo.max_prompt_tokens": "ppo.generation.max_prompt_tokens",
@@ -140,9 +144,11 @@ def translate(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def lost(document: Mapping[str, Any]) -> list[str]:
     """What `translate` cannot carry over: constants of today that had another value then."""
+    own = [version.get("set", {}) for version in document.get("versions") or ()]
     return [
         f"{key}: {value!r} (now always {DROPPED[key]!r})"
-        for key, value in leaves(document)
+        for settings in (document, *own)
+        for key, value in leaves(settings)
         if key in DROPPED and value != DROPPED[key]
     ]
 
@@ -161,10 +167,8 @@ def _translated(document: Mapping[str, Any]) -> dict[str, Any]:
     for section in ("finetune.sft", "finetune.rejection", "rewards"):
         _lora(values, section, "adapter", "method")
     _lora(values, "ppo", "adapters", "share_backbone")
-    for section in ("base.pretrain", "finetune.student.size", "finetune.sft", "finetune.rejection"):
+    for section in TRAININGS:
         _betas(values, section)
-    _betas(values, "rewards")
-    _betas(values, "ppo")
     _margin(values.get("rewards", {}))
     _threshold(values.get("combine", {}))
     _target(values.get("ppo", {}).get("kl", {}))
@@ -213,9 +217,9 @@ def _margin(rewards: dict[str, Any]) -> None:
 def _threshold(combine: dict[str, Any]) -> None:
     """`threshold_precision: 0.9` → `threshold_for: {precision: 0.9}`."""
     names = [name for name in ("precision", "recall") if f"threshold_{name}" in combine]
-    found = {name: combine.pop(f"threshold_{name}") for name in names}
+    wishes = {name: combine.pop(f"threshold_{name}") for name in names}
     if names:
-        named = {name: wish for name, wish in found.items() if wish is not None}
+        named = {name: wish for name, wish in wishes.items() if wish is not None}
         combine["threshold_for"] = named or None
 
 
@@ -259,13 +263,14 @@ def _version(
 def _differences(
     before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     for name, value in after.items():
-        if name == "versions" and not prefix:
+        key, then = f"{prefix}{name}", before.get(name)
+        if key == "versions":
             continue
-        then = before.get(name)
-        if isinstance(value, Mapping) and isinstance(then, Mapping):
-            found |= _differences(then, value, f"{prefix}{name}.")
+        free = key == "intake.domains"  # its words are file patterns, with dots in them
+        if isinstance(value, Mapping) and isinstance(then, Mapping) and not free:
+            changed |= _differences(then, value, f"{key}.")
         elif name not in before or then != value:
-            found[f"{prefix}{name}"] = value
-    return found
+            changed[key] = value
+    return changed

@@ -17,6 +17,7 @@ from alignment.errors import AlignError
 from alignment.utils.files import read_json
 
 FORMAT = 2
+OLD_NAMES = 1  # the last format whose settings have the names of 0.1 (`alignment.config.renames`)
 
 
 def as_record(values: Any) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def as_record(values: Any) -> dict[str, Any]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The values of a record, without its stamp.
+    """The values of a record, with the number of its format under `format`.
 
     Raises:
         AlignError: a newer release wrote it.
@@ -35,7 +36,7 @@ def read_record(path: Path) -> dict[str, Any]:
     values = read_json(path)
     if not isinstance(values, dict):
         raise ValueError("not a JSON object")
-    number, writer = values.pop("format", 1), values.pop("written_by", "0.1")
+    number, writer = values.setdefault("format", 1), values.pop("written_by", "0.1")
     if number > FORMAT:
         raise AlignError(
             f"align {writer} wrote this in format {number}; this release reads up to {FORMAT}",
@@ -43,11 +44,6 @@ def read_record(path: Path) -> dict[str, Any]:
             remedy=f"use align {writer} or newer with this workspace",
         )
     return values
-
-
-def format_of(path: Path) -> int:
-    """The format number of a record; 1 where it has none, as in release 0.1."""
-    return int(read_json(path).get("format", 1))
 
 
 def known_fields(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,20 @@
 """Works out which fingerprint the work of an older release would have today.
 
 Nothing is rewritten. A finished stage keeps its directory, its manifest and its old fingerprint,
-because verdicts, approvals, lineage and MLflow refer to it. So a dry run writes nothing, and a
-kill breaks nothing.
+because verdicts, people's decisions, lineage and MLflow refer to it. So a dry run writes nothing,
+and a kill breaks nothing.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from alignment.config.load import check_program, for_version
+from alignment.config.effective import effective
+from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
 from alignment.config.renames import lost, translate
 from alignment.errors import AlignError
-from alignment.pipeline.format import FORMAT
+from alignment.pipeline.format import OLD_NAMES
 from alignment.pipeline.ledger import Ledger, fingerprint
 from alignment.pipeline.node import Node
 from alignment.pipeline.records import Manifest
@@ -24,21 +25,19 @@ class Untranslatable(AlignError):
     """A setting that an older release recorded has no counterpart today."""
 
 
-def todays_program(values: dict[str, Any], number: int) -> dict[str, Any]:
-    """The values of a `program.json` of format `number` under today's names."""
-    return translate(values) if number < FORMAT else values
+def todays_program(record: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values of a `program.json` under today's names, and those that have none today."""
+    values = dict(record)
+    if values.pop("format") > OLD_NAMES:
+        return values, []
+    return translate(values), lost(values)
 
 
 def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict[str, Any]:
-    """The configuration slice and the options that `manifest` would record today.
+    """The `config` and `options` that the manifest of a finished stage would record today.
 
-    Args:
-        manifest: of a finished stage, in the format of its release.
-        node: that stage in today's plan.
-        program: supplies the sections that the stage did not read.
-
-    Returns:
-        `{"config": …, "options": …}`.
+    A setting that its release did not have yet has its default. Of `program` only the sources
+    count, which decide what settings are possible.
 
     Raises:
         Untranslatable: settings have no counterpart; the message names them.
@@ -47,45 +46,44 @@ def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict
     student = manifest.options.get("student")
     if student is not None:
         recorded["finetune"] = {**recorded.get("finetune", {}), "student": student}
-    shared = program.model_dump(mode="json")
-    if manifest.format < FORMAT:
+    old_names = manifest.format <= OLD_NAMES
+    if old_names:
         without_counterpart = lost(recorded)
         if without_counterpart:
             raise Untranslatable("; ".join(without_counterpart))
         recorded = translate(recorded)
-        for section in ("generation", "optimizer"):  # 0.1 lacked them: they have their defaults
-            del shared[section]
-    # The slice already contains the versions' own settings.
-    versions = [{"name": version.name} for version in program.versions]
-    document = {**shared, **recorded, "versions": versions}
+    document = {
+        "name": program.name,
+        "workspace": str(program.workspace),
+        "base": {"source": program.base.source},
+        "intake": {"source": program.intake.source},
+        **recorded,
+    }
     try:
-        then = for_version(check_program(document), "sft")
+        then = effective(check_program(document))  # the slice has the version's own settings in it
     except AlignError as error:
-        raise Untranslatable(error.message) from error
+        if old_names:
+            raise Untranslatable(error.message) from error
+        # Today's sources do not go with what is recorded: it is compared as it stands.
+        return {"config": manifest.config, "options": manifest.options}
     options = dict(manifest.options)
     if student is not None:
         options |= student_option(then)
     return {"config": config_slice(then, stage_declaration(node.module).reads), "options": options}
 
 
-_fingerprints: dict[tuple[str, str], str | None] = {}
+_fingerprints: dict[tuple[str, ...], str | None] = {}
 
 
 def todays_fingerprint(
     manifest: Manifest, node: Node, program: ProgramConfig, any_code: bool = False
 ) -> str | None:
-    """The fingerprint that the work behind `manifest` has today, or None if it has none.
-
-    Args:
-        manifest: of a finished stage, in the format of its release.
-        node: that stage in today's plan.
-        program: the program of the workspace.
-        any_code: treat the work as if today's code had made it.
-    """
+    """The fingerprint that the work behind `manifest` has today, or None if it has none."""
     declared = stage_declaration(node.module)
     still_valid = any_code or manifest.code_version in declared.keeps
     code_version = declared.code_version if still_valid else manifest.code_version
-    key = (str(program.workspace), f"{node.key}/{manifest.fingerprint}/{code_version}")
+    sources = program.base.source, program.intake.source
+    key = (str(program.workspace), node.key, manifest.fingerprint, code_version, *sources)
     if key not in _fingerprints:
         try:
             then = todays_slice(manifest, node, program)
@@ -105,12 +103,7 @@ def same_work(
 ) -> Manifest | None:
     """The newest finished work whose fingerprint today is `key`, though it was recorded otherwise.
 
-    Args:
-        ledger: the ledger of the workspace.
-        node: the stage.
-        key: the node's fingerprint today.
-        program: the program of the workspace.
-        any_code: treat the work as if today's code had made it.
+    With `any_code`, the work counts as if today's code had made it.
     """
     for manifest in reversed(ledger.committed(node.version, node.stage)):
         if todays_fingerprint(manifest, node, program, any_code) == key:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from alignment.pipeline.format import FORMAT, format_of, known_fields, read_record
+from alignment.pipeline.format import FORMAT, known_fields, read_record
 from alignment.utils.files import MANIFEST
 
 Status = Literal["running", "done", "failed", "killed", "superseded"]
@@ -86,6 +86,4 @@ class Manifest:
     @classmethod
     def read(cls, directory: Path) -> Manifest:
         """Read a committed directory's manifest; unknown fields of newer writers are ignored."""
-        path = directory / MANIFEST
-        values = known_fields(cls, read_record(path))
-        return cls(**{**values, "format": format_of(path)})
+        return cls(**known_fields(cls, read_record(directory / MANIFEST)))

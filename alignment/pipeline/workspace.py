@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 
 from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.pipeline.format import as_record, format_of, read_record
+from alignment.pipeline.format import FORMAT, as_record, read_record
 from alignment.pipeline.migrate import todays_program
 from alignment.utils.files import atomic_write_json
 
 PROGRAM = "program.json"
+log = logging.getLogger("alignment")
 
 
 def make_workspace(path: Path) -> None:
@@ -50,7 +52,10 @@ def no_workspace(path: Path) -> AlignError:
 def is_kept(program: ProgramConfig) -> bool:
     """Whether its workspace holds exactly this program."""
     path = program.workspace / PROGRAM
-    return path.is_file() and read_record(path) == program.model_dump(mode="json")
+    return path.is_file() and read_record(path) == {
+        "format": FORMAT,
+        **program.model_dump(mode="json"),
+    }
 
 
 def keep_program(program: ProgramConfig) -> None:
@@ -61,7 +66,8 @@ def keep_program(program: ProgramConfig) -> None:
 def kept_program(workspace: Path) -> ProgramConfig:
     """The program of a workspace as last run, with `workspace` set to its present path.
 
-    A program of an older release is translated; the next run saves it under today's names.
+    A program of an older release is translated; the next run saves it under today's names. A
+    warning names settings of it that no longer exist.
 
     Raises:
         AlignError: there is no program, or it is invalid.
@@ -69,5 +75,8 @@ def kept_program(workspace: Path) -> ProgramConfig:
     if not is_workspace(workspace):
         raise no_workspace(workspace)
     path = workspace / PROGRAM
-    values = todays_program(read_record(path), format_of(path)) | {"workspace": str(workspace)}
+    values, gone = todays_program(read_record(path))
+    if gone:
+        log.warning("settings of %s that no longer exist: %s", path, "; ".join(gone))
+    values["workspace"] = str(workspace)
     return check_program(values, source=str(path))

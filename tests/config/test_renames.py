@@ -46,6 +46,7 @@ def test_a_constant_is_no_setting_any_more(old: str) -> None:
     assert translate(nested(old, 7)) == nested(old.rpartition(".")[0], {})
     assert lost(nested(old, DROPPED[old])) == []
     assert lost(nested(old, -7)) == [f"{old}: -7 (now always {DROPPED[old]!r})"]
+    assert lost({"versions": [{"name": "rlhf-v1", "set": {old: -7}}]}) == lost(nested(old, -7))
 
 
 def test_an_old_name_is_told_with_its_line(tmp_path: Path) -> None:
@@ -194,3 +195,14 @@ def test_what_a_version_sets_is_translated() -> None:
     }
     seen = for_version(check_program(HEAD | found), "rlhf-v1")
     assert seen.sample.generation.max_new_tokens == 50
+
+
+def test_a_table_of_patterns_that_a_version_sets_is_one_value() -> None:
+    """Its words have dots in them, which are no path."""
+    domains = {"*.safe.jsonl": "safety"}
+    document = {
+        "intake": {"domains": {"*.safe.jsonl": "helpfulness", "*helpful*": "helpfulness"}},
+        "versions": [{"name": "rlhf-v1", "set": {"intake.domains": domains}}],
+    }
+    program = check_program(HEAD | translate(document))
+    assert for_version(program, "rlhf-v1").intake.domains == domains

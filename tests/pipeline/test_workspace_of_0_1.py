@@ -14,7 +14,7 @@ import pytest
 from alignment.execution.runner import Runner
 from alignment.operations.status import program_status
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.format import FORMAT, format_of
+from alignment.pipeline.format import FORMAT, read_record
 from alignment.pipeline.node import Node
 from alignment.pipeline.reasons import why_run
 from alignment.pipeline.records import Manifest
@@ -85,7 +85,7 @@ def test_a_run_repeats_nothing_and_writes_the_program_in_todays_format(
             assert record.cached
             assert record.manifest == finished[node.version, node.stage]
     assert stages.ran == []
-    assert format_of(workspace / "program.json") == FORMAT
+    assert read_record(workspace / "program.json")["format"] == FORMAT
     again = kept_program(workspace)
     assert again == program
     assert program_status(again).to_dict() == program_status(program).to_dict()
