@@ -19,7 +19,7 @@ from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.node import Node
 from alignment.pipeline.preflight import preflight
 from alignment.pipeline.readiness import available, frontier
-from alignment.pipeline.reasons import describe_left_behind, left_behind
+from alignment.pipeline.reasons import left_behind
 from alignment.pipeline.workspace import make_workspace
 from alignment.utils.locks import refuse_if_held
 
@@ -48,29 +48,36 @@ def run_program(
         check_version(program, until)
     if not wait:
         refuse_if_held(program.workspace)
-    look_in_inbox(program, console)
-    nodes = available(program, until)
-    left = unfinished(program, nodes)
-    if not left:
-        tell_rest(program, until, nodes, console)
-        return
-    if not discard_unfinished:
-        ask_about_unfinished(program, nodes, console)
-    preflight(program)
-    while left:
+    begun = False
+    while True:
+        look_in_inbox(program, console)
+        nodes = available(program, until)
+        left = unfinished(program, nodes)
+        if not left:
+            break
+        if not begun:
+            if not discard_unfinished:
+                ask_about_unfinished(program, nodes, console)
+            preflight(program)
+            begun = True
         console.print(
             f"[bold]{program.name}[/]  {len(left)} of {len(nodes)} stages to do  "
             f"[dim]workspace {program.workspace}[/]"
         )
         run_stages(program, nodes, prefect=prefect, console=console, wait=wait)
-        look_in_inbox(program, console)
-        nodes = available(program, until)
-        left = unfinished(program, nodes)
-    if any(node.stage == "evaluate" for node in nodes):
+    if begun and any(node.stage == "evaluate" for node in nodes):
         summarise(program, console)
-    waiting = waited_for(program, until, nodes)
+    waiting = frontier(program, until).waiting
+    if waiting is None and nodes:
+        waiting = Decisions.load(program).awaited(nodes[-1].version)
     if waiting is not None:
-        say_waiting(waiting, console)
+        console.print(f"\n[bold yellow]{waiting.message}[/]")
+        if waiting.where:
+            console.print(f"where: {waiting.where}")
+        console.print(f"next: {waiting.remedy}")
+    elif not begun:
+        console.print(f"nothing to do: all {len(nodes)} stages of {program.name} are done")
+        console.print(f"[dim]see: align compare -w {program.workspace}[/]")
 
 
 WORTH = 60.0  # seconds of work for which it pays to ask
@@ -89,12 +96,7 @@ def ask_about_unfinished(program: ProgramConfig, nodes: Sequence[Node], console:
         UnfinishedWorkError: there are such attempts with a minute of work or more, and the answer
             is no, or there is nobody to ask.
     """
-    fingerprints = Fingerprints.load(program)
-    lines = [
-        describe_left_behind(item, node, fingerprints)
-        for node in nodes
-        if (item := left_behind(node, fingerprints)) is not None and item.seconds >= WORTH
-    ]
+    lines = left_behind(nodes, Fingerprints.load(program), at_least=WORTH)
     if not lines:
         return
     if console.is_terminal and sys.stdin.isatty():
@@ -121,35 +123,6 @@ def look_in_inbox(program: ProgramConfig, console: Console) -> None:
     ):
         outcome = delivery.error or f"{delivery.comparisons} comparisons, batch {delivery.batch}"
         console.print(f"inbox: {delivery.file} {delivery.outcome}: {outcome}")
-
-
-def tell_rest(
-    program: ProgramConfig, until: str | None, nodes: Sequence[Node], console: Console
-) -> None:
-    """Why there is nothing to do."""
-    waiting = waited_for(program, until, nodes)
-    if waiting is not None:
-        say_waiting(waiting, console)
-        return
-    console.print(f"nothing to do: all {len(nodes)} stages of {program.name} are done")
-    console.print(f"[dim]see: align compare -w {program.workspace}[/]")
-
-
-def waited_for(
-    program: ProgramConfig, until: str | None, nodes: Sequence[Node]
-) -> AlignError | None:
-    """The decision or the preferences without which the program cannot go on, if so."""
-    waiting = frontier(program, until).waiting
-    return waiting or (Decisions.load(program).awaited(nodes[-1].version) if nodes else None)
-
-
-def say_waiting(waiting: AlignError, console: Console) -> None:
-    """Tell a person what is asked of them."""
-    console.print()
-    console.print(f"[bold yellow]{waiting.message}[/]")
-    if waiting.where:
-        console.print(f"where: {waiting.where}")
-    console.print(f"next: {waiting.remedy}")
 
 
 def unfinished(program: ProgramConfig, nodes: Sequence[Node]) -> list[Node]:

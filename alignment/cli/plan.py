@@ -30,16 +30,12 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
     from alignment.operations.status import program_status
     from alignment.pipeline.estimate import estimate
     from alignment.pipeline.fingerprints import Fingerprints
-    from alignment.pipeline.reasons import describe_left_behind, left_behind
+    from alignment.pipeline.reasons import clock, left_behind
 
     program = load_program(config, set_)
     status = program_status(program)
     fingerprints = Fingerprints.load(program)
-    lost = [
-        describe_left_behind(item, node, fingerprints)
-        for node in fingerprints.plan
-        if (item := left_behind(node, fingerprints)) is not None
-    ]
+    lost = left_behind(fingerprints.plan, fingerprints)
     estimates = estimate(program)
     if json:
         rows = [
@@ -94,10 +90,3 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
         console.print(f"[yellow]{line}[/]")
     peak = max(guess.memory_mb for guess in estimates.values())
     console.print(f"still to do: about {clock(left)}, at most about {peak:,.0f} MB of memory")
-
-
-def clock(seconds: float) -> str:
-    """Seconds as a person would say them: `4 s`, `3 min`, `2.5 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

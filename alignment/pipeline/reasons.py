@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from alignment.pipeline.fingerprints import Fingerprints
@@ -13,6 +13,7 @@ from alignment.pipeline.records import Unfinished
 from alignment.pipeline.slices import stage_declaration
 
 FIRST = "never run"
+GONE = "its outputs are gone or damaged"
 ENOUGH = 6  # differences named in a message
 
 
@@ -22,23 +23,9 @@ def why_run(node: Node, fingerprints: Fingerprints) -> str:
     Compares code version, settings and inputs with those of the current outputs
     (`Ledger.current`).
     """
-    waits = fingerprints.missing(node)
     old = fingerprints.ledger.current(node.version, node.stage)
     if old is None:
-        attempts = fingerprints.ledger.attempts(node.version, node.stage)
-        if any(attempt.status == "superseded" for attempt in attempts):
-            return "its outputs were set aside"
-        if not attempts:
-            return FIRST
-        key = fingerprints.of(node)
-        if (
-            key is not None
-            and fingerprints.ledger.partial_dir(node.version, node.stage, key).exists()
-        ):
-            return f"attempt {attempts[-1].number} is unfinished ({attempts[-1].status})"
-        if waits:
-            return f"after {', '.join(waits[:ENOUGH])}"
-        return f"attempt {attempts[-1].number} did not finish ({attempts[-1].status})"
+        return _without_outputs(node, fingerprints)
     config, code_version, inputs = fingerprints.request(node)
     reasons = []
     if old.code_version not in (code_version, *stage_declaration(node.module).keeps):
@@ -62,11 +49,47 @@ def why_run(node: Node, fingerprints: Fingerprints) -> str:
     if not reasons and fingerprints.seed(node) != old.seed:
         reasons.append("seed")
     more = [f"and {len(reasons) - ENOUGH} more"] if len(reasons) > ENOUGH else []
-    return "; ".join([*reasons[:ENOUGH], *more]) or "its outputs are gone or damaged"
+    return "; ".join([*reasons[:ENOUGH], *more]) or GONE
 
 
-def left_behind(node: Node, fingerprints: Fingerprints) -> Unfinished | None:
-    """The stage's last attempt, if it is unfinished and the node would not continue it."""
+def _without_outputs(node: Node, fingerprints: Fingerprints) -> str:
+    attempts = fingerprints.ledger.attempts(node.version, node.stage)
+    if not attempts:
+        return FIRST
+    last, key = attempts[-1], fingerprints.of(node)
+    if last.status == "superseded":
+        return "its outputs were set aside"
+    if last.status == "done":
+        return GONE
+    if key and fingerprints.ledger.partial_dir(node.version, node.stage, key).exists():
+        return f"attempt {last.number} is unfinished ({last.status})"
+    waits = fingerprints.missing(node)
+    if waits:
+        return f"after {', '.join(waits[:ENOUGH])}"
+    return f"attempt {last.number} did not finish ({last.status})"
+
+
+def left_behind(
+    nodes: Iterable[Node], fingerprints: Fingerprints, at_least: float = 0.0
+) -> list[str]:
+    """A line on each node whose last attempt is unfinished and would not be continued, and why.
+
+    Args:
+        at_least: seconds of work; attempts with less are passed over.
+    """
+    lines = []
+    for node in nodes:
+        item = _unfinished_before(node, fingerprints)
+        if item is not None and item.seconds >= at_least:
+            at = f" at step {item.step}" if item.step is not None else ""
+            lines.append(
+                f"{node.key}: unfinished attempt{at} of other settings ({clock(item.seconds)} of "
+                f"work) is kept, not continued: {_why_not_continued(item, node, fingerprints)}"
+            )
+    return lines
+
+
+def _unfinished_before(node: Node, fingerprints: Fingerprints) -> Unfinished | None:
     attempts = fingerprints.ledger.attempts(node.version, node.stage)
     if not attempts or attempts[-1].status not in ("killed", "failed"):
         return None
@@ -79,25 +102,19 @@ def left_behind(node: Node, fingerprints: Fingerprints) -> Unfinished | None:
     return next((item for item in unfinished if item.name == last), None)
 
 
-def describe_left_behind(item: Unfinished, node: Node, fingerprints: Fingerprints) -> str:
-    """One line on an unfinished attempt that is not continued, with the reasons."""
-    at = f" at step {item.step}" if item.step is not None else ""
-    config, code_version, inputs = fingerprints.request(node)
+def _why_not_continued(item: Unfinished, node: Node, fingerprints: Fingerprints) -> str:
     if item.request is None:
-        reasons = ["an older release made it"]
-    else:
-        reasons = changes(item.request["config"], config)
-        if item.request["code_version"] != code_version:
-            reasons.insert(0, f"code version {item.request['code_version']} → {code_version}")
-        for name, digest in inputs.items():
-            if digest is None:
-                reasons.append(f"input {name} must be made again first")
-            elif item.request["inputs"].get(name) != digest:
-                reasons.append(f"input {name} changed")
-    return (
-        f"{node.key}: unfinished attempt{at} of other settings ({_clock(item.seconds)} of work) "
-        f"is kept, not continued: {'; '.join(reasons[:ENOUGH]) or 'an option changed'}"
-    )
+        return "an older release made it"
+    config, code_version, inputs = fingerprints.request(node)
+    reasons = changes(item.request["config"], config)
+    if item.request["code_version"] != code_version:
+        reasons.insert(0, f"code version {item.request['code_version']} → {code_version}")
+    for name, digest in inputs.items():
+        if digest is None:
+            reasons.append(f"input {name} must be made again first")
+        elif item.request["inputs"].get(name) != digest:
+            reasons.append(f"input {name} changed")
+    return "; ".join(reasons[:ENOUGH]) or "an option changed"
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -116,7 +133,8 @@ def _word(value: Any) -> str:
     return "unset" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as a person would say them: `4 s`, `3 min`, `2.5 h`."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from alignment.errors import AlignError
 from alignment.execution.runner import Runner
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
-from alignment.pipeline.reasons import describe_left_behind, left_behind, why_run
+from alignment.pipeline.reasons import left_behind, why_run
 
 
 def run_until_it_breaks(program: Any, stages: Any, days: bool = True) -> None:
@@ -53,11 +54,7 @@ def broken(make_program: Any, stages: Any) -> Any:
 
 def lines(program: Any) -> list[str]:
     known = Fingerprints.load(program)
-    return [
-        describe_left_behind(item, node, known)
-        for node in known.plan
-        if (item := left_behind(node, known)) is not None
-    ]
+    return left_behind(known.plan, known)
 
 
 def test_a_plan_says_what_would_be_left_behind(broken: Any) -> None:
@@ -140,3 +137,50 @@ def test_reasons_name_inputs_and_stages_that_were_set_aside(make_program: Any, s
     known.ledger.supersede("rlhf-v1", "promote", done.fingerprint)
     again = Fingerprints.load(program)
     assert why_run(nodes["rlhf-v1/promote"], again) == "its outputs were set aside"
+
+
+def test_an_attempt_after_outputs_were_set_aside_is_told(broken: Any, stages: Any) -> None:
+    """What happened last counts, and not what happened before it."""
+    run(broken)
+    ledger = Ledger(broken.workspace)
+    done = ledger.current("rlhf-v1", "ppo")
+    assert done is not None
+    ledger.supersede("rlhf-v1", "ppo", done.fingerprint)
+
+    def die(_context: Any) -> None:
+        raise AlignError("out of luck")
+
+    stages.before = die
+    with pytest.raises(AlignError, match="out of luck"):
+        run(broken)
+    known = Fingerprints.load(broken)
+    node = next(node for node in known.plan if node.stage == "ppo")
+    assert why_run(node, known) == "attempt 3 is unfinished (failed)"
+
+
+def test_outputs_that_somebody_removed_are_told(make_program: Any, stages: Any) -> None:
+    program = make_program(versions=1, tracking={"enabled": False})
+    run(program)
+    ledger = Ledger(program.workspace)
+    done = ledger.current("rlhf-v1", "collect")
+    assert done is not None
+    shutil.rmtree(ledger.committed_dir("rlhf-v1", "collect", done.fingerprint))
+    known = Fingerprints.load(program)
+    node = next(node for node in known.plan if node.key == "rlhf-v1/collect")
+    assert why_run(node, known) == "its outputs are gone or damaged"
+
+
+def test_sections_that_no_longer_go_together_are_no_older_release(
+    make_program: Any, stages: Any
+) -> None:
+    """What `prepare` recorded of the intake is impossible beside today's base model."""
+    program = make_program(versions=1, tracking={"enabled": False})
+    run(program)
+    base = program.base.model_copy(update={"source": "path", "path": "somewhere"})
+    intake = program.intake.model_copy(update={"source": "inbox"})
+    other = program.model_copy(update={"base": base, "intake": intake})
+    known = Fingerprints.load(other)
+    node = next(node for node in known.plan if node.key == "rlhf-v1/intake")
+    why = why_run(node, known)
+    assert "intake.source simulated → inbox" in why
+    assert "older release" not in why
