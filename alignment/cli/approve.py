@@ -66,7 +66,7 @@ def _decide(
 
     from alignment.cli.results import check_version
     from alignment.pipeline.approval import Decisions, decide
-    from alignment.tracking.decisions import note_decision
+    from alignment.tracking.rebuild import note_decision
     from flows.resume_suspended import wake
 
     program = load_workspace(workspace)

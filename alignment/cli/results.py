@@ -61,7 +61,7 @@ def compared(program: ProgramConfig, versions: Sequence[str] = ()) -> Comparison
         stages,
         cost=program.cost,
         champion=decisions.champion if decided else None,
-        words={name: asdict(word) for name, word in decisions.approvals.items() if name in stages},
+        words={name: asdict(word) for name, word in decisions.decided.items() if name in stages},
         every=done_stages(program, any_code=True),
     )
 

@@ -25,7 +25,7 @@ from alignment.pipeline.node import FIRST_CHAMPION
 from alignment.utils.files import atomic_write_json, read_json
 
 
-class WaitingForApproval(AlignError):
+class WaitingForDecision(AlignError):
     """A version is finished, and a person must decide before the next one begins."""
 
     exit_code = 6
@@ -41,8 +41,8 @@ class WaitingForApproval(AlignError):
 
 
 @dataclass(frozen=True)
-class Approval:
-    """One decision. `by` names the person, `when` is the time in UTC."""
+class Decision:
+    """A person's decision. `by` names the person, `when` is the time in UTC."""
 
     version: str
     approved: bool
@@ -54,15 +54,15 @@ class Approval:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision of a version's promote stage, and that stage's fingerprint."""
+    """The gate's verdict, as the promote stage wrote it, and that stage's fingerprint."""
 
     fingerprint: str
-    decision: dict[str, Any]
+    values: dict[str, Any]
 
     @property
     def promoted(self) -> bool:
         """Whether the version passed the gate."""
-        return bool(self.decision["promoted"])
+        return bool(self.values["promoted"])
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,12 @@ class Decisions:
     """A snapshot of people's decisions and gate verdicts on the versions of a program.
 
     Attributes:
-        approvals: version → a person's decision on its current verdict, if there is one.
+        decided: version → a person's decision on its current verdict, if there is one.
         verdicts: version → the latest verdict of its gate.
     """
 
     program: ProgramConfig
-    approvals: Mapping[str, Approval] = field(default_factory=dict)
+    decided: Mapping[str, Decision] = field(default_factory=dict)
     verdicts: Mapping[str, Verdict] = field(default_factory=dict)
 
     @classmethod
@@ -85,16 +85,13 @@ class Decisions:
         Raises:
             AlignError: a record is damaged.
         """
-        approvals, verdicts = {}, {}
+        decided, verdicts = {}, {}
         for name in (version.name for version in program.versions):
-            verdict = find_verdict(program.workspace, name)
-            if verdict is None:
-                continue
-            verdicts[name] = verdict
-            approval = _read_approval(program.workspace, name)
-            if approval is not None and approval.fingerprint == verdict.fingerprint:
-                approvals[name] = approval
-        return cls(program, approvals, verdicts)
+            if (verdict := find_verdict(program.workspace, name)) is not None:
+                verdicts[name] = verdict
+            if (decision := find_decision(program.workspace, name)) is not None:
+                decided[name] = decision
+        return cls(program, decided, verdicts)
 
     @property
     def by_person(self) -> bool:
@@ -106,8 +103,8 @@ class Decisions:
 
         A person can reject it, and so can the gate if `promote.parent` is `champion`.
         """
-        if version in self.approvals:
-            return self.approvals[version].approved
+        if version in self.decided:
+            return self.decided[version].approved
         if self.program.promote.parent == "champion" and not self.by_person:
             return version not in self.verdicts or self.verdicts[version].promoted
         return True
@@ -117,8 +114,8 @@ class Decisions:
         """The version now recommended: the last one approved by a person, or passed by the gate."""
         champion = FIRST_CHAMPION
         for version in (item.name for item in self.program.versions):
-            if version in self.approvals:
-                champion = version if self.approvals[version].approved else champion
+            if version in self.decided:
+                champion = version if self.decided[version].approved else champion
             elif version in self.verdicts and not self.by_person:
                 champion = version if self.verdicts[version].promoted else champion
         return champion
@@ -129,28 +126,24 @@ class Decisions:
         Where the gate decided, stages read the champion from the last verdict
         (`StageContext.champion`) instead, so that the option changes no fingerprint.
         """
-        return {"champion": standing[-1]} if standing and standing[-1] in self.approvals else {}
+        return {"champion": standing[-1]} if standing and standing[-1] in self.decided else {}
 
-    def awaited(self, version: str) -> WaitingForApproval | None:
+    def awaited(self, version: str) -> WaitingForDecision | None:
         """The pending decision on `version` that the next version waits for, if there is one."""
-        if not self.by_person or version not in self.verdicts or version in self.approvals:
+        if not self.by_person or version not in self.verdicts or version in self.decided:
             return None
-        verdict = self.verdicts[version].decision["verdict"]
-        return WaitingForApproval(version, verdict, self.program.workspace)
+        verdict = self.verdicts[version].values["verdict"]
+        return WaitingForDecision(version, verdict, self.program.workspace)
 
 
 def decide(
     workspace: Path, version: str, *, approved: bool, reason: str = "", by: str | None = None
-) -> Approval:
+) -> Decision:
     """Record a person's decision on the current verdict on `version`.
 
     A rejection needs a reason. A decision may be changed until the next version has begun.
 
     Args:
-        workspace: the workspace of the program.
-        version: the version that is decided on.
-        approved: True to approve it, False to reject it.
-        reason: why; free text.
         by: who decides; by default the user of this process.
 
     Raises:
@@ -165,44 +158,39 @@ def decide(
         )
     if not approved and not reason.strip():
         raise AlignError("a rejection needs a reason", remedy=f"align reject {version} --reason ..")
-    before = find_approval(workspace, version)
+    before = find_decision(workspace, version)
     if before is not None and before.approved != approved and _next_began(workspace, version):
         word = "approved" if before.approved else "rejected"
         raise AlignError(
             f"{version} was {word} by {before.by} on {before.when}, and the next version has begun",
             remedy="finish or discard the next version first",
         )
-    approval = Approval(
+    decision = Decision(
         version, approved, reason.strip(), by or _user(), now(), verdict.fingerprint
     )
-    atomic_write_json(_path(workspace, version), as_record(approval))
-    return approval
+    atomic_write_json(_path(workspace, version), as_record(decision))
+    return decision
 
 
-def find_approval(workspace: Path, version: str) -> Approval | None:
+def find_decision(workspace: Path, version: str) -> Decision | None:
     """The decision on the current verdict on `version`; one on an older verdict does not count.
 
     Raises:
         AlignError: the record is damaged.
     """
-    approval = _read_approval(workspace, version)
-    verdict = find_verdict(workspace, version) if approval else None
-    counts = approval and verdict and verdict.fingerprint == approval.fingerprint
-    return approval if counts else None
-
-
-def _read_approval(workspace: Path, version: str) -> Approval | None:
     path = _path(workspace, version)
     if not path.is_file():
         return None
     try:
-        return Approval(**known_fields(Approval, read_record(path)))
+        decision = Decision(**known_fields(Decision, read_record(path)))
     except (ValueError, TypeError) as error:
         raise AlignError(
             f"a damaged decision: {error}",
             where=str(path),
             remedy=f"remove the file and decide again: align approve {version}",
         ) from error
+    verdict = find_verdict(workspace, version)
+    return decision if verdict and verdict.fingerprint == decision.fingerprint else None
 
 
 def find_verdict(workspace: Path, version: str) -> Verdict | None:

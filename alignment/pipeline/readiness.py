@@ -69,13 +69,7 @@ def frontier(program: ProgramConfig, until: str | None = None) -> Frontier:
 def waits_for(
     program: ProgramConfig, version: str, decisions: Decisions | None = None
 ) -> AlignError | None:
-    """The decision or the preferences that `version` waits for; None if it may begin.
-
-    Args:
-        program: the program.
-        version: one of its versions.
-        decisions: today's decisions, if the caller has read them already.
-    """
+    """The decision or the preferences that `version` waits for; None if it may begin."""
     names = program.version_names
     if version in names[1:]:
         decision = (decisions or Decisions.load(program)).awaited(names[names.index(version) - 1])
@@ -127,7 +121,7 @@ def _ends_a_run(program: ProgramConfig, version: str, decisions: Decisions) -> b
     """Whether it is still open if the version after this one may begin."""
     if not version.startswith("rlhf-"):
         return False
-    if decisions.by_person and version not in decisions.approvals:
+    if decisions.by_person and version not in decisions.decided:
         return True  # a person must decide first
     if program.intake.source != "inbox":
         return False

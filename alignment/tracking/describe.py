@@ -18,7 +18,7 @@ def version_note(history: VersionHistory, standings: Standings) -> str:
     """
     version = history.version
     lines = []
-    verdict = standings.decisions.get(version, {}).get("verdict")
+    verdict = standings.verdicts.get(version, {}).get("verdict")
     title = {
         "champion": "★ Champion.",
         "former champion": "Champion once, replaced since.",
@@ -27,11 +27,11 @@ def version_note(history: VersionHistory, standings: Standings) -> str:
     }.get(standings.of_version(version))
     if title is not None:
         lines += [f"**{title}** {verdict or ''}".strip(), ""]
-    word = standings.words.get(version)
-    if word is not None:
-        verb = "Approved" if word["approved"] else "Rejected"
-        reason = f": {word['reason']}" if word["reason"] else ""
-        lines += [f"{verb} by {word['by']} on {word['when'][:10]}{reason}.", ""]
+    decision = standings.decisions.get(version)
+    if decision is not None:
+        verb = "Approved" if decision["approved"] else "Rejected"
+        reason = f": {decision['reason']}" if decision["reason"] else ""
+        lines += [f"{verb} by {decision['by']} on {decision['when'][:10]}{reason}.", ""]
     if version.startswith("rlhf-"):
         learned = learned_from(standings.batches, version)
         lines += [f"Made from {in_words(learned)}. {_origin(history)}", ""]

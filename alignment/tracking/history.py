@@ -62,11 +62,7 @@ class VersionHistory:
         return headline({stage: manifest.metrics for stage, manifest in self.current.items()})
 
     def status(self, alive: bool) -> str:
-        """MLflow status of the version's run.
-
-        Args:
-            alive: whether somebody is working on the program now.
-        """
+        """MLflow status of the version's run; `alive` if somebody works on the program now."""
         if self.done:
             return "FINISHED"
         newest = self._newest()
@@ -130,14 +126,12 @@ def _tries(ledger: Ledger, node: Node, dead_pid: int | None) -> list[Try]:
     for attempt in ledger.attempts(node.version, node.stage):
         directory = _directory(ledger, attempt)
         manifest = _read(directory) if directory else None
+        if attempt.status == "running" and attempt.pid == dead_pid:
+            attempt.status = "killed" if manifest is None else "done"
         if attempt.status == "running":
-            if manifest is not None:
-                attempt.status = "done"
-            elif attempt.pid == dead_pid:
-                attempt.status = "killed"
-            else:
-                partial = ledger.partial_dir(node.version, node.stage, attempt.fingerprint)
-                directory = partial / "out"
+            manifest = None  # if it is committed, its end is being recorded: the next look has both
+            partial = ledger.partial_dir(node.version, node.stage, attempt.fingerprint)
+            directory = directory or partial / "out"
         if manifest is not None and attempt.ended is None:
             # Killed between the commit and the note of it: the work is done all the same.
             attempt.ended, attempt.seconds = attempt.started, manifest.seconds

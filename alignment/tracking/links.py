@@ -11,6 +11,7 @@ from alignment.reporting.headline import HEADLINES
 from alignment.tracking.naming import HEADLINE, KIND
 from alignment.tracking.store import Store, experiment_name
 
+VERSIONS = f"tags.`{KIND}` = 'version'"  # MLflow's search for the runs of versions
 VIEW = "rlhfversions"
 CHARTS = "rlhfcharts"
 VIEW_TAG = "mlflow.sharedViewState."
@@ -43,7 +44,7 @@ def find_links(program: ProgramConfig) -> Links:
         if experiment.tags.get(tag) != text:
             store.client.set_experiment_tag(store.experiment, tag, text)
     runs = store.client.search_runs(
-        [store.experiment], f"tags.`{KIND}` = 'version'", order_by=["attributes.start_time ASC"]
+        [store.experiment], VERSIONS, order_by=["attributes.start_time ASC"]
     )
     progress = store.client.search_runs([store.experiment], f"tags.`{KIND}` = 'progress'")
     ids = [run.info.run_id for run in runs]
@@ -66,18 +67,13 @@ def find_links(program: ProgramConfig) -> Links:
     )
 
 
-def version_filter() -> str:
-    """MLflow's search for the runs of versions."""
-    return f"tags.`{KIND}` = 'version'"
-
-
 def view_state() -> dict[str, object]:
     """The run table as it is useful: versions in order, headline figures first.
 
     MLflow does not document this format; a version that does not know it shows its default table.
     """
     return {
-        "searchFilter": version_filter(),
+        "searchFilter": VERSIONS,
         "orderByKey": "attributes.start_time",
         "orderByAsc": True,
         "selectedColumns": [

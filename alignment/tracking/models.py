@@ -1,4 +1,4 @@
-"""Policies and reward models in MLflow: by reference, never copied.
+"""Policies, reward models and datasets in MLflow: by reference, never copied.
 
 A model is known by the digest of the stage outputs it belongs to. MLflow holds its tags (path in
 the workspace, sha256 of every weight file, bytes) and who made it from what.
@@ -6,11 +6,13 @@ the workspace, sha256 of every weight file, bytes) and who made it from what.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from alignment.pipeline.records import Manifest
-from alignment.tracking.store import Store
+from alignment.tracking.naming import DIGEST_LENGTH
+from alignment.tracking.store import Store, pages
 
 DIGEST = "rlhf.digest"
 WEIGHTS = (".safetensors", ".bin")
@@ -33,16 +35,11 @@ class Models:
     def __init__(self, store: Store):
         self.client = store.client
         self.experiment = store.experiment
-        self.by_digest: dict[str, str] = {}
-        token = None
-        while True:
-            page = self.client.search_logged_models([self.experiment], page_token=token)
-            for model in page:
-                if DIGEST in model.tags:
-                    self.by_digest[model.tags[DIGEST]] = model.model_id
-            token = page.token
-            if not token:
-                break
+        self.by_digest: dict[str, str] = {
+            model.tags[DIGEST]: model.model_id
+            for model in pages(self.client.search_logged_models, [self.experiment])
+            if DIGEST in model.tags
+        }
 
     def inputs_of(self, manifest: Manifest) -> list[str]:
         """Ids of the models a stage read."""
@@ -83,6 +80,29 @@ def _weights(manifest: Manifest, directory: Path) -> dict[str, str]:
             total += path.stat().st_size if path.is_file() else 0
     tags["rlhf.bytes"] = str(total)
     return tags
+
+
+def dataset_inputs(manifest: Manifest, workspace: Path) -> list[Any]:
+    """MLflow inputs for every dataset that the stage noted, under our digests.
+
+    MLflow's own dataset classes hash the first 10,000 rows only; ours cover every byte.
+    """
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    where = (workspace / "versions" / manifest.version / manifest.stage).as_uri()
+    return [
+        DatasetInput(
+            dataset=Dataset(
+                name=item["name"],
+                digest=item["digest"][:DIGEST_LENGTH],
+                source_type="local",
+                source=json.dumps({"uri": where}),
+                profile=json.dumps({"num_rows": item["rows"]}),
+            ),
+            tags=[InputTag("mlflow.data.context", item["role"])],
+        )
+        for item in manifest.datasets
+    ]
 
 
 def log_links(

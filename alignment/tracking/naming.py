@@ -152,9 +152,7 @@ CURATED = (
 def version_params(program: ProgramConfig, seen: ProgramConfig, version: str) -> dict[str, str]:
     """Parameters of a version run: few, so that MLflow's compare view stays legible.
 
-    Args:
-        program: the program as written.
-        seen: the program as this version sees it, its own settings applied.
+    `seen` is the program with the version's own settings applied.
     """
     every = flatten(seen.model_dump(mode="json"))
     params = {"seed": str(program.seed), "base.source": str(program.base.source)}

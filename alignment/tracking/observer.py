@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -23,11 +24,7 @@ CLOSE_AFTER = 300.0  # seconds to wait for the last runs to be written on a busy
 
 
 def tracker(program: ProgramConfig, say: Callable[[str], None] = log.warning) -> list[Tracker]:
-    """The observers that record `program` to MLflow: one, or none if tracking is off.
-
-    Args:
-        say: where warnings go, one line each.
-    """
+    """The observers that record `program` to MLflow: one, or none if tracking is off."""
     return [Tracker(program, say)] if program.tracking.enabled else []
 
 
@@ -50,14 +47,9 @@ class Tracker:
     def program_started(self, program: ProgramConfig, plan: Sequence[Node]) -> None:
         """Start the process; it catches up with whatever earlier runs left unwritten."""
         with (self.workspace / "tracking.log").open("a", encoding="utf-8") as errors:
+            command = [sys.executable, "-m", "alignment.tracking.follow"]
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "alignment.tracking.follow",
-                    self.workspace,
-                    str(os.getpid()),
-                ],
+                [*command, str(self.workspace), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -70,15 +62,12 @@ class Tracker:
         self._send("changed")
 
     def stage_started(self, attempt: Attempt) -> None:
-        """A run appears."""
         self._send("changed")
 
     def stage_finished(self, attempt: Attempt, manifest: Manifest) -> None:
-        """Its figures appear."""
         self._send("changed")
 
     def stage_failed(self, attempt: Attempt) -> None:
-        """It is shown as failed or killed."""
         self._send("changed")
 
     def stage_cached(self, node: Node, manifest: Manifest) -> None:
@@ -92,9 +81,8 @@ class Tracker:
         self._send("finished")
         assert process.stdin is not None
         try:
-            process.stdin.close()
-            process.wait(CLOSE_AFTER)
-        except BrokenPipeError:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
             process.wait(CLOSE_AFTER)
         except subprocess.TimeoutExpired:
             process.kill()

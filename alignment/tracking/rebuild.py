@@ -1,7 +1,8 @@
-"""Write the whole history anew from the ledger."""
+"""Write the history anew from the ledger, or what is missing of it."""
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from alignment.pipeline.workspace import is_workspace, keep_program
 from alignment.tracking.follow import tracking_lock
 from alignment.tracking.store import SERVED, experiment_name, local_database, store_uri
 from alignment.utils.locks import file_lock, holder
+
+log = logging.getLogger("alignment.tracking")
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,22 @@ def rebuild(program: ProgramConfig) -> Rebuilt:
     return Rebuilt(redact(store_uri(program)), name_aside, runs, problems)
 
 
-def catch_up(program: ProgramConfig) -> list[str]:
+def note_decision(program: ProgramConfig) -> None:
+    """Bring a person's decision into MLflow at once, unless a run that holds the workspace does so.
+
+    What MLflow does not take now it gets with the next run: a warning says so.
+    """
+    if not program.tracking.enabled or holder(program.workspace) is not None:
+        return
+    try:
+        problems = catch_up(program, patience=60.0)
+    except Exception as error:  # whatever MLflow raises when its store is out of reach
+        problems = [redact(str(error)).strip().partition("\n")[0]]
+    if problems:
+        log.warning("MLflow has not heard of the decision (%s); the next run tells it", problems[0])
+
+
+def catch_up(program: ProgramConfig, patience: float = 5.0) -> list[str]:
     """Write what is missing, without setting anything aside; returns what could not be written.
 
     Raises:
@@ -77,7 +95,7 @@ def catch_up(program: ProgramConfig) -> list[str]:
     from alignment.tracking.sync import Sync
 
     alive = holder(program.workspace) is not None
-    with tracking_lock(program.workspace, patience=5.0):
+    with tracking_lock(program.workspace, patience=patience):
         return Sync(program).step(alive=alive)
 
 

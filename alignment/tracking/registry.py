@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from alignment.config.program import ProgramConfig
@@ -14,33 +13,9 @@ from alignment.tracking import naming
 from alignment.tracking.history import VersionHistory
 from alignment.tracking.models import DIGEST, Models, holds_model, model_type
 from alignment.tracking.store import Store, experiment_name
-from alignment.utils.files import read_json
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the gate said of a version.
-
-    Attributes:
-        champion: who is champion after it.
-        text: the verdict in words, with its numbers.
-    """
-
-    promoted: bool
-    champion: str
-    text: str
-
-
-def decision(history: VersionHistory) -> Decision | None:
-    """The verdict of the version's promote stage, if it is done."""
-    directory = history.directories.get("promote")
-    if directory is None:
-        return None
-    values = read_json(directory / "decision.json")
-    return Decision(bool(values["promoted"]), str(values["champion"]), str(values["verdict"]))
 
 
 class Registry:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alignment.tracking.naming import ATTEMPT, KIND, VERSION
-from alignment.tracking.store import Store
+from alignment.tracking.store import Store, pages
 
 PUBLISHED = "rlhf.published"
 """On a stage run: the status up to which everything has been written."""
@@ -33,21 +33,11 @@ class Runs:
         self.versions: dict[str, Any] = {}
         self.progress: Any = None
         self._sent: dict[str, Counter[str]] = {}
-        for run in self._all():
-            self._file(run)
-
-    def _all(self) -> Iterable[Any]:
         from mlflow.entities import ViewType
 
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment], run_view_type=ViewType.ALL, max_results=1000, page_token=token
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
+        search = self.client.search_runs
+        for run in pages(search, [self.experiment], run_view_type=ViewType.ALL, max_results=1000):
+            self._file(run)
 
     def _file(self, run: Any) -> None:
         tags = run.data.tags

@@ -20,53 +20,49 @@ class Standings:
     Attributes:
         champion: the version now recommended; None before the first verdict.
         batches: those of all versions.
-        decisions: version → decision.json, in order.
-        words: version → a person's decision.
+        verdicts: version → the gate's verdict (decision.json), in order.
+        decisions: version → a person's decision.
     """
 
     champion: str | None = None
     batches: list[BatchUse] = field(default_factory=list)
+    verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
     decisions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    words: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, program: ProgramConfig, versions: list[VersionHistory]) -> Standings:
         """Gather it from the workspace."""
         stages = {history.version: history.directories for history in versions}
-        decided = Decisions.load(program)
-        decisions = {
+        decisions = Decisions.load(program)
+        verdicts = {
             name: read_json(done["promote"] / "decision.json")
             for name, done in stages.items()
             if "promote" in done
         }
         return cls(
-            decided.champion if decisions else None,
+            decisions.champion if verdicts else None,
             batches(stages),
-            decisions,
-            {name: asdict(word) for name, word in decided.approvals.items() if name in stages},
+            verdicts,
+            {name: asdict(made) for name, made in decisions.decided.items() if name in stages},
         )
 
     def of_version(self, version: str) -> str:
         """`champion`, `former champion`, `challenger` (the newest) or `not promoted`; empty for a
-        version that no decision was made on."""
+        version without a verdict."""
         if version == self.champion:
             return "champion"
         if version == "sft" and self.champion is not None:
             return "former champion"  # what the first promoted version took the place of
-        if version not in self.decisions:
+        if version not in self.verdicts:
             return ""
-        word = self.words.get(version)
-        if word["approved"] if word else self.decisions[version]["promoted"]:
+        made = self.decisions.get(version)
+        if made["approved"] if made else self.verdicts[version]["promoted"]:
             return "former champion"
-        return "challenger" if version == list(self.decisions)[-1] else "not promoted"
-
-    def new_batches(self, version: str) -> list[BatchUse]:
-        """The batches that came with a version."""
-        return [batch for batch in self.batches if batch.version == version]
+        return "challenger" if version == list(self.verdicts)[-1] else "not promoted"
 
     def note(self) -> str:
         """Markdown for the top of the experiment's page."""
         if self.champion is None:
             return ""
-        first, *others = champion_lines(self.champion, self.decisions, self.words, self.batches)
+        first, *others = champion_lines(self.champion, self.verdicts, self.decisions, self.batches)
         return "\n\n".join([f"**{first}**", *others])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,17 @@ def calm_environment() -> None:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+def pages(search: Callable[..., Any], *args: Any, **values: Any) -> Iterator[Any]:
+    """Everything that one of the client's searches finds, page after page."""
+    token = None
+    while True:
+        page = search(*args, page_token=token, **values)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 class Store:
@@ -127,6 +139,7 @@ class Store:
         )
 
 
+@cache
 def _quick_sqlite() -> None:
     """Let SQLite write ahead and leave the flushing to the system.
 
@@ -144,10 +157,4 @@ def _quick_sqlite() -> None:
             cursor.execute("PRAGMA synchronous = NORMAL")
             cursor.close()
 
-    global _listening
-    if not _listening:
-        event.listen(Engine, "connect", set_pragmas)
-        _listening = True
-
-
-_listening = False
+    event.listen(Engine, "connect", set_pragmas)

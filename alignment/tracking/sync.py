@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
@@ -23,11 +22,10 @@ from alignment.tracking.artifacts import (
     log_samples,
     version_pictures,
 )
-from alignment.tracking.datasets import dataset_inputs
 from alignment.tracking.describe import version_note
 from alignment.tracking.history import Try, VersionHistory, origin, read_history
-from alignment.tracking.models import Models, holds_model, log_links
-from alignment.tracking.registry import Registry, decision
+from alignment.tracking.models import Models, dataset_inputs, holds_model, log_links
+from alignment.tracking.registry import Registry
 from alignment.tracking.runs import PUBLISHED, Point, Runs
 from alignment.tracking.standings import Standings
 from alignment.tracking.store import Store
@@ -130,12 +128,12 @@ class Sync:
         return run
 
     def _stage(self, item: Try, parent: Any) -> None:
-        attempt = item.attempt
+        attempt, over = item.attempt, item.attempt.status != "running"
         run = self.runs.stages.get(naming.attempt_key(attempt))
         if run is not None:
-            if run.info.lifecycle_stage == "deleted":
-                return
-            if attempt.status != "running" and self._published(run, attempt.status):
+            written = over and run.data.tags.get(PUBLISHED) == attempt.status
+            ended_so = run.info.status == naming.STATUS[attempt.status]
+            if run.info.lifecycle_stage == "deleted" or (written and ended_so):
                 return
         tags = naming.attempt_tags(self.program.name, attempt, item.manifest)
         if run is None:
@@ -144,21 +142,18 @@ class Sync:
             run = self.runs.create(title, tags, naming.milliseconds(attempt.started))
         ended = naming.milliseconds(attempt.ended)
         if attempt.error:
-            tags["mlflow.note.content"] = _error_note(item)
+            tags["mlflow.note.content"] = (
+                f"**{attempt.status}**\n\n```\n{attempt.error}\n```\n\n"
+                f"Log: `{tags['rlhf.log']}` in the workspace."
+            )
         params, figures = self._outputs(run, item)
-        if attempt.status != "running":
+        if over:
             tags[PUBLISHED] = attempt.status
         self.runs.write(
             run, tags=tags, params=params, figures=figures, points=_curves(item), stamp=ended
         )
-        if attempt.status != "running":
+        if over:
             self.runs.finish(run, naming.STATUS[attempt.status], ended)
-
-    @staticmethod
-    def _published(run: Any, status: str) -> bool:
-        """Whether everything about an attempt was written, its end included."""
-        complete = run.data.tags.get(PUBLISHED) == status
-        return bool(complete and run.info.status == naming.STATUS[status])
 
     def _outputs(self, run: Any, item: Try) -> tuple[dict[str, str], dict[str, float]]:
         """Data, models and files of a finished attempt; returns its parameters and figures."""
@@ -180,8 +175,7 @@ class Sync:
         return naming.stage_params(manifest), figures | _price([manifest], self.program.cost)
 
     def _describe(self, history: VersionHistory, parent: Any, alive: bool) -> None:
-        verdict = decision(history)
-        standings = self.standings
+        standings, version = self.standings, history.version
         status = history.status(alive)
         whole = history.done or not alive
         # Pages list metrics in the order they came in: all at once, the headline first.
@@ -189,19 +183,19 @@ class Sync:
         figures = _version_figures(history, self.program.cost) if ready else {}
         tags = {
             "mlflow.note.content": version_note(history, standings),
-            "rlhf.standing": standings.of_version(history.version),
-            "rlhf.batches": " ".join(batch.id for batch in standings.new_batches(history.version)),
+            "rlhf.standing": standings.of_version(version),
+            "rlhf.batches": " ".join(b.id for b in standings.batches if b.version == version),
             "rlhf.parent": origin(history, "finetune", "start") or "",
         }
-        if verdict is not None:
-            tags["rlhf.promoted"] = str(verdict.promoted).lower()
+        if version in standings.verdicts:
+            tags["rlhf.promoted"] = str(bool(standings.verdicts[version]["promoted"])).lower()
         tags = {name: value for name, value in tags.items() if value}
-        state = digest_json([status, tags, figures, whole])[:32]
+        ended = naming.milliseconds(history.ended())
+        state = digest_json([status, tags, figures, whole, ended])[:32]
         if parent.data.tags.get(DESCRIBED) == state:
             return
         if whole:
             self._links(history, parent)
-        ended = naming.milliseconds(history.ended())
         tags[DESCRIBED] = state
         self.runs.write(parent, tags=tags, figures=figures, stamp=ended)
         self.runs.finish(parent, status, ended)
@@ -291,12 +285,3 @@ def _price(manifests: list[Manifest], config: CostConfig) -> dict[str, float]:
         stage_cost(item.seconds, item.peak_memory_mb, item.metrics, config) for item in manifests
     ]
     return {f"price/{name}": value for name, value in together(costs).figures().items()}
-
-
-def _error_note(item: Try) -> str:
-    attempt = item.attempt
-    log = Path("versions") / attempt.version / attempt.stage / "attempts"
-    return (
-        f"**{attempt.status}**\n\n```\n{attempt.error}\n```\n\n"
-        f"Log: `{log / f'{attempt.number:03d}.log'}` in the workspace."
-    )

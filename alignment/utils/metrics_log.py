@@ -34,10 +34,12 @@ class Series:
 
     def rows(self) -> list[dict[str, float]]:
         """All complete lines, in order."""
-        if not self.path.exists():
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:  # not begun, or moved by a commit just now
             return []
         rows = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in text.splitlines():
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alignment.config.load import load_program
-from alignment.pipeline.approval import Approval, Decisions, Verdict
+from alignment.pipeline.approval import Decision, Decisions, Verdict
 from alignment.pipeline.plan import build_plan
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
@@ -19,7 +19,7 @@ DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 def decisions(program: Any, words: dict[str, bool], verdicts: dict[str, bool]) -> Decisions:
     return Decisions(
         program,
-        {name: Approval(name, yes, "", "ana", "", "f") for name, yes in words.items()},
+        {name: Decision(name, yes, "", "ana", "", "f") for name, yes in words.items()},
         {name: Verdict("f", {"promoted": yes}) for name, yes in verdicts.items()},
     )
 

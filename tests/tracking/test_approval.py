@@ -10,10 +10,10 @@ import pytest
 
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
-from alignment.pipeline.approval import Decisions, WaitingForApproval, decide, find_approval
+from alignment.pipeline.approval import Decisions, WaitingForDecision, decide, find_decision
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
-from alignment.tracking.decisions import note_decision
+from alignment.tracking.rebuild import note_decision
 from alignment.utils.files import read_json
 
 
@@ -34,14 +34,14 @@ def held(make_program: Any) -> Any:
 
 
 def test_next_version_waits_for_the_word(held: Any, stages: Any, run_all: Any) -> None:
-    with pytest.raises(WaitingForApproval, match="rlhf-v1 is promoted"):
+    with pytest.raises(WaitingForDecision, match="rlhf-v1 is promoted"):
         run_all(held)
     assert stages.ran[-1] == "rlhf-v1/collect"
     assert Decisions.load(held).champion == "sft"  # nobody has said yes yet
     decide(held.workspace, "rlhf-v1", approved=True, by="ana")
     assert Decisions.load(held).awaited("rlhf-v1") is None
     assert Decisions.load(held).champion == "rlhf-v1"
-    with pytest.raises(WaitingForApproval, match="rlhf-v2"):
+    with pytest.raises(WaitingForDecision, match="rlhf-v2"):
         run_all(held)
     assert stages.ran[-1] == "rlhf-v2/collect"
 
@@ -103,7 +103,7 @@ def test_word_on_an_older_verdict_does_not_count(held: Any, stages: Any) -> None
     decide(held.workspace, "rlhf-v1", approved=True)
     changed = held.model_copy(update={"promote": held.promote.model_copy(update={"margin": 0.01})})
     run_version(changed, "rlhf-v1")
-    assert find_approval(held.workspace, "rlhf-v1") is None
+    assert find_decision(held.workspace, "rlhf-v1") is None
     assert Decisions.load(held).awaited("rlhf-v1") is not None
 
 

@@ -14,8 +14,10 @@ from alignment.execution.runner import Runner
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import build_plan
+from alignment.tracking.naming import milliseconds
 from alignment.tracking.rebuild import rebuild
 from alignment.tracking.sync import Sync
+from alignment.utils.files import atomic_write_json, read_json
 
 
 def test_a_finished_program(stages: Any, program: Any, run_all: Any, dump: Any) -> None:
@@ -162,6 +164,25 @@ def test_dead_process_is_shown_as_killed(stages: Any, program: Any, dump: Any) -
     assert runs["base/pretrain#1"]["status"] == "KILLED"
     assert runs["BASE"]["status"] == "KILLED"
     assert attempt.number == 1
+
+
+def test_an_end_that_is_not_recorded_yet_comes_later(
+    stages: Any, program: Any, run_all: Any, dump: Any
+) -> None:
+    """A look may fall between the commit of a stage and the record of its end."""
+    run_all(program)
+    path = Ledger(program.workspace).stage_dir("rlhf-v2", "collect") / "attempts" / "001.json"
+    done = read_json(path) | {"ended": "2099-01-01T00:00:00Z"}
+    atomic_write_json(path, done | {"status": "running", "ended": None, "seconds": None})
+    sync = Sync(program)
+    assert sync.step(alive=True) == []
+    assert dump(sync.store)["rlhf-v2/collect#1"]["status"] == "RUNNING"
+    atomic_write_json(path, done)
+    assert sync.step(alive=False) == []
+    runs = dump(sync.store)
+    for name in ("rlhf-v2/collect#1", "RLHF-V2"):
+        assert runs[name]["status"] == "FINISHED"
+        assert runs[name]["times"][1] == milliseconds("2099-01-01T00:00:00Z")
 
 
 @pytest.mark.parametrize("call", ["log_batch", "log_inputs", "set_terminated", "log_artifact"])
