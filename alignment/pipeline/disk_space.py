@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
@@ -50,23 +49,17 @@ def check_space(program: ProgramConfig, node: Node) -> None:
     Raises:
         DiskFullError: they do not fit; it says how much is needed and how much is free.
     """
-    need = needed_bytes(program, node)
-    free = shutil.disk_usage(program.workspace).free
-    if free < need:
-        raise _too_full(program.workspace, node, need, free)
+    if shutil.disk_usage(program.workspace).free < needed_bytes(program, node):
+        raise disk_full(program, node)
 
 
 def disk_full(program: ProgramConfig, node: Node) -> DiskFullError:
-    """The error for a stage that ran out of disk space while it worked."""
-    free = shutil.disk_usage(program.workspace).free
-    return _too_full(program.workspace, node, needed_bytes(program, node), free)
-
-
-def _too_full(workspace: Path, node: Node, need: int, free: int) -> DiskFullError:
+    """The error for a stage for which the disk has not enough room."""
+    need, free = needed_bytes(program, node), shutil.disk_usage(program.workspace).free
     return DiskFullError(
         f"the disk is too full for {node.key}: it needs about {_amount(need)}, "
         f"{_amount(free)} are free",
-        where=str(workspace),
+        where=str(program.workspace),
         remedy=f"free {_amount(max(need - free, 0))} (superseded attempts: `align doctor`), "
         "then `align resume`",
     )

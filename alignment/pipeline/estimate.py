@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -108,14 +107,62 @@ def _from_sizes(node: Node, program: ProgramConfig, size: Size) -> Estimate:
     student = program.finetune.student
     if node.module == "student" and student is not None:
         size = _size(student.size or student.path)
-    if node.key == "base/student" and student is not None:
-        work, memory = _pretraining(student.size, size) if student.size else _import(program, size)
-    else:
-        work, memory = COSTS[node.module](program, size)
-    if node.module == "reward":  # trained on the batches of all versions so far
-        work *= program.version_names.index(node.version) - 1
+    work, memory = _work(node, program, size)
     seconds = START_SECONDS + work * size.parameters / machine_speed()
     return Estimate(seconds, LIBRARIES_MB + memory, "sizes")
+
+
+def _work(node: Node, program: ProgramConfig, size: Size) -> tuple[float, float]:
+    """Operations per parameter, and MB beside the libraries."""
+    student = program.finetune.student
+    match node.module:
+        case "pretrain":
+            return _pretraining(program.base.pretrain, size)
+        case "student" if node.version == "base" and student is not None and student.size:
+            return _pretraining(student.size, size)
+        case "student" | "import_base" if node.version == "base":
+            return 0.0, _reading_mb(size, 0)
+        case "finetune" | "student":
+            tuning = program.finetune
+            recipe = tuning.sft if node.version == "sft" else tuning.rejection
+            tokens = max(program.sample.prompts, TYPICAL_DEMONSTRATIONS) * TYPICAL_TOKENS
+            window = min(recipe.max_length, 512) * recipe.per_device_train_batch_size
+            return TRAIN * tokens * recipe.epochs, _training_mb(size, window)
+        case "reward":  # trained on the batches of all versions so far
+            batches = program.version_names.index(node.version) - 1
+            tokens = batches * max(program.collect.pairs, 100) * 2 * TYPICAL_TOKENS
+            memory = _training_mb(size, program.rewards.max_tokens_per_micro_batch)
+            return TRAIN * tokens, memory
+        case "sample":
+            sample, drawn = program.sample, program.sample.generation
+            prompts = sample.prompts
+            if sample.temperature == "search":
+                prompts += len(sample.grid) * sample.search_prompts
+            tokens = prompts * sample.k * min(drawn.max_new_tokens, TYPICAL_TOKENS)
+            rows = drawn.generation_batch_size * drawn.max_new_tokens
+            return READ * tokens, _reading_mb(size, rows)
+        case "select":
+            tokens = program.sample.prompts * program.sample.k * TYPICAL_TOKENS
+            return READ * 2 * tokens, _reading_mb(size, 16384, models=2)
+        case "ppo":
+            ppo = program.ppo
+            tokens = ppo.iterations * ppo.episodes * 2 * TYPICAL_TOKENS
+            roles = _reading_mb(size, 0, models=4)  # reference and both reward models, read only
+            step = ppo.minibatch * 2 * TYPICAL_TOKENS
+            return (2 * TRAIN + 5 * READ) * tokens, 2 * _training_mb(size, step) + roles
+        case "evaluate":
+            prompts = 2 * (program.evaluate.prompts_per_domain or 400)
+            return READ * 6 * prompts * TYPICAL_TOKENS, _reading_mb(size, 16384, models=3)
+        case "collect":
+            rows = program.collect.generation.generation_batch_size * TYPICAL_TOKENS
+            tokens = 2 * program.collect.pairs * TYPICAL_TOKENS
+            return READ * tokens, _reading_mb(size, rows, models=2)
+    return 0.0, 100.0  # prepare, intake, promote: no model
+
+
+def _pretraining(shape: PretrainConfig, size: Size) -> tuple[float, float]:
+    step = shape.batch * shape.length
+    return TRAIN * step * shape.steps, _training_mb(size, step)
 
 
 def _training_mb(size: Size, tokens: float) -> float:
@@ -125,98 +172,6 @@ def _training_mb(size: Size, tokens: float) -> float:
 
 def _reading_mb(size: Size, tokens: float, models: int = 1) -> float:
     return (4 * models * size.parameters + 16 * size.width * size.layers * tokens) / 2**20
-
-
-Cost = tuple[float, float]
-
-
-def _prepare(program: ProgramConfig, size: Size) -> Cost:
-    return 0.0, 100.0
-
-
-def _pretrain(program: ProgramConfig, size: Size) -> Cost:
-    return _pretraining(program.base.pretrain, size)
-
-
-def _pretraining(shape: PretrainConfig, size: Size) -> Cost:
-    step = shape.batch * shape.length
-    return TRAIN * step * shape.steps, _training_mb(size, step)
-
-
-def _import(program: ProgramConfig, size: Size) -> Cost:
-    return 0.0, 4 * size.parameters / 2**20
-
-
-def _finetune(program: ProgramConfig, size: Size) -> Cost:
-    recipe = program.finetune.rejection
-    tokens = max(program.sample.prompts, TYPICAL_DEMONSTRATIONS) * TYPICAL_TOKENS
-    window = min(recipe.max_length, 512) * recipe.per_device_train_batch_size
-    return TRAIN * tokens * recipe.epochs, _training_mb(size, window)
-
-
-def _intake(program: ProgramConfig, size: Size) -> Cost:
-    return 0.0, 100.0
-
-
-def _reward(program: ProgramConfig, size: Size) -> Cost:
-    pairs = max(program.collect.pairs, 100)  # a batch
-    tokens = pairs * 2 * TYPICAL_TOKENS
-    return TRAIN * tokens, _training_mb(size, program.rewards.max_tokens_per_micro_batch)
-
-
-def _sample(program: ProgramConfig, size: Size) -> Cost:
-    setting, drawn = program.sample, program.sample.generation
-    tokens = setting.prompts * setting.k * min(drawn.max_new_tokens, TYPICAL_TOKENS)
-    searched = len(setting.grid) * setting.search_prompts / setting.prompts
-    grow = 1 + (searched if setting.temperature == "search" else 0)
-    return READ * tokens * grow, _reading_mb(
-        size, drawn.generation_batch_size * drawn.max_new_tokens
-    )
-
-
-def _select(program: ProgramConfig, size: Size) -> Cost:
-    tokens = program.sample.prompts * program.sample.k * TYPICAL_TOKENS
-    return READ * 2 * tokens, _reading_mb(size, 16384, models=2)
-
-
-def _ppo(program: ProgramConfig, size: Size) -> Cost:
-    setting = program.ppo
-    tokens = setting.iterations * setting.episodes * 2 * TYPICAL_TOKENS
-    roles = 4 * 4 * size.parameters / 2**20  # reference and both reward models, read only
-    step = setting.minibatch * 2 * TYPICAL_TOKENS
-    return (2 * TRAIN + 5 * READ) * tokens, 2 * _training_mb(size, step) + roles
-
-
-def _evaluate(program: ProgramConfig, size: Size) -> Cost:
-    prompts = 2 * (program.evaluate.prompts_per_domain or 400)
-    return READ * 6 * prompts * TYPICAL_TOKENS, _reading_mb(size, 16384, models=3)
-
-
-def _promote(program: ProgramConfig, size: Size) -> Cost:
-    return 0.0, 0.0
-
-
-def _collect(program: ProgramConfig, size: Size) -> Cost:
-    tokens = 2 * program.collect.pairs * TYPICAL_TOKENS
-    rows = program.collect.generation.generation_batch_size
-    return READ * tokens, _reading_mb(size, rows * TYPICAL_TOKENS, models=2)
-
-
-COSTS: dict[str, Callable[[ProgramConfig, Size], Cost]] = {
-    "prepare": _prepare,
-    "pretrain": _pretrain,
-    "import_base": _import,
-    "finetune": _finetune,
-    "student": _finetune,
-    "intake": _intake,
-    "reward": _reward,
-    "sample": _sample,
-    "select": _select,
-    "ppo": _ppo,
-    "evaluate": _evaluate,
-    "promote": _promote,
-    "collect": _collect,
-}
 
 
 @cache

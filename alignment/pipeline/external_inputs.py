@@ -22,9 +22,7 @@ def external_digest(program: ProgramConfig, module: str) -> str | None:
     """Digest of the files that stage module `module` reads from outside, or None if it reads none.
 
     Also None where the path does not exist here: it is gone, or names something on a hub.
-
-    Args:
-        program: the program with the settings of the node's version applied.
+    `program` has the settings of the node's version applied.
     """
     locations = _locations(program).get(module, [])
     paths = [

@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,10 +166,7 @@ class Ledger:
         the workspace: any other attempt still marked as running was broken off.
 
         Args:
-            node: the stage.
-            fingerprint: the node's fingerprint.
             request: `config`, `code_version` and `inputs` behind the fingerprint.
-            reason: why the stage is run.
             say: called with a line on each attempt that is removed.
         """
         home = self.stage_dir(node.version, node.stage)
@@ -251,11 +248,8 @@ class Ledger:
         return manifest
 
     def supersede(self, version: str, stage: str, fingerprint: str) -> Path | None:
-        """Set the outputs for `fingerprint` aside, so that the stage runs again.
-
-        Returns:
-            Where the outputs are now; None if there were none.
-        """
+        """Set the outputs for `fingerprint` aside, so that the stage runs again; returns where they
+        are now, or None if there were none."""
         manifest = self.find(version, stage, fingerprint)
         if manifest is None:
             return None
@@ -297,15 +291,8 @@ def fingerprint(
     seed: int,
     inputs: Mapping[str, str],
 ) -> str:
-    """Digest over everything that a stage's result depends on.
-
-    Args:
-        node: the stage; its module and options count.
-        code_version: `CODE_VERSION` of the module.
-        config: the sections of the configuration that the stage reads.
-        seed: the stage's seed.
-        inputs: input name → digest of that stage's outputs.
-    """
+    """Digest over everything that a stage's result depends on: its module and options, its code
+    version, its slice of the configuration, its seed, and the digests of its inputs by name."""
     return digest_json(
         {
             "module": node.module,
@@ -323,15 +310,10 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def verify(directory: Path, names: Iterable[str] | None = None) -> list[str]:
-    """Files of a committed directory, of `names` if given, that are missing or differ from its
-    manifest."""
-    manifest = Manifest.read(directory)
-    wrong = []
-    for name, digest in manifest.outputs.items():
-        if names is not None and name not in names:
-            continue
-        path = directory / name
-        if not path.is_file() or sha256_file(path) != digest:
-            wrong.append(name)
-    return wrong
+def verify(directory: Path) -> list[str]:
+    """Files of a committed directory that are missing or differ from its manifest."""
+    return [
+        name
+        for name, digest in Manifest.read(directory).outputs.items()
+        if not (directory / name).is_file() or sha256_file(directory / name) != digest
+    ]

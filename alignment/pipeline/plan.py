@@ -23,8 +23,7 @@ def build_plan(program: ProgramConfig, decisions: Decisions) -> list[Node]:
     changes inputs but not the list of stages.
 
     Args:
-        program: the program.
-        decisions: the decisions on its versions so far; `Decisions(program)` if there are none.
+        decisions: those on its versions so far; `Decisions(program)` if there are none.
     """
     base = policy_key(program, "base")
     module = "pretrain" if program.base.source == "world" else "import_base"

@@ -37,31 +37,18 @@ def preflight(program: ProgramConfig) -> None:
 
 
 def _check_base(program: ProgramConfig) -> None:
-    if not program.base.path:
-        raise ConfigError(
-            "no base model is named",
-            where="base.path",
-            remedy="--set base.path=DIRECTORY (or a hub name)",
-        )
     from alignment.models.load import check_model_directory
 
+    base = program.base.existing()
     try:
-        check_model_directory(program.base.path)
+        check_model_directory(base)
     except ConfigError as error:
         raise ConfigError(error.message, where="base.path", remedy=error.remedy) from None
 
 
 def _check_data(program: ProgramConfig) -> None:
     """Check the preference data from which `stages/prepare` makes prompts and demonstrations."""
-    split = program.intake.source == "split"
-    key = "intake.path" if split and program.data.path is None else "data.path"
-    location = program.data.path or (program.intake.path if split else None)
-    if location is None:
-        raise ConfigError(
-            "no preference data is named to make prompts and demonstrations from",
-            where=key,
-            remedy=f"--set {key}=FILE_OR_DIRECTORY",
-        )
+    location, key = program.data.origin(program.intake)
     path = Path(location)
     looks_like_hub = location.count("/") == 1 and not path.parent.exists()
     if not path.exists() and not looks_like_hub:
