@@ -17,6 +17,6 @@ def ui(
     align ui --mlflow-port 5001 --prefect-port 4201
     ```
     """
-    from flows.servers.web_pages import serve
+    from flows.serving.serve import show_pages
 
-    serve(load_workspace(workspace), mlflow_port=mlflow_port, prefect_port=prefect_port)
+    show_pages(load_workspace(workspace), mlflow_port=mlflow_port, prefect_port=prefect_port)

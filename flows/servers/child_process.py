@@ -123,10 +123,7 @@ def end_with_parent(grace: float = 20.0) -> None:
 
     The ledger keeps what is finished and the checkpoints of the rest. (The kernel's own signal on
     a parent's death does not serve for processes that a thread started, whose end counts, and
-    comes only once, perhaps while the signal is held back.)
-
-    Args:
-        grace: seconds between the polite signal and the last one.
+    comes only once, perhaps while the signal is held back.) `grace` is in seconds.
     """
     parent = os.getppid()
 

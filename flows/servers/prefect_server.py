@@ -1,5 +1,6 @@
 """The Prefect server of a run: one that is up already, or one of our own for as long as we run."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from alignment.errors import AlignError, redact
 from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.http import answers
+from alignment.utils.processes import runs
 from flows.servers.child_process import Child, free_port
 from flows.servers.database_template import use_template
 from flows.servers.prefect_environment import home, server_environment
@@ -63,6 +65,15 @@ def find_server(workspace: Path, say: Callable[[str], None]) -> Server | None:
         if answers(f"{url}/health", timeout=3.0):
             return Server(url)
     return None
+
+
+def drop_note(workspace: Path) -> None:
+    """Remove the note of a server that has ended; one that still runs may be another command's."""
+    note = home(workspace) / NOTE
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        if runs(int(read_json(note)["pid"]), None):
+            return
+    note.unlink(missing_ok=True)
 
 
 def start_server(workspace: Path, *, port: int | None = None, embedded: bool = True) -> Server:

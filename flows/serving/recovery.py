@@ -19,8 +19,6 @@ from prefect.client.schemas.filters import (
     FlowRunFilterDeploymentId,
     FlowRunFilterExpectedStartTime,
     FlowRunFilterStartTime,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
@@ -30,7 +28,7 @@ from prefect.types._datetime import DateTime
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.readiness import frontier
-from flows.definitions.dead_runs import close_dead_runs, never_began
+from flows.definitions.dead_runs import close_dead_runs, in_state, never_began
 from flows.definitions.session import SKIPPED
 
 LONGEST_PAUSE = 600.0
@@ -41,11 +39,8 @@ MISSED = 30.0  # seconds after which a scheduled run counts as missed
 def retry_died(program: ProgramConfig, deployment_ids: list[UUID]) -> FlowRun | None:
     """Close the runs of dead processes. Schedule the last one again if it died or never began.
 
-    Args:
-        deployment_ids: of the deployments that work on versions.
-
-    Returns:
-        The run that was scheduled again, or None.
+    `deployment_ids` are those of the deployments that work on versions. Returns the run that was
+    scheduled again, or None.
     """
     with get_client(sync_client=True) as client:
         lost = _lost(client, deployment_ids)
@@ -91,7 +86,7 @@ def drop_missed(deployment_ids: list[UUID]) -> int:
             missed = client.read_flow_runs(
                 flow_run_filter=FlowRunFilter(
                     deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
-                    state=_in(StateType.SCHEDULED),
+                    state=in_state(StateType.SCHEDULED),
                     expected_start_time=FlowRunFilterExpectedStartTime(
                         before_=DateTime.now("UTC").subtract(seconds=MISSED)
                     ),
@@ -115,7 +110,7 @@ def deployment_ids(names: list[str]) -> list[UUID]:
 def _lost(client: SyncPrefectClient, ids: list[UUID]) -> FlowRun | None:
     """Schedule again a run whose process was killed while it started; None if there is none."""
     pending = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=ids), state=_in(StateType.PENDING)
+        deployment_id=FlowRunFilterDeploymentId(any_=ids), state=in_state(StateType.PENDING)
     )
     for run in client.read_flow_runs(flow_run_filter=pending):
         if never_began(run):
@@ -128,7 +123,7 @@ def _lost(client: SyncPrefectClient, ids: list[UUID]) -> FlowRun | None:
 def _busy(client: SyncPrefectClient, ids: list[UUID]) -> bool:
     active = FlowRunFilter(
         deployment_id=FlowRunFilterDeploymentId(any_=ids),
-        state=_in(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING),
+        state=in_state(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING),
     )
     return bool(client.read_flow_runs(flow_run_filter=active, limit=1))
 
@@ -193,7 +188,3 @@ def _somebody_cancelled(client: SyncPrefectClient, run: FlowRun) -> bool:
         if state.type in (StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING):
             return False
     return False
-
-
-def _in(*types: StateType) -> FlowRunFilterState:
-    return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))

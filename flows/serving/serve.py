@@ -24,6 +24,7 @@ from alignment.utils.locks import file_lock, workspace_lock
 from flows.servers import web_pages
 from flows.servers.child_process import port_taken
 from flows.servers.prefect_environment import home
+from flows.servers.prefect_server import drop_note
 from flows.serving.state_file import forget, record, write_record
 from flows.serving.supervisor import (
     Supervised,
@@ -53,38 +54,98 @@ def serve(
     """
     workspace = program.workspace.resolve()
     preflight(program)
-    stop = threading.Event()
-    with ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            stack.callback(signal.signal, number, signal.signal(number, web_pages.setter(stop)))
+    with _until_ctrl_c() as (stack, stop):
         stack.enter_context(_served_once(workspace))
+        stack.callback(forget, workspace)
         _keep_program(program)
         inbox_dir(workspace, program.intake).mkdir(parents=True, exist_ok=True)
-        say(f"starting the servers of {program.name} …")
         _wait_for_ports(workspace, (mlflow_port, prefect_port))
-        services: list[Supervised] = []
-        grace = program.orchestration.grace_seconds
-        stack.callback(forget, workspace)
-        stack.callback(stop_all, services, grace)
-        mlflow = keep_mlflow(program, mlflow_port, services, say)
-        prefect = keep_prefect(workspace, prefect_port, services, say)
-        children = [service.child for service in services]
-        web_pages.wait_for(lambda: answers(f"{prefect}/health"), children, stop)
-        web_pages.wait_for(lambda: answers(f"{mlflow}/health"), children, stop)
+        services, mlflow, prefect = _servers(program, mlflow_port, prefect_port, stack, stop, say)
         if stop.is_set():
             return
         keep_deployments(workspace, prefect, services)
-        write_record(workspace, mlflow, prefect, pids(services), longest_stop(grace))
+        patience = longest_stop(program.orchestration.grace_seconds)
+
+        def note() -> None:
+            write_record(workspace, mlflow, prefect, pids(services), patience)
+
+        note()
         page = prefect.removesuffix("/api")
         say(web_pages.legend(mlflow, page, web_pages.links(program, say)))
         say(legend(program, redact(page)))
-        while not stop.wait(0.5):
-            for service in services:
-                before = service.child
-                service.restart_if_dead(say)
-                if service.child is not before:
-                    write_record(workspace, mlflow, prefect, pids(services), longest_stop(grace))
-        say("\nstopping …")
+        _watch(services, stop, say, note)
+
+
+def show_pages(
+    program: ProgramConfig,
+    *,
+    mlflow_port: int = 5000,
+    prefect_port: int = 4200,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Start MLflow's and Prefect's pages, print their addresses, wait for Ctrl-C, stop both.
+
+    A port in use is replaced by a free one. A store on a server (`MLFLOW_TRACKING_URI=http…`) and a
+    Prefect server that is up already have their own pages: only their addresses are printed.
+
+    Raises:
+        AlignError: a server does not come up, or dies again and again.
+    """
+    with _until_ctrl_c() as (stack, stop):
+        services, mlflow, prefect = _servers(program, mlflow_port, prefect_port, stack, stop, say)
+        if not stop.is_set():
+            page = prefect.removesuffix("/api")
+            say(web_pages.legend(mlflow, page, web_pages.links(program, say)))
+        _watch(services, stop, say)
+
+
+@contextmanager
+def _until_ctrl_c() -> Iterator[tuple[ExitStack, threading.Event]]:
+    """What is to be stopped at the end, and the event that Ctrl-C and SIGTERM set."""
+    stop = threading.Event()
+    with ExitStack() as stack:
+        # Before the first child starts, so that none is ever left behind.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, number, signal.signal(number, web_pages.setter(stop)))
+        yield stack, stop
+
+
+def _servers(
+    program: ProgramConfig,
+    mlflow_port: int,
+    prefect_port: int,
+    stack: ExitStack,
+    stop: threading.Event,
+    say: Callable[[str], None],
+) -> tuple[list[Supervised], str, str]:
+    """MLflow's and Prefect's servers once they answer: those that are ours, and both addresses."""
+    workspace = program.workspace.resolve()
+    say(f"starting the servers of {program.name} …")
+    services: list[Supervised] = []
+    stack.callback(drop_note, workspace)
+    stack.callback(stop_all, services, program.orchestration.grace_seconds)
+    mlflow = keep_mlflow(program, mlflow_port, services, say)
+    prefect = keep_prefect(workspace, prefect_port, services, say)
+    children = [service.child for service in services]
+    web_pages.wait_for(lambda: answers(f"{prefect}/health"), children, stop)
+    web_pages.wait_for(lambda: answers(f"{mlflow}/health"), children, stop)
+    return services, mlflow, prefect
+
+
+def _watch(
+    services: list[Supervised],
+    stop: threading.Event,
+    say: Callable[[str], None],
+    restarted: Callable[[], None] = lambda: None,
+) -> None:
+    """Start again what ends, until `stop`."""
+    while not stop.wait(0.5):
+        for service in services:
+            before = service.child
+            service.restart_if_dead(say)
+            if service.child is not before:
+                restarted()
+    say("\nstopping …")
 
 
 def legend(program: ProgramConfig, page: str) -> str:

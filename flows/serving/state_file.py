@@ -10,7 +10,7 @@ import psutil
 from alignment.errors import AlignError, redact
 from alignment.utils.files import atomic_write_json, read_json
 from flows.servers.prefect_environment import home
-from flows.servers.prefect_server import NOTE
+from flows.servers.prefect_server import drop_note
 
 RECORD = "serve.json"
 PATIENCE = 60.0  # seconds, for records without
@@ -76,9 +76,9 @@ def down(workspace: Path) -> list[str]:
 
 
 def forget(workspace: Path) -> None:
-    """Remove the state file."""
-    for name in (RECORD, NOTE):
-        (home(workspace) / name).unlink(missing_ok=True)
+    """Remove the state file, and the note of a Prefect server that has ended."""
+    (home(workspace) / RECORD).unlink(missing_ok=True)
+    drop_note(workspace)
 
 
 def _gone(processes: list[psutil.Process], patience: float) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from served_run import ask_for_version, carry_out, keep_program
 
-from alignment.pipeline.approval import find_approval
+from alignment.pipeline.approval import find_decision
 
 
 @contextmanager
@@ -75,12 +75,12 @@ def test_a_decision_by_the_form_after_the_server_was_restarted(stages: Any, kept
         # A rejection without a reason is no decision: it is asked about again.
         answer(run, decision="reject", reason=" ", by="ann")
         assert carry_out(run)[0] == "Suspended"
-        assert find_approval(workspace, "rlhf-v1") is None
+        assert find_decision(workspace, "rlhf-v1") is None
         assert NEEDED in asked(run, f"{key}-1")
         answer(run, decision="reject", reason="it rhymes no more", by="ann")
         assert carry_out(run) == ("Completed", "rlhf-v1 is done and decided on")
         assert suspended(workspace) == []
     assert stages.ran == before, "nothing is done twice"
-    word = find_approval(workspace, "rlhf-v1")
+    word = find_decision(workspace, "rlhf-v1")
     assert word is not None
     assert (word.approved, word.reason, word.by) == (False, "it rhymes no more", "ann")

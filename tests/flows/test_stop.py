@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from alignment.config.program import ProgramConfig
+from alignment.utils.files import atomic_write_json
 
 GRACE = 100.0
 
@@ -92,3 +93,19 @@ def test_ctrl_c_before_the_servers_are_up_leaves_no_note(tmp_path: Path) -> None
     output, _ = served.communicate(timeout=120)
     assert served.returncode == 0, "".join(lines) + output
     assert not list((workspace / "prefect").glob("*.json"))
+
+
+def test_the_note_of_a_server_that_runs_for_another_command_stays(tmp_path: Path) -> None:
+    """`align ui` beside `align serve`: whoever stops first leaves the other's server findable."""
+    from flows.servers.prefect_environment import home
+    from flows.servers.prefect_server import NOTE, drop_note
+
+    note = home(tmp_path) / NOTE
+    atomic_write_json(note, {"url": "http://127.0.0.1:1/api", "pid": os.getpid()})
+    drop_note(tmp_path)
+    assert note.exists()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    atomic_write_json(note, {"url": "http://127.0.0.1:1/api", "pid": ended.pid})
+    drop_note(tmp_path)
+    assert not note.exists()
