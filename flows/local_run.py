@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alignment.execution.runner import Runner
 from alignment.pipeline.node import Node
 from flows.servers import prefect_environment
-from flows.servers.prefect_server import Server, find_server, start_server
+from flows.servers.prefect_server import find_server, start_server
 
 if TYPE_CHECKING:
     from flows.definitions.session import Session
@@ -22,9 +22,7 @@ def run(runner: Runner, nodes: Sequence[Node], *, say: Callable[[str], None] = l
     Our own server takes seconds to start. Meanwhile the first unfinished stage runs without it;
     Prefect then shows that stage as cached.
 
-    Args:
-        runner: a runner that has been entered (it holds the workspace).
-        say: where warnings go, one line each.
+    The runner has been entered: it holds the workspace.
 
     Raises:
         AlignError: what a stage reported, unchanged; or the server did not come up.
@@ -36,26 +34,17 @@ def run(runner: Runner, nodes: Sequence[Node], *, say: Callable[[str], None] = l
     try:
         prefect_environment.enter(workspace, server.url)
         if not server.ready():
-            run_ahead(runner, nodes)
+            for node in nodes:
+                if not runner.run_node(node).cached:
+                    break
         server.wait()
         conduct(runner, nodes)
     finally:
         server.stop()
 
 
-def run_ahead(runner: Runner, nodes: Sequence[Node]) -> None:
-    """Do the first stage that is not done."""
-    for node in nodes:
-        if not runner.run_node(node).cached:
-            return
-
-
 def conduct(runner: Runner, nodes: Sequence[Node]) -> None:
-    """Run the program's flow against the server that this process is pointed at.
-
-    Raises:
-        AlignError: what a stage reported, unchanged.
-    """
+    """Run the program's flow against the server that this process is pointed at."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.definitions.dead_runs import close_dead_runs, flush
@@ -82,6 +71,3 @@ def tagged(flow: Any, session: "Session") -> Any:
     covered = f"{versions[0]}–{versions[-1]}" if versions else "nothing"
     stamp = time.strftime("%Y-%m-%d %H:%M")
     return flow.with_options(flow_run_name=f"{session.runner.program.name} {covered} {stamp}")
-
-
-__all__ = ["Server", "conduct", "run", "run_ahead"]

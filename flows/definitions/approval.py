@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Literal
 
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
+from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.flow_runs import resume_flow_run, suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
 from alignment.config.program import ProgramConfig
-from alignment.pipeline.approval import WaitingForApproval, decide, find_approval, find_verdict
+from alignment.pipeline.approval import WaitingForDecision, decide, find_decision, find_verdict
+from flows.definitions.dead_runs import in_state
 from flows.definitions.events import APPROVAL_AWAITED, emit
-from flows.definitions.run_labels import labels_of, remember
+from flows.definitions.run_labels import labels_of, remember, this_run
 from flows.definitions.version_card import note_of
 
 PATIENCE = 365 * 86400  # seconds; Prefect fails a suspended run that is older
@@ -40,26 +37,27 @@ class Decision(RunInput):
     by: str = Field(description="Who decides.", min_length=1)
 
 
-def await_decision(program: ProgramConfig, waiting: WaitingForApproval) -> bool:
-    """Suspend this flow run until a person has decided; returns once the decision is recorded.
+def await_decision(program: ProgramConfig, waiting: WaitingForDecision) -> bool:
+    """Suspend this flow run until a person has decided and the decision is recorded.
 
-    A rejection without a reason brings the form back.
-
-    Returns:
-        False if another run of this workspace is already suspended for the same decision.
+    A rejection without a reason brings the form back. Returns False at once if another run of this
+    workspace is already suspended for the same decision.
     """
     workspace = program.workspace.resolve()
     key = pause_key(workspace, waiting.version)
-    if [run for run in suspended(workspace, key) if not _is_this(run)]:
+    here = this_run()
+    if any(here is None or run.id != here.id for run in suspended(workspace, key)):
         return False
     remember(**{AWAITS: f"{workspace}|{key}"})
     emit(workspace, APPROVAL_AWAITED, version=waiting.version, verdict=waiting.verdict)
     answer = _ask(key, described(program, waiting))
     attempts = 1
-    while find_approval(workspace, waiting.version) is None and _lacks_reason(answer):
+    while find_decision(workspace, waiting.version) is None and (
+        answer.decision == "reject" and not answer.reason.strip()
+    ):
         answer = _ask(f"{key}-{attempts}", f"**{NEEDED}**\n\n{described(program, waiting)}")
         attempts += 1
-    if find_approval(workspace, waiting.version) is None:
+    if find_decision(workspace, waiting.version) is None:
         decide(
             workspace,
             waiting.version,
@@ -67,21 +65,17 @@ def await_decision(program: ProgramConfig, waiting: WaitingForApproval) -> bool:
             reason=answer.reason,
             by=answer.by,
         )
-        from alignment.tracking.decisions import note_decision
+        from alignment.tracking.rebuild import note_decision
 
         note_decision(program)
     return True
 
 
 def _ask(key: str, description: str) -> Decision:
-    """The answer to one form. Without an answer this ends the process; once a person has answered,
+    """The answer to one form. Without one this ends the process; once a person has answered,
     Prefect runs the flow again from the top, and this call returns the answer."""
     form = Decision.with_initial_data(description=description)
     return suspend_flow_run(wait_for_input=form, timeout=PATIENCE, key=key)
-
-
-def _lacks_reason(answer: Decision) -> bool:
-    return answer.decision == "reject" and not answer.reason.strip()
 
 
 def pause_key(workspace: Path, version: str) -> str:
@@ -91,7 +85,7 @@ def pause_key(workspace: Path, version: str) -> str:
     return f"{version}-{verdict.fingerprint[:12]}"
 
 
-def described(program: ProgramConfig, waiting: WaitingForApproval) -> str:
+def described(program: ProgramConfig, waiting: WaitingForDecision) -> str:
     """The figures behind the decision, as markdown."""
     note = note_of(program, waiting.version)
     return f"**{waiting.version}**\n\n{note or waiting.verdict}"
@@ -99,9 +93,7 @@ def described(program: ProgramConfig, waiting: WaitingForApproval) -> str:
 
 def suspended(workspace: Path, key: str | None = None) -> list[FlowRun]:
     """Flow runs of a workspace that wait for a decision (on `key`)."""
-    paused = FlowRunFilter(
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PAUSED]))
-    )
+    paused = FlowRunFilter(state=in_state(StateType.PAUSED))
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=paused)
     matching = []
@@ -113,30 +105,13 @@ def suspended(workspace: Path, key: str | None = None) -> list[FlowRun]:
 
 
 def resume_decided(workspace: Path, version: str) -> int:
-    """Resume the runs that wait for a decision that `align approve` has just recorded.
-
-    Returns:
-        How many there were.
-    """
-    approval = find_approval(workspace, version)
-    if approval is None:
+    """Resume the runs that wait for a decision that is recorded now; returns how many."""
+    decision = find_decision(workspace, version)
+    if decision is None:
         return 0
-    resumed = 0
-    for run in suspended(workspace, pause_key(workspace, version)):
-        resume_flow_run(
-            run.id,
-            run_input={
-                "decision": "approve" if approval.approved else "reject",
-                "reason": approval.reason,
-                "by": approval.by,
-            },
-        )
-        resumed += 1
-    return resumed
-
-
-def _is_this(run: FlowRun) -> bool:
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    return bool(context and context.flow_run and context.flow_run.id == run.id)
+    word = "approve" if decision.approved else "reject"
+    answer = {"decision": word, "reason": decision.reason, "by": decision.by}
+    runs = suspended(workspace, pause_key(workspace, version))
+    for run in runs:
+        resume_flow_run(run.id, run_input=answer)
+    return len(runs)

@@ -2,13 +2,27 @@
 
 import logging
 import time
-from typing import TYPE_CHECKING
 from uuid import UUID
 
-from flows.definitions.run_labels import PROCESS, labels_of, process_lives
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import LogCreate
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.events.worker import EventsWorker
+from prefect.exceptions import ObjectNotFound
+from prefect.logging.handlers import APILogWorker
+from prefect.states import Cancelled, Crashed
+from prefect.types._datetime import DateTime
 
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import FlowRun
+from flows.definitions.run_labels import PROCESS, labels_of, process_lives
 
 log = logging.getLogger("alignment.flows")
 
@@ -26,23 +40,10 @@ def close_dead_runs(workspace: str) -> int:
     retried). Its task runs get the same state; otherwise Prefect would show them as running for
     ever. Its log says what happened, because a killed process could not.
     """
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import LogCreate
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterId,
-        TaskRunFilter,
-        TaskRunFilterState,
-        TaskRunFilterStateType,
-    )
-    from prefect.client.schemas.objects import State, StateType
-    from prefect.states import Cancelled, Crashed
-    from prefect.types._datetime import DateTime
-
-    closed = 0
     unended = TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
     with get_client(sync_client=True) as client:
-        for run in dead_runs(workspace):
+        dead = dead_runs(workspace)
+        for run in dead:
             tasks = client.read_task_runs(
                 flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
                 task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=unended)),
@@ -65,30 +66,25 @@ def close_dead_runs(workspace: str) -> int:
                 ]
             )
             client.set_flow_run_state(run.id, state, force=True)
-            closed += 1
-    return closed
+    return len(dead)
 
 
-def dead_runs(workspace: str) -> "list[FlowRun]":
+def in_state(*types: StateType) -> FlowRunFilterState:
+    """A filter for flow runs in one of these states."""
+    return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))
+
+
+def dead_runs(workspace: str) -> list[FlowRun]:
     """Pending, running or cancelling flow runs of a workspace whose process is gone."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-    )
-    from prefect.client.schemas.objects import StateType
-
-    active = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
-    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=active)))
+    active = in_state(StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(flow_run_filter=running)
+        runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(state=active))
         ours = {run.id for run in runs if run.parameters.get("workspace") == workspace}
         theirs = [run for run in runs if run.id in ours or _parent_of(client, run) in ours]
     return [run for run in theirs if not _lives(run)]
 
 
-def _lives(run: "FlowRun") -> bool:
+def _lives(run: FlowRun) -> bool:
     """Whether the process of this run still exists, or may still be starting."""
     if run.state is not None and run.state.is_pending():
         return not never_began(run)
@@ -101,7 +97,7 @@ def _lives(run: "FlowRun") -> bool:
     return process_lives(str(process))
 
 
-def never_began(run: "FlowRun") -> bool:
+def never_began(run: FlowRun) -> bool:
     """Whether the process of a pending run died before the run began.
 
     Runs of a worker are left to the worker: its machine may take a while.
@@ -109,24 +105,19 @@ def never_began(run: "FlowRun") -> bool:
     return run.work_pool_name is None and _age(run) > NEVER_BEGAN
 
 
-def _age(run: "FlowRun") -> float:
+def _age(run: FlowRun) -> float:
     """Seconds since its state last changed."""
     return 0.0 if run.state is None else time.time() - run.state.timestamp.timestamp()
 
 
-def _parent_of(client: object, run: object) -> UUID | None:
+def _parent_of(client: SyncPrefectClient, run: FlowRun) -> UUID | None:
     """The flow run that a subflow run was started by."""
-    task_run_id = getattr(run, "parent_task_run_id", None)
-    if task_run_id is None:
+    if run.parent_task_run_id is None:
         return None
-    from prefect.exceptions import ObjectNotFound
-
     try:
-        task_run = client.read_task_run(task_run_id)  # type: ignore[attr-defined]
+        return client.read_task_run(run.parent_task_run_id).flow_run_id
     except ObjectNotFound:
         return None  # its record was still on the way when the process died
-    parent: UUID | None = task_run.flow_run_id
-    return parent
 
 
 def flush() -> None:
@@ -135,9 +126,6 @@ def flush() -> None:
     Task states travel as events, which the server stores with a delay. Without this, Prefect would
     show the last tasks as running for ever.
     """
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
     started = time.monotonic()
     EventsWorker.drain_all(timeout=FLUSH_LIMIT)
     APILogWorker.drain_all(timeout=FLUSH_LIMIT)

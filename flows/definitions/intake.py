@@ -1,5 +1,6 @@
 """The flow `rlhf-intake`: complete files in the inbox become batches."""
 
+from collections import Counter
 from typing import Any
 
 from prefect import flow
@@ -39,10 +40,8 @@ def intake(workspace: Workspace = "", config: Config = "") -> Any:
     progress = tell_if_enough(program, waiting)
     if not deliveries:
         return Completed(name="NothingNew", message=f"nothing new in the inbox; {progress}")
-    counts = dict.fromkeys(("accepted", "known", "refused"), 0)
-    for delivery in deliveries:
-        counts[delivery.outcome] += 1
-    summary = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    counts = Counter(delivery.outcome for delivery in deliveries)
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     rename(f"{summary}: {', '.join(delivery.file for delivery in deliveries[:3])}")
     return Completed(message=f"{summary}; {progress}")
 

@@ -13,7 +13,7 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
 from alignment.operations.annotation_export import collected_pairs, export_pairs
-from alignment.pipeline.approval import Decisions, WaitingForApproval
+from alignment.pipeline.approval import Decisions, WaitingForDecision
 from alignment.pipeline.invalidate import set_aside
 from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import frontier, waits_for
@@ -32,7 +32,7 @@ from flows.definitions.run_labels import (
     rename,
     this_process,
 )
-from flows.definitions.session import SKIPPED, Session, opened, workspace_of
+from flows.definitions.session import SKIPPED, Session, opened
 from flows.definitions.stage_task import run_stage
 from flows.definitions.version_card import show_card
 
@@ -77,20 +77,19 @@ def iteration(
         waiting = waiting or Decisions.load(program).awaited(target)
         if waiting is None:
             return Completed(message=f"{target} is done")
-        if not isinstance(waiting, WaitingForApproval) or is_subflow() or not deployed():
-            return Completed(name="Waiting", message=waiting.message)
-        if not await_decision(program, waiting):
+        if (
+            not isinstance(waiting, WaitingForDecision)
+            or is_subflow()
+            or not deployed()
+            or not await_decision(program, waiting)
+        ):
             return Completed(name="Waiting", message=waiting.message)
         if waiting.version == target:
             return Completed(message=f"{target} is done and decided on")
 
 
 def advance(session: Session, version: str, from_stage: str) -> AlignError | None:
-    """Run a version after finishing earlier ones. Returns what it waits for, if anything.
-
-    Raises:
-        AlignError: a stage failed.
-    """
+    """Run a version after finishing earlier ones. Returns what it waits for, if anything."""
     program = session.runner.program
     hand_out(session)
     while True:
@@ -109,13 +108,9 @@ def advance(session: Session, version: str, from_stage: str) -> AlignError | Non
 
 
 def carry_out(session: Session, version: str) -> None:
-    """Run the stages of a version, in order.
-
-    Raises:
-        AlignError: a stage failed.
-    """
+    """Run the stages of a version, in order."""
     for group in groups(session.of_version(version)):
-        if len(group) > 1 and may_run_together(session.runner):
+        if len(group) > 1 and session.runner.parallel:
             futures = [run_stage.with_options(name=node.stage).submit(node.key) for node in group]
             wait_for(session.runner, futures)
             for future in futures:
@@ -125,7 +120,7 @@ def carry_out(session: Session, version: str) -> None:
                 task: Any = run_stage.with_options(name=node.stage)
                 task(node.key)
     if session.done_now & {node.key for node in session.of_version(version)}:
-        emit(workspace_of(session), VERSION_DONE, version=version)
+        emit(session.runner.workspace, VERSION_DONE, version=version)
         show_card(session.runner.program, version)
     hand_out(session)
 
@@ -155,7 +150,7 @@ def hand_out(session: Session) -> None:
     export = fill_outbox(program)
     if export is not None:
         payload = {"version": export.version, "tasks": export.tasks, "file": str(export.file)}
-        emit(workspace_of(session), PAIRS_WAITING, **payload)
+        emit(session.runner.workspace, PAIRS_WAITING, **payload)
 
 
 def fill_outbox(program: ProgramConfig) -> Export | None:
@@ -168,20 +163,12 @@ def fill_outbox(program: ProgramConfig) -> Export | None:
         return None
     settings = program.orchestration.outbox
     return export_pairs(
-        program,
-        newest.version,
-        tool=settings.tool,
-        selection=settings.select,
-        count=settings.count,
+        program, newest.version, tool=settings.tool, selection=settings.select, count=settings.count
     )
 
 
 def redo(session: Session, version: str, stage: str) -> None:
-    """Set a stage's outputs aside, once per flow run; a retry continues instead.
-
-    Raises:
-        AlignError: the version has no such stage.
-    """
+    """Set a stage's outputs aside, once per flow run; a retry continues instead."""
     name = f"{version}/{stage}"
     if remembered(REDONE) != name:
         set_aside(session.runner.program, version, stage)
@@ -200,8 +187,3 @@ def groups(nodes: Sequence[Node]) -> list[list[Node]]:
         else:
             result.append([node])
     return result
-
-
-def may_run_together(runner: object) -> bool:
-    """Whether stages may run side by side: only if the runner gives each its own process."""
-    return bool(getattr(runner, "parallel", False))

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from alignment.pipeline.approval import Decisions, WaitingForApproval
+from alignment.pipeline.approval import Decisions, WaitingForDecision
 from alignment.pipeline.readiness import frontier
 from flows.definitions.approval import await_decision
 from flows.definitions.iteration import iteration
@@ -37,9 +37,11 @@ def program(workspace: Workspace = "", config: Config = "", until: Until = "") -
         waiting = left.waiting or (Decisions.load(current).awaited(done[-1]) if done else None)
         if waiting is None:
             return Completed(message=f"{done[-1]} is done" if done else "nothing to do")
-        if not isinstance(waiting, WaitingForApproval) or not deployed():
-            return Completed(name="Waiting", message=waiting.message)
-        if not await_decision(current, waiting):
+        if (
+            not isinstance(waiting, WaitingForDecision)
+            or not deployed()
+            or not await_decision(current, waiting)
+        ):
             return Completed(name="Waiting", message=waiting.message)
 
 

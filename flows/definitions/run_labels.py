@@ -7,6 +7,10 @@ import os
 import socket
 from typing import Any
 
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+
 from alignment.utils.processes import born, runs
 
 PROCESS = "align.process"
@@ -30,55 +34,43 @@ def labels_of(run: Any) -> dict[str, Any]:
     return dict(getattr(run, "labels", None) or {})
 
 
+def this_run() -> FlowRun | None:
+    """The flow run that is being carried out; None outside of one."""
+    context = FlowRunContext.get()
+    return context.flow_run if context else None
+
+
 def remember(**labels: str) -> None:
     """Keep labels on the flow run that is being carried out."""
-    from prefect.client.orchestration import get_client
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return
-    values: dict[str, bool | int | float | str] = dict(labels)
-    with get_client(sync_client=True) as client:
-        client.update_flow_run_labels(context.flow_run.id, values)
+    if run := this_run():
+        values: dict[str, bool | int | float | str] = dict(labels)
+        with get_client(sync_client=True) as client:
+            client.update_flow_run_labels(run.id, values)
 
 
 def remembered(label: str) -> str | None:
     """The value that an earlier execution of this flow run kept under `label`."""
-    from prefect.client.orchestration import get_client
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
+    run = this_run()
+    if run is None:
         return None
     with get_client(sync_client=True) as client:
-        value = labels_of(client.read_flow_run(context.flow_run.id)).get(label)
+        value = labels_of(client.read_flow_run(run.id)).get(label)
     return None if value is None else str(value)
 
 
 def rename(name: str) -> None:
     """Give the flow run that is being carried out a name that says what it does."""
-    from prefect.client.orchestration import get_client
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None or context.flow_run.name == name:
-        return
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(context.flow_run.id, name=name)
+    run = this_run()
+    if run is not None and run.name != name:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(run.id, name=name)
 
 
 def deployed() -> bool:
     """Whether the flow run that is being carried out belongs to a deployment."""
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    return bool(context and context.flow_run and context.flow_run.deployment_id)
+    return bool((run := this_run()) and run.deployment_id)
 
 
 def is_subflow() -> bool:
     """Whether it was started by another flow run."""
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    return bool(context and context.flow_run and context.flow_run.parent_task_run_id)
+    return bool((run := this_run()) and run.parent_task_run_id)

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+
+from prefect import get_run_logger
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.execution.observer import Observer
 from alignment.execution.runner import Runner
 from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import available
-from alignment.pipeline.records import Attempt, Manifest
+from alignment.pipeline.records import Attempt
 from alignment.utils.locks import QueueSlot
 from flows.definitions.parameters import read_program
 from flows.definitions.run_labels import deployed
@@ -44,15 +46,17 @@ class Session:
         Raises:
             AlignError: it is not part of this run.
         """
-        for node in self.runner.plan if self.nodes is None else self.nodes:
+        for node in self._plan():
             if node.key == key:
                 return node
         raise AlignError(f"{key} is not part of this run")
 
     def of_version(self, version: str) -> list[Node]:
         """The stages of a version, in order."""
-        nodes = self.runner.plan if self.nodes is None else self.nodes
-        return [node for node in nodes if node.version == version]
+        return [node for node in self._plan() if node.version == version]
+
+    def _plan(self) -> Sequence[Node]:
+        return self.runner.plan if self.nodes is None else self.nodes
 
     def versions(self, until: str | None = None) -> list[str]:
         """Versions with something in this run that can be done now, in order."""
@@ -92,10 +96,7 @@ def opened(workspace: str, config: str, request: str) -> Iterator[Session | None
     """The session of this process, or a new one if a deployment or a retry started the flow.
 
     A new session waits until the workspace is free. If another process already waits with the same
-    request, this yields None: that process will do the work.
-
-    Args:
-        request: name of what is to be done.
+    `request`, the name of what is to be done, this yields None: that process will do the work.
     """
     if _current:
         yield _current[-1]
@@ -106,8 +107,7 @@ def opened(workspace: str, config: str, request: str) -> Iterator[Session | None
         yield None
         return
     try:
-        latest = partial(read_program, workspace, config)
-        runner = served_runner(program, latest, slot.leave)
+        runner = served_runner(program, partial(read_program, workspace, config), slot.leave)
         with runner, session(runner, None) as new:
             yield new
     finally:
@@ -139,24 +139,11 @@ def served_runner(
 
 def run_log() -> Callable[[str], None]:
     """Writes into the log of the flow run, which Prefect's pages show."""
-    from prefect import get_run_logger
-
     logger = get_run_logger()
     return lambda message: logger.info(message)
 
 
-class _Quiet:
-    """An observer of nothing."""
-
-    def program_started(self, program: object, plan: object) -> None: ...
-    def stage_started(self, attempt: Attempt) -> None: ...
-    def stage_finished(self, attempt: Attempt, manifest: Manifest) -> None: ...
-    def stage_failed(self, attempt: Attempt) -> None: ...
-    def stage_cached(self, node: Node, manifest: Manifest) -> None: ...
-    def program_finished(self) -> None: ...
-
-
-class _Begun(_Quiet):
+class _Begun(Observer):
     """Says when the workspace is ours."""
 
     def __init__(self, begun: Callable[[], None]):
@@ -166,7 +153,7 @@ class _Begun(_Quiet):
         self._begun()
 
 
-class _Logged(_Quiet):
+class _Logged(Observer):
     """A line in the run's log for every attempt."""
 
     def __init__(self, say: Callable[[str], None]):
@@ -179,8 +166,3 @@ class _Logged(_Quiet):
     def stage_failed(self, attempt: Attempt) -> None:
         message = (attempt.error or attempt.status).splitlines()[0]
         self._say(f"{attempt.version}/{attempt.stage}: {attempt.status}: {message}")
-
-
-def workspace_of(session: Session) -> Path:
-    """The workspace of a session."""
-    return session.runner.workspace.resolve()
