@@ -21,7 +21,8 @@ def demonstrations(path: Path, renderer: ChatRenderer, rows: int) -> list[Tokens
     Raises:
         DataError: a line is not a demonstration.
     """
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with path.open(encoding="utf-8") as file:  # `splitlines` would also cut at U+2028
+        lines = [line for line in file if line.strip()]
     picks = np.unique(np.linspace(0, len(lines) - 1, min(rows, len(lines))).astype(int))
     items = []
     for number in picks if lines else []:
