@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from alignment.execution.observer import Observer
 from alignment.pipeline.node import Node
 from alignment.pipeline.records import Attempt, Manifest
 
@@ -81,7 +82,7 @@ def bar(node: Node, console: Console) -> Iterator[Bar]:
         yield Bar(console, progress, node)
 
 
-class Narrator:
+class Narrator(Observer):
     """An observer that prints one line for every stage that ends."""
 
     def __init__(self, console: Console, total: int):
@@ -89,9 +90,6 @@ class Narrator:
         self._total = total
         self._shown: set[str] = set()
         self._began = time.monotonic()
-
-    def program_started(self, program: object, plan: object) -> None:
-        return None
 
     def stage_started(self, attempt: Attempt) -> None:
         if attempt.resumed_from is not None:
@@ -114,9 +112,6 @@ class Narrator:
             self._line("[yellow]■[/]", attempt.version, attempt.stage, f"[yellow]{why}[/]")
         else:
             self._line("[red]✗[/]", attempt.version, attempt.stage, f"[red]{attempt.status}[/]")
-
-    def program_finished(self) -> None:
-        return None
 
     def _line(self, mark: str, version: str, stage: str, text: str) -> None:
         self._shown.add(f"{version}/{stage}")

@@ -44,11 +44,8 @@ def run_isolated(
     """Run `node` in `processes` child processes; returns their peak memory in MB.
 
     Args:
-        workspace: the workspace.
         node: the stage to run; its attempt is open in the ledger.
         partial: the attempt's directory, where the child writes its result.
-        log: file that the child's output is appended to.
-        processes: how many processes share the stage.
         grace: seconds that the child may run on to its next checkpoint after an interrupt.
         interrupted: how often this process was interrupted; for threads, which receive no signals.
             At two the child is killed at once.

@@ -11,32 +11,34 @@ from alignment.pipeline.records import Attempt, Manifest
 
 
 class Observer(Protocol):
-    """Is notified of what the runner does. Its errors are reported and never stop a stage."""
+    """Is notified of what the runner does; a subclass overrides what it wants to hear.
 
-    def program_started(self, program: ProgramConfig, plan: Sequence[Node]) -> None: ...
+    Its errors are reported and never stop a stage.
+    """
 
-    def stage_started(self, attempt: Attempt) -> None: ...
+    def program_started(self, program: ProgramConfig, plan: Sequence[Node]) -> None:
+        return
 
-    def stage_finished(self, attempt: Attempt, manifest: Manifest) -> None: ...
+    def stage_started(self, attempt: Attempt) -> None:
+        return
 
-    def stage_failed(self, attempt: Attempt) -> None: ...
+    def stage_finished(self, attempt: Attempt, manifest: Manifest) -> None:
+        return
 
-    def stage_cached(self, node: Node, manifest: Manifest) -> None: ...
+    def stage_failed(self, attempt: Attempt) -> None:
+        return
 
-    def program_finished(self) -> None: ...
+    def stage_cached(self, node: Node, manifest: Manifest) -> None:
+        return
+
+    def program_finished(self) -> None:
+        return
 
 
 def notify(
     observers: Sequence[Observer], say: Callable[[str], None], event: str, *values: Any
 ) -> None:
-    """Call the method `event` of every observer; an error in one is passed to `say`, not raised.
-
-    Args:
-        observers: whom to notify.
-        say: called with a line on each error.
-        event: name of a method of `Observer`.
-        values: its arguments.
-    """
+    """Call the method `event` of every observer; an error in one is passed to `say`, not raised."""
     for observer in observers:
         try:
             getattr(observer, event)(*values)

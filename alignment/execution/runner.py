@@ -59,9 +59,7 @@ class Runner:
     """Runs the stages of one program in one workspace. A context manager: it holds the workspace.
 
     Args:
-        program: the program to run.
         progress_factory: gives the progress display of a stage; silent by default.
-        observers: are notified of what happens.
         say: called with lines for the user.
         patience: seconds to wait on entering while another process holds the workspace.
         latest: reads the program again once the workspace is held, because the previous holder may
@@ -137,7 +135,7 @@ class Runner:
 
         Raises:
             AlignError: the stage reported this error, or an input is not done yet.
-            WaitingForApproval: a person must decide on the previous version first.
+            WaitingForDecision: a person must decide on the previous version first.
             WaitingForBatches: too few preferences were delivered for this version.
             StageError: the stage failed unexpectedly; the traceback is in its log.
             DiskFullError: the outputs do not fit on the disk.

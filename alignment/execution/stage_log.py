@@ -31,13 +31,13 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 class Logged:
-    """A progress that also writes its messages to the attempt's log."""
+    """A progress that also writes its messages, and what begins, to the attempt's log."""
 
     def __init__(self, inner: Progress):
         self._inner = inner
 
     def begin(self, label: str, total: int | None = None, unit: str = "it") -> None:
-        log.debug("%s (%s %s)", label, total, unit)
+        log.info("%s: %s %s", label, "?" if total is None else total, unit)
         self._inner.begin(label, total, unit)
 
     def advance(self, amount: int = 1, **figures: float) -> None:

@@ -14,24 +14,12 @@ from alignment.errors import AlignError, StageError
 from alignment.execution.failures import kind_of
 from alignment.execution.isolated_stage import error_record, write_result
 from alignment.execution.runner import Runner
+from alignment.execution.stage_log import Logged
 from alignment.pipeline.workspace import kept_program
 from alignment.utils import distributed
 from alignment.utils.graceful_stop import held
 from alignment.utils.memory import PeakMemory
-from alignment.utils.progress import SilentProgress
-
-
-class LogProgress:
-    """Shows progress as log lines."""
-
-    def begin(self, label: str, total: int | None = None, unit: str = "it") -> None:
-        logging.info("%s: %s %s", label, "?" if total is None else total, unit)
-
-    def advance(self, amount: int = 1, **figures: float) -> None:
-        return None
-
-    def say(self, message: str) -> None:
-        logging.info(message)
+from alignment.utils.progress import Progress, SilentProgress
 
 
 def main(workspace: Path, key: str) -> int:
@@ -47,7 +35,8 @@ def main(workspace: Path, key: str) -> int:
         distributed.join(runner.program.compute.device)
         grace = runner.program.orchestration.grace_seconds
         with held(grace, logging.warning), PeakMemory() as memory:
-            progress = LogProgress() if distributed.is_first() else SilentProgress()
+            silent = SilentProgress()
+            progress: Progress = Logged(silent) if distributed.is_first() else silent
             runner.execute(node, fingerprint, progress)
     except AlignError as error:
         write_result(partial, error_record(error) | {"failure": kind_of(error)})
