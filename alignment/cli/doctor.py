@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -49,7 +48,7 @@ def doctor(
     rows, left = [], 0
     for finding, mended in _findings(program, fix, hashes=not quick):
         left += not (mended or finding.harmless)
-        rows.append({"mended": mended, **vars(replace(finding, mend=None))})
+        rows.append({"mended": mended, **vars(finding)})
         if not json:
             mark = "[dim]note[/]" if finding.harmless else "[red]✗[/]"
             mark = "[green]mended[/]" if mended else mark
@@ -67,13 +66,10 @@ def doctor(
 
 def _findings(program: ProgramConfig, fix: bool, *, hashes: bool) -> Iterator[tuple[Finding, bool]]:
     """Each finding, and whether it was mended."""
-    from alignment.operations.doctor import examine, mend
+    from alignment.operations.doctor import examine
     from flows import doctor as flows_doctor
 
-    if fix:
-        yield from mend(program, hashes=hashes)
-    else:
-        yield from ((finding, False) for finding in examine(program, hashes=hashes))
+    yield from examine(program, hashes=hashes, fix=fix)
     # Runs and servers whose processes are dead: whoever works in the workspace has others.
     for finding in flows_doctor.examine(program.workspace):
         if fix and finding.mend is not None:

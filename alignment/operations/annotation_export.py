@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from alignment.operations.status import done_stages
 from alignment.preferences.annotation import export_tasks
 from alignment.preferences.exports import Export, Tool, exported_pairs, judged_ids, judged_mask
 from alignment.preferences.store import PreferenceStore
+from alignment.utils.files import read_jsonl
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
 
@@ -51,8 +51,7 @@ def collected_pairs(program: ProgramConfig) -> list[CollectedPairs]:
     collections = []
     for version, stages in done_stages(program).items():
         if "collect" in stages:
-            with (stages["collect"] / "pairs.jsonl").open(encoding="utf-8") as file:
-                pairs = [json.loads(line) for line in file]
+            pairs = read_jsonl(stages["collect"] / "pairs.jsonl")
             texts = [tuple(side["text"] for side in pair["responses"]) for pair in pairs]
             is_judged = judged_mask(standing, pairs, texts)
             exported = np.array([pair["id"] in exported_ids for pair in pairs], dtype=bool)
@@ -77,9 +76,8 @@ def export_pairs(
 
     Args:
         version: the version that collected the pairs; None: the newest one with pairs.
-        tool: annotation tool whose format is written.
         selection: `random`, or `uncertain`: smallest score gap of the newest reward models first.
-        count: maximum number of pairs.
+        count: at most so many pairs.
         out: file or directory; None: `outbox/` in the workspace.
         again: also export pairs that were exported or judged before.
 

@@ -48,43 +48,32 @@ class Finding:
     harmless: bool = False
 
 
-def examine(program: ProgramConfig, *, hashes: bool = True) -> Iterator[Finding]:
-    """Check the workspace and yield each finding.
-
-    Args:
-        hashes: also compute the sha256 of every output (reads all checkpoints).
-    """
-    yield from _locks(program)
-    yield from _findings(program, hashes, busy=holder(program.workspace) is not None)
-
-
-def mend(program: ProgramConfig, *, hashes: bool = True) -> Iterator[tuple[Finding, bool]]:
-    """Lock the workspace, check it and repair each finding.
+def examine(
+    program: ProgramConfig, *, hashes: bool = True, fix: bool = False
+) -> Iterator[tuple[Finding, bool]]:
+    """Check the workspace; yields each finding, and whether it was repaired.
 
     If another process holds the workspace, that is the first finding, and nothing is repaired.
 
     Args:
-        hashes: see `examine`.
-
-    Yields:
-        Each finding, and whether it was repaired.
+        hashes: also compute the sha256 of every output (reads all checkpoints).
+        fix: repair what can be repaired, with the workspace locked.
     """
-    lock_findings = list(_locks(program))
+    stale = list(_locks(program))
     with ExitStack() as stack:
-        try:
-            stack.enter_context(workspace_lock(program.workspace))
-        except LockedError as error:
-            what = f"nothing was repaired: {error.message}"
-            yield Finding(what, str(program.workspace), error.remedy or ""), False
-            yield from ((finding, False) for finding in examine(program, hashes=hashes))
-            return
-        yield from (
-            (note, True) for note in lock_findings
-        )  # locking has replaced the dead process's name
-        for finding in _findings(program, hashes, busy=False):
-            if finding.mend is not None:
+        if fix:
+            try:
+                stack.enter_context(workspace_lock(program.workspace))
+            except LockedError as error:
+                what = f"nothing was repaired: {error.message}"
+                yield Finding(what, str(program.workspace), error.remedy or ""), False
+                fix = False
+        yield from ((note, fix) for note in stale)  # locking replaces the dead process's name
+        busy = not fix and holder(program.workspace) is not None
+        for finding in _findings(program, hashes, busy=busy):
+            if fix and finding.mend is not None:
                 finding.mend()
-            yield finding, finding.mend is not None
+            yield finding, fix and finding.mend is not None
 
 
 def _findings(program: ProgramConfig, hashes: bool, *, busy: bool) -> Iterator[Finding]:

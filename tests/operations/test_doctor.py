@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from alignment.config.load import check_program
 from alignment.errors import LockedError
 from alignment.execution.runner import Runner
-from alignment.operations.doctor import examine, mend
+from alignment.operations import doctor
 from alignment.pipeline.ledger import Ledger
 from alignment.utils.locks import workspace_lock
 
@@ -32,6 +33,17 @@ def program(tmp_path: Path, stages: Any) -> Any:
         for node in runner.plan:
             runner.run_node(node)
     return made
+
+
+def examine(program: Any) -> list[doctor.Finding]:
+    """All findings; nothing is mended."""
+    pairs = list(doctor.examine(program))
+    assert not any(mended for _, mended in pairs)
+    return [finding for finding, _ in pairs]
+
+
+def mend(program: Any) -> Iterator[tuple[doctor.Finding, bool]]:
+    return doctor.examine(program, fix=True)
 
 
 def files(root: Path) -> set[str]:
