@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 
 from alignment.config.finetune import PretrainConfig
 from alignment.config.section import Section
+from alignment.errors import ConfigError
 
 Possible = Annotated[PretrainConfig, AfterValidator(PretrainConfig.possible)]
 
@@ -23,3 +24,17 @@ class BaseConfig(Section):
     """Branch, tag or commit of a hub name; unset takes the default branch."""
     pretrain: Possible = PretrainConfig()
     """`source: world`: shape and training of the small model."""
+
+    def existing(self) -> str:
+        """The path of `source: path`.
+
+        Raises:
+            ConfigError: none is named.
+        """
+        if self.path is None:
+            raise ConfigError(
+                "no base model is named",
+                where="base.path",
+                remedy="--set base.path=DIRECTORY (or a hub name)",
+            )
+        return self.path

@@ -84,8 +84,8 @@ class EvaluateConfig(Section):
     """Evaluation prompts that turn up in a batch are left out; the stage fails if more than this
     share of them does."""
     judge: JudgeConfig | None = None
-    """A language-model judge beside the reward models; unset, none. With real data the only judges
-    are then guards (`rewards.guard_share`), or else the reward models that training climbed."""
+    """A language model as one more judge; unset: none. The others are the gold scores of the
+    built-in world, the reward models that training climbed, and guards (`rewards.guard_share`)."""
 
 
 class PromoteConfig(Section):

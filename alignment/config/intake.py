@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from alignment.config.section import Section, table
 from alignment.config.thresholds import Bound, Thresholds
 from alignment.config.vocabulary import Domain, Strength
+from alignment.errors import ConfigError
 
 FormatName = Literal[
     "hh",
@@ -101,6 +102,23 @@ class DataConfig(Section):
     borderline: str | None = None
     """CSV of prompts that look unsafe (XSTest: columns `prompt`, `label`, `type`); those labelled
     `safe` become borderline evaluation prompts, which must not be refused."""
+
+    def origin(self, intake: IntakeConfig) -> tuple[str, str]:
+        """The path of the real preferences, and the key of the setting that names it.
+
+        Raises:
+            ConfigError: none does.
+        """
+        split = intake.source == "split"
+        key = "intake.path" if split and self.path is None else "data.path"
+        path = self.path or (intake.path if split else None)
+        if path is None:
+            raise ConfigError(
+                "no preference data is named to make prompts and demonstrations from",
+                where=key,
+                remedy=f"--set {key}=FILE_OR_DIRECTORY",
+            )
+        return path, key
 
     @field_validator("shares")
     @classmethod

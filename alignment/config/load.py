@@ -15,6 +15,9 @@ from alignment.config.program import ProgramConfig
 from alignment.config.renames import DROPPED, RENAMES, leaves
 from alignment.errors import ConfigError
 
+# What a version cannot set.
+SAME_FOR_ALL = ("versions", "name", "seed", "workspace", "tracking", "cost", "orchestration")
+
 
 def load_program(path: Path, overrides: Sequence[str] = ()) -> ProgramConfig:
     """Read `path`, apply `a.b=c` overrides in order, check everything.
@@ -62,15 +65,7 @@ def for_version(program: ProgramConfig, name: str) -> ProgramConfig:
     _refuse_old(overrides, {}, f"versions: {name}: set")
     values = program.model_dump(mode="json")
     for key, value in overrides.items():
-        if key.split(".")[0] in (
-            "versions",
-            "name",
-            "seed",
-            "workspace",
-            "tracking",
-            "cost",
-            "orchestration",
-        ):
+        if key.split(".")[0] in SAME_FOR_ALL:
             raise ConfigError(
                 f"{key} cannot differ between versions", where=f"versions: {name}: set: {key}"
             )
@@ -181,22 +176,21 @@ def _refuse_old(keys: Iterable[str], lines: dict[str, str], source: str) -> None
 def _explain(error: ValidationError, lines: dict[str, str], source: str) -> ConfigError:
     problems = error.errors(include_url=False)
     first = problems[0]
-    # pydantic names the member of a union and the place of a table's word in square brackets
-    location = [part for part in map(str, first["loc"]) if "[" not in part]
+    # pydantic also names the member of a union and, in square brackets, a table's word
+    location = [part for part in map(str, first["loc"]) if "[" not in part and part != "float"]
     dotted = ".".join(location)
     where = _line_of(location, lines) or source
     if first["type"] == "extra_forbidden":
-        known = _known_keys(ProgramConfig, location[:-1])
+        valid = _known_keys(ProgramConfig, location[:-1])
         message = f"unknown key {dotted!r}"
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        parent = ".".join(location[:-1])
+        near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
         if near:
-            remedy = f"did you mean {f'{parent}.' if parent else ''}{near[0]}?"
+            remedy = f"did you mean {'.'.join([*location[:-1], near[0]])}?"
         else:
-            remedy = _elsewhere(location[-1]) or f"known keys here: {', '.join(sorted(known))}"
+            remedy = _elsewhere(location[-1]) or f"known keys here: {', '.join(sorted(valid))}"
     else:
-        said = str(first["msg"]).removeprefix("Value error, ")
-        message = f"{dotted}: {said}" if dotted else said
+        problem = str(first["msg"]).removeprefix("Value error, ")
+        message = f"{dotted}: {problem}" if dotted else problem
         given = first.get("input")
         short = isinstance(given, str | int | float | bool)
         remedy = f"the value given is {given!r}" if short else ""
@@ -209,17 +203,16 @@ def _line_of(location: Sequence[str], lines: dict[str, str]) -> str | None:
     for end in range(len(location), 0, -1):
         dotted = ".".join(location[:end])
         below = (place for key, place in lines.items() if key.startswith(f"{dotted}."))
-        found = lines.get(dotted) or next(below, None)
-        if found:
-            return found
+        if place := lines.get(dotted) or next(below, None):
+            return place
     return None
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    found = (_section_of(argument) for argument in get_args(annotation))
-    return next((section for section in found if section is not None), None)
+    sections = (_section_of(argument) for argument in get_args(annotation))
+    return next((section for section in sections if section is not None), None)
 
 
 def _known_keys(model: type[BaseModel], location: Iterable[str]) -> list[str]:
@@ -248,5 +241,5 @@ def all_keys(model: type[BaseModel] = ProgramConfig, prefix: str = "") -> list[s
 
 def _elsewhere(name: str) -> str | None:
     """A key of that name in another section."""
-    found = [key for key in all_keys() if key.rpartition(".")[2] == name]
-    return f"did you mean {found[0]}?" if found else None
+    keys = [key for key in all_keys() if key.rpartition(".")[2] == name]
+    return f"did you mean {keys[0]}?" if keys else None

@@ -94,9 +94,9 @@ class ProgramConfig(Section):
     @classmethod
     def _in_order(cls, versions: tuple[VersionConfig, ...]) -> tuple[VersionConfig, ...]:
         expected = [f"rlhf-v{n}" for n in range(1, len(versions) + 1)]
-        found = [version.name for version in versions]
-        if found != expected:
-            raise ValueError(f"versions must be {', '.join(expected)} in order, found {found}")
+        names = [version.name for version in versions]
+        if names != expected:
+            raise ValueError(f"versions must be {', '.join(expected)} in order, found {names}")
         return versions
 
     @model_validator(mode="after")
@@ -107,12 +107,12 @@ class ProgramConfig(Section):
                 "its annotators cannot judge answers of a real model"
             )
         student = self.finetune.student
-        if student is not None and student.size is not None and self.base.source != "world":
-            raise ValueError(
-                "finetune.student.size pretrains on the built-in world (base.source: world); "
-                "give the student's path"
-            )
         if student is not None and student.size is not None:
+            if self.base.source != "world":
+                raise ValueError(
+                    "finetune.student.size pretrains on the built-in world (base.source: world); "
+                    "give the student's path"
+                )
             try:
                 over(self.base.pretrain, student.size).possible()
             except ValueError as error:

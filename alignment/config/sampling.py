@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from alignment.config.generation import GenerationConfig
 from alignment.config.section import Override, Section
+
+Temperature = Annotated[float, Field(gt=0, le=10)]
+
+
+def _all_different(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("a temperature stands twice")
+    return values
+
+
+Temperatures = Annotated[
+    tuple[Temperature, ...], Field(min_length=1), AfterValidator(_all_different)
+]
 
 
 class SampleConfig(Section):
@@ -27,7 +40,7 @@ class SampleConfig(Section):
     temperature: float | Literal["search"] = "search"
     """Sampling temperature instead of `generation.temperature`, or `search`: the best of `grid`,
     tuned for each version (Fig 8)."""
-    grid: tuple[float, ...] = (0.7, 0.85, 1.0, 1.15, 1.3)
+    grid: Temperatures = (0.7, 0.85, 1.0, 1.15, 1.3)
     """Temperatures the search tries. Llama 2 found 1.2–1.3 best for its RLHF model."""
     search_prompts: int = Field(default=32, ge=2)
     """Prompts the temperature search samples for; drawn apart from the version's own prompts."""
@@ -42,15 +55,6 @@ class SampleConfig(Section):
         if not isinstance(value, str) and not 0 < value <= 10:
             raise ValueError("temperature must lie in (0, 10]")
         return value
-
-    @field_validator("grid")
-    @classmethod
-    def _grid(cls, grid: tuple[float, ...]) -> tuple[float, ...]:
-        if not grid or any(not 0 < value <= 10 for value in grid):
-            raise ValueError("grid needs at least one temperature, each in (0, 10]")
-        if len(set(grid)) != len(grid):
-            raise ValueError("grid names a temperature twice")
-        return grid
 
     @model_validator(mode="after")
     def _served(self) -> SampleConfig:
@@ -100,17 +104,8 @@ class CollectConfig(Section):
     """Pairs collected a version; 0 collects none."""
     safety_share: float = Field(default=0.5, ge=0, le=1)
     """Share of pairs on prompts tagged for safety."""
-    temperatures: tuple[float, ...] = (0.7, 1.0, 1.3)
+    temperatures: Temperatures = (0.7, 1.0, 1.3)
     """The two sides of a pair are drawn at different temperatures of this list where it can be
     (Llama 2 §3.2.1: two model variants, varying temperature)."""
     generation: Override[GenerationConfig] = GenerationConfig()
     """What differs from the top-level `generation`."""
-
-    @field_validator("temperatures")
-    @classmethod
-    def _warm(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if not values or any(not 0 < value <= 10 for value in values):
-            raise ValueError("temperatures needs at least one value, each in (0, 10]")
-        if len(set(values)) != len(values):
-            raise ValueError("temperatures names a value twice")
-        return values

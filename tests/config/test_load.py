@@ -123,3 +123,21 @@ def test_every_key_is_read_somewhere() -> None:
         if not re.search(rf"\.{key.rpartition('.')[2]}\b|\"{key.rpartition('.')[2]}\"", sources)
     ]
     assert unread == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sample.temperature=hot", "sample.temperature: Input should be a valid number"),
+        ("sample.temperature=0", "sample.temperature: temperature must lie in"),
+        ("sample.grid=[1.0, 1.0]", "sample.grid: a temperature stands twice"),
+        ("collect.temperatures=[]", "collect.temperatures: Tuple should have at least 1 item"),
+        ("collect.temperatures=[11]", "collect.temperatures.0: Input should be less than"),
+    ],
+)
+def test_wrong_temperatures(override: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "program.yaml"
+    path.write_text("name: x\nworkspace: w\n")
+    with pytest.raises(ConfigError) as caught:
+        load_program(path, [override])
+    assert caught.value.message.startswith(message)
