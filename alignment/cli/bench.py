@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cyclopts import App
 
@@ -35,13 +36,9 @@ def reward(
     align bench reward --model DIR --data harmless.jsonl.gz --pairs 512 --batch 32
     ```
     """
-    from alignment.bench.conditions import under
     from alignment.bench.reward import run
 
-    figures = under(
-        fast_cpu, run, model=model, data=data, pairs=pairs, batch=batch, max_length=max_length
-    )
-    print(json.dumps(figures))
+    _show(fast_cpu, run, model=model, data=data, pairs=pairs, batch=batch, max_length=max_length)
 
 
 @bench.command
@@ -84,11 +81,9 @@ def sample(
     align bench sample --model DIR --prompts 64 --k 16
     ```
     """
-    from alignment.bench.conditions import under
     from alignment.bench.sample import run
 
-    figures = under(fast_cpu, run, model=model, prompts=prompts, k=k, max_new_tokens=max_new_tokens)
-    print(json.dumps(figures))
+    _show(fast_cpu, run, model=model, prompts=prompts, k=k, max_new_tokens=max_new_tokens)
 
 
 @bench.command
@@ -114,17 +109,14 @@ def ppo(
     align bench ppo --model DIR --roles shared
     ```
     """
-    from alignment.bench.conditions import under
     from alignment.bench.ppo import run
 
-    figures = under(
-        fast_cpu,
-        run,
-        model=model,
-        episodes=episodes,
-        batch=batch,
-        new_tokens=new_tokens,
-        epochs=epochs,
-        roles=roles,
-    )
-    print(json.dumps(figures))
+    sizes = {"episodes": episodes, "batch": batch, "new_tokens": new_tokens, "epochs": epochs}
+    _show(fast_cpu, run, model=model, roles=roles, **sizes)
+
+
+def _show(fast_cpu: FastCPU, run: Callable[..., Any], **settings: Any) -> None:
+    """Measure, and print the figures as one JSON line."""
+    from alignment.bench.conditions import under
+
+    print(json.dumps(under(fast_cpu, run, **settings)))

@@ -20,7 +20,7 @@ from alignment.inference.decode import Ends, Row, decode
 from alignment.inference.engine import end_ids
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Message
-from alignment.models.load import Dtype, load_policy, load_tokenizer, resolve_device
+from alignment.models.load import load_policy, load_tokenizer, resolve_device
 from alignment.models.stepper import ModelStepper
 from alignment.utils.seeds import derive_seed
 
@@ -105,26 +105,10 @@ class ChatSession:
             yield token
 
 
-def open_session(
-    path: Path,
-    *,
-    name: str,
-    temperature: float = 0.7,
-    max_new_tokens: int = 256,
-    device: str = "auto",
-    dtype: Dtype = "float32",
-    seed: int | None = None,
-) -> ChatSession:
-    """Load a model directory (full or adapter) for talking."""
-    model = load_policy(path, dtype=dtype, device=resolve_device(device))
-    return ChatSession(
-        model,
-        ChatRenderer(load_tokenizer(path)),
-        name=name,
-        temperature=temperature,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-    )
+def open_session(path: Path, device: str = "auto", **settings: Any) -> ChatSession:
+    """Load a model directory (full or adapter) for talking; `settings` are a session's own."""
+    model = load_policy(path, dtype="float32", device=resolve_device(device))
+    return ChatSession(model, ChatRenderer(load_tokenizer(path)), **settings)
 
 
 def talk(sessions: Sequence[ChatSession], console: Console | None = None) -> None:

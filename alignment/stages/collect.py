@@ -9,7 +9,6 @@ Output: pairs.jsonl, unlabelled; annotators see only the texts.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from alignment.config.sampling import CollectConfig
@@ -20,7 +19,7 @@ from alignment.sampling.pairs import PlannedAnswer, PlannedPair, make_pair, plan
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages.context import StageContext
 from alignment.utils import graceful_stop
-from alignment.utils.files import atomic_write_text, digest_json
+from alignment.utils.files import digest_json, write_jsonl
 
 CODE_VERSION = "3"
 READS = ("collect", "compute")
@@ -32,7 +31,7 @@ def run(ctx: StageContext) -> None:
     """Plan the pairs, draw both sides, write the pairs whose sides differ; see the module."""
     config: CollectConfig = ctx.config.collect
     pool = read_prompts(ctx.inputs["prepare"] / "prompts.jsonl")
-    earlier = str(ctx.options.get("earlier_version", "earlier")) if _has_earlier(ctx) else None
+    earlier = ctx.options.get("earlier_version", "earlier") if "earlier" in ctx.inputs else None
     planned = plan_pairs(pool, (ctx.version, earlier or ctx.version), config, ctx.seed)
     drawn = _draw(ctx, planned)
     rows, ids, same = [], set(), 0
@@ -43,8 +42,7 @@ def run(ctx: StageContext) -> None:
             continue
         ids.add(row["id"])
         rows.append(row)
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    atomic_write_text(ctx.out / "pairs.jsonl", "".join(lines))
+    write_jsonl(ctx.out / "pairs.jsonl", rows)
     ctx.dataset("pairs to annotate", digest_json([row["id"] for row in rows]), len(rows), "pairs")
     every = [sample for samples in drawn.values() for sample in samples]
     ctx.metric(
@@ -54,10 +52,6 @@ def run(ctx: StageContext) -> None:
         finished=sum(sample.finished for sample in every) / max(1, len(every)),
         tokens_generated=sum(len(sample.token_ids) for sample in every),
     )
-
-
-def _has_earlier(ctx: StageContext) -> bool:
-    return "earlier" in ctx.inputs
 
 
 def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, int], list[Sample]]:

@@ -69,6 +69,11 @@ class StageContext:
         """Record a dataset for the lineage; `role` is `training`, `evaluation`, `prompts`, …"""
         self.datasets.append({"name": name, "digest": digest, "rows": rows, "role": role})
 
+    def inputs_of(self, group: str) -> dict[str, Path]:
+        """Name → directory of the inputs that are called `group/name`, in order."""
+        prefix = f"{group}/"
+        return {k.removeprefix(prefix): d for k, d in self.inputs.items() if k.startswith(prefix)}
+
     @property
     def series(self) -> Series:
         """The stage's training curves."""
@@ -77,11 +82,8 @@ class StageContext:
     def champion(self, verdict: Path | None) -> str:
         """The version recommended so far.
 
-        A person's decision arrives as an option (`Decisions.champion_option`); otherwise the last
-        verdict names the champion.
-
-        Args:
-            verdict: outputs of the promote stage of the last version that was not rejected, if any.
+        A person's decision arrives as an option (`Decisions.champion_option`); otherwise `verdict`
+        names it, the outputs of the promote stage of the last version that was not rejected.
         """
         if "champion" in self.options:
             return str(self.options["champion"])

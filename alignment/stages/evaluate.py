@@ -91,11 +91,7 @@ def run(ctx: StageContext) -> None:
     write_table(ctx.out / TEXTS, own)
     write_prompts(ctx.out / "prompts.jsonl", prompts)
 
-    earlier = {
-        name.removeprefix("earlier/"): path
-        for name, path in ctx.inputs.items()
-        if name.startswith("earlier/")
-    }
+    earlier = ctx.inputs_of("earlier")
     prompt_ids = {prompt.id for prompt in prompts}
     sides = {
         name: table[table.prompt_id.isin(prompt_ids)].reset_index(drop=True)
@@ -124,7 +120,7 @@ def run(ctx: StageContext) -> None:
 
 def _leaks(ctx: StageContext, prompts: list[Prompt]) -> list[Leak]:
     """Prompts that any version so far was trained on."""
-    intakes = [path for name, path in ctx.inputs.items() if name.startswith("intake/")]
+    intakes = list(ctx.inputs_of("intake").values())
     store = PreferenceStore(ctx.workspace / "preferences")
     return find_leaks(prompts, training_conversations(ctx.inputs["prepare"], intakes, store))
 

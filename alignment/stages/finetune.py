@@ -6,9 +6,7 @@ are trained. Outputs: model/ (full checkpoint or adapter), series.jsonl (the los
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +18,7 @@ from alignment.stages.context import StageContext
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.sft import Example, finetune
 from alignment.utils import distributed
-from alignment.utils.files import sha256_file
+from alignment.utils.files import read_jsonl, sha256_file
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "2"
@@ -77,13 +75,10 @@ def _examples(ctx: StageContext, config: FinetuneConfig) -> list[Example]:
 
 
 def _read(ctx: StageContext, path: Path, name: str) -> list[Example]:
-    examples = []
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            row: dict[str, Any] = json.loads(line)
-            examples.append(
-                Example(row["messages"], row["response"], bool(row.get("finished", True)))
-            )
+    examples = [
+        Example(row["messages"], row["response"], bool(row.get("finished", True)))
+        for row in read_jsonl(path)
+    ]
     if not examples:
         raise DataError(
             f"there is nothing to train on: {path.name} is empty",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from alignment.errors import ConfigError
+from alignment.config.base import BaseConfig
 from alignment.models.import_checkpoint import import_checkpoint
 from alignment.stages.context import StageContext
 
@@ -20,16 +20,10 @@ READS = ("base",)
 
 def run(ctx: StageContext) -> None:
     """Copy or download the model, and check it."""
-    base = ctx.config.base
-    if base.path is None:
-        raise ConfigError(
-            "no base model is named",
-            where="base.path",
-            remedy="--set base.path=DIRECTORY (or a hub name)",
-        )
+    base: BaseConfig = ctx.config.base
     model = ctx.out / "model"
     ctx.progress.begin("import")
-    import_checkpoint(base.path, model, revision=base.revision)
+    import_checkpoint(base.existing(), model, revision=base.revision)
     ctx.metric(parameters=_parameters(model))
 
 

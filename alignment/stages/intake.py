@@ -15,9 +15,7 @@ batches), report.json, report-<id>.png.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
@@ -26,7 +24,13 @@ from alignment.preferences.report import BatchReport
 from alignment.preferences.store import PreferenceStore
 from alignment.reporting.batch_plots import draw
 from alignment.stages.context import StageContext
-from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_json
+from alignment.utils.files import (
+    atomic_write_json,
+    atomic_write_text,
+    canonical_json,
+    read_json,
+    read_jsonl,
+)
 
 CODE_VERSION = "2"
 READS = ("intake", "world")
@@ -92,16 +96,14 @@ def _own(ctx: StageContext, store: PreferenceStore, delivered: list[str]) -> str
 def _simulated(ctx: StageContext, needed: bool) -> Path | None:
     """Have the world's annotators judge the collected pairs; returns their delivery.
 
-    Args:
-        ctx: the stage's context.
-        needed: whether having no pairs is an error, because there is nothing else to learn from.
+    Having no pairs is an error if they are `needed`: there is nothing else to learn from.
     """
     from alignment.world.annotators import label_rows
 
-    pairs = _json_lines(ctx.inputs["collect"] / "pairs.jsonl")
-    if not pairs and not needed:
-        return None
+    pairs = read_jsonl(ctx.inputs["collect"] / "pairs.jsonl")
     if not pairs:
+        if not needed:
+            return None
         raise DataError(
             "no pairs were collected, so there is nothing to judge",
             where="collect.pairs",
@@ -120,9 +122,9 @@ def _arrival(ctx: StageContext, needed: bool) -> Path | None:
     """The arrival of this version; see `_simulated`."""
     number = int(ctx.version.rpartition("-v")[2])
     path = ctx.inputs["prepare"] / "arrivals" / f"{number:02d}"
-    if not path.is_dir() and not needed:
-        return None
     if not path.is_dir():
+        if not needed:
+            return None
         raise DataError(
             f"there is no arrival for {ctx.version}",
             where="data.arrivals",
@@ -135,8 +137,7 @@ def _earlier(ctx: StageContext) -> list[str]:
     """Batches of earlier versions, against which new comparisons are checked for duplicates."""
     return [
         batch["id"]
-        for name, directory in ctx.inputs.items()
-        if name.startswith("intake/")
+        for directory in ctx.inputs_of("intake").values()
         for batch in read_json(directory / "batch.json")["batches"]
     ]
 
@@ -148,14 +149,8 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
     for id in ids:
         batch = store.batch(id)
         report = BatchReport(batch.report, batch.directory, batch.sequence, already=True)
-        batches.append(
-            {
-                "id": id,
-                "digest": batch.digest,
-                "rows": batch.manifest["rows"],
-                "counts": batch.counts,
-            }
-        )
+        rows, counts = batch.manifest["rows"], batch.counts
+        batches.append({"id": id, "digest": batch.digest, "rows": rows, "counts": counts})
         reports.append(report.values)
         draw(report.values, ctx.out / f"report-{id}.png")
         trained = sum(batch.counts["training"].values())
@@ -180,14 +175,5 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
     if len(reports) == 1:
         longer = reports[0]["longer_wins"]["share"]
         newer = reports[0]["newer_wins"]["share"]
-        ctx.metric(
-            **{
-                name: value
-                for name, value in (("longer_wins", longer), ("newer_wins", newer))
-                if value is not None
-            }
-        )
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        figures = {"longer_wins": longer, "newer_wins": newer}
+        ctx.metric(**{name: value for name, value in figures.items() if value is not None})

@@ -8,9 +8,7 @@ Outputs: `model/` (the policy), `critic/` (the trained critic), `series.jsonl`, 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,12 +16,8 @@ from alignment.config.ppo import PPOConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import ConfigError, DataError
 from alignment.models.chat_renderer import ChatRenderer, Tokens
-from alignment.models.load import (
-    load_tokenizer,
-    resolve_device,
-    save_model,
-)
-from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.models.load import load_tokenizer, resolve_device, save_model
+from alignment.preferences.prompts import read_prompts
 from alignment.stages.context import StageContext
 from alignment.training.ppo.early_stopping import Guard
 from alignment.training.ppo.roles import save_critic
@@ -31,7 +25,7 @@ from alignment.training.ppo.scoring import CombinedReward, PromptItem
 from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import Outcome, PPOTrainer
 from alignment.utils import distributed
-from alignment.utils.files import atomic_write_json, sha256_file
+from alignment.utils.files import atomic_write_json, read_jsonl, sha256_file
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "5"
@@ -91,16 +85,14 @@ def _prompts(
     order = np.random.default_rng(derive_seed(ctx.seed, "heldout")).permutation(len(pool))
     # Early stopping takes at most a fifth of a small pool.
     count = min(config.stop.heldout_prompts, len(pool) // 5) if config.stop.look_every else 0
-    items = [_item(pool[i], renderer) for i in order]
+    items = [
+        PromptItem(tuple(renderer.prompt(p.messages)), tuple(p.messages), p.tag_safety)
+        for p in (pool[i] for i in order)
+    ]
     if len(items) <= count:
         raise DataError("there are too few prompts for PPO", where=str(path))
     ctx.dataset("ppo_prompts", sha256_file(path), len(items) - count, "prompts")
     return items[count:], items[:count]
-
-
-def _item(prompt: Prompt, renderer: ChatRenderer) -> PromptItem:
-    ids = tuple(renderer.prompt(prompt.messages))
-    return PromptItem(ids, tuple(prompt.messages), prompt.tag_safety)
 
 
 def _guard(
@@ -124,7 +116,7 @@ def _guard(
 
 def _texts(ctx: StageContext, config: PPOConfig, renderer: ChatRenderer) -> list[Tokens]:
     """Texts of PPO-ptx. The first token of a corpus text serves as its prompt."""
-    name = "corpus" if config.ptx.source == "corpus" else "demonstrations"
+    name = config.ptx.source
     path = ctx.inputs["prepare"] / f"{name}.jsonl"
     if not path.is_file():
         raise ConfigError(
@@ -133,17 +125,15 @@ def _texts(ctx: StageContext, config: PPOConfig, renderer: ChatRenderer) -> list
             remedy="set ppo.ptx.source to demonstrations, or ppo.ptx.coefficient to 0",
         )
     texts = []
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            row: dict[str, Any] = json.loads(line)
-            if name == "corpus":
-                ids = renderer.response(row["text"])
-                tokens = Tokens(ids[:1], ids[1:])
-            else:
-                tokens = renderer.tokens(row["messages"], row["response"])
-            room = PTX_TOKENS - len(tokens.prompt)
-            if room > 0 and tokens.response:
-                texts.append(Tokens(tokens.prompt, tokens.response[:room]))
+    for row in read_jsonl(path):
+        if name == "corpus":
+            ids = renderer.response(row["text"])
+            tokens = Tokens(ids[:1], ids[1:])
+        else:
+            tokens = renderer.tokens(row["messages"], row["response"])
+        room = PTX_TOKENS - len(tokens.prompt)
+        if room > 0 and tokens.response:
+            texts.append(Tokens(tokens.prompt, tokens.response[:room]))
     ctx.dataset(f"ptx_{name}", sha256_file(path), len(texts), "training")
     return texts
 
@@ -156,15 +146,12 @@ def _report(ctx: StageContext, outcome: Outcome, heldout: int) -> None:
     learnt = round(sum(row["answer/tokens"] * config.episodes for row in rows))
     looked = sum(row.get("guard/tokens", 0.0) for row in outcome.history) * heldout
     ctx.metric(tokens_generated=learnt + round(looked), tokens_trained=learnt * config.epochs)
-    for name in sorted(last):
-        ctx.metric(**{f"last/{name}": last[name]})
     ctx.metric(
-        **{
-            "iterations": outcome.iterations,
-            "kept_iteration": outcome.kept,
-            "stopped_early": float(outcome.stopped is not None),
-            "first/score/mean": first["score/mean"],
-        }
+        iterations=outcome.iterations,
+        kept_iteration=outcome.kept,
+        stopped_early=float(outcome.stopped is not None),
+        **{"first/score/mean": first["score/mean"]},
+        **{f"last/{name}": value for name, value in last.items()},
     )
     looks = [row["guard/score"] for row in outcome.history if "guard/score" in row]
     if looks:

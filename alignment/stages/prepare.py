@@ -10,7 +10,6 @@ arrivals/NN/*.jsonl (`intake.source: split`), skipped.json (real data).
 from __future__ import annotations
 
 from alignment.config.intake import DataConfig, IntakeConfig
-from alignment.errors import ConfigError
 from alignment.preferences.prepare_files import prepare_files
 from alignment.stages.context import StageContext
 from alignment.utils.files import sha256_file
@@ -41,15 +40,8 @@ def run(ctx: StageContext) -> None:
 def _real(ctx: StageContext) -> dict[str, int]:
     data: DataConfig = ctx.config.data
     intake: IntakeConfig = ctx.config.intake
+    path, _ = data.origin(intake)
     split = intake.source == "split"
-    path = data.path or (intake.path if split else None)
-    if path is None:
-        key = "intake.path" if split else "data.path"
-        raise ConfigError(
-            "no preference data is named to make prompts and demonstrations from",
-            where=key,
-            remedy=f"--set {key}=FILE_OR_DIRECTORY",
-        )
     return prepare_files(
         [path], data, intake, ctx.seed, ctx.out, arrivals=split, progress=ctx.progress
     )

@@ -5,15 +5,12 @@ Outputs: model/ (checkpoint with tokenizer), series.jsonl (the loss curve).
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 from alignment.config.finetune import PretrainConfig
 from alignment.errors import DataError
 from alignment.models.load import resolve_device, save_model
 from alignment.stages.context import StageContext
 from alignment.training.pretrain import pretrain
-from alignment.utils.files import sha256_file
+from alignment.utils.files import read_jsonl, sha256_file
 from alignment.world.tokenizer import train_tokenizer
 
 CODE_VERSION = "2"
@@ -28,7 +25,9 @@ def run(ctx: StageContext) -> None:
 def pretrain_world(ctx: StageContext, settings: PretrainConfig) -> None:
     """Train a model of this shape on the corpus that `prepare` wrote."""
     corpus = ctx.inputs["prepare"] / "corpus.jsonl"
-    texts = _read(corpus)
+    texts = [row["text"] for row in read_jsonl(corpus)]
+    if not texts:
+        raise DataError("the corpus is empty", where=str(corpus))
     ctx.dataset("corpus", sha256_file(corpus), len(texts), "training")
     tokenizer = train_tokenizer(texts, settings.vocabulary)
     compute = ctx.config.compute
@@ -45,11 +44,3 @@ def pretrain_world(ctx: StageContext, settings: PretrainConfig) -> None:
     )
     save_model(model, tokenizer, ctx.out / "model")
     ctx.metric(**figures, tokens_trained=figures["tokens"])
-
-
-def _read(path: Path) -> list[str]:
-    with path.open(encoding="utf-8") as file:
-        texts = [json.loads(line)["text"] for line in file if line.strip()]
-    if not texts:
-        raise DataError("the corpus is empty", where=str(path))
-    return texts

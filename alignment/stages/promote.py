@@ -17,11 +17,9 @@ READS = ("promote",)
 
 def run(ctx: StageContext) -> None:
     """Compare with the champion, which a person or the last verdict named; at first it is SFT."""
-    earlier = sorted(
-        (name.removeprefix("earlier/") for name in ctx.inputs if name.startswith("earlier/")),
-        key=version_order,
-    )
-    champion = ctx.champion(ctx.inputs[f"earlier/{earlier[-1]}"] if earlier else None)
+    earlier = ctx.inputs_of("earlier")
+    last = max(earlier, key=version_order, default=None)
+    champion = ctx.champion(None if last is None else earlier[last])
     evaluation = ctx.inputs["evaluate"]
     winrates = read_json(evaluation / "winrates.json")
     standings = {row["side"]: row["figures"] for row in read_json(evaluation / "standings.json")}

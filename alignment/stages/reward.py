@@ -171,11 +171,11 @@ def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], dict[st
     store = PreferenceStore(ctx.workspace / "preferences")
     training: list[Source] = []
     heldout: list[Source] = []
-    versions = {}
-    for name, directory in ctx.inputs.items():
-        if name.startswith("intake/"):
-            for batch in read_json(directory / "batch.json")["batches"]:
-                versions[batch["id"]] = name.removeprefix("intake/")
+    versions = {
+        batch["id"]: version
+        for version, directory in ctx.inputs_of("intake").items()
+        for batch in read_json(directory / "batch.json")["batches"]
+    }
     for id in versions:
         training += [Source(id, row) for row in store.training([id], beside=list(versions))]
         for domain in DOMAINS:

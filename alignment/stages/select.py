@@ -10,7 +10,6 @@ Outputs: selected.jsonl (training data of fine-tuning); scores.parquet (all cand
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -39,7 +38,13 @@ from alignment.sampling.reward_scoring import AnswerScores, AnswerToScore, Rewar
 from alignment.sampling.selection import Candidate, Selection, is_unsafe, random_control, select
 from alignment.sampling.shards import write_table
 from alignment.stages.context import StageContext
-from alignment.utils.files import atomic_write_json, atomic_write_text, digest_json, read_json
+from alignment.utils.files import (
+    atomic_write_json,
+    atomic_write_text,
+    digest_json,
+    read_json,
+    write_jsonl,
+)
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "3"
@@ -59,12 +64,7 @@ def run(ctx: StageContext) -> None:
         BagEntry(row["prompt_id"], row["text"], row["finished"], len(row["token_ids"]), own_version)
         for row in samples
     ]
-    earlier = {
-        name.removeprefix("earlier/"): path
-        for name, path in ctx.inputs.items()
-        if name.startswith("earlier/")
-    }
-    old = read_bag(earlier) if ctx.options.get("bag") == "all" else []
+    old = read_bag(ctx.inputs_of("earlier")) if ctx.options.get("bag") == "all" else []
     candidates, verdicts = _judge(ctx, [*own, *old], prompts)
     own_candidates, old_candidates = candidates[: len(own)], candidates[len(own) :]
 
@@ -166,8 +166,7 @@ def _write_rows(path: Path, chosen: Iterable[Candidate], prompts: dict[str, Prom
         }
         for candidate in chosen
     ]
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    atomic_write_text(path, "".join(lines))
+    write_jsonl(path, rows)
 
 
 def _write_scores(path: Path, candidates: list[Candidate], selection: Selection) -> None:
