@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.operations.status import done_stages
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.node import STUDENT
@@ -18,7 +19,6 @@ from alignment.pipeline.plan import policy_key
 
 if TYPE_CHECKING:
     from alignment.reporting.comparison import Comparison
-from alignment.operations.status import done_stages
 
 log = logging.getLogger("alignment")
 
@@ -39,8 +39,8 @@ def evaluated_stages(program: ProgramConfig, versions: Sequence[str]) -> dict[st
         check_version(program, name)
         if name not in evaluated:
             raise AlignError(f"{name} is not evaluated yet", remedy="see `align status`")
-    known = Fingerprints.load(program)
-    older = [name for name in (versions or evaluated) if known.manifest(name, "evaluate") is None]
+    today = Fingerprints.load(program)
+    older = [name for name in (versions or evaluated) if today.manifest(name, "evaluate") is None]
     if older:
         log.warning("made by older code, a run would make them again: %s", ", ".join(older))
     return {name: evaluated[name] for name in (versions or evaluated)}

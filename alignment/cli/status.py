@@ -76,7 +76,7 @@ def status(
             return
 
 
-def _page(program: ProgramConfig, found: ProgramStatus) -> RenderableType:
+def _page(program: ProgramConfig, state: ProgramStatus) -> RenderableType:
     """The table, who is at work, what is waited for, and what went wrong."""
     from rich.console import Group
     from rich.table import Table
@@ -85,12 +85,12 @@ def _page(program: ProgramConfig, found: ProgramStatus) -> RenderableType:
     from alignment.pipeline.reasons import FIRST
     from alignment.utils.locks import holder
 
-    table = Table(title=f"{found.program}  ({found.workspace})", title_justify="left", box=None)
+    table = Table(title=f"{state.program}  ({state.workspace})", title_justify="left", box=None)
     for column in ("version", "stage", "state", "attempts", "seconds", ""):
         numeric = column in ("attempts", "seconds")
         table.add_column(column, justify="right" if numeric else "left")
     parts: list[RenderableType] = [table]
-    for version in found.versions:
+    for version in state.versions:
         for index, stage in enumerate(version.stages):
             seconds = "" if stage.seconds is None else f"{stage.seconds:.1f}"
             table.add_row(

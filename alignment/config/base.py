@@ -25,7 +25,7 @@ class BaseConfig(Section):
     pretrain: Possible = PretrainConfig()
     """`source: world`: shape and training of the small model."""
 
-    def existing(self) -> str:
+    def existing_path(self) -> str:
         """The path of `source: path`.
 
         Raises:

@@ -103,7 +103,7 @@ class DataConfig(Section):
     """CSV of prompts that look unsafe (XSTest: columns `prompt`, `label`, `type`); those labelled
     `safe` become borderline evaluation prompts, which must not be refused."""
 
-    def origin(self, intake: IntakeConfig) -> tuple[str, str]:
+    def location(self, intake: IntakeConfig) -> tuple[str, str]:
         """The path of the real preferences, and the key of the setting that names it.
 
         Raises:

@@ -36,12 +36,12 @@ NEUTRAL: dict[str, str] = {
 
 def without_neutral(values: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of nested plain values, section → settings, without the neutral ones."""
-    kept = copy.deepcopy(dict(values))
+    changing = copy.deepcopy(dict(values))
     for key in NEUTRAL:
         *path, name = key.split(".")
-        here: Any = kept
+        here: Any = changing
         for part in path:
             here = here.get(part) if isinstance(here, dict) else None
         if isinstance(here, dict):
             here.pop(name, None)
-    return kept
+    return changing

@@ -39,7 +39,7 @@ def preflight(program: ProgramConfig) -> None:
 def _check_base(program: ProgramConfig) -> None:
     from alignment.models.load import check_model_directory
 
-    base = program.base.existing()
+    base = program.base.existing_path()
     try:
         check_model_directory(base)
     except ConfigError as error:
@@ -48,7 +48,7 @@ def _check_base(program: ProgramConfig) -> None:
 
 def _check_data(program: ProgramConfig) -> None:
     """Check the preference data from which `stages/prepare` makes prompts and demonstrations."""
-    location, key = program.data.origin(program.intake)
+    location, key = program.data.location(program.intake)
     path = Path(location)
     looks_like_hub = location.count("/") == 1 and not path.parent.exists()
     if not path.exists() and not looks_like_hub:

@@ -40,7 +40,7 @@ def run(ctx: StageContext) -> None:
 def _real(ctx: StageContext) -> dict[str, int]:
     data: DataConfig = ctx.config.data
     intake: IntakeConfig = ctx.config.intake
-    path, _ = data.origin(intake)
+    path, _ = data.location(intake)
     split = intake.source == "split"
     return prepare_files(
         [path], data, intake, ctx.seed, ctx.out, arrivals=split, progress=ctx.progress

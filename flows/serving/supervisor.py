@@ -26,13 +26,17 @@ SLACK = 5.0
 
 @dataclass
 class Supervised:
-    """A child that is started again when it dies."""
+    """A child that is started, and started again when it dies."""
 
     name: str
     start: Callable[[], Child]
-    child: Child
     deaths: int = 0
-    begun: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self.child, self.begun = self.start(), time.monotonic()
 
     def restart_if_dead(self, say: Callable[[str], None]) -> None:
         """Start it again if it has ended.
@@ -52,8 +56,7 @@ class Supervised:
             )
         say(f"{self.name} ended and is started again")
         self.child.stop(1.0)  # ends what it left behind
-        self.child = self.start()
-        self.begun = time.monotonic()
+        self._begin()
 
 
 def keep_mlflow(
@@ -68,7 +71,7 @@ def keep_mlflow(
     def start() -> Child:
         return web_pages.mlflow_child(program, chosen)
 
-    services.append(Supervised("the MLflow server", start, start(), begun=time.monotonic()))
+    services.append(Supervised("the MLflow server", start))
     return f"http://127.0.0.1:{chosen}"
 
 
@@ -86,7 +89,7 @@ def keep_prefect(
         assert child is not None  # it is ours
         return child
 
-    services.append(Supervised("the Prefect server", start, start(), begun=time.monotonic()))
+    services.append(Supervised("the Prefect server", start))
     return f"http://127.0.0.1:{chosen}/api"
 
 
@@ -108,7 +111,7 @@ def keep_deployments(workspace: Path, prefect: str, services: list[Supervised]) 
             home(workspace) / "served.log",
         )
 
-    services.append(Supervised(DEPLOYMENTS, start, start(), begun=time.monotonic()))
+    services.append(Supervised(DEPLOYMENTS, start))
 
 
 def pids(services: list[Supervised]) -> dict[str, int]:
