@@ -149,8 +149,8 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
     for id in ids:
         batch = store.batch(id)
         report = BatchReport(batch.report, batch.directory, batch.sequence, already=True)
-        rows, counts = batch.manifest["rows"], batch.counts
-        batches.append({"id": id, "digest": batch.digest, "rows": rows, "counts": counts})
+        facts = {"digest": batch.digest, "rows": batch.manifest["rows"], "counts": batch.counts}
+        batches.append({"id": id, **facts})
         reports.append(report.values)
         draw(report.values, ctx.out / f"report-{id}.png")
         trained = sum(batch.counts["training"].values())
