@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import resource
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,14 +20,7 @@ from alignment.utils.processor import processor
 def under(
     fast_cpu: FastCPU, run: Callable[..., Mapping[str, Any]], *, model: Path, **options: Any
 ) -> dict[str, Any]:
-    """The figures of `run` on a model, with the conditions of the measurement.
-
-    Args:
-        fast_cpu: as `compute.fast_cpu`.
-        run: the benchmark.
-        model: directory of a checkpoint.
-        options: other arguments of the benchmark.
-    """
+    """The figures of `run` on a model, with the conditions of the measurement."""
     with choosing(fast_cpu):
         figures = run(model=model, **options)
         return {
@@ -43,8 +39,11 @@ def parameters(model: Path) -> int:
     for path in model.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 (not a mapping)
-                size = 1
-                for width in file.get_slice(name).get_shape():
-                    size *= width
-                count += size
+                count += math.prod(file.get_slice(name).get_shape())
     return count
+
+
+def peak_rss_mb() -> float:
+    """Highest resident memory of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

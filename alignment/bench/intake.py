@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Literal
 
+from alignment.bench.conditions import peak_rss_mb
 from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
 from alignment.preferences.intake import ingest
@@ -37,9 +37,7 @@ def run(
 
     Args:
         data: file or directory of real preferences in any known format.
-        rows: comparisons in the delivery.
         shape: write the delivery as transcripts of HH-RLHF or in our own schema.
-        packed: compress it with gzip.
 
     Raises:
         DataError: `data` contains no valid comparison.
@@ -59,7 +57,7 @@ def run(
             "shape": shape,
             "rows": counts["read"],
             "rows_per_s": round(counts["read"] / seconds, 1),
-            "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "peak_rss_mb": round(peak_rss_mb(), 1),
             "seconds": round(seconds, 4),
             "cpu_seconds": round(cpu, 4),
             "accepted": counts["accepted"],

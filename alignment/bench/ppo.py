@@ -13,30 +13,29 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import torch
 
+from alignment.bench.conditions import peak_rss_mb
 from alignment.config.generation import GenerationConfig
 from alignment.config.lora import LoraConfig
 from alignment.config.ppo import PPOConfig, StopConfig
 from alignment.config.rewards import CombineConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.models.load import load_policy, load_scalar, load_tokenizer, resolve_device
+from alignment.models.load import Dtype, load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.adapter import inject
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
-from alignment.training.ppo.model_scorer import ModelScorer
 from alignment.training.ppo.roles import Roles, full_copies
-from alignment.training.ppo.scoring import PlainReward, PromptItem, Reward
+from alignment.training.ppo.scoring import ModelScorer, PlainReward, PromptItem, Reward
 from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import PPOTrainer
 
@@ -45,14 +44,12 @@ his her mom dad in the park big red ball dog cat one day they went and saw happy
 _WORDS = _TEXT.split()
 _MB = 2**20
 
-RolesName = Literal["four", "five", "shared"]
 
-
-def openings(tokenizer: object, count: int, seed: int = 0) -> list[list[int]]:
+def openings(tokenizer: Any, count: int, seed: int = 0) -> list[list[int]]:
     """Token ids of `count` story openings of 8 to 12 words."""
     draw = random.Random(seed)
-    renderer = ChatRenderer(tokenizer)  # type: ignore[arg-type]
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]  # type: ignore[attr-defined]
+    renderer = ChatRenderer(tokenizer)
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     rows = []
     for _ in range(count):
         words = [draw.choice(_WORDS) for _ in range(draw.randint(8, 12))]
@@ -67,23 +64,17 @@ def run(
     batch: int = 64,
     new_tokens: int = 48,
     epochs: int = 4,
-    roles: RolesName = "four",
+    roles: Literal["four", "five", "shared"] = "four",
     prompts: Sequence[Sequence[int]] | None = None,
     device: str = "auto",
-    dtype: str = "float32",
-) -> dict[str, object]:
+    dtype: Dtype = "float32",
+) -> dict[str, Any]:
     """Train on `episodes` episodes and measure.
 
     Args:
-        model: directory of a full checkpoint.
-        episodes: episodes in all.
         batch: episodes per iteration and per optimiser step.
         new_tokens: tokens of every episode.
-        epochs: passes over each iteration's episodes.
-        roles: which models take part, see the module.
         prompts: token ids, one list per episode; None draws story openings.
-        device: as `compute.device`.
-        dtype: as `compute.dtype`.
 
     Returns:
         Figures. In MB: `weights_mb` of one copy of the model, `held_mb` by which loading all roles
@@ -106,11 +97,12 @@ def run(
         if roles != "four":
             _in_another_process(model, Path(directory))
         before = _memory(place)
-        taking_part, reward = (
-            _four(model, renderer, place, dtype)
-            if roles == "four"
-            else _five(model, renderer, place, dtype, config, Path(directory))
-        )
+        if roles == "four":
+            taking_part, reward = _four(model, renderer, place, dtype)
+        else:
+            stages: dict[str, Path] = {domain: Path(directory) / domain for domain in DOMAINS}
+            build = Builder(model, stages, config, dtype, place, 0, print)
+            taking_part, reward = build.roles(), build.reward(CombineConfig(), renderer)
     loaded = _memory(place) - before
     rows = openings(tokenizer, episodes) if prompts is None else prompts
     trainer = PPOTrainer(
@@ -129,7 +121,7 @@ def run(
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     done = outcome.iterations * batch
     weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
-    figures: dict[str, object] = {
+    figures: dict[str, Any] = {
         "bench": "ppo",
         "implementation": "align",
         "roles": roles,
@@ -137,39 +129,27 @@ def run(
         "episodes_per_s": round(done / seconds, 3),
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu, 3),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_rss_mb": round(peak_rss_mb(), 1),
         "weights_mb": round(weights / _MB, 1),
         "held_mb": round(loaded, 1),
-        "peak_over_start_mb": round(_peak(place) - before, 1),
         "device": str(place),
     }
+    peak = peak_rss_mb()
     if place.type == "cuda":
-        figures["peak_device_mb"] = round(torch.cuda.max_memory_allocated() / _MB, 1)
-    return figures
+        peak = torch.cuda.max_memory_allocated() / _MB
+        figures["peak_device_mb"] = round(peak, 1)
+    return {**figures, "peak_over_start_mb": round(peak - before, 1)}
 
 
 def _four(
-    model: Path, renderer: ChatRenderer, device: torch.device, dtype: str
+    model: Path, renderer: ChatRenderer, device: torch.device, dtype: Dtype
 ) -> tuple[Roles, Reward]:
-    policy = load_policy(model, dtype=dtype, device=device)  # type: ignore[arg-type]
+    policy = load_policy(model, dtype=dtype, device=device)
     torch.manual_seed(0)
-    critic = load_scalar(model, dtype=dtype, device=device)  # type: ignore[arg-type]
-    scalar = load_scalar(model, dtype=dtype, device=device)  # type: ignore[arg-type]
+    critic = load_scalar(model, dtype=dtype, device=device)
+    scalar = load_scalar(model, dtype=dtype, device=device)
     reward = RewardModel(scalar, load_tokenizer(model), RewardCard("helpfulness"))
     return full_copies(policy, critic=critic), PlainReward(ModelScorer(reward, renderer))
-
-
-def _five(
-    model: Path,
-    renderer: ChatRenderer,
-    device: torch.device,
-    dtype: str,
-    config: PPOConfig,
-    adapters: Path,
-) -> tuple[Roles, Reward]:
-    stages = {domain: adapters / domain for domain in DOMAINS}
-    build = Builder(model, stages, config, dtype, device, 0, print)  # type: ignore[arg-type]
-    return build.roles(), build.reward(CombineConfig(), renderer)
 
 
 def _in_another_process(model: Path, directory: Path) -> None:
@@ -193,9 +173,3 @@ def _memory(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.memory_allocated() / _MB
     return float(psutil.Process().memory_info().rss) / _MB
-
-
-def _peak(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / _MB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import gzip
 import json
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from alignment.bench.conditions import peak_rss_mb
 from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_scalar, load_tokenizer, resolve_device
+from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.rewards.batches import Batcher
 from alignment.rewards.examples import Element, Pair
 from alignment.rewards.train import backward
-from alignment.utils.optimizer import make_optimizer, make_schedule, warmup_steps
 
 MARGIN = 1.0
 
@@ -56,12 +55,6 @@ def read_pairs(data: Path, tokenizer: Any, pairs: int, max_length: int) -> list[
     )
 
 
-def peak_rss_mb() -> float:
-    """Highest resident memory of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
 def run(
     model: Path,
     data: Path,
@@ -75,14 +68,7 @@ def run(
     """Train one epoch in file order and measure.
 
     Args:
-        model: directory of a full checkpoint.
         data: file in HH-RLHF's format.
-        pairs: comparisons to train on.
-        batch: comparisons per optimiser step.
-        max_length: most tokens of a side.
-        tokens_per_batch: most tokens of a forward pass.
-        device: as `compute.device`.
-        seed: of the head.
 
     Returns:
         `pairs_per_s`, `first_loss`, `peak_rss_mb`, … and the conditions of the measurement.
@@ -103,13 +89,7 @@ def run(
         tokens_per_batch=tokens_per_batch,
         max_length=max_length,
     )
-    optimizer = make_optimizer(
-        reward.parameters(),
-        learning_rate=settings.learning_rate,
-        betas=settings.optimizer.betas,
-        adam_epsilon=settings.optimizer.adam_epsilon,
-        weight_decay=settings.optimizer.weight_decay,
-    )
+    optimizer = make_optimizer(reward.parameters(), settings.learning_rate, settings.optimizer)
     steps = -(-pairs // batch)
     schedule = make_schedule(
         optimizer,

@@ -7,7 +7,6 @@ loading.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 
+from alignment.bench.conditions import peak_rss_mb
 from alignment.bench.ppo import openings
 from alignment.config.vocabulary import DOMAINS
 from alignment.inference.engine import TransformersEngine, sample_seeds
@@ -40,14 +40,7 @@ def run(
     """Sample and score once, and measure.
 
     Args:
-        model: directory of a full checkpoint.
-        prompts: number of prompts.
-        k: answers per prompt.
-        max_new_tokens: most tokens of an answer.
-        batch_size: sequences in a batch.
         ends: further token ids that end an answer; a frequent one gives answers of all lengths.
-        device: as `compute.device`.
-        dtype: as `compute.dtype`.
     """
     place = resolve_device(device)
     policy = load_policy(model, dtype=dtype, device=place)
@@ -89,7 +82,7 @@ def run(
         "score_seconds": round(began + seconds - generated, 3),
         "cpu_seconds": round(cpu, 3),
         "refereed": engine.refereed,
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_rss_mb": round(peak_rss_mb(), 1),
         "device": str(place),
     }
 

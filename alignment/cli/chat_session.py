@@ -20,7 +20,7 @@ from alignment.inference.decode import Ends, Row, decode
 from alignment.inference.engine import end_ids
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Message
-from alignment.models.load import load_policy, load_tokenizer, resolve_device
+from alignment.models.load import context_length, load_policy, load_tokenizer, resolve_device
 from alignment.models.stepper import ModelStepper
 from alignment.utils.seeds import derive_seed
 
@@ -86,7 +86,7 @@ class ChatSession:
             self.messages.append({"role": "assistant", "content": answer})
 
     def _tokens(self) -> Iterator[int]:
-        context = getattr(self._model.config, "max_position_embeddings", None) or 1 << 20
+        context = context_length(self._model.config) or 1 << 20
         # A prompt keeps at least half of the model's window; long answers are cut before that.
         room = max(context - self._limit, context // 2)
         ids = self._renderer.prompt(self.messages, limit=room)

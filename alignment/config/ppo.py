@@ -84,7 +84,7 @@ class StopConfig(Section):
     confirm: float = Field(default=0.0, ge=0, lt=1)
     """Share of the training reward's gain that the held-out score must confirm: looks are compared
     by held-out score − confirm × training reward on the same answers, so that a policy is new best
-    only if the guard's score rose by at least this share of what the training reward rose. A guard
+    only if the held-out score rose by at least this share of what the training reward rose. A guard
     that errs like the reward models rises with them for long, but ever less. 0: by the held-out
     score alone."""
     patience: int | None = Field(default=3, ge=1)

@@ -14,13 +14,12 @@ import torch
 from transformers import PreTrainedModel
 
 from alignment.config.evaluate import EvaluateConfig
-from alignment.config.generation import GenerationConfig
-from alignment.errors import ConfigError
 from alignment.evaluation.divergence import measure
 from alignment.evaluation.responses import side_name
 from alignment.evaluation.standings import bounded
 from alignment.evaluation.winrate import LEVEL
-from alignment.inference.engine import sample
+from alignment.inference.engine import TransformersEngine
+from alignment.inference.engine_factory import prompt_limit
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import Dtype, load_policy, load_tokenizer
@@ -96,8 +95,8 @@ def answer(
         ConfigError: `max_new_tokens` leaves no room for a prompt in the model's context.
     """
     model = load_policy(arm.policy, dtype=dtype, device=device)
-    budget = _prompt_budget(model, config.generation)
-    renderer = ChatRenderer(load_tokenizer(arm.policy), budget)
+    limit = prompt_limit(model.config, config.generation, section="evaluate")
+    renderer = ChatRenderer(load_tokenizer(arm.policy), limit)
     rendered = [renderer.prompt(prompt.messages) for prompt in prompts]
     label = side_name(arm.version, arm.name)
     progress.begin(f"answers of {label}", total=len(prompts), unit="prompts")
@@ -133,23 +132,6 @@ def answer(
     return ArmAnswers(table, figures)
 
 
-def _prompt_budget(model: PreTrainedModel, generation: GenerationConfig) -> int | None:
-    """Prompt tokens that fit into the model's context; None if nothing limits them."""
-    max_new_tokens = generation.max_new_tokens
-    context: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if context is None:
-        return generation.max_prompt_tokens
-    if context <= max_new_tokens:
-        raise ConfigError(
-            f"answers of {max_new_tokens} tokens leave no room for a prompt: "
-            f"the model's context is {context}",
-            where="evaluate.generation.max_new_tokens",
-            remedy=f"set it well below {context}",
-        )
-    room = int(context - max_new_tokens)
-    return min(room, generation.max_prompt_tokens or room)
-
-
 def _draw(
     model: PreTrainedModel,
     renderer: ChatRenderer,
@@ -158,7 +140,7 @@ def _draw(
     config: EvaluateConfig,
 ) -> list[dict[str, Any]]:
     settings = SamplingSettings.of(config.generation)
-    drawn = sample(model, renderer, prompts, 1, settings, seeds)
+    drawn = TransformersEngine(model, renderer).sample(prompts, seeds, settings)
     return [
         {"token_ids": sampled.token_ids, "finished": sampled.finished, "text": sampled.text}
         for (sampled,) in drawn

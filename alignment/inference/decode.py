@@ -60,12 +60,8 @@ def decode(
     A row's tokens depend on its prompt, its keys and rounding; with a referee, not on rounding.
 
     Args:
-        stepper: the model with its cache.
         rows: the sequences; those with the same prompt share its prefill.
         keys: int32 [rows, max_new_tokens, 2] from `step_keys`, on the model's device.
-        settings: how to draw.
-        ends: what ends an answer.
-        gumbel: the noise.
         referee: decides close draws; None accepts them as the batch computed them.
 
     Yields:

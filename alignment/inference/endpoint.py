@@ -18,7 +18,6 @@ class Endpoint:
     """Asks one model; several threads may use it.
 
     Args:
-        config: address, model and limits.
         pause: sleeps for some seconds; tests pass their own.
 
     Raises:

@@ -21,55 +21,24 @@ from alignment.fastpath import Decoding, use_for_decoding
 from alignment.inference.batch_invariance import Referee
 from alignment.inference.counter_noise import GumbelNoise, step_keys
 from alignment.inference.decode import Ends, Row, decode
-from alignment.inference.seeds import sample_seeds
-from alignment.inference.stop_text import cut_at_stop
 from alignment.inference.types import SILENT, Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.load import context_length
 from alignment.models.stepper import ModelStepper, Stepper
 from alignment.utils.progress import Progress
+from alignment.utils.seeds import derive_seed
 from alignment.utils.threads import crew
 
-__all__ = ["TransformersEngine", "sample", "sample_seeds"]
 
-
-def sample(
-    model: Any,
-    renderer: ChatRenderer,
-    prompts: Sequence[Sequence[int]],
-    k: int,
-    settings: SamplingSettings,
-    seeds: Sequence[Sequence[int]],
-    progress: Progress = SILENT,
-) -> list[list[Sample]]:
-    """K answers to each prompt.
-
-    Args:
-        model: a causal language model; put into eval mode for the call.
-        renderer: the renderer of its tokenizer.
-        prompts: token ids, one list per prompt.
-        k: answers per prompt.
-        settings: how to draw.
-        seeds: K seeds for each prompt, see `sample_seeds`.
-        progress: receives progress reports.
-
-    Returns:
-        For each prompt its K samples, in the order of its seeds.
-
-    Raises:
-        ConfigError: a prompt is empty, or with `max_new_tokens` exceeds the context.
-        StageError: the model's output is not finite, or one sequence alone exhausts the memory.
-    """
-    if any(len(row) != k for row in seeds):
-        raise ConfigError(f"every prompt needs {k} seeds, one for each sample")
-    return TransformersEngine(model, renderer).sample(prompts, seeds, settings, progress)
+def sample_seeds(seed: int, prompt_ids: Sequence[str], k: int) -> list[list[int]]:
+    """A seed for each (prompt id, k); independent of each other and of the order of prompts."""
+    return [[derive_seed(seed, name, index) for index in range(k)] for name in prompt_ids]
 
 
 class TransformersEngine:
-    """See the module; implements `types.Engine`.
+    """See the module.
 
     Args:
-        model: a causal language model.
-        renderer: the renderer of its tokenizer.
         ends: ids that end an answer; None takes the tokenizer's EOS and those of the generation
             config. An empty collection makes every answer exactly `max_new_tokens` long.
         least_rows: fewest sequences per thread.
@@ -102,19 +71,24 @@ class TransformersEngine:
         settings: SamplingSettings,
         progress: Progress = SILENT,
     ) -> list[list[Sample]]:
-        """See `settings.Engine` and `sample`."""
+        """See `Engine`; the model is put into eval mode for the call.
+
+        Raises:
+            ConfigError: a prompt is empty, or with `max_new_tokens` exceeds the context.
+            StageError: the model's output is not finite, or one sequence alone exhausts the memory.
+        """
         self._check(prompts, settings)
         device = next(self.model.parameters()).device
         dtype = next(self.model.parameters()).dtype
         exact = settings.exact if settings.exact is not None else dtype == torch.float32
         rows = [
-            Row(index, place, list(prompts[index]), seed)
-            for index, row in enumerate(seeds)
+            Row(index, place, list(prompt), seed)
+            for index, (prompt, row) in enumerate(zip(prompts, seeds, strict=True))
             for place, seed in enumerate(row)
         ]
         progress.begin("sampling", len(rows), "answers")
         samples: list[list[Sample | None]] = [[None] * len(row) for row in seeds]
-        texts = _Texts(self.renderer, self.ends, settings.stop)
+        texts = _Texts(self.renderer, self.ends, settings)
         ends = Ends(
             torch.tensor(sorted(self.ends), dtype=torch.long, device=device),
             texts.complete if settings.stop else None,
@@ -195,7 +169,7 @@ class TransformersEngine:
         keys = step_keys([row.seed for row in batch], settings.max_new_tokens).to(device)
         for _ in decode(self._stepper(settings), batch, keys, settings, ends, gumbel, referee):
             pass
-        if not all(map(_finite, batch)):
+        if not all(math.isfinite(value) for row in batch for value in row.logprobs):
             raise StageError(
                 "the policy's probabilities are not finite",
                 remedy="its training diverged: lower the learning rate, or check the preceding "
@@ -211,13 +185,13 @@ class TransformersEngine:
     def _check(self, prompts: Sequence[Sequence[int]], settings: SamplingSettings) -> None:
         if any(not prompt for prompt in prompts):
             raise ConfigError("an empty prompt cannot be answered")
-        limit = getattr(self.model.config, "max_position_embeddings", None)
+        limit = context_length(self.model.config)
         longest = max((len(prompt) for prompt in prompts), default=0)
         if limit is not None and longest + settings.max_new_tokens > limit:
             raise ConfigError(
                 f"a prompt of {longest} tokens and {settings.max_new_tokens} new ones exceed "
                 f"the model's context of {limit}",
-                remedy="lower max_new_tokens or give the renderer a max_prompt_tokens",
+                remedy="lower generation.max_new_tokens or generation.max_prompt_tokens",
             )
 
 
@@ -230,23 +204,23 @@ def end_ids(model: Any, renderer: ChatRenderer) -> frozenset[int]:
 class _Texts:
     """Detects stop texts and cuts them from answers."""
 
-    def __init__(self, renderer: ChatRenderer, ids: frozenset[int], stop: tuple[str, ...]):
+    def __init__(self, renderer: ChatRenderer, ends: frozenset[int], settings: SamplingSettings):
         self._renderer = renderer
-        self._set = ids
-        self._stop = stop
+        self._ends = ends
+        self._settings = settings
         # A token spells at least one byte (except special ones, hence the margin), so a stop text
         # that was just completed lies within this many last tokens.
-        self._reach = max((len(text.encode()) for text in stop), default=0) + 8
+        self._reach = max((len(text.encode()) for text in settings.stop), default=0) + 8
 
     def complete(self, tokens: Sequence[int]) -> bool:
         """Whether the last tokens contain a complete stop text."""
         tail = list(tokens[-self._reach :])
         spelled = self._renderer.tokenizer.decode(tail, skip_special_tokens=False)
-        return any(text in spelled for text in self._stop)
+        return any(text in spelled for text in self._settings.stop)
 
     def text(self, tokens: list[int]) -> str:
-        visible = tokens[:-1] if tokens and tokens[-1] in self._set else tokens
-        return cut_at_stop(self._renderer.text(visible), self._stop)
+        visible = tokens[:-1] if tokens and tokens[-1] in self._ends else tokens
+        return self._settings.cut(self._renderer.text(visible))
 
 
 def _halves(batch: list[Row], error: BaseException) -> list[list[Row]]:
@@ -258,10 +232,6 @@ def _halves(batch: list[Row], error: BaseException) -> list[list[Row]]:
         ) from error
     middle = (len(batch) + 1) // 2
     return [batch[:middle], batch[middle:]]
-
-
-def _finite(row: Row) -> bool:
-    return all(math.isfinite(value) for value in row.logprobs)
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -64,6 +64,11 @@ class SamplingSettings:
             batch_size=config.generation_batch_size,
         )
 
+    def cut(self, text: str) -> str:
+        """`text` up to its first stop text, then stripped; unchanged if it has none."""
+        positions = [text.find(word) for word in self.stop if word in text]
+        return text[: min(positions)].strip() if positions else text
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -92,7 +97,7 @@ class Engine(Protocol):
         settings: SamplingSettings,
         progress: Progress = SILENT,
     ) -> list[list[Sample]]:
-        """For prompt i, one answer per seed in `seeds[i]`.
+        """For prompt i (token ids), one answer per seed in `seeds[i]`, in their order.
 
         An answer depends only on its prompt and its seed.
         """

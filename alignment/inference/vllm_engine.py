@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from alignment.errors import ConfigError, StageError
-from alignment.inference.stop_text import cut_at_stop
 from alignment.inference.types import SILENT, Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.utils.http import HTTPClient, Refused, Unanswered, is_http
@@ -31,7 +30,7 @@ _REMEDY = (
 
 
 class VLLMEngine:
-    """vLLM's offline engine; implements `settings.Engine`. Needs the extra `vllm`.
+    """vLLM's offline engine. Needs the extra `vllm`.
 
     Raises:
         ConfigError: vLLM is not installed.
@@ -62,7 +61,7 @@ class VLLMEngine:
         settings: SamplingSettings,
         progress: Progress = SILENT,
     ) -> list[list[Sample]]:
-        """See `settings.Engine`."""
+        """See `Engine`."""
         from vllm import SamplingParams, TokensPrompt
 
         requests = [(row, seed) for row, group in enumerate(seeds) for seed in group]
@@ -98,11 +97,10 @@ class VLLMEngine:
 
 
 class ServerEngine:
-    """An OpenAI-compatible completions server; implements `settings.Engine`.
+    """An OpenAI-compatible completions server.
 
     Args:
         url: `http://host:port` or `…/v1`.
-        renderer: the renderer of the policy's tokenizer.
         model: the model's name on the server; None takes the only one.
         connections: requests in flight; the server batches them.
         timeout: seconds without a byte after which a request counts as lost.
@@ -141,7 +139,7 @@ class ServerEngine:
         settings: SamplingSettings,
         progress: Progress = SILENT,
     ) -> list[list[Sample]]:
-        """See `settings.Engine`.
+        """See `Engine`.
 
         Raises:
             StageError: the server cannot be reached, refuses, or does not return token ids.
@@ -234,8 +232,7 @@ def as_sample(
     """
     if any(math.isnan(value) for value in logprobs):
         raise StageError("the engine returned log-probabilities that are not numbers")
-    text = cut_at_stop(renderer.text(ids), settings.stop)
-    return Sample(ids, logprobs, finished, text)
+    return Sample(ids, logprobs, finished, settings.cut(renderer.text(ids)))
 
 
 def _token_id(token: str) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,36 +60,57 @@ def base_name(base: str | Path, directory: Path) -> str:
     return source.relative_to(common).as_posix()
 
 
+def lora_config(config: LoraSettings, **more: Any) -> Any:
+    """peft's configuration of a new adapter; `more` are other fields of it."""
+    from peft import LoraConfig
+
+    names = list(config.target_modules)
+    return LoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]
+        lora_dropout=config.dropout,
+        target_modules="all-linear" if names == ["all-linear"] else names,
+        **more,
+    )
+
+
+@contextmanager
+def drawing(seed: int, *, where: str) -> Iterator[None]:
+    """For adding adapters in the block: they are drawn from `seed`.
+
+    Args:
+        where: the setting `lora`, for the error.
+
+    Raises:
+        ConfigError: a target module is not in the model.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        torch.manual_seed(seed)
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers' names that peft uses
+        # Of GPT-2's transposed layers, which peft recognises and handles.
+        warnings.filterwarnings("ignore", message="fan_in_fan_out")
+        try:
+            yield
+        except ValueError as error:
+            raise ConfigError(
+                f"no adapter fits this model: {error}",
+                where=f"{where}.target_modules",
+                remedy="use all-linear, or names of layers of this architecture",
+            ) from None
+
+
 def add_adapter(model: PreTrainedModel, config: LoraSettings, *, seed: int) -> Any:
     """Freeze `model` and add a new adapter, whose update starts at zero.
 
     Raises:
         ConfigError: a target module is not in the model.
     """
-    import torch
-    from peft import LoraConfig, TaskType, get_peft_model
+    from peft import get_peft_model
 
-    lora = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=config.r,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]
-        lora_dropout=config.dropout,
-        target_modules=_targets(config),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            with warnings.catch_warnings():  # of transformers' names that peft still uses
-                warnings.simplefilter("ignore", FutureWarning)
-                # Of GPT-2's transposed layers, which peft recognises and handles.
-                warnings.filterwarnings("ignore", message="fan_in_fan_out")
-                return get_peft_model(model, lora)
-        except ValueError as error:
-            raise ConfigError(
-                f"no adapter fits this model: {error}",
-                where="finetune lora.target_modules",
-                remedy="use all-linear, or names of layers of this architecture",
-            ) from None
+    with drawing(seed, where="finetune lora"):
+        return get_peft_model(model, lora_config(config, task_type="CAUSAL_LM"))
 
 
 def check_continues(path: str | Path, config: LoraSettings) -> None:
@@ -126,8 +149,3 @@ def save_adapter(
     atomic_write_json(directory / ADAPTER_CONFIG, dict(sorted(described.items())))
     (directory / "README.md").unlink(missing_ok=True)
     (directory / "adapter_model.safetensors").chmod(0o644)
-
-
-def _targets(config: LoraSettings) -> str | list[str]:
-    names = list(config.target_modules)
-    return "all-linear" if names == ["all-linear"] else names

@@ -18,11 +18,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import TypedDict  # pydantic accepts typing.TypedDict from Python 3.12 only
 
 from alignment.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Role = Literal["system", "user", "assistant"]
 
@@ -40,26 +43,6 @@ class Message(TypedDict):
 
 
 Conversation = Sequence[Message]
-
-
-class Tokenizer(Protocol):
-    """The part of a transformers tokenizer that we use."""
-
-    @property
-    def eos_token_id(self) -> Any: ...
-
-    @property
-    def bos_token_id(self) -> Any: ...
-
-    @property
-    def pad_token_id(self) -> Any: ...
-
-    @property
-    def chat_template(self) -> Any: ...
-
-    def encode(self, text: str, *, add_special_tokens: bool = ...) -> Any: ...
-
-    def decode(self, token_ids: Any, *, skip_special_tokens: bool = ...) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -93,7 +76,6 @@ class ChatRenderer:
     """Converts conversations into ids and ids into text for one tokenizer.
 
     Args:
-        tokenizer: a transformers tokenizer with an EOS token.
         max_prompt_tokens: longer prompts lose whole turns from the front, then tokens from the
             front; None sets no limit.
 
@@ -101,7 +83,7 @@ class ChatRenderer:
         ConfigError: the tokenizer has no EOS token.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_prompt_tokens: int | None = None):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int | None = None):
         if tokenizer.eos_token_id is None:
             raise ConfigError(
                 "the tokenizer has no EOS token, so an answer could never end",
@@ -155,7 +137,7 @@ class ChatRenderer:
 
     def response(self, text: str, *, finished: bool = True) -> list[int]:
         """Ids of an answer; `finished` appends the EOS token."""
-        ids = self._encode(self._answer_text(text))
+        ids = self._encode(self._lead + self._defuse(text).strip())
         return [*ids, self.eos] if finished else list(ids)
 
     def tokens(self, messages: Conversation, answer: str, *, finished: bool = True) -> Tokens:
@@ -236,7 +218,7 @@ class ChatRenderer:
     def _apply(self, messages: Conversation, *, generate: bool) -> str:
         from jinja2 import TemplateError
 
-        apply = self.tokenizer.apply_chat_template  # type: ignore[attr-defined]
+        apply: Any = self.tokenizer.apply_chat_template
         try:
             return str(apply(list(messages), tokenize=False, add_generation_prompt=generate))
         except TemplateError as error:
@@ -246,9 +228,6 @@ class ChatRenderer:
                 where=f"roles: {roles}",
                 remedy="user and assistant must alternate; some templates know no system role",
             ) from None
-
-    def _answer_text(self, text: str) -> str:
-        return f"{self._lead}{self._defuse(text).strip()}"
 
     def _defuse(self, text: str) -> str:
         if self._special is None:
@@ -278,7 +257,7 @@ def _without_oldest(messages: Conversation) -> list[list[Message]]:
     return [[*system, *messages[start:]] for start in starts]
 
 
-def _special_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
     """A pattern for the text of any special token of more than one character."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     names = {token.content for token in added if token.special}
@@ -287,7 +266,7 @@ def _special_tokens(tokenizer: Tokenizer) -> re.Pattern[str] | None:
     return re.compile("|".join(re.escape(name) for name in spelled)) if spelled else None
 
 
-def _brings_space(tokenizer: Tokenizer) -> bool:
+def _brings_space(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the tokenizer adds a space before a text."""
     pieces = getattr(tokenizer, "convert_ids_to_tokens", None)
     ids = tokenizer.encode("a", add_special_tokens=False)

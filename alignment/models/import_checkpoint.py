@@ -30,28 +30,32 @@ MODEL_FILES = (
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def import_checkpoint(source: str, target: Path, *, revision: str | None = None) -> None:
+def import_checkpoint(
+    source: str, target: Path, *, where: str, revision: str | None = None
+) -> None:
     """Copy or download the model at `source` into the new directory `target` and check it.
 
     Args:
-        source: local directory or hub name.
         revision: branch, tag or commit of a hub name.
+        where: the setting that gives `source`, for errors.
 
     Raises:
         ConfigError: there is no such model, its weights are pickles only, it is an adapter, it has
             no tokenizer with an EOS token, or it does not load as a causal language model.
     """
-    local = Path(source).expanduser()
-    directory = local if local.exists() else _download(source, revision)
-    if not directory.is_dir():
-        raise ConfigError(f"{source} is a file", where="base.path", remedy="give its directory")
-    _check(directory, source)
-    target.mkdir(parents=True, exist_ok=True)
-    for pattern in MODEL_FILES:
-        for file in sorted(directory.glob(pattern)):
-            _place(file, target / file.name)
-    _drop_code(target / "config.json")
-    _test_load(target, source)
+    try:
+        local = Path(source).expanduser()
+        directory = local if local.exists() else _download(source, revision)
+        _check(directory, source)
+        target.mkdir(parents=True, exist_ok=True)
+        for pattern in MODEL_FILES:
+            for file in sorted(directory.glob(pattern)):
+                _place(file, target / file.name)
+        _drop_code(target / "config.json")
+        _test_load(target, source)
+    except ConfigError as error:
+        error.where = where
+        raise
 
 
 def _download(name: str, revision: str | None) -> Path:
@@ -67,22 +71,21 @@ def _download(name: str, revision: str | None) -> Path:
         problem = f"there is no directory {name!r}, and the hub could not be asked: {reason}"
     raise ConfigError(
         problem,
-        where="base.path",
         remedy="give a directory with config.json, *.safetensors and a tokenizer",
     ) from None
 
 
 def _check(directory: Path, source: str) -> None:
+    if not directory.is_dir():
+        raise ConfigError(f"{source} is a file", remedy="give its directory")
     if (directory / "adapter_config.json").is_file():
         raise ConfigError(
             f"{source} is an adapter, not a full model",
-            where="base.path",
             remedy="merge it into its base first (merge_and_unload), then save_pretrained",
         )
     if not (directory / "config.json").is_file():
         raise ConfigError(
             f"{source} holds no config.json",
-            where="base.path",
             remedy="give the directory that save_pretrained wrote",
         )
     if not any(directory.glob("*.safetensors")):
@@ -90,7 +93,6 @@ def _check(directory: Path, source: str) -> None:
         content = f"only pickled weights ({pickles[0]})" if pickles else "no weights"
         raise ConfigError(
             f"{source} holds {content}; .safetensors are needed",
-            where="base.path",
             remedy="load it in an environment where you trust it and save_pretrained it again; "
             "pickles can run code and are never loaded here",
         )
@@ -131,18 +133,15 @@ def _test_load(directory: Path, source: str) -> None:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"{source} does not load as a causal language model with a tokenizer: {reason}",
-            where="base.path",
         ) from None
     if tokenizer.eos_token_id is None:
         raise ConfigError(
             f"the tokenizer of {source} has no EOS token, so an answer could never end",
-            where="base.path",
             remedy="set eos_token in tokenizer_config.json",
         )
     rows = next(iter(model.get_input_embeddings().parameters())).shape[0]
     if len(tokenizer) > rows:
         raise ConfigError(
             f"the tokenizer of {source} has {len(tokenizer)} tokens, the model only {rows}",
-            where="base.path",
             remedy="resize the model's embeddings (resize_token_embeddings) and save it again",
         )

@@ -89,20 +89,18 @@ def load_policy(
     dtype: Dtype = "float32",
     device: torch.device | str = "cpu",
     merge: bool = True,
-    attention: str | None = None,
 ) -> PreTrainedModel:
     """A causal language model in eval mode.
 
     Args:
         path: full checkpoint, adapter directory or hub name.
         merge: fold an adapter into its base (`False` returns the PEFT model, adapter trainable).
-        attention: `attn_implementation`; `None` leaves transformers' choice.
     """
     check_model_directory(str(path))
     if is_adapter(path):
         from peft import PeftModel
 
-        base = load_policy(adapter_base(path), dtype=dtype, device=device, attention=attention)
+        base = load_policy(adapter_base(path), dtype=dtype, device=device)
         with warnings.catch_warnings():  # of transformers' names that peft still uses
             warnings.simplefilter("ignore", FutureWarning)
             model: Any = PeftModel.from_pretrained(base, str(path), is_trainable=not merge)
@@ -114,17 +112,12 @@ def load_policy(
         dtype=getattr(torch, dtype),
         trust_remote_code=False,
         use_safetensors=True,
-        **({} if attention is None else {"attn_implementation": attention}),
     )
     return cast(PreTrainedModel, loaded.to(device).eval())
 
 
 def load_scalar(
-    path: str | Path,
-    *,
-    dtype: Dtype = "float32",
-    device: torch.device | str = "cpu",
-    attention: str | None = None,
+    path: str | Path, *, dtype: Dtype = "float32", device: torch.device | str = "cpu"
 ) -> PreTrainedModel:
     """A sequence classifier with one output (a reward model or a critic) in eval mode.
 
@@ -133,28 +126,19 @@ def load_scalar(
     details", reward model 8).
     """
     check_model_directory(str(path))
-    chosen = {} if attention is None else {"attn_implementation": attention}
     if is_reward_adapter(path):
         from peft import PeftModel
 
-        body = load_scalar(adapter_base(path), dtype=dtype, attention=attention)
-        whole: Any = PeftModel.from_pretrained(body, str(path))
+        whole: Any = PeftModel.from_pretrained(
+            load_scalar(adapter_base(path), dtype=dtype), str(path)
+        )
         merged: Any = whole.merge_and_unload().requires_grad_(True)
         return merged.to(device).eval()  # type: ignore[no-any-return]
-    if is_adapter(path):
-        policy = load_policy(path, dtype=dtype, attention=attention)
-        config = policy.config
-        config.num_labels = 1
-        config.pad_token_id = _pad(config)
-        model = AutoModelForSequenceClassification.from_config(
-            config, dtype=getattr(torch, dtype), **chosen
-        )
-        backbone(model).load_state_dict(backbone(policy).state_dict())
-        _draw_head(model)
-        return cast(PreTrainedModel, model.to(device).eval())
     config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, num_labels=1)
     fresh = not any("SequenceClassification" in name for name in config.architectures or [])
-    config.pad_token_id = _pad(config)
+    if config.pad_token_id is None:
+        eos = config.eos_token_id
+        config.pad_token_id = eos[0] if isinstance(eos, list) else eos
     with quiet():
         model = AutoModelForSequenceClassification.from_pretrained(
             str(path),
@@ -162,25 +146,11 @@ def load_scalar(
             dtype=getattr(torch, dtype),
             trust_remote_code=False,
             use_safetensors=True,
-            **chosen,
         )
     if fresh:
-        _draw_head(model)
+        head = scalar_head(model)
+        torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
     return cast(PreTrainedModel, model.to(device).eval())
-
-
-def _draw_head(model: PreTrainedModel) -> None:
-    head = scalar_head(model)
-    torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
-
-
-def _pad(config: Any) -> int | None:
-    """The pad id, else (the first of) the EOS ids."""
-    if config.pad_token_id is not None:
-        return int(config.pad_token_id)
-    eos = config.eos_token_id
-    first: int | None = eos[0] if isinstance(eos, list) else eos
-    return first
 
 
 @contextmanager
@@ -205,6 +175,11 @@ def scalar_head(model: PreTrainedModel) -> torch.nn.Linear:
         if isinstance(head, torch.nn.Linear):
             return head
     raise ConfigError(f"{type(model).__name__} has no scalar head that is a single linear layer")
+
+
+def context_length(config: Any) -> int | None:
+    """Most tokens that a model of this configuration takes; None if it does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def backbone(model: PreTrainedModel) -> torch.nn.Module:

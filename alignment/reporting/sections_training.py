@@ -149,7 +149,8 @@ def ppo(stages: Stages, _comparison: Comparison) -> dict[str, Any] | None:
         for name, title in PPO_CURVES:
             curves = {short(version): _curve(rows, name)}
             if name == "score/mean":
-                curves["guard"] = _curve(rows, "guard/score")
+                # Release 0.1 wrote `guard/score`, whether a guard model had given it or not.
+                curves["held out"] = _curve(rows, "look/score") or _curve(rows, "guard/score")
             curves = {key: curve for key, curve in curves.items() if len(curve) > 1}
             if short(version) in curves:
                 picture = lines(

@@ -22,7 +22,14 @@ from transformers import PreTrainedModel
 
 from alignment.config.lora import LoraConfig as LoraSettings
 from alignment.errors import ConfigError
-from alignment.models.adapters import ADAPTER_CONFIG, adapter_base, base_name, is_adapter
+from alignment.models.adapters import (
+    ADAPTER_CONFIG,
+    adapter_base,
+    base_name,
+    drawing,
+    is_adapter,
+    lora_config,
+)
 from alignment.models.load import scalar_head
 from alignment.utils.files import atomic_write_json, read_json
 
@@ -36,26 +43,10 @@ def inject(model: PreTrainedModel, config: LoraSettings, *, seed: int) -> None:
     Raises:
         ConfigError: the model lacks a target module.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
 
-    targets = list(config.target_modules)
-    lora = LoraConfig(
-        r=config.r,
-        lora_alpha=config.alpha,  # type: ignore[arg-type]
-        lora_dropout=config.dropout,
-        target_modules="all-linear" if targets == ["all-linear"] else targets,
-        exclude_modules=["score", "classifier"],
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            inject_adapter_in_model(lora, model)
-        except ValueError as error:
-            raise ConfigError(
-                f"no adapter fits this model: {error}",
-                where="rewards.lora.target_modules",
-                remedy="use all-linear, or names of layers of this architecture",
-            ) from None
+    with drawing(seed, where="rewards.lora"):
+        inject_adapter_in_model(lora_config(config, exclude_modules=["score", "classifier"]), model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
     scalar_head(model).requires_grad_(True)
@@ -148,9 +139,7 @@ def save_reward_adapter(model: PreTrainedModel, start: Path, directory: Path) ->
     """Write the adapter inside `model` with its head; returns the checkpoint that it needs.
 
     Args:
-        model: a reward model with an injected adapter.
         start: the model's starting point: a full checkpoint, or an adapter, which is added.
-        directory: where to write.
     """
     update = Update.of(model)
     backbone = start
@@ -171,15 +160,8 @@ def save_reward_adapter(model: PreTrainedModel, start: Path, directory: Path) ->
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(whole, directory / WEIGHTS, metadata={"format": "pt"})
     (directory / WEIGHTS).chmod(0o644)
-    config = _adapter_config(rank, sorted(update.layers), head, base_name(backbone, directory))
-    atomic_write_json(directory / ADAPTER_CONFIG, config)
-    return backbone
-
-
-def _adapter_config(rank: int, layers: list[str], head: str, base: str) -> dict[str, Any]:
-    """The contents of PEFT's adapter_config.json; other fields keep PEFT's defaults."""
-    return {
-        "base_model_name_or_path": base,
+    config = {  # other fields keep PEFT's defaults
+        "base_model_name_or_path": base_name(backbone, directory),
         "bias": "none",
         "inference_mode": True,
         "lora_alpha": rank,  # scale 1, because B includes the scale
@@ -187,6 +169,8 @@ def _adapter_config(rank: int, layers: list[str], head: str, base: str) -> dict[
         "modules_to_save": [head],
         "peft_type": "LORA",
         "r": rank,
-        "target_modules": layers,
+        "target_modules": sorted(update.layers),
         "task_type": "SEQ_CLS",
     }
+    atomic_write_json(directory / ADAPTER_CONFIG, config)
+    return backbone

@@ -1,73 +1,67 @@
 """Combines two rewards into one: linear, piecewise (Llama 2) or constrained (Safe-RLHF).
 
-Every function takes numpy arrays or torch tensors of one shape and returns the same kind.
 `helpfulness` and `safety` are standardised scores (mean 0, deviation 1 on the fixed reference
-set), so that a weight of 1 means the same for both.
+set), so that a weight of 1 means the same for both. All arrays are (n,).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from alignment.config.rewards import CombineConfig
 from alignment.utils.statistics import sigmoid
 
-Array = TypeVar("Array", np.ndarray, Tensor)
+
+def combine(
+    helpfulness: np.ndarray,
+    safety: np.ndarray,
+    is_safety_prompt: np.ndarray,
+    config: CombineConfig,
+    *,
+    probability: np.ndarray | None = None,
+    multiplier: float | None = None,
+) -> np.ndarray:
+    """The reward that selection and PPO climb.
+
+    * `linear`: w_h·H + w_s·S.
+    * `piecewise` (Llama 2 §3.2.3): S where the prompt is tagged or P(safe) < threshold, else H. The
+      paper writes WHITEN(LOGIT(R_c)) with R a sigmoid. LOGIT undoes the sigmoid, so this uses the
+      scores as logits directly: nothing is clamped and nothing saturates.
+    * `constrained`: (H + λ·S) / (1 + λ), the Lagrangian's reward, on one scale for any λ
+      (Safe-RLHF, eq. 12).
+
+    Args:
+        probability: P(safe), `RewardModel.probability(raw)`, for `piecewise`; σ(safety) if None.
+        multiplier: the present λ for `constrained`; the configured start if None.
+    """
+    if config.method == "linear":
+        return helpfulness * config.weights["helpfulness"] + safety * config.weights["safety"]
+    if config.method == "piecewise":
+        chance = sigmoid(safety) if probability is None else probability
+        route = routes_to_safety(chance, is_safety_prompt, config.threshold)
+        chosen = np.where(route, safety, helpfulness)
+        return whiten(chosen) if config.whiten else chosen
+    weight = config.multiplier if multiplier is None else multiplier
+    return (helpfulness + weight * safety) / (1.0 + weight)
 
 
-def linear(helpfulness: Array, safety: Array, config: CombineConfig) -> Array:
-    """w_h·H + w_s·S."""
-    return helpfulness * config.weights["helpfulness"] + safety * config.weights["safety"]
-
-
-def routes_to_safety(probability: Array, is_safety_prompt: Array, threshold: float) -> Array:
+def routes_to_safety(
+    probability: np.ndarray, is_safety_prompt: np.ndarray, threshold: float
+) -> np.ndarray:
     """Booleans: where the safety score counts, as the prompt is tagged or P(safe) < threshold."""
     return is_safety_prompt | (probability < threshold)
 
 
-def piecewise(
-    helpfulness: Array,
-    safety: Array,
-    is_safety_prompt: Array,
-    config: CombineConfig,
-    probability: Array | None = None,
-) -> Array:
-    """R_c = S where the prompt is tagged or P(safe) < threshold, else H (Llama 2 §3.2.3).
-
-    The paper writes WHITEN(LOGIT(R_c)) with R a sigmoid. LOGIT undoes the sigmoid, so this uses
-    the scores as logits directly: nothing is clamped and nothing saturates.
-
-    Args:
-        helpfulness, safety: standardised scores (n,).
-        is_safety_prompt: booleans (n,).
-        config: threshold and whitening.
-        probability: P(safe) (n,), `RewardModel.probability(raw)`; σ(safety) if None.
-    """
-    chance = _sigmoid(safety) if probability is None else probability
-    route = routes_to_safety(chance, is_safety_prompt, config.threshold)
-    chosen = _where(route, safety, helpfulness)
-    return whiten(chosen) if config.whiten else chosen
-
-
-def whiten(rewards: Array, shift_mean: bool = True, epsilon: float = 1e-8) -> Array:
-    """Scale the whole array to deviation 1 (biased variance) and, with `shift_mean`, mean 0."""
+def whiten(rewards: np.ndarray, epsilon: float = 1e-8) -> np.ndarray:
+    """Shift and scale the whole array to mean 0 and deviation 1 (biased variance)."""
     mean = rewards.mean()
     variance = ((rewards - mean) ** 2).mean()
-    scaled: Array = (rewards - mean) / (variance + epsilon) ** 0.5
-    if not shift_mean:
-        scaled = scaled + mean
+    scaled: np.ndarray = (rewards - mean) / (variance + epsilon) ** 0.5
     return scaled
-
-
-def constrained(helpfulness: Array, safety: Array, multiplier: float) -> Array:
-    """(H + λ·S) / (1 + λ): the Lagrangian's reward, on one scale for any λ (Safe-RLHF, eq. 12)."""
-    return (helpfulness + multiplier * safety) / (1.0 + multiplier)
 
 
 @dataclass
@@ -95,31 +89,6 @@ class Multiplier:
         # exp(-20) is practically 0; without this bound λ could not rise again in time.
         self.log = min(max(self.log, -20.0), math.log(config.multiplier_limit))
         return self.value
-
-
-def combine(
-    helpfulness: Array,
-    safety: Array,
-    is_safety_prompt: Array,
-    config: CombineConfig,
-    *,
-    probability: Array | None = None,
-    multiplier: float | None = None,
-) -> Array:
-    """The reward that selection and PPO climb, (n,).
-
-    Args:
-        helpfulness, safety: standardised scores (n,).
-        is_safety_prompt: booleans (n,).
-        config: method, weights and thresholds.
-        probability: P(safe) for `piecewise`; σ(safety) if None.
-        multiplier: the present λ for `constrained`; the configured start if None.
-    """
-    if config.method == "linear":
-        return linear(helpfulness, safety, config)
-    if config.method == "piecewise":
-        return piecewise(helpfulness, safety, is_safety_prompt, config, probability)
-    return constrained(helpfulness, safety, config.multiplier if multiplier is None else multiplier)
 
 
 @dataclass(frozen=True)
@@ -175,15 +144,3 @@ def fit_threshold(
     # Strictly above the last value, even if that is 1, because it must lie below the threshold.
     cut = max((float(values[end]) + above) / 2, float(np.nextafter(values[end], np.inf)))
     return Threshold(cut, float(precisions[best]), float(recalls[best]))
-
-
-def _sigmoid(values: Array) -> Array:
-    if isinstance(values, Tensor):
-        return torch.sigmoid(values)
-    return sigmoid(values)
-
-
-def _where(condition: Array, yes: Array, no: Array) -> Array:
-    if isinstance(yes, Tensor):
-        return torch.where(condition, yes, no)
-    return np.where(condition, yes, no)

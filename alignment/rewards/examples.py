@@ -75,9 +75,6 @@ def build(
     """Tokenise comparisons; those of one `group` become one element, in order of appearance.
 
     Args:
-        comparisons: the training comparisons.
-        renderer: turns conversations into tokens.
-        margins: margin of each strength.
         max_length: most tokens of an answer with its prompt; longer comparisons are left out.
         labels: give each answer the safety label that its comparison's safety bin implies.
     """

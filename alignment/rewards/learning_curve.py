@@ -62,8 +62,6 @@ def growth(
 
     Args:
         models: version → (number of its training comparisons, its scores on the same comparisons).
-        seed: of the resampling.
-        samples: number of resamples.
 
     Returns:
         `points`: version, pairs and a row of Table 8 for each model. With two or more sizes also

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,12 +24,7 @@ from alignment.errors import DataError
 from alignment.fastpath import Scorer, use_for_scoring, workers_for
 from alignment.models.chat_renderer import ChatRenderer, Conversation, Tokens
 from alignment.models.digest import weights_digest
-from alignment.models.load import (
-    Dtype,
-    load_scalar,
-    load_tokenizer,
-    save_model,
-)
+from alignment.models.load import Dtype, context_length, load_scalar, load_tokenizer, save_model
 from alignment.models.row_layout import Row
 from alignment.rewards.adapter import merge, save_reward_adapter
 from alignment.rewards.batches import Batcher, Name, choose_style, forward
@@ -115,7 +109,6 @@ class RewardModel:
 
         Args:
             start: the checkpoint that training started from.
-            directory: where to write.
         """
         backbone = save_reward_adapter(self.model, start, directory)
         self.card = replace(self.card, backbone=weights_digest(backbone))
@@ -161,9 +154,8 @@ class RewardModel:
         # With a cache, items are scored in pieces that depend only on the request. A killed run has
         # cached whole pieces, so the others are batched as they would have been.
         for piece in _pieces(distinct, CACHED_AT_ONCE) if self.cache is not None else [distinct]:
-            scores.update(
-                zip(piece, self._cached_or_computed(piece, tokens_per_batch), strict=True)
-            )
+            computed = self._cached_or_computed(piece, tokens_per_batch)
+            scores.update(zip(piece, computed, strict=True))
         return np.array([scores[key] for key in keys]) + self.card.bias
 
     def _cached_or_computed(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
@@ -222,12 +214,9 @@ class RewardModel:
             if self._style is None or longest > self._style[0]:
                 self._style = (longest, choose_style(self.model, longest).name)
             style = self._style[1]
+        pad = self.renderer.pad
         return Batcher(
-            self.model,
-            pad=self.renderer.pad,
-            tokens_per_batch=tokens,
-            max_length=longest,
-            style=style,
+            self.model, pad=pad, tokens_per_batch=tokens, max_length=longest, style=style
         )
 
     def _score_rows(
@@ -256,17 +245,13 @@ class RewardModel:
         return torch.from_numpy(self._score_rows(batch_rows, count, batcher, None)).float()
 
     def _cut_front(self, item: Tokens) -> Key:
-        config = self.model.config.get_text_config()
-        limit = getattr(config, "max_position_embeddings", None) or len(item)
-        over = max(0, len(item) - limit)
+        over = max(0, len(item) - (context_length(self.model.config) or len(item)))
         prompt = tuple(item.prompt[over:])
         answer = tuple(item.response[max(0, over - len(item.prompt)) :])
         return prompt, answer
 
     def score_texts(
-        self,
-        rows: Sequence[tuple[Conversation, str, bool]],
-        tokens_per_batch: int = 16384,
+        self, rows: Sequence[tuple[Conversation, str, bool]], tokens_per_batch: int = 16384
     ) -> np.ndarray:
         """Raw scores of (messages, answer, finished) rows."""
         items = [self.renderer.tokens(m, text, finished=done) for m, text, done in rows]
@@ -280,17 +265,14 @@ class RewardModel:
         """σ of the head's output, without the bias; for the safety RM this is P(safe)."""
         return sigmoid(np.asarray(raw, dtype=np.float64) - self.card.bias)
 
-    def calibrate(
-        self, demonstrations: Sequence[Tokens], reference: Sequence[Tokens], **card: Any
-    ) -> None:
+    def calibrate(self, demonstrations: Sequence[Tokens], reference: Sequence[Tokens]) -> None:
         """Set bias, mean and deviation.
 
         Args:
             demonstrations: their mean raw score becomes 0; if empty, the bias is 0.
             reference: good and bad answers, whose mean and deviation become 0 and 1.
-            card: other fields of the card to set.
         """
-        self.card = replace(self.card, bias=0.0, **card)
+        self.card = replace(self.card, bias=0.0)
         together = self.score([*demonstrations, *reference])
         bias = -float(together[: len(demonstrations)].mean()) if demonstrations else 0.0
         raw = (together[len(demonstrations) :] if reference else together) + bias

@@ -33,9 +33,7 @@ def spoilt(sources: Sequence[Source], share: float, seed: int) -> list[Source]:
     less safe, so a looped or scrambled one keeps the chosen answer's safety label.
 
     Args:
-        sources: the guard's training comparisons.
         share: probability that a comparison is used; its id and the seed decide.
-        seed: of all draws.
 
     Returns:
         The new comparisons, in the order of `sources`, without those that spoiling did not change.

@@ -28,10 +28,6 @@ def write_labelled(stage: Path, unsafe: np.ndarray, probability: np.ndarray) -> 
 def fitted(config: CombineConfig, stage: Path) -> CombineConfig:
     """`config` with a threshold fitted to `threshold_for`; unchanged if that is not set.
 
-    Args:
-        config: may set `threshold_for` to a precision or a recall.
-        stage: directory of the safety reward stage.
-
     Raises:
         ConfigError: no held-out answer is labelled unsafe, or the precision is out of reach.
     """

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from alignment.config.rewards import RewardsConfig
+from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.models.row_layout import Inputs, Row
 from alignment.rewards.adapter import dropouts
 from alignment.rewards.batches import Batcher, forward
@@ -28,7 +30,6 @@ from alignment.rewards.losses import label_loss, ranking_loss
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_not_finite
 from alignment.utils.metrics_log import Series
-from alignment.utils.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
 
@@ -86,10 +87,7 @@ def backward(
     Each element weighs 1/B: its pairs 1/(B·pairs), its labelled answers 1/(B·answers).
 
     Args:
-        model: the scalar-head model; its gradients are added to.
         elements: this process's part of the batch.
-        batcher: lays the elements out.
-        auxiliary_weight: weight of the loss on safety labels.
         batch: B, if `elements` are only a part of the batch.
     """
     device = model.device
@@ -146,14 +144,9 @@ def train(
     """Train `model` in place. Dropout is off, except an adapter's own.
 
     Args:
-        model: the scalar-head model.
-        elements: the training set.
-        settings: the section `rewards`.
-        pad: token id used for padding.
         seed: of the order of elements and of dropout.
         checkpoints: directory of checkpoints, from which a killed run resumes.
         series: the training curve, truncated to the loaded checkpoint.
-        progress: receives progress reports.
         auxiliary_weight: weight of the loss on safety labels.
         amp: number format of autocast; None computes in that of the weights.
 
@@ -169,11 +162,27 @@ def train(
         share=settings.prefix_sharing,
         amp=amp,
     )
-    if batcher.refusal:
-        progress.say(f"prefix sharing is off: {batcher.refusal}")
+    refusal = batcher.style.refusal
+    if refusal:
+        progress.say(f"prefix sharing is off: {refusal}")
+    if settings.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        _no_dropout(model)
+    drops = settings.lora is not None and settings.lora.dropout > 0
+    if drops:
+        for module in dropouts(model):
+            module.train()
     steps = math.ceil(len(elements) / settings.batch) * settings.epochs
-    stepper = _Stepper(batcher, settings, steps, auxiliary_weight, seed)
-    state = stepper.state
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = make_optimizer(trained, settings.learning_rate, settings.optimizer)
+    schedule = make_schedule(
+        optimizer,
+        steps=steps,
+        warmup=warmup_steps(steps, settings.warmup_ratio, settings.warmup_steps),
+        min_lr_ratio=settings.min_lr_ratio,
+    )
+    state = checkpoint.TrainingState({"model": model}, {"adamw": optimizer}, {"cosine": schedule})
     done = 0
     if checkpoints is not None and checkpoint.latest(checkpoints) is not None:
         done = checkpoint.load(checkpoints, state)
@@ -182,10 +191,36 @@ def train(
     progress.begin("reward model", steps, "step")
     progress.advance(done)
     for step in range(done, steps):
-        figures = stepper.step(step, _batch(elements, settings.batch, step, seed))
+        batch = _batch(elements, settings.batch, step, seed)
+        own = [batch[i] for i in distributed.share(len(batch))]
+        if drops:  # seeded by step and process, so that checkpoints need no random states
+            torch.manual_seed(derive_seed(seed, "dropout", step, distributed.rank()))
+        part = backward(model, own, batcher, auxiliary_weight=auxiliary_weight, batch=len(batch))
+        figures = Figures(**distributed.totals(vars(part)))
+        distributed.sum_gradients(trained)
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.optimizer.max_grad_norm))
+        for name, figure in (("loss", figures.loss), ("gradient", norm)):
+            stop_if_not_finite(
+                figure,
+                f"the {name} of step {step + 1} of the reward model",
+                remedy="lower rewards.learning_rate",
+            )
+        rate = float(schedule.get_last_lr()[0])
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        state.extra.setdefault("first_loss", figures.loss)
+        state.extra["last_loss"] = figures.loss
         if series is not None:
-            series.log(step + 1, **figures)
-        progress.advance(1, loss=figures["loss"], accuracy=figures["accuracy"])
+            series.log(
+                step + 1,
+                loss=figures.loss,
+                ranking_loss=figures.ranking,
+                accuracy=figures.accuracy,
+                learning_rate=rate,
+                gradient_norm=norm,
+            )
+        progress.advance(1, loss=figures.loss, accuracy=figures.accuracy)
         due = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
         if checkpoints is not None and (due or graceful_stop.stop_requested()):
             if distributed.is_first():
@@ -194,110 +229,19 @@ def train(
     if settings.gradient_checkpointing:
         model.activation_checkpointing_disable()
     model.eval()
-    notes = [batcher.refusal] if batcher.refusal else []
-    return Report(steps, **state.extra, notes=notes)
+    return Report(steps, **state.extra, notes=[refusal] if refusal else [])
 
 
 def _batch(elements: Sequence[Element], size: int, step: int, seed: int) -> list[Element]:
     """The batch of step `step`. Every epoch has its own order; its last batch may be short."""
     epoch, place = divmod(step, math.ceil(len(elements) / size))
-    order = np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(len(elements))
+    order = _order(len(elements), seed, epoch)
     return [elements[i] for i in order[place * size : (place + 1) * size]]
 
 
-class _Stepper:
-    """Takes the optimiser steps of one training.
-
-    Attributes:
-        state: everything that a step changes.
-    """
-
-    def __init__(
-        self,
-        batcher: Batcher,
-        settings: RewardsConfig,
-        steps: int,
-        auxiliary_weight: float,
-        seed: int,
-    ):
-        self._batcher = batcher
-        self._settings = settings
-        self._auxiliary_weight = auxiliary_weight
-        self._seed = seed
-        model = batcher.model
-        if settings.gradient_checkpointing:
-            model.activation_checkpointing_enable({"use_reentrant": False})
-            model.train()
-            _no_dropout(model)
-        self._drops = settings.lora is not None and settings.lora.dropout > 0
-        if self._drops:
-            for module in dropouts(model):
-                module.train()
-        self._trained = [p for p in model.parameters() if p.requires_grad]
-        self._optimizer = make_optimizer(
-            self._trained,
-            learning_rate=settings.learning_rate,
-            betas=settings.optimizer.betas,
-            adam_epsilon=settings.optimizer.adam_epsilon,
-            weight_decay=settings.optimizer.weight_decay,
-        )
-        self._schedule = make_schedule(
-            self._optimizer,
-            steps=steps,
-            warmup=warmup_steps(steps, settings.warmup_ratio, settings.warmup_steps),
-            min_lr_ratio=settings.min_lr_ratio,
-        )
-        self.state = checkpoint.TrainingState(
-            {"model": model}, {"adamw": self._optimizer}, {"cosine": self._schedule}
-        )
-
-    def step(self, step: int, batch: list[Element]) -> dict[str, float]:
-        """Take one step on a batch; returns its figures.
-
-        Raises:
-            StageError: loss or gradient is not finite; the last good checkpoint is kept.
-        """
-        own = [batch[i] for i in distributed.share(len(batch))]
-        if self._drops:  # seeded by step and process, so that checkpoints need no random states
-            torch.manual_seed(derive_seed(self._seed, "dropout", step, distributed.rank()))
-        figures = _summed(
-            backward(
-                self._batcher.model,
-                own,
-                self._batcher,
-                auxiliary_weight=self._auxiliary_weight,
-                batch=len(batch),
-            )
-        )
-        distributed.sum_gradients(self._trained)
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(self._trained, self._settings.optimizer.max_grad_norm)
-        )
-        for name, figure in (("loss", figures.loss), ("gradient", norm)):
-            stop_if_not_finite(
-                figure,
-                f"the {name} of step {step + 1} of the reward model",
-                remedy="lower rewards.learning_rate",
-            )
-        rate = float(self._schedule.get_last_lr()[0])
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._schedule.step()
-        self.state.extra.setdefault("first_loss", figures.loss)
-        self.state.extra["last_loss"] = figures.loss
-        return {
-            "loss": figures.loss,
-            "ranking_loss": figures.ranking,
-            "accuracy": figures.accuracy,
-            "learning_rate": rate,
-            "gradient_norm": norm,
-        }
-
-
-def _summed(figures: Figures) -> Figures:
-    """The figures of the whole batch, summed over the processes."""
-    parts = (figures.loss, figures.ranking, figures.accuracy)
-    return Figures(*(distributed.total(part) for part in parts))
+@lru_cache(maxsize=1)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng(derive_seed(seed, "order", epoch)).permutation(count)
 
 
 def _no_dropout(model: torch.nn.Module) -> None:

@@ -28,8 +28,6 @@ def score_gaps(
     Args:
         pairs: rows of a `collect` stage's pairs.jsonl.
         models: domain → reward model directory.
-        compute: device and number format.
-        progress: receives progress reports.
     """
     gaps = np.zeros(len(pairs))
     device = resolve_device(compute.device)

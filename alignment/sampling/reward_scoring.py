@@ -44,13 +44,13 @@ class AnswerScores:
     reward: np.ndarray
 
 
+@dataclass(frozen=True)
 class RewardScorer:
     """Scores answers with both reward models and combines the two."""
 
-    def __init__(self, helpfulness: RewardModel, safety: RewardModel, config: CombineConfig):
-        self._helpfulness = helpfulness
-        self._safety = safety
-        self._config = config
+    helpfulness: RewardModel
+    safety: RewardModel
+    config: CombineConfig
 
     @classmethod
     def load(
@@ -65,8 +65,6 @@ class RewardScorer:
 
         Args:
             helpfulness, safety: directories of the two reward stages.
-            config: how the scores are combined.
-            compute: precision and device.
             cache: scores found in it are not computed again.
         """
         device = resolve_device(compute.device)
@@ -81,15 +79,12 @@ class RewardScorer:
         whitened combination is relative to the answers it is computed over."""
         rows = [(one.prompt.messages, one.text, one.finished) for one in answers]
         raw_helpfulness, raw = side_by_side(
-            [
-                lambda: self._helpfulness.score_texts(rows),
-                lambda: self._safety.score_texts(rows),
-            ],
-            min(self._helpfulness.workers, self._safety.workers),
+            [lambda: self.helpfulness.score_texts(rows), lambda: self.safety.score_texts(rows)],
+            min(self.helpfulness.workers, self.safety.workers),
         )
-        helpfulness = self._helpfulness.standardise(raw_helpfulness)
-        safety = self._safety.standardise(raw)
-        probability = self._safety.probability(raw)
+        helpfulness = self.helpfulness.standardise(raw_helpfulness)
+        safety = self.safety.standardise(raw)
+        probability = self.safety.probability(raw)
         tagged = np.array([one.prompt.tag_safety for one in answers], dtype=bool)
-        reward = combine(helpfulness, safety, tagged, self._config, probability=probability)
+        reward = combine(helpfulness, safety, tagged, self.config, probability=probability)
         return AnswerScores(helpfulness, safety, probability, np.asarray(reward))

@@ -23,7 +23,7 @@ def run(ctx: StageContext) -> None:
     base: BaseConfig = ctx.config.base
     model = ctx.out / "model"
     ctx.progress.begin("import")
-    import_checkpoint(base.existing_path(), model, revision=base.revision)
+    import_checkpoint(base.existing_path(), model, where="base.path", revision=base.revision)
     ctx.metric(parameters=_parameters(model))
 
 

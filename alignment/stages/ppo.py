@@ -8,6 +8,7 @@ Outputs: `model/` (the policy), `critic/` (the trained critic), `series.jsonl`, 
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy as np
 from alignment.config.ppo import PPOConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import ConfigError, DataError
+from alignment.inference.engine_factory import prompt_limit
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import load_tokenizer, resolve_device, save_model
 from alignment.preferences.prompts import read_prompts
 from alignment.stages.context import StageContext
-from alignment.training.ppo.early_stopping import Guard
+from alignment.training.ppo.early_stopping import StopSet
 from alignment.training.ppo.roles import save_critic
 from alignment.training.ppo.scoring import CombinedReward, PromptItem
 from alignment.training.ppo.setup import Builder
@@ -28,8 +30,8 @@ from alignment.utils import distributed
 from alignment.utils.files import atomic_write_json, read_jsonl, sha256_file
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "5"
-KEEPS = ("4",)  # version 5 only changed the random noise of drawn answers, not their law
+CODE_VERSION = "6"
+KEEPS = ("4", "5")  # 5: other noise and warm-up rates by the same law; 6: other names of figures
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 
@@ -41,7 +43,6 @@ def run(ctx: StageContext) -> None:
     device = resolve_device(compute.device)
     start = ctx.inputs["policy"] / "model"
     tokenizer = load_tokenizer(start)
-    renderer = ChatRenderer(tokenizer, config.generation.max_prompt_tokens)
     build = Builder(
         start,
         {domain: ctx.inputs[f"reward_{domain}"] for domain in DOMAINS},
@@ -52,6 +53,8 @@ def run(ctx: StageContext) -> None:
         ctx.progress.say,
     )
     roles = build.roles()
+    limit = prompt_limit(roles.policy.model.config, config.generation, section="ppo")
+    renderer = ChatRenderer(tokenizer, limit)
     reward = build.reward(ctx.config.combine, renderer)
     learn, heldout = _prompts(ctx, config, renderer)
     trainer = PPOTrainer(
@@ -61,7 +64,7 @@ def run(ctx: StageContext) -> None:
         reward,
         config,
         seed=ctx.seed,
-        guard=_guard(ctx, heldout, build, reward, renderer),
+        stop_set=_stop_set(ctx, heldout, build, reward, renderer),
         ptx=_texts(ctx, config, renderer) if config.ptx.coefficient > 0 else None,
         checkpoints=ctx.scratch / "checkpoints",
         series=ctx.series,
@@ -95,23 +98,21 @@ def _prompts(
     return items[count:], items[:count]
 
 
-def _guard(
+def _stop_set(
     ctx: StageContext,
     heldout: list[PromptItem],
     build: Builder,
     reward: CombinedReward,
     renderer: ChatRenderer,
-) -> Guard | None:
+) -> StopSet | None:
     if not heldout:
         return None
     guards: dict[str, Path] = {
         d: ctx.inputs[f"guard_{d}"] for d in DOMAINS if f"guard_{d}" in ctx.inputs
     }
-    if guards:
-        guard = build.reward(ctx.config.combine, renderer, guards)
-        return Guard(heldout, guard.judge, "guard reward models")
-    # Without a guard model the training reward decides, on prompts that PPO never trains on.
-    return Guard(heldout, reward.judge, "training reward on held-out prompts")
+    # Without guard models the training reward decides, on prompts that PPO never trains on.
+    scorer = build.reward(ctx.config.combine, renderer, guards) if guards else reward
+    return StopSet(heldout, scorer.unwhitened)
 
 
 def _texts(ctx: StageContext, config: PPOConfig, renderer: ChatRenderer) -> list[Tokens]:
@@ -144,7 +145,7 @@ def _report(ctx: StageContext, outcome: Outcome, heldout: int) -> None:
     first, last = rows[0], rows[-1]
     config: PPOConfig = ctx.config.ppo
     learnt = round(sum(row["answer/tokens"] * config.episodes for row in rows))
-    looked = sum(row.get("guard/tokens", 0.0) for row in outcome.history) * heldout
+    looked = sum(row.get("look/tokens", 0.0) for row in outcome.history) * heldout
     ctx.metric(tokens_generated=learnt + round(looked), tokens_trained=learnt * config.epochs)
     ctx.metric(
         iterations=outcome.iterations,
@@ -153,15 +154,15 @@ def _report(ctx: StageContext, outcome: Outcome, heldout: int) -> None:
         **{"first/score/mean": first["score/mean"]},
         **{f"last/{name}": value for name, value in last.items()},
     )
-    looks = [row["guard/score"] for row in outcome.history if "guard/score" in row]
+    looks = [row["look/score"] for row in outcome.history if "look/score" in row]
     if looks:
-        ctx.metric(**{"guard/first": looks[0], "guard/best": max(looks), "guard/last": looks[-1]})
+        ctx.metric(**{"look/first": looks[0], "look/best": max(looks), "look/last": looks[-1]})
     atomic_write_json(
         ctx.out / "health.json",
         {
             "stopped": outcome.stopped,
             "kept_iteration": outcome.kept,
-            "verdicts": [verdict.as_dict() for verdict in outcome.verdicts],
+            "verdicts": [asdict(verdict) for verdict in outcome.verdicts],
         },
     )
     for verdict in outcome.verdicts:

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from alignment.config.sampling import SampleConfig
+from alignment.inference.engine import sample_seeds
 from alignment.inference.engine_factory import open_engine
-from alignment.inference.seeds import sample_seeds
 from alignment.inference.types import Engine, Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts

@@ -28,4 +28,9 @@ def run(ctx: StageContext) -> None:
         pretrain_world(ctx, config.size)
     else:
         assert config.path is not None
-        import_checkpoint(config.path, ctx.out / "model", revision=config.revision)
+        import_checkpoint(
+            config.path,
+            ctx.out / "model",
+            where="finetune.student.path",
+            revision=config.revision,
+        )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,22 +20,14 @@ from alignment.models.chat_renderer import Tokens
 IGNORE = -100
 
 
-@dataclass(frozen=True)
-class Window:
-    """One training row: the conversations that share it."""
-
-    items: tuple[Tokens, ...]
-
-    def __len__(self) -> int:
-        return sum(len(item) for item in self.items)
+Window = list[Tokens]
+"""One training row: the conversations that share it."""
 
 
 def pack(items: Sequence[Tokens], length: int, order: Sequence[int]) -> list[Window]:
     """Pack by best-fit decreasing: the longest first, each into the fullest window with room.
 
     Args:
-        items: the conversations.
-        length: most tokens of a window.
         order: a permutation of the items, which breaks ties of length and orders the windows.
     """
     place = {index: position for position, index in enumerate(order)}
@@ -53,12 +44,12 @@ def pack(items: Sequence[Tokens], length: int, order: Sequence[int]) -> list[Win
             bins[number].append(index)
             bisect.insort(room, (free - size, number))
     bins.sort(key=lambda members: min(place[index] for index in members))
-    return [Window(tuple(items[index] for index in members)) for members in bins]
+    return [[items[index] for index in members] for members in bins]
 
 
 def singles(items: Sequence[Tokens], order: Sequence[int]) -> list[Window]:
     """One window per conversation, in the given order."""
-    return [Window((items[index],)) for index in order]
+    return [[items[index]] for index in order]
 
 
 def row_of(window: Window) -> dict[str, list[int]]:
@@ -71,7 +62,7 @@ def row_of(window: Window) -> dict[str, list[int]]:
     ids: list[int] = []
     labels: list[int] = []
     positions: list[int] = []
-    for item in window.items:
+    for item in window:
         # The first token of a conversation has no context of its own, so it is never a target.
         hidden = max(1, len(item.prompt))
         ids += item.ids

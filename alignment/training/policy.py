@@ -34,13 +34,6 @@ def trainable_policy(
     in `dtype` and only the adapter is trained, in float32: an adapter at `path` is continued, and
     a full checkpoint gets a fresh one.
 
-    Args:
-        path: a full checkpoint or an adapter.
-        lora: settings of the adapter; None trains all weights.
-        dtype: number format of frozen weights.
-        device: where to load it.
-        seed: of a fresh adapter.
-
     Raises:
         ConfigError: the adapter at `path` has another shape than `lora`.
     """
@@ -63,9 +56,6 @@ def save_policy(
     """Save a model that `trainable_policy` loaded: a full checkpoint, or the adapter alone.
 
     Args:
-        model: the trained model.
-        tokenizer: its tokenizer.
-        directory: where to write.
         start: the checkpoint that it was loaded from.
         dtype: number format of a full checkpoint.
     """

@@ -8,6 +8,7 @@ to the same bits, and at this size a general trainer would take more time than t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alignment.config.finetune import PretrainConfig
 from alignment.errors import DataError
+from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.utils import checkpoint, graceful_stop
 from alignment.utils.finite import stop_if_not_finite
 from alignment.utils.metrics_log import Series
-from alignment.utils.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
 
@@ -86,15 +87,8 @@ def pretrain(
     """Train from scratch, or resume from the checkpoint in `scratch`.
 
     Args:
-        texts: the corpus.
-        tokenizer: turns it into tokens.
-        config: shape and training.
         seed: of weights and order.
-        scratch: directory of checkpoints.
-        series: the training curve.
-        device: where to train.
         bf16: compute in bfloat16 (autocast); weights and optimiser stay float32.
-        progress: receives progress reports.
 
     Returns:
         The model in eval mode, and figures: `loss` (mean of the last tenth of the steps, nats per
@@ -108,21 +102,46 @@ def pretrain(
     rows = rows_of(texts, tokenizer, config.length)
     model: Any = build_model(config, tokenizer, seed)
     model = model.to(device).train()
-    stepper = _Stepper(model, config)
+    optimizer = make_optimizer(model.parameters(), config.learning_rate, config.optimizer)
+    schedule = make_schedule(
+        optimizer,
+        steps=config.steps,
+        warmup=warmup_steps(config.steps, config.warmup_ratio),
+        min_lr_ratio=config.min_lr_ratio,
+    )
+    state = checkpoint.TrainingState({"model": model}, {"adamw": optimizer}, {"cosine": schedule})
     directory = scratch / "checkpoints"
-    done = 0
-    if checkpoint.latest(directory) is not None:
-        done = checkpoint.load(directory, stepper.state)
+    done = checkpoint.load(directory, state) if checkpoint.latest(directory) is not None else 0
     series.truncate(done)
-    order = _Order(len(rows), config.batch, seed)
     progress.begin("pretrain", config.steps, "step")
     progress.advance(done)
     for step in range(done, config.steps):
-        figures = stepper.step(step, rows[order.batch_of(step)].to(device), bf16)
+        batch = rows[batch_rows(step, len(rows), config.batch, seed)].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = model(input_ids=batch[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), batch[:, 1:].flatten()
+        )
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)
+        figures = {
+            "loss": loss.item(),
+            "grad_norm": norm.item(),
+            "learning_rate": float(schedule.get_last_lr()[0]),
+        }
+        for name in ("loss", "grad_norm"):
+            stop_if_not_finite(
+                figures[name],
+                f"the {name} of pretraining step {step + 1}",
+                remedy="lower base.pretrain.learning_rate",
+            )
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
         series.log(step + 1, **figures)
         due = (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps
         if due or graceful_stop.stop_requested():
-            checkpoint.save(directory, step + 1, stepper.state)
+            checkpoint.save(directory, step + 1, state)
             graceful_stop.stop_if_requested()
         progress.advance(1, loss=figures["loss"])
     last = [row["loss"] for row in series.rows()[-max(1, config.steps // 10) :]]
@@ -133,79 +152,13 @@ def pretrain(
     }
 
 
-class _Stepper:
-    """Takes the optimiser steps; `state` is everything that a step changes."""
-
-    def __init__(self, model: LlamaForCausalLM, config: PretrainConfig):
-        self._model = model
-        self._config = config
-        self._optimizer = make_optimizer(
-            model.parameters(),
-            learning_rate=config.learning_rate,
-            betas=config.optimizer.betas,
-            adam_epsilon=config.optimizer.adam_epsilon,
-            weight_decay=config.optimizer.weight_decay,
-        )
-        self._schedule = make_schedule(
-            self._optimizer,
-            steps=config.steps,
-            warmup=warmup_steps(config.steps, config.warmup_ratio),
-            min_lr_ratio=config.min_lr_ratio,
-        )
-        self.state = checkpoint.TrainingState(
-            {"model": model}, {"adamw": self._optimizer}, {"cosine": self._schedule}
-        )
-
-    def step(self, step: int, batch: torch.Tensor, bf16: bool) -> dict[str, float]:
-        """Take one step on rows (batch, length + 1); returns its figures."""
-        with torch.autocast(batch.device.type, torch.bfloat16, enabled=bf16):
-            logits = self._model(input_ids=batch[:, :-1], use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), batch[:, 1:].flatten()
-        )
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(
-            self._model.parameters(), self._config.optimizer.max_grad_norm
-        )
-        figures = {
-            "loss": loss.item(),
-            "grad_norm": norm.item(),
-            "learning_rate": float(self._schedule.get_last_lr()[0]),
-        }
-        for name in ("loss", "grad_norm"):
-            stop_if_not_finite(
-                figures[name],
-                f"the {name} of pretraining step {step + 1}",
-                remedy="lower base.pretrain.learning_rate",
-            )
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self._schedule.step()
-        return figures
+def batch_rows(step: int, rows: int, batch: int, seed: int) -> torch.Tensor:
+    """Row numbers (batch,) of a 0-based step; every pass over the corpus has a new order."""
+    places = range(step * batch, (step + 1) * batch)
+    return torch.stack([_order(rows, seed, place // rows)[place % rows] for place in places])
 
 
-class _Order:
-    """The rows of each step. Every pass over the corpus has a new order, derived from the seed."""
-
-    def __init__(self, rows: int, batch: int, seed: int):
-        self._rows, self._batch, self._seed = rows, batch, seed
-        self._passes: dict[int, torch.Tensor] = {}
-
-    def batch_of(self, step: int) -> torch.Tensor:
-        """Row numbers (batch,) of a 0-based step."""
-        positions = torch.arange(step * self._batch, (step + 1) * self._batch)
-        picked = [
-            self._pass(number)[positions[positions // self._rows == number] % self._rows]
-            for number in range(
-                int(positions[0]) // self._rows, int(positions[-1]) // self._rows + 1
-            )
-        ]
-        return torch.cat(picked)
-
-    def _pass(self, number: int) -> torch.Tensor:
-        if number not in self._passes:
-            generator = torch.Generator().manual_seed(derive_seed(self._seed, "order", number))
-            self._passes = {
-                key: value for key, value in self._passes.items() if key == number - 1
-            } | {number: torch.randperm(self._rows, generator=generator)}
-        return self._passes[number]
+@lru_cache(maxsize=2)
+def _order(rows: int, seed: int, turn: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(derive_seed(seed, "order", turn))
+    return torch.randperm(rows, generator=generator)

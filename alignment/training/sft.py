@@ -16,7 +16,6 @@ batch is filled by repeating rows, as accelerate does.
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,16 +27,25 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from alignment.config.finetune import FinetuneConfig
-from alignment.errors import DataError
+from alignment.errors import ConfigError, DataError
 from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
-from alignment.models.load import quiet
+from alignment.models.load import context_length, quiet
+from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.training.packing import Window, collate, isolates, pack, row_of, singles
-from alignment.utils import checkpoint, graceful_stop
+from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_not_finite
 from alignment.utils.metrics_log import Series
-from alignment.utils.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
+
+CURVES = {
+    "loss": "loss",
+    "grad_norm": "grad_norm",
+    "learning_rate": "learning_rate",
+    "mean_token_accuracy": "accuracy",
+    "entropy": "entropy",
+}
+"""Name in the trainer's log → name in our curves."""
 
 
 @dataclass(frozen=True)
@@ -74,15 +82,7 @@ def tokenize(
 def training_rows(
     items: Sequence[Tokens], config: FinetuneConfig, length: int, *, packing: bool, seed: int
 ) -> list[dict[str, list[int]]]:
-    """The rows of all epochs in the order of training.
-
-    Args:
-        items: the conversations.
-        config: epochs and batch size.
-        length: most tokens of a row.
-        packing: whether conversations share rows.
-        seed: of the order; every epoch is shuffled and packed again.
-    """
+    """The rows of all epochs in the order of training; every epoch is shuffled and packed again."""
     windows: list[Window] = []
     for epoch in range(config.epochs):
         generator = torch.Generator().manual_seed(derive_seed(seed, "epoch", epoch))
@@ -113,26 +113,20 @@ def finetune(
 
     Args:
         model: causal language model on its device, full or with a trainable adapter.
-        renderer: the renderer of the model's tokenizer.
-        examples: the training set.
-        config: epochs, batch size, rates and packing.
         seed: of the order of rows.
-        scratch: directory of checkpoints.
-        series: the training curve.
         bf16: compute in bfloat16 (autocast); trained weights and optimiser stay float32.
-        progress: receives progress reports.
 
     Returns:
         Figures: `loss` (mean of the last tenth of the steps, nats per answer token), `first_loss`,
         `examples`, `left_out`, `windows` (one epoch), `answer_tokens` (one epoch), `steps`. Empty
-        in all processes except the first.
+        in all processes except the first, which has the curve.
 
     Raises:
         DataError: no example fits the window.
         StageError: loss or gradient is not finite; the last good checkpoint is kept.
     """
     progress = progress or SilentProgress()
-    length = min(config.max_length, context_length(model))
+    length = min(config.max_length, context_length(model.config) or config.max_length)
     items, left_out = tokenize(examples, renderer, length)
     if not items:
         raise DataError(
@@ -147,14 +141,7 @@ def finetune(
         progress.say("this architecture lets packed conversations see one another: packing is off")
     rows = training_rows(items, config, length, packing=packing, seed=seed)
     steps = math.ceil(len(rows) / config.batch)
-
-    optimizer = make_optimizer(
-        model.parameters(),
-        learning_rate=config.learning_rate,
-        betas=config.optimizer.betas,
-        adam_epsilon=config.optimizer.adam_epsilon,
-        weight_decay=config.optimizer.weight_decay,
-    )
+    optimizer = make_optimizer(model.parameters(), config.learning_rate, config.optimizer)
     scheduler = make_schedule(
         optimizer,
         steps=steps,
@@ -192,8 +179,8 @@ def finetune(
     if config.gradient_checkpointing:
         model.activation_checkpointing_disable()
     model.eval()
-    if not _is_first():
-        return {}  # only the first process has the curve
+    if not distributed.is_first():
+        return {}
     curve = [row["loss"] for row in series.rows() if "loss" in row]
     last = curve[-max(1, steps // 10) :]
     answers = sum(len(item.response) for item in items)
@@ -206,15 +193,6 @@ def finetune(
         "answer_tokens": float(answers),
         "steps": float(steps),
     }
-
-
-def context_length(model: Any) -> int:
-    """The model's context length in tokens; very large if its config does not give one."""
-    for name in ("max_position_embeddings", "n_positions"):
-        value = getattr(model.config, name, None)
-        if value:
-            return int(value)
-    return 1 << 20
 
 
 @contextmanager
@@ -248,14 +226,21 @@ def _trainer(
     from trl import SFTConfig, SFTTrainer
 
     device = next(model.parameters()).device
-    world = _processes()
-    micro = _divisor(config.batch // world, config.per_device_train_batch_size)
+    own, rest = divmod(config.batch, distributed.size())
+    if rest:
+        raise ConfigError(
+            f"{distributed.size()} processes cannot share a batch of {config.batch} evenly",
+            where="finetune batch",
+            remedy="make it a multiple of compute.processes",
+        )
+    limit = min(own, config.per_device_train_batch_size)
+    micro = max(size for size in range(1, limit + 1) if own % size == 0)
     with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")
         arguments = SFTConfig(
             output_dir=str(scratch / "trainer"),
             per_device_train_batch_size=micro,
-            gradient_accumulation_steps=config.batch // world // micro,
+            gradient_accumulation_steps=own // micro,
             num_train_epochs=1,  # `rows` holds all epochs
             train_sampling_strategy="sequential",
             max_grad_norm=config.optimizer.max_grad_norm,
@@ -287,6 +272,7 @@ def _trainer(
     return trainer
 
 
+@dataclass(eq=False)
 class _Checkpoints(TrainerCallback):
     """Checkpoints, curves and progress of one fine-tuning.
 
@@ -294,57 +280,47 @@ class _Checkpoints(TrainerCallback):
     after the curve's line of its step.
     """
 
-    def __init__(
-        self,
-        state: checkpoint.TrainingState,
-        directory: Path,
-        series: Series,
-        progress: Progress,
-        *,
-        every: int,
-        total: int,
-    ):
-        self._state, self._directory = state, directory
-        self._series, self._progress = series, progress
-        self._every, self._total = every, total
-        self._offset = 0
+    state: checkpoint.TrainingState
+    directory: Path
+    series: Series
+    progress: Progress
+    every: int
+    total: int
+    offset: int = 0
 
     def restore(self) -> int:
         """Load the newest checkpoint if there is one; returns its step."""
-        if checkpoint.latest(self._directory) is not None:
-            self._offset = checkpoint.load(self._directory, self._state)
-        if _is_first():
-            self._series.truncate(self._offset)
-        return self._offset
+        if checkpoint.latest(self.directory) is not None:
+            self.offset = checkpoint.load(self.directory, self.state)
+        if distributed.is_first():
+            self.series.truncate(self.offset)
+        return self.offset
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Load the checkpoint again: the trainer's start-up drew from the random states."""
-        if state.global_step == 0 and self._offset:
-            checkpoint.load(self._directory, self._state)
+        if state.global_step == 0 and self.offset:
+            checkpoint.load(self.directory, self.state)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Record a finished step."""
         logs = kwargs.get("logs")
         if not logs or "loss" not in logs:
             return
-        step = self._offset + state.global_step
-        loss = float(logs["loss"])
+        step = self.offset + state.global_step
+        figures = {ours: float(logs[name]) for name, ours in CURVES.items() if name in logs}
         for name in ("loss", "grad_norm"):
             stop_if_not_finite(
-                float(logs.get(name, 0.0)),
+                figures.get(name, 0.0),
                 f"the {name} of fine-tuning step {step}",
                 remedy="lower the learning rate of finetune",
             )
-        names = {"loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate"}
-        names |= {"mean_token_accuracy": "accuracy", "entropy": "entropy"}
-        figures = {ours: float(logs[name]) for name, ours in names.items() if name in logs}
-        if state.is_world_process_zero:
-            self._series.log(step, **figures)
-        if step % self._every == 0 or step == self._total or graceful_stop.stop_requested():
-            if state.is_world_process_zero:
-                checkpoint.save(self._directory, step, self._state)
+        if distributed.is_first():
+            self.series.log(step, **figures)
+        if step % self.every == 0 or step == self.total or graceful_stop.stop_requested():
+            if distributed.is_first():
+                checkpoint.save(self.directory, step, self.state)
             graceful_stop.stop_if_requested()
-        self._progress.advance(1, loss=loss)
+        self.progress.advance(1, loss=figures["loss"])
 
 
 def _trained(model: torch.nn.Module) -> torch.nn.Module:
@@ -353,18 +329,3 @@ def _trained(model: torch.nn.Module) -> torch.nn.Module:
     if all(parameter.requires_grad for parameter in parameters):
         return model
     return torch.nn.ParameterList(p for p in parameters if p.requires_grad)
-
-
-def _processes() -> int:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_world_size()
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _is_first() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def _divisor(batch: int, limit: int) -> int:
-    """Largest divisor of `batch` that is at most `limit`."""
-    return max(size for size in range(1, min(batch, limit) + 1) if batch % size == 0)

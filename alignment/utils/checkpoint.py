@@ -35,7 +35,6 @@ class TrainingState:
     modules: Mapping[str, torch.nn.Module]
     optimizers: Mapping[str, torch.optim.Optimizer] = field(default_factory=dict)
     schedulers: Mapping[str, Any] = field(default_factory=dict)
-    generators: Mapping[str, torch.Generator] = field(default_factory=dict)
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
@@ -63,8 +62,6 @@ def save(directory: Path, step: int, state: TrainingState, keep: int = 1) -> Non
     for name, optimizer in state.optimizers.items():
         record["optimizers"][name] = _split_optimizer(f"optimizer/{name}", optimizer, tensors)
     record["schedulers"] = {name: item.state_dict() for name, item in state.schedulers.items()}
-    for name, generator in state.generators.items():
-        tensors[f"generator/{name}"] = generator.get_state()
     for name, tensor in state.tensors.items():
         tensors[f"tensor/{name}"] = tensor
     record["random"] = _random_states(tensors)
@@ -110,8 +107,6 @@ def load(directory: Path, state: TrainingState) -> int:
         optimizer.load_state_dict(_join_optimizer(prefix, record["optimizers"][name], tensors))
     for name, scheduler in state.schedulers.items():
         scheduler.load_state_dict(record["schedulers"][name])
-    for name, generator in state.generators.items():
-        generator.set_state(tensors[f"generator/{name}"])
     state.tensors = {
         key.removeprefix("tensor/"): value
         for key, value in tensors.items()

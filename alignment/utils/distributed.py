@@ -28,26 +28,18 @@ _BUCKET = 1 << 24
 
 
 def _joined() -> bool:
-    torch = sys.modules.get("torch")
+    torch = sys.modules.get("torch")  # a process that has not imported it has joined nobody
     return torch is not None and torch.distributed.is_initialized()
 
 
 def size() -> int:
     """Number of processes on this stage."""
-    if not _joined():
-        return 1
-    import torch
-
-    return torch.distributed.get_world_size()
+    return int(sys.modules["torch"].distributed.get_world_size()) if _joined() else 1
 
 
 def rank() -> int:
     """This process's number, from 0."""
-    if not _joined():
-        return 0
-    import torch
-
-    return torch.distributed.get_rank()
+    return int(sys.modules["torch"].distributed.get_rank()) if _joined() else 0
 
 
 def is_first() -> bool:
@@ -89,14 +81,6 @@ def leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def barrier() -> None:
-    """Wait until every process has reached this call."""
-    if _joined():
-        import torch
-
-        torch.distributed.barrier()
-
-
 def share(count: int) -> range:
     """This process's contiguous part of `count` items; the sizes of parts differ by at most 1."""
     return _share_of(count, rank(), size())
@@ -119,11 +103,7 @@ def sum_over_all(tensor: Tensor) -> Tensor:
 
 def total(figure: float) -> float:
     """The sum of `figure` over all processes."""
-    if not _joined():
-        return figure
-    import torch
-
-    return float(sum_over_all(torch.tensor(figure, dtype=torch.float64)))
+    return totals({"figure": figure})["figure"]
 
 
 def totals(figures: dict[str, float]) -> dict[str, float]:

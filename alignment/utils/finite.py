@@ -15,9 +15,7 @@ def stop_if_not_finite(figure: float, what: str, *, remedy: str) -> None:
     """Check that a figure is finite.
 
     Args:
-        figure: the value to check.
         what: a name for it, used as the subject of a sentence.
-        remedy: what to try.
 
     Raises:
         StageError: the figure is NaN or infinite.

@@ -53,9 +53,7 @@ class HTTPClient:
     """One JSON service; several threads may use it.
 
     Args:
-        base_url: the address that paths are appended to.
         timeout: seconds without a byte after which a request counts as lost.
-        retries: how often one request is sent again.
         key: bearer token; removed from whatever the server echoes back.
         pause: sleeps for some seconds; tests pass their own.
 
@@ -99,7 +97,6 @@ class HTTPClient:
         Retry-After takes precedence and holds back all threads.
 
         Args:
-            path: appended to the base URL.
             read: parses the reply; raises ValueError, LookupError or TypeError to ask again.
             body: gives the body of a POST for an attempt, counted from 0; None sends a GET.
             seed: of the jitter.

@@ -27,7 +27,6 @@ def load_callable(name: str, where: str) -> Callable[..., Any]:
     """Import the function.
 
     Args:
-        name: `package.module:function`.
         where: the config key, for the error.
 
     Raises:

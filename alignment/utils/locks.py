@@ -19,29 +19,6 @@ from alignment.errors import LockedError
 LOOK_EVERY = 0.05  # seconds
 
 
-def acquire(handle: int, patience: float, waits: Callable[[], None] = lambda: None) -> bool:
-    """Take the exclusive lock on a file descriptor; returns whether that succeeded.
-
-    Args:
-        handle: an open file descriptor.
-        patience: seconds to wait at most.
-        waits: called once if somebody else holds the lock.
-    """
-    until = time.monotonic() + patience
-    announced = False
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-        if not announced:
-            waits()
-            announced = True
-        time.sleep(LOOK_EVERY)
-
-
 @contextmanager
 def file_lock(
     path: Path,
@@ -53,18 +30,33 @@ def file_lock(
     """Hold the exclusive lock on `path`, created if missing; yields its file descriptor.
 
     Args:
-        path: the lock file.
         patience: seconds to wait while somebody else holds the lock.
         busy: makes the error to raise if somebody still holds it then.
         waits: called once if somebody else holds it.
     """
+    until = time.monotonic() + patience
+    announced = False
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if not acquire(handle, patience, waits):
-            raise busy()
+        while not _locked(handle):
+            if time.monotonic() >= until:
+                raise busy()
+            if not announced:
+                waits()
+                announced = True
+            time.sleep(LOOK_EVERY)
         yield handle
     finally:
         os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Take the exclusive lock on a file descriptor, unless somebody else holds it."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager
@@ -74,7 +66,6 @@ def workspace_lock(
     """Hold `workspace` for writing.
 
     Args:
-        workspace: its directory.
         patience: seconds to wait while another process holds it.
         say: called once, with the holder, if it waits.
 
@@ -126,9 +117,7 @@ class QueueSlot:
         """Take the place; returns False if another process has it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(handle):
             os.close(handle)
             return False
         self._handle = handle

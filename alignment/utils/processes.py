@@ -25,7 +25,6 @@ def runs(pid: int, started: float | None) -> bool:
     The start time matters because process ids are reused: after a reboot, and in every container.
 
     Args:
-        pid: process id.
         started: the process's own `born()`; None accepts any process with this id.
     """
     import psutil

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -11,25 +10,16 @@ class Progress(Protocol):
 
     def begin(self, label: str, total: int | None = None, unit: str = "it") -> None:
         """Start a new piece of work of `total` units."""
+        return
 
     def advance(self, amount: int = 1, **figures: float) -> None:
         """Report `amount` more units as done; `figures` (loss=0.31) are shown beside the bar."""
+        return
 
     def say(self, message: str) -> None:
         """Show a line to the user, such as a fallback taken or a batch halved."""
+        return
 
 
-class SilentProgress:
+class SilentProgress(Progress):
     """Ignores all reports; the default in tests and scripts."""
-
-    def begin(self, label: str, total: int | None = None, unit: str = "it") -> None:
-        return None
-
-    def advance(self, amount: int = 1, **figures: float) -> None:
-        return None
-
-    def say(self, message: str) -> None:
-        return None
-
-
-Figures = Mapping[str, float]

@@ -49,9 +49,6 @@ def bootstrap(
     Args:
         values: (n, ...); NaN bounds if n is 0.
         statistic: called with `axis=1` on (blocks, n, ...) and with `axis=0` on the values.
-        seed: of the resampling.
-        samples: number of resamples.
-        level: coverage of the interval.
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 0:

@@ -22,8 +22,7 @@ import numpy as np
 
 from alignment.config.load import check_program, for_version
 from alignment.evaluation.divergence import measure
-from alignment.inference.engine import TransformersEngine
-from alignment.inference.seeds import sample_seeds
+from alignment.inference.engine import TransformersEngine, sample_seeds
 from alignment.inference.types import Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import load_policy, load_tokenizer

@@ -26,8 +26,7 @@ import numpy as np
 
 from alignment.config.load import check_program, for_version
 from alignment.config.vocabulary import DOMAINS
-from alignment.inference.engine import TransformersEngine
-from alignment.inference.seeds import sample_seeds
+from alignment.inference.engine import TransformersEngine, sample_seeds
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_tokenizer

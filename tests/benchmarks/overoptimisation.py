@@ -47,7 +47,8 @@ def best_of_rows(
         for one in group
     ]
     scores = {
-        name: judge.judge(episodes).reshape(len(prompts), most) for name, judge in judges.items()
+        name: judge.unwhitened(episodes).reshape(len(prompts), most)
+        for name, judge in judges.items()
     }
     scores["gold"] = scene.gold(prompts, drawn)
     rows = []

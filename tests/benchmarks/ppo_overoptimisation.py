@@ -37,8 +37,8 @@ from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.sampling.prompt_sampling import draw_prompts
 from alignment.stages import reward as reward_stage
 from alignment.stages.context import ProgramView, StageContext
-from alignment.training.ppo.early_stopping import Guard
-from alignment.training.ppo.forward import over_all
+from alignment.training.ppo.early_stopping import StopSet
+from alignment.training.ppo.forward import passes, table
 from alignment.training.ppo.scoring import CombinedReward, Episode, PromptItem
 from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import PPOTrainer
@@ -105,17 +105,17 @@ class Looks:
         assert self.trainer is not None
         roles, tokens = self.trainer.roles, [episode.tokens for episode in episodes]
         width = max(len(one.response) for one in tokens)
-        seen = [
-            over_all(role, tokens, width, temperature=1.0, limit=4096, device=CPU)
-            for role in (roles.policy, roles.reference)
-        ]
+        seen = []
+        for role in (roles.policy, roles.reference):
+            results = passes(role, tokens, temperature=1.0, limit=4096, device=CPU)
+            seen.append(table(results, len(tokens), width, CPU))
         kl = max(0.0, float((seen[0] - seen[1]).sum(1).mean()))
         truths = []
         for episode in episodes:
             prompt = self._prompts[episode.prompt.ids]
             truth = gold(prompt.messages, episode.text, episode.finished)
             truths.append(getattr(truth, prompt.domain))
-        scores = {name: judge.judge(episodes) for name, judge in self._judges.items()}
+        scores = {name: judge.unwhitened(episodes) for name, judge in self._judges.items()}
         row = {
             "iteration": len(self.rows) * self._every,
             "sqrt_kl": math.sqrt(kl),
@@ -172,7 +172,7 @@ def climb(scene: Scene, options: argparse.Namespace, folder: Path) -> dict[str, 
         judges["reward"],
         config,
         seed=options.seed,
-        guard=Guard(items(held), looks.judge, "nobody"),
+        stop_set=StopSet(items(held), looks.judge),
     )
     looks.trainer.train()
     return {"rows": looks.rows, "best_of": beside}

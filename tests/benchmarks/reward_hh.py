@@ -27,6 +27,7 @@ from alignment.config.rewards import MARGINS, RewardsConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import load_scalar, load_tokenizer
+from alignment.models.optimizer import make_schedule, warmup_steps
 from alignment.preferences.intake import ingest
 from alignment.preferences.schema import Comparison
 from alignment.preferences.store import PreferenceStore
@@ -35,7 +36,6 @@ from alignment.rewards.examples import Element, build
 from alignment.rewards.model import RewardModel
 from alignment.rewards.train import train
 from alignment.utils.files import atomic_write_json, read_json
-from alignment.utils.optimizer import make_schedule, warmup_steps
 from alignment.utils.statistics import bootstrap_mean
 
 SIDES = ("ours", "trl")

@@ -29,7 +29,8 @@ def trl(options: argparse.Namespace, checkpointing: bool) -> dict[str, Any]:
     from transformers import TrainerCallback
     from trl import RewardConfig, RewardTrainer
 
-    from alignment.bench.reward import MARGIN, peak_rss_mb, read_pairs
+    from alignment.bench.conditions import peak_rss_mb
+    from alignment.bench.reward import MARGIN, read_pairs
     from alignment.models.load import load_scalar, load_tokenizer
 
     tokenizer = load_tokenizer(options.model)

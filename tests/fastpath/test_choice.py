@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from sampling_fixtures import sample
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignment import fastpath
@@ -168,7 +169,7 @@ def test_the_room_can_be_taken_away(
 ) -> None:
     """With every module behind the door gone, answers are drawn and scored and PPO learns."""
     from alignment.config.ppo import PPOConfig
-    from alignment.inference.engine import sample, sample_seeds
+    from alignment.inference.engine import sample_seeds
     from alignment.inference.types import SamplingSettings
     from alignment.models.chat_renderer import Tokens
     from alignment.rewards.model import RewardModel
@@ -185,7 +186,7 @@ def test_the_room_can_be_taken_away(
     with choosing("off"):
         ids = [renderer.prompt(prompt.messages) for prompt in prompts[:4]]
         seeds = sample_seeds(0, [prompt.id for prompt in prompts[:4]], 2)
-        drawn = sample(policy, renderer, ids, 2, SamplingSettings(max_new_tokens=6), seeds)
+        drawn = sample(policy, renderer, ids, SamplingSettings(max_new_tokens=6), seeds)
         reward = RewardModel.load(stage_inputs["reward_safety"] / "model")
         items = [
             Tokens(prompt, one.token_ids)

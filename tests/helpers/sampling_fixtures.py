@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +16,32 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from alignment.inference.engine import TransformersEngine
+from alignment.inference.types import SILENT, Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import save_model
 from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
+from alignment.utils.progress import Progress
 
 WORDS = "what is the a red blue cat dog tree house big small runs sleeps and no yes you me Human :"
 CHAT = (
     "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
 )
+
+
+def sample(
+    model: Any,
+    renderer: ChatRenderer,
+    prompts: Sequence[Sequence[int]],
+    settings: SamplingSettings,
+    seeds: Sequence[Sequence[int]],
+    progress: Progress = SILENT,
+) -> list[list[Sample]]:
+    """Answers of our own loop."""
+    return TransformersEngine(model, renderer).sample(prompts, seeds, settings, progress)
 
 
 @pytest.fixture(scope="session")

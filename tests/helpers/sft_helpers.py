@@ -14,6 +14,7 @@ from alignment.config.lora import LoraConfig
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.sft import Example, finetune
+from alignment.utils import distributed
 from alignment.utils.metrics_log import Series
 
 COLOURS = ("red", "blue", "green")
@@ -70,4 +71,6 @@ def share_of_run(where: str, rank: int, processes: int, port: int) -> None:
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
         os.environ.update({name: str(value) for name, value in names.items()})
         os.environ.update(MASTER_ADDR="127.0.0.1", ACCELERATE_USE_CPU="true")
+    distributed.join("cpu")
     tune(Path(where), settings(packing=False, batch=8, epochs=1))
+    distributed.leave()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sampling_fixtures import sample
 from scipy import stats
 from transformers.generation.logits_process import (
     TemperatureLogitsWarper,
@@ -20,10 +21,8 @@ from alignment.fastpath.decoding import LeanStepper
 from alignment.fastpath.layers import Lean, why_not
 from alignment.inference import decode as decode_module
 from alignment.inference.counter_noise import GumbelNoise, step_keys
-from alignment.inference.draw import draw
-from alignment.inference.engine import TransformersEngine, sample, sample_seeds
-from alignment.inference.stop_text import cut_at_stop
-from alignment.inference.truncate import doubtful_masks, keep_mask
+from alignment.inference.draw import doubtful_masks, draw, keep_mask
+from alignment.inference.engine import TransformersEngine, sample_seeds
 from alignment.inference.types import Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.stepper import ModelStepper
@@ -127,7 +126,7 @@ def test_logprobs_equal_transformers(
     ids = _prompts(renderer, prompts)
     seeds = sample_seeds(5, [prompt.id for prompt in prompts], 3)
     settings = SamplingSettings(max_new_tokens=12, temperature=temperature, batch_size=16)
-    for prompt, group in zip(ids, sample(policy, renderer, ids, 3, settings, seeds), strict=True):
+    for prompt, group in zip(ids, sample(policy, renderer, ids, settings, seeds), strict=True):
         for one in group:
             with torch.no_grad():
                 logits = policy(torch.tensor([prompt + one.token_ids])).logits[0] / temperature
@@ -147,15 +146,13 @@ def test_same_text_for_any_batch_and_any_subset(
     texts = []
     for size in (1, 7, 64, 500):
         found = sample(
-            policy, renderer, ids, 4, SamplingSettings(max_new_tokens=20, batch_size=size), seeds
+            policy, renderer, ids, SamplingSettings(max_new_tokens=20, batch_size=size), seeds
         )
         texts.append([[one.token_ids for one in group] for group in found])
     assert texts[0] == texts[1] == texts[2] == texts[3]
     order = [5, 2, 9]
     settings = SamplingSettings(max_new_tokens=20)
-    found = sample(
-        policy, renderer, [ids[i] for i in order], 4, settings, [seeds[i] for i in order]
-    )
+    found = sample(policy, renderer, [ids[i] for i in order], settings, [seeds[i] for i in order])
     assert [[one.token_ids for one in group] for group in found] == [texts[0][i] for i in order]
 
 
@@ -168,7 +165,7 @@ def test_the_referee_undoes_noise(
     """With logits disturbed as much as the slack allows, unrefereed text changes, refereed not."""
     ids = _prompts(renderer, prompts)
     seeds = sample_seeds(6, [prompt.id for prompt in prompts], 8)
-    clean = sample(policy, renderer, ids, 8, SamplingSettings(max_new_tokens=30), seeds)
+    clean = sample(policy, renderer, ids, SamplingSettings(max_new_tokens=30), seeds)
     monkeypatch.setattr("alignment.inference.batch_invariance.FIRST_SLACK", 0.08)
 
     class Noisy(LeanStepper):
@@ -186,7 +183,7 @@ def test_the_referee_undoes_noise(
 
     def texts(exact: bool) -> list[list[list[int]]]:
         settings = SamplingSettings(max_new_tokens=30, exact=exact)
-        found = sample(policy, renderer, ids, 8, settings, seeds)
+        found = sample(policy, renderer, ids, settings, seeds)
         return [[one.token_ids for one in group] for group in found]
 
     expected = [[one.token_ids for one in group] for group in clean]
@@ -271,7 +268,7 @@ def test_other_architectures(
     found = {}
     for size in (24, 5):
         settings = SamplingSettings(max_new_tokens=24, batch_size=size)
-        found[size] = sample(model, renderer, ids, 3, settings, seeds)
+        found[size] = sample(model, renderer, ids, settings, seeds)
     for prompt, left, right in zip(ids, found[24], found[5], strict=True):
         for one, other in zip(left, right, strict=True):
             assert one.token_ids == other.token_ids
@@ -305,9 +302,7 @@ def test_greedy_is_the_likeliest_token(
 ) -> None:
     ids = _prompts(renderer, prompts)[:3]
     settings = SamplingSettings(max_new_tokens=10, temperature=0.0)
-    for prompt, group in zip(
-        ids, sample(policy, renderer, ids, 1, settings, [[1]] * 3), strict=True
-    ):
+    for prompt, group in zip(ids, sample(policy, renderer, ids, settings, [[1]] * 3), strict=True):
         tokens = list(prompt)
         for token in group[0].token_ids:
             with torch.no_grad():
@@ -320,18 +315,18 @@ def test_stop_text_ends_an_answer_and_is_cut(
 ) -> None:
     ids = _prompts(renderer, prompts)
     seeds = sample_seeds(5, [prompt.id for prompt in prompts], 4)
-    free = sample(policy, renderer, ids, 4, SamplingSettings(max_new_tokens=30), seeds)
+    free = sample(policy, renderer, ids, SamplingSettings(max_new_tokens=30), seeds)
     words = [word for group in free for one in group for word in one.text.split()[1:]]
     stop = max(set(words), key=words.count)
     settings = SamplingSettings(max_new_tokens=30, stop=(stop,))
-    stopped = sample(policy, renderer, ids, 4, settings, seeds)
+    stopped = sample(policy, renderer, ids, settings, seeds)
     hits = 0
     for left, right in zip(_flat(free), _flat(stopped), strict=True):
         if stop in left.text:
             hits += 1
             assert right.finished
             assert right.token_ids == left.token_ids[: len(right.token_ids)]
-            assert right.text == cut_at_stop(left.text, (stop,))
+            assert right.text == SamplingSettings(stop=(stop,)).cut(left.text)
         else:
             assert right.token_ids == left.token_ids
     assert hits > 3
@@ -348,7 +343,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(
 
     ids = _prompts(renderer, prompts)
     seeds = sample_seeds(5, [prompt.id for prompt in prompts], 4)
-    expected = sample(policy, renderer, ids, 4, SamplingSettings(max_new_tokens=8), seeds)
+    expected = sample(policy, renderer, ids, SamplingSettings(max_new_tokens=8), seeds)
     real = decode_module.decode
 
     def small(model: Any, rows: Any, *rest: Any) -> Any:
@@ -358,7 +353,7 @@ def test_out_of_memory_halves_the_batch_and_says_so(
 
     monkeypatch.setattr("alignment.inference.engine.decode", small)
     settings = SamplingSettings(max_new_tokens=8, batch_size=64)
-    found = sample(policy, renderer, ids, 4, settings, seeds, Listener())
+    found = sample(policy, renderer, ids, settings, seeds, Listener())
     tokens = [[one.token_ids for one in group] for group in found]
     assert tokens == [[one.token_ids for one in group] for group in expected]
     assert [message for message in said if "out of memory" in message]
@@ -368,16 +363,16 @@ def test_out_of_memory_halves_the_batch_and_says_so(
 
     monkeypatch.setattr("alignment.inference.engine.decode", never)
     with pytest.raises(StageError, match="one sequence alone"):
-        sample(policy, renderer, ids, 4, settings, seeds)
+        sample(policy, renderer, ids, settings, seeds)
 
 
 def test_impossible_requests_are_refused(policy: Any, renderer: ChatRenderer) -> None:
     with pytest.raises(ConfigError, match="context"):
-        sample(policy, renderer, [[5] * 100], 1, SamplingSettings(max_new_tokens=100), [[1]])
+        sample(policy, renderer, [[5] * 100], SamplingSettings(max_new_tokens=100), [[1]])
     with pytest.raises(ConfigError, match="empty prompt"):
-        sample(policy, renderer, [[]], 1, SamplingSettings(), [[1]])
-    with pytest.raises(ConfigError, match="seeds"):
-        sample(policy, renderer, [[5]], 2, SamplingSettings(), [[1]])
+        sample(policy, renderer, [[]], SamplingSettings(), [[1]])
+    with pytest.raises(ValueError, match="shorter"):
+        sample(policy, renderer, [[5], [6]], SamplingSettings(max_new_tokens=4), [[1]])
     with pytest.raises(ConfigError, match="top_p"):
         SamplingSettings(top_p=0.0)
 
@@ -389,7 +384,7 @@ def test_a_broken_policy_is_reported(tokenizer: Any, renderer: ChatRenderer, pol
     with torch.no_grad():
         broken.lm_head.weight.fill_(float("nan"))
     with pytest.raises(StageError, match="not finite"):
-        sample(broken, renderer, [[5, 6]], 1, SamplingSettings(max_new_tokens=4), [[1]])
+        sample(broken, renderer, [[5, 6]], SamplingSettings(max_new_tokens=4), [[1]])
 
 
 def test_a_real_model_in_any_batch(stories: Any) -> None:

@@ -25,6 +25,7 @@ from alignment.models.load import (
     save_model,
     scalar_head,
 )
+from alignment.rewards.initial import initial_model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
 
@@ -94,7 +95,7 @@ def test_an_adapter_finds_its_base_after_a_move(family: str, tmp_path: Path) -> 
     torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(logits(open_), expected, atol=1e-6, rtol=1e-5)
     assert {n.split(".")[-2] for n, p in open_.named_parameters() if p.requires_grad} == {"default"}
-    scalar = load_scalar(moved)
+    scalar = initial_model(moved, tmp_path / "scratch", seed=1)
     for name, value in backbone(merged).state_dict().items():
         assert torch.equal(value, backbone(scalar).state_dict()[name]), name
     out = export_policy(moved.parent, tmp_path / "exported")
@@ -145,7 +146,7 @@ def test_bring_takes_what_is_needed_and_nothing_that_runs(tmp_path: Path) -> Non
     values = json.loads((source / "config.json").read_text())
     values["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil"}
     (source / "config.json").write_text(json.dumps(values))
-    import_checkpoint(str(source), tmp_path / "model")
+    import_checkpoint(str(source), tmp_path / "model", where="base.path")
     names = {file.name for file in (tmp_path / "model").iterdir()}
     assert names == {
         "config.json",
@@ -161,30 +162,31 @@ def test_bring_takes_what_is_needed_and_nothing_that_runs(tmp_path: Path) -> Non
 
 def test_bring_says_why_not(tmp_path: Path) -> None:
     source = tmp_path / "source"
-    with pytest.raises(ConfigError, match="no directory"):
-        import_checkpoint(str(source), tmp_path / "model")
+    with pytest.raises(ConfigError, match="no directory") as caught:
+        import_checkpoint(str(source), tmp_path / "model", where="finetune.student.path")
+    assert caught.value.where == "finetune.student.path"
     source.mkdir()
     with pytest.raises(ConfigError, match=r"config\.json"):
-        import_checkpoint(str(source), tmp_path / "model")
+        import_checkpoint(str(source), tmp_path / "model", where="base.path")
     save_model(tiny_model("gpt2"), bytes_tokenizer(), source)
     (source / "model.safetensors").rename(source / "pytorch_model.bin")
     with pytest.raises(ConfigError, match="only pickled weights"):
-        import_checkpoint(str(source), tmp_path / "model")
+        import_checkpoint(str(source), tmp_path / "model", where="base.path")
     (source / "pytorch_model.bin").rename(source / "model.safetensors")
     weights = (source / "model.safetensors").read_bytes()
     (source / "model.safetensors").write_bytes(weights[:1000])
     with pytest.raises(ConfigError, match="does not load"):
-        import_checkpoint(str(source), tmp_path / "broken")
+        import_checkpoint(str(source), tmp_path / "broken", where="base.path")
     (source / "model.safetensors").write_bytes(weights)
     bytes_tokenizer(vocabulary=500).save_pretrained(source)
     tokenizer = load_tokenizer(source)
     tokenizer.add_tokens([f"new{n}" for n in range(400)])
     tokenizer.save_pretrained(source)
     with pytest.raises(ConfigError, match="tokens, the model only 400"):
-        import_checkpoint(str(source), tmp_path / "long")
+        import_checkpoint(str(source), tmp_path / "long", where="base.path")
     (source / "config.json").write_text('{"model_type": "no-such-thing"}')
     with pytest.raises(ConfigError, match="does not load"):
-        import_checkpoint(str(source), tmp_path / "strange")
+        import_checkpoint(str(source), tmp_path / "strange", where="base.path")
 
 
 def test_export_never_overwrites(tmp_path: Path) -> None:

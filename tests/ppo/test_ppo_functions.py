@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from alignment.config.ppo import KLConfig
 from alignment.training.ppo.advantages import (
     explained_variance,
     generalised_advantages,
     leave_one_out,
 )
-from alignment.training.ppo.kl import AdaptiveKL, FixedKL, kl_per_token
+from alignment.training.ppo.kl import KLCoefficient, kl_per_token
 from alignment.training.ppo.losses import entropy, policy_loss, token_logprobs, value_loss
 from alignment.training.ppo.masked_ops import masked_mean, masked_variance, whiten
 from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
@@ -193,21 +194,19 @@ def test_both_estimators_are_unbiased() -> None:
     assert (kl_per_token(p.log(), q.log(), "k3") >= 0).all()
 
 
-def test_controllers() -> None:
-    fixed = FixedKL(0.1)
+def test_the_coefficient_of_the_kl() -> None:
+    fixed = KLCoefficient(KLConfig(coefficient=0.1))
     fixed.update(100.0, 512)
-    assert fixed.coefficient == 0.1
-    adaptive = AdaptiveKL(0.15, target=6.0, horizon=10_000)
+    assert fixed.value == 0.1
+    steered = KLConfig(coefficient=0.15, target=6.0, horizon=10_000)
+    adaptive = KLCoefficient(steered)
     adaptive.update(60.0, 500)  # error clipped to +0.2: × (1 + 0.2·500/10000)
-    assert adaptive.coefficient == pytest.approx(0.15 * 1.01)
+    assert adaptive.value == pytest.approx(0.15 * 1.01)
     adaptive.update(5.4, 500)  # error −0.1
-    assert adaptive.coefficient == pytest.approx(0.15 * 1.01 * 0.995)
-    low = AdaptiveKL(0.15, target=6.0, horizon=10_000)
+    assert adaptive.value == pytest.approx(0.15 * 1.01 * 0.995)
+    low = KLCoefficient(steered)
     low.update(0.0, 500)  # error −1, clipped to −0.2
-    assert low.coefficient == pytest.approx(0.15 * 0.99)
-    other = AdaptiveKL(1.0, 6.0, 10_000)
-    other.restore(adaptive.state())
-    assert other.coefficient == adaptive.coefficient
+    assert low.value == pytest.approx(0.15 * 0.99)
 
 
 def test_whitening_by_hand() -> None:

@@ -58,16 +58,16 @@ def test_each_illness_is_named_with_its_number_and_a_remedy() -> None:
         assert "ppo." in ill[name].remedy or "algorithm" in ill[name].remedy
 
 
-def test_reward_up_while_guard_down() -> None:
+def test_reward_up_while_held_out_score_down() -> None:
     rows = curve(score__mean=(0.0, 5.0))
     for number, score in ((0, 1.0), (9, 2.0), (19, 1.0)):
-        rows[number] |= {"guard/score": score, "guard/error": 0.1}
-    assert levels(rows)["guard"] == "bad"
-    rows[19]["guard/score"] = 1.9  # within two standard errors of the best
-    assert levels(rows)["guard"] == "ok"
+        rows[number] |= {"look/score": score, "look/error": 0.1}
+    assert levels(rows)["held_out"] == "bad"
+    rows[19]["look/score"] = 1.9  # within two standard errors of the best
+    assert levels(rows)["held_out"] == "ok"
 
 
-def test_the_watch_stops_on_budget_and_patience() -> None:
+def test_it_stops_on_budget_and_patience() -> None:
     stopping = EarlyStopping(StopConfig(kl_budget=3.0, patience=2, look_every=5))
     assert [i for i in range(11) if stopping.due(i)] == [0, 5, 10]
     assert stopping.observe(0, 1.0, 0.0)
@@ -82,9 +82,9 @@ def test_the_watch_stops_on_budget_and_patience() -> None:
     assert "budget of 3" in str(EarlyStopping(StopConfig(kl_budget=3.0)).reason(3.1))
 
 
-def test_a_gain_that_the_guard_hardly_confirms_is_none() -> None:
-    # The guard rises to the end, as one does that errs like the reward model, but from iteration
-    # 10 on by 0.1 where the training reward rises by 0.5.
+def test_a_gain_that_the_looks_hardly_confirm_is_none() -> None:
+    # The held-out score rises to the end, as that of a guard does that errs like the reward model,
+    # but from iteration 10 on by 0.1 where the training reward rises by 0.5.
     looks = [(0, 0.0, 0.0), (5, 0.8, 1.0), (10, 1.2, 1.6), (15, 1.3, 2.1), (20, 1.4, 2.6)]
     alone, sure = (EarlyStopping(StopConfig(patience=2, confirm=share)) for share in (0.0, 0.25))
     assert [alone.observe(*look) for look in looks] == [True] * 5

@@ -10,7 +10,7 @@ from alignment.errors import ConfigError
 from alignment.inference.engine import TransformersEngine
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import Tokens
-from alignment.training.ppo.forward import logprobs, over_all, pack, pieces, values
+from alignment.training.ppo.forward import logprobs, pack, passes, pieces, table, values
 from alignment.training.ppo.roles import LanguageRole, critic_from
 from alignment.training.ppo.rollout import rollout
 
@@ -101,13 +101,15 @@ def test_values_come_from_the_state_before_each_token(model) -> None:
     torch.testing.assert_close(found, critic.head(hidden[1:3]))
 
 
-def test_over_all_fills_a_padded_table(model) -> None:
+def test_passes_fill_a_padded_table(model) -> None:
     role = LanguageRole(model, [])
     episodes = [Tokens([1, 2], [3, 4, 5]), Tokens([6], [7])]
-    table = over_all(role, episodes, 3, temperature=1.0, limit=5, device=torch.device("cpu"))
-    one, _ = logprobs(role, pack(episodes, [1], torch.device("cpu")), 1.0)
-    assert table[1].tolist() == pytest.approx([float(one.detach()), 0.0, 0.0])
-    assert (table[0] < 0).all()
+    cpu = torch.device("cpu")
+    results = passes(role, episodes, temperature=1.0, limit=5, device=cpu)
+    filled = table(results, 2, 3, cpu)
+    one, _ = logprobs(role, pack(episodes, [1], cpu), 1.0)
+    assert filled[1].tolist() == pytest.approx([float(one.detach()), 0.0, 0.0])
+    assert (filled[0] < 0).all()
 
 
 def test_renderer_of_the_toys_spells_what_it_reads() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -32,7 +33,7 @@ from alignment.config.rewards import CombineConfig
 from alignment.errors import ConfigError
 from alignment.models.adapters import add_adapter, save_adapter
 from alignment.models.load import load_policy, load_tokenizer
-from alignment.preferences.prompts import Prompt, write_prompts
+from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.rewards.adapter import inject
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
@@ -217,7 +218,7 @@ def test_the_stage_writes_policy_critic_curves_and_verdicts(
         not torch.equal(a, b) for a, b in zip(policy.parameters(), start.parameters(), strict=True)
     )
     assert moved == (kept["kept_iteration"] > 0)
-    assert {v["name"] for v in kept["verdicts"]} >= {"first_ratio", "critic", "guard"}
+    assert {v["name"] for v in kept["verdicts"]} >= {"first_ratio", "critic", "held_out"}
     critic = load_critic(ctx.out / "critic")
     assert torch.isfinite(critic.head.weight).all()
     assert [row["step"] for row in ctx.series.rows()] == [0, 1, 2, 3, 4]
@@ -275,6 +276,23 @@ def test_a_reward_model_over_another_backbone_is_loaded_on_its_own(
     assert sum("loaded separately" in line for line in said) == 2
 
 
+def test_a_prompt_longer_than_the_context_loses_its_beginning(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    """Without `max_prompt_tokens` the context of 64 less 5 new tokens is the limit."""
+    long = Prompt(
+        messages=[{"role": "user", "content": " ".join([WORDS[2]] * 200)}],
+        domain="safety",
+        category="long",
+    )
+    shutil.copytree(inputs["prepare"], tmp_path / "prepare")
+    prompts = read_prompts(tmp_path / "prepare" / "prompts.jsonl")
+    write_prompts(tmp_path / "prepare" / "prompts.jsonl", [*prompts[:5], long])
+    ctx = context(tmp_path, {**inputs, "prepare": tmp_path / "prepare"}, "long", iterations=1)
+    stage.run(ctx)
+    assert (ctx.out / "model" / "model.safetensors").is_file()
+
+
 def test_guards_judge_the_looks_when_there_are_any(tmp_path: Path, inputs: dict[str, Path]) -> None:
     guards = {f"guard_{d}": inputs[f"reward_{d}"] for d in ("helpfulness", "safety")}
     # Guards with the roles changed: their verdict differs from the training reward's.
@@ -287,9 +305,9 @@ def test_guards_judge_the_looks_when_there_are_any(tmp_path: Path, inputs: dict[
     harsh.save(tmp_path / "harsh" / "model")
     ctx = context(tmp_path, {**inputs, **guards}, "guarded")
     stage.run(ctx)
-    looks = [row for row in ctx.series.rows() if "guard/score" in row]
+    looks = [row for row in ctx.series.rows() if "look/score" in row]
     assert len(looks) == 3
-    assert all(row["guard/score"] < row["guard/training_reward"] - 5 for row in looks)
+    assert all(row["look/score"] < row["look/training_reward"] - 5 for row in looks)
 
 
 def test_a_function_of_ones_own_is_part_of_the_reward(

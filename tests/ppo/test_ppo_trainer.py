@@ -1,4 +1,4 @@
-"""The loop: first ratio, resume to the same bits, guards, both algorithms, all knobs."""
+"""The loop: first ratio, resume to the same bits, early stopping, both algorithms, all knobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignment.config.rewards import CombineConfig
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.collect import Collector
-from alignment.training.ppo.early_stopping import Guard
+from alignment.training.ppo.early_stopping import StopSet
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.roles import full_copies
 from alignment.training.ppo.scoring import CombinedReward, PlainReward, PromptItem
@@ -58,7 +58,7 @@ def build(directory: Path | None, **changes: Any) -> PPOTrainer:
     config = PPOConfig.model_validate({**EVERYTHING, **changes})
     policy = tiny_llama(10)
     critic = tiny_llama(10, 4) if config.algorithm == "ppo" else None
-    guard = Guard(PROMPTS[:3], small) if config.stop.look_every else None
+    stop_set = StopSet(PROMPTS[:3], small) if config.stop.look_every else None
     return PPOTrainer(
         full_copies(policy, critic=critic),
         renderer(),
@@ -66,7 +66,7 @@ def build(directory: Path | None, **changes: Any) -> PPOTrainer:
         CombinedReward(evens, small, CombineConfig(method="constrained")),
         config,
         seed=11,
-        guard=guard,
+        stop_set=stop_set,
         ptx=[Tokens([1], [2, 3, 0]), Tokens([4, 5], [6, 0]), Tokens([7], [1, 0])],
         ends=(0,),
         checkpoints=None if directory is None else directory / "checkpoints",
@@ -278,8 +278,8 @@ def test_an_exploding_kl_ends_in_an_error_and_keeps_the_checkpoint(tmp_path: Pat
     assert checkpoint.latest(tmp_path / "checkpoints") == len(kept)
 
 
-def train_against_the_guard(keep: str) -> tuple[PPOTrainer, Outcome]:
-    """The guard likes what the reward punishes, so the start is best."""
+def train_against_the_stop_set(keep: str) -> tuple[PPOTrainer, Outcome]:
+    """The stop set likes what the reward punishes, so the start is best."""
     policy = tiny_llama(10)
     config = PPOConfig.model_validate(
         {
@@ -299,20 +299,20 @@ def train_against_the_guard(keep: str) -> tuple[PPOTrainer, Outcome]:
         PlainReward(evens),
         config,
         seed=1,
-        guard=Guard(PROMPTS * 8, lambda episodes: -evens(episodes)),
+        stop_set=StopSet(PROMPTS * 8, lambda episodes: -evens(episodes)),
         ends=(),
     )
     return trainer, trainer.train()
 
 
-def test_the_guard_stops_early_and_the_best_weights_are_kept() -> None:
+def test_the_stop_set_ends_early_and_the_best_weights_are_kept() -> None:
     start = {n: p.detach().clone() for n, p in tiny_llama(10).named_parameters()}
-    trainer, outcome = train_against_the_guard("best")
+    trainer, outcome = train_against_the_stop_set("best")
     assert outcome.iterations == 15
     assert outcome.kept == 0
     assert same(weights(trainer), start)
-    assert {v.name: v.level for v in outcome.verdicts}["guard"] == "bad"
-    last, _ = train_against_the_guard("last")
+    assert {v.name: v.level for v in outcome.verdicts}["held_out"] == "bad"
+    last, _ = train_against_the_stop_set("last")
     assert not same(weights(last), start)
 
 
@@ -320,8 +320,8 @@ def test_the_training_reward_of_the_look_must_be_confirmed(tmp_path: Path) -> No
     stop = {"look_every": 2, "heldout_prompts": 4, "patience": None, "confirm": 0.9}
     trainer = build(tmp_path, iterations=8, stop=stop)
     outcome = trainer.train()
-    looks = [row for row in outcome.history if "guard/score" in row]
-    left = [row["guard/score"] - 0.9 * row["guard/training_reward"] for row in looks]
+    looks = [row for row in outcome.history if "look/score" in row]
+    left = [row["look/score"] - 0.9 * row["look/training_reward"] for row in looks]
     assert len(looks) == 5
     assert outcome.kept == 2 * int(np.argmax(left))
     # A resumed run compares with the same best.
@@ -337,7 +337,7 @@ def test_a_look_measures_the_average_that_is_kept() -> None:
     answer, update = trainer._collector.answer, trainer._learner.update
 
     def recorded(prompts: Any, seed: int) -> Any:
-        if prompts is trainer.guard.prompts:  # type: ignore[union-attr]
+        if prompts is trainer.stop_set.prompts:  # type: ignore[union-attr]
             seen.append(weights(trainer))
         return answer(prompts, seed)
 

@@ -1,4 +1,4 @@
-"""Combined rewards by hand, in numpy and torch alike."""
+"""Combined rewards by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from alignment.config.rewards import CombineConfig
 from alignment.rewards.combined import Multiplier, combine, fit_threshold, whiten
@@ -16,25 +15,20 @@ S = np.array([0.5, 3.0, -2.0, 0.0])
 TAG = np.array([False, True, False, False])
 
 
-def both(config: CombineConfig, **extra: np.ndarray) -> np.ndarray:
-    """The numpy result, after checking that torch gives the same."""
-    found = combine(H, S, TAG, config, **extra)
-    tensors = {name: torch.from_numpy(value) for name, value in extra.items()}
-    again = combine(*(torch.from_numpy(x) for x in (H, S, TAG)), config, **tensors)
-    np.testing.assert_allclose(again.numpy(), found, rtol=1e-12)
-    return found
+def combined(config: CombineConfig, **extra: np.ndarray) -> np.ndarray:
+    return combine(H, S, TAG, config, **extra)
 
 
 def test_linear_is_the_default() -> None:
-    assert both(CombineConfig()).tolist() == [1.5, 2.0, -1.5, 2.0]
+    assert combined(CombineConfig()).tolist() == [1.5, 2.0, -1.5, 2.0]
     weights = CombineConfig(weights={"helpfulness": 2.0, "safety": 0.5})
-    assert both(weights).tolist() == [2.25, -0.5, 0.0, 4.0]
+    assert combined(weights).tolist() == [2.25, -0.5, 0.0, 4.0]
 
 
 def test_the_threshold_itself_is_safe_enough() -> None:
     plain = CombineConfig(method="piecewise", whiten=False)
     at = np.full(4, plain.threshold)
-    assert both(plain, probability=at).tolist() == [1.0, 3.0, 0.5, 2.0]
+    assert combined(plain, probability=at).tolist() == [1.0, 3.0, 0.5, 2.0]
     # Without P(safe), σ of the score: σ(−1.5) = 0.182 is above 0.15, 1/(e + e^1.5) below.
     low = np.array([-1.5])
     assert combine(np.array([2.0]), low, np.array([False]), plain).tolist() == [2.0]
@@ -42,20 +36,19 @@ def test_the_threshold_itself_is_safe_enough() -> None:
 
 def test_rewards_without_spread_become_zero() -> None:
     assert whiten(np.full(3, 2.0)).tolist() == [0.0, 0.0, 0.0]
-    assert whiten(np.full(3, 2.0), shift_mean=False).tolist() == [2.0, 2.0, 2.0]
 
 
 def test_piecewise_takes_safety_where_tagged_or_unlikely() -> None:
     plain = CombineConfig(method="piecewise", whiten=False)
     # σ(−2) = 0.119 < 0.15; σ(0) and σ(0.5) are above; the second prompt is tagged.
-    assert both(plain).tolist() == [1.0, 3.0, -2.0, 2.0]
+    assert combined(plain).tolist() == [1.0, 3.0, -2.0, 2.0]
     # P(safe) by the model's own logit rules where it is given.
     chance = np.array([0.1, 0.9, 0.9, 0.16])
-    assert both(plain, probability=chance).tolist() == [0.5, 3.0, 0.5, 2.0]
+    assert combined(plain, probability=chance).tolist() == [0.5, 3.0, 0.5, 2.0]
 
 
 def test_piecewise_whitens_the_logits_without_clamping() -> None:
-    found = both(CombineConfig(method="piecewise"))
+    found = combined(CombineConfig(method="piecewise"))
     assert found.mean() == pytest.approx(0.0, abs=1e-9)
     assert found.std() == pytest.approx(1.0, abs=1e-6)
     huge = combine(H * 1e3, S * 1e3, TAG, CombineConfig(method="piecewise", whiten=False))
@@ -63,15 +56,14 @@ def test_piecewise_whitens_the_logits_without_clamping() -> None:
     assert huge[1] == 3000.0
 
 
-def test_whiten_with_and_without_shift() -> None:
+def test_whiten_by_hand() -> None:
     values = np.array([1.0, 3.0])
     assert whiten(values).tolist() == pytest.approx([-1.0, 1.0])
-    assert whiten(values, shift_mean=False).tolist() == pytest.approx([1.0, 3.0])
 
 
 def test_constrained_and_its_multiplier() -> None:
     config = CombineConfig(method="constrained", multiplier=1.0, floor=0.0, multiplier_rate=0.5)
-    assert both(config).tolist() == [0.75, 1.0, -0.75, 1.0]
+    assert combined(config).tolist() == [0.75, 1.0, -0.75, 1.0]
     assert combine(H, S, TAG, config, multiplier=3.0)[0] == pytest.approx((1 + 3 * 0.5) / 4)
     state = Multiplier.start(config)
     # log λ: 0 → 0 + 0.5·1·(0 − (−1)) = 0.5

@@ -44,16 +44,16 @@ def test_label_loss_puts_zero_between_safe_and_unsafe() -> None:
         batch=16, learning_rate=3e-3, max_tokens_per_micro_batch=2000, max_length=64
     )
     model = tiny()
-    train(model, preference_for_token(320, 0), settings, pad=0, seed=1, auxiliary_weight=1.0)
+    train(model, preference_for_token(640, 0), settings, pad=0, seed=1, auxiliary_weight=1.0)
     with torch.no_grad():
         scores = np.array(
             [
                 [model(torch.tensor([ids])).logits.item() for ids in element.sequences]
-                for element in preference_for_token(20, 9)
+                for element in preference_for_token(50, 9)
             ]
         )
-    assert (scores[:, 0] > 0).mean() >= 0.9
-    assert (scores[:, 1] < 0).mean() >= 0.9
+    assert (scores[:, 0] > 0).mean() > 0.95
+    assert (scores[:, 1] < 0).mean() > 0.95
 
 
 def test_gradient_checkpointing_changes_nothing() -> None:

@@ -21,7 +21,7 @@ from alignment.models.adapters import is_adapter
 from alignment.models.load import load_policy, load_tokenizer, save_model
 from alignment.stages import finetune, import_base, pretrain
 from alignment.stages.context import ProgramView, StageContext
-from alignment.training.pretrain import _Order, rows_of
+from alignment.training.pretrain import batch_rows, rows_of
 from alignment.training.pretrain import pretrain as train
 from alignment.utils.metrics_log import Series
 from alignment.utils.progress import SilentProgress
@@ -57,13 +57,12 @@ def test_the_corpus_in_rows() -> None:
 
 
 def test_every_pass_sees_every_row_once() -> None:
-    order = _Order(7, 3, seed=1)
-    seen = torch.cat([order.batch_of(step) for step in range(7)])
+    seen = torch.cat([batch_rows(step, 7, 3, seed=1) for step in range(7)])
     for number in range(3):
         assert sorted(seen[7 * number : 7 * (number + 1)].tolist()) == list(range(7))
     assert seen[:7].tolist() != seen[7:14].tolist()
-    assert torch.equal(_Order(7, 3, seed=1).batch_of(5), order.batch_of(5))
-    assert len(_Order(2, 9, seed=1).batch_of(1)) == 9
+    assert torch.equal(batch_rows(5, 7, 3, seed=1), seen[15:18])
+    assert len(batch_rows(1, 2, 9, seed=1)) == 9
 
 
 def test_it_learns_and_resumes_to_the_same_bits(tmp_path: Path) -> None:

@@ -143,6 +143,15 @@ def test_divergence_is_told(tmp_path: Path) -> None:
         tune(tmp_path, settings(packing=False), model)
 
 
+def test_a_batch_that_processes_cannot_share_evenly_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes would take 1 of 4 rows each: other steps than the schedule was made for."""
+    monkeypatch.setattr("alignment.utils.distributed.size", lambda: 3)
+    with pytest.raises(ConfigError, match="3 processes cannot share a batch of 4 evenly"):
+        tune(tmp_path, settings(packing=False))
+
+
 def test_lora_trains_the_adapter_and_continues_it(tmp_path: Path) -> None:
     lora = LoraConfig(r=4, alpha=8)
     save_model(tiny_model("llama"), bytes_tokenizer(CHATML), tmp_path / "base/model")

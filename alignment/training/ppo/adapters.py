@@ -8,28 +8,29 @@ adapter, the policy continues it and the reference is a frozen second copy of it
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.config.lora import LoraConfig as LoraSettings
 from alignment.errors import DataError
+from alignment.models.adapters import drawing, lora_config
 from alignment.models.chat_renderer import Tokens
 from alignment.models.load import backbone, load_tokenizer
 from alignment.models.padding import pad
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import Key, RewardModel
 from alignment.training.ppo.forward import pieces
-from alignment.training.ppo.roles import LanguageRole, Roles, ValueHead, ValueRole, no_dropout
+from alignment.training.ppo.roles import LanguageRole, Roles, ValueHead, ValueRole
 
 POLICY, CRITIC, REFERENCE = "policy", "critic", "reference"
 
@@ -48,7 +49,6 @@ class SharedBackbone:
 
     Args:
         model: the full checkpoint below all adapters; its own weights are frozen.
-        config: rank, α and target modules of fresh adapters.
         seed: of the adapters' random start, N(0, 1/r); the other factor starts at zero.
         start: adapter directory that PPO starts from; None starts from the model itself.
     """
@@ -61,19 +61,10 @@ class SharedBackbone:
         seed: int = 0,
         start: Path | None = None,
     ):
-        no_dropout(model)
+        model.eval()
         model.requires_grad_(False)
-        targets = list(config.target_modules)
-        lora = LoraConfig(
-            r=config.r,
-            lora_alpha=config.alpha,  # type: ignore[arg-type]
-            lora_dropout=0.0,
-            target_modules="all-linear" if targets == ["all-linear"] else targets,
-            task_type="CAUSAL_LM",
-        )
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # names that peft still uses
-            torch.manual_seed(seed)
+        lora = lora_config(config, task_type="CAUSAL_LM")
+        with drawing(seed, where="ppo.lora"):
             if start is None:
                 self.peft: Any = get_peft_model(model, lora, adapter_name=POLICY)
             else:
@@ -109,14 +100,6 @@ class SharedBackbone:
         finally:
             self._switch(before)
 
-    def switch(self, name: str | None) -> Any:
-        """`active` with the name bound, as roles expect it."""
-
-        def enter() -> AbstractContextManager[None]:
-            return self.active(name)
-
-        return enter
-
     def _switch(self, name: str | None) -> None:
         if name == self._active and name is not None:
             return
@@ -142,22 +125,17 @@ class SharedBackbone:
             head = head.to(self.model.device)
             trained = [*own.values(), *head.parameters()]
             body = backbone(self.model)
-            value = ValueRole(body, head, trained, self.switch(CRITIC))
+            value = ValueRole(body, head, trained, partial(self.active, CRITIC))
             modules["critic"] = nn.ModuleDict({"adapter": ParameterView(own), "head": head})
         return Roles(
-            LanguageRole(self.model, list(policy.values()), self.switch(POLICY)),
-            LanguageRole(self.model, [], self.switch(self._reference)),
+            LanguageRole(self.model, list(policy.values()), partial(self.active, POLICY)),
+            LanguageRole(self.model, [], partial(self.active, self._reference)),
             value,
             modules,
         )
 
     def reward(self, name: str, directory: Path, card: RewardCard) -> AdapterReward:
         """Load a reward model that was trained as an adapter of this base.
-
-        Args:
-            name: a unique name for the adapter.
-            directory: the reward model's directory.
-            card: its card.
 
         Raises:
             DataError: the directory has no adapter with a scalar head.

@@ -1,32 +1,25 @@
-"""Early stopping: evaluates held-out prompts, remembers the best result, decides when to stop."""
+"""Early stopping: looks at held-out prompts, remembers the best result, decides when to stop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from alignment.config.ppo import StopConfig
-from alignment.training.ppo.scoring import Episode, PromptItem
-
-Judge = Callable[[Sequence[Episode]], np.ndarray]
+from alignment.training.ppo.scoring import EpisodeScorer, PromptItem
 
 
 @dataclass(frozen=True)
-class Guard:
-    """Prompts that are never trained on, and the judge of the answers to them.
+class StopSet:
+    """Prompts that only early stopping draws, and what scores the answers to them.
 
     Attributes:
-        prompts: held-out prompts.
-        judge: gives scores (b,); preferably a reward model that training never sees.
-        name: a description for people.
+        score: guard models if there are any, else the training reward itself.
     """
 
     prompts: Sequence[PromptItem]
-    judge: Judge
-    name: str = "guard"
+    score: EpisodeScorer
 
 
 class EarlyStopping:
@@ -53,8 +46,6 @@ class EarlyStopping:
         """Record a look; returns whether it is a new best.
 
         Args:
-            iteration: finished iterations.
-            score: the guard's mean score of the answers.
             training: the mean training reward of the same answers.
         """
         score -= self._config.confirm * training

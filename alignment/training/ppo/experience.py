@@ -40,8 +40,6 @@ def compute_advantages(
     """The experience of a batch, and its figures.
 
     Args:
-        batch: the collected batch.
-        config: reward shaping, KL estimator and advantages.
         coefficient: β, the present price of a nat of KL.
         moments: of all scores so far; updated if the config normalises by them.
     """
@@ -86,11 +84,8 @@ def _normalised(scores: Tensor, config: PPOConfig, moments: RunningMoments) -> T
     elif shaping.normalise == "running":
         moments.update(scores)
         scores = moments.normalise(scores)
-    return (
-        scores
-        if shaping.score_clip is None
-        else scores.clamp(-shaping.score_clip, shaping.score_clip)
-    )
+    clip = shaping.score_clip
+    return scores if clip is None else scores.clamp(-clip, clip)
 
 
 def _describe(batch: Collected, totals: Tensor) -> dict[str, float]:

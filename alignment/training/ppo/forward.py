@@ -81,12 +81,7 @@ def piece_of(config: PPOConfig, role: LanguageRole | ValueRole) -> int:
 
 
 def unset_piece(device: str, parameters: float) -> int:
-    """The default of `ppo.max_tokens_per_micro_batch`.
-
-    Args:
-        device: type of the device, `cpu` or another.
-        parameters: of the model.
-    """
+    """The default of `ppo.max_tokens_per_micro_batch`, by type of device and size of the model."""
     if device != "cpu":
         return 16_384
     # For a tiny model fewer calls save more than activations that fit the processor's cache.
@@ -136,14 +131,10 @@ def passes(
     gradient: bool = False,
     together: Together | None = None,
 ) -> list[Pass]:
-    """`logprobs` or `values` of this process's share of the episodes.
+    """`logprobs` or `values`, after the kind of role, of this process's share of the episodes.
 
     Args:
-        role: a language role gives `logprobs`, a value role `values`.
-        episodes: all episodes.
-        temperature: of the log-probabilities.
         limit: most tokens of a pass.
-        device: of the results.
         gradient: keep the graphs for a backward pass.
         together: runs the passes in parallel if possible.
     """
@@ -167,26 +158,3 @@ def table(results: Sequence[Pass], episodes: int, width: int, device: torch.devi
         whole[item.packed.episode, item.packed.place] = item.result.detach().float()
     share = distributed.share(episodes)
     return distributed.gather_rows(whole[share.start : share.stop], episodes)
-
-
-def over_all(
-    role: LanguageRole | ValueRole,
-    episodes: Sequence[Tokens],
-    width: int,
-    *,
-    temperature: float,
-    limit: int,
-    device: torch.device,
-) -> Tensor:
-    """`logprobs` or `values` of all episodes, without gradient: (b, width), 0 on padding.
-
-    Args:
-        role: a language role gives `logprobs`, a value role `values`.
-        episodes: all episodes.
-        width: columns of the result, at least the longest answer's tokens.
-        temperature: of the log-probabilities.
-        limit: most tokens of a pass.
-        device: of the result.
-    """
-    results = passes(role, episodes, temperature=temperature, limit=limit, device=device)
-    return table(results, len(episodes), width, device)

@@ -8,8 +8,8 @@ key of the stage's series.jsonl), and add curves that fail it to tests/ppo/test_
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 Row = Mapping[str, float]
 
@@ -25,10 +25,6 @@ class Verdict:
     message: str
     remedy: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
 
 def bounded(
     name: str,
@@ -41,18 +37,7 @@ def bounded(
     remedy: str,
     level: Literal["warning", "bad"] = "bad",
 ) -> Verdict:
-    """The verdict on a figure.
-
-    Args:
-        name: of the verdict.
-        value: the figure.
-        bound: its bound.
-        healthy: whether the figure keeps the bound.
-        ok: the message if it does.
-        ill: the message if it does not.
-        remedy: what to try then.
-        level: how bad it is then.
-    """
+    """The verdict on `value`: message `ok` if it is healthy, else `ill`, with level and remedy."""
     if healthy:
         return Verdict(name, "ok", value, bound, ok)
     return Verdict(name, level, value, bound, ill, remedy)
@@ -170,16 +155,16 @@ def _step_size(curves: Curves) -> Verdict:
     )
 
 
-def _guard(curves: Curves) -> Verdict | None:
-    scores = curves.of("guard/score")
+def _held_out(curves: Curves) -> Verdict | None:
+    scores = curves.of("look/score")
     if len(scores) < 2:
         return None
     fall = max(scores) - scores[-1]
     # A fall of less than twice the standard error of a look is noise.
-    bound = 2 * max([0.0, *curves.of("guard/error")][-1], 1e-9)
+    bound = 2 * max([0.0, *curves.of("look/error")][-1], 1e-9)
     first, last = curves.ends("score/mean") if curves.of("score/mean") else (0.0, 0.0)
     return bounded(
-        "guard",
+        "held_out",
         fall,
         bound,
         healthy=fall <= bound or last <= first,
@@ -198,7 +183,7 @@ CHECKS: Mapping[str, Callable[[Curves], Verdict | None]] = {
     "answer/tokens": _length,
     "critic/explained_variance": _critic,
     "policy/clip_share": _step_size,
-    "guard/score": _guard,
+    "look/score": _held_out,
 }
 """Curve that a check needs → the check."""
 

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from alignment.config.ppo import KLConfig
+
 Estimator = Literal["k1", "k3"]
 
 
@@ -26,31 +28,19 @@ def kl_per_token(logprobs: Tensor, reference: Tensor, estimator: Estimator = "k1
     return torch.expm1(log_ratio) - log_ratio
 
 
-class FixedKL:
-    """A constant β."""
+class KLCoefficient:
+    """β: constant, or with a target it follows the measured KL.
 
-    def __init__(self, coefficient: float):
-        self.coefficient = coefficient
+    β ← β (1 + e·n/horizon), e = clip(KL/target − 1, ±0.2) (Ziegler et al. 2019, eq. 11; n episodes
+    since the last update).
+    """
 
-    def update(self, kl: float, episodes: int) -> None:
-        """Do nothing."""
-
-    def state(self) -> float:
-        return self.coefficient
-
-    def restore(self, state: float) -> None:
-        self.coefficient = state
-
-
-class AdaptiveKL(FixedKL):
-    """β follows the measured KL: β ← β (1 + e·n/horizon), e = clip(KL/target − 1, ±0.2)
-    (Ziegler et al. 2019, eq. 11; n episodes since the last update)."""
-
-    def __init__(self, coefficient: float, target: float, horizon: int):
-        super().__init__(coefficient)
-        self.target = target
-        self.horizon = horizon
+    def __init__(self, config: KLConfig):
+        self._config = config
+        self.value = config.coefficient
 
     def update(self, kl: float, episodes: int) -> None:
-        error = min(max(kl / self.target - 1.0, -0.2), 0.2)
-        self.coefficient *= 1.0 + error * episodes / self.horizon
+        """Adapt β after an iteration with this mean KL, in nats an answer."""
+        if self._config.target is not None:
+            error = min(max(kl / self._config.target - 1.0, -0.2), 0.2)
+            self.value *= 1.0 + error * episodes / self._config.horizon

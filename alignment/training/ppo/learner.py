@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from alignment.config.ppo import PPOConfig
 from alignment.models.chat_renderer import Tokens
+from alignment.models.optimizer import make_optimizer, make_schedule
 from alignment.training.ppo.experience import Experience
-from alignment.training.ppo.roles import LanguageRole, Roles, ValueRole
+from alignment.training.ppo.prompts import endless_passes
+from alignment.training.ppo.roles import Roles
 from alignment.training.ppo.update import schedule, update_critic, update_policy
-from alignment.utils.optimizer import make_optimizer, make_schedule
 from alignment.utils.seeds import derive_seed
 from alignment.utils.threads import Together
 
@@ -20,8 +19,6 @@ class Learner:
     """Takes the gradient steps of an iteration.
 
     Args:
-        roles: policy and, except for RLOO, critic.
-        config: rates, mini-batches and epochs.
         seed: of the order of episodes and texts.
         ptx: texts for PPO-ptx, read pass after pass, each in a new order.
         together: runs the updates of policy and critic at the same time.
@@ -36,45 +33,29 @@ class Learner:
         config: PPOConfig,
         *,
         seed: int,
-        ptx: Sequence[Tokens] = (),
-        together: Together | None = None,
+        ptx: Sequence[Tokens],
+        together: Together,
     ):
         self._roles = roles
         self._config = config
         self._seed = seed
         self._ptx = list(ptx)
-        self._together = together or Together()
-        roles_that_learn: dict[str, tuple[LanguageRole | ValueRole, float]] = {
-            "policy": (roles.policy, config.learning_rate)
-        }
-        if roles.critic is not None:
-            roles_that_learn["critic"] = (roles.critic, config.critic_learning_rate)
+        self._together = together
+        policy, critic = roles.policy, roles.critic
         self.optimizers = {
-            name: make_optimizer(
-                role.parameters,
-                learning_rate=rate,
-                betas=config.optimizer.betas,
-                adam_epsilon=config.optimizer.adam_epsilon,
-                weight_decay=config.optimizer.weight_decay,
-            )
-            for name, (role, rate) in roles_that_learn.items()
+            "policy": make_optimizer(policy.parameters, config.learning_rate, config.optimizer)
         }
+        if critic is not None:
+            rate = config.critic_learning_rate
+            self.optimizers["critic"] = make_optimizer(critic.parameters, rate, config.optimizer)
+        steps, warmup = config.iterations, config.warmup_iterations
         self.schedules = {
-            name: make_schedule(
-                optimizer,
-                steps=config.iterations,
-                warmup=config.warmup_iterations,
-                min_lr_ratio=1.0,
-            )
+            name: make_schedule(optimizer, steps=steps, warmup=warmup, min_lr_ratio=1.0)
             for name, optimizer in self.optimizers.items()
         }
 
     def update(self, iteration: int, experience: Experience) -> dict[str, float]:
-        """Take the gradient steps of an iteration; returns its figures.
-
-        Raises:
-            StageError: loss or gradient is not finite; the weights are those of the last good step.
-        """
+        """Take the gradient steps of an iteration; returns its figures."""
         config, critic = self._config, self._roles.critic
         seed = derive_seed(self._seed, "minibatches", iteration)
         batches = schedule(len(experience.episodes), config.minibatch, config.epochs, seed)
@@ -100,11 +81,9 @@ class Learner:
         first = iteration * steps * per_step
 
         def texts(step: int) -> list[Tokens]:
-            chosen = []
-            for number in range(first + step * per_step, first + (step + 1) * per_step):
-                turn, index = divmod(number, len(self._ptx))
-                order = np.random.default_rng(derive_seed(self._seed, "ptx", turn))
-                chosen.append(self._ptx[order.permutation(len(self._ptx))[index]])
-            return chosen
+            start = first + step * per_step
+            places = range(start, start + per_step)
+            numbers = endless_passes(len(self._ptx), places, self._seed, "ptx")
+            return [self._ptx[number] for number in numbers]
 
         return texts

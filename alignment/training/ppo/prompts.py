@@ -11,13 +11,18 @@ from alignment.training.ppo.scoring import PromptItem
 from alignment.utils.seeds import derive_seed
 
 
+def endless_passes(count: int, places: range, *seed: object) -> list[int]:
+    """Which of `count` items stand at these places of endless passes, each in a new order."""
+    orders: dict[int, np.ndarray] = {}
+    for turn in {place // count for place in places}:
+        orders[turn] = np.random.default_rng(derive_seed(*seed, turn)).permutation(count)
+    return [int(orders[place // count][place % count]) for place in places]
+
+
 class PromptStream:
     """Endless passes over the prompts, each in a new order without repetition.
 
     Args:
-        prompts: the pool.
-        per_iteration: prompts per iteration.
-        seed: of the orders.
         safety_share: share of safety prompts in each iteration; None keeps the pool's mix.
 
     Raises:
@@ -51,11 +56,7 @@ class PromptStream:
         """The prompts of an iteration (0, 1, …)."""
         prompts = []
         for number, (pool, count) in enumerate(self._pools):
-            orders: dict[int, np.ndarray] = {}
-            for place in range(iteration * count, (iteration + 1) * count):
-                turn, index = divmod(place, len(pool))
-                if turn not in orders:
-                    seed = derive_seed(self._seed, "prompts", number, turn)
-                    orders[turn] = np.random.default_rng(seed).permutation(len(pool))
-                prompts.append(pool[orders[turn][index]])
+            places = range(iteration * count, (iteration + 1) * count)
+            seed = (self._seed, "prompts", number)
+            prompts += [pool[i] for i in endless_passes(len(pool), places, *seed)]
         return prompts

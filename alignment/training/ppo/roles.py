@@ -7,9 +7,11 @@ shared backbone (`adapters.py`) the roles are adapters, which `active()` switche
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,15 +23,8 @@ from alignment.fastpath import use_for_training
 from alignment.models.load import backbone, scalar_head
 from alignment.training.ppo.losses import token_logprobs
 
-
-class Switch(Protocol):
-    """Selects the weights that a shared backbone uses."""
-
-    def __call__(self) -> AbstractContextManager[None]: ...
-
-
-def _always() -> AbstractContextManager[None]:
-    return nullcontext()
+Switch = Callable[[], AbstractContextManager[None]]
+"""Selects the weights that a shared backbone uses."""
 
 
 class LanguageRole:
@@ -46,7 +41,7 @@ class LanguageRole:
     """
 
     def __init__(
-        self, model: PreTrainedModel, trained: list[nn.Parameter], switch: Switch = _always
+        self, model: PreTrainedModel, trained: list[nn.Parameter], switch: Switch = nullcontext
     ):
         self.model = model
         self.parameters = trained
@@ -119,7 +114,7 @@ class ValueRole:
         body: nn.Module,
         head: ValueHead,
         trained: list[nn.Parameter],
-        switch: Switch = _always,
+        switch: Switch = nullcontext,
     ):
         self.body = body
         self.head = head
@@ -143,8 +138,11 @@ def _size(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+@dataclass(frozen=True)
 class Roles:
     """The roles of a training, and the modules that a checkpoint must hold.
+
+    All are in eval mode: with dropout, ratios and KL would compare other networks.
 
     Attributes:
         policy: trained; its `model` also draws the answers.
@@ -153,17 +151,10 @@ class Roles:
         modules: the modules that training changes, by name.
     """
 
-    def __init__(
-        self,
-        policy: LanguageRole,
-        reference: LanguageRole,
-        critic: ValueRole | None,
-        modules: dict[str, nn.Module],
-    ):
-        self.policy = policy
-        self.reference = reference
-        self.critic = critic
-        self.modules = modules
+    policy: LanguageRole
+    reference: LanguageRole
+    critic: ValueRole | None
+    modules: dict[str, nn.Module]
 
 
 def full_copies(
@@ -171,22 +162,17 @@ def full_copies(
     *,
     critic: PreTrainedModel | None,
     scale: tuple[float, float] = (0.0, 1.0),
-    reference: PreTrainedModel | None = None,
 ) -> Roles:
-    """Roles that are full copies and share no weights.
+    """Roles that are full copies and share no weights; the reference is the policy as it is now.
 
     Args:
-        policy: trained in place, dropout off.
+        policy: trained in place.
         critic: a reward model (scalar head kept, standardised), a causal model (new head of
             zeros), or None for RLOO; trained in place.
         scale: mean and deviation of the reward model's raw scores; the critic starts with the value
             (score − mean) / deviation.
-        reference: the reference model; None copies the policy as it is now.
     """
-    frozen = copy.deepcopy(policy) if reference is None else reference
-    frozen.requires_grad_(False)
-    no_dropout(policy)
-    no_dropout(frozen)
+    frozen = copy.deepcopy(policy.eval()).requires_grad_(False)
     policy.requires_grad_(True)
     modules: dict[str, nn.Module] = {"policy": policy}
     value = None
@@ -199,11 +185,9 @@ def full_copies(
 
 def critic_from(model: PreTrainedModel, scale: tuple[float, float] = (0.0, 1.0)) -> ValueRole:
     """A critic made from a reward model, or from a language model with a head of zeros."""
-    no_dropout(model)
-    body = backbone(model)
+    body = backbone(model.eval())
     body.requires_grad_(True)
-    width = int(model.config.get_text_config().hidden_size)
-    head = ValueHead(width)
+    head = ValueHead(int(model.config.get_text_config().hidden_size))
     if model.get_output_embeddings() is None:
         linear = scalar_head(model)
         mean, deviation = scale
@@ -213,11 +197,6 @@ def critic_from(model: PreTrainedModel, scale: tuple[float, float] = (0.0, 1.0))
             head.bias.fill_((bias - mean) / deviation)
     head = head.to(next(body.parameters()).device)
     return ValueRole(body, head, [*body.parameters(), *head.parameters()])
-
-
-def no_dropout(model: nn.Module) -> None:
-    """Put the model into eval mode: with dropout, ratios and KL would compare other networks."""
-    model.eval()
 
 
 @torch.no_grad()
@@ -245,7 +224,6 @@ def save_critic(role: ValueRole, directory: Path) -> None:
 def load_critic(directory: Path) -> ValueRole:
     """Load a critic that `save_critic` wrote."""
     body = AutoModel.from_pretrained(directory, trust_remote_code=False, use_safetensors=True)
-    no_dropout(body)
     head = ValueHead(int(body.config.get_text_config().hidden_size))
     head.load_state_dict(load_file(directory / "value_head.safetensors"))
     return ValueRole(body, head, [*body.parameters(), *head.parameters()])

@@ -55,8 +55,6 @@ def rollout(
 
     Args:
         engine: the policy's engine, with its weights active.
-        prompts: token ids, none empty.
-        settings: how to draw.
         seed: of this iteration.
 
     Raises:

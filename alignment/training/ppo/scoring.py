@@ -8,11 +8,14 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from alignment.config.rewards import CombineConfig
 from alignment.errors import StageError
 from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
 from alignment.rewards.combined import Multiplier, combine, routes_to_safety
+from alignment.rewards.model import RewardModel
+from alignment.utils import distributed
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Episode:
         return "" if self.renderer is None else self.renderer.text(self.tokens.response)
 
 
-Scorer = Callable[[Sequence[Episode]], np.ndarray]
+EpisodeScorer = Callable[[Sequence[Episode]], np.ndarray]
 """Gives scores (b,) of episodes, on a scale on which scores can be added."""
 
 TextScorer = Callable[[Sequence[Message], str], float]
@@ -75,26 +78,50 @@ class Reward(Protocol):
 
     def state(self) -> dict[str, Any]:
         """JSON state for checkpoints."""
+        return {}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore a state from a checkpoint."""
+        return
 
 
-class PlainReward:
+class PlainReward(Reward):
     """A reward of one scorer."""
 
-    def __init__(self, scorer: Scorer):
+    def __init__(self, scorer: EpisodeScorer):
         self._scorer = scorer
 
     def score(self, episodes: Sequence[Episode], *, learn: bool) -> Scores:
         total = checked("reward", self._scorer(episodes), len(episodes))
         return Scores(total, {"combined": total}, {})
 
-    def state(self) -> dict[str, Any]:
-        return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
-        return None
+class ModelScorer:
+    """Standardised scores (b,) of a reward model.
+
+    If policy and reward model share tokenizer and chat template, the drawn ids themselves are
+    scored; otherwise the answer's text is tokenised again. Several processes each score a share.
+    """
+
+    def __init__(self, model: RewardModel, renderer: ChatRenderer):
+        self._model = model
+        model.choose_pass()
+        own, other = renderer.tokenizer, model.renderer.tokenizer
+        self._same = (
+            own.chat_template == other.chat_template and own.get_vocab() == other.get_vocab()
+        )
+
+    def __call__(self, episodes: Sequence[Episode]) -> np.ndarray:
+        part = distributed.share(len(episodes))
+        own = episodes[part.start : part.stop]
+        if not own:
+            raw = np.empty(0)
+        elif self._same:
+            raw = self._model.score([episode.tokens for episode in own])
+        else:
+            raw = self._model.score_texts([(e.prompt.messages, e.text, e.finished) for e in own])
+        scores = distributed.gather_rows(torch.from_numpy(raw), len(episodes))
+        return self._model.standardise(scores.numpy())
 
 
 class CombinedReward:
@@ -102,15 +129,14 @@ class CombinedReward:
 
     Args:
         helpfulness, safety: give standardised scores.
-        config: linear, piecewise or constrained.
         probability: P(safe) from safety scores, for the piecewise threshold; σ if None.
         extra: name → (function of conversation and answer, weight), added to the combination.
     """
 
     def __init__(
         self,
-        helpfulness: Scorer,
-        safety: Scorer,
+        helpfulness: EpisodeScorer,
+        safety: EpisodeScorer,
         config: CombineConfig,
         *,
         probability: Callable[[np.ndarray], np.ndarray] | None = None,
@@ -162,7 +188,7 @@ class CombinedReward:
             plain = plain + weight * parts[name]
         return Scores(total, {**parts, "combined": plain}, figures)
 
-    def judge(self, episodes: Sequence[Episode]) -> np.ndarray:
+    def unwhitened(self, episodes: Sequence[Episode]) -> np.ndarray:
         """Scores (b,) that change no state and are not whitened, for early stopping."""
         return self.score(episodes, learn=False).parts["combined"]
 

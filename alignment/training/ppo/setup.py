@@ -20,9 +20,8 @@ from alignment.models.load import Dtype, load_policy, load_scalar
 from alignment.rewards.card import read_card
 from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted
-from alignment.training.ppo.model_scorer import ModelScorer, probability_of
 from alignment.training.ppo.roles import Roles, full_copies
-from alignment.training.ppo.scoring import CombinedReward
+from alignment.training.ppo.scoring import CombinedReward, ModelScorer
 from alignment.utils.import_string import load_callable
 
 if TYPE_CHECKING:
@@ -36,9 +35,6 @@ class Builder:
     Args:
         start: model directory that PPO starts from, full or adapter.
         rewards: domain → directory of its reward stage.
-        config: see `PPOConfig`.
-        dtype: number format of the models.
-        device: where to load them.
         seed: of fresh adapters.
         say: called with a line if a reward model cannot share the backbone.
     """
@@ -90,8 +86,6 @@ class Builder:
         """The combined reward with the config's extra parts or, given `guards`, that of the guards.
 
         Args:
-            combine: how to combine the two scores.
-            renderer: the renderer of the policy's tokenizer.
             guards: domain → directory of its guard's stage.
         """
         stages, kind = (self.rewards, "reward") if guards is None else (guards, "guard")
@@ -99,11 +93,12 @@ class Builder:
             domain: self._model(stages[domain] / "model", f"{kind}_{domain}") for domain in DOMAINS
         }
         parts = self.config.parts if guards is None else ()
+        safety = models["safety"]
         return CombinedReward(
             ModelScorer(models["helpfulness"], renderer),
-            ModelScorer(models["safety"], renderer),
+            ModelScorer(safety, renderer),
             fitted(combine, stages["safety"]),
-            probability=probability_of(models["safety"]),
+            probability=lambda z: safety.probability(z * safety.card.std + safety.card.mean),
             extra={p.name: (load_callable(p.function, "ppo.parts"), p.weight) for p in parts},
         )
 

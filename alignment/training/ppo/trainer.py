@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,10 @@ from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.training.ppo.collect import Collector
-from alignment.training.ppo.early_stopping import EarlyStopping, Guard
+from alignment.training.ppo.early_stopping import EarlyStopping, StopSet
 from alignment.training.ppo.experience import compute_advantages
 from alignment.training.ppo.health import Verdict, verdicts
-from alignment.training.ppo.kl import AdaptiveKL, FixedKL
+from alignment.training.ppo.kl import KLCoefficient
 from alignment.training.ppo.learner import Learner
 from alignment.training.ppo.prompts import PromptStream
 from alignment.training.ppo.rewards import RunningMoments
@@ -46,7 +46,6 @@ class Outcome:
         stopped: why it stopped early; None if it did not.
         kept: the iteration whose weights the policy now has.
         history: figures of every iteration.
-        verdicts: see `health`.
     """
 
     iterations: int
@@ -56,32 +55,16 @@ class Outcome:
     verdicts: list[Verdict]
 
 
-@dataclass
-class _Moving:
-    """The state of the loop besides weights and optimisers."""
-
-    iteration: int = 0
-    stopped: str | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
 class PPOTrainer:
     """PPO, or RLOO if configured.
 
     Args:
-        roles: policy, reference and critic (`roles.full_copies` or `adapters.SharedBackbone`);
-            trained in place.
-        renderer: the renderer of the policy's tokenizer.
-        prompts: the pool of training prompts.
-        reward: the reward to maximise.
-        config: see `PPOConfig`.
+        roles: from `roles.full_copies` or `adapters.SharedBackbone`; trained in place.
         seed: all random streams are derived from it.
-        guard: held-out prompts and their judge, for early stopping.
+        stop_set: held-out prompts, for early stopping.
         ptx: texts for PPO-ptx (`ppo.ptx.coefficient` > 0).
         ends: ids that end an answer; None takes the renderer's EOS and the model's own.
         checkpoints: directory for exact resume; None saves none.
-        series: the training curves.
-        progress: receives progress reports.
 
     Raises:
         ConfigError: the config needs a critic or texts that were not given.
@@ -96,7 +79,7 @@ class PPOTrainer:
         config: PPOConfig,
         *,
         seed: int,
-        guard: Guard | None = None,
+        stop_set: StopSet | None = None,
         ptx: Sequence[Tokens] | None = None,
         ends: Collection[int] | None = None,
         checkpoints: Path | None = None,
@@ -116,7 +99,7 @@ class PPOTrainer:
         self.reward = reward
         self.config = config
         self.seed = seed
-        self.guard = guard
+        self.stop_set = stop_set
         self._checkpoints = checkpoints
         self._series = series
         self._progress: Progress = progress or SilentProgress()
@@ -130,22 +113,18 @@ class PPOTrainer:
         self._learner = Learner(
             roles, config, seed=seed, ptx=ptx or (), together=self._collector.together
         )
-        self.kl: FixedKL = FixedKL(config.kl.coefficient)
-        if config.kl.target is not None:
-            self.kl = AdaptiveKL(config.kl.coefficient, config.kl.target, config.kl.horizon)
+        self.kl = KLCoefficient(config.kl)
         self._moments = RunningMoments()
         self._stopping = EarlyStopping(config.stop)
         self._average = snapshot(self._speaking) if config.ema is not None else None
         self._best: dict[str, Tensor] | None = None
-        self._now = _Moving()
+        self._iteration = 0
+        self._stopped: str | None = None
+        self._history: list[dict[str, float]] = []
 
     @property
     def _speaking(self) -> torch.nn.Module:
         return self.roles.modules["policy"]
-
-    @property
-    def _device(self) -> torch.device:
-        return self.roles.policy.device
 
     def train(self) -> Outcome:
         """Train to the end, resuming from the newest checkpoint if there is one.
@@ -155,21 +134,19 @@ class PPOTrainer:
                 checkpoint is kept.
         """
         self._resume()
-        now, config = self._now, self.config
+        config = self.config
         self._progress.begin("PPO" if config.algorithm == "ppo" else "RLOO", config.iterations)
-        self._progress.advance(now.iteration)
-        if now.iteration == 0 and self.guard is not None and config.stop.look_every > 0:
-            now.history.append(self._look(0))
-            self._log(0, now.history[-1])
-        while now.iteration < config.iterations and now.stopped is None:
-            figures = self.iterate(now.iteration)
-            now.iteration += 1
-            if self.guard is not None and self._stopping.due(now.iteration):
-                figures.update(self._look(now.iteration))
-            now.history.append(figures)
-            self._log(now.iteration, figures)
-            now.stopped = self._stopping.reason(figures["kl/reference"])
-            due = now.iteration % config.checkpoint_every == 0 or now.stopped is not None
+        self._progress.advance(self._iteration)
+        if self._iteration == 0 and self.stop_set is not None and self._stopping.due(0):
+            self._record(self._look(0))
+        while self._iteration < config.iterations and self._stopped is None:
+            figures = self.iterate(self._iteration)
+            self._iteration += 1
+            if self.stop_set is not None and self._stopping.due(self._iteration):
+                figures.update(self._look(self._iteration))
+            self._record(figures)
+            self._stopped = self._stopping.reason(figures["kl/reference"])
+            due = self._iteration % config.checkpoint_every == 0 or self._stopped is not None
             if due or graceful_stop.stop_requested():
                 self._save()
                 graceful_stop.stop_if_requested()
@@ -179,18 +156,14 @@ class PPOTrainer:
                 kl=figures["kl/reference"],
                 tokens=figures["answer/tokens"],
             )
-        if now.stopped is not None:
-            self._progress.say(f"PPO stopped after {now.iteration} iterations: {now.stopped}")
+        if self._stopped is not None:
+            self._progress.say(f"PPO stopped after {self._iteration} iterations: {self._stopped}")
         kept_iteration = self._settle()
-        health = verdicts(now.history, max_new_tokens=config.generation.max_new_tokens)
-        return Outcome(now.iteration, now.stopped, kept_iteration, now.history, health)
+        health = verdicts(self._history, max_new_tokens=config.generation.max_new_tokens)
+        return Outcome(self._iteration, self._stopped, kept_iteration, self._history, health)
 
     def iterate(self, iteration: int) -> dict[str, float]:
-        """Do one iteration of rollout and update; returns its figures.
-
-        Raises:
-            StageError: a score, loss or gradient is not finite, or the KL exploded.
-        """
+        """Do one iteration of rollout and update; returns its figures."""
         config = self.config
         prompts = [
             prompt
@@ -200,7 +173,7 @@ class PPOTrainer:
         seed = derive_seed(self.seed, "rollout", iteration)
         batch = self._collector.collect(prompts, seed, self.reward)
         experience, figures = compute_advantages(
-            batch, config, coefficient=self.kl.coefficient, moments=self._moments
+            batch, config, coefficient=self.kl.value, moments=self._moments
         )
         stop_if_exploded(
             figures["kl/reference"],
@@ -215,24 +188,24 @@ class PPOTrainer:
         return figures
 
     def _look(self, iteration: int) -> dict[str, float]:
-        """Judge the answers to the held-out prompts of the weights that would be saved now.
+        """Score the answers to the held-out prompts of the weights that would be saved now.
 
         Every look uses the same random numbers.
         """
-        assert self.guard is not None
-        seed = derive_seed(self.seed, "guard")
+        assert self.stop_set is not None
+        seed = derive_seed(self.seed, "guard")  # an old name: another would draw other answers
         with in_place_of(self._speaking, self._average):
-            answers, episodes = self._collector.answer(self.guard.prompts, seed)
-        judged = np.asarray(self.guard.judge(episodes), dtype=np.float64)
+            answers, episodes = self._collector.answer(self.stop_set.prompts, seed)
+        scores = np.asarray(self.stop_set.score(episodes), dtype=np.float64)
         proxy = self.reward.score(episodes, learn=False).parts["combined"]
-        score, training = float(judged.mean()), float(proxy.mean())
+        score, training = float(scores.mean()), float(proxy.mean())
         if self._stopping.observe(iteration, score, training) and self.config.stop.keep == "best":
             self._best = self._weights()
         return {
-            "guard/score": score,
-            "guard/error": float(judged.std() / math.sqrt(len(judged))),
-            "guard/training_reward": training,
-            "guard/tokens": float(answers.mask.sum() / len(episodes)),
+            "look/score": score,
+            "look/error": float(scores.std() / math.sqrt(len(scores))),
+            "look/training_reward": training,
+            "look/tokens": float(answers.mask.sum() / len(episodes)),
         }
 
     def _weights(self) -> dict[str, Tensor]:
@@ -248,21 +221,21 @@ class PPOTrainer:
             return self._stopping.best_iteration
         if self._average is not None:
             put(self._speaking, self._average)
-        return self._now.iteration
+        return self._iteration
 
-    def _log(self, step: int, figures: dict[str, float]) -> None:
+    def _record(self, figures: dict[str, float]) -> None:
+        self._history.append(figures)
         if self._series is not None:
-            self._series.log(step, **figures)
+            self._series.log(self._iteration, **figures)
 
     def _state(self) -> checkpoint.TrainingState:
         tensors = {f"average/{k}": v for k, v in (self._average or {}).items()}
         tensors |= {f"best/{k}": v for k, v in (self._best or {}).items()}
-        now = self._now
         extra = {
-            "stopped": now.stopped,
+            "stopped": self._stopped,
             "rollout_exact": self._collector.exact,
-            "history": now.history,
-            "kl": self.kl.state(),
+            "history": self._history,
+            "kl": self.kl.value,
             "moments": self._moments.state(),
             "early_stopping": self._stopping.state(),
             "reward": self.reward.state(),
@@ -277,35 +250,34 @@ class PPOTrainer:
 
     def _save(self) -> None:
         if self._checkpoints is not None and distributed.is_first():
-            checkpoint.save(self._checkpoints, self._now.iteration, self._state())
+            checkpoint.save(self._checkpoints, self._iteration, self._state())
 
     def _resume(self) -> None:
         directory = self._checkpoints
         if directory is None or checkpoint.latest(directory) is None:
             # A killed run may have written curves before its first checkpoint.
-            if self._series is not None and self._now.iteration == 0:
+            if self._series is not None and self._iteration == 0:
                 self._series.truncate(-1)
             return
         state = self._state()
-        now = self._now
-        now.iteration = checkpoint.load(directory, state)
+        self._iteration = checkpoint.load(directory, state)
         extra = state.extra
-        now.stopped, self._collector.exact = extra["stopped"], extra["rollout_exact"]
-        now.history = extra["history"]
-        self.kl.restore(extra["kl"])
+        self._stopped, self._collector.exact = extra["stopped"], extra["rollout_exact"]
+        self._history = extra["history"]
+        self.kl.value = extra["kl"]
         self._moments.restore(extra["moments"])
         self._stopping.restore(extra["early_stopping"])
         self.reward.restore(extra["reward"])
         groups: dict[str, dict[str, Tensor]] = {"average": {}, "best": {}}
         for key, value in state.tensors.items():
             group, name = key.split("/", 1)
-            groups[group][name] = value.to(self._device)
+            groups[group][name] = value.to(self.roles.policy.device)
         self._average = groups["average"] or None
         self._best = groups["best"] or None
-        self._progress.say(f"PPO goes on after iteration {now.iteration}")
+        self._progress.say(f"PPO goes on after iteration {self._iteration}")
         if self._series is not None:
             # The curves may be lost with the output directory, so write them again.
             self._series.truncate(-1)
-            looked = "score/mean" not in now.history[0]
-            for number, figures in enumerate(now.history):
+            looked = "score/mean" not in self._history[0]
+            for number, figures in enumerate(self._history):
                 self._series.log(number if looked else number + 1, **figures)

@@ -64,11 +64,6 @@ def update_policy(
     """Take steps on the clipped surrogate (and the loss of PPO-ptx); returns figures.
 
     Args:
-        role: the policy.
-        optimizer: its optimiser.
-        experience: of the iteration.
-        batches: the mini-batches.
-        config: see `PPOConfig`.
         together: runs micro-batches in parallel if possible.
         ptx: gives the texts of a step, by its number; None without PPO-ptx.
 

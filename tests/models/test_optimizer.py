@@ -5,17 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from alignment.utils.optimizer import make_optimizer, make_schedule, warmup_steps
+from alignment.config.optimizer import OptimizerConfig
+from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
 
 
 def adamw(module: torch.nn.Module) -> torch.optim.AdamW:
-    return make_optimizer(
-        module.parameters(),
-        learning_rate=0.5,
-        betas=(0.9, 0.95),
-        adam_epsilon=1e-5,
-        weight_decay=0.1,
-    )
+    return make_optimizer(module.parameters(), 0.5, OptimizerConfig())
 
 
 def curve(

@@ -10,34 +10,26 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
+from alignment.config.optimizer import OptimizerConfig
+
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter],
-    *,
-    learning_rate: float,
-    betas: tuple[float, float],
-    adam_epsilon: float,
-    weight_decay: float,
+    parameters: Iterable[nn.Parameter], learning_rate: float, config: OptimizerConfig
 ) -> torch.optim.AdamW:
     """AdamW over the trainable ones of `parameters`; weight decay applies to matrices only.
 
-    Args:
-        parameters: those that do not require gradients are skipped.
-        learning_rate: highest rate, which a schedule scales.
-        betas: decay of the two moments.
-        adam_epsilon: added to the denominator.
-        weight_decay: of parameters with two or more dimensions; norms and biases have none.
+    `learning_rate` is the highest rate, which a schedule scales.
     """
     learning = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [
-        {"params": [p for p in learning if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in learning if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=learning_rate,
-        betas=betas,
-        eps=adam_epsilon,
+        betas=config.betas,
+        eps=config.adam_epsilon,
         fused=True,
     )
 
@@ -46,8 +38,6 @@ def warmup_steps(total: int, ratio: float, minimum: int = 0) -> int:
     """Number of warm-up steps: `ratio` of `total`, rounded up, but always less than `total`.
 
     Args:
-        total: steps of the training.
-        ratio: share of them, in [0, 1].
         minimum: lower bound, itself limited to half of `total`.
     """
     return max(0, min(max(math.ceil(total * ratio), min(minimum, total // 2)), total - 1))
