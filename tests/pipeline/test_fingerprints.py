@@ -10,6 +10,7 @@ from typing import Any
 
 from fake_program import fake_program, run_all
 
+from alignment.pipeline import migrate
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import SHOWN, Ledger
@@ -55,12 +56,12 @@ def test_a_setting_that_came_later_was_at_its_default(tmp_path: Path, stages: An
     program = fake_program(tmp_path / "workspace", versions=1, tracking={"enabled": False})
     run_all(program)
     known = Fingerprints.load(program)
-    node = next(node for node in known.plan if node.key == "rlhf-v1/sample")
+    node = next(node for node in known.plan if node.key == "sft/collect")
     done = known.ledger.current(node.version, node.stage)
     assert done is not None
     directory = known.ledger.committed_dir(node.version, node.stage, done.fingerprint)
     record = read_json(directory / MANIFEST)
-    del record["config"]["sample"]["generation"]["top_k"]  # as a release before it wrote it down
+    del record["config"]["collect"]["generation"]["top_k"]  # as a release before it wrote it down
     record["fingerprint"] = "0" * 64
     shutil.copytree(directory, directory.with_name("0" * SHOWN))
     atomic_write_json(directory.with_name("0" * SHOWN) / MANIFEST, record)
@@ -68,4 +69,5 @@ def test_a_setting_that_came_later_was_at_its_default(tmp_path: Path, stages: An
     assert Fingerprints.load(program).find(node) is not None
     generation = program.generation.model_copy(update={"top_k": 5})
     now = program.model_copy(update={"generation": generation})
+    migrate._fingerprints.clear()  # as a new process has it
     assert Fingerprints.load(now).find(node) is None
