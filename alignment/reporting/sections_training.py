@@ -44,7 +44,7 @@ def reward_accuracy(stages: Stages, _comparison: Comparison) -> dict[str, Any] |
             cells = figures["by_strength"][axis]
             for strength in ("all", *STRENGTHS):
                 _add(by_strength, strength, place, cells.get(strength))
-            for batch, strengths in figures.get("by_batch", {}).items():
+            for batch, strengths in figures.get("by_batch", {}).get(axis, {}).items():
                 title = f"batch of {came_with.get(batch, batch)}"
                 _add(by_batch, title, place, strengths.get("all"))
         if len(by_batch) == 1:

@@ -33,7 +33,9 @@ def whole(world, planted):
             "accuracy": 0.7}}  # fmt: skip
         for axis in ("helpfulness", "safety"):
             path = world.stages[name][f"reward_{axis}"] / "evaluation.json"
-            atomic_write_json(path, {"by_strength": {axis: cells}})
+            batches = {f"batch-of-rlhf-v{n}": cells for n in range(1, int(name[-1]) + 1)}
+            figures = {"by_strength": {axis: cells}, "by_batch": {axis: batches}}
+            atomic_write_json(path, figures)
         select = world.root / name / "select"
         select.mkdir()
         measured = world.stages[name]["evaluate"] / "metrics.json"
@@ -93,6 +95,9 @@ def test_report_is_whole_self_contained_and_escaped(whole, tmp_path):
     assert "&lt;b&gt;" in page  # answers hold tags too
     assert "demo &amp; friends" in page
     assert "rlhf-v3 becomes champion in place of rlhf-v2" in page
+    for axis in ("helpfulness", "safety"):
+        for shown in ("by strength", "by batch"):
+            assert f'alt="{axis} reward models: accuracy {shown}"' in page
     assert "Made from: 3 batches, 240 comparisons (batch-of-rlhf-v1" in page
     assert "<td>1,234</td>" in page  # tokens trained
     assert "<td>V3 with PPO</td><td>1.20</td><td>1.13</td><td>1.50 [1.44–1.56]</td>" in page
