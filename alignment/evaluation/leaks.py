@@ -7,7 +7,6 @@ white space.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from alignment.errors import StageError
 from alignment.preferences.prompts import Prompt
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.files import read_json
+from alignment.utils.json_lines import read_jsonl
 from alignment.utils.progress import Progress
 
 LEAKS = "leaks.json"
@@ -48,9 +48,8 @@ def training_conversations(
     for name in ("demonstrations", "prompts"):
         path = prepare / f"{name}.jsonl"
         if path.is_file():
-            with path.open(encoding="utf-8") as file:
-                for line in file:
-                    yield name, json.loads(line)["messages"]
+            for row in read_jsonl(path):
+                yield name, row["messages"]
     for directory in intakes:
         for batch in read_json(directory / "batch.json")["batches"]:
             for comparison in store.training([batch["id"]]):

@@ -7,7 +7,6 @@ in verdicts.jsonl.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -21,8 +20,9 @@ from alignment.config.evaluate import JudgeConfig
 from alignment.errors import StageError
 from alignment.inference.endpoint import Endpoint, Messages
 from alignment.models.chat_renderer import Message
-from alignment.utils.files import atomic_write_text, digest_json
+from alignment.utils.files import digest_json
 from alignment.utils.http import Unanswered
+from alignment.utils.json_lines import cut_tail, json_line, read_appended, write_jsonl
 from alignment.utils.progress import Progress
 from alignment.utils.seeds import derive_seed
 
@@ -153,13 +153,14 @@ def judge_pairs(
         return JudgeReply(pair.id, axis, order, read_verdict(reply, order), reply, digest)
 
     pool = ThreadPoolExecutor(config.concurrency)
+    cut_tail(replies)
     try:
         with replies.open("a", encoding="utf-8") as file:
             for done in as_completed([pool.submit(ask, one) for one in unanswered]):
                 verdict = done.result()
                 answered[verdict.pair, axis, verdict.order, verdict.asked] = verdict
                 if verdict.winner is not None:  # a failure is tried again on resume
-                    file.write(json.dumps(asdict(verdict), ensure_ascii=False) + "\n")
+                    file.write(json_line(asdict(verdict)))
                     file.flush()
                 progress.advance(1)
     finally:
@@ -201,21 +202,13 @@ def _settle(verdicts: Sequence[JudgeReply], config: JudgeConfig, axis: str) -> J
 def write_replies(path: Path, verdicts: Iterable[JudgeReply]) -> None:
     """Write replies in an order that does not depend on their time of arrival."""
     ordered = sorted(verdicts, key=lambda v: (v.axis, v.pair, v.order, v.asked))
-    lines = [json.dumps(asdict(verdict), ensure_ascii=False) + "\n" for verdict in ordered]
-    atomic_write_text(path, "".join(lines))
+    write_jsonl(path, map(asdict, ordered))
 
 
 def read_replies(path: Path) -> list[JudgeReply]:
-    """Replies stored so far; a half-written last line is removed from the file."""
-    if not path.exists():
-        return []
-    good: list[JudgeReply] = []
-    # Not `splitlines`, which would also split at U+2028 inside a reply.
-    lines = [f"{line}\n" for line in path.read_text(encoding="utf-8").split("\n") if line]
-    for number, line in enumerate(lines):
-        try:
-            good.append(JudgeReply(**json.loads(line)))
-        except (json.JSONDecodeError, TypeError):
-            path.write_text("".join(lines[:number]), encoding="utf-8")
-            break
-    return good
+    """Replies stored so far, without a last one that was cut off.
+
+    Raises:
+        DataError: another line is damaged; the paid replies after it are kept.
+    """
+    return [JudgeReply(**row) for row in read_appended(path)]

@@ -15,7 +15,7 @@ from alignment.operations.status import done_stages
 from alignment.preferences.annotation import export_tasks
 from alignment.preferences.exports import Export, Tool, exported_pairs, judged_ids, judged_mask
 from alignment.preferences.store import PreferenceStore
-from alignment.utils.files import read_jsonl
+from alignment.utils.json_lines import read_jsonl
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
 

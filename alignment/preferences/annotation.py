@@ -20,6 +20,7 @@ from alignment.preferences.readers.verdicts import TASK
 from alignment.preferences.schema import text_digest
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.files import atomic_write_text, digest_json
+from alignment.utils.json_lines import json_line
 from alignment.utils.seeds import derive_seed
 
 Uncertainty = Callable[[Mapping[str, Any]], float]
@@ -134,7 +135,7 @@ def _file_contents(
         rows = json.dumps([_argilla(task) for task in tasks], indent=1, ensure_ascii=False)
         questions = json.dumps(ARGILLA_QUESTIONS, indent=1) + "\n"
         return rows + "\n", (out.with_suffix(".questions.json"), questions)
-    return "".join(json.dumps(_plain(task), ensure_ascii=False) + "\n" for task in tasks), None
+    return "".join(json_line(_plain(task)) for task in tasks), None
 
 
 def _select(

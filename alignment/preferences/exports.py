@@ -7,7 +7,6 @@ preferences/annotation/
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,11 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from alignment.errors import StoreError
+from alignment.errors import DataError, StoreError
 from alignment.preferences.readers.format import TaskKeys
 from alignment.preferences.schema import comparison_id
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_json
+from alignment.utils.json_lines import read_jsonl
 
 Tool = Literal["label-studio", "argilla", "jsonl"]
 
@@ -133,12 +133,11 @@ def judged_mask(
 
 def _read_key(path: Path) -> list[dict[str, Any]]:
     try:
-        with path.open(encoding="utf-8") as file:
-            tasks = [json.loads(line) for line in file]
-        if not all(isinstance(task, dict) and "task" in task for task in tasks):
+        tasks = read_jsonl(path)
+        if not all("task" in task for task in tasks):
             raise ValueError("a line is not a task")
         return tasks
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, DataError) as error:
         raise StoreError(
             f"the key of an export is damaged: {error}",
             where=str(path),

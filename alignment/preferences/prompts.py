@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from alignment.config.vocabulary import Domain
 from alignment.errors import DataError
 from alignment.models.chat_renderer import Message
 from alignment.preferences.schema import prompt_id
-from alignment.utils.files import atomic_write_text
+from alignment.utils.json_lines import write_jsonl
 
 
 class Prompt(BaseModel):
@@ -67,5 +66,4 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 def write_prompts(path: Path, prompts: Iterable[Prompt]) -> None:
     """Write prompts as JSONL, atomically."""
-    lines = [json.dumps(prompt.model_dump(), ensure_ascii=False) for prompt in prompts]
-    atomic_write_text(path, "".join(line + "\n" for line in lines))
+    write_jsonl(path, (prompt.model_dump() for prompt in prompts))

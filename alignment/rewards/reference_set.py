@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.rewards.mixture import Source
+from alignment.utils.json_lines import read_jsonl
 from alignment.utils.seeds import derive_seed
 
 
@@ -21,15 +21,14 @@ def demonstrations(path: Path, renderer: ChatRenderer, rows: int) -> list[Tokens
     Raises:
         DataError: a line is not a demonstration.
     """
-    with path.open(encoding="utf-8") as file:  # `splitlines` would also cut at U+2028
-        lines = [line for line in file if line.strip()]
-    picks = np.unique(np.linspace(0, len(lines) - 1, min(rows, len(lines))).astype(int))
+    found = read_jsonl(path)
+    picks = np.unique(np.linspace(0, len(found) - 1, min(rows, len(found))).astype(int))
     items = []
-    for number in picks if lines else []:
+    for number in picks if found else []:
+        row = found[number]
         try:
-            row = json.loads(lines[number])
             items.append(renderer.tokens(row["messages"], row["response"]))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise DataError(
                 f"not a demonstration: {error!r}",
                 where=f"{path.name} line {number + 1}",

@@ -6,7 +6,6 @@ and scored again with the newest models.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 
 from alignment.errors import DataError
 from alignment.sampling.selection import Candidate
-from alignment.utils.files import atomic_write_text
+from alignment.utils.json_lines import read_jsonl, write_jsonl
 
 BAG_FILE = "kept.jsonl"
 
@@ -47,8 +46,7 @@ def best_entries(
 
 def write_bag(path: Path, entries: Iterable[BagEntry]) -> None:
     """Write entries as JSON lines."""
-    lines = [json.dumps(vars(one), ensure_ascii=False) + "\n" for one in entries]
-    atomic_write_text(path, "".join(lines))
+    write_jsonl(path, map(vars, entries))
 
 
 def read_bag(directories: Mapping[str, Path]) -> list[BagEntry]:
@@ -62,8 +60,7 @@ def read_bag(directories: Mapping[str, Path]) -> list[BagEntry]:
         path = directory / BAG_FILE
         if not path.is_file():
             raise DataError(f"{version} stored no samples for the bag", where=str(path))
-        with path.open(encoding="utf-8") as file:
-            bag += [BagEntry(**json.loads(line)) for line in file]
+        bag += [BagEntry(**row) for row in read_jsonl(path)]
     return bag
 
 

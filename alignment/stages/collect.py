@@ -19,7 +19,8 @@ from alignment.sampling.pairs import PlannedAnswer, PlannedPair, make_pair, plan
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages.context import StageContext
 from alignment.utils import graceful_stop
-from alignment.utils.files import digest_json, write_jsonl
+from alignment.utils.files import digest_json
+from alignment.utils.json_lines import write_jsonl
 
 CODE_VERSION = "3"
 READS = ("collect", "compute")

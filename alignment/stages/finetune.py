@@ -18,7 +18,8 @@ from alignment.stages.context import StageContext
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.sft import Example, finetune
 from alignment.utils import distributed
-from alignment.utils.files import read_jsonl, sha256_file
+from alignment.utils.files import sha256_file
+from alignment.utils.json_lines import read_jsonl
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "2"

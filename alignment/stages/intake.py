@@ -24,13 +24,8 @@ from alignment.preferences.report import BatchReport
 from alignment.preferences.store import PreferenceStore
 from alignment.reporting.batch_plots import draw
 from alignment.stages.context import StageContext
-from alignment.utils.files import (
-    atomic_write_json,
-    atomic_write_text,
-    canonical_json,
-    read_json,
-    read_jsonl,
-)
+from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_json
+from alignment.utils.json_lines import read_jsonl
 
 CODE_VERSION = "2"
 READS = ("intake", "world")

@@ -27,7 +27,8 @@ from alignment.training.ppo.scoring import CombinedReward, PromptItem
 from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import Outcome, PPOTrainer
 from alignment.utils import distributed
-from alignment.utils.files import atomic_write_json, read_jsonl, sha256_file
+from alignment.utils.files import atomic_write_json, sha256_file
+from alignment.utils.json_lines import read_jsonl
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "6"

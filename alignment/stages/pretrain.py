@@ -10,7 +10,8 @@ from alignment.errors import DataError
 from alignment.models.load import resolve_device, save_model
 from alignment.stages.context import StageContext
 from alignment.training.pretrain import pretrain
-from alignment.utils.files import read_jsonl, sha256_file
+from alignment.utils.files import sha256_file
+from alignment.utils.json_lines import read_jsonl
 from alignment.world.tokenizer import train_tokenizer
 
 CODE_VERSION = "2"

@@ -38,13 +38,8 @@ from alignment.sampling.reward_scoring import AnswerScores, AnswerToScore, Rewar
 from alignment.sampling.selection import Candidate, Selection, is_unsafe, random_control, select
 from alignment.sampling.shards import write_table
 from alignment.stages.context import StageContext
-from alignment.utils.files import (
-    atomic_write_json,
-    atomic_write_text,
-    digest_json,
-    read_json,
-    write_jsonl,
-)
+from alignment.utils.files import atomic_write_json, atomic_write_text, digest_json, read_json
+from alignment.utils.json_lines import write_jsonl
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "3"

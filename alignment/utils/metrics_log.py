@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from alignment.utils.json_lines import json_line, read_appended, write_jsonl
 
 
 class Series:
@@ -22,26 +23,14 @@ class Series:
         row = {"step": step, **{name: float(f"{value:.6g}") for name, value in figures.items()}}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json_line(row))
 
     def truncate(self, step: int) -> None:
         """Keep only the lines with a step ≤ `step`; a half-written last line is dropped."""
         rows = [row for row in self.rows() if row["step"] <= step]
-        temporary = self.path.with_suffix(".tmp")
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        temporary.replace(self.path)
+        write_jsonl(self.path, rows)
 
     def rows(self) -> list[dict[str, float]]:
         """All complete lines, in order."""
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:  # not begun, or moved by a commit just now
-            return []
-        rows = []
-        for line in text.splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
+        return read_appended(self.path)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from alignment.rewards.reference_set import demonstrations
-from alignment.utils.files import write_jsonl
+from alignment.utils.json_lines import write_jsonl
 
 
 def test_a_line_separator_within_a_text_ends_no_demonstration(tmp_path: Path) -> None:
