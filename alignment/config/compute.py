@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from alignment.config.section import Section
 from alignment.errors import ConfigError
@@ -45,9 +45,3 @@ class ComputeConfig(Section):
     processes: int = Field(default=1, ge=1)
     """Processes of this machine that share reward training, fine-tuning and PPO: one for each GPU,
     or several on a CPU with many cores. Losses equal one process's up to rounding."""
-
-    @field_validator("fast_cpu", mode="before")
-    @classmethod
-    def _word(cls, value: Any) -> Any:
-        """YAML reads a bare `off` as false."""
-        return "off" if value is False else value

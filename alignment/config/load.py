@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from alignment.config.effective import effective
 from alignment.config.program import ProgramConfig
 from alignment.config.renames import DROPPED, RENAMES, leaves
+from alignment.config.yaml_reader import LARGEST, compose, values_of
 from alignment.errors import ConfigError
 
 # What a version cannot set.
@@ -49,12 +50,20 @@ def check_program(
     except ValidationError as error:
         raise _explain(error, lines or {}, source) from None
     for version in program.versions:
-        for_version(program, version.name)
+        for_version(program, version.name, lines, source)
     return program
 
 
-def for_version(program: ProgramConfig, name: str) -> ProgramConfig:
+def for_version(
+    program: ProgramConfig,
+    name: str,
+    lines: dict[str, str] | None = None,
+    source: str = "configuration",
+) -> ProgramConfig:
     """The program as version `name` sees it: its `set` applied, and overrides filled up.
+
+    Args:
+        lines: dotted key → place, for messages; `source` where a key has none.
 
     Raises:
         ConfigError: a key of `set` is unknown or its value is wrong.
@@ -62,76 +71,89 @@ def for_version(program: ProgramConfig, name: str) -> ProgramConfig:
     overrides = {} if name in ("base", "sft") else program.version(name).set
     if not overrides:
         return effective(program)
-    _refuse_old(overrides, {}, f"versions: {name}: set")
+    own = f"versions.{program.version_names.index(name) - 2}.set."
+    places = {
+        key.removeprefix(own): place for key, place in (lines or {}).items() if key.startswith(own)
+    }
+    source = f"{source}: versions: {name}: set"
+    _refuse_old(overrides, places, source)
     values = program.model_dump(mode="json")
     for key, value in overrides.items():
+        where = places.get(key, f"{source}: {key}")
         if key.split(".")[0] in SAME_FOR_ALL:
-            raise ConfigError(
-                f"{key} cannot differ between versions", where=f"versions: {name}: set: {key}"
-            )
-        set_dotted(values, key, value, where=f"versions: {name}: set")
+            raise ConfigError(f"{key} cannot differ between versions", where=where)
+        set_dotted(values, key, value, where=where)
     try:
         return effective(ProgramConfig.model_validate(values))
     except ValidationError as error:
-        raise _explain(error, {}, f"versions: {name}: set") from None
+        raise _explain(error, places, source) from None
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Values of a YAML file, and for each dotted key the `file:line` where it stands.
 
     Raises:
-        ConfigError: missing or unreadable file, bad YAML, or no mapping at the top.
+        ConfigError: missing or unreadable file, bad YAML (see `alignment.config.yaml_reader`), or
+            no mapping at the top.
     """
+    text = _text_of(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        node = compose(text)
+    except yaml.YAMLError as error:
+        raise _bad_yaml(error, path) from None
+    if node is None:
+        raise ConfigError("the file holds no settings", where=str(path))
+    values, lines = values_of(node, lambda node: f"{path}:{node.start_mark.line + 1}")
+    if not isinstance(values, dict):
+        raise ConfigError("the file holds no settings", where=str(path))
+    return values, lines
+
+
+def _text_of(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(LARGEST + 1)
     except FileNotFoundError:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")])
         hint = f"did you mean {path.parent / near[0]}?" if near else "give the path of a YAML file"
         raise ConfigError(f"no configuration file {path}", remedy=hint) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no text in UTF-8", remedy="save it as UTF-8") from None
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
-        raise ConfigError(f"not valid YAML: {problem}", where=f"{path}{line}") from None
-    if not isinstance(values, dict) or node is None:
-        raise ConfigError("the file holds no settings", where=str(path))
-    lines: dict[str, str] = {}
-    _collect_lines(node, "", str(path), lines)
-    return values, lines
+    if len(text) > LARGEST:
+        raise ConfigError(f"{path} is too long for a configuration ({LARGEST:,} characters)")
+    return text
 
 
-def _collect_lines(node: yaml.Node, prefix: str, path: str, lines: dict[str, str]) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            dotted = f"{prefix}.{key.value}" if prefix else str(key.value)
-            lines[dotted] = f"{path}:{key.start_mark.line + 1}"
-            _collect_lines(value, dotted, path, lines)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[f"{prefix}.{index}"] = f"{path}:{value.start_mark.line + 1}"
-            _collect_lines(value, f"{prefix}.{index}", path, lines)
+def _bad_yaml(error: yaml.YAMLError, path: Path) -> ConfigError:
+    mark = getattr(error, "problem_mark", None)
+    line = f":{mark.line + 1}" if mark else ""
+    problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    tab = "indent with spaces: YAML allows no tab there" if "'\\t'" in problem else None
+    return ConfigError(f"not valid YAML: {problem}", where=f"{path}{line}", remedy=tab)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """`a.b=c` as key and YAML value.
+    """`a.b=c` as key and YAML value; what is no YAML is text, and `#` begins no comment.
 
     Raises:
-        ConfigError: there is no `=`.
+        ConfigError: there is no `=`, or a value that no file may hold either.
     """
     key, equals, value = text.partition("=")
-    if not equals or not key:
+    if not equals or not key.strip():
         raise ConfigError(
             f"--set {text!r} is not KEY=VALUE", remedy="for example: --set sample.k=8"
         )
     try:
-        return key.strip(), yaml.safe_load(value)
+        node = compose(value)
     except yaml.YAMLError:
         return key.strip(), value
+    if node is None:
+        return key.strip(), value.strip() or None
+    if node.tag == "plain" and node.value != value.strip():
+        return key.strip(), value.strip()
+    return key.strip(), values_of(node, lambda _: f"--set {text}")[0]
 
 
 def set_dotted(values: dict[str, Any], key: str, value: Any, *, where: str) -> None:
@@ -148,12 +170,26 @@ def set_dotted(values: dict[str, Any], key: str, value: Any, *, where: str) -> N
             continue
         if not isinstance(here, dict):
             raise ConfigError(f"{part!r} in {key!r} is no section", where=where)
-        if not isinstance(here.get(part), dict | list):
+        if here.get(part) is None:
             here[part] = {}
         here = here[part]
     if not isinstance(here, dict):
         raise ConfigError(f"{key!r} does not lead to a setting", where=where)
+    lost = (
+        [name for name in here.get(last) or () if name not in value] if _whole(key, value) else []
+    )
+    if lost:
+        raise ConfigError(
+            f"{key} would lose {', '.join(lost)}",
+            where=where,
+            remedy="; ".join(f"{key}.{name}: {given}" for name, given in value.items()),
+        )
     here[last] = value
+
+
+def _whole(key: str, value: Any) -> bool:
+    """Whether a whole section is given at once, which would replace what another place says."""
+    return isinstance(value, dict) and bool(_known_keys(ProgramConfig, key.split(".")))
 
 
 def _refuse_old(keys: Iterable[str], lines: dict[str, str], source: str) -> None:
@@ -177,7 +213,10 @@ def _explain(error: ValidationError, lines: dict[str, str], source: str) -> Conf
     problems = error.errors(include_url=False)
     first = problems[0]
     # pydantic also names the member of a union and, in square brackets, a table's word
-    location = [part for part in map(str, first["loc"]) if "[" not in part and part != "float"]
+    *above, last = map(str, first["loc"] or ("",))
+    location = [part for part in above if "[" not in part and part != "float"]
+    if first["type"] == "extra_forbidden" or ("[" not in last and last != "float"):
+        location.append(last)
     dotted = ".".join(location)
     where = _line_of(location, lines) or source
     if first["type"] == "extra_forbidden":

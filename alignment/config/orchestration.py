@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from alignment.config.clock import check_cron, check_timezone
 from alignment.config.section import Section
 
 
@@ -52,7 +53,13 @@ class OrchestrationConfig(Section):
 
     @field_validator("intake_cron", "iteration_cron")
     @classmethod
-    def _five_fields(cls, value: str | None) -> str | None:
-        if value is not None and len(value.split()) != 5:
-            raise ValueError("a cron expression has five fields: minute, hour, day, month, weekday")
+    def _cron(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_cron(value)
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone(cls, value: str) -> str:
+        check_timezone(value)
         return value

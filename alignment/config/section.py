@@ -2,16 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationInfo,
+    field_validator,
+)
 
 
 class Section(BaseModel):
-    """A part of a program's YAML: unknown keys are errors, values never change after loading."""
+    """A part of a program's YAML: unknown keys are errors, values never change after loading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    Where a number is wanted, neither text nor `true` is taken for one, and no infinity.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        kinds = set(_kinds(cls.model_fields[info.field_name].annotation))
+        if kinds & {int, float} and not kinds & {Any, Section}:
+            for given in _leaves(value):
+                if isinstance(given, bool) and bool not in kinds:
+                    raise ValueError(f"a number is wanted, not {str(given).lower()}")
+                if isinstance(given, str) and not kinds & {str, Path}:
+                    raise ValueError(f"a number is wanted, not the text {given!r}")
+        return value
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types that values of a field may have, within lists and tables too."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield Section
+    elif get_origin(annotation) is Literal:
+        yield from map(type, get_args(annotation))
+    elif inner := get_args(annotation):
+        for part in inner[1:] if get_origin(annotation) is dict else inner:
+            yield from _kinds(part)
+    else:
+        yield annotation
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value
 
 
 S = TypeVar("S", bound=Section)
