@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from alignment.config.finetune import PretrainConfig
+from alignment.config.location import Checkpoint
 from alignment.config.section import Section
 from alignment.errors import ConfigError
 
@@ -18,7 +19,7 @@ class BaseConfig(Section):
 
     source: Literal["world", "path"] = "world"
     """`world`: pretrain on the built-in world's corpus. `path`: take an existing model."""
-    path: str | None = Field(default=None, min_length=1)
+    path: Checkpoint | None = Field(default=None, min_length=1)
     """`source: path`: a directory with safetensors weights and a tokenizer, or a hub name."""
     revision: str | None = Field(default=None, min_length=1)
     """Branch, tag or commit of a hub name; unset takes the default branch."""

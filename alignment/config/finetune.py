@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from alignment.config.location import Checkpoint
 from alignment.config.lora import LoraConfig
 from alignment.config.optimizer import OptimizerConfig
 from alignment.config.section import Override, Section
@@ -64,7 +65,7 @@ class StudentConfig(Section):
     """A smaller model that learns from the same gold answers (Llama 2 §3.2.3: rejection sampling
     was done with the 70B model alone; the smaller ones were fine-tuned on what it sampled)."""
 
-    path: str | None = Field(default=None, min_length=1)
+    path: Checkpoint | None = Field(default=None, min_length=1)
     """Directory with safetensors weights and a tokenizer, or a hub name."""
     revision: str | None = Field(default=None, min_length=1)
     """Branch, tag or commit of a hub name; unset takes the default branch."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from alignment.config.location import Location
 from alignment.config.section import Section, table
 from alignment.config.thresholds import Bound, Thresholds
 from alignment.config.vocabulary import Domain, Strength
@@ -48,7 +49,7 @@ class IntakeConfig(Section):
     """`simulated`: the built-in world's annotators judge what `collect` sampled. `split`: the data
     at `path` are split into arrivals, one for each version. `inbox`: what people delivered with
     `align ingest`, and the files at `path`."""
-    path: str | None = None
+    path: Location | None = None
     """`split`: file or directory of real preferences. `inbox`: the directory that is looked through
     for deliveries; unset: `inbox` in the workspace."""
     format: FormatName | None = None
@@ -85,7 +86,7 @@ class DataConfig(Section):
     demonstrations, and the arrivals. The first three leave; the arrivals get the rest.
     """
 
-    path: str | None = None
+    path: Location | None = None
     """File or directory of real preferences to make prompts and demonstrations from; unset:
     `intake.path` where that is split. With `intake.source: inbox` it is needed."""
     arrivals: int = Field(default=5, ge=1)
@@ -99,7 +100,7 @@ class DataConfig(Section):
     """Longer conversations serve no prompt and no demonstration (tokens are counted later)."""
     max_answer_characters: int = Field(default=4000, ge=1)
     """Longer preferred answers serve no demonstration."""
-    borderline: str | None = None
+    borderline: Location | None = None
     """CSV of prompts that look unsafe (XSTest: columns `prompt`, `label`, `type`); those labelled
     `safe` become borderline evaluation prompts, which must not be refused."""
 

@@ -13,6 +13,7 @@ from alignment.config.evaluate import EvaluateConfig, PromoteConfig
 from alignment.config.finetune import FinetuneConfig, StudentConfig
 from alignment.config.generation import GenerationConfig
 from alignment.config.intake import DataConfig, IntakeConfig
+from alignment.config.location import expanded
 from alignment.config.optimizer import OptimizerConfig
 from alignment.config.orchestration import OrchestrationConfig
 from alignment.config.ppo import PPOConfig
@@ -65,7 +66,7 @@ class ProgramConfig(Section):
     seed: int = Field(default=0, ge=0)
     """Every random stream of the program is derived from it."""
     workspace: Path
-    """The directory that holds everything the program makes."""
+    """The directory that holds everything the program makes; it is one program's alone."""
     generation: GenerationConfig = GenerationConfig()
     """How answers are generated, wherever a stage's own `generation` does not differ."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -89,6 +90,11 @@ class ProgramConfig(Section):
     orchestration: OrchestrationConfig = OrchestrationConfig()
     versions: tuple[VersionConfig, ...] = Field(default_factory=paper_versions, min_length=1)
     """The turns of the loop, in order."""
+
+    @field_validator("workspace")
+    @classmethod
+    def _home(cls, workspace: Path) -> Path:
+        return Path(expanded(str(workspace)))
 
     @field_validator("versions")
     @classmethod

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from alignment.config.location import Checkpoint
 from alignment.config.lora import LoraConfig
 from alignment.config.optimizer import OptimizerConfig
 from alignment.config.section import Override, Section, table
@@ -32,7 +33,7 @@ class MixtureConfig(Section):
 class RewardsConfig(Section):
     """How the helpfulness and the safety reward model are trained and measured."""
 
-    init: str = "latest"
+    init: Checkpoint = "latest"
     """Checkpoint to start from: `latest` chat version, `sft`, `base`, or a model directory."""
     margin: Literal["none", "small", "large"] | Annotated[Margins, table(MARGINS["none"])] = "small"
     """Margin of the ranking loss by strength: a table of Llama 2's (Table 27), or your own

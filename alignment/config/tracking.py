@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
+from alignment.config.location import written_out
 from alignment.config.section import Section
 from alignment.errors import redact
 
@@ -24,12 +25,14 @@ class TrackingConfig(Section):
     @field_validator("uri")
     @classmethod
     def _no_password(cls, uri: str | None) -> str | None:
-        if uri is not None and redact(uri) != uri:
+        if uri is None:
+            return None
+        if redact(uri) != uri:
             raise ValueError(
                 "a password must not stand in a file: leave the key out and give the address by "
                 "the environment variable MLFLOW_TRACKING_URI"
             )
-        return uri
+        return written_out(uri)
 
 
 class CostConfig(Section):

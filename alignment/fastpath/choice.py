@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from alignment.config.compute import ComputeConfig, FastCPU
+from alignment.config.location import given_by
 from alignment.errors import LockedError
 from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.locks import file_lock
@@ -191,7 +192,7 @@ def _agree(fast: Tensor, plain: Tensor) -> bool:
 
 def _machine() -> Path:
     """The directory of this machine's choices."""
-    own = os.environ.get("ALIGN_CACHE_DIR")
+    own = given_by("ALIGN_CACHE_DIR")
     if own:
         return Path(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "align"
