@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+from alignment.cli.common import (
+    JsonOption,
+    WorkspaceOption,
+    load_to_change,
+    load_workspace,
+    print_json,
+)
 
 annotate = App(name="annotate", help="Hand collected pairs out to annotators.")
 
@@ -56,7 +62,7 @@ def export(
     from alignment.cli.results import check_version
     from alignment.operations.annotation_export import export_pairs
 
-    program = load_workspace(workspace)
+    program = load_to_change(workspace, json=json)
     if version is not None:
         check_version(program, version)
     done = export_pairs(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+from alignment.cli.common import JsonOption, WorkspaceOption, load_to_change, print_json
 
 VersionArgument = Annotated[str, Parameter(help="A finished version.")]
 ReasonOption = Annotated[str, Parameter(help="Why, for the history.")]
@@ -69,7 +69,7 @@ def _decide(
     from alignment.tracking.rebuild import note_decision
     from flows.resume_suspended import wake
 
-    program = load_workspace(workspace)
+    program = load_to_change(workspace, json=json)
     check_version(program, version)
     made = decide(program.workspace, version, approved=approved, reason=reason, by=by)
     now_champion = Decisions.load(program).champion

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from alignment.cli import workspaces
+from alignment.config.location import given_by
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError
-from alignment.pipeline.workspace import PROGRAM, is_workspace, kept_program, no_workspace
+from alignment.pipeline.workspace import is_reproduction, kept_program
 
 WorkspaceOption = Annotated[
     Path | None,
     Parameter(
         name=["--workspace", "-w"],
-        help="Workspace directory. Default: $ALIGN_WORKSPACE, else the newest below ./workspaces.",
+        help="Workspace directory. Default: $ALIGN_WORKSPACE, else what `align use` chose, else "
+        "the only one below ./workspaces.",
     ),
 ]
 SetOption = Annotated[
@@ -56,30 +58,36 @@ WaitOption = Annotated[
 
 
 def find_workspace(given: Path | None) -> Path:
-    """The workspace a command works on.
+    """The workspace a command works on: never one of several that nobody chose between.
 
     Raises:
-        AlignError: there is none, or `given` is none.
+        AlignError: there is none, there are several, or the one that is named is none.
     """
-    if given is None and os.environ.get("ALIGN_WORKSPACE"):
-        given = Path(os.environ["ALIGN_WORKSPACE"])
-    if given is not None:
-        if is_workspace(given):
-            return given
-        raise no_workspace(given)
-    programs = Path("workspaces").glob(f"*/{PROGRAM}")
-    newest = max(programs, key=lambda path: path.stat().st_mtime, default=None)
-    if newest is None:
-        raise AlignError(
-            "no workspace found below ./workspaces",
-            remedy="start one with `align run CONFIG`, or name it: --workspace DIR",
-        )
-    return newest.parent
+    if given is None and (named := given_by("ALIGN_WORKSPACE")):
+        given = Path(named)
+    return workspaces.chosen() if given is None else workspaces.existing(given)
 
 
 def load_workspace(given: Path | None) -> ProgramConfig:
     """The program of a workspace, as it was last run; its path is where it lies now."""
     return kept_program(find_workspace(given))
+
+
+def load_to_change(given: Path | None, *, json: bool = False) -> ProgramConfig:
+    """`load_workspace` for a command that writes: its first line says where.
+
+    Args:
+        json: standard output is for JSON alone, so the line goes to standard error.
+    """
+    program = load_workspace(given)
+    name_workspace(program.workspace, json=json)
+    return program
+
+
+def name_workspace(workspace: Path, *, json: bool = False) -> None:
+    """Print which workspace is written to."""
+    mark = " (a reproduction)" if is_reproduction(workspace) else ""
+    print(f"workspace: {workspace}{mark}", file=sys.stderr if json else sys.stdout, flush=True)
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+from alignment.cli.common import (
+    JsonOption,
+    WorkspaceOption,
+    load_to_change,
+    load_workspace,
+    print_json,
+)
 from alignment.config.vocabulary import Domain
 from alignment.errors import AlignError, ConfigError
 
@@ -55,7 +61,7 @@ def ingest(
     from alignment.preferences.intake import ingest as take_in
     from alignment.preferences.store import PreferenceStore
 
-    program = load_workspace(workspace)
+    program = load_to_change(workspace, json=json)
     store = PreferenceStore(program.workspace / "preferences")
     with bar(Node("align", "ingest", "ingest"), Console(stderr=True)) as progress:
         report = take_in(

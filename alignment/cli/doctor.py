@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+from alignment.cli.common import (
+    JsonOption,
+    WorkspaceOption,
+    load_to_change,
+    load_workspace,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from alignment.config.program import ProgramConfig
@@ -43,7 +49,7 @@ def doctor(
     """
     from rich.console import Console
 
-    program = load_workspace(workspace)
+    program = load_to_change(workspace, json=json) if fix else load_workspace(workspace)
     console = Console(highlight=False, soft_wrap=True)
     rows, left = [], 0
     for finding, mended in _findings(program, fix, hashes=not quick):

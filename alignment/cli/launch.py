@@ -20,7 +20,7 @@ from alignment.pipeline.node import Node
 from alignment.pipeline.preflight import preflight
 from alignment.pipeline.readiness import available, frontier
 from alignment.pipeline.reasons import left_behind
-from alignment.pipeline.workspace import make_workspace
+from alignment.pipeline.workspace import make_workspace, refuse_another
 from alignment.utils.locks import refuse_if_held
 
 
@@ -40,12 +40,14 @@ def run_program(
 
     Raises:
         LockedError: another process works on the workspace.
+        AlignError: the workspace is another program's.
         UnfinishedWorkError: there are such stages, and nobody said that it may be so.
         AlignError: something needed is missing, or a stage failed.
     """
     console = Console(highlight=False)
     if until is not None:
         check_version(program, until)
+    refuse_another(program)
     if not wait:
         refuse_if_held(program.workspace)
     begun = False
@@ -60,10 +62,7 @@ def run_program(
                 ask_about_unfinished(program, nodes, console)
             preflight(program)
             begun = True
-        console.print(
-            f"[bold]{program.name}[/]  {len(left)} of {len(nodes)} stages to do  "
-            f"[dim]workspace {program.workspace}[/]"
-        )
+        console.print(f"[bold]{program.name}[/]  {len(left)} of {len(nodes)} stages to do")
         run_stages(program, nodes, prefect=prefect, console=console, wait=wait)
     if begun and any(node.stage == "evaluate" for node in nodes):
         summarise(program, console)
@@ -119,7 +118,10 @@ def look_in_inbox(program: ProgramConfig, console: Console) -> None:
 
     make_workspace(program.workspace)
     for delivery in ingest_inbox(
-        program.workspace, program.intake, program.orchestration.settle_seconds
+        program.workspace,
+        program.intake,
+        program.orchestration.settle_seconds,
+        say=lambda text: console.print(f"inbox: {text}"),
     ):
         outcome = delivery.error or f"{delivery.comparisons} comparisons, batch {delivery.batch}"
         console.print(f"inbox: {delivery.file} {delivery.outcome}: {outcome}")

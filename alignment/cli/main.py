@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
+import traceback
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 from cyclopts import App
 
 from alignment import __version__
-from alignment.errors import AlignError, Terminated
+from alignment.errors import AlignError, Terminated, redact
 from alignment.utils.loopback import spare_loopback
 
 spare_loopback()
@@ -40,6 +41,7 @@ VERBS = {
     "status": ("status:status", "Show the state of every stage."),
     "stage": ("stage:stage", "Run one stage alone."),
     "ingest": ("data:ingest", "Take in a delivery of preferences."),
+    "use": ("use:use", "Choose the workspace that commands work on."),
     "batches": ("data:batches", "List the batches in the store."),
     "annotate": ("annotate:annotate", "Hand pairs out to annotators; list what came back."),
     "rewards": ("rewards:rewards", "Show how far a version's reward models can be trusted."),
@@ -68,8 +70,9 @@ for place, (verb, (target, summary)) in enumerate(VERBS.items()):
 def main() -> NoReturn:
     """Entry point of `align`: runs a command, turns errors into messages and exit codes."""
     signal.signal(signal.SIGTERM, _terminated)
+    sys.excepthook = _without_passwords
     try:
-        code = app()
+        code = app([_at_home(word) for word in sys.argv[1:]])
     except AlignError as error:
         _tell(error)
         sys.exit(error.exit_code)
@@ -82,6 +85,20 @@ def main() -> NoReturn:
         _tell_if_full(error)
         raise
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _at_home(word: str) -> str:
+    """`--into=~/x` with the home directory: shells replace `~` at the beginning of a word only."""
+    option, _, value = word.partition("=")
+    known = option.startswith("--") and value.startswith("~")
+    return f"{option}={os.path.expanduser(value)}" if known else word  # noqa: PTH111
+
+
+def _without_passwords(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """A fault of ours is shown with its traceback, but never with a password in it."""
+    print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end="")
 
 
 def _terminated(_signal: int, _frame: FrameType | None) -> None:

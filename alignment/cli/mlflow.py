@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from alignment.cli.common import JsonOption, WorkspaceOption, load_workspace, print_json
+from alignment.cli.common import JsonOption, WorkspaceOption, load_to_change, print_json
 
 app = App(name="mlflow", help="Write the history of a workspace to MLflow from its ledger.")
 
@@ -27,7 +27,7 @@ def rebuild(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> N
 
     from alignment.tracking.rebuild import rebuild as write_anew
 
-    done = write_anew(load_workspace(workspace))
+    done = write_anew(load_to_change(workspace, json=json))
     if json:
         print_json(asdict(done))
     else:
@@ -49,7 +49,7 @@ def update(*, workspace: WorkspaceOption = None) -> None:
     """
     from alignment.tracking.rebuild import catch_up
 
-    problems = catch_up(load_workspace(workspace))
+    problems = catch_up(load_to_change(workspace))
     _complain(problems)
     print("MLflow has everything that the ledger has")
 

@@ -31,8 +31,10 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
     from alignment.pipeline.estimate import estimate
     from alignment.pipeline.fingerprints import Fingerprints
     from alignment.pipeline.reasons import clock, left_behind
+    from alignment.pipeline.workspace import refuse_another
 
     program = load_program(config, set_)
+    refuse_another(program)
     status = program_status(program)
     fingerprints = Fingerprints.load(program)
     lost = left_behind(fingerprints.plan, fingerprints)

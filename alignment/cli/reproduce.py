@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +50,7 @@ def reproduce(
     from alignment.operations.reproduce import reproduce as make_again
 
     program = load_workspace(workspace)
+    print(f"reproduced from the workspace {program.workspace}", file=sys.stderr, flush=True)
     version = standing(program) if version == "champion" else version
     check_version(program, version)
     console = Console(highlight=False, stderr=True)

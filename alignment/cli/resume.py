@@ -12,7 +12,7 @@ from alignment.cli.common import (
     PrefectOption,
     WaitOption,
     WorkspaceOption,
-    load_workspace,
+    load_to_change,
 )
 from alignment.errors import AlignError
 
@@ -51,7 +51,7 @@ def resume(
     from alignment.pipeline.invalidate import set_aside
     from alignment.utils.locks import workspace_lock
 
-    program = load_workspace(workspace)
+    program = load_to_change(workspace)
     if from_ is not None:
         if version is None:
             raise AlignError("--from needs a version", remedy="align resume rlhf-v3 --from select")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignment.cli.common import DiscardOption, PrefectOption, SetOption, WaitOption
+from alignment.cli.common import DiscardOption, PrefectOption, SetOption, WaitOption, name_workspace
 
 
 def run(
@@ -39,8 +39,10 @@ def run(
     from alignment.cli.launch import run_program
     from alignment.config.load import load_program
 
+    program = load_program(config, set_)
+    name_workspace(program.workspace)
     run_program(
-        load_program(config, set_),
+        program,
         until=until,
         prefect=prefect,
         wait=wait,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alignment.cli.common import SetOption, WorkspaceOption, find_workspace
+from alignment.cli.common import SetOption, WorkspaceOption, find_workspace, name_workspace
 
 
 def serve(
@@ -37,6 +37,7 @@ def serve(
     from flows.serving.serve import serve as serve_program
 
     program = load_program(config, set_)
+    name_workspace(program.workspace)
     serve_program(program, mlflow_port=mlflow_port, prefect_port=prefect_port)
 
 
@@ -53,5 +54,6 @@ def down(*, workspace: WorkspaceOption = None) -> None:
     from flows.serving import state_file
 
     directory = find_workspace(workspace)
+    name_workspace(directory)
     stopped = state_file.down(directory)
     print("\n".join(f"stopped: {name}" for name in stopped) or f"nothing serves {directory}")

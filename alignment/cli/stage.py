@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignment.cli.common import WorkspaceOption, load_workspace
+from alignment.cli.common import WorkspaceOption, load_to_change
 from alignment.errors import AlignError
 
 
@@ -27,7 +27,7 @@ def stage(name: str, /, *, workspace: WorkspaceOption = None) -> None:
 
     from alignment.cli.launch import look_in_inbox, run_stages
 
-    program = load_workspace(workspace)
+    program = load_to_change(workspace)
     from alignment.pipeline.approval import Decisions
     from alignment.pipeline.plan import build_plan
 

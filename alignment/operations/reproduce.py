@@ -14,10 +14,13 @@ from alignment.errors import AlignError
 from alignment.execution.runner import ProgressFactory, Runner
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.format import as_record
 from alignment.pipeline.ledger import Ledger, verify
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan, policy_key
 from alignment.pipeline.records import Manifest
+from alignment.pipeline.workspace import REPRODUCTION
+from alignment.utils.files import atomic_write_json
 from alignment.utils.library_versions import library_versions
 
 COPIED = ("approvals", "preferences")
@@ -102,7 +105,7 @@ def reproduce(
             "configuration and code",
             remedy="`align status` says why; `align resume` runs what is missing",
         )
-    _prepare(program, target, batches=only_version or program.intake.source == "inbox")
+    _prepare(program, version, target, batches=only_version or program.intake.source == "inbox")
     again = program.model_copy(
         update={
             "workspace": target,
@@ -149,12 +152,14 @@ def _needed(program: ProgramConfig, plan: Sequence[Node], final: tuple[str, str]
     return [node for node in ordered if (node.version, node.stage) != final] + [nodes[final]]
 
 
-def _prepare(program: ProgramConfig, target: Path, *, batches: bool) -> None:
+def _prepare(program: ProgramConfig, version: str, target: Path, *, batches: bool) -> None:
     if target.exists() and any(target.iterdir()):
         raise AlignError(
             f"{target} is not empty", remedy="name a directory that is new: --into DIRECTORY"
         )
     target.mkdir(parents=True, exist_ok=True)
+    of = {"program": program.name, "version": version, "workspace": str(program.workspace)}
+    atomic_write_json(target / REPRODUCTION, as_record(of))
     if (program.workspace / CHOICES).is_file():
         shutil.copy2(program.workspace / CHOICES, target / CHOICES)
     for name in COPIED if batches else COPIED[:1]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, ConfigError
-from alignment.pipeline.workspace import make_workspace
+from alignment.pipeline.workspace import make_workspace, refuse_another
 from alignment.utils.files import read_json
 
 FREE_BYTES = 200 * 2**20
@@ -20,8 +20,9 @@ def preflight(program: ProgramConfig) -> None:
     Raises:
         ConfigError: base model or data are missing, or answers are longer than the model's
             context; the error names the key.
-        AlignError: the workspace is not writable, or the disk is nearly full.
+        AlignError: the workspace is not writable or another program's, or the disk is nearly full.
     """
+    refuse_another(program)
     make_workspace(program.workspace)
     free = shutil.disk_usage(program.workspace).free
     if free < FREE_BYTES:
@@ -87,7 +88,7 @@ def _context(program: ProgramConfig) -> int | None:
     """Context length of the base model in tokens; None if its config is not here or lacks it."""
     if program.base.source != "path":
         return program.base.pretrain.context
-    described = Path(program.base.path or "") / "config.json"
+    described = Path(program.base.path or "").expanduser() / "config.json"
     if not described.is_file():
         return None
     values = read_json(described)

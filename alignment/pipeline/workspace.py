@@ -14,6 +14,8 @@ from alignment.pipeline.migrate import todays_program
 from alignment.utils.files import atomic_write_json
 
 PROGRAM = "program.json"
+REPRODUCTION = "reproduction.json"
+"""Marks a workspace as made by `align reproduce`: no command works on it unless it is named."""
 log = logging.getLogger("alignment")
 
 
@@ -41,12 +43,33 @@ def is_workspace(path: Path) -> bool:
     return (path / PROGRAM).is_file()
 
 
+def is_reproduction(path: Path) -> bool:
+    """Whether `align reproduce` made this workspace."""
+    return (path / REPRODUCTION).is_file()
+
+
 def no_workspace(path: Path) -> AlignError:
     """The error for a directory that is not a workspace."""
     return AlignError(
         f"{path} is not a workspace: it has no {PROGRAM}",
         remedy="start one with `align run CONFIG`",
     )
+
+
+def refuse_another(program: ProgramConfig) -> None:
+    """Raise an AlignError if the workspace is that of a program with another name."""
+    path = program.workspace / PROGRAM
+    try:
+        name = read_record(path).get("name") if path.is_file() else None
+    except ValueError:
+        return  # damaged: this run writes it anew
+    if name not in (None, program.name):
+        raise AlignError(
+            f"this workspace is the program {name}'s, and {program.name} would take it over",
+            where=str(program.workspace),
+            remedy=f"give {program.name} one of its own: --set workspace=DIR; "
+            f"or go on with {name}: --set name={name}",
+        )
 
 
 def is_kept(program: ProgramConfig) -> bool:
@@ -59,7 +82,12 @@ def is_kept(program: ProgramConfig) -> bool:
 
 
 def keep_program(program: ProgramConfig) -> None:
-    """Save the program for later commands."""
+    """Save the program for later commands.
+
+    Raises:
+        AlignError: the workspace is another program's.
+    """
+    refuse_another(program)
     atomic_write_json(program.workspace / PROGRAM, as_record(program.model_dump(mode="json")))
 
 
