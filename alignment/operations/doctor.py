@@ -213,15 +213,27 @@ def _tracking(program: ProgramConfig) -> Iterator[Finding]:
 
     if not local and not os.environ.get("MLFLOW_TRACKING_URI"):
         return
+    from alignment.tracking.rebuild import catch_up
+    from alignment.tracking.store import moved_from
     from alignment.tracking.sync import Sync
 
+    before = moved_from(program)
+    if before is not None:
+        yield Finding(
+            f"MLflow: the workspace was copied or moved from {before}, and files of its history "
+            "still lie and are written there",
+            str(program.workspace / "mlflow.db"),
+            "the history is written anew, the old one kept beside it",
+            lambda: catch_up(program),
+        )
+        return
     try:
         sync = Sync(program)
         runs = sync.client.search_runs(
             [sync.store.experiment], "attributes.status = 'RUNNING'", max_results=100
         )
     except Exception as error:  # whatever MLflow raises when its store is out of reach
-        message = redact(f"MLflow's store does not answer: {error}")
+        message = redact(f"MLflow's store does not answer: {error}").partition("\n")[0]
         yield Finding(message, "MLFLOW_TRACKING_URI", "start it")
         return
     for run in runs:

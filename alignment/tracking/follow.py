@@ -4,8 +4,8 @@
 
 Reads one JSON line per event from stdin: `{"event": "changed"}` or `{"event": "finished"}`. When
 stdin ends without `finished`, the program died: its open runs are closed as KILLED. Answers with
-JSON lines on stdout: `{"problems": […]}` whenever what could not be written changes, and
-`{"closed": true, "problems": […]}` at the end.
+JSON lines on stdout: `{"note": …}` for what was done unasked, `{"problems": […]}` whenever what
+could not be written changes, and `{"closed": true, "problems": […]}` at the end.
 """
 
 from __future__ import annotations
@@ -104,8 +104,11 @@ class Follower:
     def _step(self, *, alive: bool, dead_pid: int | None = None) -> list[str]:
         try:
             if self._sync is None:
+                from alignment.tracking.aside import settle
                 from alignment.tracking.sync import Sync
 
+                if note := settle(self.program):
+                    self._say({"note": note})
                 self._sync = Sync(self.program)
             problems = self._sync.step(alive=alive, dead_pid=dead_pid)
         except Exception as error:

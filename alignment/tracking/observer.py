@@ -123,6 +123,9 @@ class Tracker:
                 answer: dict[str, Any] = json.loads(line)
             except json.JSONDecodeError:
                 continue  # a library's own print
+            if "note" in answer:
+                self._say(str(answer["note"]))
+                continue
             problems = answer.get("problems", [])
             if problems and not self._problems and not answer.get("closed"):
                 self._say(f"MLflow cannot be written now ({_first(problems)}); the stages go on")

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, redact
 from alignment.pipeline.workspace import is_workspace, keep_program
+from alignment.tracking.aside import set_file_aside, settle, unserved
 from alignment.tracking.follow import tracking_lock
-from alignment.tracking.store import SERVED, experiment_name, local_database, store_uri
-from alignment.utils.locks import file_lock, holder
+from alignment.tracking.store import (
+    experiment_name,
+    has_own_database,
+    local_database,
+    store_uri,
+)
+from alignment.utils.locks import holder
 
 log = logging.getLogger("alignment.tracking")
 
@@ -55,17 +57,13 @@ def rebuild(program: ProgramConfig) -> Rebuilt:
     alive = holder(program.workspace) is not None
     with tracking_lock(program.workspace, patience=5.0):
         try:
-            with _unserved(program):
+            with unserved(program):
                 name_aside = _set_aside(program)
                 sync = Sync(program)
         except AlignError:
             raise
         except Exception as error:
-            raise AlignError(
-                f"the MLflow store cannot be written: {type(error).__name__}: {error}",
-                where=store_uri(program),
-                remedy="see that it is there and may be written; the ledger is whole",
-            ) from error
+            raise out_of_reach(program, error) from None
         problems = sync.step(alive=alive)
         runs = len(sync.runs.stages) + len(sync.runs.versions) + (sync.runs.progress is not None)
     return Rebuilt(redact(store_uri(program)), name_aside, runs, problems)
@@ -87,46 +85,39 @@ def note_decision(program: ProgramConfig) -> None:
 
 
 def catch_up(program: ProgramConfig, patience: float = 5.0) -> list[str]:
-    """Write what is missing, without setting anything aside; returns what could not be written.
+    """Write what is missing; returns what could not be written.
+
+    Nothing is set aside but the history that a copied or moved workspace brought along (`settle`).
 
     Raises:
-        AlignError: another process is writing.
+        AlignError: another process is writing, or the store cannot be reached.
     """
     from alignment.tracking.sync import Sync
 
     alive = holder(program.workspace) is not None
     with tracking_lock(program.workspace, patience=patience):
-        return Sync(program).step(alive=alive)
+        try:
+            settle(program)
+            return Sync(program).step(alive=alive)
+        except AlignError:
+            raise
+        except Exception as error:  # whatever MLflow raises when its store is out of reach
+            raise out_of_reach(program, error) from None
 
 
-@contextmanager
-def _unserved(program: ProgramConfig) -> Iterator[None]:
-    """Keep servers of ours away from the workspace's own database, which they hold open: renamed
-    beneath them, they would go on writing to, and showing, the old one.
-
-    Raises:
-        AlignError: one runs on it.
-    """
-    if not _is_local(program):
-        yield
-        return
-    busy = AlignError(
-        "MLflow's pages are open on this database, by `align serve` or `align ui`",
-        where=str(local_database(program.workspace)),
-        remedy=f"stop them (Ctrl-C, or align down -w {program.workspace}), then rebuild; "
-        "`align mlflow update` writes what is missing while they run",
+def out_of_reach(program: ProgramConfig, error: Exception) -> AlignError:
+    """One line about a store that cannot be reached or written, without a password."""
+    lines = str(error).strip().splitlines()
+    return AlignError(
+        f"the MLflow store cannot be written: {type(error).__name__}: {''.join(lines[:1])[:300]}",
+        where=store_uri(program),
+        remedy="see that it is there and may be written; the ledger is whole",
     )
-    with file_lock(program.workspace / SERVED, busy=lambda: busy):
-        yield
-
-
-def _is_local(program: ProgramConfig) -> bool:
-    return store_uri(program) == f"sqlite:///{local_database(program.workspace)}"
 
 
 def _set_aside(program: ProgramConfig) -> str | None:
-    if _is_local(program):
-        return _set_file_aside(local_database(program.workspace))
+    if has_own_database(program):
+        return set_file_aside(local_database(program.workspace))
     from alignment.tracking.store import calm_environment
 
     calm_environment()
@@ -143,27 +134,3 @@ def _set_aside(program: ProgramConfig) -> str | None:
     client.rename_experiment(experiment.experiment_id, aside)
     client.delete_experiment(experiment.experiment_id)
     return aside
-
-
-def _set_file_aside(database: Path) -> str | None:
-    if not database.exists():
-        return None
-    _gather(database)
-    aside = database.with_name(f"mlflow-before-{time.strftime('%Y%m%d-%H%M%S')}.db")
-    # The database last: killed in between, what is left is a whole one, and no stray log of it
-    # lies beside the next.
-    for suffix in ("-wal", "-shm", "-journal"):
-        side = database.with_name(database.name + suffix)
-        if side.exists():
-            side.rename(aside.with_name(aside.name + suffix))
-    database.rename(aside)
-    return str(aside)
-
-
-def _gather(database: Path) -> None:
-    """Bring what stands in the write-ahead log into the database, if it can be read."""
-    try:
-        with closing(sqlite3.connect(database, timeout=10.0)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except sqlite3.DatabaseError:
-        return  # damaged: it is kept as it is

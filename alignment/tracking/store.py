@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from alignment.config.location import written_out
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError
+from alignment.errors import AlignError, ConfigError
 
 NOTE = "mlflow.note.content"
 SERVED = "mlflow-server.lock"
@@ -26,13 +29,58 @@ EXPERIMENT_NOTE = (
 
 def store_uri(program: ProgramConfig) -> str:
     """The tracking store: from the configuration, the environment, or the workspace."""
-    uri = program.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = program.tracking.uri
+    if uri is None and (given := os.environ.get("MLFLOW_TRACKING_URI")):
+        try:
+            uri = written_out(given)
+        except ValueError as error:
+            raise ConfigError(str(error), where="the environment: MLFLOW_TRACKING_URI") from None
     return uri or f"sqlite:///{local_database(program.workspace)}"
 
 
 def local_database(workspace: Path) -> Path:
     """The SQLite file of a workspace's own store."""
     return workspace.resolve() / "mlflow.db"
+
+
+def has_own_database(program: ProgramConfig) -> bool:
+    """Whether the store is the workspace's own SQLite file."""
+    return store_uri(program) == f"sqlite:///{local_database(program.workspace)}"
+
+
+def artifacts_of(workspace: Path) -> Path:
+    """Where a store without a server keeps artifacts."""
+    return workspace.resolve() / "mlartifacts"
+
+
+def moved_from(program: ProgramConfig) -> Path | None:
+    """Where the workspace lay when its own database was made, if that was elsewhere.
+
+    MLflow's addresses of artifacts are absolute: in a copied or moved workspace they lead to the
+    old place, and everything new would be written there too.
+    """
+    database = local_database(program.workspace)
+    if not has_own_database(program) or not database.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+            row = connection.execute(
+                "SELECT artifact_location FROM experiments WHERE name = ?",
+                [experiment_name(program)],
+            ).fetchone()
+    except sqlite3.DatabaseError:
+        return None  # damaged, or not set up yet: MLflow says so itself
+    return None if row is None else _elsewhere(program, row[0])
+
+
+def _elsewhere(program: ProgramConfig, location: str) -> Path | None:
+    """The workspace that artifacts at `location` belong to, if it is another one."""
+    parts = urlsplit(location)
+    directory = Path(unquote(parts.path))
+    ours = artifacts_of(program.workspace)
+    if parts.scheme not in ("", "file") or directory.name != ours.name or directory == ours:
+        return None
+    return directory.parent
 
 
 def experiment_name(program: ProgramConfig) -> str:
@@ -73,7 +121,8 @@ class Store:
         """Connect, and create the experiment if it is not there.
 
         Raises:
-            AlignError: the experiment was deleted in MLflow.
+            AlignError: the experiment was deleted in MLflow, or belongs to the workspace that this
+                one was copied from.
             Exception: whatever MLflow raises when the store cannot be reached or written.
         """
         calm_environment()
@@ -111,6 +160,10 @@ class Store:
             self.client.set_experiment_tag(self.experiment, NOTE, note)
             self._note = note
 
+    def _is_server(self) -> bool:
+        """Whether a server decides where artifacts lie."""
+        return "://" in self.uri and not self.uri.startswith("sqlite:")
+
     def _experiment(self, program: ProgramConfig) -> str:
         name = experiment_name(program)
         existing = self.client.get_experiment_by_name(name)
@@ -121,11 +174,18 @@ class Store:
                     where=self.uri,
                     remedy="restore it, or choose another name: tracking.experiment",
                 )
+            other = None if self._is_server() else _elsewhere(program, existing.artifact_location)
+            if other is not None:
+                raise AlignError(
+                    f"the MLflow experiment {name!r} writes its files into {other}: this workspace "
+                    "was copied or moved",
+                    where=self.uri,
+                    remedy="align mlflow rebuild writes the history anew; a copy beside the "
+                    "original in a shared store needs a name of its own: tracking.experiment",
+                )
             self._note = existing.tags.get(NOTE, "")
             return str(existing.experiment_id)
-        artifacts = None
-        if self.uri.startswith("sqlite:") or "://" not in self.uri:
-            artifacts = (program.workspace.resolve() / "mlartifacts").as_uri()
+        artifacts = None if self._is_server() else artifacts_of(program.workspace).as_uri()
         return str(
             self.client.create_experiment(
                 name,

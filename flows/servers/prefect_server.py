@@ -59,9 +59,12 @@ def find_server(workspace: Path, say: Callable[[str], None]) -> Server | None:
     note = home(workspace) / NOTE
     if note.is_file():
         try:
-            url = str(read_json(note)["url"])
+            known = read_json(note)
+            url = str(known["url"])
         except (ValueError, KeyError):
             return None  # half written by a dying server
+        if known.get("workspace", str(workspace.resolve())) != str(workspace.resolve()):
+            return None  # copied with its workspace: the server is the original's
         if answers(f"{url}/health", timeout=3.0):
             return Server(url)
     return None
@@ -98,7 +101,8 @@ def start_server(workspace: Path, *, port: int | None = None, embedded: bool = T
     server = Server(f"http://127.0.0.1:{chosen}/api", child)
     if not embedded:
         try:
-            atomic_write_json(home(workspace) / NOTE, {"url": server.url, "pid": child.pid})
+            described = {"url": server.url, "pid": child.pid, "workspace": str(workspace.resolve())}
+            atomic_write_json(home(workspace) / NOTE, described)
         except OSError as error:
             server.stop()
             raise AlignError(f"cannot write {home(workspace)}: {error}") from error

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, redact
 from alignment.tracking.links import Links, find_links
-from alignment.tracking.store import SERVED, store_uri
+from alignment.tracking.rebuild import catch_up
+from alignment.tracking.store import SERVED, artifacts_of, moved_from, store_uri
 from flows.servers.child_process import Child, free_port, port_taken
 from flows.servers.prefect_server import START_LIMIT
 
@@ -19,7 +20,7 @@ def mlflow_child(program: ProgramConfig, port: int) -> Child:
     """MLflow's server over the program's store, on loopback."""
     workspace = program.workspace.resolve()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-    artifacts = (workspace / "mlartifacts").as_uri()
+    artifacts = artifacts_of(workspace).as_uri()
     return Child(
         "the MLflow server",
         [*command, "--port", str(port), "--default-artifact-root", artifacts],
@@ -75,8 +76,19 @@ def links(program: ProgramConfig, say: Callable[[str], None]) -> Links | None:
     try:
         return find_links(program)
     except Exception as error:
-        say(redact(f"no direct links into MLflow ({type(error).__name__}: {error})"))
+        why = redact(str(error)).strip().partition("\n")[0]
+        say(f"no direct links into MLflow ({type(error).__name__}: {why})")
         return None
+
+
+def settle_history(program: ProgramConfig, say: Callable[[str], None]) -> None:
+    """Write the history of a copied or moved workspace anew before it is shown."""
+    if program.tracking.enabled and moved_from(program) is not None:
+        say("this workspace was copied or moved: its MLflow history is written anew …")
+        try:
+            catch_up(program)
+        except AlignError as error:
+            say(str(error))
 
 
 def wait_for(ready: Callable[[], bool], children: list[Child], stop: threading.Event) -> None:

@@ -124,6 +124,7 @@ def _servers(
     services: list[Supervised] = []
     stack.callback(drop_note, workspace)
     stack.callback(stop_all, services, program.orchestration.grace_seconds)
+    web_pages.settle_history(program, say)
     mlflow = keep_mlflow(program, mlflow_port, services, say)
     prefect = keep_prefect(workspace, prefect_port, services, say)
     children = [service.child for service in services]

@@ -25,6 +25,7 @@ def write_record(
     atomic_write_json(
         home(workspace) / RECORD,
         {
+            "workspace": str(workspace.resolve()),
             "process": _described(os.getpid()),
             "mlflow": redact(mlflow),
             "prefect": redact(prefect),
@@ -35,12 +36,17 @@ def write_record(
 
 
 def record(workspace: Path) -> dict[str, object] | None:
-    """The state file's content: process, addresses, children; None if there is none."""
+    """The state file's content: process, addresses, children; None if there is none.
+
+    Also None where the workspace was copied: what the file names serves the original.
+    """
     path = home(workspace) / RECORD
     try:
-        return dict(read_json(path)) if path.is_file() else None
+        found = dict(read_json(path)) if path.is_file() else None
     except ValueError:
         return None
+    here = str(workspace.resolve())
+    return found if found is not None and found.get("workspace", here) == here else None
 
 
 def alive(record: dict[str, object]) -> bool:

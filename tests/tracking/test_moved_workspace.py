@@ -1,0 +1,106 @@
+"""A workspace that was copied or moved: its history follows it, and nothing is written behind."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_program import run_all
+
+from alignment.errors import AlignError
+from alignment.operations.doctor import examine
+from alignment.pipeline.workspace import kept_program
+from alignment.tracking.observer import tracker
+from alignment.tracking.rebuild import catch_up, rebuild
+from alignment.tracking.store import Store, moved_from
+from alignment.tracking.sync import Sync
+
+
+def places(workspace: Path) -> set[str]:
+    """Where the database says that artifacts lie: of the experiment, of runs, of models."""
+    with closing(sqlite3.connect(workspace / "mlflow.db")) as connection:
+        found = {row[0] for row in connection.execute("SELECT artifact_uri FROM runs")}
+        found |= {
+            row[0]
+            for row in connection.execute(
+                "SELECT artifact_location FROM experiments WHERE name != 'Default'"
+            )
+        }
+    return {place.removeprefix("file://").partition("/mlartifacts")[0] for place in found}
+
+
+def snapshot(workspace: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(workspace)): path.stat().st_mtime_ns
+        for path in workspace.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def copied(stages: Any, make_program: Any, tmp_path: Path) -> tuple[Path, Path]:
+    """A finished program of one version with its history, and a copy of its workspace."""
+    program = make_program(versions=1)
+    run_all(program)
+    assert Sync(program).step(alive=False) == []
+    other = tmp_path / "a copy"
+    shutil.copytree(program.workspace, other)
+    return program.workspace, other
+
+
+def test_a_copy_writes_nothing_into_the_original(
+    copied: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    original, other = copied
+    program = kept_program(other)
+    assert moved_from(program) == original
+    before = snapshot(original)
+    [(finding, mended)] = [
+        (finding, mended)
+        for finding, mended in examine(program, hashes=False)
+        if "copied or moved" in finding.what
+    ]
+    assert not mended
+    assert str(original) in finding.what
+    assert catch_up(program) == []
+    assert "copied or moved" in caplog.text
+    assert moved_from(program) is None
+    assert places(other) == {str(other).replace(" ", "%20")}
+    assert list(other.glob("mlflow-before-*.db")), "the old history is kept"
+    assert list((other / "mlartifacts").rglob("*.json"))
+    assert snapshot(original) == before
+    assert places(original) == {str(original)}
+    assert [finding.what for finding, _ in examine(program, hashes=False) if finding.mend] == []
+
+
+def test_the_history_of_another_workspace_is_not_opened(copied: tuple[Path, Path]) -> None:
+    with pytest.raises(AlignError, match="copied or moved"):
+        Store(kept_program(copied[1]))
+
+
+def test_doctor_and_rebuild_mend_it(copied: tuple[Path, Path]) -> None:
+    original, other = copied
+    shutil.rmtree(original)  # moved, not copied
+    program = kept_program(other)
+    assert any(mended for _, mended in examine(program, hashes=False, fix=True))
+    assert moved_from(program) is None
+    moved = other.with_name("moved")
+    other.rename(moved)
+    assert rebuild(kept_program(moved)).problems == []
+    assert moved_from(kept_program(moved)) is None
+
+
+def test_a_run_in_a_copy_says_so_and_goes_on(copied: tuple[Path, Path]) -> None:
+    original, other = copied
+    before = snapshot(original)
+    said: list[str] = []
+    program = kept_program(other)
+    run_all(program, observers=tracker(program, said.append))
+    assert any("copied or moved" in line for line in said)
+    assert len(said) == 1
+    assert moved_from(program) is None
+    assert snapshot(original) == before
