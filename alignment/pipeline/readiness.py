@@ -20,11 +20,20 @@ class WaitingForBatches(AlignError):
     exit_code = 7
 
     def __init__(
-        self, version: str, have: int, need: int, inbox: Path, lacking: Sequence[str] = ()
+        self,
+        version: str,
+        have: int,
+        need: int,
+        inbox: Path,
+        lacking: Sequence[str] = (),
+        files: int = 0,
     ):
         status = f"{have} of {need} new comparisons are there"
         if lacking:
             status = f"{status}, none on {' and '.join(lacking)} to train on"
+        if files:
+            waits = "1 file of the inbox is" if files == 1 else f"{files} files of the inbox are"
+            status = f"{status}; {waits} not taken in yet"
         super().__init__(
             f"{version} waits for preferences: {status}",
             where=str(inbox),
@@ -85,7 +94,13 @@ def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches
     """
     if program.intake.source != "inbox" or not version.startswith("rlhf-"):
         return None
-    from alignment.preferences.inbox import domains_without_data, inbox_dir, waiting_comparisons
+    from alignment.preferences.inbox import (
+        domains_without_data,
+        inbox_dir,
+        not_taken,
+        read_journal,
+        waiting_comparisons,
+    )
     from alignment.preferences.store import PreferenceStore
 
     store = PreferenceStore(program.workspace / "preferences")
@@ -96,7 +111,8 @@ def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches
     if have >= need and not lacking:
         return None
     inbox = inbox_dir(program.workspace, program.intake)
-    return WaitingForBatches(version, have, need, inbox, lacking)
+    files = not_taken(inbox, program.intake, read_journal(store.root))
+    return WaitingForBatches(version, have, need, inbox, lacking, len(files))
 
 
 def available(program: ProgramConfig, until: str | None = None) -> list[Node]:

@@ -8,7 +8,10 @@ file counts as new. A refused file is read again when intake's settings or its p
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +28,10 @@ from alignment.utils.files import atomic_write_json, digest_json, read_json
 from alignment.utils.locks import file_lock
 from alignment.utils.progress import Progress
 
+log = logging.getLogger("alignment")
+
 JOURNAL = "inbox.json"
+SECOND_LOOK = 1.0  # seconds between two looks at a file that seems to be old enough
 PATIENCE = 600.0  # seconds to wait for another process that reads the inbox
 
 
@@ -57,38 +63,61 @@ def inbox_dir(workspace: Path, config: IntakeConfig) -> Path:
     return Path(config.path) if config.path is not None else workspace / "inbox"
 
 
-def new_files(
-    directory: Path, config: IntakeConfig, seconds: float, journal: dict[str, Delivery]
-) -> list[Path]:
-    """Complete files to ingest, by name: new ones, and refused ones whose conditions changed.
+class Settling:
+    """Tells by two looks which files are completely written.
+
+    No clock decides, for that of a file server may be ahead, and any may be set back: what counts
+    is that size, inode and times are what they were `seconds` ago by our own stopwatch. Where the
+    clock too says that a file is that old, a second is enough.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[list[tuple[int, ...]], float]] = {}
+
+    def settled(self, path: Path, seconds: float) -> bool:
+        """Whether a file, or every file of a directory, has not changed for `seconds` since it was
+        first looked at, and no process has it open for writing."""
+        files, now = _files(path), time.monotonic()
+        look = [
+            (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            for stat in (file.stat() for file in files)
+        ]
+        newest = max((file.stat().st_ctime for file in files), default=time.time())
+        if time.time() - newest >= seconds:
+            seconds = min(seconds, SECOND_LOOK)
+        before, since = self._seen.get(path, (None, now))
+        if before != look:
+            self._seen[path] = (look, since := now)
+        return now - since >= seconds and not _written_to(files)
+
+
+def not_taken(directory: Path, config: IntakeConfig, journal: dict[str, Delivery]) -> list[Path]:
+    """Files of the inbox to ingest, by name: new ones, and refused ones whose conditions changed.
 
     Args:
-        seconds: a file must have been unchanged for this long.
         journal: earlier outcomes, see `read_journal`.
     """
     if not directory.is_dir():
         return []
-    ready = []
+    new = []
     for path in complete_files(directory):
         try:
             delivery = journal.get(path.name)
-            if delivery is not None and _decided(delivery, path, config):
-                continue
-            if is_settled(path, seconds):
-                ready.append(path)
+            if delivery is None or not _decided(delivery, path, config):
+                new.append(path)
         except FileNotFoundError:
             continue  # removed in the meantime
+    return new
+
+
+def settled_files(paths: list[Path], settling: Settling, seconds: float) -> list[Path]:
+    """Those of `paths` that are there and settled."""
+    ready = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            if settling.settled(path, seconds):
+                ready.append(path)
     return ready
-
-
-def is_settled(path: Path, seconds: float) -> bool:
-    """Whether a file, or every file of a directory, is completely written.
-
-    Uses the inode's change time, which copying programs cannot set back.
-    """
-    files = _files(path)
-    newest = max((file.stat().st_ctime for file in files), default=time.time())
-    return time.time() - newest >= seconds and not _written_to(files)
 
 
 def ingest_inbox(
@@ -96,14 +125,17 @@ def ingest_inbox(
     config: IntakeConfig,
     settle_seconds: float,
     progress: Progress | None = None,
+    say: Callable[[str], None] = log.warning,
 ) -> list[Delivery]:
     """Ingest every complete new file of a workspace's inbox, if it has one, each as one batch.
 
-    A refused file does not block the others. If the process dies, finished batches remain whole and
+    Where there are new files, this waits up to `settle_seconds` to see whether they change. A
+    refused file does not block the others. If the process dies, finished batches remain whole and
     the next call reports them as `known`.
 
     Args:
         settle_seconds: a file must have been unchanged for this long.
+        say: told which files are not settled yet.
 
     Returns:
         Outcomes of the files read by this call.
@@ -131,7 +163,21 @@ def ingest_inbox(
     done: list[Delivery] = []
     with file_lock(store.root / "inbox.lock", patience=PATIENCE, busy=lambda: busy):
         journal = read_journal(store.root)
-        for path in new_files(directory, config, settle_seconds, journal):
+        new, settling = not_taken(directory, config, journal), Settling()
+        ready = settled_files(new, settling, settle_seconds)
+        first = min(settle_seconds, SECOND_LOOK)
+        for wait in (first, settle_seconds - first):
+            if len(ready) < len(new) and wait > 0:
+                time.sleep(wait)
+                ready = settled_files(new, settling, settle_seconds)
+        late = [path.name for path in new if path not in ready and path.exists()]
+        if late:
+            some = f"{len(late)} files are" if len(late) > 1 else "1 file is"
+            say(
+                f"{some} not settled yet ({', '.join(late[:5])}{', …' if len(late) > 5 else ''}): "
+                f"they changed within {settle_seconds:g} s, or a process has them open"
+            )
+        for path in ready:
             delivery = _ingest_file(store, path, config, progress)
             journal[delivery.file] = delivery
             atomic_write_json(

@@ -33,7 +33,10 @@ def intake(workspace: Workspace = "", config: Config = "") -> Any:
         end_with_parent()
     program = read_program(workspace, config)
     deliveries = ingest_inbox(
-        program.workspace, program.intake, program.orchestration.settle_seconds
+        program.workspace,
+        program.intake,
+        program.orchestration.settle_seconds,
+        say=run_log(),
     )
     report(program, deliveries)
     waiting = waiting_comparisons(PreferenceStore(program.workspace / "preferences"))

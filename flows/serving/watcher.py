@@ -7,7 +7,13 @@ from uuid import UUID
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import redact
-from alignment.preferences.inbox import inbox_dir, new_files, read_journal
+from alignment.preferences.inbox import (
+    Settling,
+    inbox_dir,
+    not_taken,
+    read_journal,
+    settled_files,
+)
 from flows.definitions.events import FILE_COMPLETE, emit
 from flows.serving.recovery import retry_died
 
@@ -34,6 +40,7 @@ class Watcher(threading.Thread):
         self._announced_at = 0.0
         self._recovered_at = 0.0
         self._trouble = ""
+        self._settling = Settling()
 
     def stop(self) -> None:
         """End after the current check."""
@@ -60,12 +67,13 @@ class Watcher(threading.Thread):
         if self.program.intake.source != "inbox":
             return
         workspace = self.program.workspace
-        files = new_files(
+        new = not_taken(
             inbox_dir(workspace, self.program.intake),
             self.program.intake,
-            self.program.orchestration.settle_seconds,
             read_journal(workspace / "preferences"),
         )
+        seconds = self.program.orchestration.settle_seconds
+        files = settled_files(new, self._settling, seconds)
         names = tuple(path.name for path in files)
         again = time.monotonic() - self._announced_at > REPEAT_AFTER
         if names and (again or set(names) - set(self._announced)):

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from alignment.config.load import check_program
 from alignment.errors import DataError
 from alignment.pipeline.readiness import WaitingForBatches, available, frontier, waits_for
-from alignment.preferences.inbox import ingest_inbox, is_settled, waiting_comparisons
+from alignment.preferences.inbox import Settling, ingest_inbox, waiting_comparisons
 from alignment.preferences.store import PreferenceStore
 
 
@@ -31,6 +32,15 @@ def rows(count: int, tag: str, domain: str = "helpfulness") -> str:
         )
         + "\n"
         for number in range(count)
+    )
+
+
+def stopwatch(*readings: float) -> Any:
+    """The module `time` with these readings of the monotonic clock, for one module alone."""
+    names = ("strftime", "gmtime", "sleep", "time")
+    following = iter(readings)
+    return SimpleNamespace(
+        monotonic=lambda: next(following), **{name: getattr(time, name) for name in names}
     )
 
 
@@ -76,18 +86,28 @@ def test_each_complete_file_is_a_batch_once(program: Any) -> None:
     assert waiting_comparisons(store) == 4 + 3 + 2
 
 
-def test_a_file_that_is_being_written_is_left_alone(program: Any) -> None:
+def test_a_file_that_is_being_written_is_left_alone(
+    program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inbox = program.workspace / "inbox"
     path = inbox / "slow.jsonl"
     with path.open("w") as file:
         file.write(rows(3, "slow"))
         file.flush()
         assert outcomes(program) == {}, "somebody has it open"
-        assert not is_settled(path, 0)
-    assert not is_settled(path, 60)
-    assert outcomes(program, 60) == {}, "it has just changed"
+        assert not Settling().settled(path, 0)
+    clock = stopwatch(0.0, 9.0, 10.0, 15.0, 20.0)
+    monkeypatch.setattr("alignment.preferences.inbox.time", clock)
+    settling = Settling()
+    assert not settling.settled(path, 10), "the first look"
+    assert not settling.settled(path, 10), "too early"
+    assert settling.settled(path, 10)
     os.utime(path, (time.time() - 3600, time.time() - 3600))
-    assert not is_settled(path, 60), "copying programs set times back; the inode's change counts"
+    assert not settling.settled(path, 5), (
+        "copying programs set times back; the inode's change counts"
+    )
+    assert settling.settled(path, 5)
+    monkeypatch.undo()
     assert outcomes(program) == {"slow.jsonl": "accepted"}
 
 
@@ -128,3 +148,35 @@ def test_versions_wait_for_enough_comparisons(program: Any) -> None:
     assert waits_for(program, "rlhf-v1") is None, "a version that has begun does not wait again"
     assert isinstance(waits_for(program, "rlhf-v2"), WaitingForBatches)
     assert frontier(program).version == "base"
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_wrong_clock_hides_no_file(
+    program: Any, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    (program.workspace / "inbox" / "a.jsonl").write_text(rows(4, "a"))
+    now = time.time() + hours * 3600
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert outcomes(program, 0.05) == {"a.jsonl": "accepted"}
+
+
+def test_files_that_are_not_settled_are_counted(
+    program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = program.workspace / "inbox"
+    for name in "ab":
+        (inbox / f"{name}.jsonl").write_text(rows(2, name))
+    assert "2 files of the inbox are not taken in yet" in str(waits_for(program, "rlhf-v1"))
+
+    def still_copying(_seconds: float) -> None:
+        with (inbox / "b.jsonl").open("a") as file:
+            file.write(rows(3, "more"))
+
+    clock = stopwatch(0, 0, 1, 1, 15, 15)
+    clock.sleep = still_copying
+    monkeypatch.setattr("alignment.preferences.inbox.time", clock)
+    said: list[str] = []
+    done = ingest_inbox(program.workspace, program.intake, 15, say=said.append)
+    assert [item.file for item in done] == ["a.jsonl"]
+    assert said[0].startswith("1 file is not settled yet (b.jsonl)")
+    assert "1 file of the inbox is not taken in yet" in str(waits_for(program, "rlhf-v1"))
