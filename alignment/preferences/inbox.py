@@ -72,7 +72,7 @@ class Settling:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[Path, tuple[list[tuple[int, ...]], float]] = {}
+        self._seen: dict[Path, tuple[list[tuple[int, int, int, int]], float]] = {}
 
     def settled(self, path: Path, seconds: float) -> bool:
         """Whether a file, or every file of a directory, has not changed for `seconds` since it was
