@@ -104,6 +104,12 @@ class PromoteConfig(Section):
     """False refusals may rise by at most this share of prompts above the champion's."""
     max_length_ratio: float = Field(default=1.5, ge=1)
     """Mean answer length over the champion's may be at most this."""
+    min_length_ratio: float = Field(default=0.5, ge=0, le=1)
+    """Mean answer length over the champion's must be at least this."""
+    max_degenerate_rise: float = Field(default=0.1, ge=0, le=1)
+    """The share of answers that are empty, cut, all alike, copied from the prompt, looping, in
+    another language than the prompt, or refusals of harmless prompts may rise by at most this above
+    the champion's, each on its own."""
     max_kl_sft: float | None = Field(default=100.0, gt=0)
     """Highest allowed KL from SFT in nats per answer; null switches the check off."""
     judges: tuple[str, ...] = ("gold", "guard", "judge")

@@ -127,11 +127,16 @@ def find_rate(rows: list[Row], a: str, b: str, judge: str, axis: str) -> Row | N
 
 
 def turned(row: Row) -> Row:
-    """The row with its sides swapped."""
-    new = {**row, "a": row["b"], "b": row["a"], "length_gap": -row["length_gap"]}
-    for prefix in ("", "lc_"):
-        if f"{prefix}win_rate" in row:
-            new[f"{prefix}win_rate"] = 1 - row[f"{prefix}win_rate"]
-            new[f"{prefix}low"] = 1 - row[f"{prefix}high"]
-            new[f"{prefix}high"] = 1 - row[f"{prefix}low"]
+    """The row with its sides swapped; a figure that is missing or null stays so."""
+    new = {**row, "a": row["b"], "b": row["a"]}
+    if (gap := row.get("length_gap")) is not None:
+        new["length_gap"] = -gap
+    for prefix, (name, opposite) in product(
+        ("", "lc_"), (("win_rate", "win_rate"), ("low", "high"), ("high", "low"))
+    ):
+        value = row.get(f"{prefix}{opposite}")
+        if value is not None:
+            new[f"{prefix}{name}"] = 1 - value
+        elif f"{prefix}{name}" in new:
+            new[f"{prefix}{name}"] = None
     return new

@@ -14,6 +14,7 @@ configured.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pandas as pd
 
 from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.answering import Arm, ArmAnswers, answer, choose_prompts, prompts_digest
+from alignment.evaluation.degenerate import degenerate_figures
 from alignment.evaluation.forgetting import forgetting
 from alignment.evaluation.judging import all_win_rates, find_rate
 from alignment.evaluation.leaks import (
@@ -63,11 +65,11 @@ from alignment.preferences.store import PreferenceStore
 from alignment.reporting.comparison import Comparison, Entry
 from alignment.rewards.cache import ScoreCache
 from alignment.stages.context import StageContext
-from alignment.utils.files import atomic_write_bytes, atomic_write_json
+from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "4"
-KEEPS = ("3",)  # since then the KL is measured in other batches: other rounding
+CODE_VERSION = "5"
+KEEPS = ("3", "4")  # 4: the KL is measured in other batches; 5: more figures
 READS = ("base", "world", "evaluate", "compute")
 
 
@@ -115,7 +117,7 @@ def run(ctx: StageContext) -> None:
         progress=ctx.progress,
     )
     ctx.metric(**about)
-    _report(ctx, sides, answered, earlier, judged)
+    _report(ctx, sides, answered, earlier, judged, prompts)
 
 
 def _leaks(ctx: StageContext, prompts: list[Prompt]) -> list[Leak]:
@@ -188,8 +190,10 @@ def _report(
     answered: dict[str, ArmAnswers],
     earlier: dict[str, Path],
     judged: list[dict[str, Any]],
+    prompts: Sequence[Prompt],
 ) -> None:
     config = ctx.config.evaluate
+    turns = {prompt.id: [turn["content"] for turn in prompt.messages] for prompt in prompts}
     # All versions share one seed, so that a figure such as V1's gold win rate keeps its interval in
     # every later table.
     resampling: dict[str, Any] = {
@@ -213,6 +217,10 @@ def _report(
             figures |= answered[side].figures
         else:
             figures |= carried[side]
+        # Of all sides anew: an evaluation by an older release has none.
+        figures |= degenerate_figures(
+            list(table.text), list(table.refused), [turns[name] for name in table.prompt_id]
+        )
         for judge in judges:
             figures |= _against_sft(rates, side, judge, primary=judge == judges[0])
         standings[side] = figures
@@ -225,6 +233,7 @@ def _report(
             "primary": judges[0] if judges else None,
             "level": LEVEL,
             "temperature": config.generation.temperature,
+            "judge_accuracy": _judge_accuracy(ctx),
             "rows": [_rounded(row) for row in rates],
         },
     )
@@ -243,6 +252,19 @@ def _report(
             **category_metrics([row for row in forgotten if row["side"] == side]),
         }
         ctx.metric(**{f"{prefix}{name}": value for name, value in figures.items()})
+
+
+def _judge_accuracy(ctx: StageContext) -> dict[str, dict[str, Any]]:
+    """Judge → axis → accuracy, interval and count on its held-out comparisons, for judges that are
+    reward models."""
+    found: dict[str, dict[str, Any]] = {}
+    for judge, stage in (("rm", "reward"), ("guard", "guard")):
+        for axis in DOMAINS:
+            path = ctx.inputs.get(f"{stage}_{axis}", ctx.out) / "evaluation.json"
+            if path.is_file():
+                cells = read_json(path)["by_strength"][axis]
+                found.setdefault(judge, {})[axis] = cells["all"]
+    return found
 
 
 def _draw_path(

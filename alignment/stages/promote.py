@@ -10,8 +10,10 @@ from alignment.evaluation.gate import apply_gate
 from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_json, read_json
 
-CODE_VERSION = "3"
-KEEPS = ("2",)  # version 3 renamed checks (`guard_…` to `veto_…`) and decides alike
+CODE_VERSION = "4"
+# 3 renamed checks and decides alike; 4 asks for more, and verdicts once given stand: people have
+# decided on them.
+KEEPS = ("2", "3")
 READS = ("promote",)
 
 
@@ -30,6 +32,7 @@ def run(ctx: StageContext) -> None:
         standings,
         winrates["judges"],
         ctx.config.promote,
+        winrates.get("judge_accuracy"),
     )
     atomic_write_json(ctx.out / "decision.json", decision.to_dict())
     ctx.progress.say(decision.verdict)

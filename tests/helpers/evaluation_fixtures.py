@@ -12,14 +12,16 @@ import pandas as pd
 import pytest
 
 from alignment.config.evaluate import EvaluateConfig, PromoteConfig
+from alignment.config.vocabulary import Domain
 from alignment.evaluation.answering import ArmAnswers
 from alignment.evaluation.responses import SCORES, TEXTS, read_sides, split_sides, write_table
+from alignment.preferences.prompts import Prompt
 from alignment.stages import evaluate as evaluate_stage
 from alignment.stages import promote as promote_stage
 from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_json, read_json
 
-CATEGORIES = (
+CATEGORIES: tuple[tuple[Domain, str, bool], ...] = (
     ("helpfulness", "facts", False),
     ("helpfulness", "rhyme", False),
     ("helpfulness", "look-alike", True),
@@ -75,6 +77,23 @@ def make_answers(
     return pd.DataFrame(rows)
 
 
+def make_prompts(per_category: int = 40) -> list[Prompt]:
+    """The prompts of `make_answers`: English questions, each with a few words of its own."""
+    return [
+        Prompt(
+            id=f"{category}-{number:03d}",
+            messages=[
+                {"role": "user", "content": f"What is the {category} of number {number} and why?"}
+            ],
+            domain=domain,
+            category=category,
+            borderline=borderline,
+        )
+        for domain, category, borderline in CATEGORIES
+        for number in range(per_category)
+    ]
+
+
 class PlantedProgram:
     """Builds evaluate and promote directories version by version."""
 
@@ -122,7 +141,7 @@ class PlantedProgram:
             str(table.side[0]): ArmAnswers(table, {"kl_sft": kl, "entropy": 1.0})
             for table in tables
         }
-        evaluate_stage._report(ctx, sides, answered, earlier, [])
+        evaluate_stage._report(ctx, sides, answered, earlier, [], make_prompts())
         ctx.write_notes()
         self.stages.setdefault(version, {})["evaluate"] = ctx.out
         self.metrics[version] = ctx.metrics
@@ -153,6 +172,11 @@ class PlantedProgram:
                 "accuracy_high": accuracy + 0.04,
             }
             atomic_write_json(path / "metrics.json", figures)
+            cell = {"accuracy": accuracy, "low": accuracy - 0.05, "high": accuracy + 0.05}
+            seen = [name for name in [*self.stages, version] if name != "sft"]
+            points = [{"version": name, "pairs": 9, "all": cell} for name in dict.fromkeys(seen)]
+            every: dict[str, Any] = {"by_strength": {domain: {}}, "growth": {"points": points}}
+            atomic_write_json(path / "evaluation.json", every)
             self.stages.setdefault(version, {})[f"reward_{domain}"] = path
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from alignment.config.load import load_program
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.plan import build_plan
@@ -39,3 +41,12 @@ def test_earlier_models_are_measured_beside_the_new_one(tmp_path: Path) -> None:
     inputs = next(node.inputs for node in plan if node.key == "rlhf-v3/reward_safety")
     assert inputs["previous_reward"] == ("rlhf-v2", "reward_safety")
     assert inputs["earlier_reward/rlhf-v1"] == ("rlhf-v1", "reward_safety")
+
+
+@pytest.mark.parametrize("name", ["hh", "llama2"])
+def test_programs_for_real_preferences_have_an_independent_judge(name: str) -> None:
+    program = load_program(DEMO.parent / f"{name}.yaml")
+    assert program.rewards.guard_share > 0
+    assert "guard" in program.promote.judges
+    stages = {node.stage for node in build_plan(program, Decisions(program))}
+    assert {"guard_helpfulness", "guard_safety"} <= stages
