@@ -31,8 +31,10 @@ from alignment.utils.files import atomic_write_json, sha256_file
 from alignment.utils.json_lines import read_jsonl
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "6"
-KEEPS = ("4", "5")  # 5: other noise and warm-up rates by the same law; 6: other names of figures
+# 5: other noise and warm-up rates by the same law; 6: other names of figures; 7: more health
+# verdicts. An average over 16-bit weights is kept in 32 since 7.
+CODE_VERSION = "7"
+KEEPS = ("4", "5", "6")
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 

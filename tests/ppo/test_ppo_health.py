@@ -4,24 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from alignment.config.ppo import StopConfig
+import pytest
+
+from alignment.config.ppo import PPOConfig, StopConfig
 from alignment.training.ppo.early_stopping import EarlyStopping
-from alignment.training.ppo.health import verdicts
+from alignment.training.ppo.health import Verdict, verdicts
 
 WELL = {
     "policy/first_ratio_error": 1e-6,
     "kl/reference": 0.5,
+    "kl/k3": 0.5,
     "policy/entropy": 2.0,
     "answer/tokens": 20.0,
     "answer/cut_share": 0.0,
     "critic/explained_variance": 0.6,
     "policy/clip_share": 0.05,
     "score/mean": 1.0,
+    "score/deviation": 0.8,
 }
 
 
-def levels(rows: list[dict[str, float]]) -> dict[str, str]:
-    return {v.name: v.level for v in verdicts(rows, max_new_tokens=32)}
+def levels(rows: list[dict[str, float]], **settings: Any) -> dict[str, str]:
+    return {v.name: v.level for v in checked(rows, **settings).values()}
+
+
+def checked(
+    rows: list[dict[str, float]], half: bool = False, **settings: Any
+) -> dict[str, Verdict]:
+    config = PPOConfig.model_validate(settings)
+    found = verdicts(rows, max_new_tokens=32, config=config, half=half)
+    return {verdict.name: verdict for verdict in found}
 
 
 def curve(**ends: tuple[float, float]) -> list[dict[str, float]]:
@@ -37,25 +49,117 @@ def curve(**ends: tuple[float, float]) -> list[dict[str, float]]:
 
 def test_good_health_is_said_too() -> None:
     found = verdicts(curve(), max_new_tokens=32)
-    assert len(found) == 6
+    assert len(found) == 8
     assert all(verdict.level == "ok" and not verdict.remedy for verdict in found)
     assert verdicts([], max_new_tokens=32) == []
 
 
-def test_each_illness_is_named_with_its_number_and_a_remedy() -> None:
-    cases = {
-        "first_ratio": {"policy__first_ratio_error": (0.0, 0.2)},
-        "negative_kl": {"kl__reference": (0.0, -2.0)},
-        "entropy": {"policy__entropy": (2.0, 0.05)},
-        "length": {"answer__tokens": (10.0, 31.0), "answer__cut_share": (0.0, 0.9)},
-        "critic": {"critic__explained_variance": (0.0, -0.2)},
-        "step_size": {"policy__clip_share": (0.1, 0.6)},
-    }
-    for name, ends in cases.items():
-        rows = curve(**ends)
-        ill = {verdict.name: verdict for verdict in verdicts(rows, max_new_tokens=32)}
-        assert {n for n, v in ill.items() if v.level != "ok"} == {name}
-        assert "ppo." in ill[name].remedy or "algorithm" in ill[name].remedy
+# (verdict, curves, settings) in each direction that the verdict looks.
+ILL: list[tuple[str, dict[str, tuple[float, float]], dict[str, Any]]] = [
+    ("first_ratio", {"policy__first_ratio_error": (0.0, 0.2)}, {}),
+    ("first_ratio", {"policy__first_ratio_error": (0.0, 0.5)}, {"half": True}),
+    ("negative_kl", {"kl__reference": (0.0, -2.0)}, {}),
+    ("moved", {"kl__k3": (0.0, 1e-7)}, {}),
+    ("entropy", {"policy__entropy": (2.0, 0.05)}, {}),
+    ("entropy", {"policy__entropy": (2.0, 0.3)}, {}),
+    ("entropy", {"policy__entropy": (1.0, 4.5)}, {}),
+    ("entropy", {"policy__entropy": (0.0, 0.0)}, {}),
+    ("length", {"answer__tokens": (10.0, 31.0), "answer__cut_share": (0.0, 0.9)}, {}),
+    ("length", {"answer__tokens": (15.2, 1.0)}, {}),
+    ("length", {"answer__tokens": (20.0, 8.0)}, {}),
+    ("length", {"answer__tokens": (1.0, 1.0)}, {}),
+    ("length", {"answer__cut_share": (0.9, 0.95)}, {}),
+    ("critic", {"critic__explained_variance": (0.0, -0.2)}, {}),
+    ("step_size", {"policy__clip_share": (0.1, 0.6)}, {}),
+    ("reward_varies", {"score__deviation": (0.0, 0.0), "score__mean": (0.0, 0.0)}, {}),
+]
+
+
+@pytest.mark.parametrize(("name", "ends", "settings"), ILL)
+def test_each_illness_is_named_with_its_number_and_a_remedy(
+    name: str, ends: dict[str, tuple[float, float]], settings: dict[str, Any]
+) -> None:
+    found = checked(curve(**ends), **settings)
+    assert {n for n, v in found.items() if v.level != "ok"} == {name}
+    assert any(word in found[name].remedy for word in ("ppo.", "algorithm", "compute."))
+    assert not found[name].message.endswith((" ,", "; "))
+
+
+def test_shrinking_and_growing_are_told_apart() -> None:
+    small = checked(curve(answer__tokens=(15.2, 1.0)), reward={"length_penalty": 0.1})["length"]
+    assert small.level == "bad"
+    assert "shrank from 14.1 to 2.1 tokens" in small.message
+    assert "lower ppo.reward.length_penalty" in small.remedy
+    assert "length_penalty" not in checked(curve(answer__tokens=(15.2, 1.0)))["length"].remedy
+    assert "grew from 11.6" in checked(curve(answer__tokens=(10.0, 30.0)))["length"].message
+    # As long as before is as healthy from either side.
+    assert levels(curve(answer__tokens=(20.0, 13.0)))["length"] == "ok"
+    assert levels(curve(answer__tokens=(13.0, 19.0)))["length"] == "ok"
+
+
+def test_rounding_of_16_bits_is_no_illness() -> None:
+    rows = curve(policy__first_ratio_error=(0.08, 0.0825))
+    assert levels(rows)["first_ratio"] == "bad"
+    assert levels(rows, half=True)["first_ratio"] == "ok"
+
+
+def test_no_verdict_advises_what_is_on_already() -> None:
+    ill = curve(policy__first_ratio_error=(0.0, 0.9), kl__reference=(0.0, -2.0))
+    on = {"old_logprobs": "forward"}
+    for name in ("first_ratio", "negative_kl"):
+        assert "ppo.old_logprobs: forward" in checked(ill)[name].remedy
+        assert "ppo.old_logprobs" not in checked(ill, **on)[name].remedy
+    rows = curve(score__mean=(0.0, 5.0))
+    for number, score in ((0, 1.0), (9, 2.0), (19, 1.0)):
+        rows[number] |= {"look/score": score, "look/error": 0.1}
+    assert "ppo.stop.keep" not in checked(rows)["held_out"].remedy  # `best` is the default
+    assert "ppo.stop.keep" in checked(rows, stop={"keep": "last"})["held_out"].remedy
+    steps = curve(policy__clip_share=(0.1, 0.6))
+    assert "ppo.epochs" not in checked(steps)["step_size"].remedy
+    assert "ppo.epochs" in checked(steps, epochs=4)["step_size"].remedy
+
+
+def test_what_cannot_fail_is_not_said() -> None:
+    one_step = {"episodes": 64, "minibatch": 64}
+    assert "step_size" not in levels(curve(), **one_step)
+    assert "step_size" in levels(curve(), **one_step, epochs=2)
+    assert "moved" not in levels(curve()[:1])
+    warming = {"critic_warmup_iterations": 25}
+    assert "moved" not in levels(curve(kl__k3=(0.0, 0.0)), **warming)
+
+
+def test_a_reward_that_never_varies_is_not_blamed_on_the_critic() -> None:
+    still = {"score__deviation": (0.0, 0.0), "critic__explained_variance": (0.0, 0.0)}
+    found = levels(curve(**still))
+    assert found["reward_varies"] == "bad"
+    assert "critic" not in found
+    assert levels(curve(score__deviation=(0.0, 0.5)))["reward_varies"] == "ok"
+
+
+def test_a_part_of_ones_own_that_never_fires_is_named() -> None:
+    parts = [{"name": name, "function": f"mine:{name}"} for name in ("brief", "rhymes")]
+    rows = curve(score__brief=(0.0, 0.0), score__rhymes=(0.1, 0.5))
+    found = checked(rows, parts=parts)["parts_vary"]
+    assert (found.level, found.value) == ("warning", 1.0)
+    assert "never varies: brief." in found.message
+    lively = curve(score__brief=(-1.0, -2.0), score__rhymes=(0.1, 0.5))
+    assert levels(lively, parts=parts)["parts_vary"] == "ok"
+    assert "parts_vary" not in levels(rows)
+
+
+def test_one_noisy_estimate_is_no_negative_kl() -> None:
+    rows = curve()
+    rows[3]["kl/reference"] = -0.9
+    assert levels(rows)["negative_kl"] == "ok"
+
+
+def test_a_held_out_score_that_falls_is_said_whatever_the_training_reward_does() -> None:
+    rows = curve(score__mean=(2.0, 1.0))
+    for number, score in ((0, 2.0), (9, 1.5), (19, 0.1)):
+        rows[number] |= {"look/score": score, "look/error": 0.1}
+    found = checked(rows)["held_out"]
+    assert found.level == "warning"
+    assert "training makes the policy worse" in found.message
 
 
 def test_reward_up_while_held_out_score_down() -> None:

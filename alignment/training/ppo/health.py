@@ -1,8 +1,10 @@
 """Health verdicts on a PPO run, in plain language.
 
 To add a verdict, write a function of the curves that returns `bounded(...)` (the figure, its bound,
-a message for either side of it, a remedy). Enter it in `CHECKS` under the curve that it needs (a
-key of the stage's series.jsonl), and add curves that fail it to tests/ppo/test_ppo_health.py.
+a message for either side of it, a remedy that is not in force already). Enter it in `CHECKS` under
+the curve that it needs (a key of the stage's series.jsonl), and add curves that fail it to
+tests/ppo/test_ppo_health.py. A check that cannot fail under the settings returns None: a verdict of
+`ok` would claim that something was looked at.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from alignment.config.ppo import PPOConfig
 
 Row = Mapping[str, float]
 
@@ -50,6 +54,10 @@ class Curves:
     rows: Sequence[Row]
     """Figures of every iteration."""
     max_new_tokens: int
+    config: PPOConfig
+    """The settings of the run: no verdict advises what is on already."""
+    half: bool
+    """Whether the policy computes in a format of 16 bits."""
 
     def of(self, name: str) -> list[float]:
         """The values of a figure, without iterations that did not measure it."""
@@ -61,9 +69,23 @@ class Curves:
         size = max(1, min(10, len(values) // 5))
         return sum(values[:size]) / size, sum(values[-size:]) / size
 
+    def smooth(self, name: str, width: int = 5) -> list[float]:
+        """Means of a figure over so many iterations in a row (all, if there are fewer)."""
+        values = self.of(name)
+        width = min(width, len(values))
+        return [sum(values[i : i + width]) / width for i in range(len(values) - width + 1) if width]
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps of the policy in an iteration."""
+        config = self.config
+        return config.epochs * -(-config.episodes // config.minibatch)
+
 
 def _first_ratio(curves: Curves) -> Verdict:
-    worst, bound = max(curves.of("policy/first_ratio_error")), 1e-2
+    # In 16 bits two passes over differently batched answers differ by some hundredths of a nat.
+    worst, bound = max(curves.of("policy/first_ratio_error")), 0.25 if curves.half else 1e-2
+    forward = curves.config.old_logprobs == "forward"
     return bounded(
         "first_ratio",
         worst,
@@ -72,13 +94,19 @@ def _first_ratio(curves: Curves) -> Verdict:
         ok=f"On first mini-batches the ratio is 1 within {worst:.2g}.",
         ill=f"On a first mini-batch the ratio is off 1 by {worst:.3g}: the policy that learns is "
         "not the one that spoke.",
-        remedy="Set ppo.old_logprobs: forward; check that dropout is off and the temperature is "
-        "the same.",
+        remedy="Check that dropout is off"
+        + (
+            ", and that passes of other batches agree (compute.dtype: float32)."
+            if forward
+            else "; "
+        )
+        + ("" if forward else "set ppo.old_logprobs: forward."),
     )
 
 
-def _negative_kl(curves: Curves) -> Verdict:
-    lowest, bound = min(curves.of("kl/reference")), -0.5
+def _kl(curves: Curves) -> Verdict:
+    # Estimates of single iterations scatter; a true KL is not negative on the average of some.
+    lowest, bound = min(curves.smooth("kl/reference")), -0.5
     return bounded(
         "negative_kl",
         lowest,
@@ -87,46 +115,141 @@ def _negative_kl(curves: Curves) -> Verdict:
         ok=f"The KL to the reference is never clearly negative (lowest {lowest:.3g}).",
         ill=f"The estimated KL to the reference fell to {lowest:.3g} nats, which a true KL cannot: "
         "answers are not drawn from the policy's own distribution.",
-        remedy="Sample without top-k or top-p, and at ppo.generation.temperature.",
+        remedy="Compute in float32 (compute.dtype), and set ppo.old_logprobs: forward."
+        if curves.config.old_logprobs != "forward"
+        else "Compute in float32 (compute.dtype).",
+    )
+
+
+def _moved(curves: Curves) -> Verdict | None:
+    """Whether the policy went anywhere; the other end of the KL is `ppo.stop.kl_limit`'s."""
+    if len(curves.of("kl/k3")) <= curves.config.critic_warmup_iterations + 1:
+        return None  # measured before each update: nothing has been trained yet
+    furthest, bound = max(curves.of("kl/k3")), 1e-5
+    return bounded(
+        "moved",
+        furthest,
+        bound,
+        healthy=furthest > bound,
+        ok=f"The policy left its reference (by {furthest:.2g} nats an answer).",
+        ill=f"The policy did not move: its KL to the reference is at most {furthest:.1g} nats.",
+        remedy="Raise ppo.learning_rate"
+        + (
+            ", or compute in float32 (compute.dtype), which keeps small steps."
+            if curves.half
+            else "."
+        ),
     )
 
 
 def _entropy(curves: Curves) -> Verdict:
     first, last = curves.ends("policy/entropy")
-    share, bound = (last / first if first > 0 else 1.0), 0.3
+    share = last / first if first > 0 else 1.0
+    low, high, floor = 0.3, 3.0, 1e-2
+    gone = last < floor
+    rose = share > high and not gone
     return bounded(
         "entropy",
         share,
-        bound,
-        healthy=share >= bound,
-        level="bad" if share < 0.1 else "warning",
+        high if rose else low,
+        healthy=low <= share <= high and not gone,
+        level="bad" if share < 0.1 or share > 2 * high or gone else "warning",
         ok=f"Entropy a token went from {first:.3g} to {last:.3g} nats.",
-        ill=f"Entropy collapsed from {first:.3g} to {last:.3g} nats a token: the policy says "
+        ill=f"Entropy rose from {first:.3g} to {last:.3g} nats a token: the policy comes apart."
+        if rose
+        else f"Entropy collapsed from {first:.3g} to {last:.3g} nats a token: the policy says "
         "nearly the same thing every time.",
-        remedy="Raise ppo.kl.coefficient, lower ppo.learning_rate, or stop earlier "
-        "(ppo.stop.kl_budget).",
+        remedy="Raise ppo.kl.coefficient, lower ppo.learning_rate"
+        + (
+            " or ppo.entropy_coefficient."
+            if rose and curves.config.entropy_coefficient > 0
+            else ", or stop earlier (a lower ppo.stop.kl_budget)."
+        ),
     )
 
 
 def _length(curves: Curves) -> Verdict:
     first, last = curves.ends("answer/tokens")
+    config, limit = curves.config, curves.max_new_tokens
     cut_first, cut = curves.ends("answer/cut_share") if curves.of("answer/cut_share") else (0, 0)
-    growth, bound = last / max(first, 1.0), 1.5
+    ratio, least, most = last / max(first, 1.0), 0.5, 1.5
+    shrunk = ratio < least or last <= 1.0
+    grown = ratio > most or cut > cut_first + 0.1
+    always = not grown and cut > 0.5
+    now = f"from {first:.1f} to {last:.1f} tokens"
+    if shrunk:
+        ill = f"Answers shrank {now}: the policy learns to say nothing."
+        remedy = "Look at whether the reward pays for short answers (ppo.parts)" + (
+            ", and lower ppo.reward.length_penalty." if config.reward.length_penalty > 0 else "."
+        )
+    elif always:
+        ill = f"Answers went {now}, and {cut:.0%} are cut at the limit of {limit}."
+        remedy = "Raise ppo.generation.max_new_tokens, or train on shorter answers first."
+    else:
+        ill = (
+            f"Answers grew {now} (limit {limit}), {cut:.0%} are cut at the limit "
+            f"(at first {cut_first:.0%})."
+        )
+        remedy = (
+            "Raise ppo.reward.missing_eos_penalty or ppo.reward.length_penalty; look at whether "
+            "the reward model pays for length."
+        )
     return bounded(
         "length",
-        growth,
-        bound,
-        healthy=growth <= bound and cut <= max(0.1, cut_first + 0.1),
-        level="bad" if growth > 2 or cut > 0.5 else "warning",
-        ok=f"Answers went from {first:.1f} to {last:.1f} tokens, {cut:.0%} cut.",
-        ill=f"Answers grew from {first:.1f} to {last:.1f} tokens (limit {curves.max_new_tokens}), "
-        f"{cut:.0%} are cut at the limit (at first {cut_first:.0%}).",
-        remedy="Raise ppo.reward.missing_eos_penalty or set ppo.reward.length_penalty; look at "
-        "whether the reward model pays for length.",
+        ratio,
+        least if shrunk else most,
+        healthy=not (shrunk or grown or always),
+        level="bad" if ratio > 2 or ratio < 0.25 or last <= 1.0 or cut > 0.5 else "warning",
+        ok=f"Answers went {now}, {cut:.0%} cut.",
+        ill=ill,
+        remedy=remedy,
     )
 
 
-def _critic(curves: Curves) -> Verdict:
+def _constant(values: Sequence[float]) -> bool:
+    return max(values) - min(values) <= 1e-6 * max(1.0, *map(abs, values))
+
+
+def _reward_varies(curves: Curves) -> Verdict | None:
+    spreads = [value for value in curves.of("score/deviation") if value == value]
+    if not spreads:
+        return None  # one episode an iteration has no deviation
+    spread, bound = max(spreads), 1e-6
+    level = curves.of("score/mean")
+    return bounded(
+        "reward_varies",
+        spread,
+        bound,
+        healthy=spread > bound,
+        ok=f"The reward tells answers apart (deviation up to {spread:.2g}).",
+        ill="The reward never varies: every answer of an iteration gets the same"
+        + (f" ({level[-1]:.3g})" if level else "")
+        + ", so there is nothing to learn from.",
+        remedy="Look at the reward models and the functions of ppo.parts: do they ever fire?",
+    )
+
+
+def _parts_vary(curves: Curves) -> Verdict | None:
+    """A part of one's own whose mean is the same in every iteration hardly looks at the answers."""
+    seen = {part.name: curves.of(f"score/{part.name}") for part in curves.config.parts}
+    still = sorted(name for name, means in seen.items() if len(means) > 1 and _constant(means))
+    if not any(len(means) > 1 for means in seen.values()):
+        return None
+    return bounded(
+        "parts_vary",
+        float(len(still)),
+        0.0,
+        healthy=not still,
+        level="warning",
+        ok="Every part of your own varies.",
+        ill=f"A part of the reward never varies: {', '.join(still)}.",
+        remedy="Look at that function in ppo.parts: does it ever fire?",
+    )
+
+
+def _critic(curves: Curves) -> Verdict | None:
+    if (varies := _reward_varies(curves)) is not None and varies.level != "ok":
+        return None  # there is nothing to explain
     last, bound = curves.ends("critic/explained_variance")[1], 0.05
     return bounded(
         "critic",
@@ -141,7 +264,9 @@ def _critic(curves: Curves) -> Verdict:
     )
 
 
-def _step_size(curves: Curves) -> Verdict:
+def _step_size(curves: Curves) -> Verdict | None:
+    if curves.steps < 2:
+        return None  # the only step starts from a ratio of 1, where nothing is clipped
     worst, bound = max(curves.of("policy/clip_share")), 0.3
     return bounded(
         "step_size",
@@ -151,7 +276,7 @@ def _step_size(curves: Curves) -> Verdict:
         level="warning",
         ok=f"At most {worst:.0%} of ratios were clipped.",
         ill=f"{worst:.0%} of ratios were clipped in one iteration: steps are too long.",
-        remedy="Lower ppo.learning_rate or ppo.epochs.",
+        remedy="Lower ppo.learning_rate" + (" or ppo.epochs." if curves.config.epochs > 1 else "."),
     )
 
 
@@ -163,24 +288,38 @@ def _held_out(curves: Curves) -> Verdict | None:
     # A fall of less than twice the standard error of a look is noise.
     bound = 2 * max([0.0, *curves.of("look/error")][-1], 1e-9)
     first, last = curves.ends("score/mean") if curves.of("score/mean") else (0.0, 0.0)
+    climbs = last > first
+    what = (
+        "The training reward still climbs while the held-out score is"
+        if climbs
+        else "The training reward does not climb, and the held-out score is"
+    )
+    why = "the policy exploits the reward model" if climbs else "training makes the policy worse"
+    best = (
+        "" if curves.config.stop.keep == "best" else "Keep the best weights (ppo.stop.keep: best). "
+    )
     return bounded(
         "held_out",
         fall,
         bound,
-        healthy=fall <= bound or last <= first,
+        healthy=fall <= bound,
+        level="bad" if climbs else "warning",
         ok=f"On held-out prompts the score went from {scores[0]:.3g} to {scores[-1]:.3g}.",
-        ill=f"The training reward still climbs while the held-out score is {fall:.3g} below its "
-        f"best ({max(scores):.3g}): the policy exploits the reward model.",
-        remedy="Keep the best weights (ppo.stop.keep: best), stop earlier, or raise "
-        "ppo.kl.coefficient.",
+        ill=f"{what} {fall:.3g} below its best ({max(scores):.3g}): {why}.",
+        remedy=f"{best}Stop earlier, or raise ppo.kl.coefficient."
+        if climbs
+        else f"{best}Lower ppo.learning_rate.",
     )
 
 
 CHECKS: Mapping[str, Callable[[Curves], Verdict | None]] = {
     "policy/first_ratio_error": _first_ratio,
-    "kl/reference": _negative_kl,
+    "kl/reference": _kl,
+    "kl/k3": _moved,
     "policy/entropy": _entropy,
     "answer/tokens": _length,
+    "score/deviation": _reward_varies,
+    "score/mean": _parts_vary,
     "critic/explained_variance": _critic,
     "policy/clip_share": _step_size,
     "look/score": _held_out,
@@ -188,8 +327,20 @@ CHECKS: Mapping[str, Callable[[Curves], Verdict | None]] = {
 """Curve that a check needs → the check."""
 
 
-def verdicts(rows: Sequence[Row], *, max_new_tokens: int) -> list[Verdict]:
-    """All verdicts that the curves allow; an empty history gives none."""
-    curves = Curves(rows, max_new_tokens)
+def verdicts(
+    rows: Sequence[Row],
+    *,
+    max_new_tokens: int,
+    config: PPOConfig | None = None,
+    half: bool = False,
+) -> list[Verdict]:
+    """All verdicts that the curves allow; an empty history gives none.
+
+    Args:
+        rows: figures of every iteration.
+        config: the settings of the run; by default all defaults.
+        half: whether the policy computes in a format of 16 bits.
+    """
+    curves = Curves(rows, max_new_tokens, config or PPOConfig(), half)
     checked = [check(curves) for needed, check in CHECKS.items() if curves.of(needed)]
     return [verdict for verdict in checked if verdict is not None]

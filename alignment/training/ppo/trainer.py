@@ -116,7 +116,8 @@ class PPOTrainer:
         self.kl = KLCoefficient(config.kl)
         self._moments = RunningMoments()
         self._stopping = EarlyStopping(config.stop)
-        self._average = snapshot(self._speaking) if config.ema is not None else None
+        # In float32: 16 bits would round the small steps of a slow average away.
+        self._average = snapshot(self._speaking, torch.float32) if config.ema is not None else None
         self._best: dict[str, Tensor] | None = None
         self._iteration = 0
         self._stopped: str | None = None
@@ -159,7 +160,12 @@ class PPOTrainer:
         if self._stopped is not None:
             self._progress.say(f"PPO stopped after {self._iteration} iterations: {self._stopped}")
         kept_iteration = self._settle()
-        health = verdicts(self._history, max_new_tokens=config.generation.max_new_tokens)
+        health = verdicts(
+            self._history,
+            max_new_tokens=config.generation.max_new_tokens,
+            config=config,
+            half=next(self.roles.policy.model.parameters()).dtype != torch.float32,
+        )
         return Outcome(self._iteration, self._stopped, kept_iteration, self._history, health)
 
     def iterate(self, iteration: int) -> dict[str, float]:

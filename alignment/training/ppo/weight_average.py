@@ -15,9 +15,9 @@ def learning(module: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @torch.no_grad()
-def snapshot(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of the trainable parameters."""
-    return {name: p.detach().clone() for name, p in learning(module).items()}
+def snapshot(module: nn.Module, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Copies of the trainable parameters, by default in their own format."""
+    return {name: p.detach().to(dtype, copy=True) for name, p in learning(module).items()}
 
 
 @torch.no_grad()
