@@ -17,6 +17,14 @@ from alignment.evaluation.winrate import LEVEL
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import bootstrap_mean
 
+LEAST_PROMPTS = 10
+"""In a smaller category an interval says nothing: that of one prompt has no width."""
+
+
+def is_forgotten(row: Mapping[str, Any]) -> bool:
+    """Whether a row says so; releases before 0.2 said it of smaller categories too."""
+    return bool(row.get("forgotten")) and row["n"] >= LEAST_PROMPTS
+
 
 def forgetting(
     side: str,
@@ -39,7 +47,8 @@ def forgetting(
 
     Returns:
         One row per domain and category: the side's mean score, and the paired difference from the
-        best earlier side with its interval; `forgotten` if the whole interval is below zero.
+        best earlier side with its interval; `forgotten` if the whole interval is below zero and
+        the category has `LEAST_PROMPTS` prompts.
         Without earlier sides the rows have scores only.
     """
     groups = {
@@ -75,7 +84,7 @@ def forgetting(
                 "difference": interval.mean,
                 "low": interval.low,
                 "high": interval.high,
-                "forgotten": bool(interval.high < 0),
+                "forgotten": bool(interval.high < 0) and len(own) >= LEAST_PROMPTS,
             }
         rows.append(row)
     return rows

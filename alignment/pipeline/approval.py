@@ -148,7 +148,7 @@ def decide(
 
     Raises:
         AlignError: there is no verdict yet, a rejection has no reason, or the next version has
-            begun under the opposite decision.
+            begun, without a decision or under the opposite one.
     """
     verdict = find_verdict(workspace, version)
     if verdict is None:
@@ -159,6 +159,11 @@ def decide(
     if not approved and not reason.strip():
         raise AlignError("a rejection needs a reason", remedy=f"align reject {version} --reason ..")
     before = find_decision(workspace, version)
+    if before is None and _next_began(workspace, version) and not _waits(workspace):
+        raise AlignError(
+            f"the gate decided on {version}, and the next version has begun from that",
+            remedy="decide on the newest version; to go back to an older one, reject those after",
+        )
     if before is not None and before.approved != approved and _next_began(workspace, version):
         word = "approved" if before.approved else "rejected"
         raise AlignError(
@@ -206,6 +211,12 @@ def find_verdict(workspace: Path, version: str) -> Verdict | None:
 def _next_began(workspace: Path, version: str) -> bool:
     following = f"rlhf-v{int(version.removeprefix('rlhf-v')) + 1}"
     return any((workspace / "versions" / following).glob("*/attempts/*.json"))
+
+
+def _waits(workspace: Path) -> bool:
+    """Whether the program waits for people's decisions, by the settings of its last run."""
+    path = workspace / "program.json"
+    return not path.is_file() or read_json(path)["promote"]["approval"] == "person"
 
 
 def _path(workspace: Path, version: str) -> Path:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.tracking import CostConfig
-from alignment.config.vocabulary import version_order
+from alignment.config.vocabulary import DOMAINS, version_order
 from alignment.errors import AlignError
+from alignment.evaluation.gate import only_climbed
 from alignment.evaluation.judging import Row
 from alignment.evaluation.responses import is_student, side_order, side_title
 from alignment.reporting.champion_summary import champion_lines
@@ -66,8 +67,21 @@ class Comparison:
     """The version now recommended, shown or not; None before the first decision."""
     words: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Version → a person's decision on it, where there is one."""
+    accuracy: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    """Axis → version → accuracy of its reward model with its interval, on the same held-out
+    comparisons for all versions: those that the newest reward models were measured on."""
     batches: list[BatchUse] = field(default_factory=list)
     """The batches of all versions, shown or not, in order."""
+
+    @property
+    def warning(self) -> str | None:
+        """What has to be read before any figure: that nobody independent judged."""
+        if not only_climbed(self.judges):
+            return None
+        return (
+            "No independent judge: every win rate is by the reward models that training climbed. "
+            "Set `rewards.guard_share` or `evaluate.judge`."
+        )
 
     def summary(self) -> list[str]:
         """Who is champion, why, and made from what, in sentences."""
@@ -83,6 +97,7 @@ class Comparison:
         return {
             "newest": self.newest,
             "judges": self.judges,
+            "warning": self.warning,
             "level": self.level,
             "champion": self.champion,
             "versions": [
@@ -97,6 +112,7 @@ class Comparison:
                 for entry in self.entries
             ],
             "winrates": self.winrates,
+            "reward_accuracy": self.accuracy,
             "decisions": self.decisions,
             "approvals": self.words,
             "batches": [batch.to_dict() for batch in self.batches],
@@ -179,8 +195,21 @@ def compare(
         cost_config=cost,
         champion=champion,
         words=dict(words or {}),
+        accuracy=_on_the_same_comparisons(stages[newest]),
         batches=batches(every or stages),
     )
+
+
+def _on_the_same_comparisons(
+    stages: Mapping[str, Path],
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    found: dict[str, dict[str, dict[str, float | None]]] = {}
+    for axis in DOMAINS:
+        path = stages.get(f"reward_{axis}", Path()) / "evaluation.json"
+        if path.is_file():
+            points = read_json(path).get("growth", {}).get("points", [])
+            found[axis] = {point["version"]: point["all"] for point in points}
+    return found
 
 
 def stage_metrics(stages: Mapping[str, Path]) -> dict[str, dict[str, float | None]]:

@@ -62,14 +62,15 @@ HEADLINES: tuple[Headline, ...] = (
     ),
     Headline(
         "reward_accuracy_helpfulness",
-        "helpfulness RM accuracy",
+        "helpfulness RM accuracy, own test set",
         "share",
         True,
-        "held-out comparisons whose better answer this version's reward model scores higher",
+        "held-out comparisons whose better answer this version's reward model scores higher; "
+        "every version has a test set of its own, so compare in `align compare` or `align rewards`",
     ),
     Headline(
         "reward_accuracy_safety",
-        "safety RM accuracy",
+        "safety RM accuracy, own test set",
         "share",
         True,
         "the same for the safety reward model",

@@ -74,6 +74,7 @@ def render_report(stages: Stages, *, title: str, comparison: Comparison | None =
             sections.append((anchor, heading, Markup(content)))
     return templates.get_template("page.html.j2").render(
         title=title,
+        warning=comparison.warning,
         summary=comparison.summary(),
         synthetic="gold" in comparison.judges,
         sections=sections,

@@ -10,15 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alignment.config.vocabulary import DOMAINS
-from alignment.reporting.comparison import Comparison, Entry, Stages
+from alignment.evaluation.responses import SCORES, judges_of, read_table, split_sides
+from alignment.reporting.comparison import Comparison, Stages
 from alignment.reporting.headline import JUDGE_TITLES
 from alignment.reporting.plots import Curve, Picture, lines, short
 
+ONE_JUDGE = "Not drawn: it takes a second judge to see what the reward models do not."
 BELIEVED = 3.0  # a peak is told up to so many times the greatest distance that was measured
 
 
@@ -87,18 +90,24 @@ def diverging(comparison: Comparison, axis: str, reward: str, truth: str) -> lis
     return warned
 
 
-def over_optimisation(_stages: Stages, comparison: Comparison) -> dict[str, Any] | None:
-    """The report's section: curves of every judge, and findings in words."""
+def over_optimisation(stages: Stages, comparison: Comparison) -> dict[str, Any] | None:
+    """The report's section: curves of every judge, and findings in words.
+
+    One judge alone is not drawn: over-optimisation is what another one sees.
+    """
+    if len(comparison.judges) < 2:
+        return {"pictures": [], "findings": [ONE_JUDGE]} if comparison.judges else None
     pictures, findings = [], []
+    deviations = _deviations(stages[comparison.newest]["evaluate"])
     sides = [entry.side for entry in comparison.policies if entry.figures.get("kl_sft") is not None]
     for axis in DOMAINS:
         curves = {}
         for judge in comparison.judges:
             curve = gains(comparison, judge, axis)
-            if len(curve) < 2:
+            scale = deviations.get((judge, axis), 0.0)
+            if len(curve) < 2 or scale <= 0:
                 continue
             title = JUDGE_TITLES.get(judge, judge)
-            scale = _spread(comparison.policies, judge, axis)
             curve = [(d, gain / scale) for d, gain in curve]
             curves[f"{title} score"] = curve
             law = fit_law(*zip(*curve, strict=True))
@@ -107,12 +116,12 @@ def over_optimisation(_stages: Stages, comparison: Comparison) -> dict[str, Any]
                     f"{axis}, {title}: gain ≈ d·({law.alpha:.2f} − {law.beta:.3f}·d) peaks at "
                     f"d = √KL = {law.peak:.1f}"
                 )
-        if curves:
+        if len(curves) > 1:
             picture = lines(
                 curves,
                 title=f"{axis}: gain over SFT against distance",
                 x="√KL from SFT, √nats per answer",
-                y="gain, as a share of the largest",
+                y="gain, deviations of SFT's scores",
                 names=[short(side) for side in sides],
             )
             pictures.append(Picture(picture, f"{axis} over-optimisation"))
@@ -125,7 +134,13 @@ def over_optimisation(_stages: Stages, comparison: Comparison) -> dict[str, Any]
     return {"pictures": pictures, "findings": findings} if pictures else None
 
 
-def _spread(entries: Sequence[Entry], judge: str, axis: str) -> float:
-    values = [entry.figures.get(f"score/{judge}/{axis}") for entry in entries]
-    scores = [value for value in values if value is not None]
-    return max(abs(score - scores[0]) for score in scores) or 1.0
+def _deviations(evaluation: Path) -> dict[tuple[str, str], float]:
+    """(Judge, axis) → standard deviation of SFT's scores: a unit that judges have in common."""
+    scores = split_sides([read_table(evaluation / SCORES)]).get("sft")
+    if scores is None:
+        return {}
+    return {
+        (judge, axis): float(scores.loc[scores.domain == axis, f"{judge}_{axis}"].std())
+        for judge in judges_of(scores)
+        for axis in DOMAINS
+    }

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.config.vocabulary import DOMAINS, STRENGTHS
+from alignment.reporting.version_table import DASH, percent
 
-DASH = "–"
 COLUMNS = {
     "significantly": "signif.",
     "better": "better",
@@ -95,7 +95,7 @@ def _unsafe(evaluations: Evaluations) -> Table:
             title(name),
             *(interval(figures["by_bin"][bin]) for bin in BINS),
             *(
-                _bounds(*(unsafe[f"{kind}{end}"] for end in ends))
+                percent(*(unsafe[f"{kind}{end}"] for end in ends))
                 for kind in ("recall", "precision")
             ),
             f"{unsafe['unsafe']:.0f} of {unsafe['answers']:.0f}",
@@ -112,13 +112,7 @@ def title(stage: str) -> str:
 
 def interval(cell: Mapping[str, Any]) -> str:
     """`78.1 [71–84]`."""
-    return _bounds(cell["accuracy"], cell["low"], cell["high"])
-
-
-def _bounds(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None or low is None or high is None:
-        return DASH
-    return f"{100 * value:.1f} [{100 * low:.0f}–{100 * high:.0f}]"
+    return percent(cell["accuracy"], cell["low"], cell["high"])
 
 
 def sentences(stage: str, figures: Mapping[str, Any]) -> Iterator[str]:

@@ -142,7 +142,7 @@ def temperature(stages: Stages, _comparison: Comparison) -> dict[str, Any] | Non
 
 
 def ppo(stages: Stages, _comparison: Comparison) -> dict[str, Any] | None:
-    """What PPO did, step by step."""
+    """What PPO did, step by step, and what is ill about it in words."""
     pictures = []
     for version, path in files_of(stages, "ppo", "series.jsonl").items():
         rows = Series(path).rows()
@@ -161,7 +161,13 @@ def ppo(stages: Stages, _comparison: Comparison) -> dict[str, Any] | None:
                     markers=False,
                 )
                 pictures.append(Picture(picture, title))
-    return {"pictures": pictures} if pictures else None
+    health = [
+        f"{short(version)}: {verdict['message']} {verdict['remedy']}"
+        for version, path in files_of(stages, "ppo", "health.json").items()
+        for verdict in read_json(path)["verdicts"]
+        if verdict["level"] != "ok"
+    ]
+    return {"pictures": pictures, "health": health} if pictures else None
 
 
 def _curve(rows: list[dict[str, float]], name: str) -> Curve:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.vocabulary import DOMAINS
+from alignment.evaluation.forgetting import is_forgotten
 from alignment.evaluation.responses import side_title
 from alignment.reporting.comparison import Comparison, Stages
 from alignment.reporting.pareto_plot import panels, path_picture
 from alignment.reporting.plots import Picture, winrate_matrix
-from alignment.reporting.version_table import grid, notes
+from alignment.reporting.version_table import grid, notes, percent
 
 
 def table(_stages: Stages, comparison: Comparison) -> dict[str, Any]:
@@ -61,8 +62,7 @@ def matrix(_stages: Stages, comparison: Comparison) -> dict[str, Any] | None:
             row["judge"],
             row["axis"],
             *(
-                f"{100 * row[f'{kind}win_rate']:.1f} "
-                f"[{100 * row[f'{kind}low']:.0f}–{100 * row[f'{kind}high']:.0f}]"
+                percent(row[f"{kind}win_rate"], row[f"{kind}low"], row[f"{kind}high"])
                 for kind in ("", "lc_")
             ),
             f"{100 * row['ties']:.1f}",
@@ -87,8 +87,9 @@ def forgetting(_stages: Stages, comparison: Comparison) -> dict[str, Any] | None
             f"{row['score']:.2f}",
             f"{row['best_score']:.2f} ({row['best']})",
             f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]",
+            str(row["n"]),
         ]
         for row in sorted(compared, key=lambda row: row["high"])
-        if row["forgotten"]
+        if is_forgotten(row)
     ]
     return {"rows": rows, "compared": len(compared)}

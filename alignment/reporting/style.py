@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,8 +46,26 @@ def new_figure(
     return figure, list(axes[0])
 
 
+def _break_titles(figure: Figure) -> None:
+    """Break titles that reach beyond the figure or into the next panel."""
+    figure.draw_without_rendering()
+    for panel in figure.axes:
+        title = panel.get_title(loc="left")
+        artists = [one for one in panel.findobj(Text) if one.get_text() == title]
+        if not title or "\n" in title or not artists:
+            continue
+        left = panel.bbox.x0
+        ends = [other.bbox.x0 for other in figure.axes if other.bbox.x0 > panel.bbox.x1]
+        room = min([figure.bbox.width, *ends]) - left - 4
+        wide = artists[0].get_window_extent().width
+        if wide > room > 0:
+            width = max(8, int(0.95 * len(title) * room / wide))
+            panel.set_title(textwrap.fill(title, width), loc="left")
+
+
 def png(figure: Figure, dpi: int = 100) -> bytes:
-    """The figure as PNG; no date, no library version inside."""
+    """The figure as PNG without date and library version; titles that are too wide are broken."""
+    _break_titles(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()

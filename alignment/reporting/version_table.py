@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alignment.config.vocabulary import DOMAINS
+from alignment.evaluation.forgetting import is_forgotten
 from alignment.reporting.comparison import Comparison, Entry
 from alignment.reporting.cost import TITLES, basis, together
 from alignment.reporting.headline import JUDGE_TITLES, brief
@@ -49,6 +50,9 @@ class View:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Called by rich."""
+        if self._comparison.warning is not None:
+            yield Text(self._comparison.warning, style="bold")
+            yield Text()
         head, rows = grid(self._comparison)
         whole = self._table(head, rows)
         if console.measure(whole, options=options.update(max_width=10_000)).maximum <= (
@@ -95,10 +99,8 @@ def _cells(comparison: Comparison, entry: Entry) -> list[str]:
             bounds = (figures.get(f"{name}{end}") for end in ("", "_low", "_high"))
             cells.append(DASH if entry.side == "sft" else percent(*bounds))
     for axis in DOMAINS:
-        name = f"reward_accuracy_{axis}"
-        cells.append(
-            percent(*(entry.headline.get(f"{name}{end}") for end in ("", "_low", "_high")))
-        )
+        cell = comparison.accuracy.get(axis, {}).get(entry.side, {})
+        cells.append(percent(*(cell.get(name) for name in ("accuracy", "low", "high"))))
     kl, length = figures.get("kl_sft"), figures.get("length")
     cells.append(DASH if kl is None else brief(kl))
     cells.append(percent(figures.get("false_refusal")))
@@ -115,12 +117,17 @@ def notes(comparison: Comparison) -> list[str]:
     if "rm" in comparison.judges:
         legend += f"; RM: all versions judged by the reward models of {comparison.newest}"
     lines = [f"{legend}."]
+    if comparison.accuracy:
+        lines.append(
+            "RM acc.: every version's reward models on the same held-out comparisons, those up to "
+            f"{comparison.newest} (`align rewards` shows each on its own)."
+        )
     newest = comparison.forgetting.get(comparison.newest, [])
     for row in newest:
-        if row.get("forgotten") and row["side"] == comparison.newest:
+        if is_forgotten(row) and row["side"] == comparison.newest:
             lines.append(
                 f"{comparison.newest} lost in {row['domain']} / {row['category']}: "
                 f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}] "
-                f"against {row['best']}"
+                f"against {row['best']} on {row['n']} prompts"
             )
     return lines

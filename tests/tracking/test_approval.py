@@ -175,3 +175,18 @@ def test_alias_moves_with_the_word(program: Any, stages: Any, run_all: Any) -> N
     decide(program.workspace, "rlhf-v2", approved=False, reason="a second look")
     note_decision(program)
     assert (holder("champion"), holder("challenger")) == ("rlhf-v1", "rlhf-v2")
+
+
+def test_what_the_gate_decided_cannot_be_redecided_once_the_next_version_has_begun(
+    make_program: Any, stages: Any
+) -> None:
+    program = make_program(versions=3)
+    run_version(program, "rlhf-v2")
+    for approved in (True, False):
+        with pytest.raises(AlignError, match="the next version has begun") as caught:
+            decide(program.workspace, "rlhf-v1", approved=approved, reason="late")
+        assert "reject those after" in str(caught.value.remedy)
+    assert find_decision(program.workspace, "rlhf-v1") is None
+    # The newest version can be decided on, and by that the champion goes back.
+    decide(program.workspace, "rlhf-v2", approved=False, reason="worse by hand")
+    assert Decisions.load(program).champion == "rlhf-v1"

@@ -1,0 +1,189 @@
+"""A figure is the same on every page: terminal, report and JSON; and what is said is true."""
+
+import html
+import re
+
+import matplotlib as mpl
+import pytest
+from rich.console import Console
+
+from alignment.reporting.comparison import compare
+from alignment.reporting.headline import HEADLINES
+from alignment.reporting.html_report import render_report
+from alignment.reporting.overoptimisation import ONE_JUDGE, over_optimisation
+from alignment.reporting.plots import winrate_matrix
+from alignment.reporting.style import STYLE, new_figure, png
+from alignment.reporting.version_table import View, grid, percent
+from alignment.utils.files import atomic_write_json, read_json
+
+
+@pytest.fixture
+def series(world, planted):
+    world.evaluate(planted("sft"))
+    for number, gold in ((1, 0.6), (2, 1.4)):
+        name = f"rlhf-v{number}"
+        world.reward(name, 0.85 - 0.05 * number)
+        world.evaluate(planted(name, gold=gold), kl=3.0 * number)
+        world.decide(name)
+    return world
+
+
+def terminal(comparison):
+    console = Console(width=220, record=True)
+    console.print(View(comparison))
+    return console.export_text()
+
+
+def cells(page):
+    """The rows of the first table of a report."""
+    table = page.split('id="versions"')[1].split("</table>")[0]
+    return [
+        [html.unescape(re.sub("<[^>]+>", "", cell)) for cell in re.findall("<td.*?</td>", row)]
+        for row in re.findall("<tr.*?</tr>", table, flags=re.DOTALL)[1:]
+    ]
+
+
+def only_rm(world):
+    """As on real data: no gold, no guard, no language model."""
+    for version, stages in world.stages.items():
+        path = stages["evaluate"] / "winrates.json"
+        values = read_json(path)
+        judges = [] if version == "sft" else ["rm"]
+        atomic_write_json(path, {**values, "judges": judges})
+    return compare(world.stages)
+
+
+def test_terminal_report_and_json_show_the_same_cells(series):
+    comparison = compare(series.stages)
+    _, rows = grid(comparison)
+    assert cells(render_report(series.stages, title="x")) == rows
+    text = terminal(comparison)
+    data = {entry["name"]: entry for entry in comparison.to_dict()["versions"]}
+    for row in rows:
+        assert re.search(r"\s+".join(map(re.escape, row)), text), row
+    for name in ("rlhf-v1", "rlhf-v2"):
+        figures, headline = data[name]["figures"], data[name]["headline"]
+        for axis in ("helpfulness", "safety"):
+            ends = [figures[f"win/gold/{axis}{end}"] for end in ("", "_low", "_high")]
+            assert percent(*ends) in text
+        # What status and MLflow show is what the table shows, to the digit.
+        for item in HEADLINES:
+            if item.name in headline and not item.name.startswith("reward_accuracy"):
+                assert headline[item.name] == pytest.approx(figures[item.name], rel=1e-5)
+
+
+def test_accuracies_side_by_side_are_on_the_same_comparisons(series):
+    # Each version's own test set: 80 %, then 75 %. On the second's: 71.6 %, then 75 %.
+    for axis in ("helpfulness", "safety"):
+        path = series.stages["rlhf-v2"][f"reward_{axis}"] / "evaluation.json"
+        values = read_json(path)
+        values["growth"]["points"][0]["all"] = {"accuracy": 0.716, "low": 0.66, "high": 0.77}
+        atomic_write_json(path, values)
+    comparison = compare(series.stages)
+    text = terminal(comparison)
+    assert "71.6 [66–77]" in text
+    assert "75.0 [70–80]" in text
+    assert "80.0 [" not in text
+    assert "on the same held-out comparisons" in text
+    assert "80.0 [" not in html.unescape(render_report(series.stages, title="x")).split("matrix")[0]
+    titles = [item.title for item in HEADLINES if item.name.startswith("reward_accuracy")]
+    assert all("own test set" in title for title in titles)
+    # Only the versions shown: the measure is then the newest of them.
+    earlier = {name: series.stages[name] for name in ("sft", "rlhf-v1")}
+    assert "80.0 [75–85]" in terminal(compare(earlier))
+
+
+def test_without_an_independent_judge_the_first_line_says_so(series):
+    assert "No independent judge" not in terminal(compare(series.stages))
+    alone = only_rm(series)
+    assert terminal(alone).startswith("No independent judge: ")
+    page = render_report(series.stages, title="x", comparison=alone)
+    body = page.split("</h1>")[1]
+    assert body.index("No independent judge") < body.index("hampion")
+    assert "No independent judge" in str(alone.to_dict()["warning"])
+
+
+def test_one_judge_draws_no_over_optimisation(series):
+    two = over_optimisation(series.stages, compare(series.stages))
+    assert len(two["pictures"]) == 2
+    one = over_optimisation(series.stages, only_rm(series))
+    assert (one["pictures"], one["findings"]) == ([], [ONE_JUDGE])
+    assert ONE_JUDGE in html.unescape(render_report(series.stages, title="x"))
+
+
+def test_a_category_of_a_few_prompts_is_not_lost(world, planted):
+    world.evaluate(planted("sft", per_category=9))
+    world.evaluate(planted("rlhf-v1", gold=1.5, per_category=9))
+    world.evaluate(planted("rlhf-v2", gold=1.5, rhyme=-9.0, per_category=9))
+    comparison = compare(world.stages)
+    assert not any(row["forgotten"] for row in comparison.forgetting["rlhf-v2"])
+    assert "lost in" not in terminal(comparison)
+    # An evaluation of an older release said so.
+    for row in comparison.forgetting["rlhf-v2"]:
+        row["forgotten"] = True
+    assert "lost in" not in terminal(comparison)
+
+
+def test_what_is_lost_is_said_with_its_number_of_prompts(world, planted):
+    world.evaluate(planted("sft"))
+    world.evaluate(planted("rlhf-v1", gold=1.0))
+    world.evaluate(planted("rlhf-v2", gold=1.5, rhyme=-3.0))
+    assert re.search(
+        r"lost in helpfulness / rhyme: .* against rlhf-v1 on 40 prompts",
+        terminal(compare(world.stages)),
+    )
+    assert "<td>40</td>" in render_report(world.stages, title="x").split('id="forgetting"')[1]
+
+
+def test_the_report_repeats_what_is_ill_about_ppo(series):
+    ppo = series.root / "rlhf-v2" / "ppo"
+    ppo.mkdir()
+    lines = [f'{{"step": {n}, "score/mean": {n}.0, "kl/reference": 0.5}}\n' for n in range(5)]
+    (ppo / "series.jsonl").write_text("".join(lines))
+    verdicts = [
+        {"name": "length", "level": "bad", "message": "Answers shrank.", "remedy": "Look at it."},
+        {"name": "critic", "level": "ok", "message": "The critic explains 9%.", "remedy": ""},
+    ]
+    atomic_write_json(ppo / "health.json", {"verdicts": verdicts})
+    series.stages["rlhf-v2"]["ppo"] = ppo
+    page = render_report(series.stages, title="x")
+    assert "V2: Answers shrank. Look at it." in page
+    assert "The critic explains" not in page
+
+
+def styled_figure(width, panels):
+    with mpl.rc_context(STYLE):
+        return new_figure(width, 3, (1,) * panels)
+
+
+def titles_within(figure):
+    png(figure)
+    for panel in figure.axes:
+        title = panel.get_title(loc="left")
+        (artist,) = (one for one in panel.findobj() if getattr(one, "_text", None) == title)
+        yield artist.get_window_extent().x1 <= figure.bbox.width
+
+
+@pytest.mark.parametrize("width", [2.5, 4.0, 8.0])
+def test_titles_are_not_cut(width):
+    figure, panels = styled_figure(width, 1)
+    panels[0].set_title(
+        loc="left", label="helpfulness: row beats column, % (RM of the newest version)"
+    )
+    assert all(titles_within(figure))
+
+
+def test_titles_of_panels_do_not_meet():
+    figure, panels = styled_figure(7, 2)
+    for panel in panels:
+        panel.set_title(
+            loc="left",
+            label="a title that is far too long for half of the figure's width, at 13 points",
+        )
+    assert all(titles_within(figure))
+    assert panels[0].get_title(loc="left").count("\n") >= 1
+
+
+def test_the_matrix_of_two_versions_is_drawn(series):
+    some = {name: series.stages[name] for name in ("sft", "rlhf-v1")}
+    assert winrate_matrix(compare(some), "gold", "helpfulness").startswith(b"\x89PNG")
