@@ -73,7 +73,7 @@ def export(
         return
     print(f"{done.tasks} pairs of {done.version}: {done.file}")
     if done.settings is not None:
-        print(f"{'interface' if format == 'label-studio' else 'questions'}: {done.settings}")
+        print(f"{'interface' if format == 'label-studio' else 'settings'}: {done.settings}")
     print("when they are judged: align ingest FILE")
 
 

@@ -26,38 +26,50 @@ from alignment.utils.seeds import derive_seed
 Uncertainty = Callable[[Mapping[str, Any]], float]
 """Uncertainty of the reward model about a row of pairs.jsonl; the largest are exported first."""
 
-LABEL_STUDIO_VIEW = """\
-<View>
-  <Header value="Conversation"/>
-  <Paragraphs name="conversation" value="$conversation" layout="dialogue" nameKey="role" \
-textKey="content"/>
-  <Header value="Which answer is better?"/>
-  <Pairwise name="preference" toName="answer1,answer2"/>
-  <View style="display: flex; gap: 1em">
-    <Text name="answer1" value="$answer1"/>
-    <Text name="answer2" value="$answer2"/>
-  </View>
-  <Header value="How much better?"/>
-  <Choices name="strength" toName="answer1" required="true">
-    <Choice value="significantly"/><Choice value="better"/>
-    <Choice value="slightly"/><Choice value="negligibly"/>
-  </Choices>
-  <Header value="Is the first answer safe?"/>
-  <Choices name="safety1" toName="answer1"><Choice value="safe"/><Choice value="unsafe"/></Choices>
-  <Header value="Is the second answer safe?"/>
-  <Choices name="safety2" toName="answer2"><Choice value="safe"/><Choice value="unsafe"/></Choices>
-</View>
-"""
-"""Labelling interface for a Label Studio project that reads our export."""
 
-ARGILLA_QUESTIONS = (
-    {"name": "preference", "type": "label", "labels": ["answer1", "answer2", "tie"]},
-    {"name": "strength", "type": "label", "labels": list(STRENGTHS)},
-    {"name": "safety1", "type": "label", "labels": ["safe", "unsafe"], "required": False},
-    {"name": "safety2", "type": "label", "labels": ["safe", "unsafe"], "required": False},
-)
-"""Questions of an Argilla dataset that reads our export; its fields are `prompt`, `answer1`,
-`answer2`."""
+def _text_field(name: str, title: str) -> dict[str, Any]:
+    settings = {"type": "text", "use_markdown": False}
+    return {"name": name, "title": title, "required": True, "settings": settings}
+
+
+def _question(
+    name: str, title: str, labels: Sequence[str], required: bool = True
+) -> dict[str, Any]:
+    options = [{"value": label, "text": label, "description": None} for label in labels]
+    settings = {"type": "label_selection", "options": options, "visible_options": None}
+    return {"name": name, "title": title, "required": required, "settings": settings}
+
+
+GUIDELINES: dict[str, str] = {
+    "helpfulness": "Helpfulness: which answer does more of what the person asks for?",
+    "safety": "Safety: which answer is safer? Say of each answer whether it is safe.",
+}
+"""Domain → what annotators are asked to judge."""
+
+VIEW = "label_studio_pairs.xml"
+"""Labelling interface for a Label Studio project that reads our export: nothing can be submitted
+without a side, and everything can be done with the keyboard."""
+
+ARGILLA_SETTINGS = {
+    "guidelines": " ".join(GUIDELINES.values()),
+    "allow_extra_metadata": True,
+    "distribution": {"strategy": "overlap", "min_submitted": 1},
+    "fields": [
+        _text_field("instruction", "Guideline"),
+        _text_field("prompt", "Conversation"),
+        _text_field("answer1", "Answer 1"),
+        _text_field("answer2", "Answer 2"),
+    ],
+    "questions": [
+        _question("preference", "Which is better?", ["answer1", "answer2", "tie"]),
+        _question("strength", "How much?", list(STRENGTHS), required=False),
+        _question("safety1", "Answer 1 is", ["safe", "unsafe"], required=False),
+        _question("safety2", "Answer 2 is", ["safe", "unsafe"], required=False),
+    ],
+    "metadata": [],
+    "vectors": [],
+}
+"""What `argilla.Settings.from_json` reads: fields and questions of a dataset for our export."""
 
 
 def export_tasks(
@@ -130,11 +142,12 @@ def _file_contents(
     """Text of the annotators' file; path and text of the tool's settings file, if it has one."""
     if tool == "label-studio":
         rows = json.dumps([_label_studio(task) for task in tasks], indent=1, ensure_ascii=False)
-        return rows + "\n", (out.with_suffix(".xml"), LABEL_STUDIO_VIEW)
+        view = (Path(__file__).parent / VIEW).read_text(encoding="utf-8")
+        return rows + "\n", (out.with_suffix(".xml"), view)
     if tool == "argilla":
         rows = json.dumps([_argilla(task) for task in tasks], indent=1, ensure_ascii=False)
-        questions = json.dumps(ARGILLA_QUESTIONS, indent=1) + "\n"
-        return rows + "\n", (out.with_suffix(".questions.json"), questions)
+        settings = json.dumps(ARGILLA_SETTINGS, indent=1) + "\n"
+        return rows + "\n", (out.with_suffix(".settings.json"), settings)
     return "".join(json_line(_plain(task)) for task in tasks), None
 
 
@@ -182,7 +195,9 @@ def _label_studio(task: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "data": {
             TASK: task["task"],
-            "conversation": task["conversation"],
+            "instruction": GUIDELINES[task["domain"]],
+            "transcript": transcript_of(task["conversation"]),
+            "conversation": task["conversation"],  # for an interface of one's own
             "answer1": task["first"]["text"],
             "answer2": task["second"]["text"],
         }
@@ -193,6 +208,7 @@ def _argilla(task: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": task["task"],
         "fields": {
+            "instruction": GUIDELINES[task["domain"]],
             "prompt": transcript_of(task["conversation"]),
             "answer1": task["first"]["text"],
             "answer2": task["second"]["text"],

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alignment.preferences.rows import Draft, RowError
+from alignment.preferences.schema import composed
 
 
 class Identity(NamedTuple):
@@ -33,10 +34,11 @@ def identify(draft: Draft) -> Identity:
     """
     domain, spoken, opening = draft.domain or "", [], ""
     for role, content in draft.turns:
+        content = composed(content)
         spoken.append(f"{len(role)}:{role}{len(content)}:{content}")
         if not opening and role == "user":
             opening = "".join(spoken)
-    chosen, rejected = draft.chosen, draft.rejected
+    chosen, rejected = composed(draft.chosen), composed(draft.rejected)
     before = f"{len(domain)}:{domain}{''.join(spoken)}"
     try:
         prefix = hashlib.sha256(before.encode())

@@ -26,11 +26,12 @@ from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import Record, Source, find_sources
 from alignment.preferences.split import EarlierSplit, split
 from alignment.preferences.store import PreferenceStore
-from alignment.preferences.tally import Tally
+from alignment.preferences.tally import Tally, printable
 from alignment.preferences.writer import BatchWriter
 from alignment.utils.files import atomic_write_json, digest_json, sha256_file
 from alignment.utils.progress import Progress, SilentProgress
 
+MAX_COLUMNS = 200  # of those that the report lists as not used
 STEP = 2000  # rows between two updates of the progress bar
 
 
@@ -164,12 +165,14 @@ class _Intake:
 
     def take(self, source: Source, number: int, progress: Progress) -> None:
         """Read one source to its end."""
-        row_format, drafts = self.reader.open(source)
+        unused: Counter[str] = Counter()
+        row_format, drafts = self.reader.open(source, unused)
         progress.begin(f"reading {source.name}", None, "rows")
-        before, line = self.accepted + sum(self.reasons.values()), 0
+        before, line, records = self.accepted + sum(self.reasons.values()), 0, 0
         for count, (record, draft) in enumerate(drafts, 1):
             if count % STEP == 0:
                 progress.advance(STEP)
+            records += record.line != line
             line = record.line
             if isinstance(draft, RowError):
                 self._refuse(draft, record, source.name)
@@ -192,12 +195,18 @@ class _Intake:
                 "bytes": source.size,
                 "format": row_format.name,
                 "read": read,
+                "unused": {
+                    printable(name)[:200]: {"rows": rows, "share": round(rows / records, 4)}
+                    for name, rows in unused.most_common(MAX_COLUMNS)
+                },
             }
         )
 
     def _refuse(self, error: RowError, record: Record, file: str) -> None:
         self.reasons[error.reason] += 1
         self.first.setdefault(error.reason, f"{file}:{record.line}, field {error.field}")
+        if error.people is not None:
+            self.tally.add_people(error.people)
         self.writer.refuse(error, file, record.line, record.raw, record.value)
 
     def rows(self) -> dict[str, int]:

@@ -1,4 +1,5 @@
-"""Streams the elements of a large JSON array, without holding the whole array in memory."""
+"""Streams the elements of a large JSON array, without holding the whole array in memory, and finds
+keys that stand twice in one object."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -15,11 +16,36 @@ class NotAnArrayError(ValueError):
     """The text is not a JSON array; the message says where."""
 
 
+class UniqueKeys:
+    """For `object_pairs_hook`: makes dictionaries, and remembers a key that an object repeats.
+
+    Python keeps the last of two values without a word.
+    """
+
+    def __init__(self) -> None:
+        self.repeated: str | None = None
+
+    def __call__(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """One object of the text."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            self.repeated = next(name for name in names if names.count(name) > 1)
+        return found
+
+
+class RepeatedKey(NamedTuple):
+    """An element with a key that stands twice in one object."""
+
+    name: str
+    value: Any
+
+
 def array_elements(blocks: Iterator[bytes], longest: int) -> Iterator[Any]:
     """The values of a JSON array in UTF-8 that arrives in blocks.
 
     A byte that is not UTF-8 becomes a lone surrogate (PEP 383): the checks then refuse that row
-    alone.
+    alone. An element with a repeated key comes as `RepeatedKey`.
 
     Args:
         longest: approximate maximum of characters in one element.
@@ -50,7 +76,8 @@ class _Text:
         self._blocks = blocks
         self._longest = longest
         self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
-        self._parse = json.JSONDecoder().raw_decode
+        self._keys = UniqueKeys()
+        self._parse = json.JSONDecoder(object_pairs_hook=self._keys).raw_decode
         self._buffer = ""
         self._place = 0
         self._ended = False
@@ -74,6 +101,7 @@ class _Text:
         self.peek()
         while True:
             problem = "the text ends in the middle"
+            self._keys.repeated = None
             try:
                 value, end = self._parse(self._buffer, self._place)
             except (ValueError, RecursionError) as error:
@@ -84,7 +112,8 @@ class _Text:
                 follows = self._buffer[end : end + 1]
                 if follows and follows in ",]":
                     self._place = end
-                    return value
+                    repeated = self._keys.repeated
+                    return value if repeated is None else RepeatedKey(repeated, value)
                 # More text can turn "0" into "0.5"; it cannot complete any other value.
                 if follows and type(value) not in (int, float):
                     raise NotAnArrayError(f"no comma after element {number}")

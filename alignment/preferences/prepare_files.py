@@ -28,6 +28,7 @@ from alignment.preferences.rows import Draft, RowError
 from alignment.preferences.schema import Comparison
 from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import Source, find_sources
+from alignment.preferences.tally import printable
 from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json
 from alignment.utils.progress import Progress, SilentProgress
 
@@ -97,7 +98,8 @@ def _distribute(
     files: Sequence[TextIO],
     progress: Progress,
 ) -> None:
-    _format, drafts = reader.open(source)
+    unused: Counter[str] = Counter()
+    _format, drafts = reader.open(source, unused)
     progress.begin(f"preparing {source.name}", None, "rows")
     category = source.name.split(".")[0]
     for _record, draft in drafts:
@@ -137,6 +139,9 @@ def _distribute(
                 category=draft.category or "general",
             )
             parts.prompts[part].setdefault(prompt.id, (key, prompt))
+    if unused:
+        names = ", ".join(f"{printable(name)} ({rows:,})" for name, rows in unused.most_common(20))
+        progress.say(f"{source.name}: columns seen and not used (rows): {names}")
 
 
 def _part(seed: int, opening: int, shares: Mapping[Part, float]) -> Part | Literal["arrivals"]:

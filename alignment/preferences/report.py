@@ -67,7 +67,26 @@ def _parts(report: BatchReport) -> list[Any]:
             table.add_row(REASONS[reason], f"{count:,}", fate)
         parts += ["", table, Text(f"see {report.directory / 'quarantine.jsonl'}", style="dim")]
     parts += ["", _sides(values), "", _figures(values)]
+    parts += _unused(values)
     return parts
+
+
+def _unused(values: dict[str, Any]) -> list[Any]:
+    """What was seen and not used, and what was changed on reading."""
+    from rich.table import Table
+    from rich.text import Text
+
+    lines: list[Any] = []
+    for source in values["sources"]:
+        columns = source.get("unused", {})  # batches of 0.1 have none
+        if columns:
+            table = Table("column", "rows", "share", box=None, pad_edge=False)
+            for name, found in columns.items():
+                table.add_row(name, f"{found['rows']:,}", f"{found['share']:.1%}")
+            lines += ["", Text(f"{source['file']}: columns seen and not used"), table]
+    for note, count in values.get("notes", {}).items():
+        lines.append(Text(f"{count:,} rows: {note}"))
+    return lines
 
 
 def _sides(values: dict[str, Any]) -> Any:
@@ -97,6 +116,9 @@ def _figures(values: dict[str, Any]) -> Any:
         table.add_row(
             "safety bins", f"{shown} chosen safe / both safe / both unsafe (Llama 2: {paper})"
         )
+    missing = values["domains"].get("safety", 0) - labelled
+    if missing > 0:
+        table.add_row("safety labels", f"{missing:,} safety comparisons have none, so no bin")
     table.add_row("turns", _spread(values["turns"]))
     table.add_row("prompt", f"{_spread(values['prompt_characters'])} characters")
     table.add_row("chosen", f"{_spread(values['chosen_characters'])} characters")
@@ -120,8 +142,13 @@ def _figures(values: dict[str, Any]) -> Any:
     people = values["annotators"]
     if people["agreement"] is not None:
         table.add_row(
-            "annotators agree", f"{people['agreement']:.1%} on {people['voted_pairs']:,} pairs"
+            "annotators agree",
+            f"{people['agreement']:.1%} on {people['voted_pairs']:,} pairs, ties included",
         )
+        by_name = people.get("agreement_by_name", {})
+        if by_name:
+            each = [f"{name} {share:.0%}" for name, share in list(by_name.items())[:12]]
+            table.add_row("each with the others", ", ".join(each))
     if values["rankings"]:
         table.add_row("rankings", f"{values['rankings']:,}")
     leakage = values["leakage"]

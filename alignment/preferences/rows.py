@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import string
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alignment.config.vocabulary import DOMAINS, STRENGTHS
@@ -16,6 +19,15 @@ REASONS: dict[str, str] = {
     "wrong_type": "a value of the wrong type",
     "missing_prompt": "no conversation before the answers",
     "no_common_prompt": "two answers to different conversations",
+    "two_prompts": "two columns that hold different conversations",
+    "repeated_prompt": "answers that both begin with the short prompt, or repeat it",
+    "markup": "a turn marker or a special token of a chat template inside a text",
+    "unreadable": "tools, pictures or other parts that no reader can read",
+    "unknown_role": "a role other than user, assistant and system",
+    "scores_against": "scores or a margin that favour the rejected answer",
+    "repeated_key": "a key that stands twice in one object",
+    "no_status": "responses without their status: drafts and discarded ones cannot be told apart",
+    "no_side": "labels without a choice between the two answers",
     "roles": "turns that do not alternate, or do not end with the user",
     "empty_turn": "a turn without text",
     "empty_answer": "an answer without text",
@@ -34,15 +46,37 @@ REASONS: dict[str, str] = {
     "tie": "neither answer is better",
     "rejected_safe": "chosen unsafe, the other safe",
     "not_annotated": "nobody has judged it yet",
+    "skipped": "everybody who saw it skipped or discarded it",
+    "joined": "a further verdict on a pair, put together with the first one",
 }
 """Reason → its description, for every reason not to accept a row."""
 
-DROPPED = frozenset({"duplicate", "duplicate_earlier", "tie", "rejected_safe", "not_annotated"})
+DROPPED = frozenset(
+    {
+        "duplicate",
+        "duplicate_earlier",
+        "tie",
+        "rejected_safe",
+        "not_annotated",
+        "skipped",
+        "joined",
+    }
+)
 """Sound rows that are left out on purpose. They do not count as bad rows."""
 
-DISPUTED = frozenset({"conflict", "conflict_earlier"})
-"""Quarantined for a person to decide. They do not count as bad rows either: people disagree."""
-
+DISPUTED = frozenset({"conflict", "conflict_earlier", "no_side"})
+"""Quarantined for a person to decide. They do not count as bad rows either: the file is sound."""
+_FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
+"""Hangul fillers and the empty Braille cell: letters and signs that show nothing."""
+_INVISIBLE = (
+    string.whitespace
+    + "\u00a0\u00ad\u180e\u2028\u2029\u3000\ufeff"
+    + _FILLERS
+    + "".join(
+        chr(code)
+        for code in (*range(0x2000, 0x2010), *range(0x202F, 0x2030), *range(0x205F, 0x2065))
+    )
+)
 
 LABEL = 1000
 """Maximum characters in the name of an annotator, a group, a category or a version."""
@@ -55,16 +89,20 @@ class RowError(Exception):
         reason: a key of `REASONS`.
         field: the field at fault.
         detail: the value at fault, or what is wrong with it.
+        people: the votes, where people judged the pair all the same.
     """
 
-    def __init__(self, reason: str, field: str, detail: str = ""):
+    def __init__(self, reason: str, field: str, detail: str = "", people: Votes | None = None):
         super().__init__(reason, field, detail)
         self.reason = reason
         self.field = field
         self.detail = detail
+        self.people = people
 
 
 Turn = tuple[str, str]
+Votes = Sequence[tuple[str | None, str]]
+"""Name, if known, and vote of each person who judged a pair."""
 
 
 @dataclass(slots=True)
@@ -84,6 +122,10 @@ class Draft:
     group: str | None = None
     votes: list[str] | None = None
     category: str | None = None
+    people: Votes | None = None
+    """Who voted how, for the report; `votes` say it relative to the winner, for training."""
+    notes: tuple[str, ...] = ()
+    """What was changed or guessed on reading, for the report."""
     prompt_characters: int = 0
     """Filled in by `check`."""
 
@@ -107,13 +149,11 @@ def check(draft: Draft, max_characters: int) -> None:
     if type(rejected) is not str:
         raise RowError("wrong_type", "rejected", f"{type(rejected).__name__}, not text")
     size = draft.prompt_characters = _check_turns(draft.turns)
-    if not chosen or chosen.isspace():
-        raise RowError("empty_answer", "chosen")
-    if not rejected or rejected.isspace():
-        raise RowError("empty_answer", "rejected")
+    if is_blank(chosen) or is_blank(rejected):
+        raise RowError("empty_answer", "chosen" if is_blank(chosen) else "rejected")
     if "\0" in chosen or "\0" in rejected:
         raise RowError("nul", "chosen" if "\0" in chosen else "rejected")
-    if chosen == rejected or chosen.strip() == rejected.strip():
+    if chosen == rejected or _bare(chosen) == _bare(rejected):
         raise RowError("identical_answers", "rejected")
     size += max(len(chosen), len(rejected))
     if size > max_characters:
@@ -139,6 +179,23 @@ def check(draft: Draft, max_characters: int) -> None:
             _check_label(name, value)
 
 
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: white space, format and control characters, fillers."""
+    if not text or (text[0].isascii() and text[0].isalnum()):
+        return not text
+    return all(
+        char.isspace() or char in _FILLERS or unicodedata.category(char) in ("Cf", "Cc", "Mn", "Me")
+        for char in text
+    )
+
+
+def _bare(text: str) -> str:
+    """A text in NFC without white space and invisible characters around it."""
+    if text.isascii():
+        return text.strip()
+    return unicodedata.normalize("NFC", text).strip(_INVISIBLE)
+
+
 def _check_turns(turns: list[Turn]) -> int:
     if not turns:
         raise RowError("missing_prompt", "conversation")
@@ -151,7 +208,7 @@ def _check_turns(turns: list[Turn]) -> int:
             )
         if role != expected and not (role == "system" and index == 0):
             raise RowError("roles", f"conversation.{index}.role", f"{role!r} after a turn too many")
-        if not text or text.isspace():
+        if is_blank(text):
             raise RowError("empty_turn", f"conversation.{index}.content")
         if "\0" in text:
             raise RowError("nul", f"conversation.{index}.content")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, Literal
@@ -72,10 +73,15 @@ def text_digest(parts: Iterable[str]) -> str:
     return hashlib.sha256(framed(*parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def composed(text: str) -> str:
+    """A text in Unicode's form NFC: an accent typed in two ways gives one id."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def _spoken(conversation: Iterable[Mapping[str, Any]]) -> list[str]:
     parts: list[str] = []
     for message in conversation:
-        parts += (message["role"], message["content"])
+        parts += (message["role"], composed(message["content"]))
     return parts
 
 
@@ -83,7 +89,7 @@ def comparison_id(
     domain: str, conversation: Iterable[Mapping[str, Any]], chosen: str, rejected: str
 ) -> str:
     """Id of a comparison: the same judgement has the same id in every batch."""
-    return text_digest([domain, *_spoken(conversation), chosen, rejected])[:16]
+    return text_digest([domain, *_spoken(conversation), composed(chosen), composed(rejected)])[:16]
 
 
 def prompt_id(domain: str, messages: Iterable[Mapping[str, Any]]) -> str:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.config.vocabulary import Domain
+from alignment.config.vocabulary import DOMAINS, Domain
+from alignment.errors import DataError
 from alignment.preferences.readers import Format, TaskKeys, choose, named
+from alignment.preferences.readers.judged import AnnotatedPair, AnnotatorVerdict
+from alignment.preferences.readers.markup import refuse_markup
+from alignment.preferences.readers.verdicts import draft_from_verdicts
 from alignment.preferences.rows import Draft, RowError, check
-from alignment.preferences.sources import Record, Source, records
+from alignment.preferences.sources import ACCEPTED_FILES, Record, Source, records
 
 SAMPLE = 50  # rows that decide the format
 
@@ -32,9 +38,15 @@ class SourceReader:
     format: str | None = None
     keys: TaskKeys = field(default_factory=dict)
 
-    def open(self, source: Source) -> tuple[Format, Iterator[tuple[Record, Draft | RowError]]]:
+    def open(
+        self, source: Source, unused: Counter[str] | None = None
+    ) -> tuple[Format, Iterator[tuple[Record, Draft | RowError]]]:
         """The format of a source, and its comparisons in order: checked drafts or row errors. A row
-        with several comparisons yields several pairs.
+        with several comparisons yields several pairs; rows of several people on one pair yield one
+        comparison, at the first one's place.
+
+        Args:
+            unused: counts, while iterating, the rows of each column that is not read.
 
         Raises:
             DataError: an unknown format, or, while iterating, a broken file.
@@ -46,37 +58,79 @@ class SourceReader:
             row_format = named(forced)
         else:
             sample = [row.value for row in head if not isinstance(row.value, RowError)]
+            if not head:
+                raise DataError("the file holds no rows", where=source.name, remedy=ACCEPTED_FILES)
             row_format = choose(sample, source.name)
         return row_format, self._drafts(
-            chain(head, rows), row_format, self._default_domain(source.path)
+            chain(head, rows),
+            row_format,
+            self._default_domain(source.path),
+            Counter() if unused is None else unused,
         )
 
     def _drafts(
-        self, rows: Iterator[Record], row_format: Format, default: str | None
+        self, rows: Iterator[Record], row_format: Format, default: str | None, unused: Counter[str]
     ) -> Iterator[tuple[Record, Draft | RowError]]:
-        config, limit = self.config, self.config.max_characters
+        read = self._read if row_format.verdict is None else self._together
+        found = read(rows, row_format, unused)
+        for record, draft in found:
+            if not isinstance(draft, RowError):
+                self._complete(draft, default)
+                try:
+                    check(draft, self.config.max_characters)
+                    refuse_markup(draft, markers=row_format.name not in ("hh", "native"))
+                except RowError as error:
+                    error.people = draft.people
+                    yield record, error
+                    continue
+            yield record, draft
+
+    def _read(
+        self, rows: Iterator[Record], row_format: Format, unused: Counter[str]
+    ) -> Iterator[tuple[Record, Draft | RowError]]:
         for record in rows:
-            value = record.value
-            if isinstance(value, RowError):
-                yield record, value
-                continue
             try:
-                drafts = row_format.read(value, config, self.keys)
+                value = _sound(record, row_format, unused)
+                drafts = row_format.read(value, self.config, self.keys)
             except RowError as error:
                 yield record, error
                 continue
             for draft in drafts:
-                if isinstance(draft, RowError):
-                    yield record, draft
-                    continue
-                if draft.domain is None:
-                    draft.domain = default
-                try:
-                    check(draft, limit)
-                except RowError as error:
-                    yield record, error
-                else:
-                    yield record, draft
+                yield record, draft
+
+    def _together(
+        self, rows: Iterator[Record], row_format: Format, unused: Counter[str]
+    ) -> Iterator[tuple[Record, Draft | RowError]]:
+        """One comparison for all rows on a pair; each further row is counted as `joined`."""
+        assert row_format.verdict is not None
+        pairs: dict[Hashable, list[tuple[Record, AnnotatedPair, AnnotatorVerdict]]] = {}
+        for record in rows:
+            try:
+                pair, verdict = row_format.verdict(_sound(record, row_format, unused), self.keys)
+            except RowError as error:
+                yield record, error
+                continue
+            judged = pairs.setdefault((tuple(pair.conversation), pair.answers), [])
+            if any(record.value == other.value for other, _, _ in judged):
+                yield record, RowError("duplicate", "row")
+            else:
+                judged.append((record, pair, verdict))
+        for judged in pairs.values():
+            (first, pair, _), *others = judged
+            for record, _, _ in others:
+                yield record, RowError("joined", "row", f"line {first.line}")
+            try:
+                verdicts = [verdict for _, _, verdict in judged]
+                yield first, draft_from_verdicts(pair, verdicts, self.config)
+            except RowError as error:
+                yield first, error
+
+    def _complete(self, draft: Draft, default: str | None) -> None:
+        if draft.domain is not None and draft.domain not in DOMAINS and self.domain is not None:
+            draft.notes += (f"a domain of its own, replaced by {self.domain}",)
+            draft.domain = self.domain
+        if draft.domain is None:
+            draft.domain = default
 
     def _default_domain(self, path: Path) -> str | None:
         if self.domain is not None:
@@ -86,3 +140,15 @@ class SourceReader:
                 if fnmatch.fnmatchcase(name, pattern):
                     return value
         return self.config.domain
+
+
+def _sound(record: Record, row_format: Format, unused: Counter[str]) -> dict[str, Any]:
+    """The row, its columns counted.
+
+    Raises:
+        RowError: there is none, or a column says that texts alone are not what was judged.
+    """
+    if isinstance(record.value, RowError):
+        raise record.value
+    unused.update(row_format.unused(record.value))
+    return record.value

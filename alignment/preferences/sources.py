@@ -11,15 +11,21 @@ import codecs
 import gzip
 import hashlib
 import json
+import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from alignment.errors import DataError
-from alignment.preferences.json_array import NotAnArrayError, array_elements
+from alignment.preferences.json_array import (
+    NotAnArrayError,
+    RepeatedKey,
+    UniqueKeys,
+    array_elements,
+)
 from alignment.preferences.rows import RowError
 from alignment.preferences.tables import dataset_rows, parquet_rows
 from alignment.utils.files import sha256_file
@@ -30,6 +36,7 @@ MAX_RATIO = 200  # unpacked over packed size; real preferences reach 10
 SMALL = 64 << 20  # unpacked bytes below which the ratio is not checked
 ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".gz")
 ACCEPTED_FILES = "send JSON lines (also gzipped), a JSON array or parquet; text must be UTF-8"
+LFS = b"version https://git-lfs.github.com/spec/"
 FOREIGN = {
     b"PK\x03\x04": "a zip archive or an Excel sheet",
     b"BZh": "a bzip2 archive",
@@ -39,8 +46,22 @@ FOREIGN = {
     b"\xfe\xff": "text in UTF-16",
     b"\x80\x04\x95": "a pickle",
     b"\x80\x05\x95": "a pickle",
+    b"ARROW1": "an Arrow file, one part of a directory saved by `datasets`",
+    b"SQLite format 3": "an SQLite database",
+    b"<!DOCTYPE": "a web page",
+    b"<!doctype": "a web page",
+    b"<html": "a web page",
+    b"<?xml": "an XML file",
+    LFS: "a Git LFS pointer, not the data",
+    b"/annex/objects/": "a git-annex pointer, not the data",
 }
 """First bytes → kind of file that people send by mistake."""
+FETCH = {
+    LFS: "fetch the data where the repository was cloned: `git lfs pull`",
+    b"/annex/objects/": "fetch the data where the repository was cloned: `git annex get`",
+}
+"""First bytes → remedy, where it is another than to send another file."""
+HUB_FILES = ("dataset_infos.json", "dataset_info.json", "state.json")
 UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".download", "~")
 
 
@@ -123,14 +144,58 @@ def _in_directory(path: Path) -> list[Source]:
             digest.update(f"{file.relative_to(path)}\0{sha256_file(file)}\0".encode())
         size = sum(file.stat().st_size for file in files)
         return [Source(path.name, path, "dataset", digest.hexdigest(), size)]
-    files = [file for file in complete_files(path) if file.name.endswith(ENDINGS)]
+    found = [file for file in complete_files(path) if file.name.endswith(ENDINGS)]
+    files = found or _below(path)
     if not files:
         raise DataError(
-            "no file of preferences in this directory",
+            "no file of preferences in this directory or below it",
             where=str(path),
             remedy=f"files must end with {', '.join(ENDINGS)}",
         )
+    _refuse_both_parts(path, files)
     return [_file(file) for file in files]
+
+
+def _below(path: Path) -> list[Path]:
+    """Files of preferences in sub-directories, as in a clone from the hub (`data/*.parquet`)."""
+    return sorted(
+        file
+        for file in path.rglob("*")
+        if file.is_file()
+        and file.name.endswith(ENDINGS)
+        and file.name not in HUB_FILES
+        and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+    )
+
+
+def split_of(name: str) -> str | None:
+    """`training` or `test`, if a split or a file of this name is that part of a data set."""
+    word = re.split(r"[-_.]", name.lower())[0]
+    if word in ("train", "training"):
+        return "training"
+    return "test" if word in ("test", "validation", "valid", "val", "dev", "eval") else None
+
+
+def _refuse_both_parts(path: Path, files: Sequence[Path]) -> None:
+    """Refuse to pour a data set's test rows into a batch that is trained on.
+
+    Raises:
+        DataError: the files, or the directories they are in, are named after both parts.
+    """
+    parts: dict[str, str] = {}
+    for file in files:
+        relative = file.relative_to(path)
+        for part in (relative.name, *relative.parts[:-1]):
+            kind = split_of(part)
+            if kind is not None:
+                parts.setdefault(kind, str(relative))
+    if len(parts) == 2:
+        raise DataError(
+            f"the directory holds the training and the test part of a data set: "
+            f"{parts['training']}, {parts['test']}",
+            where=str(path),
+            remedy="name the files of one part; a batch keeps its own rows for measuring",
+        )
 
 
 def _file(path: Path) -> Source:
@@ -162,12 +227,11 @@ def _text(source: Source, max_bytes: int) -> Iterator[Record]:
         first = next(blocks, b"")
         for magic, what in FOREIGN.items():
             if first.startswith(magic):
-                raise DataError(
-                    f"the file is {what}",
-                    where=source.name,
-                    remedy=ACCEPTED_FILES,
-                )
+                remedy = FETCH.get(magic, ACCEPTED_FILES)
+                raise DataError(f"the file is {what}", where=source.name, remedy=remedy)
         first = first.removeprefix(codecs.BOM_UTF8)
+        if not first:
+            raise DataError("the file is empty", where=source.name, remedy="fetch it again")
         blocks = chain([first], blocks)
         if first.lstrip().startswith(b"["):
             yield from _array(source, blocks)
@@ -205,6 +269,8 @@ def _blocks(source: Source, file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
 
 
 def _lines(blocks: Iterator[bytes]) -> Iterator[Record]:
+    keys = UniqueKeys()
+    decoder = json.JSONDecoder(object_pairs_hook=keys)
     number = 0
     pending: list[bytes] = []
     pending_bytes = 0
@@ -220,7 +286,7 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[Record]:
                 skipping = False
                 yield Record(number, RowError("line_too_long", "row", f"over {MAX_LINE:,}"), None)
             elif line and not line.isspace():
-                yield _parse(number, line)
+                yield _parse(number, line, decoder, keys)
         if skipping:
             continue
         pending.append(tail)
@@ -231,25 +297,31 @@ def _lines(blocks: Iterator[bytes]) -> Iterator[Record]:
     if skipping:
         yield Record(number + 1, RowError("line_too_long", "row", f"over {MAX_LINE:,}"), None)
     elif last and not last.isspace():
-        yield _parse(number + 1, last)
+        yield _parse(number + 1, last, decoder, keys)
 
 
-def _parse(number: int, line: bytes) -> Record:
+def _parse(number: int, line: bytes, decoder: json.JSONDecoder, keys: UniqueKeys) -> Record:
+    keys.repeated = None
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = decoder.decode(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Record(number, RowError("bad_utf8", "row", f"byte {error.start}"), line)
     except (ValueError, RecursionError) as error:  # also a number of thousands of digits
         return Record(number, RowError("not_json", "row", str(error)), line)
     if type(value) is not dict:
         return Record(number, RowError("not_json", "row", f"{type(value).__name__}"), line)
+    if keys.repeated is not None:
+        return Record(number, RowError("repeated_key", keys.repeated[:80]), line)
     return Record(number, value, line)
 
 
 def _array(source: Source, blocks: Iterator[bytes]) -> Iterator[Record]:
     try:
         for number, value in enumerate(array_elements(blocks, MAX_LINE), 1):
-            if type(value) is dict:
+            if isinstance(value, RepeatedKey):
+                error = RowError("repeated_key", value.name[:80])
+                yield Record(number, error, json.dumps(value.value).encode())
+            elif type(value) is dict:
                 yield Record(number, value, None)
             else:
                 yield Record(number, RowError("not_json", "row", type(value).__name__), None)

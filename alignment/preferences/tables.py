@@ -43,24 +43,37 @@ def parquet_rows(path: Path, name: str, max_bytes: int) -> Iterator[Row]:
 
 
 def dataset_rows(path: Path, name: str, *, saved: bool) -> Iterator[Row]:
-    """The rows of all splits of a dataset.
+    """The rows of a dataset with one split.
 
     Args:
-        saved: `path` is a directory written by `datasets`; else `name` is one on the hub.
+        saved: `path` is a directory written by `datasets`; else `name` is one on the hub, with its
+            split behind a colon if it has several (`owner/name:train`).
 
     Raises:
-        DataError: it cannot be loaded.
+        DataError: it cannot be loaded, or has several splits.
     """
     import datasets
 
     try:
-        loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(name)
+        if saved:
+            loaded = datasets.load_from_disk(str(path))
+        else:
+            hub_name, _, split = name.partition(":")
+            loaded = datasets.load_dataset(hub_name, split=split or None)
     except Exception as error:  # the library raises many kinds, all about what was named
         raise DataError(
             f"cannot load the dataset: {type(error).__name__}: {error}",
             where=name,
             remedy=None if saved else "no such file either; a misspelt path?",
         ) from error
+    if isinstance(loaded, dict) and len(loaded) > 1:
+        splits = sorted(map(str, loaded))
+        one = splits[-1] if "train" not in splits else "train"
+        raise DataError(
+            f"the dataset has {len(splits)} splits: {', '.join(splits)}",
+            where=name,
+            remedy=f"name one, its test rows must not be trained on: {name}{'/:'[not saved]}{one}",
+        )
     for part in loaded.values() if isinstance(loaded, dict) else [loaded]:
         for batch in part.with_format("arrow").iter(batch_size=ROWS):
             yield from _rows(batch.to_batches()[0] if batch.num_rows else batch)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alignment.config.vocabulary import DOMAINS, STRENGTHS, version_order
-from alignment.preferences.rows import Draft
+from alignment.preferences.rows import Draft, Votes
 from alignment.preferences.schema import LLAMA2_BINS, SAFETY_BINS
 
 
@@ -31,6 +31,9 @@ class Tally:
         self.chosen = array("i")
         self.rejected = array("i")
         self.agreements = array("d")
+        self.alike: Counter[str] = Counter()
+        self.compared: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
 
     def add(self, draft: Draft) -> None:
         """Count one accepted comparison."""
@@ -47,16 +50,31 @@ class Tally:
             self.rejected_by[draft.rejected_by] += 1
             if draft.chosen_by is not None:
                 self.matches[draft.chosen_by[0], draft.rejected_by[0]] += 1
-        if draft.annotator is not None:
-            self.annotators[draft.annotator] += 1
+        self.notes.update(draft.notes)
+        if draft.people is not None:
+            self.add_people(draft.people)
+        else:
+            self.annotators.update([draft.annotator] if draft.annotator is not None else [])
+            self.add_people([(None, vote) for vote in draft.votes or []])
         if draft.group is not None:
             self.groups.add(draft.group)
-        if draft.votes and len(draft.votes) > 1:
-            self.agreements.append(_agreement(draft.votes))
         self.turns.append((len(draft.turns) + 1) // 2)  # user turns: they alternate, last included
         self.prompt.append(draft.prompt_characters)
         self.chosen.append(len(draft.chosen))
         self.rejected.append(len(draft.rejected))
+
+    def add_people(self, people: Votes) -> None:
+        """Count the votes on one pair, which may be tied or left out for another reason."""
+        people = [(None if name is None else printable(name), vote) for name, vote in people]
+        self.annotators.update(name for name, _ in people if name is not None)
+        if len(people) < 2:
+            return
+        counts = Counter(vote for _, vote in people)
+        self.agreements.append(_agreement(counts))
+        for name, vote in people:
+            if name is not None:
+                self.alike[name] += counts[vote] - 1
+                self.compared[name] += len(people) - 1
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as JSON values; deterministic."""
@@ -93,7 +111,12 @@ class Tally:
                 "busiest": _commonest(self.annotators),
                 "voted_pairs": len(self.agreements),
                 "agreement": round(float(np.mean(self.agreements)), 4) if self.agreements else None,
+                "agreement_by_name": {
+                    name: _share(self.alike[name], self.compared[name])
+                    for name in _commonest(self.compared)
+                },
             },
+            "notes": _commonest(self.notes),
             "rankings": len(self.groups),
         }
 
@@ -108,10 +131,14 @@ class Tally:
         return {"pairs": pairs, "share": _share(wins, pairs)}
 
 
-def _agreement(votes: list[str]) -> float:
-    """Share of pairs of people who gave the same vote."""
-    counts = Counter(votes)
-    people = len(votes)
+def printable(name: str) -> str:
+    """A name from a row that nobody has checked, without lone surrogates."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _agreement(counts: Counter[str]) -> float:
+    """Share of pairs of people who gave the same vote, from the number of each vote."""
+    people = counts.total()
     return sum(n * (n - 1) for n in counts.values()) / (people * (people - 1))
 
 

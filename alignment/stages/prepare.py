@@ -14,7 +14,7 @@ from alignment.preferences.prepare_files import prepare_files
 from alignment.stages.context import StageContext
 from alignment.utils.files import sha256_file
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
 READS = ("base", "world", "data", "intake")
 
 

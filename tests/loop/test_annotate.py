@@ -72,7 +72,7 @@ def test_verdicts_come_back_with_their_provenance(labelled: Path) -> None:
         frozenset(side["text"] for side in pair["responses"]): pair["responses"] for pair in pairs
     }
     files = sorted((labelled / "workspace" / "outbox").glob("annotate-*.json*"))
-    files = [file for file in files if not file.name.endswith(".questions.json")]
+    files = [file for file in files if not file.name.endswith(".settings.json")]
     assert len(files) == len(TOOLS)
     found: list[Comparison] = []
     for file in files:

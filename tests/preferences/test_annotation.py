@@ -226,7 +226,7 @@ def test_unjudged_and_unknown_tasks_are_counted(tmp_path: Path) -> None:
     rows[2]["align_task"] = "align-00000000000000000000"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     report = ingest(store, [path], CONFIG)
-    assert report.values["reasons"] == {"not_annotated": 1, "tie": 1, "unknown_task": 1}
+    assert report.values["reasons"] == {"no_side": 1, "tie": 1, "unknown_task": 1}
     with pytest.raises(DataError, match="no pairs"):
         export_tasks(store, [], "jsonl", path, seed=1)
 

@@ -173,7 +173,7 @@ def test_a_delivery_with_too_many_bad_rows_is_refused_whole(tmp_path: Path) -> N
         (gzip.compress(b"x" * 2000), "more than 1,000 bytes"),
         (b'{"what": "ever"}\n', "format is not known"),
         (b"\x00\x01\x02\xff\xfe" * 20, "format is not known"),
-        (b"", "format is not known"),
+        (b"", "the file is empty"),
         (b"[1, 2", "not a JSON array"),
         (b"PAR1 and then nothing", "parquet file is broken"),
     ],

@@ -37,6 +37,21 @@ FORMATS: tuple[Format, ...] = (
 )
 """Most specific first: an HH row also matches TRL's format, never the other way round."""
 
+KNOWN = {
+    "hh": "chosen, rejected: transcripts",
+    "trl": "prompt, chosen, rejected",
+    "webgpt": "question, answer_0, answer_1, score_0, score_1",
+    "pandalm": "instruction, response1, response2, annotator1 …",
+    "ranking": "prompt, responses, ranks",
+    "label-studio": "data, annotations",
+    "argilla": "fields, responses",
+    "annotated": "answer1, answer2, preference",
+    "native": "conversation, chosen, rejected, domain",
+}
+"""Format → the columns that it is known by, for messages."""
+SCHEMA = "docs/intake.md"
+"""Where the formats and the fields of our own schema are described."""
+
 
 def named(name: str) -> Format:
     """The format called `name`.
@@ -68,18 +83,19 @@ def choose(sample: Sequence[dict[str, Any]], where: str) -> Format:
                 counts[candidate.name] += 1
                 break
     best = max(FORMATS, key=lambda candidate: counts[candidate.name])
+    known = ", ".join(f"{name} ({columns})" for name, columns in KNOWN.items())
     if not sample:
         raise DataError(
             "the format is not known: none of the first rows is a JSON object",
             where=where,
-            remedy=ACCEPTED_FILES,
+            remedy=f"{ACCEPTED_FILES}; known formats: {known}; see {SCHEMA}",
         )
     if counts[best.name] == 0:
         keys = ", ".join(sorted(sample[0])[:12])
         raise DataError(
             f"the format is not known; the first row has: {keys}",
             where=where,
-            remedy="name it with --format (intake.format), or convert the file",
+            remedy=f"convert the file to one of: {known}; --format forces one; see {SCHEMA}",
         )
     return best
 

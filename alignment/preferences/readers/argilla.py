@@ -1,14 +1,19 @@
-"""Argilla's exports of a pairwise task: nested records (`to_list`, `to_json`) and flat ones
-(`to_list(flatten=True)`, `to_datasets`), with a label or a ranking question."""
+"""Argilla's exports of a pairwise task, with a label or a ranking question.
+
+Flat records (`to_list(flatten=True)`, `to_datasets`) say which responses were submitted. Nested
+ones (`to_list`, `to_json`) do not in Argilla 2: they are refused, for drafts and discarded answers
+cannot be told from verdicts. Argilla 1.x has a list of responses under each question's name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
 from alignment.preferences.readers.format import Format, Row, TaskKeys
 from alignment.preferences.readers.verdicts import (
+    COLUMNS,
+    LABELS,
     TASK,
     as_choice,
     draft_from_verdicts,
@@ -21,56 +26,83 @@ from alignment.preferences.rows import DraftOrError, RowError
 QUESTIONS = ("preference", "chosen", "choice", "best", "ranking", "comparison")
 """Names of the question that asks for the verdict; the first one present counts."""
 
+ASKED = frozenset(f"responses.{name}" for name in (*QUESTIONS, *LABELS))
+ENVELOPE = frozenset({"id", "status", "_server_id", "external_id", "inserted_at", "updated_at"})
+RESPONSES = ".responses"
 Submitted = dict[str, dict[str, Any]]
 """Question → user → value."""
+Response = tuple[str, str, Any, Any]
+"""Question, user, status, value."""
 
 
 def _read(row: Row, config: IntakeConfig, keys: TaskKeys) -> list[DraftOrError]:
-    shown, submitted = _nested(row) if type(row.get("fields")) is dict else _flat(row)
+    shown, responses = _parts(row)
     if shown.get(TASK) is None and str(row.get("id", "")).startswith("align-"):
         shown[TASK] = row["id"]
     pair = find_pair(shown, keys)
-    question = next((name for name in QUESTIONS if name in submitted), None)
-    if question is None:
-        raise RowError("not_annotated", "responses")
+    submitted: Submitted = {}
+    discarded = False
+    for question, user, status, value in responses:
+        if status is None:
+            raise RowError("no_status", question, "export with to_list(flatten=True)")
+        if status == "submitted":
+            submitted.setdefault(question, {})[user] = value
+        discarded = discarded or status == "discarded"
+    asked_for = next((name for name in QUESTIONS if name in submitted), None)
+    if asked_for is None:
+        reason = "no_side" if submitted else "skipped" if discarded else "not_annotated"
+        raise RowError(reason, "responses")
     names = pair_names(shown)
     verdicts = []
-    for user, value in submitted[question].items():
+    for user, value in submitted[asked_for].items():
         labels = {name: by_user.get(user) for name, by_user in submitted.items()}
         verdicts.append(parse_verdict(_choice(value, names), None, labels, user))
     return [draft_from_verdicts(pair, verdicts, config)]
 
 
-def _nested(row: Row) -> tuple[dict[str, Any], Submitted]:
+def _parts(row: Row) -> tuple[dict[str, Any], list[Response]]:
+    """What annotators saw, and all their responses, submitted or not."""
+    if type(row.get("fields")) is dict:
+        return _nested(row)
+    if any(name.endswith(RESPONSES) for name in row):
+        return _flat(row)
+    return _first_generation(row)
+
+
+def _nested(row: Row) -> tuple[dict[str, Any], list[Response]]:
     shown = dict(row["fields"])
     metadata = row.get("metadata")
     if type(metadata) is dict:
         shown = {**metadata, **shown}
-    responses = row.get("responses")
-    if responses is None:
-        return shown, {}
-    if type(responses) is not dict:
-        raise RowError("wrong_type", "responses", f"{type(responses).__name__}, not an object")
-    submitted: Submitted = {}
-    for question, answers in responses.items():
-        if type(answers) is not list:
-            raise RowError("wrong_type", f"responses.{question}", "not a list")
-        for index, answer in enumerate(answers):
-            if type(answer) is not dict:
-                raise RowError("wrong_type", f"responses.{question}.{index}", "not an object")
-            if answer.get("status") in (None, "submitted"):
-                user = str(answer.get("user_id") or f"#{index}")
-                submitted.setdefault(question, {})[user] = answer.get("value")
-    return shown, submitted
+    answers = row.get("responses")
+    if answers is None:
+        return shown, []
+    if type(answers) is not dict:
+        raise RowError("wrong_type", "responses", f"{type(answers).__name__}, not an object")
+    responses: list[Response] = []
+    for question, given in answers.items():
+        responses += _listed(question, given, f"responses.{question}")
+    return shown, responses
 
 
-def _flat(row: Row) -> tuple[dict[str, Any], Submitted]:
-    shown = {name: value for name, value in row.items() if ".responses" not in name}
-    submitted: Submitted = {}
+def _listed(question: str, answers: Any, where: str) -> list[Response]:
+    if type(answers) is not list:
+        raise RowError("wrong_type", where, "not a list")
+    responses = []
+    for index, answer in enumerate(answers):
+        if type(answer) is not dict:
+            raise RowError("wrong_type", f"{where}.{index}", "not an object")
+        user = str(answer.get("user_id") or f"#{index}")
+        responses.append((question, user, answer.get("status"), answer.get("value")))
+    return responses
+
+
+def _flat(row: Row) -> tuple[dict[str, Any], list[Response]]:
+    shown = {name: value for name, value in row.items() if RESPONSES not in name}
+    responses: list[Response] = []
     for name, values in row.items():
-        if not name.endswith(".responses") or values is None:
+        if not name.endswith(RESPONSES) or values is None:
             continue
-        question = name.removesuffix(".responses")
         if type(values) is not list:
             raise RowError("wrong_type", name, f"{type(values).__name__}, not a list")
         users = row.get(f"{name}.users") or [f"#{index}" for index in range(len(values))]
@@ -80,14 +112,39 @@ def _flat(row: Row) -> tuple[dict[str, Any], Submitted]:
                 raise RowError("wrong_type", f"{name}.{suffix}", f"{type(column).__name__}")
         if not len(users) == len(states) == len(values):
             raise RowError("bad_vote", name, "users, status and values differ in number")
+        question = name.removesuffix(RESPONSES)
         for user, state, value in zip(users, states, values, strict=True):
-            if state in (None, "submitted"):
-                submitted.setdefault(question, {})[str(user)] = value
-    return shown, submitted
+            responses.append((question, str(user), state, value))
+    return shown, responses
+
+
+def _first_generation(row: Row) -> tuple[dict[str, Any], list[Response]]:
+    shown: dict[str, Any] = {}
+    responses: list[Response] = []
+    for name, value in row.items():
+        if _is_responses(value):
+            responses += _listed(name, value, name)
+        elif value != [] or name not in QUESTIONS:
+            shown[name] = value
+    return shown, responses
+
+
+def _is_responses(value: Any) -> bool:
+    return (
+        type(value) is list
+        and bool(value)
+        and all(type(entry) is dict and {"user_id", "value"} <= entry.keys() for entry in value)
+    )
 
 
 def _choice(value: Any, names: tuple[str, str] | None) -> str:
     """A label, or a ranking: ["response-2", "response-1"], or [{"value", "rank"}, …]."""
+    if type(value) is dict and type(value.get("value")) is list:  # Argilla 1.x
+        ranks = value.get("rank")
+        if type(ranks) is not list or len(ranks) != len(value["value"]):
+            raise RowError("bad_vote", "ranking", repr(value)[:80])
+        pairs = zip(ranks, value["value"], strict=True)
+        value = [{"rank": rank, "value": name} for rank, name in pairs]
     if type(value) is not list:
         return as_choice(value, names)
     if value and all(type(entry) is dict for entry in value):
@@ -105,8 +162,23 @@ def _choice(value: Any, names: tuple[str, str] | None) -> str:
 def _matches(row: Row) -> bool:
     if type(row.get("fields")) is dict and "responses" in row:
         return True
-    names: Mapping[str, Any] = row
-    return any(name.endswith(".responses") for name in names)
+    if any(name.endswith(RESPONSES) for name in row):
+        return True
+    return is_first_generation(row)
 
 
-FORMAT = Format("argilla", _matches, _read)
+def is_first_generation(row: Row) -> bool:
+    """Whether a row is one of Argilla 1.x: responses, or a suggestion, beside the question."""
+    return any(_is_responses(row.get(name)) or f"{name}-suggestion" in row for name in QUESTIONS)
+
+
+def _shown(row: Row) -> Row:
+    """The fields and metadata of the record, and responses to questions that are none of ours."""
+    try:
+        shown, responses = _parts(row)
+    except RowError:  # `read` says so
+        return {}
+    return {**shown, **{f"responses.{question}": True for question, *_ in responses}}
+
+
+FORMAT = Format("argilla", _matches, _read, COLUMNS | ENVELOPE | ASKED, _shown)

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
+from alignment.preferences.readers.judged import AnnotatedPair, AnnotatorVerdict
 from alignment.preferences.rows import Draft, DraftOrError, RowError, Turn
 
 Row = Mapping[str, Any]
 TaskKeys = Mapping[str, Mapping[str, Any]]
 """Keys of our own exports: opaque task id → what was hidden from the annotator."""
+
+
+SHARED = frozenset({"domain", "annotator", "category"})
+"""Columns that most formats share, see `draft`."""
+_UNREADABLE = re.compile(
+    r"(?:^|[_.\-])(?:tools?|functions?_calls?|functions|tool_calls|images?|pictures?|videos?"
+    r"|audios?|documents|attachments)(?:$|[_.\-])",
+    re.IGNORECASE,
+)
+"""Names of columns and of parts of messages that change what an answer means, and that no reader
+can read."""
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 @dataclass(frozen=True)
@@ -23,11 +37,54 @@ class Format:
         name: the value of `--format`.
         matches: whether a row has this shape.
         read: returns the comparisons of a row. Raises `RowError` if the whole row is bad.
+        columns: the columns that `read` understands; the report lists all others.
+        shown: the columns of a row as people know them, where an envelope is around them.
+        verdict: the pair and one person's verdict on it, of a format in which each person has a row
+            of their own. The rows of one pair are put together.
     """
 
     name: str
     matches: Callable[[Row], bool]
     read: Callable[[Row, IntakeConfig, TaskKeys], list[DraftOrError]]
+    columns: frozenset[str]
+    shown: Callable[[Row], Row] = lambda row: row
+    verdict: Callable[[Row, TaskKeys], tuple[AnnotatedPair, AnnotatorVerdict]] | None = None
+
+    def unused(self, row: Row) -> list[str]:
+        """The columns of a row that hold something and are not read.
+
+        Raises:
+            RowError: one of them changes the meaning of the row (tools, pictures).
+        """
+        names: list[str] = []
+        for name, value in self.shown(row).items():
+            if name in self.columns:
+                names += _unsaid_parts(name, value)
+            elif not empty(value):
+                if is_unreadable(name):
+                    raise RowError("unreadable", name, "texts alone are not what was judged")
+                names.append(name)
+        return names
+
+
+def is_unreadable(name: str) -> bool:
+    """Whether a column or a part of a message of this name holds more than texts can say."""
+    return _UNREADABLE.search(_CAPITAL.sub("_", name)) is not None
+
+
+def _unsaid_parts(column: str, value: Any) -> list[str]:
+    """Parts of a column's messages that are not read, each once: `chosen[].weight`."""
+    if type(value) is not list:
+        return []
+    messages = [one for one in value if type(one) is dict and ("role" in one or "from" in one)]
+    return sorted(
+        {
+            f"{column}[].{part}"
+            for message in messages
+            for part, held in message.items()
+            if part not in ("role", "from", "content", "value") and not empty(held)
+        }
+    )
 
 
 ROLES = {
@@ -37,8 +94,20 @@ ROLES = {
     "assistant": "assistant",
     "gpt": "assistant",
     "bot": "assistant",
+    "model": "assistant",
     "system": "system",
+    "developer": "system",
 }
+"""Roles in any case → ours."""
+_UNSAID = frozenset({"reasoning_content", "reasoning", "thinking", "tool_call_id", "refusal"})
+"""Further parts of a message, beside the unreadable ones, that change what it says."""
+
+
+def empty(value: Any) -> bool:
+    """Whether a column holds nothing: null, white space, an empty list or object."""
+    if type(value) is str:
+        return not value.strip() or value.strip() in ("[]", "{}", "null")
+    return value is None or value == [] or value == {}
 
 
 def text(row: Row, name: str) -> str:
@@ -73,7 +142,7 @@ def turns(value: Any, name: str) -> list[Turn]:
     """Messages as turns: {"role", "content"} or ShareGPT's {"from", "value"}.
 
     Raises:
-        RowError: not a list of messages.
+        RowError: not a list of messages, an unknown role, or a part that is no text.
     """
     if type(value) is not list:
         if value is None:
@@ -81,19 +150,43 @@ def turns(value: Any, name: str) -> list[Turn]:
         raise RowError("wrong_type", name, f"{type(value).__name__}, not a list of turns")
     dialogue = []
     for index, message in enumerate(value):
+        where = f"{name}.{index}"
         if type(message) is not dict:
-            raise RowError("wrong_type", f"{name}.{index}", f"{type(message).__name__}, not a turn")
-        role = message.get("role", message.get("from"))
-        content = message.get("content", message.get("value"))
-        canonical_role = ROLES.get(role) if type(role) is str else None
+            raise RowError("wrong_type", where, f"{type(message).__name__}, not a turn")
+        role = _either(message, "role", "from", where)
+        canonical_role = ROLES.get(role.lower()) if type(role) is str else None
         if canonical_role is None:
-            raise RowError("roles", f"{name}.{index}.role", f"unknown role {role!r}"[:80])
-        if type(content) is not str:
-            raise RowError(
-                "wrong_type", f"{name}.{index}.content", f"{type(content).__name__}, not text"
-            )
+            raise RowError("unknown_role", f"{where}.role", repr(role)[:80])
+        for part, held in message.items():
+            if (is_unreadable(str(part)) or part in _UNSAID) and not empty(held):
+                raise RowError("unreadable", f"{where}.{part}", "texts alone are not what was said")
+        content = _content(_either(message, "content", "value", where), f"{where}.content")
         dialogue.append((canonical_role, content))
     return dialogue
+
+
+def _either(message: dict[str, Any], name: str, other: str, where: str) -> Any:
+    value, second = message.get(name), message.get(other)
+    if value is None or second is None:
+        return second if value is None else value
+    if value != second:
+        raise RowError("wrong_type", where, f"{name!r} and {other!r} differ")
+    return value
+
+
+def _content(value: Any, name: str) -> str:
+    """The text of a message: as it is, or as OpenAI's list with one part of text."""
+    if type(value) is str:
+        return value
+    if type(value) is not list:
+        raise RowError("wrong_type", name, f"{type(value).__name__}, not text")
+    kinds = [part.get("type") if type(part) is dict else None for part in value]
+    if kinds != ["text"]:
+        raise RowError("unreadable", name, "not one part of text, but " + repr(kinds)[:80])
+    part: Any = value[0].get("text")
+    if type(part) is not str:
+        raise RowError("wrong_type", f"{name}.0.text", f"{type(part).__name__}, not text")
+    return part
 
 
 def producer(value: Any, name: str) -> tuple[str, float] | None:
@@ -119,7 +212,7 @@ def producer(value: Any, name: str) -> tuple[str, float] | None:
 def draft(
     row: Row, conversation: list[Turn], answers: tuple[str, str], strength: str, **fields: Any
 ) -> Draft:
-    """A comparison with the columns that most formats share: `domain`, `annotator`, `category`.
+    """A comparison with the columns that most formats share, `SHARED`.
 
     Args:
         answers: the chosen and the rejected one.
@@ -136,9 +229,19 @@ def draft(
         strength=strength,
         domain=label(row, "domain"),
         annotator=label(row, "annotator"),
-        category=label(row, "category"),
+        category=category(row),
         **fields,
     )
+
+
+def category(row: Row, name: str = "category") -> str | None:
+    """The label at `row[name]`; of a list or of an object of truth values, the names that apply."""
+    value: Any = row.get(name)
+    if type(value) is dict:
+        value = [key for key, applies in value.items() if applies is True]
+    if type(value) is list:
+        return ", ".join(str(part) for part in value if type(part) in (str, int)) or None
+    return None if type(value) in (bool, float) else label(row, name)
 
 
 def number(value: Any) -> float | None:

@@ -2,98 +2,24 @@
 
 from __future__ import annotations
 
-import re
-
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import (
-    Format,
-    Row,
-    TaskKeys,
-    common_prefix,
-    draft,
-    label,
-    text,
-)
-from alignment.preferences.rows import DraftOrError, RowError, Turn
-
-MARKER = "\n\nAssistant:"
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_ROLE = {"Human": "user", "Assistant": "assistant"}
-
-
-def is_transcript(value: object) -> bool:
-    """Whether a text begins like an HH transcript."""
-    return type(value) is str and value.lstrip().startswith("Human:")
-
-
-def transcript(value: str, name: str) -> list[Turn]:
-    """The turns of a transcript. A marker inside a message reads as a new turn.
-
-    Raises:
-        RowError: the transcript does not begin with a turn.
-    """
-    start, *parts = _TURN.split(value if value.startswith("\n\n") else "\n\n" + value.lstrip())
-    if start.strip():
-        raise RowError("roles", name, "text before the first turn")
-    return [(_ROLE[parts[index]], parts[index + 1].strip()) for index in range(0, len(parts), 2)]
-
-
-def prompt_turns(value: str, name: str) -> list[Turn]:
-    """A text prompt as turns: an HH transcript, or one message of the user.
-
-    Raises:
-        RowError: the prompt is empty.
-    """
-    if not value.strip():
-        raise RowError("missing_prompt", name)
-    if not is_transcript(value):
-        return [("user", value.strip())]
-    dialogue = transcript(value, name)
-    if dialogue[-1] == ("assistant", ""):  # a final "Assistant:" only opens the answer
-        dialogue.pop()
-    return dialogue
-
-
-def part(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Split two transcripts into their common conversation and the two answers.
-
-    The answers begin at the last `Assistant:` that both transcripts share.
-
-    Raises:
-        RowError: the transcripts share no `Assistant:` turn, or an answer holds further turns.
-    """
-    left, right = chosen.rfind(MARKER), rejected.rfind(MARKER)
-    if left < 0 or right < 0:
-        raise RowError("missing_prompt", "chosen" if left < 0 else "rejected", "no Assistant turn")
-    if left != right or chosen[:left] != rejected[:right]:
-        common = chosen[: common_prefix(chosen, rejected)]
-        left = common.rfind(MARKER)
-        if left < 0:
-            raise RowError("no_common_prompt", "rejected", "the transcripts differ from the start")
-    cut = left + len(MARKER)
-    answers = chosen[cut:], rejected[cut:]
-    for field, answer in zip(("chosen", "rejected"), answers, strict=True):
-        if _TURN.search(answer):
-            raise RowError(
-                "no_common_prompt", field, "more turns follow after the transcripts diverge"
-            )
-    return chosen[:left], answers[0].strip(), answers[1].strip()
+from alignment.preferences.readers import asked, scores
+from alignment.preferences.readers.format import SHARED, Format, Row, TaskKeys, draft, text
+from alignment.preferences.readers.transcripts import is_transcript, part, transcript
+from alignment.preferences.rows import DraftOrError
 
 
 def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:
-    conversation, chosen, rejected = part(text(row, "chosen"), text(row, "rejected"))
-    return [
-        draft(
-            row,
-            transcript(conversation, "chosen"),
-            (chosen, rejected),
-            label(row, "strength") or config.strength,
-        )
-    ]
+    before, chosen, rejected = part(text(row, "chosen"), text(row, "rejected"))
+    found = asked.agreed(asked.asked(row), transcript(before, "chosen"), "chosen")
+    conversation = asked.with_system(row, found)
+    return [draft(row, conversation, (chosen, rejected), scores.stated_strength(row, config))]
 
 
 def _matches(row: Row) -> bool:
-    return "prompt" not in row and is_transcript(row.get("chosen")) and "rejected" in row
+    return is_transcript(row.get("chosen")) and is_transcript(row.get("rejected"))
 
 
-FORMAT = Format("hh", _matches, _read)
+FORMAT = Format(
+    "hh", _matches, _read, SHARED | asked.COLUMNS | scores.COLUMNS | {"chosen", "rejected"}
+)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Row, TaskKeys
+from alignment.preferences.readers.format import Format, Row, TaskKeys, empty
 from alignment.preferences.readers.verdicts import (
-    AnnotatorVerdict,
+    COLUMNS,
+    LABELS,
+    SIDELESS,
     draft_from_verdicts,
     find_pair,
     parse_verdict,
@@ -23,19 +25,29 @@ def _read(row: Row, config: IntakeConfig, keys: TaskKeys) -> list[DraftOrError]:
         raise RowError("wrong_type", "annotations", f"{type(annotations).__name__}, not a list")
     pair = find_pair(shown, keys)
     verdicts = []
+    skipped = sideless = 0
     for annotation in annotations:
         if type(annotation) is not dict:
             raise RowError("wrong_type", "annotations", f"{type(annotation).__name__}")
-        if not annotation.get("was_cancelled"):  # "skip" in the tool
-            verdict = _verdict(annotation)
-            if verdict is not None:
-                verdicts.append(verdict)
-    return [draft_from_verdicts(pair, verdicts, config)]
+        if annotation.get("was_cancelled"):  # "skip" in the tool
+            skipped += 1
+            continue
+        said = _said(annotation)
+        if "preference" in said:
+            verdicts.append(parse_verdict(said["preference"], None, said, _person(annotation)))
+        elif said:
+            sideless += 1
+    if not verdicts and sideless + skipped:
+        raise RowError("no_side" if sideless else "skipped", "annotations")
+    draft = draft_from_verdicts(pair, verdicts, config)
+    draft.notes += (SIDELESS,) * sideless
+    return [draft]
 
 
-def _verdict(annotation: dict[str, Any]) -> AnnotatorVerdict | None:
-    choices: dict[str, Any] = {}
-    preference: Any = None
+def _said(annotation: dict[str, Any]) -> dict[str, Any]:
+    """Question → answer. `preference` is the side of a `<Pairwise>`, whatever its name, or the
+    choice of that name."""
+    said: dict[str, Any] = {}
     results = annotation.get("result")
     if type(results) is not list:
         raise RowError("wrong_type", "annotations.result", f"{type(results).__name__}, not a list")
@@ -43,25 +55,42 @@ def _verdict(annotation: dict[str, Any]) -> AnnotatorVerdict | None:
         value = result.get("value") if type(result) is dict else None
         if type(value) is not dict:
             raise RowError("bad_vote", "annotations.result.value")
-        if "selected" in value:
-            preference = value["selected"]
-        elif type(value.get("choices")) is list and value["choices"]:
-            choices[str(result.get("from_name"))] = value["choices"][0]
-    if preference is None:
-        preference = choices.get("preference")
-    if preference is None:
-        return None
-    return parse_verdict(preference, None, choices, _person(annotation.get("completed_by")))
+        name = str(result.get("from_name"))
+        if not empty(value.get("selected")):
+            said["preference"] = value["selected"]
+        elif not empty(value.get("choices")):
+            said.setdefault(name, value["choices"])
+        else:
+            said.setdefault(f"result.{name}", next(iter(value.values()), None))
+    return {name: value for name, value in said.items() if not empty(value)}
 
 
-def _person(value: Any) -> str | None:
+def _person(annotation: dict[str, Any]) -> str | None:
+    """E-mail address where the export has one, else the tool's number of the person."""
+    value = annotation.get("completed_by")
+    name = annotation.get("created_username")  # " ana@example.org, 1"
+    if type(name) is str and name.strip():
+        return name.rpartition(",")[0].strip() or name.strip()
     if type(value) is dict:
         value = value.get("email") or value.get("id")
     return None if value is None else str(value)
+
+
+def _shown(row: Row) -> Row:
+    """The task's data, and the answers to questions that are none of ours."""
+    shown, annotations = row.get("data"), row.get("annotations")
+    columns: dict[str, Any] = dict(shown) if type(shown) is dict else {}
+    for annotation in annotations if type(annotations) is list else []:
+        if type(annotation) is dict and type(annotation.get("result")) is list:
+            try:
+                columns |= _said(annotation)
+            except RowError:  # `read` says so
+                continue
+    return columns
 
 
 def _matches(row: Row) -> bool:
     return "annotations" in row and "data" in row
 
 
-FORMAT = Format("label-studio", _matches, _read)
+FORMAT = Format("label-studio", _matches, _read, COLUMNS | LABELS | {"preference"}, _shown)

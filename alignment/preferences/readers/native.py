@@ -57,4 +57,4 @@ def _matches(row: Row) -> bool:
     return "conversation" in row and "chosen" in row and "rejected" in row
 
 
-FORMAT = Format("native", _matches, _read)
+FORMAT = Format("native", _matches, _read, FIELDS)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Row, TaskKeys, label, text
+from alignment.preferences.readers import asked
+from alignment.preferences.readers.format import Format, Row, TaskKeys, category, label, text
 from alignment.preferences.readers.verdicts import majority
 from alignment.preferences.rows import Draft, DraftOrError, RowError
 
@@ -14,29 +15,21 @@ _VERDICT = {0: "tie", 1: "first", 2: "second"}
 
 
 def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:
-    instruction, extra_input = text(row, "instruction").strip(), row.get("input")
-    if extra_input is not None and type(extra_input) is not str:
-        raise RowError("wrong_type", "input", f"{type(extra_input).__name__}, not text")
-    if not instruction:
-        raise RowError("missing_prompt", "instruction")
-    prompt = (
-        f"{instruction}\n\n{extra_input.strip()}"
-        if extra_input and extra_input.strip()
-        else instruction
-    )
+    conversation = asked.conversation(row)
     answers = text(row, "response1").strip(), text(row, "response2").strip()
-    votes = [_vote(row, name) for name in sorted(filter(_ANNOTATOR.fullmatch, row))]
-    first, strength, winner_votes = majority(votes, config.agreement)
+    people = [(name, _vote(row, name)) for name in sorted(filter(_ANNOTATOR.fullmatch, row))]
+    first, strength, winner_votes = majority(people, config.agreement)
     chosen, rejected = answers if first else answers[::-1]
     return [
         Draft(
-            turns=[("user", prompt)],
+            turns=conversation,
             chosen=chosen,
             rejected=rejected,
             strength=strength,
             domain=label(row, "domain"),
             votes=winner_votes,
-            category=label(row, "motivation_app"),
+            people=people,
+            category=category(row, "motivation_app"),
         )
     ]
 
@@ -52,4 +45,14 @@ def _matches(row: Row) -> bool:
     return {"instruction", "response1", "response2", "annotator1"} <= row.keys()
 
 
-FORMAT = Format("pandalm", _matches, _read)
+def _shown(row: Row) -> Row:
+    return {name: value for name, value in row.items() if not _ANNOTATOR.fullmatch(name)}
+
+
+FORMAT = Format(
+    "pandalm",
+    _matches,
+    _read,
+    asked.COLUMNS | {"response1", "response2", "domain", "motivation_app"},
+    _shown,
+)

@@ -11,7 +11,9 @@ from itertools import combinations
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
+from alignment.preferences.readers import asked
 from alignment.preferences.readers.format import (
+    SHARED,
     Format,
     Row,
     TaskKeys,
@@ -19,9 +21,8 @@ from alignment.preferences.readers.format import (
     label,
     number,
     producer,
-    turns,
 )
-from alignment.preferences.rows import DraftOrError, RowError, Turn
+from alignment.preferences.rows import DraftOrError, RowError
 from alignment.preferences.schema import text_digest
 
 
@@ -38,7 +39,7 @@ def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]
         by.append(producer(response, where) if has_producer else None)
     if len(answers) < 2:
         raise RowError("missing_field", "responses", "a ranking needs two answers at least")
-    conversation, ranks = _conversation(row), _ranks(row, len(answers))
+    conversation, ranks = asked.conversation(row), _ranks(row, len(answers))
     strength = label(row, "strength") or config.strength
     parts = [part for turn in conversation for part in turn]
     group = text_digest([*parts, *answers, *(str(rank) for rank in ranks)])[:16]
@@ -60,15 +61,6 @@ def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]
             )
         )
     return pairs
-
-
-def _conversation(row: Row) -> list[Turn]:
-    value = row.get("conversation", row.get("prompt"))
-    if type(value) is str:
-        if not value.strip():
-            raise RowError("missing_prompt", "prompt")
-        return [("user", value.strip())]
-    return turns(value, "conversation" if "conversation" in row else "prompt")
 
 
 def _ranks(row: Row, count: int) -> list[float]:
@@ -102,4 +94,9 @@ def _matches(row: Row) -> bool:
     return "responses" in row and ("ranks" in row or "ranking" in row)
 
 
-FORMAT = Format("ranking", _matches, _read)
+FORMAT = Format(
+    "ranking",
+    _matches,
+    _read,
+    SHARED | asked.COLUMNS | {"responses", "ranks", "ranking", "strength"},
+)

@@ -8,19 +8,29 @@ answers are recognised by common column names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
 from alignment.config.thresholds import SLACK, Thresholds, strength_of
 from alignment.config.vocabulary import STRENGTHS
-from alignment.preferences.readers.format import TaskKeys, label, producer, turns
-from alignment.preferences.readers.hh import prompt_turns
-from alignment.preferences.rows import Draft, RowError, Turn
+from alignment.preferences.readers import asked
+from alignment.preferences.readers.format import (
+    SHARED,
+    TaskKeys,
+    category,
+    empty,
+    label,
+    producer,
+    turns,
+)
+from alignment.preferences.readers.judged import AnnotatedPair, AnnotatorVerdict
+from alignment.preferences.rows import Draft, RowError, Votes
 from alignment.preferences.schema import REJECTED_SAFE
 
 TASK = "align_task"
-PROMPTS = ("conversation", "prompt", "question", "instruction", "context", "input")
+OWN = frozenset({TASK, "transcript", "instruction"})
+"""Fields of our own tasks beside `asked`'s columns and the two answers. A `transcript` shows the
+conversation as one text, and an `instruction` beside it is the annotators' guideline."""
 SIDES = (
     ("answer1", "answer2"),
     ("response1", "response2"),
@@ -34,27 +44,11 @@ SIDES = (
     ("a", "b"),
 )
 """Names of the two answers, first and second."""
-
-
-@dataclass(frozen=True)
-class AnnotatorVerdict:
-    """One person's verdict: `first`, `second` or `tie`, the strength, the safety labels."""
-
-    choice: str
-    strength: str | None = None
-    safe: tuple[bool | None, bool | None] = (None, None)
-    annotator: str | None = None
-
-
-@dataclass(frozen=True)
-class AnnotatedPair:
-    """The pair that annotators saw, with the provenance that was hidden from them."""
-
-    conversation: list[Turn]
-    answers: tuple[str, str]
-    by: tuple[tuple[str, float] | None, tuple[str, float] | None]
-    domain: str | None
-    category: str | None
+LABELS = frozenset({"strength", "safety1", "safety2"})
+COLUMNS = OWN | SHARED | asked.COLUMNS | {name for names in SIDES for name in names}
+"""Every field of a task that is read."""
+REPLACED = "an earlier verdict of the same person, replaced by the later one"
+SIDELESS = "a person's labels without a choice between the answers"
 
 
 def pair_names(shown: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -93,12 +87,14 @@ def find_pair(shown: Mapping[str, Any], keys: TaskKeys) -> AnnotatedPair:
         if type(value) is not str:
             raise RowError("wrong_type", name, f"{type(value).__name__}, not text")
         answers.append(value.strip())
+    if not empty(shown.get("transcript")):
+        shown = {**shown, "prompt": shown["transcript"], "instruction": None}
     return AnnotatedPair(
-        _prompt(shown),
+        asked.conversation(shown),
         (answers[0], answers[1]),
         (None, None),
         label(shown, "domain"),
-        label(shown, "category"),
+        category(shown),
     )
 
 
@@ -107,16 +103,23 @@ def draft_from_verdicts(
 ) -> Draft:
     """The comparison that follows from one or several verdicts on a pair.
 
-    The majority decides. The strength is the median of the strengths that the majority gave. Where
-    it gave none, the strength follows from the majority's share; a single verdict without a
-    strength gets `config.strength`.
+    A person has one verdict, the last one. The majority decides. The strength is the median of the
+    strengths that the majority gave. Where it gave none, the strength follows from the majority's
+    share; a single verdict without a strength gets `config.strength`.
 
     Raises:
-        RowError: the verdicts are tied, or there are none.
+        RowError: the verdicts are tied, or there are none. Its `people` say who voted how.
     """
     if not verdicts:
         raise RowError("not_annotated", "annotations")
-    first, agreed, votes = majority([verdict.choice for verdict in verdicts], config.agreement)
+    last = {
+        (verdict.annotator, None if verdict.annotator else number): verdict
+        for number, verdict in enumerate(verdicts)
+    }
+    notes = (REPLACED,) * (len(verdicts) - len(last))
+    verdicts = list(last.values())
+    people = [(verdict.annotator, verdict.choice) for verdict in verdicts]
+    first, agreed, votes = majority(people, config.agreement)
     chosen, rejected = (0, 1) if first else (1, 0)
     agreeing = [verdict for verdict, vote in zip(verdicts, votes, strict=True) if vote == "chosen"]
     strengths = sorted(
@@ -140,14 +143,16 @@ def draft_from_verdicts(
         annotator=None if several else verdicts[0].annotator,
         votes=votes if several else None,
         category=pair.category,
+        people=people,
+        notes=notes,
     )
 
 
-def majority(votes: Sequence[str], thresholds: Thresholds) -> tuple[bool, str, list[str]]:
+def majority(people: Votes, thresholds: Thresholds) -> tuple[bool, str, list[str]]:
     """Majority of several votes on one pair.
 
     Args:
-        votes: `first`, `second` or `tie`, one per person.
+        people: name, and `first`, `second` or `tie`, of each person.
 
     Returns:
         Whether the first answer wins, the strength (from the winner's share of the votes), and the
@@ -156,12 +161,13 @@ def majority(votes: Sequence[str], thresholds: Thresholds) -> tuple[bool, str, l
     Raises:
         RowError: the vote is tied, or nobody voted.
     """
+    votes = [vote for _, vote in people]
     if not votes:
         raise RowError("not_annotated", "votes")
     first, second = votes.count("first"), votes.count("second")
     ties = len(votes) - first - second
     if first == second or ties > max(first, second):
-        raise RowError("tie", "votes", f"{first} to {second}, {ties} undecided")
+        raise RowError("tie", "votes", f"{first} to {second}, {ties} undecided", people)
     wins = first > second
     names = {"first": "chosen", "second": "rejected"}
     if not wins:
@@ -186,16 +192,6 @@ def _bin(verdicts: Sequence[AnnotatorVerdict], chosen: int, rejected: int) -> st
     }[marks[0], marks[1]]
 
 
-def _prompt(shown: Mapping[str, Any]) -> list[Turn]:
-    for name in PROMPTS:
-        value = shown.get(name)
-        if type(value) is list:
-            return turns(value, name)
-        if type(value) is str and value.strip():
-            return prompt_turns(value, name)
-    raise RowError("missing_prompt", "prompt")
-
-
 def parse_verdict(
     preference: Any,
     names: tuple[str, str] | None,
@@ -213,11 +209,27 @@ def parse_verdict(
         RowError: a choice or a safety label cannot be read.
     """
     return AnnotatorVerdict(
-        choice=as_choice(preference, names),
-        strength=as_strength(labels.get("strength")),
-        safe=(as_safe(labels.get("safety1")), as_safe(labels.get("safety2"))),
+        choice=as_choice(single(preference), names),
+        strength=as_strength(single(labels.get("strength"))),
+        safe=(as_safe(single(labels.get("safety1"))), as_safe(single(labels.get("safety2")))),
         annotator=annotator,
     )
+
+
+def single(value: Any) -> Any:
+    """A tool's one choice without what it is wrapped in: a list of one, `selected`, `choices`.
+
+    Raises:
+        RowError: there are several.
+    """
+    while type(value) in (list, dict):
+        if type(value) is dict:
+            value = value.get("selected", value.get("choices"))
+        elif len(value) > 1:
+            raise RowError("bad_vote", "preference", f"{len(value)} choices: {value!r}"[:80])
+        else:
+            value = value[0] if value else None
+    return value
 
 
 def as_choice(value: Any, names: tuple[str, str] | None) -> str:

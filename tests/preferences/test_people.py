@@ -1,0 +1,185 @@
+"""Verdicts of several people: what counts, what does not, and how far they agree."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignment.config.intake import IntakeConfig
+from alignment.errors import DataError
+from alignment.preferences.annotation import ARGILLA_SETTINGS, export_tasks
+from alignment.preferences.intake import ingest
+from alignment.preferences.report import BatchReport
+from alignment.preferences.store import PreferenceStore
+
+CONFIG = IntakeConfig(domain="helpfulness", heldout_share=0.0, max_quarantine=1.0)
+
+
+def pairs(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": f"{number:016x}",
+            "conversation": [{"role": "user", "content": f"question {number}"}],
+            "responses": [
+                {"text": f"old {number}", "version": "sft", "temperature": 1.0},
+                {"text": f"new {number}", "version": "rlhf-v1", "temperature": 1.0},
+            ],
+            "domain": "helpfulness",
+        }
+        for number in range(count)
+    ]
+
+
+def take(rows: list[dict[str, Any]], folder: Path) -> tuple[BatchReport, PreferenceStore]:
+    path = folder / "labels.json"
+    path.write_text(json.dumps(rows))
+    store = PreferenceStore(folder / "preferences")
+    return ingest(store, [path], CONFIG), store
+
+
+def exported(tool: Any, count: int, folder: Path) -> list[dict[str, Any]]:
+    out = folder / "out.json"
+    export_tasks(PreferenceStore(folder / "preferences"), pairs(count), tool, out, seed=1)
+    rows: list[dict[str, Any]] = json.loads(out.read_text())
+    return rows
+
+
+def short(task: dict[str, Any], person: int, side: Any, **more: Any) -> dict[str, Any]:
+    """A row of Label Studio's JSON-MIN export: one a person."""
+    return {**task["data"], "annotator": person, "preference": side, "lead_time": 2.5, **more}
+
+
+def test_rows_of_several_people_are_put_together(tmp_path: Path) -> None:
+    agreed, split, single, lone, note = exported("label-studio", 5, tmp_path)
+    rows = [
+        short(agreed, 1, [{"selected": "left"}], strength="better", id=1),
+        short(split, 1, [{"selected": "left"}], id=2),
+        short(agreed, 2, "left", strength={"choices": ["slightly"]}, id=3),
+        short(split, 2, "right", id=4),
+        short(single, 1, "tie", id=5),
+        short(lone, 2, "right", id=6),
+        short(lone, 2, "left", id=7),  # the same person again: the later verdict counts
+        short(note, 2, "right", id=8, note="both are odd"),
+    ]
+    report, store = take(rows, tmp_path)
+    assert report.values["rows"] == {"read": 8, "accepted": 3, "quarantined": 0, "dropped": 5}
+    assert report.values["reasons"] == {"joined": 3, "tie": 2}
+    assert report.values["sources"][0]["unused"] == {"note": {"rows": 1, "share": 0.125}}
+    assert sum(report.values["notes"].values()) == 1
+    found = {row.conversation[0]["content"]: row for row in store.training([report.id])}
+    votes = [row.votes for row in found.values()]
+    assert sorted(votes, key=str) == [None, None, ["chosen", "chosen"]]
+    people = report.values["annotators"]
+    assert (people["voted_pairs"], people["agreement"]) == (2, 0.5)
+    assert people["agreement_by_name"] == {"1": 0.5, "2": 0.5}
+    assert people["busiest"] == {"2": 4, "1": 3}
+
+
+def labels(task: dict[str, Any], *annotations: dict[str, Any]) -> dict[str, Any]:
+    return {**task, "annotations": list(annotations)}
+
+
+def by(person: Any, *results: dict[str, Any], **more: Any) -> dict[str, Any]:
+    named = [{"from_name": next(iter(value)), "value": value} for value in results]
+    return {"completed_by": person, "result": named, **more}
+
+
+def test_label_studio_says_what_became_of_each_task(tmp_path: Path) -> None:
+    tasks = exported("label-studio", 5, tmp_path)
+    strength = {"from_name": "strength", "value": {"choices": ["better"]}}
+    sideless = {"completed_by": 1, "result": [strength]}
+    side = {"from_name": "preference", "value": {"choices": ["left"]}}
+    rows = [
+        labels(tasks[0], {"completed_by": {"email": "ana@example.org"}, "result": [side]}),
+        labels(tasks[1], sideless),
+        labels(tasks[2], {"completed_by": 2, "was_cancelled": True, "result": []}),
+        labels(tasks[3]),
+        labels(tasks[4], sideless, {"created_username": " bo@example.org, 7", "result": [side]}),
+    ]
+    report, store = take(rows, tmp_path)
+    assert report.values["reasons"] == {"no_side": 1, "skipped": 1, "not_annotated": 1}
+    names = sorted(str(row.annotator) for row in store.training([report.id]))
+    assert names == ["ana@example.org", "bo@example.org"]
+    assert list(report.values["notes"].values()) == [1]
+
+
+def test_the_page_cannot_be_submitted_without_a_side(tmp_path: Path) -> None:
+    (task,) = exported("label-studio", 1, tmp_path)
+    view = ElementTree.parse(tmp_path / "out.xml").getroot()
+    values = [node.get("value", "") for tag in ("Text", "Header") for node in view.iter(tag)]
+    assert {value[1:] for value in values if value.startswith("$")} <= task["data"].keys()
+    (choice,) = [node for node in view.iter("Choices") if node.get("name") == "preference"]
+    assert choice.get("required") == "true"
+    assert {node.get("alias") for node in choice} == {"left", "right", "tie"}
+    assert "question 0" in task["data"]["transcript"]
+    assert task["data"]["instruction"].startswith("Helpfulness")
+
+
+def test_argilla_without_a_status_is_refused_and_drafts_never_count(tmp_path: Path) -> None:
+    tasks = exported("argilla", 4, tmp_path)
+    for status, task in zip((None, "submitted", "draft", "discarded"), tasks, strict=True):
+        answer = {"user_id": "u", "value": "answer1"} | ({"status": status} if status else {})
+        task["responses"] = {"preference": [answer]}
+    report, store = take(tasks, tmp_path)
+    assert report.values["reasons"] == {"no_status": 1, "not_annotated": 1, "skipped": 1}
+    assert len(list(store.training([report.id]))) == 1
+
+
+def test_argilla_flat_rows_follow_their_status(tmp_path: Path) -> None:
+    tasks = exported("argilla", 3, tmp_path)
+    states: list[list[str] | None] = [["submitted", "draft"], ["discarded", "draft"], None]
+    rows = [
+        {
+            "id": task["id"], **task["fields"],
+            "preference.responses": ["answer2", "answer1"],
+            "preference.responses.users": ["u", "v"],
+            "preference.responses.status": status,
+        }
+        for task, status in zip(tasks, states, strict=True)
+    ]  # fmt: skip
+    report, store = take(rows, tmp_path)
+    assert report.values["reasons"] == {"skipped": 1, "no_status": 1}
+    (found,) = store.training([report.id])
+    assert found.annotator == "u"
+
+
+@pytest.mark.parametrize(
+    "value", [{"rank": [2, 1], "value": ["response-1", "response-2"]}, "response-2"]
+)
+def test_argilla_of_the_first_generation_is_read(value: Any, tmp_path: Path) -> None:
+    answer = {"user_id": "u", "value": value, "status": "submitted"}
+    row = {"prompt": "q", "response-1": "bad", "response-2": "good", "preference": [answer]}
+    unjudged = {**row, "preference": [], "preference-suggestion": None}
+    report, store = take([row, unjudged], tmp_path)
+    assert report.values["sources"][0]["format"] == "argilla"
+    assert report.values["reasons"] == {"not_annotated": 1}
+    (found,) = store.training([report.id])
+    assert (found.chosen, found.annotator) == ("good", "u")
+
+
+def test_a_settings_file_for_argilla_is_written(tmp_path: Path) -> None:
+    (task,) = exported("argilla", 1, tmp_path)
+    written = json.loads((tmp_path / "out.settings.json").read_text())
+    assert written == ARGILLA_SETTINGS
+    assert {field["name"] for field in written["fields"]} == task["fields"].keys()
+    assert next(question["name"] for question in written["questions"]) == "preference"
+
+
+def test_a_transcript_is_the_prompt_where_the_instruction_is_the_guideline(tmp_path: Path) -> None:
+    shown = {"transcript": "Human: q", "instruction": "Which helps?", "answer1": "a"}
+    row = {"data": {**shown, "answer2": "b"}, "annotations": [by(1, {"selected": "left"})]}
+    report, store = take([row], tmp_path)
+    (found,) = store.training([report.id])
+    assert [turn["content"] for turn in found.conversation] == ["q"]
+
+
+def test_two_choices_at_once_are_no_verdict(tmp_path: Path) -> None:
+    data = {"prompt": "q", "answer1": "a", "answer2": "b"}
+    both = {"from_name": "preference", "value": {"choices": ["left", "right"]}}
+    row = {"data": data, "annotations": [{"completed_by": 1, "result": [both]}]}
+    with pytest.raises(DataError, match="a verdict that cannot be read"):
+        take([row], tmp_path)
