@@ -332,12 +332,18 @@ def test_the_training_reward_of_the_look_must_be_confirmed(tmp_path: Path) -> No
 
 def test_a_look_measures_the_average_that_is_kept() -> None:
     trainer = build(None, stop={"look_every": 1, "patience": None}, ema=0.7)
+    assert trainer.stop_set is not None
+    rising = iter(range(0, 10_000, 100))  # the last look is best
+    trainer.stop_set = StopSet(
+        trainer.stop_set.prompts, lambda episodes: np.full(len(episodes), float(next(rising)))
+    )
     seen: list[dict[str, torch.Tensor]] = []
     raw: list[dict[str, torch.Tensor]] = []
     answer, update = trainer._collector.answer, trainer._learner.update
 
     def recorded(prompts: Any, seed: int) -> Any:
-        if prompts is trainer.stop_set.prompts:  # type: ignore[union-attr]
+        assert trainer.stop_set is not None
+        if prompts is trainer.stop_set.prompts:
             seen.append(weights(trainer))
         return answer(prompts, seed)
 
@@ -349,7 +355,9 @@ def test_a_look_measures_the_average_that_is_kept() -> None:
     trainer._collector.answer = recorded  # type: ignore[method-assign]
     trainer._learner.update = updated  # type: ignore[method-assign]
     outcome = trainer.train()
+    assert outcome.kept == outcome.iterations > 1
     assert same(weights(trainer), seen[outcome.kept])
+    assert not same(weights(trainer), raw[-1])
     # By hand: the mean moves 0.3 of the way to the weights at each iteration.
     mean = seen[0]
     for own, average in zip(raw, seen[1:], strict=True):
