@@ -1,21 +1,15 @@
-"""Digests of what a program reads from outside its workspace, so that changed data are noticed.
-
-One change goes unnoticed: in a file of more than 64 MiB only the size and the two ends are hashed,
-so bytes that change in its middle leave the digest as it was.
-"""
+"""Digests of what a program reads from outside its workspace, so that changed data are noticed."""
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from alignment.config.program import ProgramConfig
-from alignment.utils.files import digest_json, sha256_file
+from alignment.pipeline.file_digests import digest_of_0_1, file_digest
+from alignment.utils.files import digest_json
 from alignment.utils.import_string import source_of
-
-WHOLE = 64 * 2**20  # bytes; larger files are hashed by their size and their two ends
-END = 2**20  # bytes at each end
 
 
 def external_digest(program: ProgramConfig, module: str) -> str | None:
@@ -24,13 +18,22 @@ def external_digest(program: ProgramConfig, module: str) -> str | None:
     Also None where the path does not exist here: it is gone, or names something on a hub.
     `program` has the settings of the node's version applied.
     """
-    locations = _locations(program).get(module, [])
-    paths = [
-        path for path in (Path(text).expanduser() for text in locations if text) if path.exists()
-    ]
-    if not paths:
-        return None
-    return digest_json([row for path in paths for row in _files(path)])
+    digest = partial(file_digest, workspace=program.workspace)
+    return _digest_with(digest, _outside(program, module))
+
+
+def unchanged_since(program: ProgramConfig, module: str, recorded: str, moment: float) -> bool:
+    """Whether `recorded`, of a release that read large files by their ends only, still holds.
+
+    It does if it is the digest that 0.1 would give and no file was touched after `moment`, a time
+    in seconds since 1970.
+    """
+    paths = _outside(program, module)
+    files = [file for path in paths for _, file in _files(path)]
+    touched = [max(status.st_mtime, status.st_ctime) for status in (file.stat() for file in files)]
+    if not touched or max(touched) >= moment:
+        return False
+    return _digest_with(digest_of_0_1, paths) == recorded
 
 
 def reads_outside(program: ProgramConfig, module: str) -> bool:
@@ -54,28 +57,25 @@ def _locations(program: ProgramConfig) -> dict[str, list[str | None]]:
     return locations
 
 
-def _files(path: Path) -> list[list[str]]:
+def _outside(program: ProgramConfig, module: str) -> list[Path]:
+    """What stage module `module` reads from outside and is there."""
+    locations = _locations(program).get(module, [])
+    paths = [Path(text).expanduser() for text in locations if text]
+    return [path for path in paths if path.exists()]
+
+
+def _digest_with(digest: Callable[[Path], str], paths: list[Path]) -> str | None:
+    if not paths:
+        return None
+    return digest_json([[name, digest(file)] for path in paths for name, file in _files(path)])
+
+
+def _files(path: Path) -> list[tuple[str, Path]]:
+    """Names and paths of a file, or of all files in a directory."""
     if path.is_file():
-        return [[path.name, _digest(path)]]
+        return [(path.name, path)]
     return [
-        [file.relative_to(path).as_posix(), _digest(file)]
+        (file.relative_to(path).as_posix(), file)
         for file in sorted(path.rglob("*"))
         if file.is_file()
     ]
-
-
-def _digest(path: Path) -> str:
-    status = path.stat()
-    return _digest_once(path, status.st_size, status.st_mtime_ns)
-
-
-@cache
-def _digest_once(path: Path, size: int, _changed: int) -> str:
-    if size <= WHOLE:
-        return sha256_file(path)
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as file:
-        digest.update(file.read(END))
-        file.seek(-END, 2)
-        digest.update(file.read(END))
-    return digest.hexdigest()

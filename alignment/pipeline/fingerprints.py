@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -10,7 +11,11 @@ from typing import Any
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.approval import Decisions
-from alignment.pipeline.external_inputs import external_digest, reads_outside
+from alignment.pipeline.external_inputs import (
+    external_digest,
+    reads_outside,
+    unchanged_since,
+)
 from alignment.pipeline.ledger import Ledger, fingerprint
 from alignment.pipeline.migrate import same_work
 from alignment.pipeline.node import Node
@@ -154,10 +159,17 @@ class Fingerprints:
 
         A copied workspace may have left those files behind; then the recorded digest counts.
         """
+        if not reads_outside(config, node.module):
+            return None
         digest = external_digest(config, node.module)
-        if digest is None and reads_outside(config, node.module):
-            done = self.ledger.current(node.version, node.stage)
-            return done.inputs.get("outside", {}).get("digest") if done else None
+        done = self.ledger.current(node.version, node.stage)
+        recorded = done.inputs.get("outside", {}).get("digest") if done else None
+        if digest is None:
+            return recorded
+        if done and recorded not in (None, digest):
+            began = datetime.fromisoformat(done.started).timestamp()
+            if unchanged_since(config, node.module, recorded, began):
+                return recorded
         return digest
 
     def _work_out(self, node: Node) -> str | None:
