@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXTRA := $(PIP) install --quiet --no-build-isolation -c requirements.lock -e .
 
-.PHONY: demo test lint bench mutate docs clean
+.PHONY: demo test lint bench fuzz mutate docs clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -36,6 +36,10 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m tests.benchmarks $(SIZES)
+
+# Readers, settings, templates and the gate on 10,000 random inputs each; `make test` tries a few.
+fuzz: $(STAMP)
+	@ALIGN_FUZZ=$${ALIGN_FUZZ:-10000} $(BIN)/python -m pytest -n 2 --timeout 0 tests/fuzz
 
 # Some 1,500 mutants of the pure functions; those that no test notices are listed. Ctrl-C stops it,
 # the next call goes on; `mutmut show NAME` prints one. Decorated functions are not mutated.
