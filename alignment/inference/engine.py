@@ -39,7 +39,7 @@ class TransformersEngine:
     """See the module.
 
     Args:
-        ends: ids that end an answer; None takes the tokenizer's EOS and those of the generation
+        ends: ids that end an answer; None takes the renderer's and those of the generation
             config. An empty collection makes every answer exactly `max_new_tokens` long.
         least_rows: fewest sequences per thread.
 
@@ -196,9 +196,9 @@ class TransformersEngine:
 
 
 def end_ids(model: Any, renderer: ChatRenderer) -> frozenset[int]:
-    """Ids that end an answer: the tokenizer's EOS and those of the generation config."""
+    """Ids that end an answer: the renderer's and those of the generation config."""
     more = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return frozenset([renderer.eos, *([more] if isinstance(more, int) else more or [])])
+    return renderer.ends | frozenset([more] if isinstance(more, int) else more or [])
 
 
 class _Texts:

@@ -75,6 +75,7 @@ class VLLMEngine:
                     top_p=settings.top_p,
                     top_k=settings.top_k or -1,
                     stop=list(settings.stop) or None,
+                    stop_token_ids=_turn_end(self._renderer),
                     seed=short_seed(seed),
                     logprobs=0,
                 )
@@ -171,6 +172,8 @@ class ServerEngine:
             body["top_k"] = settings.top_k
         if settings.stop:
             body["stop"] = list(settings.stop)
+        if (ends := _turn_end(self._renderer)) is not None:
+            body["stop_token_ids"] = ends
         return self._ask("/completions", lambda answer: self._read(answer, settings), body)
 
     def _read(self, answer: dict[str, Any], settings: SamplingSettings) -> Sample:
@@ -211,6 +214,11 @@ class ServerEngine:
             raise StageError(
                 f"no answer from the server: {error}", where=self._base + path, remedy=_REMEDY
             ) from error
+
+
+def _turn_end(renderer: ChatRenderer) -> list[int] | None:
+    """The id that ends answers, where it is another than EOS, at which a server stops anyway."""
+    return None if renderer.end == renderer.eos else [renderer.end]
 
 
 def short_seed(seed: int) -> int:

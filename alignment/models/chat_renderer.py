@@ -5,10 +5,12 @@ scored on exactly the tokens it generates. The rules:
 
 * Every turn is tokenised separately, so the ids of a conversation are a prefix of the ids of the
   same conversation one turn later.
-* An answer ends with exactly one EOS token, also in the middle of a conversation. An answer cut at
-  the token limit has none: `response(text, finished=False)`.
-* The tokenizer's chat template is used. Without one, the format is the plain transcript of HH-RLHF
-  (`Human: ... Assistant: ...`), which any vocabulary can encode.
+* An answer ends with exactly one end token: the one that the chat template writes after answers
+  (`<end_of_turn>`, `<|im_end|>`), else EOS. An answer cut at the token limit has none:
+  `response(text, finished=False)`.
+* The tokenizer's chat template is used, as `chat_template` found it to work. Without one, the
+  format is the plain transcript of HH-RLHF (`Human: ... Assistant: ...`), which any vocabulary can
+  encode.
 * A special token inside a message (`</s>`) is broken up by a space, so that no message can end an
   answer or open a turn.
 """
@@ -18,21 +20,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import takewhile
+from typing import TYPE_CHECKING, Literal, cast
 
 from typing_extensions import TypedDict  # pydantic accepts typing.TypedDict from Python 3.12 only
 
 from alignment.errors import ConfigError, DataError
+from alignment.models.chat_template import HOLE, ChatTemplate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Role = Literal["system", "user", "assistant"]
-
-
-# Placeholder for an answer, to find out what a template puts around answers. Private-use
-# characters: neither templates nor texts contain them.
-_HOLE = "\ue000\ue001\ue000"
 
 
 class Message(TypedDict):
@@ -47,7 +46,7 @@ Conversation = Sequence[Message]
 
 @dataclass(frozen=True)
 class Tokens:
-    """A prompt and one answer to it, as ids. `response` ends with EOS if the answer is finished."""
+    """A prompt and one answer to it, as ids. A finished `response` ends with the end token."""
 
     prompt: list[int]
     response: list[int]
@@ -79,8 +78,15 @@ class ChatRenderer:
         max_prompt_tokens: longer prompts lose whole turns from the front, then tokens from the
             front; None sets no limit.
 
+    Attributes:
+        eos: id of the tokenizer's EOS token.
+        end: id that ends the answers that are learned.
+        ends: ids that end an answer, `eos` and `end`.
+        template: the tokenizer's chat template; None for plain transcripts.
+
     Raises:
-        ConfigError: the tokenizer has no EOS token.
+        ConfigError: the tokenizer has no EOS token, or a chat template that cannot render a
+            dialogue.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int | None = None):
@@ -92,14 +98,19 @@ class ChatRenderer:
         self.tokenizer = tokenizer
         self.max_prompt_tokens = max_prompt_tokens
         self.eos: int = tokenizer.eos_token_id
+        self.end = self.eos
+        self.template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
+        if self.template is not None and self.template.closing:
+            self.end = cast(int, tokenizer.convert_tokens_to_ids(self.template.closing))
+        self.ends = frozenset([self.eos, self.end])
         self._encoded: dict[str, list[int]] = {}
-        self._special = _special_tokens(tokenizer)
+        self._special = _special_tokens(tokenizer, self.template)
         # The text between the prompt and the answer's first word. SentencePiece tokenizers add a
         # space before every text themselves.
         self._opening = ""
         self._lead = "" if _brings_space(tokenizer) else " "
-        if tokenizer.chat_template:
-            self._opening, self._lead = self._around_answers()
+        if self.template is not None:
+            self._opening, self._lead = self._around_answers(self.template)
 
     @property
     def pad(self) -> int:
@@ -136,19 +147,17 @@ class ChatRenderer:
         return head + ids[len(ids) - limit + len(head) :]
 
     def response(self, text: str, *, finished: bool = True) -> list[int]:
-        """Ids of an answer; `finished` appends the EOS token."""
+        """Ids of an answer; `finished` appends the end token."""
         ids = self._encode(self._lead + self._defuse(text).strip())
-        return [*ids, self.eos] if finished else list(ids)
+        return [*ids, self.end] if finished else list(ids)
 
     def tokens(self, messages: Conversation, answer: str, *, finished: bool = True) -> Tokens:
         """Prompt and answer together."""
         return Tokens(self.prompt(messages), self.response(answer, finished=finished))
 
     def text(self, response: Sequence[int]) -> str:
-        """The text of response ids up to the first EOS, without special tokens, stripped."""
-        ids = list(response)
-        if self.eos in ids:
-            ids = ids[: ids.index(self.eos)]
+        """The text of response ids up to the first end token, without special tokens, stripped."""
+        ids = list(takewhile(lambda id: id not in self.ends, response))
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def _conversation(self, messages: Conversation) -> list[int]:
@@ -156,7 +165,9 @@ class ChatRenderer:
             {"role": message["role"], "content": self._defuse(message["content"])}
             for message in messages
         ]
-        return self._templated(safe) if self.tokenizer.chat_template else self._transcript(safe)
+        if self.template is None:
+            return self._transcript(safe)
+        return self._templated(safe, self.template)
 
     def _transcript(self, messages: Conversation) -> list[int]:
         ids = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
@@ -169,7 +180,7 @@ class ChatRenderer:
                 ids += self._encode(f"\n\nHuman: {message['content'].strip()}\n\nAssistant:")
         return ids
 
-    def _templated(self, messages: Conversation) -> list[int]:
+    def _templated(self, messages: Conversation, template: ChatTemplate) -> list[int]:
         """Apply the template turn by turn and tokenise the text between two answers separately.
 
         A placeholder replaces the last answer, and the text after the placeholder is used. A
@@ -180,54 +191,30 @@ class ChatRenderer:
         answered: int | None = None
         for index, message in enumerate(messages):
             if message["role"] == "assistant":
-                ids += self.response(message["content"])
+                ids += self.response(message["content"], finished=False)
                 answered = index
             elif index + 1 == len(messages) or messages[index + 1]["role"] == "assistant":
                 turns = list(messages[: index + 1])
                 if answered is not None:
-                    turns[answered] = {"role": "assistant", "content": _HOLE}
-                text = self._apply(turns, generate=True).rpartition(_HOLE)[2]
-                text = self._without_eos(text) if answered is not None else text
+                    turns[answered] = {"role": "assistant", "content": HOLE}
+                text = template.render(turns, generate=True).rpartition(HOLE)[2]
+                if answered is not None:
+                    ends, text = template.after_answer(text)
+                    ids += [self.end] if ends else []
                 ids += self._encode(text + self._opening)
         return ids
 
-    def _around_answers(self) -> tuple[str, str]:
+    def _around_answers(self, template: ChatTemplate) -> tuple[str, str]:
         """The text that the template puts between its generation prompt and an answer.
 
         Returns:
             (text that belongs to the prompt, such as an empty reasoning block; blank space that
             belongs to the answer, such as the one after Llama 2's `[/INST]`).
         """
-        question: list[Message] = [{"role": "user", "content": "?"}]
-        generation_prompt = self._apply(question, generate=True)
-        full = self._apply([*question, {"role": "assistant", "content": _HOLE}], generate=False)
-        before, hole, _ = full.partition(_HOLE)
-        if not hole or not before.startswith(generation_prompt):
-            return "", ""
-        between = before[len(generation_prompt) :]
+        between = template.between
         if between.strip():
             return between, ""
         return "", "" if between == " " and _brings_space(self.tokenizer) else between
-
-    def _without_eos(self, text: str) -> str:
-        """Drop the EOS that a template writes after an answer: `response` has already added it."""
-        eos = str(self.tokenizer.decode([self.eos], skip_special_tokens=False)).strip()
-        stripped = text.lstrip()
-        return stripped[len(eos) :] if eos and stripped.startswith(eos) else text
-
-    def _apply(self, messages: Conversation, *, generate: bool) -> str:
-        from jinja2 import TemplateError
-
-        apply: Any = self.tokenizer.apply_chat_template
-        try:
-            return str(apply(list(messages), tokenize=False, add_generation_prompt=generate))
-        except TemplateError as error:
-            roles = ", ".join(message["role"] for message in messages)
-            raise DataError(
-                f"the tokenizer's chat template refuses a conversation: {error}",
-                where=f"roles: {roles}",
-                remedy="user and assistant must alternate; some templates know no system role",
-            ) from None
 
     def _defuse(self, text: str) -> str:
         if self._special is None:
@@ -257,11 +244,15 @@ def _without_oldest(messages: Conversation) -> list[list[Message]]:
     return [[*system, *messages[start:]] for start in starts]
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
-    """A pattern for the text of any special token of more than one character."""
+def _special_tokens(
+    tokenizer: PreTrainedTokenizerBase, template: ChatTemplate | None
+) -> re.Pattern[str] | None:
+    """A pattern for the text of any special token, or token of the template, of two characters or
+    more."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     names = {token.content for token in added if token.special}
     names |= set(getattr(tokenizer, "all_special_tokens", ()))
+    names |= template.tokens if template is not None else set()
     spelled = sorted((name for name in names if len(name) > 1), key=len, reverse=True)
     return re.compile("|".join(re.escape(name) for name in spelled)) if spelled else None
 

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 
 from alignment.errors import ConfigError
+from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.checkpoint_files import check_tokenizer_files, check_whole
 from alignment.utils.files import atomic_write_json, read_json
 
 # The files of a checkpoint. All others (pickles, code, images, optimiser states) are not copied.
@@ -32,16 +34,20 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 def import_checkpoint(
     source: str, target: Path, *, where: str, revision: str | None = None
-) -> None:
+) -> list[str]:
     """Copy or download the model at `source` into the new directory `target` and check it.
 
     Args:
         revision: branch, tag or commit of a hub name.
         where: the setting that gives `source`, for errors.
 
+    Returns:
+        What a person should know of its chat template, a sentence each.
+
     Raises:
         ConfigError: there is no such model, its weights are pickles only, it is an adapter, it has
-            no tokenizer with an EOS token, or it does not load as a causal language model.
+            no tokenizer with an EOS token, a chat template that renders no dialogue, or it does
+            not load as a causal language model.
     """
     try:
         local = Path(source).expanduser()
@@ -52,7 +58,7 @@ def import_checkpoint(
             for file in sorted(directory.glob(pattern)):
                 _place(file, target / file.name)
         _drop_code(target / "config.json")
-        _test_load(target, source)
+        return _test_load(target, source)
     except ConfigError as error:
         error.where = where
         raise
@@ -96,6 +102,8 @@ def _check(directory: Path, source: str) -> None:
             remedy="load it in an environment where you trust it and save_pretrained it again; "
             "pickles can run code and are never loaded here",
         )
+    check_whole(directory)
+    check_tokenizer_files(directory)
 
 
 def _place(file: Path, target: Path) -> None:
@@ -120,8 +128,8 @@ def _drop_code(config: Path) -> None:
         atomic_write_json(config, values)
 
 
-def _test_load(directory: Path, source: str) -> None:
-    """Load the imported model once, on the CPU."""
+def _test_load(directory: Path, source: str) -> list[str]:
+    """Load the imported model once, on the CPU; returns notes on its chat template."""
     from safetensors import SafetensorError
 
     from alignment.models.load import load_policy, load_tokenizer
@@ -145,3 +153,5 @@ def _test_load(directory: Path, source: str) -> None:
             f"the tokenizer of {source} has {len(tokenizer)} tokens, the model only {rows}",
             remedy="resize the model's embeddings (resize_token_embeddings) and save it again",
         )
+    template = ChatRenderer(tokenizer).template
+    return [] if template is None else template.notes(str(tokenizer.eos_token))

@@ -24,6 +24,9 @@ from transformers.utils import logging
 
 from alignment.errors import ConfigError
 from alignment.models.adapters import adapter_base, is_adapter, is_reward_adapter
+from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.chat_template import freeze
+from alignment.models.checkpoint_files import check_whole
 
 # transformers' progress bars would interfere with ours.
 logging.disable_progress_bar()
@@ -55,7 +58,8 @@ def check_model_directory(path: str) -> None:
     Hub names (`org/name`) pass without a check.
 
     Raises:
-        ConfigError: missing directory, no config.json, or weights only as pickle.
+        ConfigError: missing directory, no config.json, weights only as pickle, or a file that is
+            empty or a Git LFS pointer.
     """
     local = Path(path).expanduser()
     if not local.exists():
@@ -73,13 +77,15 @@ def check_model_directory(path: str) -> None:
             f"{path} holds no .safetensors weights",
             remedy="save the model again with safe_serialization; pickles are never loaded",
         )
+    check_whole(local)
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint directory or hub name."""
+    """The tokenizer of a checkpoint directory or hub name, with a fixed date in its template."""
     check_model_directory(str(path))
     tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
     tokenizer.padding_side = "left"
+    freeze(tokenizer)
     return tokenizer
 
 
@@ -113,6 +119,7 @@ def load_policy(
         trust_remote_code=False,
         use_safetensors=True,
     )
+    _without_router_logits(loaded)
     return cast(PreTrainedModel, loaded.to(device).eval())
 
 
@@ -147,10 +154,22 @@ def load_scalar(
             trust_remote_code=False,
             use_safetensors=True,
         )
+    _without_router_logits(model)
     if fresh:
         head = scalar_head(model)
         torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
     return cast(PreTrainedModel, model.to(device).eval())
+
+
+def _without_router_logits(model: Any) -> None:
+    """Keep a mixture of experts from computing its balancing loss where nobody reads it.
+
+    Some checkpoints say `output_router_logits: true`, with which decoding fails. The trainer of
+    fine-tuning switches it on for itself.
+    """
+    described = model.config.get_text_config()
+    if getattr(described, "output_router_logits", False):
+        described.output_router_logits = False
 
 
 @contextmanager
@@ -182,6 +201,22 @@ def context_length(config: Any) -> int | None:
     return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
+def context_of(path: str | Path) -> int | None:
+    """Most tokens that the model in a directory, full or adapter, takes; None if it does not say.
+
+    Raises:
+        ConfigError: there is no model, or its config.json cannot be read.
+    """
+    check_model_directory(str(path))
+    described = adapter_base(path) if is_adapter(path) else path
+    try:
+        config = AutoConfig.from_pretrained(str(described), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"the config.json of {path} cannot be read: {reason}") from None
+    return context_length(config)
+
+
 def backbone(model: PreTrainedModel) -> torch.nn.Module:
     """The transformer without its head; it maps ids to hidden states."""
     below: torch.nn.Module = getattr(model, model.base_model_prefix)
@@ -189,8 +224,18 @@ def backbone(model: PreTrainedModel) -> torch.nn.Module:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write a checkpoint that `from_pretrained` loads (safetensors, tokenizer beside it)."""
+    """Write a checkpoint that `from_pretrained` loads (safetensors, tokenizer beside it).
+
+    Its generation config stops at the end that the chat template writes after answers.
+    """
     directory.mkdir(parents=True, exist_ok=True)
+    settings = getattr(model, "generation_config", None)
+    if settings is not None and tokenizer.chat_template:
+        end = ChatRenderer(tokenizer).end
+        stops = settings.eos_token_id
+        stops = [stops] if isinstance(stops, int) else list(stops or [tokenizer.eos_token_id])
+        if end not in stops:
+            settings.eos_token_id = [*stops, end]
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     for file in directory.glob("*.safetensors"):

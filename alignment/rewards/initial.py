@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.models.adapters import is_adapter
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
 from alignment.utils import distributed
 
@@ -39,9 +40,8 @@ def distinct_pad(tokenizer: PreTrainedTokenizerBase) -> int:
     """
     pads = (tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id)
     others = [*(tokenizer.all_special_ids or []), len(tokenizer) - 1, len(tokenizer) - 2]
-    return next(
-        int(id) for id in (*pads, *others) if id is not None and id != tokenizer.eos_token_id
-    )
+    ends = ChatRenderer(tokenizer).ends
+    return next(int(id) for id in (*pads, *others) if id is not None and id not in ends)
 
 
 def pad_apart(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

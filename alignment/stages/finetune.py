@@ -22,7 +22,8 @@ from alignment.utils.files import sha256_file
 from alignment.utils.json_lines import read_jsonl
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
+KEEPS = ("2",)  # since then only templates with an end other than EOS differ
 READS = ("finetune", "compute")
 
 

@@ -23,7 +23,10 @@ def run(ctx: StageContext) -> None:
     base: BaseConfig = ctx.config.base
     model = ctx.out / "model"
     ctx.progress.begin("import")
-    import_checkpoint(base.existing_path(), model, where="base.path", revision=base.revision)
+    for note in import_checkpoint(
+        base.existing_path(), model, where="base.path", revision=base.revision
+    ):
+        ctx.progress.say(note)
     ctx.metric(parameters=_parameters(model))
 
 

@@ -29,7 +29,8 @@ from alignment.utils import graceful_stop
 from alignment.utils.files import atomic_write_json, digest_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "4"
+CODE_VERSION = "5"
+KEEPS = ("4",)  # since then only templates with an end other than EOS differ
 READS = ("sample", "combine", "compute")
 
 

@@ -14,7 +14,8 @@ from alignment.stages import finetune
 from alignment.stages.context import StageContext
 from alignment.stages.pretrain import pretrain_world
 
-CODE_VERSION = "1"
+CODE_VERSION = "2"
+KEEPS = ("1",)  # since then only templates with an end other than EOS differ
 READS = ("finetune", "compute")
 
 
@@ -28,9 +29,10 @@ def run(ctx: StageContext) -> None:
         pretrain_world(ctx, config.size)
     else:
         assert config.path is not None
-        import_checkpoint(
+        for note in import_checkpoint(
             config.path,
             ctx.out / "model",
             where="finetune.student.path",
             revision=config.revision,
-        )
+        ):
+            ctx.progress.say(note)

@@ -1,0 +1,51 @@
+"""What is wrong with the files of a checkpoint, said before a library stumbles over them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alignment.errors import ConfigError
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.jinja", "merges.txt")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+
+
+def check_whole(directory: Path) -> None:
+    """Check that no file of the checkpoint in `directory` is a stand-in for another, or empty.
+
+    Raises:
+        ConfigError: a file is a Git LFS pointer, has no bytes, or is a link to nothing.
+    """
+    files = sorted({file for pattern in _FILES for file in directory.glob(pattern)})
+    for file in files:
+        if not file.exists():
+            raise ConfigError(
+                f"{file} is a link to a file that is not there",
+                remedy="download the model again, or copy it with its files (cp -rL)",
+            )
+        if not file.is_file():
+            continue
+        with file.open("rb") as opened:
+            head = opened.read(len(_POINTER))
+        if head == _POINTER:
+            raise ConfigError(
+                f"{file} is a Git LFS pointer, not the file itself",
+                remedy=f"`git lfs install`, then `git lfs pull` in {directory}",
+            )
+        if not head:
+            raise ConfigError(f"{file} is empty", remedy="download the model again")
+
+
+def check_tokenizer_files(directory: Path) -> None:
+    """Check that the checkpoint in `directory` has the files of a tokenizer.
+
+    Raises:
+        ConfigError: it has none; the error names what was looked for.
+    """
+    if not any((directory / name).is_file() for name in _TOKENIZERS):
+        raise ConfigError(
+            f"{directory} holds no tokenizer: none of tokenizer.json, tokenizer.model, vocab.json "
+            "and vocab.txt",
+            remedy="copy the tokenizer's files beside the weights (tokenizer.save_pretrained)",
+        )

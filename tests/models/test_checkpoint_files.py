@@ -1,0 +1,50 @@
+"""Files of a checkpoint that are not what their names say are recognised as what they are."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from alignment.errors import ConfigError
+from alignment.models.import_checkpoint import import_checkpoint
+from alignment.models.load import load_tokenizer
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1056248\n"
+
+
+@pytest.fixture
+def model(stories: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stories, tmp_path / "given"))
+
+
+def refused(model: Path, match: str) -> ConfigError:
+    with pytest.raises(ConfigError, match=match) as caught:
+        import_checkpoint(str(model), model.parent / "out", where="base.path")
+    assert caught.value.where == "base.path"
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_git_lfs_pointers(model: Path, name: str) -> None:
+    (model / name).write_text(POINTER)
+    error = refused(model, f"{name} is a Git LFS pointer")
+    assert "git lfs pull" in str(error.remedy)
+    with pytest.raises(ConfigError, match="Git LFS pointer"):
+        load_tokenizer(model)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_empty_files_and_links_to_nothing(model: Path, name: str) -> None:
+    (model / name).write_bytes(b"")
+    refused(model, f"{name} is empty")
+    (model / name).unlink()
+    (model / name).symlink_to(model / "blobs" / "gone")
+    refused(model, f"{name} is a link to a file that is not there")
+
+
+def test_a_model_without_a_tokenizer(model: Path) -> None:
+    for file in model.glob("tokenizer*"):
+        file.unlink()
+    refused(model, "holds no tokenizer: none of tokenizer.json")
