@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -182,8 +183,7 @@ class CombinedReward:
         # Only training whitens over a batch; when scores are displayed, their mean must show.
         total = together(self._config) if learn and count > 1 else plain
         for name, (function, weight) in self._extra.items():
-            values = [function(episode.prompt.messages, episode.text) for episode in episodes]
-            parts[name] = checked(name, np.array(values, dtype=np.float64), count)
+            parts[name] = np.array([_ask(name, function, episode) for episode in episodes])
             total = total + weight * parts[name]
             plain = plain + weight * parts[name]
         return Scores(total, {**parts, "combined": plain}, figures)
@@ -197,6 +197,29 @@ class CombinedReward:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.multiplier.log = state["log_multiplier"]
+
+
+def _ask(name: str, function: TextScorer, episode: Episode) -> float:
+    """The score of one answer by a function of the user's.
+
+    Raises:
+        StageError: it is no finite number; the error names the function and the answer.
+    """
+    value: Any = function(episode.prompt.messages, episode.text)
+    try:
+        score = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if math.isfinite(score):
+        return score
+    spelled = getattr(function, "__qualname__", type(function).__name__)
+    raise StageError(
+        f"the reward function {spelled} of part {name!r} returned {value!r:.80} for the answer "
+        f"{episode.text!r:.120}",
+        where="ppo.parts",
+        remedy="it must return a finite number for every answer, also for an empty one; nothing "
+        "was learned from it",
+    )
 
 
 def checked(name: str, scores: np.ndarray, count: int) -> np.ndarray:
