@@ -197,9 +197,15 @@ def finetune(
 
 @contextmanager
 def _settings_restored(model: Any, renderer: ChatRenderer) -> Iterator[None]:
-    """Restore the pad token and `use_cache` after the trainer, which changes what is saved."""
+    """Restore the settings that the trainer changes, for they are saved with the model.
+
+    Among them is `output_router_logits` of a mixture of experts: with it, every step of decoding
+    would compute the balancing loss, and fail.
+    """
     tokenizer: Any = renderer.tokenizer
     owners = [owner for owner in (model.config, model.generation_config) if owner is not None]
+    described = model.config.get_text_config()
+    router_logits = getattr(described, "output_router_logits", None)
     names = ("use_cache", "pad_token_id", "bos_token_id", "eos_token_id")
     before = [{name: getattr(owner, name, None) for name in names} for owner in owners]
     pad = tokenizer.pad_token
@@ -209,6 +215,8 @@ def _settings_restored(model: Any, renderer: ChatRenderer) -> Iterator[None]:
         for owner, values in zip(owners, before, strict=True):
             for name, value in values.items():
                 setattr(owner, name, value)
+        if router_logits is not None:
+            described.output_router_logits = router_logits
         tokenizer.pad_token = pad
 
 

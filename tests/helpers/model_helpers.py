@@ -12,8 +12,10 @@ from transformers import (
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MixtralConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen2MoeConfig,
 )
 
 CHATML = (
@@ -130,6 +132,18 @@ def tiny_model(family: str, vocabulary: int = 400, seed: int = 0, **more: Any) -
         "qwen2": lambda: Qwen2Config(**wide, num_key_value_heads=2, **size),
         "gpt_neox": lambda: GPTNeoXConfig(**wide, **size),
         "gpt2": lambda: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **size),
+        "mixtral": lambda: MixtralConfig(
+            **wide, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, **size
+        ),
+        "qwen2_moe": lambda: Qwen2MoeConfig(
+            **wide,
+            num_key_value_heads=2,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=24,
+            shared_expert_intermediate_size=24,
+            **size,
+        ),
     }
     return AutoModelForCausalLM.from_config(configs[family]()).eval()
 
