@@ -60,7 +60,7 @@ def run_program(
         if not begun:
             if not discard_unfinished:
                 ask_about_unfinished(program, nodes, console)
-            preflight(program)
+            preflight(program, left)
             begun = True
         console.print(f"[bold]{program.name}[/]  {len(left)} of {len(nodes)} stages to do")
         run_stages(program, nodes, prefect=prefect, console=console, wait=wait)

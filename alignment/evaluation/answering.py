@@ -19,10 +19,10 @@ from alignment.evaluation.responses import side_name
 from alignment.evaluation.standings import bounded
 from alignment.evaluation.winrate import LEVEL
 from alignment.inference.engine import TransformersEngine
-from alignment.inference.engine_factory import prompt_limit
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
-from alignment.models.load import Dtype, load_policy, load_tokenizer
+from alignment.models.limits import prompt_limit
+from alignment.models.load import Dtype, context_length, load_policy, load_tokenizer
 from alignment.preferences.prompts import Prompt
 from alignment.utils import graceful_stop
 from alignment.utils.files import atomic_write_json, read_json
@@ -95,7 +95,7 @@ def answer(
         ConfigError: `max_new_tokens` leaves no room for a prompt in the model's context.
     """
     model = load_policy(arm.policy, dtype=dtype, device=device)
-    limit = prompt_limit(model.config, config.generation, section="evaluate")
+    limit = prompt_limit(context_length(model.config), config.generation, section="evaluate")
     renderer = ChatRenderer(load_tokenizer(arm.policy), limit)
     rendered = [renderer.prompt(prompt.messages) for prompt in prompts]
     label = side_name(arm.version, arm.name)

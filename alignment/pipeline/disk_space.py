@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.pipeline.estimate import base_size
+from alignment.pipeline.estimate import UNKNOWN_PARAMETERS, base_size
 from alignment.pipeline.node import Node
 
 RESERVE = 50 * 2**20
@@ -51,6 +52,36 @@ def check_space(program: ProgramConfig, node: Node) -> None:
     """
     if shutil.disk_usage(program.workspace).free < needed_bytes(program, node):
         raise disk_full(program, node)
+
+
+def check_program_space(program: ProgramConfig, nodes: Sequence[Node]) -> None:
+    """Check that the models of all stages still to do fit on the disk together.
+
+    Raises:
+        DiskFullError: they do not fit.
+    """
+    if not nodes or base_size(program).parameters == UNKNOWN_PARAMETERS:
+        return
+    kept = sum(_kept_bytes(program, node) for node in nodes)
+    free = shutil.disk_usage(program.workspace).free
+    if free < kept:
+        raise DiskFullError(
+            f"the disk is too full for the {len(nodes)} stages to do: their models take about "
+            f"{_amount(kept)}, {_amount(free)} are free",
+            where=str(program.workspace),
+            remedy=f"free {_amount(kept - free)}, set another workspace, train adapters (lora), "
+            "or do some versions first (--until)",
+        )
+
+
+def _kept_bytes(program: ProgramConfig, node: Node) -> int:
+    """Bytes of the models that a stage leaves behind."""
+    parameters = base_size(program).parameters
+    if node.module == "import_base":
+        return 0  # linked where possible
+    count = TRAINED.get(node.module, 0)
+    share = ADAPTER_SHARE if _adapter(for_version(program, node.version), node) else 1.0
+    return int(count * share * WEIGHTS * parameters)
 
 
 def disk_full(program: ProgramConfig, node: Node) -> DiskFullError:

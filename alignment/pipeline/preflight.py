@@ -1,26 +1,38 @@
-"""Checks that model, data and disk are ready before a long run starts."""
+"""Checks before the first stage of what a later stage will need: hours would be lost otherwise."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
+
+from alignment.config.generation import GenerationConfig
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, ConfigError
+from alignment.pipeline.disk_space import check_program_space
+from alignment.pipeline.estimate import UNKNOWN_PARAMETERS, base_size
+from alignment.pipeline.node import Node
 from alignment.pipeline.workspace import make_workspace, refuse_another
-from alignment.utils.files import read_json
+from alignment.utils.import_string import load_callable
 
 FREE_BYTES = 200 * 2**20
 
 
-def preflight(program: ProgramConfig) -> None:
-    """Check model, data, context length and disk once, before anything is computed.
+def preflight(program: ProgramConfig, nodes: Sequence[Node] = ()) -> None:
+    """Check models, data, lengths, processes, reward functions, memory and disk.
+
+    Args:
+        nodes: the stages to do, whose outputs must fit on the disk.
 
     Raises:
-        ConfigError: base model or data are missing, or answers are longer than the model's
-            context; the error names the key.
-        AlignError: the workspace is not writable or another program's, or the disk is nearly full.
+        ConfigError: a model or data are missing or unfit, answers are longer than a model's
+            context, processes cannot share a batch, or a reward function cannot be imported; the
+            error names the key.
+        AlignError: the workspace is not writable or another program's, the disk is too full, or
+            the memory too small.
     """
     refuse_another(program)
     make_workspace(program.workspace)
@@ -31,20 +43,52 @@ def preflight(program: ProgramConfig) -> None:
             where=str(program.workspace),
             remedy="free some space or set another workspace",
         )
+    check_program_space(program, nodes)
+    _check_memory(program)
     if program.base.source == "path":
-        _check_base(program)
         _check_data(program)
-    _check_lengths(program)
+    contexts = {where: _check_model(path, where) for where, path in _models(program)}
+    for version in ("sft", *(item.name for item in program.versions)):
+        _check_version(program, version, contexts)
 
 
-def _check_base(program: ProgramConfig) -> None:
-    from alignment.models.load import check_model_directory
+def _models(program: ProgramConfig) -> Iterator[tuple[str, str]]:
+    """The models of the user's: setting → directory or hub name."""
+    if program.base.source == "path":
+        yield "base.path", program.base.existing_path()
+    student = program.finetune.student
+    if student is not None and student.path is not None:
+        yield "finetune.student.path", student.path
+    for version in program.versions:
+        init = for_version(program, version.name).rewards.init
+        if init not in ("latest", "sft", "base"):
+            yield "rewards.init", init
 
-    base = program.base.existing_path()
+
+def _check_model(path: str, where: str) -> int | None:
+    """Check a model's files, its tokenizer and its chat template; returns its context.
+
+    A hub name that is not on this disk is checked when it is imported.
+    """
+    from alignment.models.chat_renderer import ChatRenderer
+    from alignment.models.checkpoint_files import check_tokenizer_files
+    from alignment.models.load import check_model_directory, context_of, load_tokenizer
+
+    local = Path(path).expanduser()
     try:
-        check_model_directory(base)
+        check_model_directory(path)
+        if not local.exists():
+            return None
+        check_tokenizer_files(local)
+        try:
+            tokenizer = load_tokenizer(local)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"the tokenizer of {path} does not load: {reason}") from None
+        ChatRenderer(tokenizer)
+        return context_of(local)
     except ConfigError as error:
-        raise ConfigError(error.message, where="base.path", remedy=error.remedy) from None
+        raise ConfigError(error.message, where=where, remedy=error.remedy) from None
 
 
 def _check_data(program: ProgramConfig) -> None:
@@ -60,37 +104,51 @@ def _check_data(program: ProgramConfig) -> None:
         )
 
 
-def _check_lengths(program: ProgramConfig) -> None:
-    """Check that answers leave room for a prompt; a stage would find out only after hours."""
-    context = _context(program)
-    if context is None:
+def _check_version(program: ProgramConfig, version: str, contexts: dict[str, int | None]) -> None:
+    """Check what the stages of one version need."""
+    from alignment.models.limits import prompt_limit
+
+    config = for_version(program, version)
+    climbs = version != "sft" and program.version(version).ppo
+    student = config.finetune.student
+    own_base = program.base.source == "path"
+    base = contexts["base.path"] if own_base else config.base.pretrain.context
+    generating: list[tuple[str, GenerationConfig, int | None]] = [
+        ("sample", config.sample.generation, base),
+        ("collect", config.collect.generation, base),
+        ("evaluate", config.evaluate.generation, base),
+    ]
+    if climbs:
+        generating.append(("ppo", config.ppo.generation, base))
+    if student is not None:
+        made = student.size
+        context = contexts["finetune.student.path"] if made is None else made.context
+        generating.append(("evaluate", config.evaluate.generation, context))
+    for section, generation, context in generating:
+        prompt_limit(context, generation, section=section)
+    recipe = "sft" if version == "sft" else "rejection"
+    batch = getattr(config.finetune, recipe).batch
+    if batch % config.compute.processes:
+        raise ConfigError(
+            f"{config.compute.processes} processes cannot share a batch of {batch} evenly",
+            where=f"finetune.{recipe}.batch",
+            remedy="make it a multiple of compute.processes",
+        )
+    for part in config.ppo.parts if climbs else ():
+        load_callable(part.function, "ppo.parts")
+
+
+def _check_memory(program: ProgramConfig) -> None:
+    """Refuse a base model whose weights alone exceed this machine's memory."""
+    parameters = base_size(program).parameters
+    if parameters == UNKNOWN_PARAMETERS:
         return
-    for version in ("sft", *(item.name for item in program.versions)):
-        config = for_version(program, version)
-        longest = {
-            "sample": config.sample.generation.max_new_tokens,
-            "collect": config.collect.generation.max_new_tokens,
-            "evaluate": config.evaluate.generation.max_new_tokens,
-        }
-        if version != "sft" and program.version(version).ppo:
-            longest["ppo"] = config.ppo.generation.max_new_tokens
-        for key, tokens in longest.items():
-            if tokens >= context:
-                raise ConfigError(
-                    f"answers of {tokens} tokens leave no room for a prompt: the "
-                    f"model's context is {context}",
-                    where=f"{key}.generation.max_new_tokens",
-                    remedy=f"set it well below {context}",
-                )
-
-
-def _context(program: ProgramConfig) -> int | None:
-    """Context length of the base model in tokens; None if its config is not here or lacks it."""
-    if program.base.source != "path":
-        return program.base.pretrain.context
-    described = Path(program.base.path or "").expanduser() / "config.json"
-    if not described.is_file():
-        return None
-    values = read_json(described)
-    context = values.get("text_config", values).get("max_position_embeddings")
-    return None if context is None else int(context)
+    width = 2 if program.compute.dtype == "bfloat16" else 4
+    needed, there = width * parameters, psutil.virtual_memory().total
+    if needed > there:
+        raise AlignError(
+            f"the base model's weights take {needed / 2**30:.1f} GiB in {program.compute.dtype}, "
+            f"this machine has {there / 2**30:.1f} GiB of memory",
+            where="base.path" if program.base.source == "path" else "base.pretrain",
+            remedy="take a smaller model, or a larger machine",
+        )

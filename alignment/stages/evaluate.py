@@ -69,7 +69,7 @@ from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_js
 from alignment.utils.seeds import derive_seed
 
 CODE_VERSION = "6"
-# 4: the KL is measured in other batches; 5: more figures; 6: the end of answers that templates write
+# 4: the KL in other batches; 5: more figures; 6: the end of answers that templates write
 KEEPS = ("3", "4", "5")
 READS = ("base", "world", "evaluate", "compute")
 

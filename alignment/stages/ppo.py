@@ -16,9 +16,9 @@ import numpy as np
 from alignment.config.ppo import PPOConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import ConfigError, DataError
-from alignment.inference.engine_factory import prompt_limit
 from alignment.models.chat_renderer import ChatRenderer, Tokens
-from alignment.models.load import load_tokenizer, resolve_device, save_model
+from alignment.models.limits import prompt_limit
+from alignment.models.load import context_length, load_tokenizer, resolve_device, save_model
 from alignment.preferences.prompts import read_prompts
 from alignment.stages.context import StageContext
 from alignment.training.ppo.early_stopping import StopSet
@@ -32,9 +32,10 @@ from alignment.utils.json_lines import read_jsonl
 from alignment.utils.seeds import derive_seed
 
 # 5: other noise and warm-up rates by the same law; 6: other names of figures; 7: more health
-# verdicts. An average over 16-bit weights is kept in 32 since 7.
-CODE_VERSION = "7"
-KEEPS = ("4", "5", "6")
+# verdicts. An average over 16-bit weights is kept in 32 since 7; 8: the end of answers that the
+# template writes, where that is not EOS.
+CODE_VERSION = "8"
+KEEPS = ("4", "5", "6", "7")
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 
@@ -56,7 +57,8 @@ def run(ctx: StageContext) -> None:
         ctx.progress.say,
     )
     roles = build.roles()
-    limit = prompt_limit(roles.policy.model.config, config.generation, section="ppo")
+    context = context_length(roles.policy.model.config)
+    limit = prompt_limit(context, config.generation, section="ppo")
     renderer = ChatRenderer(tokenizer, limit)
     reward = build.reward(ctx.config.combine, renderer)
     learn, heldout = _prompts(ctx, config, renderer)
@@ -68,7 +70,9 @@ def run(ctx: StageContext) -> None:
         config,
         seed=ctx.seed,
         stop_set=_stop_set(ctx, heldout, build, reward, renderer),
-        ptx=_texts(ctx, config, renderer) if config.ptx.coefficient > 0 else None,
+        ptx=_texts(ctx, config, renderer, min(context or PTX_TOKENS, PTX_TOKENS))
+        if config.ptx.coefficient > 0
+        else None,
         checkpoints=ctx.scratch / "checkpoints",
         series=ctx.series,
         progress=ctx.progress,
@@ -118,8 +122,11 @@ def _stop_set(
     return StopSet(heldout, scorer.unwhitened)
 
 
-def _texts(ctx: StageContext, config: PPOConfig, renderer: ChatRenderer) -> list[Tokens]:
-    """Texts of PPO-ptx. The first token of a corpus text serves as its prompt."""
+def _texts(
+    ctx: StageContext, config: PPOConfig, renderer: ChatRenderer, longest: int
+) -> list[Tokens]:
+    """Texts of PPO-ptx, at most `longest` tokens each. The first token of a corpus text serves as
+    its prompt."""
     name = config.ptx.source
     path = ctx.inputs["prepare"] / f"{name}.jsonl"
     if not path.is_file():
@@ -135,7 +142,7 @@ def _texts(ctx: StageContext, config: PPOConfig, renderer: ChatRenderer) -> list
             tokens = Tokens(ids[:1], ids[1:])
         else:
             tokens = renderer.tokens(row["messages"], row["response"])
-        room = PTX_TOKENS - len(tokens.prompt)
+        room = longest - len(tokens.prompt)
         if room > 0 and tokens.response:
             texts.append(Tokens(tokens.prompt, tokens.response[:room]))
     ctx.dataset(f"ptx_{name}", sha256_file(path), len(texts), "training")

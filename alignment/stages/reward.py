@@ -22,7 +22,7 @@ import torch
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.models.load import load_tokenizer, resolve_device
+from alignment.models.load import context_of, load_tokenizer, resolve_device
 from alignment.preferences.store import PreferenceStore
 from alignment.reporting.reward_plots import accuracy_picture, calibration_picture, growth_picture
 from alignment.rewards.adapter import inject
@@ -47,8 +47,10 @@ from alignment.utils.files import atomic_write_bytes, atomic_write_json, digest_
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "5"
-KEEPS = ("4",)  # version 5 only moved the end of the learning-rate schedule by one step
+CODE_VERSION = "6"
+# 5: the learning-rate schedule ends one step later; 6: the end of answers that the template writes,
+# and no comparison beyond the context of the model
+KEEPS = ("4", "5")
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
 MEASURE_ROWS = 2000  # most held-out comparisons measured per batch and domain
@@ -70,7 +72,7 @@ def run(ctx: StageContext) -> None:
     start = _start(ctx)
     tokenizer = load_tokenizer(start)
     renderer = ChatRenderer(tokenizer)
-    built = _elements(ctx, rows, renderer)
+    built = _elements(ctx, rows, renderer, context_of(start))
     model, report = _train(ctx, built, start, renderer)
     if not distributed.is_first():
         return  # all processes hold the same weights now
@@ -115,26 +117,30 @@ def _is_guard(ctx: StageContext) -> bool:
     return bool(ctx.options.get("guard", False))
 
 
-def _elements(ctx: StageContext, rows: list[Source], renderer: ChatRenderer) -> Elements:
+def _elements(
+    ctx: StageContext, rows: list[Source], renderer: ChatRenderer, context: int | None
+) -> Elements:
+    """What is trained on; `context` is the most tokens that the model takes, if it says so."""
     settings = ctx.config.rewards
     domain = ctx.options["domain"]
+    longest = min(settings.max_length, context or settings.max_length)
     built = build(
         [row.comparison for row in rows],
         renderer,
         margins=settings.margin_table,
-        max_length=settings.max_length,
+        max_length=longest,
         labels=domain == "safety" and settings.auxiliary_weight > 0,
     )
     if not built.elements:
         raise DataError(
             f"no comparison is left to train the {domain} reward model on",
-            where=f"{len(rows)} rows, {built.dropped_long} over {settings.max_length} tokens",
+            where=f"{len(rows)} rows, {built.dropped_long} over {longest} tokens",
             remedy="raise rewards.max_length, or deliver comparisons of this domain",
         )
     if built.dropped_long:
         ctx.progress.say(
             f"left out {built.dropped_long} of {len(rows)} comparisons, which are longer than "
-            f"{settings.max_length} tokens"
+            f"{longest} tokens"
         )
     return built
 

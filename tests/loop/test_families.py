@@ -75,7 +75,7 @@ def run(folder: Path, model: Any, tokenizer: Any) -> Path:
                 "stop": {"look_every": 1, "heldout_prompts": 2, "keep": "last"},
                 **BRIEF,
             },
-            "evaluate": {"bootstrap_samples": 20, **BRIEF},
+            "evaluate": {"bootstrap_samples": 100, **BRIEF},
             "compute": {"threads": 1},
             "versions": [{"name": "rlhf-v1", "bag": "previous", "ppo": True}],
         }

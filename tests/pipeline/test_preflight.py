@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from model_helpers import CHATML, bytes_tokenizer, tiny_model
 
 from alignment.config.load import check_program
-from alignment.errors import ConfigError
+from alignment.errors import AlignError, ConfigError
+from alignment.pipeline.approval import Decisions
+from alignment.pipeline.disk_space import DiskFullError
+from alignment.pipeline.plan import build_plan
 from alignment.pipeline.preflight import preflight
 
 
@@ -77,3 +82,98 @@ def test_answers_longer_than_the_model_can_read(key: str, stories: Path, tmp_pat
     preflight(check_program(made))
     with pytest.raises(ConfigError, match="the model's context is 64"):
         preflight(check_program(made | {key: limit(64)}))
+
+
+def test_the_context_of_any_architecture_is_known(tmp_path: Path) -> None:
+    """GPT-2's is called n_positions."""
+    made(tmp_path / "base")
+    generation = {"generation": {"max_new_tokens": 256}}
+    given = program(
+        tmp_path, tmp_path / "base", {"source": "inbox"}, data=here(tmp_path), sample=generation
+    )
+    with pytest.raises(ConfigError, match="the model's context is 256") as caught:
+        preflight(given)
+    assert caught.value.where == "sample.generation.max_new_tokens"
+
+
+@pytest.mark.parametrize("recipe", ["sft", "rejection"])
+def test_a_batch_that_processes_cannot_share(recipe: str, stories: Path, tmp_path: Path) -> None:
+    more = {
+        "data": here(tmp_path),
+        "compute": {"processes": 3},
+        "finetune": {"sft": {"batch": 6}, "rejection": {"batch": 6}},
+    }
+    preflight(program(tmp_path, stories, {"source": "inbox"}, **more))
+    more["finetune"][recipe]["batch"] = 8
+    with pytest.raises(ConfigError, match="cannot share a batch of 8") as caught:
+        preflight(program(tmp_path, stories, {"source": "inbox"}, **more))
+    assert caught.value.where == f"finetune.{recipe}.batch"
+
+
+def test_reward_functions_that_cannot_be_imported(stories: Path, tmp_path: Path) -> None:
+    def given(function: str, *, ppo: bool) -> Any:
+        return program(
+            tmp_path,
+            stories,
+            {"source": "inbox"},
+            data=here(tmp_path),
+            ppo={"parts": [{"name": "brief", "function": function}]},
+            versions=[{"name": "rlhf-v1", "ppo": ppo}],
+        )
+
+    preflight(given("math:sqrt", ppo=True))
+    preflight(given("nowhere:brief", ppo=False))
+    for wrong in ("nowhere:brief", "math:none", "math:pi"):
+        with pytest.raises(ConfigError) as caught:
+            preflight(given(wrong, ppo=True))
+        assert caught.value.where == "ppo.parts"
+
+
+def test_every_model_has_a_tokenizer_and_a_template_that_works(
+    stories: Path, tmp_path: Path
+) -> None:
+    for name, template in (("fine", CHATML), ("broken", "{{ raise_exception('no') }}")):
+        made(tmp_path / name, template)
+    made(tmp_path / "bare")
+    (tmp_path / "bare" / "tokenizer.json").unlink()
+
+    def given(base: Path, **more: Any) -> Any:
+        return program(tmp_path, base, {"source": "inbox"}, data=here(tmp_path), **more)
+
+    preflight(given(tmp_path / "fine"))
+    for name, match in (("broken", "refuses a plain dialogue: no"), ("bare", "no tokenizer")):
+        with pytest.raises(ConfigError, match=match) as caught:
+            preflight(given(tmp_path / name))
+        assert caught.value.where == "base.path"
+        path = str(tmp_path / name)
+        with pytest.raises(ConfigError, match=match) as caught:
+            preflight(given(stories, finetune={"student": {"path": path}}))
+        assert caught.value.where == "finetune.student.path"
+        with pytest.raises(ConfigError, match=match) as caught:
+            preflight(given(stories, rewards={"init": path}))
+        assert caught.value.where == "rewards.init"
+
+
+def test_models_that_do_not_fit(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = program(tmp_path, stories, {"source": "inbox"}, data=here(tmp_path))
+    nodes = build_plan(given, Decisions(given))
+    preflight(given, nodes)
+    monkeypatch.setattr("alignment.pipeline.disk_space.WEIGHTS", 1e9)
+    with pytest.raises(DiskFullError, match=f"for the {len(nodes)} stages to do"):
+        preflight(given, nodes)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=1000))
+    with pytest.raises(AlignError, match="of memory"):
+        preflight(given)
+
+
+def made(directory: Path, template: str | None = None) -> None:
+    """A tiny GPT-2 with a byte-level tokenizer."""
+    tokenizer = bytes_tokenizer(template)
+    tokenizer.save_pretrained(directory)
+    tiny_model("gpt2", len(tokenizer)).save_pretrained(directory)
+
+
+def here(tmp_path: Path) -> dict[str, str]:
+    return {"path": str(tmp_path)}
