@@ -9,32 +9,27 @@ import pytest
 import yaml
 
 
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
-    """Resources of the events that are sent, as Prefect would get them."""
-    import prefect.events
-
-    found: list[dict[str, str]] = []
-    monkeypatch.setattr(
-        prefect.events, "emit_event", lambda _event, resource, **_: found.append(resource)
-    )
-    return found
-
-
 def matches(trigger: dict[str, str], resource: dict[str, str]) -> bool:
     """Prefect's rule for labels without wildcards."""
     return all(resource.get(label) == value for label, value in trigger.items())
 
 
-def test_triggers_know_their_workspace(tmp_path: Path, told: list[dict[str, str]]) -> None:
+def test_triggers_know_their_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fake_program as fake
+    import prefect.events
 
     from flows.definitions.events import PREFERENCES_ENOUGH, emit
     from flows.serving.deployments import deployments
 
     mine, other = tmp_path / "a" / "llama2", tmp_path / "b" / "llama2"
-    for workspace in (mine, other):
-        emit(workspace, PREFERENCES_ENOUGH, version="rlhf-v1")
+    told: list[dict[str, str]] = []  # resources of the events, as Prefect would get them
+    # No longer than needed: a module of Prefect's that is imported meanwhile would keep the patch.
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            prefect.events, "emit_event", lambda _event, resource, **_: told.append(resource)
+        )
+        for workspace in (mine, other):
+            emit(workspace, PREFERENCES_ENOUGH, version="rlhf-v1")
     served: list[Any] = [
         trigger.match.model_dump()
         for deployment in deployments(fake.fake_program(mine))
