@@ -18,8 +18,9 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) install --quiet "$$(grep '^torch==' requirements.lock)"
 	@$(PIP) install --quiet -r requirements.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
-	@# An empty, migrated Prefect database: a server on a fresh one starts 7 seconds later.
+	@# Empty, migrated databases of Prefect and MLflow: servers on fresh ones start seconds later.
 	@$(BIN)/python -m flows.servers.database_template
+	@$(BIN)/python -m alignment.tracking.database
 	@touch $(STAMP)
 
 demo: $(STAMP)

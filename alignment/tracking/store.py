@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from alignment.config.location import written_out
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, ConfigError
+from alignment.tracking.database import provide
 
 NOTE = "mlflow.note.content"
 SERVED = "mlflow-server.lock"
@@ -46,6 +47,12 @@ def local_database(workspace: Path) -> Path:
 def has_own_database(program: ProgramConfig) -> bool:
     """Whether the store is the workspace's own SQLite file."""
     return store_uri(program) == f"sqlite:///{local_database(program.workspace)}"
+
+
+def provide_database(program: ProgramConfig) -> None:
+    """Make the workspace's own database, if the store is one that is not there yet."""
+    if has_own_database(program):
+        provide(local_database(program.workspace))
 
 
 def artifacts_of(workspace: Path) -> Path:
@@ -131,6 +138,7 @@ class Store:
         for name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry"):
             logging.getLogger(name).setLevel(logging.WARNING)
         self.uri = store_uri(program)
+        provide_database(program)
         if self.uri.startswith("sqlite:"):
             _quick_sqlite()
         self.client: Any = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)

@@ -11,13 +11,20 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, redact
 from alignment.tracking.links import Links, find_links
 from alignment.tracking.rebuild import catch_up
-from alignment.tracking.store import SERVED, artifacts_of, moved_from, store_uri
+from alignment.tracking.store import (
+    SERVED,
+    artifacts_of,
+    moved_from,
+    provide_database,
+    store_uri,
+)
 from flows.servers.child_process import Child, free_port, port_taken
 from flows.servers.prefect_server import START_LIMIT
 
 
 def mlflow_child(program: ProgramConfig, port: int) -> Child:
     """MLflow's server over the program's store, on loopback."""
+    provide_database(program)
     workspace = program.workspace.resolve()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
     artifacts = artifacts_of(workspace).as_uri()
