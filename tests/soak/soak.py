@@ -67,7 +67,8 @@ def main() -> int:
             intruders.come()
             say(began, "two `align run` at once")
         for version in program.version_names[1:-1]:  # nobody waits for what the last one collects
-            if version not in delivered and now < soaking:
+            # On a slow machine the time may be up before the first pairs are there.
+            if version not in delivered and (now < soaking or not delivered):
                 pairs = collected(program, version)
                 if pairs:
                     delivered.append(version)
@@ -85,7 +86,7 @@ def main() -> int:
                 target = ""
         if now > soaking and killed >= arguments.kills:
             deliverer.wait()
-            if not intruders.there() and settled(program, inbox):
+            if delivered and not intruders.there() and settled(program, inbox):
                 break
             if now > soaking + 60 * arguments.patience:
                 say(began, "does not come to rest")

@@ -28,11 +28,11 @@ def script(name: str, *words: str, timeout: float) -> subprocess.CompletedProces
 
 
 @pytest.mark.timeout(1800)
-def test_two_minutes_of_soak(tmp_path: Path) -> None:
+def test_three_minutes_of_soak(tmp_path: Path) -> None:
     done = script(
         "soak.py",
         str(tmp_path / "soak"),
-        *("--minutes", "2", "--kills", "4", "--visits", "1", "--span", "10", "--seed", "5"),
+        *("--minutes", "3", "--kills", "4", "--visits", "1", "--span", "10", "--seed", "5"),
         *("--versions", "12"),
         timeout=1700,
     )

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from alignment.errors import AlignError
-from alignment.tracking.rebuild import _set_file_aside, rebuild
+from alignment.tracking.aside import set_file_aside
+from alignment.tracking.rebuild import rebuild
 from alignment.tracking.store import SERVED
 from flows.servers.child_process import Child
 
@@ -52,7 +53,7 @@ def test_the_write_ahead_log_goes_with_its_database(tmp_path: Path) -> None:
         writer.commit()
         reader.execute("SELECT * FROM runs").fetchall()  # holds it open, so that the log stays
         assert (tmp_path / "mlflow.db-wal").stat().st_size > 0
-        kept = _set_file_aside(database)
+        kept = set_file_aside(database)
         assert kept is not None
         assert not list(tmp_path.glob("mlflow.db*"))
         alone = tmp_path / "alone.db"
