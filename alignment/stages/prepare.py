@@ -15,6 +15,7 @@ from alignment.stages.context import StageContext
 from alignment.utils.files import sha256_file
 
 CODE_VERSION = "2"
+KEEPS = ("1",)  # as with batches: what was taken in stays as it was
 READS = ("base", "world", "data", "intake")
 
 

@@ -38,7 +38,7 @@ def test_better_writers_win_on_both_axes_and_refuse_less(world):
     for version, quality in (("sft", 0.15), ("rlhf-v1", 0.55), ("rlhf-v2", 0.95)):
         table = answered(version, quality, asked)
         add_gold(table, prompts)
-        world.evaluate(table)
+        world.evaluate(table, prompts=prompts)
         if version != "sft":
             decision = world.decide(version)
     assert decision["champion"] == "rlhf-v2", decision["verdict"]

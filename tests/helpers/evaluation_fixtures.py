@@ -123,7 +123,9 @@ class PlantedProgram:
             workspace=self.root,
         )
 
-    def evaluate(self, *tables: pd.DataFrame, kl: float = 1.0) -> dict[str, float]:
+    def evaluate(
+        self, *tables: pd.DataFrame, kl: float = 1.0, prompts: list[Prompt] | None = None
+    ) -> dict[str, float]:
         """Evaluate a version from its planted answers (the last table is the final arm)."""
         version = str(tables[-1].version[0])
         earlier = {
@@ -141,7 +143,7 @@ class PlantedProgram:
             str(table.side[0]): ArmAnswers(table, {"kl_sft": kl, "entropy": 1.0})
             for table in tables
         }
-        evaluate_stage._report(ctx, sides, answered, earlier, [], make_prompts())
+        evaluate_stage._report(ctx, sides, answered, earlier, [], prompts or make_prompts())
         ctx.write_notes()
         self.stages.setdefault(version, {})["evaluate"] = ctx.out
         self.metrics[version] = ctx.metrics
