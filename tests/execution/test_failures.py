@@ -268,7 +268,7 @@ def test_outside_the_stages_a_full_disk_is_no_traceback_either(
 
     from alignment.cli import main as command
 
-    def full() -> None:
+    def full(_words: list[str]) -> None:
         raise OSError(number, "no room", "/somewhere/program.json")
 
     monkeypatch.setattr(command, "app", full)
