@@ -6,11 +6,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from alignment.cli.common import JsonOption, WorkspaceOption, load_to_change, print_json
+from alignment.cli.common import (
+    ByOption,
+    JsonOption,
+    ReasonOption,
+    WorkspaceOption,
+    load_to_change,
+    print_json,
+)
 
 VersionArgument = Annotated[str, Parameter(help="A finished version.")]
-ReasonOption = Annotated[str, Parameter(help="Why, for the history.")]
-ByOption = Annotated[str | None, Parameter(help="Who decides. Default: the user's name.")]
 
 
 def approve(

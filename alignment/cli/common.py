@@ -31,6 +31,8 @@ SetOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON for scripts.")]
+ReasonOption = Annotated[str, Parameter(help="Why, for the history.")]
+ByOption = Annotated[str | None, Parameter(help="Who decides. Default: the user's name.")]
 PrefectOption = Annotated[
     bool,
     Parameter(
@@ -88,6 +90,11 @@ def name_workspace(workspace: Path, *, json: bool = False) -> None:
     """Print which workspace is written to."""
     mark = " (a reproduction)" if is_reproduction(workspace) else ""
     print(f"workspace: {workspace}{mark}", file=sys.stderr if json else sys.stdout, flush=True)
+
+
+def print_aside(message: str) -> None:
+    """A line for people on standard error."""
+    print(message, file=sys.stderr, flush=True)
 
 
 def print_json(value: Any) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 from alignment.cli.common import (
+    ByOption,
     JsonOption,
+    ReasonOption,
     WorkspaceOption,
     load_to_change,
     load_workspace,
+    print_aside,
     print_json,
 )
 from alignment.config.vocabulary import Domain
@@ -19,6 +23,7 @@ from alignment.errors import AlignError, ConfigError
 
 if TYPE_CHECKING:
     from alignment.config.program import ProgramConfig
+    from alignment.operations.withdraw import Change
     from alignment.preferences.store import PreferenceStore
 
 
@@ -92,7 +97,11 @@ def next_version(program: ProgramConfig, store: PreferenceStore) -> str | None:
     return next((name for name in names if store.assignment(name) is None), None)
 
 
-def batches(
+batches = App(name="batches", help="List the batches in the store; take one back.")
+
+
+@batches.default
+def list_batches(
     batch: str | None = None,
     /,
     *,
@@ -108,6 +117,7 @@ def batches(
     align batches
     align batches 3
     align batches 3 --picture week-07.png
+    align batches withdraw 3 --reason "labels swapped"
     align batches --json
     ```
 
@@ -134,6 +144,9 @@ def batches(
             print_json([one.to_dict() for one in accepted])
         else:
             console.print(batch_table(accepted))
+            for other in accepted:
+                if other.withdrawal is not None:
+                    console.print(f"[yellow]{other.withdrawal.in_words()}[/]")
         return
     one = store.batch(batch)
     report = BatchReport(one.report, one.directory, one.sequence, already=True)
@@ -141,6 +154,8 @@ def batches(
         print_json({**one.to_dict(), "report": report.values})
     else:
         console.print(report.render())
+        if one.withdrawal is not None:
+            console.print(f"[yellow]{one.withdrawal.in_words()}[/]")
     if picture is not None:
         from alignment.reporting.batch_plots import draw
 
@@ -148,3 +163,85 @@ def batches(
             draw(report.values, picture)
         except OSError as error:
             raise AlignError(f"cannot write {picture}: {error.strerror or error}") from error
+
+
+@batches.command
+def withdraw(
+    batch: str,
+    /,
+    *,
+    reason: ReasonOption = "",
+    by: ByOption = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take a batch back: no version learns from it any more. Nothing is deleted.
+
+    What was trained on it is stale, and the next run makes it again without the batch. The versions
+    made so far can still be shown, exported and talked to.
+
+    For example:
+
+    ```
+    align batches withdraw 3 --reason "labels swapped"
+    align batches withdraw 1f0c2a9b7d4e --by ana
+    align batches restore 3
+    ```
+
+    Parameters
+    ----------
+    batch
+        Number, id or name of the batch.
+    """
+    from alignment.operations.withdraw import withdraw_batch
+
+    program = load_to_change(workspace, json=json)
+    change = withdraw_batch(program, batch, reason=reason, by=by, say=print_aside)
+    _tell(program, change, json)
+
+
+@batches.command
+def restore(
+    batch: str,
+    /,
+    *,
+    reason: ReasonOption = "",
+    by: ByOption = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Undo a withdrawal: the versions that had taken the batch in have it again.
+
+    What is in the ledger from before counts again and is not made anew.
+
+    For example:
+
+    ```
+    align batches restore 3
+    ```
+
+    Parameters
+    ----------
+    batch
+        Number, id or name of the batch.
+    """
+    from alignment.operations.withdraw import restore_batch
+
+    program = load_to_change(workspace, json=json)
+    change = restore_batch(program, batch, reason=reason, by=by, say=print_aside)
+    _tell(program, change, json)
+
+
+def _tell(program: ProgramConfig, change: Change, json: bool) -> None:
+    if json:
+        print_json({**asdict(change.event), "stale": change.stale})
+        return
+    print(change.event.in_words())
+    versions = list(dict.fromkeys(key.partition("/")[0] for key in change.stale))
+    if versions:
+        print(
+            f"stale: {len(change.stale)} stages of {', '.join(versions)}; `align status` says why"
+        )
+        print(f"make them again with: align resume -w {program.workspace}")
+    elif not change.event.versions:
+        print("no version had taken it in")

@@ -56,5 +56,9 @@ def lineage(
     console.print(table)
     libraries = ", ".join(f"{name} {number}" for name, number in origin.libraries.items())
     console.print(f"[dim]program seed {program.seed}; {libraries}[/]")
+    for sentence in origin.withdrawn:
+        console.print(f"[yellow]{sentence}[/]")
+    if origin.stale is not None:
+        console.print(f"[yellow]stale: a run would make it again: {origin.stale}[/]")
     for name in origin.missing:
         console.print(f"[yellow]no longer in the workspace: {name}[/]")

@@ -42,7 +42,7 @@ VERBS = {
     "stage": ("stage:stage", "Run one stage alone."),
     "ingest": ("data:ingest", "Take in a delivery of preferences."),
     "use": ("use:use", "Choose the workspace that commands work on."),
-    "batches": ("data:batches", "List the batches in the store."),
+    "batches": ("data:batches", "List the batches in the store; take one back."),
     "annotate": ("annotate:annotate", "Hand pairs out to annotators; list what came back."),
     "rewards": ("rewards:rewards", "Show how far a version's reward models can be trusted."),
     "compare": ("compare:compare", "Show versions side by side."),

@@ -42,7 +42,11 @@ def evaluated_stages(program: ProgramConfig, versions: Sequence[str]) -> dict[st
     today = Fingerprints.load(program)
     older = [name for name in (versions or evaluated) if today.manifest(name, "evaluate") is None]
     if older:
-        log.warning("made by older code, a run would make them again: %s", ", ".join(older))
+        log.warning(
+            "made by older code, or from preferences that were withdrawn since; a run would make "
+            "them again: %s",
+            ", ".join(older),
+        )
     return {name: evaluated[name] for name in (versions or evaluated)}
 
 

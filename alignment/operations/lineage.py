@@ -11,7 +11,9 @@ from alignment.errors import AlignError
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.plan import policy_key
+from alignment.pipeline.reasons import why_run
 from alignment.pipeline.records import Manifest
+from alignment.preferences.store import PreferenceStore
 from alignment.reporting.origin import BatchUse, batches_of
 from alignment.utils.files import MANIFEST
 
@@ -53,6 +55,10 @@ class Lineage:
     """Versions of the libraries with which the requested stage ran."""
     missing: list[str] = field(default_factory=list)
     """Inputs whose outputs are no longer in the workspace."""
+    stale: str | None = None
+    """Why a run would make the requested stage again; None if it would not."""
+    withdrawn: list[str] = field(default_factory=list)
+    """A sentence on each of the batches that people took back."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -73,7 +79,23 @@ def lineage(program: ProgramConfig, name: str) -> Lineage:
     start = _find(program, ledger, name)
     ancestry = Lineage(f"{start.version}/{start.stage}", libraries=start.libraries)
     _walk(ledger, program.workspace, start, ancestry, set())
+    ancestry.stale = _stale(program, start)
+    used = {batch.id for batch in ancestry.batches}
+    for batch in PreferenceStore(program.workspace / "preferences").batches():
+        if batch.withdrawal is not None and batch.id in used:
+            ancestry.withdrawn.append(batch.withdrawal.in_words())
     return ancestry
+
+
+def _stale(program: ProgramConfig, made: Manifest) -> str | None:
+    """Why a run would make the stage of these outputs again; None if it would not, or if others are
+    the present ones."""
+    fingerprints = Fingerprints.load(program)
+    node = next((n for n in fingerprints.plan if n.key == f"{made.version}/{made.stage}"), None)
+    current = fingerprints.ledger.current(made.version, made.stage)
+    if node is None or current != made or fingerprints.manifest(node.version, node.stage):
+        return None
+    return why_run(node, fingerprints)
 
 
 def _find(program: ProgramConfig, ledger: Ledger, name: str) -> Manifest:
@@ -114,7 +136,7 @@ def _walk(
     origins = {}
     for name, source in manifest.inputs.items():
         if "stage" not in source:
-            origins[name] = f"outside {source['digest'][:12]}"
+            origins[name] = f"{name} {source['digest'][:12]}"
             continue
         origins[name] = f"{source['version']}/{source['stage']}"
         upstream = ledger.find(source["version"], source["stage"], source["fingerprint"])

@@ -20,10 +20,11 @@ from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan, policy_key
 from alignment.pipeline.records import Manifest
 from alignment.pipeline.workspace import REPRODUCTION
+from alignment.preferences.withdrawals import FOLDER as WITHDRAWALS
 from alignment.utils.files import atomic_write_json
 from alignment.utils.library_versions import library_versions
 
-COPIED = ("approvals", "preferences")
+COPIED = ("approvals", f"preferences/{WITHDRAWALS}", "preferences")
 CHOICES = "compute-choice.json"  # which pass computes decides the last bits: see fastpath.choice
 WEIGHTS = (".safetensors", ".bin")
 
@@ -162,9 +163,9 @@ def _prepare(program: ProgramConfig, version: str, target: Path, *, batches: boo
     atomic_write_json(target / REPRODUCTION, as_record(of))
     if (program.workspace / CHOICES).is_file():
         shutil.copy2(program.workspace / CHOICES, target / CHOICES)
-    for name in COPIED if batches else COPIED[:1]:
+    for name in COPIED if batches else COPIED[:2]:
         if (program.workspace / name).is_dir():
-            shutil.copytree(program.workspace / name, target / name)
+            shutil.copytree(program.workspace / name, target / name, dirs_exist_ok=True)
 
 
 def _copy_stage(source: Ledger, target: Ledger, manifest: Manifest) -> None:

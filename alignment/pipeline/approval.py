@@ -11,7 +11,6 @@ Only `Decisions` works out which version is champion.
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,7 @@ from alignment.pipeline.format import as_record, known_fields, read_record
 from alignment.pipeline.ledger import Ledger, now
 from alignment.pipeline.node import FIRST_CHAMPION
 from alignment.utils.files import atomic_write_json, read_json
+from alignment.utils.user_name import user_name
 
 
 class WaitingForDecision(AlignError):
@@ -171,7 +171,7 @@ def decide(
             remedy="finish or discard the next version first",
         )
     decision = Decision(
-        version, approved, reason.strip(), by or _user(), now(), verdict.fingerprint
+        version, approved, reason.strip(), by or user_name(), now(), verdict.fingerprint
     )
     atomic_write_json(_path(workspace, version), as_record(decision))
     return decision
@@ -221,10 +221,3 @@ def _waits(workspace: Path) -> bool:
 
 def _path(workspace: Path, version: str) -> Path:
     return workspace / "approvals" / f"{version}.json"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container without a name for its user
-        return "unknown"

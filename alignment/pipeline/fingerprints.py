@@ -22,7 +22,11 @@ from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
 from alignment.pipeline.records import Manifest
 from alignment.pipeline.slices import config_slice, stage_declaration
+from alignment.preferences.withdrawals import state_of
 from alignment.utils.seeds import derive_seed
+
+WITHDRAWN = "withdrawn"
+"""Input of an intake stage: what people took back after the version had taken it in."""
 
 
 class Fingerprints:
@@ -35,7 +39,8 @@ class Fingerprints:
         plan: Sequence[Node],
         any_code: bool = False,
     ):
-        """With `any_code`, outputs that older code made from the same settings count as done too.
+        """With `any_code`, outputs that older code made from the same settings count as done too,
+        and so do those of preferences that were withdrawn since.
 
         Use it to show results, not to decide what to run.
         """
@@ -97,9 +102,7 @@ class Fingerprints:
             manifest = self.manifest(*source)
             inputs[name] = manifest.digest if manifest else None
         config = self.config(node)
-        outside = self._outside(node, config)
-        if outside is not None:
-            inputs["outside"] = outside
+        inputs |= self._unplanned(node)
         declared = stage_declaration(node.module)
         return config_slice(config, declared.reads), declared.code_version, inputs
 
@@ -136,10 +139,7 @@ class Fingerprints:
                 "digest": manifest.digest,
                 "fingerprint": manifest.fingerprint,
             }
-        outside = self._outside(node, self.config(node))
-        if outside is not None:
-            inputs["outside"] = {"digest": outside}
-        return inputs
+        return inputs | {name: {"digest": value} for name, value in self._unplanned(node).items()}
 
     def _done(self, version: str, stage: str) -> Manifest:
         manifest = self.manifest(version, stage)
@@ -152,7 +152,17 @@ class Fingerprints:
         if key is None:
             return None
         exact = self.ledger.find(node.version, node.stage, key)
-        return exact or same_work(self.ledger, node, key, self.program, self.any_code)
+        found = exact or same_work(self.ledger, node, key, self.program, self.any_code)
+        if found is None and self.any_code and WITHDRAWN in self._unplanned(node):
+            return self.ledger.current(node.version, node.stage)
+        return found
+
+    def _unplanned(self, node: Node) -> dict[str, str]:
+        """Digests of what a stage reads beside the outputs of other stages, by input name."""
+        found = {"outside": self._outside(node, self.config(node))}
+        if node.module == "intake":
+            found[WITHDRAWN] = state_of(self.program.workspace / "preferences", node.version)
+        return {name: digest for name, digest in found.items() if digest is not None}
 
     def _outside(self, node: Node, config: ProgramConfig) -> str | None:
         """Digest of what the node reads from outside the workspace, if anything.

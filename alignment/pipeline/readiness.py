@@ -27,6 +27,7 @@ class WaitingForBatches(AlignError):
         inbox: Path,
         lacking: Sequence[str] = (),
         files: int = 0,
+        lost: Sequence[str] = (),
     ):
         status = f"{have} of {need} new comparisons are there"
         if lacking:
@@ -34,10 +35,13 @@ class WaitingForBatches(AlignError):
         if files:
             waits = "1 file of the inbox is" if files == 1 else f"{files} files of the inbox are"
             status = f"{status}; {waits} not taken in yet"
+        status = "; ".join([status, *lost])
         super().__init__(
             f"{version} waits for preferences: {status}",
             where=str(inbox),
-            remedy="put files there, or `align ingest FILE`; then `align resume`",
+            remedy="put files there, or `align ingest FILE`"
+            + ("; or `align batches restore BATCH`" if lost else "")
+            + "; then `align resume`",
         )
         self.version = version
         self.have = have
@@ -90,7 +94,8 @@ def waits_for(
 def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches | None:
     """The preferences that `version` of an inbox program lacks; None if it lacks none.
 
-    A version that has taken in its batches lacks none.
+    A version that has taken in its batches lacks none, unless a withdrawal took from it the last
+    data of a domain.
     """
     if program.intake.source != "inbox" or not version.startswith("rlhf-"):
         return None
@@ -104,15 +109,21 @@ def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches
     from alignment.preferences.store import PreferenceStore
 
     store = PreferenceStore(program.workspace / "preferences")
-    if store.assignment(version) is not None:
+    lost = [
+        batch.withdrawal.in_words()
+        for batch in store.batches()
+        if batch.withdrawal is not None and version in batch.versions
+    ]
+    begun = store.assignment(version) is not None
+    if begun and not lost:
         return None
     have, need = waiting_comparisons(store), program.orchestration.min_comparisons
-    lacking = domains_without_data(store)
-    if have >= need and not lacking:
+    lacking = domains_without_data(store, version)
+    if (begun or have >= need) and not lacking:
         return None
     inbox = inbox_dir(program.workspace, program.intake)
     files = not_taken(inbox, program.intake, read_journal(store.root))
-    return WaitingForBatches(version, have, need, inbox, lacking, len(files))
+    return WaitingForBatches(version, have, need, inbox, lacking, len(files), lost)
 
 
 def available(program: ProgramConfig, until: str | None = None) -> list[Node]:

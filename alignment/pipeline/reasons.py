@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.fingerprints import WITHDRAWN, Fingerprints
 from alignment.pipeline.ledger import SHOWN
 from alignment.pipeline.migrate import Untranslatable, todays_slice
 from alignment.pipeline.node import Node
 from alignment.pipeline.records import Unfinished
 from alignment.pipeline.slices import stage_declaration
+from alignment.preferences.withdrawals import in_words
 
 FIRST = "never run"
 GONE = "its outputs are gone or damaged"
@@ -27,7 +28,7 @@ def why_run(node: Node, fingerprints: Fingerprints) -> str:
     if old is None:
         return _without_outputs(node, fingerprints)
     config, code_version, inputs = fingerprints.request(node)
-    reasons = []
+    reasons = _taken_back(node, fingerprints)
     if old.code_version not in (code_version, *stage_declaration(node.module).keeps):
         reasons.append(f"code version {old.code_version} → {code_version}")
     try:
@@ -38,6 +39,8 @@ def why_run(node: Node, fingerprints: Fingerprints) -> str:
         reasons += changes(then["config"], config)
         reasons += changes(then["options"], dict(node.options))
     for name, digest in inputs.items():
+        if name == WITHDRAWN:
+            continue  # said above
         if name not in old.inputs:
             reasons.append(f"new input {name}")
         elif digest is None:
@@ -50,6 +53,31 @@ def why_run(node: Node, fingerprints: Fingerprints) -> str:
         reasons.append("seed")
     more = [f"and {len(reasons) - ENOUGH} more"] if len(reasons) > ENOUGH else []
     return "; ".join([*reasons[:ENOUGH], *more]) or GONE
+
+
+def _taken_back(node: Node, fingerprints: Fingerprints) -> list[str]:
+    """What people took back, or gave back, since the node ran, in words.
+
+    That is said of an intake, and of all stages after it as long as it is not run again.
+    """
+    nodes = {(item.version, item.stage): item for item in fingerprints.plan}
+    waiting, seen, lines = [node], {node.key}, list[str]()
+    while waiting:
+        item = waiting.pop()
+        if item.module == "intake" and _withdrawn_since(item, fingerprints):
+            lines += in_words(fingerprints.program.workspace / "preferences", item.version)
+        for source in item.inputs.values():
+            above = nodes[source]
+            if above.key not in seen and fingerprints.manifest(*source) is None:
+                seen.add(above.key)
+                waiting.append(above)
+    return list(dict.fromkeys(lines))
+
+
+def _withdrawn_since(node: Node, fingerprints: Fingerprints) -> bool:
+    old = fingerprints.ledger.current(node.version, node.stage)
+    then = old.inputs.get(WITHDRAWN, {}).get("digest") if old is not None else None
+    return old is not None and then != fingerprints.request(node)[2].get(WITHDRAWN)
 
 
 def _without_outputs(node: Node, fingerprints: Fingerprints) -> str:

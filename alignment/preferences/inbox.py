@@ -19,7 +19,7 @@ from typing import Any, Literal
 import psutil
 
 from alignment.config.intake import IntakeConfig
-from alignment.config.vocabulary import DOMAINS
+from alignment.config.vocabulary import version_order
 from alignment.errors import AlignError, DataError, LockedError, StoreError
 from alignment.preferences.intake import ingest
 from alignment.preferences.sources import complete_files
@@ -211,18 +211,23 @@ def waiting_comparisons(store: PreferenceStore) -> int:
     return sum(batch.comparisons for batch in store.unassigned())
 
 
-def domains_without_data(store: PreferenceStore) -> list[str]:
-    """Domains without a single training comparison in any batch.
+def domains_without_data(store: PreferenceStore, version: str) -> list[str]:
+    """Domains without a training comparison in what `version` and those before it took in and in
+    what waits.
 
     Each of the two reward models needs comparisons of its own domain. A version started without
     them would claim its batches and then fail every time.
     """
-    counts = [batch.counts for batch in store.batches()]
-    return [
-        domain
-        for domain in DOMAINS
-        if not any(sides.get("training", {}).get(domain) for sides in counts)
+    known = [
+        batch.id
+        for batch in store.batches()
+        if batch.withdrawal is None
+        and (
+            not batch.versions
+            or any(version_order(name) <= version_order(version) for name in batch.versions)
+        )
     ]
+    return store.domains_without_data(known)
 
 
 def _ingest_file(

@@ -25,7 +25,7 @@ from alignment.preferences.rows import DISPUTED, DROPPED, REASONS, RowError
 from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import Record, Source, find_sources
 from alignment.preferences.split import EarlierSplit, split
-from alignment.preferences.store import PreferenceStore
+from alignment.preferences.store import Batch, PreferenceStore
 from alignment.preferences.tally import Tally, printable
 from alignment.preferences.writer import BatchWriter
 from alignment.utils.files import atomic_write_json, digest_json, sha256_file
@@ -37,6 +37,19 @@ STEP = 2000  # rows between two updates of the progress bar
 
 class NothingNewError(DataError):
     """A delivery without a new comparison: all rows are duplicates, ties or not annotated."""
+
+
+class WithdrawnError(DataError):
+    """A delivery that was taken in before, and withdrawn since."""
+
+    def __init__(self, batch: Batch):
+        assert batch.withdrawal is not None
+        super().__init__(
+            f"this delivery was taken in before, and {batch.withdrawal.in_words()}",
+            where=str(batch.directory),
+            remedy=f"`align batches restore {batch.sequence}` if it shall count after all; a "
+            "corrected file is a new delivery",
+        )
 
 
 def ingest(
@@ -66,6 +79,7 @@ def ingest(
         DataError: unreadable or broken files, an unknown format, or too large a share of bad rows.
             The store is unchanged then.
         NothingNewError: the delivery holds no new comparison.
+        WithdrawnError: the same delivery was taken in and withdrawn; it stays so.
         StoreError: the store is damaged.
         AlignError: the store cannot be written (a full disk).
     """
@@ -93,6 +107,8 @@ def _take_in(
     with store.writing(progress.say) as work:
         for batch in store.batches():
             if batch.manifest["identity"] == identity:
+                if batch.withdrawal is not None and against is None:
+                    raise WithdrawnError(batch)
                 return BatchReport(batch.report, batch.directory, batch.sequence, already=True)
         earlier = store.standing() if against is None else list(against)
         index = store.index(earlier)

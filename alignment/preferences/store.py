@@ -1,9 +1,11 @@
-"""The preference store: batches appear whole or not at all, and never change.
+"""The preference store: batches appear whole or not at all, and never change. One that was taken
+back stays where it is and counts no longer.
 
 preferences/
   batches/0003-1f0c2a9b7d4e/   comparisons.parquet  index.parquet  quarantine.jsonl
                                report.json  manifest.json
-  assignments/rlhf-v1.json     the batches that a version uses
+  assignments/rlhf-v1.json     the batches that a version has taken in
+  withdrawals/0001.json        what people took back since (see `withdrawals`)
   refused/…                    why a delivery was refused; never read by training
   annotation/…                 keys of exported pairs (see `annotation`)
   incoming/…                   work in progress; deleted if its process died
@@ -16,13 +18,14 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.config.vocabulary import Domain
+from alignment.config.vocabulary import DOMAINS, Domain, version_order
 from alignment.errors import DataError, LockedError, StoreError
 from alignment.preferences.schema import Comparison
+from alignment.preferences.withdrawals import Event, read_events, withdrawn
 from alignment.utils.files import (
     atomic_write_json,
     fsync_directory,
@@ -50,7 +53,9 @@ class Batch:
     directory: Path
     manifest: dict[str, Any]
     versions: tuple[str, ...] = ()
-    """Versions that use it."""
+    """Versions that took it in."""
+    withdrawal: Event | None = None
+    """Who took it back and why; None if it counts."""
 
     @property
     def name(self) -> str:
@@ -83,6 +88,7 @@ class Batch:
         return {key: self.manifest[key] for key in fields} | {
             "name": self.name,
             "versions": list(self.versions),
+            "withdrawn": None if self.withdrawal is None else asdict(self.withdrawal),
         }
 
 
@@ -102,11 +108,15 @@ class PreferenceStore:
     def batches(self) -> list[Batch]:
         """Every accepted batch in order of arrival."""
         versions_of = self._versions_by_batch()
+        taken_back = {event.target: event for event in self.withdrawn_batches()}
         batches = []
         for path in (self.root / "batches").glob("*/manifest.json"):
             values = read_json(path)
-            versions = tuple(versions_of[values["id"]])
-            batches.append(Batch(values["id"], values["sequence"], path.parent, values, versions))
+            id = values["id"]
+            versions = tuple(versions_of[id])
+            batches.append(
+                Batch(id, values["sequence"], path.parent, values, versions, taken_back.get(id))
+            )
         return sorted(batches, key=lambda batch: batch.sequence)
 
     def batch(self, name: str) -> Batch:
@@ -150,12 +160,23 @@ class PreferenceStore:
 
     def standing(self) -> list[str]:
         """Ids of the current batches, which a new delivery is compared with: all deliveries by
-        people and all batches in use. A stage's batch that was replaced is left out."""
+        people and all batches in use. A stage's batch that was replaced is left out, and so is
+        what was withdrawn."""
         return [
             batch.id
             for batch in self.batches()
-            if batch.versions or batch.manifest["origin"] == "delivery"
+            if batch.withdrawal is None
+            and (batch.versions or batch.manifest["origin"] == "delivery")
         ]
+
+    def withdrawn_batches(self) -> list[Event]:
+        """What took back each batch that is withdrawn now."""
+        return list(withdrawn(read_events(self.root), "batch").values())
+
+    def domains_without_data(self, ids: Sequence[str]) -> list[str]:
+        """Domains without a single training comparison in the batches `ids`."""
+        counts = [batch.counts["training"] for batch in self.batches() if batch.id in set(ids)]
+        return [domain for domain in DOMAINS if not any(sides.get(domain) for sides in counts)]
 
     def leaked(self, ids: Sequence[str]) -> int:
         """Prompts that are held out in one of these batches and trained on in another."""
@@ -234,33 +255,58 @@ class PreferenceStore:
     # --- assignments ----------------------------------------------------------------------------
 
     def assignment(self, version: str) -> list[str] | None:
-        """Ids of the batches that `version` uses, or None if none were assigned yet."""
-        path = self.root / "assignments" / f"{version}.json"
-        return list(read_json(path)["batches"]) if path.is_file() else None
+        """Ids of the batches that `version` took in and that were not withdrawn since.
 
-    def assign(self, version: str, ids: Sequence[str]) -> None:
-        """Assign batches to `version`."""
-        path = self.root / "assignments" / f"{version}.json"
-        atomic_write_json(path, {"version": version, "batches": list(ids)})
+        None if it has taken in none yet. None too if all were withdrawn before a later version
+        took any in: then it waits for others. If a later one has, it goes on without.
+        """
+        ids = self._assigned().get(version)
+        if ids is None:
+            return None
+        taken_back = {event.target for event in self.withdrawn_batches()}
+        left = [id for id in ids if id not in taken_back]
+        later = [name for name in self._assigned() if version_order(name) > version_order(version)]
+        return left if left or later else None
+
+    def assign(self, version: str, ids: Sequence[str]) -> list[str]:
+        """Assign batches to `version`; returns those that nobody withdraws at this moment.
+
+        Withdrawn ones that it had taken in stay in its record: if they are restored, they are its
+        own again.
+        """
+        with self.writing():
+            taken_back = {event.target for event in self.withdrawn_batches()}
+            before = self._assigned().get(version, [])
+            kept = [id for id in before if id in taken_back or id in ids]
+            path = self.root / "assignments" / f"{version}.json"
+            together = list(dict.fromkeys([*kept, *ids]))
+            atomic_write_json(path, {"version": version, "batches": together})
+        return [id for id in ids if id not in taken_back]
 
     def release(self, version: str) -> None:
         """Release the batches of `version`: the next version that asks gets them."""
         (self.root / "assignments" / f"{version}.json").unlink(missing_ok=True)
 
     def unassigned(self) -> list[Batch]:
-        """Deliveries that no version uses, in order of arrival."""
+        """Deliveries that no version has taken in and nobody took back, in order of arrival."""
         return [
             batch
             for batch in self.batches()
-            if batch.manifest["origin"] == "delivery" and not batch.versions
+            if batch.manifest["origin"] == "delivery"
+            and not batch.versions
+            and batch.withdrawal is None
         ]
+
+    def _assigned(self) -> dict[str, list[str]]:
+        """Version → ids of all batches that it ever took in and did not release."""
+        paths = sorted((self.root / "assignments").glob("*.json"))
+        return {values["version"]: values["batches"] for values in map(read_json, paths)}
 
     def _versions_by_batch(self) -> dict[str, list[str]]:
         versions_of: dict[str, list[str]] = defaultdict(list)
-        for path in sorted((self.root / "assignments").glob("*.json")):
-            values = read_json(path)
-            for id in values["batches"]:
-                versions_of[id].append(values["version"])
+        for version, ids in self._assigned().items():
+            for id in ids:
+                versions_of[id].append(version)
         return versions_of
 
     # --- writing --------------------------------------------------------------------------------

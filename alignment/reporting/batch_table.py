@@ -28,6 +28,11 @@ def batch_table(batches: Sequence[Batch]) -> Table:
             ", ".join(source["file"] for source in batch.manifest["sources"]),
             *(f"{rows[name]:,}" for name in ("read", "accepted", "quarantined", "dropped")),
             f"{sum(batch.counts['heldout'].values()):,}",
-            ", ".join(batch.versions) or "–",
+            _taken(batch),
         )
     return table
+
+
+def _taken(batch: Batch) -> str:
+    versions = ", ".join(batch.versions) or "–"
+    return versions if batch.withdrawal is None else f"[yellow]withdrawn[/] ({versions})"

@@ -36,17 +36,11 @@ def run(ctx: StageContext) -> None:
     """Put this version's batches into the store and record their ids; see the module."""
     store = PreferenceStore(ctx.workspace / "preferences")
     ids = _deliveries(ctx, store)
-    if ctx.config.intake.source == "inbox":
-        if not ids:
-            raise DataError(
-                "no new preferences have been delivered",
-                where=str(store.root),
-                remedy="`align ingest FILE ...`, then `align resume`",
-            )
-    else:
+    if ctx.config.intake.source != "inbox":
         own = _own(ctx, store, ids)
-        ids = [own, *ids] if own is not None else ids
-        store.assign(ctx.version, ids)
+        ids = store.assign(ctx.version, [own, *ids] if own is not None else ids)
+    if not ids:
+        _go_on_without(ctx, store)
     _write(ctx, store, ids)
 
 
@@ -54,31 +48,60 @@ def _deliveries(ctx: StageContext, store: PreferenceStore) -> list[str]:
     """Ids of the deliveries that this version takes in.
 
     A version keeps the deliveries that it has taken in: after a kill, or when it is re-run, it gets
-    the same ones, and later deliveries wait for the next version.
+    the same ones, and later deliveries wait for the next version. One that lost a domain's last
+    data by a withdrawal takes in what waits.
     """
-    assigned = store.assignment(ctx.version)
-    if assigned:
-        batches = {batch.id: batch for batch in store.batches()}
-        for id in assigned:
-            if id not in batches:
-                ctx.progress.say(f"batch {id} is no longer in the store; ingest it again if needed")
-        origins = {id: batch.manifest["origin"] for id, batch in batches.items()}
-        return [id for id in assigned if origins.get(id) == "delivery"]
-    ids = [batch.id for batch in store.unassigned()]
-    if ids:
-        store.assign(ctx.version, ids)
-    return ids
+    taken = store.assignment(ctx.version)
+    batches = {batch.id: batch for batch in store.batches()}
+    for id in taken or []:
+        if id not in batches:
+            ctx.progress.say(f"batch {id} is no longer in the store; ingest it again if needed")
+    lost = any(batch.withdrawal and ctx.version in batch.versions for batch in batches.values())
+    if taken is None or (lost and store.domains_without_data([*_earlier(ctx), *taken])):
+        waiting = [batch.id for batch in store.unassigned()]
+        if waiting:
+            taken = store.assign(ctx.version, [*(taken or []), *waiting])
+    origins = {id: batch.manifest["origin"] for id, batch in batches.items()}
+    return [id for id in taken or [] if origins.get(id) == "delivery"]
+
+
+def _go_on_without(ctx: StageContext, store: PreferenceStore) -> None:
+    """Learn from the earlier versions' batches alone, if they suffice: all own were withdrawn.
+
+    Raises:
+        DataError: there is nothing to learn from.
+    """
+    if store.assignment(ctx.version) is None or store.domains_without_data(_earlier(ctx)):
+        withdrawn = [batch.withdrawal for batch in store.batches() if ctx.version in batch.versions]
+        words = "; ".join(event.in_words() for event in withdrawn if event is not None)
+        raise DataError(
+            f"no new preferences have been delivered{f', and {words}' if words else ''}",
+            where=str(store.root),
+            remedy="`align ingest FILE ...`, then `align resume`"
+            + ("; or `align batches restore BATCH`" if words else ""),
+        )
+    ctx.progress.say(f"{ctx.version} has no batch of its own: all it took in was withdrawn")
 
 
 def _own(ctx: StageContext, store: PreferenceStore, delivered: list[str]) -> str | None:
-    """Id of the batch that the program makes; None if people have judged all of it already."""
+    """Id of the batch that the program makes; None if people have judged all of it already, or
+    took it back."""
+    for batch in store.batches():
+        taken_back = batch.withdrawal is not None and ctx.version in batch.withdrawal.versions
+        if taken_back and batch.manifest["origin"] != "delivery":
+            ctx.progress.say(batch.withdrawal.in_words())
+            return None
     config: IntakeConfig = ctx.config.intake
     make = _simulated if config.source == "simulated" else _arrival
     delivery = make(ctx, needed=not delivered)
     if delivery is None:
         return None
     # Later versions' deliveries count too: a prompt must never be on both sides of the split.
-    facts = [batch.id for batch in store.batches() if batch.manifest["origin"] == "delivery"]
+    facts = [
+        batch.id
+        for batch in store.batches()
+        if batch.manifest["origin"] == "delivery" and batch.withdrawal is None
+    ]
     against = list(dict.fromkeys([*_earlier(ctx), *facts]))
     try:
         return ingest(store, [delivery], config, against=against, progress=ctx.progress).id

@@ -21,6 +21,8 @@ def commands() -> Iterator[tuple[str, Any]]:
         if not isinstance(found, App):
             yield verb, found
             continue
+        if found.default_command is not None:
+            yield verb, found.default_command
         for below in found:
             if not below.startswith("-"):
                 yield f"{verb} {below}", found[below].default_command
