@@ -24,7 +24,6 @@ from alignment.errors import AlignError, ConfigError
 if TYPE_CHECKING:
     from alignment.config.program import ProgramConfig
     from alignment.operations.withdraw import Change
-    from alignment.preferences.store import PreferenceStore
 
 
 def ingest(
@@ -63,6 +62,7 @@ def ingest(
 
     from alignment.cli.progress import bar
     from alignment.pipeline.node import Node
+    from alignment.pipeline.readiness import after_the_last, next_version
     from alignment.preferences.intake import ingest as take_in
     from alignment.preferences.store import PreferenceStore
 
@@ -73,7 +73,7 @@ def ingest(
             store, list(files), program.intake, domain=domain, format=format, progress=progress
         )
     taken = list(store.batch(report.id).versions)
-    coming = next_version(program, store)
+    coming = next_version(program)
     if json:
         print_json({**report.to_dict(), "versions": taken, "next_version": coming})
         return
@@ -84,17 +84,8 @@ def ingest(
         console.print(f"taken in by {', '.join(taken)}")
     elif coming is not None:
         console.print(f"{coming} will take it in")
-    else:
-        console.print(
-            "[yellow]every version has begun with what was there before:[/] no version takes it in "
-            "until you add one to `versions`"
-        )
-
-
-def next_version(program: ProgramConfig, store: PreferenceStore) -> str | None:
-    """The first version that has not begun: it takes in what is delivered now."""
-    names = [version.name for version in program.versions]
-    return next((name for name in names if store.assignment(name) is None), None)
+    elif (unheard := after_the_last(program)) is not None:
+        console.print(f"[yellow]{unheard}[/]")
 
 
 batches = App(name="batches", help="List the batches in the store; take one back.")

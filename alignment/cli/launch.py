@@ -18,7 +18,7 @@ from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.node import Node
 from alignment.pipeline.preflight import preflight
-from alignment.pipeline.readiness import available, frontier
+from alignment.pipeline.readiness import after_the_last, available, frontier
 from alignment.pipeline.reasons import left_behind
 from alignment.pipeline.workspace import make_workspace, refuse_another
 from alignment.utils.locks import refuse_if_held
@@ -66,6 +66,7 @@ def run_program(
         run_stages(program, nodes, prefect=prefect, console=console, wait=wait)
     if begun and any(node.stage == "evaluate" for node in nodes):
         summarise(program, console)
+    hand_out(program, console)
     waiting = frontier(program, until).waiting
     if waiting is None and nodes:
         waiting = Decisions.load(program).awaited(nodes[-1].version)
@@ -74,6 +75,8 @@ def run_program(
         if waiting.where:
             console.print(f"where: {waiting.where}")
         console.print(f"next: {waiting.remedy}")
+    elif (unheard := after_the_last(program)) is not None:
+        console.print(f"\n[bold yellow]{unheard}[/]")
     elif not begun:
         console.print(f"nothing to do: all {len(nodes)} stages of {program.name} are done")
         console.print(f"[dim]see: align compare -w {program.workspace}[/]")
@@ -125,6 +128,15 @@ def look_in_inbox(program: ProgramConfig, console: Console) -> None:
     ):
         outcome = delivery.error or f"{delivery.comparisons} comparisons, batch {delivery.batch}"
         console.print(f"inbox: {delivery.file} {delivery.outcome}: {outcome}")
+
+
+def hand_out(program: ProgramConfig, console: Console) -> None:
+    """Give the newest pairs to annotators, unless a flow has done so."""
+    from alignment.operations.outbox import fill_outbox
+
+    export = fill_outbox(program, lambda text: console.print(f"[yellow]{text}[/]"))
+    if export is not None:
+        console.print(f"{export.tasks} pairs of {export.version} for annotators: {export.file}")
 
 
 def unfinished(program: ProgramConfig, nodes: Sequence[Node]) -> list[Node]:

@@ -18,7 +18,8 @@ def serve(
     """Bring up, on loopback, Prefect's server, MLflow's server and the program's deployments:
     intake, iteration and program, by the clock and by events. Ctrl-C stops everything.
 
-    What dies is started again; a run whose process was killed goes on from its last checkpoint.
+    What dies is started again; a run whose process was killed goes on from its last checkpoint. A
+    version that is added to the file is taken over at once; any other edit asks for a restart.
 
     For example:
 
@@ -38,7 +39,13 @@ def serve(
 
     program = load_program(config, set_)
     name_workspace(program.workspace)
-    serve_program(program, mlflow_port=mlflow_port, prefect_port=prefect_port)
+    serve_program(
+        program,
+        config=config,
+        overrides=set_,
+        mlflow_port=mlflow_port,
+        prefect_port=prefect_port,
+    )
 
 
 def down(*, workspace: WorkspaceOption = None) -> None:

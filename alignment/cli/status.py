@@ -80,8 +80,8 @@ def _page(program: ProgramConfig, state: ProgramStatus) -> RenderableType:
     """The table, who is at work, what is waited for, and what went wrong."""
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    from alignment.pipeline.readiness import frontier
     from alignment.pipeline.reasons import FIRST
     from alignment.utils.locks import holder
 
@@ -103,9 +103,7 @@ def _page(program: ProgramConfig, state: ProgramStatus) -> RenderableType:
             )
             if stage.state in ("failed", "killed", "running"):
                 parts += _details(version.name, stage)
-    waiting = frontier(program).waiting
-    if waiting is not None:
-        parts.append(f"[yellow]{waiting.message}[/]\n  next: {waiting.remedy}")
+    parts += [Text(f"\n{line}", style="yellow") for line in state.next]
     who = holder(program.workspace)
     if who is not None:
         parts.append(

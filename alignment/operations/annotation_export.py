@@ -127,20 +127,26 @@ def _choose(program: ProgramConfig, version: str | None) -> CollectedPairs:
     return candidates[-1]
 
 
-def _gaps(
-    program: ProgramConfig, pairs: list[dict[str, Any]], progress: Progress
-) -> dict[str, float]:
-    from alignment.rewards.uncertainty import score_gaps
-
-    names: dict[str, str] = {domain: f"reward_{domain}" for domain in DOMAINS}
+def reward_models(program: ProgramConfig) -> dict[str, Path] | None:
+    """Domain → the newest version's reward model; None if no version has both yet."""
     done = done_stages(program)
     for version in reversed(program.version_names):
         stages = done.get(version, {})
-        if all(name in stages for name in names.values()):
-            models = {domain: stages[name] / "model" for domain, name in names.items()}
-            gaps = score_gaps(pairs, models, program.compute, progress)
-            return {pair["id"]: float(gap) for pair, gap in zip(pairs, gaps, strict=True)}
-    raise AlignError(
-        "pairs cannot be ranked by uncertainty: there are no reward models yet",
-        remedy="--select random, or run a version first",
-    )
+        if all(f"reward_{domain}" in stages for domain in DOMAINS):
+            return {domain: stages[f"reward_{domain}"] / "model" for domain in DOMAINS}
+    return None
+
+
+def _gaps(
+    program: ProgramConfig, pairs: list[dict[str, Any]], progress: Progress
+) -> dict[str, float]:
+    models = reward_models(program)
+    if models is None:
+        raise AlignError(
+            "pairs cannot be ranked by uncertainty: there are no reward models yet",
+            remedy="draw them at random (--select random), or run a version first",
+        )
+    from alignment.rewards.uncertainty import score_gaps
+
+    gaps = score_gaps(pairs, models, program.compute, progress)
+    return {pair["id"]: float(gap) for pair, gap in zip(pairs, gaps, strict=True)}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignment.config.program import ProgramConfig
+from alignment.operations.whats_next import whats_next
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.node import Node
@@ -57,6 +58,8 @@ class ProgramStatus:
     program: str
     workspace: str
     versions: list[VersionStatus]
+    next: list[str] = field(default_factory=list)
+    """What waits for a person (`alignment.operations.whats_next`)."""
 
     @property
     def done(self) -> bool:
@@ -82,7 +85,9 @@ def program_status(program: ProgramConfig) -> ProgramStatus:
             version.metrics = headline(
                 {stage: manifest.metrics for stage, manifest in manifests.items() if manifest}
             )
-    return ProgramStatus(program.name, str(program.workspace), list(versions.values()))
+    return ProgramStatus(
+        program.name, str(program.workspace), list(versions.values()), whats_next(program)
+    )
 
 
 def done_stages(program: ProgramConfig, any_code: bool = False) -> dict[str, dict[str, Path]]:

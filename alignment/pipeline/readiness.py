@@ -126,6 +126,37 @@ def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches
     return WaitingForBatches(version, have, need, inbox, lacking, len(files), lost)
 
 
+def next_version(program: ProgramConfig) -> str | None:
+    """The first version that has not taken in its batches: it takes in what is delivered now."""
+    from alignment.preferences.store import PreferenceStore
+
+    store = PreferenceStore(program.workspace / "preferences")
+    names = [version.name for version in program.versions]
+    return next((name for name in names if store.assignment(name) is None), None)
+
+
+def after_the_last(program: ProgramConfig) -> str | None:
+    """What to do about preferences that no version of the program will take in, if there are any.
+
+    They came after the last version had begun.
+    """
+    if next_version(program) is not None:
+        return None
+    from alignment.preferences.inbox import waiting_comparisons
+    from alignment.preferences.store import PreferenceStore
+
+    waiting = waiting_comparisons(PreferenceStore(program.workspace / "preferences"))
+    if not waiting:
+        return None
+    need = program.orchestration.min_comparisons
+    enough = f" ({need} make a version)" if program.intake.source == "inbox" else ""
+    return (
+        f"{waiting} comparisons wait{enough}, and every version has begun without them: add "
+        f"`- name: rlhf-v{len(program.versions) + 1}` to `versions` in the program's file, then "
+        "`align run FILE`; `align serve FILE` sees it by itself"
+    )
+
+
 def available(program: ProgramConfig, until: str | None = None) -> list[Node]:
     """The nodes of all versions that are done or may begin now, in order.
 

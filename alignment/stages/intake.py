@@ -87,9 +87,9 @@ def _own(ctx: StageContext, store: PreferenceStore, delivered: list[str]) -> str
     """Id of the batch that the program makes; None if people have judged all of it already, or
     took it back."""
     for batch in store.batches():
-        taken_back = batch.withdrawal is not None and ctx.version in batch.withdrawal.versions
-        if taken_back and batch.manifest["origin"] != "delivery":
-            ctx.progress.say(batch.withdrawal.in_words())
+        event = batch.withdrawal if batch.manifest["origin"] != "delivery" else None
+        if event is not None and ctx.version in event.versions:
+            ctx.progress.say(event.in_words())
             return None
     config: IntakeConfig = ctx.config.intake
     make = _simulated if config.source == "simulated" else _arrival

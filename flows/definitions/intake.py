@@ -8,7 +8,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.states import Completed
 
 from alignment.config.program import ProgramConfig
-from alignment.pipeline.readiness import frontier
+from alignment.pipeline.readiness import after_the_last, frontier, next_version
 from alignment.preferences.inbox import Delivery, delivery_row, ingest_inbox, waiting_comparisons
 from alignment.preferences.store import PreferenceStore
 from flows.definitions.events import BATCH_ACCEPTED, BATCH_REFUSED, PREFERENCES_ENOUGH, emit
@@ -72,19 +72,17 @@ def tell_if_enough(program: ProgramConfig, waiting: int) -> str:
     if program.intake.source != "inbox" or waiting < required:
         return summary
     progress = frontier(program)
+    unheard = after_the_last(program)
+    if unheard is not None:
+        return unheard
     if progress.version is None:
         return f"{summary}; but every version of the program is done"
     if progress.waiting is not None:
         return f"{summary}; {progress.waiting.message}"
     # The event names the version, so that a repeated event does not start two versions.
     # Batches that arrive while a version runs are for the version after it.
-    store = PreferenceStore(program.workspace / "preferences")
     version = progress.version
-    names = program.version_names
-    if version.startswith("rlhf-") and store.assignment(version) is not None:
-        following = names.index(version) + 1
-        if following == len(names):
-            return f"{summary}; but {version} is the program's last"
-        version = names[following]
+    if version.startswith("rlhf-"):
+        version = next_version(program) or version
     emit(program.workspace, PREFERENCES_ENOUGH, version=version, comparisons=waiting)
     return f"{summary}: {version} may begin"

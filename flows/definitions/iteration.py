@@ -9,15 +9,13 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
-from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
-from alignment.operations.annotation_export import collected_pairs, export_pairs
+from alignment.operations.outbox import fill_outbox
 from alignment.pipeline.approval import Decisions, WaitingForDecision
 from alignment.pipeline.invalidate import set_aside
 from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import frontier, waits_for
-from alignment.preferences.exports import Export
 from flows.definitions.approval import await_decision
 from flows.definitions.events import PAIRS_WAITING, VERSION_DONE, emit
 from flows.definitions.parameters import Config, FromStage, Version, Workspace
@@ -32,7 +30,7 @@ from flows.definitions.run_labels import (
     rename,
     this_process,
 )
-from flows.definitions.session import SKIPPED, Session, opened
+from flows.definitions.session import SKIPPED, Session, opened, run_log
 from flows.definitions.stage_task import run_stage
 from flows.definitions.version_card import show_card
 
@@ -147,24 +145,10 @@ def hand_out(session: Session) -> None:
     Every run checks this, because the process that collected the pairs may have died before.
     """
     program = session.runner.program
-    export = fill_outbox(program)
+    export = fill_outbox(program, run_log())
     if export is not None:
         payload = {"version": export.version, "tasks": export.tasks, "file": str(export.file)}
         emit(session.runner.workspace, PAIRS_WAITING, **payload)
-
-
-def fill_outbox(program: ProgramConfig) -> Export | None:
-    """Export the newest version's pairs to the outbox, if people judge them and none were exported
-    before."""
-    if program.intake.source != "inbox":
-        return None
-    newest = next(iter(collected_pairs(program)[-1:]), None)
-    if newest is None or not newest.pairs or newest.exported or newest.judged:
-        return None
-    settings = program.orchestration.outbox
-    return export_pairs(
-        program, newest.version, tool=settings.tool, selection=settings.select, count=settings.count
-    )
 
 
 def redo(session: Session, version: str, stage: str) -> None:

@@ -10,7 +10,7 @@ Children end with their parent, however it ends, and are started again when they
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from flows.servers import web_pages
 from flows.servers.child_process import port_taken
 from flows.servers.prefect_environment import home
 from flows.servers.prefect_server import drop_note
+from flows.serving.notices import Notices
 from flows.serving.state_file import forget, record, write_record
 from flows.serving.supervisor import (
     Supervised,
@@ -36,17 +37,24 @@ from flows.serving.supervisor import (
     stop_all,
 )
 
+NOTICE_EVERY = 3.0  # seconds
 PORT_PATIENCE = 15.0  # seconds for a predecessor that was killed to leave its ports
 
 
 def serve(
     program: ProgramConfig,
     *,
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
     mlflow_port: int = 5000,
     prefect_port: int = 4200,
     say: Callable[[str], None] = print,
 ) -> None:
     """Start everything, print addresses and a legend, wait for Ctrl-C, stop everything.
+
+    Args:
+        config: the file that the program was read from, which is watched for edits.
+        overrides: what `--set` changed of it.
 
     Raises:
         LockedError: the workspace is served already.
@@ -73,7 +81,8 @@ def serve(
         page = prefect.removesuffix("/api")
         say(web_pages.legend(mlflow, page, web_pages.links(program, say)))
         say(legend(program, redact(page)))
-        _watch(services, stop, say, note)
+        notices = None if config is None else Notices(config, overrides, workspace)
+        _watch(services, stop, say, note, notices)
 
 
 def show_pages(
@@ -138,9 +147,14 @@ def _watch(
     stop: threading.Event,
     say: Callable[[str], None],
     restarted: Callable[[], None] = lambda: None,
+    notices: Notices | None = None,
 ) -> None:
-    """Start again what ends, until `stop`."""
+    """Start again what ends, until `stop`; and say what is new."""
+    looked = 0.0
     while not stop.wait(0.5):
+        if notices is not None and time.monotonic() - looked > NOTICE_EVERY:
+            looked = time.monotonic()
+            notices.look(say)
         for service in services:
             before = service.child
             service.restart_if_dead(say)

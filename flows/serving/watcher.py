@@ -1,12 +1,15 @@
-"""The watcher of `align serve`: finds complete files in the inbox, and runs that died."""
+"""The watcher of `align serve`: finds complete files in the inbox, runs that died, and a version
+that was added to the program."""
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from uuid import UUID
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import redact
+from alignment.pipeline.workspace import kept_program
 from alignment.preferences.inbox import (
     Settling,
     inbox_dir,
@@ -29,12 +32,19 @@ class Watcher(threading.Thread):
 
     Args:
         versions: ids of the deployments that work on versions.
+        begin: has the next version begin, if it can.
     """
 
-    def __init__(self, program: ProgramConfig, versions: list[UUID]):
+    def __init__(
+        self,
+        program: ProgramConfig,
+        versions: list[UUID],
+        begin: Callable[[ProgramConfig], None],
+    ):
         super().__init__(name="watch", daemon=True)
         self.program = program
         self._versions = versions
+        self._begin = begin
         self._ended = threading.Event()
         self._announced: tuple[str, ...] = ()
         self._announced_at = 0.0
@@ -52,6 +62,7 @@ class Watcher(threading.Thread):
                 self.look()
                 if time.monotonic() - self._recovered_at > RECOVER_EVERY:
                     self._recovered_at = time.monotonic()
+                    self.follow()
                     run = retry_died(self.program, self._versions)
                     if run is not None:
                         log.info("%s died and continues", run.name)
@@ -61,6 +72,14 @@ class Watcher(threading.Thread):
                 if message != self._trouble:
                     log.warning("cannot check now (%s)", message.splitlines()[0])
                 self._trouble = message
+
+    def follow(self) -> None:
+        """Read the program again, and begin what was added to it."""
+        kept = kept_program(self.program.workspace)
+        added = len(kept.versions) > len(self.program.versions)
+        self.program = kept
+        if added:
+            self._begin(kept)
 
     def look(self) -> None:
         """Emit an event for complete files, and repeat it if nobody ingests them."""

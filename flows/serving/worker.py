@@ -39,7 +39,7 @@ def main(workspace: Path) -> None:
     if dropped:
         log.info("%d missed runs are left out: a later one does their work", dropped)
     go_on(program, ids[1:])
-    watch = Watcher(program, ids[1:])
+    watch = Watcher(program, ids[1:], lambda program: go_on(program, ids[1:]))
     watch.start()
     try:
         serve(*made, query_seconds=POLL_SECONDS, limit=AT_ONCE, print_starting_message=False)
@@ -48,8 +48,8 @@ def main(workspace: Path) -> None:
 
 
 def go_on(program: ProgramConfig, versions: list[UUID]) -> None:
-    """Have a version that was begun go on at once, and the base and SFT that all need; but not
-    what somebody cancelled.
+    """Have a version that was begun go on at once, the base and SFT that all need, and a version
+    for which enough preferences wait; but not what somebody cancelled.
 
     Args:
         versions: ids of the deployments that work on versions, the iteration's first.
@@ -61,7 +61,8 @@ def go_on(program: ProgramConfig, versions: list[UUID]) -> None:
         log.info("%s was cancelled: it goes on when somebody asks", progress.version)
         return
     attempts = Ledger(program.workspace).root.glob(f"{progress.version}/*/attempts/*.json")
-    if progress.version in ("base", "sft") or any(attempts):
+    enough = program.intake.source == "inbox" and progress.waiting is None
+    if enough or progress.version in ("base", "sft") or any(attempts):
         with get_client(sync_client=True) as client:
             client.create_flow_run_from_deployment(versions[0])
         log.info("%s is not done: it goes on", progress.version)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from deliveries_of_people import inbox_program, run_what_can_be_done
 
 from alignment.config.load import check_program
+from alignment.operations import outbox
 from alignment.operations.annotation_export import CollectedPairs
-from flows.definitions import iteration
+from alignment.preferences.exports import list_exports
+from alignment.preferences.store import PreferenceStore
+from alignment.utils.json_lines import json_line
 
 
 @pytest.mark.parametrize(
@@ -24,13 +29,50 @@ def test_newest_pairs_once(
         CollectedPairs("rlhf-v1", pairs, exported, judged, pairs),
     ]
     made: list[str] = []
-    monkeypatch.setattr(iteration, "collected_pairs", lambda _program: found)
+    monkeypatch.setattr(outbox, "collected_pairs", lambda _program: found)
     monkeypatch.setattr(
-        iteration, "export_pairs", lambda _program, version, **_settings: made.append(version)
+        outbox, "export_pairs", lambda _program, version, **_settings: made.append(version)
     )
-    iteration.fill_outbox(program)
+    outbox.fill_outbox(program, say=print)
     assert made == handed_out
 
 
 def test_a_program_that_makes_its_own_preferences_asks_nobody() -> None:
-    assert iteration.fill_outbox(check_program({"name": "x", "workspace": "w"})) is None
+    assert outbox.fill_outbox(check_program({"name": "x", "workspace": "w"}), print) is None
+
+
+def test_the_first_pairs_are_drawn_at_random_where_uncertain_ones_are_wanted(
+    tmp_path: Path, stages: Any
+) -> None:
+    program = inbox_program(tmp_path / "workspace")
+    select = program.orchestration.outbox.model_copy(update={"select": "uncertain", "count": 2})
+    orchestration = program.orchestration.model_copy(update={"outbox": select})
+    program = program.model_copy(update={"orchestration": orchestration})
+
+    def collect(context: Any) -> None:
+        if context.stage == "collect":
+            (context.out / "pairs.jsonl").write_text("".join(json_line(pair(n)) for n in range(5)))
+
+    stages.before = collect
+    run_what_can_be_done(program)
+    said: list[str] = []
+    export = outbox.fill_outbox(program, said.append)
+    assert export is not None
+    assert (export.version, export.tasks, export.selection) == ("sft", 2, "random")
+    assert export.file.is_file()
+    assert "drawn at random: there are no reward models yet" in said[0]
+    (listed,) = list_exports(PreferenceStore(program.workspace / "preferences"))
+    assert listed.selection == "random"
+    assert outbox.fill_outbox(program, said.append) is None, "once"
+
+
+def pair(number: int) -> dict[str, Any]:
+    """A line of a `collect` stage's pairs.jsonl."""
+    answers = [{"text": f"{side} {number}", "version": "sft"} for side in ("left", "right")]
+    return {
+        "id": f"pair-{number}",
+        "conversation": [{"role": "user", "content": f"question {number}"}],
+        "responses": answers,
+        "domain": "helpfulness",
+        "category": None,
+    }
