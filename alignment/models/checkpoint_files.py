@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from alignment.errors import ConfigError
 
@@ -35,6 +38,25 @@ def check_whole(directory: Path) -> None:
             )
         if not head and file.suffix not in (".jinja", ".txt"):  # no template, no merges
             raise ConfigError(f"{file} is empty", remedy="download the model again")
+
+
+def stored_parameters(directory: Path) -> int:
+    """Parameters in the safetensors files of a checkpoint, by their headers; 0 without such files.
+
+    Raises:
+        ConfigError: a file is cut off or damaged.
+    """
+    total = 0
+    for file in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="np") as weights:
+                names = list(weights.keys())
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(
+                f"{file} is cut off or damaged: {error}", remedy="download the model again"
+            ) from None
+    return total
 
 
 def check_tokenizer_files(directory: Path) -> None:

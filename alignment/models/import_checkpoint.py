@@ -8,7 +8,11 @@ from pathlib import Path
 
 from alignment.errors import ConfigError
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.models.checkpoint_files import check_tokenizer_files, check_whole
+from alignment.models.checkpoint_files import (
+    check_tokenizer_files,
+    check_whole,
+    stored_parameters,
+)
 from alignment.utils.files import atomic_write_json, read_json
 
 # The files of a checkpoint. All others (pickles, code, images, optimiser states) are not copied.
@@ -103,6 +107,7 @@ def _check(directory: Path, source: str) -> None:
             "pickles can run code and are never loaded here",
         )
     check_whole(directory)
+    stored_parameters(directory)
     check_tokenizer_files(directory)
 
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from alignment.config.finetune import PretrainConfig
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
+from alignment.errors import ConfigError
+from alignment.models.checkpoint_files import stored_parameters
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.node import Node
@@ -88,6 +90,10 @@ def _size(source: PretrainConfig | str | None) -> Size:
     config = Path(source or "") / "config.json"
     if not config.is_file():
         return Size(UNKNOWN_PARAMETERS, 4096, 32)
+    try:
+        stored = stored_parameters(config.parent)
+    except ConfigError:  # the check of the model says what is wrong with it
+        stored = 0
     values = json.loads(config.read_text(encoding="utf-8"))
     width = int(values.get("hidden_size") or values.get("n_embd") or 1024)
     layers = int(values.get("num_hidden_layers") or values.get("n_layer") or 12)
@@ -95,7 +101,8 @@ def _size(source: PretrainConfig | str | None) -> Size:
     heads = int(values.get("num_attention_heads") or values.get("n_head") or 1)
     groups = int(values.get("num_key_value_heads") or heads) / heads
     vocabulary = int(values.get("vocab_size") or 32000)
-    return Size(_llama_parameters(vocabulary, width, layers, inner, groups), width, layers)
+    parameters = stored or _llama_parameters(vocabulary, width, layers, inner, groups)
+    return Size(parameters, width, layers)
 
 
 def _llama_parameters(vocabulary: int, width: int, layers: int, inner: int, groups: float) -> float:

@@ -71,7 +71,7 @@ def _check_model(path: str, where: str) -> int | None:
     A hub name that is not on this disk is checked when it is imported.
     """
     from alignment.models.chat_renderer import ChatRenderer
-    from alignment.models.checkpoint_files import check_tokenizer_files
+    from alignment.models.checkpoint_files import check_tokenizer_files, stored_parameters
     from alignment.models.load import check_model_directory, context_of, load_tokenizer
 
     local = Path(path).expanduser()
@@ -79,6 +79,7 @@ def _check_model(path: str, where: str) -> int | None:
         check_model_directory(path)
         if not local.exists():
             return None
+        stored_parameters(local)  # cut off or damaged weights
         check_tokenizer_files(local)
         try:
             tokenizer = load_tokenizer(local)
@@ -114,10 +115,12 @@ def _check_version(program: ProgramConfig, version: str, contexts: dict[str, int
     own_base = program.base.source == "path"
     base = contexts["base.path"] if own_base else config.base.pretrain.context
     generating: list[tuple[str, GenerationConfig, int | None]] = [
-        ("sample", config.sample.generation, base),
-        ("collect", config.collect.generation, base),
-        ("evaluate", config.evaluate.generation, base),
+        ("evaluate", config.evaluate.generation, base)
     ]
+    if version != "sft":
+        generating.append(("sample", config.sample.generation, base))
+    if program.intake.source != "split":
+        generating.append(("collect", config.collect.generation, base))
     if climbs:
         generating.append(("ppo", config.ppo.generation, base))
     if student is not None:

@@ -5,12 +5,8 @@ Output: model/ (safetensors, configuration and tokenizer; no files that could ru
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-
-from safetensors import safe_open
-
 from alignment.config.base import BaseConfig
+from alignment.models.checkpoint_files import stored_parameters
 from alignment.models.import_checkpoint import import_checkpoint
 from alignment.stages.context import StageContext
 
@@ -27,13 +23,4 @@ def run(ctx: StageContext) -> None:
         base.existing_path(), model, where="base.path", revision=base.revision
     ):
         ctx.progress.say(note)
-    ctx.metric(parameters=_parameters(model))
-
-
-def _parameters(model: Path) -> int:
-    total = 0
-    for file in sorted(model.glob("*.safetensors")):
-        with safe_open(file, framework="np") as weights:
-            names = list(weights.keys())
-            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
-    return total
+    ctx.metric(parameters=stored_parameters(model))

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from model_helpers import CHATML, bytes_tokenizer, tiny_model
+from safetensors.torch import load_file
 
 from alignment.config.load import check_program
 from alignment.errors import AlignError, ConfigError
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.disk_space import DiskFullError
+from alignment.pipeline.estimate import base_size
 from alignment.pipeline.plan import build_plan
 from alignment.pipeline.preflight import preflight
 
@@ -166,6 +168,35 @@ def test_models_that_do_not_fit(
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=1000))
     with pytest.raises(AlignError, match="of memory"):
         preflight(given)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "mixtral"])
+def test_the_parameters_of_a_checkpoint_are_counted(kind: str, tmp_path: Path) -> None:
+    """By shape, a GPT-2 would be taken for more, a mixture of experts for a fraction."""
+    base = tmp_path / "base"
+    tokenizer = bytes_tokenizer(None)
+    tokenizer.save_pretrained(base)
+    tiny_model(kind, len(tokenizer)).save_pretrained(base)
+    given = program(tmp_path, base, {"source": "inbox"}, data=here(tmp_path))
+    weights = load_file(base / "model.safetensors")
+    assert base_size(given).parameters == sum(part.numel() for part in weights.values())
+    whole = (base / "model.safetensors").read_bytes()
+    for damaged in (b"not a header", whole[:-1]):
+        (base / "model.safetensors").write_bytes(damaged)
+        assert base_size(given).parameters > 0
+        with pytest.raises(ConfigError, match="cut off or damaged") as caught:
+            preflight(given)
+        assert caught.value.where == "base.path"
+
+
+def test_only_what_a_version_does_is_checked(stories: Path, tmp_path: Path) -> None:
+    """SFT samples nothing, and a program that splits its data collects nothing."""
+    own = {"name": "rlhf-v1", "set": {"sample.generation.max_new_tokens": 20}}
+    long = {"generation": {"max_new_tokens": 600}}
+    more = {"data": here(tmp_path), "sample": long, "versions": [own]}
+    preflight(program(tmp_path, stories, {"source": "inbox"}, **more))
+    split = {"source": "split", "path": str(tmp_path)}
+    preflight(program(tmp_path, stories, split, **more, collect=long))
 
 
 def made(directory: Path, template: str | None = None) -> None:
