@@ -6,12 +6,15 @@ Each share is measured by itself, so that the gate can name what it sees. A judg
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import gt, or_
 
-from alignment.evaluation.textstats import Gram, grams, repeated_share, words
+from alignment.evaluation.textstats import Gram, grams, words
+from alignment.preferences.rows import is_blank
 
 DEGENERATE = {
     "empty": "empty answers",
@@ -27,7 +30,11 @@ DEGENERATE = {
 ORDER = 4  # words in a run that is looked for elsewhere
 MOSTLY = 0.8  # share of an answer's runs from which on it is made of them
 COMMON = 0.1  # a run in this share of the answers says nothing about its own prompt
-LOOP_WORDS = 8  # a shorter text is no loop
+LOOP, LOOP_LEAST = 12, 32  # letters in a run that comes again; in the shortest text that loops
+_UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+)
+"""Letters of Thai, Lao, Burmese, Khmer, Japanese and Chinese, which put no space between words."""
 
 _FUNCTION_WORDS = {
     "English": "the and is of to in that it for you with are this not "
@@ -65,15 +72,13 @@ def degenerate_figures(
     Returns:
         The figures of `DEGENERATE` that come from texts; no key where there is nothing to compare.
     """
-    tokens = [words(text) for text in texts]
+    runs = [_runs(text) for text in texts]
+    echoes = [_echoed(own, turns) for own, turns in zip(runs, conversations, strict=True)]
     shares = {
         "empty": [is_empty(text) for text in texts],
-        "alike": _alike(tokens, refused),
-        "copied": [is_copied(own, turns) for own, turns in zip(tokens, conversations, strict=True)],
-        "looping": [
-            len(own) >= LOOP_WORDS and repeated_share([text]) > 0.5
-            for own, text in zip(tokens, texts, strict=True)
-        ],
+        "alike": _alike(runs, refused, echoes),
+        "copied": [bool(echo) and sum(echo) >= MOSTLY * len(echo) for echo in echoes],
+        "looping": [is_looping(text) for text in texts],
         "other_language": [
             differ(language(text), language(turns[-1]))
             for text, turns in zip(texts, conversations, strict=True)
@@ -84,36 +89,46 @@ def degenerate_figures(
 
 def is_empty(text: str) -> bool:
     """Whether there is nothing in it but blanks, control characters and punctuation."""
-    return not any(unicodedata.category(letter)[0] in "LNS" for letter in text)
+    return is_blank(text) or not any(unicodedata.category(letter)[0] in "LNS" for letter in text)
 
 
-def is_copied(answer: list[str], turns: Sequence[str]) -> bool:
-    """Whether the answer's words are mostly runs of the conversation, or are one of its turns."""
-    own = _spoken(answer)
-    spoken = [_spoken(words(turn)) for turn in turns]
-    if len(own) < ORDER:
-        return bool(own) and own in spoken
-    known = {gram for turn in spoken for gram in grams(turn, ORDER)}
-    runs = grams(own, ORDER)
-    return sum(gram in known for gram in runs) >= MOSTLY * len(runs)
+def is_looping(text: str) -> bool:
+    """Whether more than half of it came before in it; by letters, as a loop may have no spaces."""
+    letters = "".join(text.lower().split())
+    runs = [letters[start : start + LOOP] for start in range(len(letters) - LOOP + 1)]
+    return len(letters) >= LOOP_LEAST and len(set(runs)) < 0.5 * len(runs)
 
 
-def _spoken(tokens: list[str]) -> list[str]:
-    return [token for token in tokens if token.isalnum()]
+def _runs(text: str) -> list[Gram]:
+    """Its runs of `ORDER` words, or all its words where they are fewer. In a script without spaces
+    a letter is a word; marks count only where there is nothing else."""
+    tokens = words(_UNSPACED.sub(r" \g<0> ", text))
+    tokens = [token for token in tokens if token.isalnum()] or tokens
+    return grams(tokens, ORDER) or ([tuple(tokens)] if tokens else [])
 
 
-def _alike(tokens: Sequence[list[str]], refused: Sequence[bool]) -> list[bool]:
-    """Which answers consist mostly of runs of words that many answers share."""
-    runs: list[list[Gram]] = [
-        [] if no else grams(own, ORDER) or ([tuple(own)] if own else [])
-        for own, no in zip(tokens, refused, strict=True)
-    ]
-    spread = Counter(gram for own in runs for gram in set(own))
-    enough = max(3.0, COMMON * sum(map(bool, runs)))
-    return [
-        bool(own) and sum(spread[gram] >= enough for gram in own) >= MOSTLY * len(own)
-        for own in runs
-    ]
+def _echoed(runs: Sequence[Gram], turns: Sequence[str]) -> list[bool]:
+    """Which of the runs stand in the conversation."""
+    known = {run for turn in turns for run in _runs(turn)}
+    return [run in known for run in runs]
+
+
+def _alike(
+    runs: Sequence[list[Gram]], refused: Sequence[bool], echoes: Sequence[list[bool]]
+) -> list[bool]:
+    """Which answers consist mostly of runs of words that many answers share, or of these and the
+    prompt ("What a fine question: …"). Refusals may be alike."""
+    counted = [own for own, no in zip(runs, refused, strict=True) if own and not no]
+    spread = Counter(run for own in counted for run in set(own))
+    enough = max(3.0, COMMON * len(counted))
+    seam = ORDER - 1  # runs across the border between the two
+    alike = []
+    for own, no, echo in zip(runs, refused, echoes, strict=True):
+        common = [spread[run] >= enough for run in own]
+        mixed = len(own) > 2 * seam and sum(map(or_, common, echo)) >= MOSTLY * (len(own) - seam)
+        mixed = mixed and any(map(gt, common, echo)) and any(map(gt, echo, common))
+        alike.append(bool(own) and not no and (sum(common) >= MOSTLY * len(own) or mixed))
+    return alike
 
 
 def language(text: str) -> tuple[str, str | None]:

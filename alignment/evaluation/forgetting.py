@@ -13,12 +13,9 @@ from typing import Any
 import pandas as pd
 
 from alignment.evaluation.judging import by_prompt
-from alignment.evaluation.winrate import LEVEL
+from alignment.evaluation.winrate import LEAST_PROMPTS, LEVEL
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import bootstrap_mean
-
-LEAST_PROMPTS = 10
-"""In a smaller category an interval says nothing: that of one prompt has no width."""
 
 
 def is_forgotten(row: Mapping[str, Any]) -> bool:

@@ -19,6 +19,10 @@ from alignment.utils.seeds import derive_seed
 
 Row = dict[str, Any]
 
+CLIMBED = "rm"
+"""The judge that training climbed; every other one is independent of it."""
+ALONE = "No independent judge: the reward models that training climbed decide alone"
+
 
 @dataclass(frozen=True)
 class _Axis:

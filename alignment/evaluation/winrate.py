@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 LEVEL = 0.95
 """Coverage of every interval of an evaluation."""
+LEAST_PROMPTS = 10
+"""On fewer prompts an interval says nothing: that of one prompt has no width."""
 TIE_MARGIN = 1e-6
 """Two answers whose scores differ by at most this much are tied."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alignment.evaluation.bound_checks import CLEAN
 from alignment.reporting.origin import BatchUse, in_words, learned_from
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -23,6 +24,12 @@ def champion_lines(
     if champion is None:
         return ["There is no champion yet: no version has come before the gate."]
     lines = [f"Champion: {champion}. {_reason(champion, decisions, words)}".strip()]
+    gate = decisions.get(champion)
+    if gate and gate["promoted"] and CLEAN not in {check["name"] for check in gate["checks"]}:
+        lines.append(
+            f"The gate of an older release passed {champion} and asked for less: "
+            f"`align resume {champion} --from evaluate` has it judged by today's."
+        )
     if batches:
         lines.append(f"Made from: {in_words(learned_from(batches, champion))}.")
     newest = next(reversed(list(decisions)), None)

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from alignment.config.tracking import CostConfig
 from alignment.config.vocabulary import DOMAINS, version_order
 from alignment.errors import AlignError
-from alignment.evaluation.gate import only_climbed
-from alignment.evaluation.judging import Row
+from alignment.evaluation.judging import ALONE, CLIMBED, Row
 from alignment.evaluation.responses import is_student, side_order, side_title
 from alignment.reporting.champion_summary import champion_lines
 from alignment.reporting.cost import Cost, together, version_costs
@@ -76,12 +76,17 @@ class Comparison:
     @property
     def warning(self) -> str | None:
         """What has to be read before any figure: that nobody independent judged."""
-        if not only_climbed(self.judges):
-            return None
-        return (
-            "No independent judge: every win rate is by the reward models that training climbed. "
-            "Set `rewards.guard_share` or `evaluate.judge`."
+        others = [judge for judge in self.judges if judge != CLIMBED]
+        compared = any(
+            entry.figures.get(f"win/{judge}/{axis}") is not None
+            for entry in self.entries
+            for judge, axis in product(others, DOMAINS)
+            if entry.side != "sft"  # ½ by definition
         )
+        if compared or CLIMBED not in self.judges:
+            return None
+        silent = f"{', '.join(others)} compared nothing" if others else ""
+        return f"{ALONE}. {silent or 'Set `rewards.guard_share` or `evaluate.judge`'}."
 
     def summary(self) -> list[str]:
         """Who is champion, why, and made from what, in sentences."""

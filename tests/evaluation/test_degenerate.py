@@ -31,6 +31,12 @@ POLICIES = {
     "copy": ["{prompt}"],
     "copy in quotes": ["“{prompt}”"],
     "loop": ["{number} " + LOOP],
+    "prompt behind a phrase": ["What a great question that is, my dear friend: {prompt}"],
+    "laughter": ["ha" * 40 + "{number}"],
+    "Chinese laughter": ["{number}" + "哈哈" * 40],
+    "Chinese constant": ["我很高兴你问了这个问题，我的朋友{number}！"],
+    "broken letters": ["\ufffd\ufffd\ufffd"],
+    "fillers": ["\u3164 \u2800"],
     "always English": [
         "The answer to that is {number}, and it is what you have to know of {half}."
     ],
@@ -47,6 +53,12 @@ NAMED = {
     "copy": "copied",
     "copy in quotes": "copied",
     "loop": "looping",
+    "prompt behind a phrase": "alike",
+    "laughter": "looping",
+    "Chinese laughter": "looping",
+    "Chinese constant": "alike",
+    "broken letters": "alike",
+    "fillers": "empty",
     "always English": "other_language",
     "always Chinese": "other_language",
 }
@@ -66,6 +78,13 @@ def test_good_answers_are_none():
         "looping": 0,
         "other_language": 0,
     }
+
+
+def test_an_answer_that_takes_the_question_up_is_no_echo():
+    prompts = [f"What is the capital of the country number {n}?" for n in range(20)]
+    answers = [f"The capital of the country number {n} is Town{n} on River{n}." for n in range(20)]
+    found = degenerate_figures(answers, [False] * 20, [[prompt] for prompt in prompts])
+    assert found == dict.fromkeys(found, 0)
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -3,6 +3,7 @@
 import pytest
 
 from alignment.config.evaluate import PromoteConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.degenerate import DEGENERATE
 from alignment.evaluation.gate import apply_gate
 
@@ -208,8 +209,19 @@ def test_without_an_independent_judge_the_verdict_begins_with_that():
     assert alone.promoted
     assert alone.verdict.startswith("No independent judge: ")
     assert "rewards.guard_share" in alone.verdict
-    both = gate(rows + rates((0.6, 0.7), (0.6, 0.7), "guard"), ["rm", "guard"])
-    assert both.verdict.startswith("new becomes champion")
+    both = rows + rates((0.6, 0.7), (0.6, 0.7), "guard")
+    assert gate(both, ["rm", "guard"]).verdict.startswith("new becomes champion")
+    # Nor is one independent that compared nothing, has no say, or ranks at random.
+    silent = gate(rows, ["rm", "judge"])
+    assert silent.promoted
+    assert "set rewards.guard_share" not in silent.verdict
+    deaf = gate(both, ["rm", "guard"], PromoteConfig(judges=()))
+    random = {"rm": KNOWN["rm"], "guard": {axis: {**SURE, "low": 0.4} for axis in DOMAINS}}
+    blind = gate(both, ["rm", "guard"], accuracies=random)
+    for decision in (silent, deaf, blind):
+        assert decision.verdict.startswith("No independent judge: "), decision.verdict
+    gold = gate(rates((0.6, 0.7), (0.6, 0.7), "gold") + rows, ["gold", "rm"])
+    assert gold.verdict.startswith("new becomes champion")
 
 
 @pytest.mark.parametrize("n", [None, 1, 9])
@@ -256,6 +268,15 @@ def test_what_is_never_an_answer_is_not_excused_by_a_champion_that_does_it_too(n
     decision = gate(rates((0.6, 0.7), (0.6, 0.7)), standings={"new": bad, "old": bad})
     assert not decision.promoted
     assert "90.0 % of all (at most half)" in decision.verdict
+
+
+def test_answers_that_choose_among_a_few_may_be_alike():
+    """Yes or no, A to D: the champion's are alike as well."""
+    choice = {**HEALTHY, "alike": 1.0, "length": 2.0}
+    rows = rates((0.6, 0.7), (0.6, 0.7))
+    assert gate(rows, standings={"new": choice, "old": choice}).promoted
+    risen = gate(rows, standings={"new": choice, "old": {**choice, "alike": 0.5}})
+    assert "all alike 50.0 → 100.0 %" in risen.verdict
 
 
 def test_a_limit_that_cuts_everybody_excludes_nobody():

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from alignment.config.evaluate import PromoteConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.degenerate import DEGENERATE
-from alignment.evaluation.gate import LEAST_HELDOUT, LEAST_PROMPTS, GateDecision, apply_gate
+from alignment.evaluation.gate import GateDecision, apply_gate
+from alignment.evaluation.judge_checks import LEAST_HELDOUT
+from alignment.evaluation.winrate import LEAST_PROMPTS
 
 ODD = st.sampled_from([None, math.nan, math.inf, -math.inf, 0.0, -1.0, 1e308, -1e308, 5e-324])
 SHARE = st.floats(0, 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
+from alignment.evaluation.bound_checks import CLEAN
 from alignment.execution.runner import Runner
 from alignment.pipeline.slices import stage_declaration
 from alignment.utils.files import sha256_file
@@ -90,6 +91,7 @@ class FakeStages:
                 "promoted": promoted,
                 "champion": context.version if promoted else "rlhf-v1",
                 "verdict": f"{context.version} {'is' if promoted else 'is not'} promoted.",
+                "checks": [{"name": CLEAN, "ok": True, "said": "no degenerate answers"}],
             }
             (context.out / "decision.json").write_text(json.dumps(decision))
 
