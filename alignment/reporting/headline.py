@@ -51,7 +51,8 @@ HEADLINES: tuple[Headline, ...] = (
         "helpfulness win rate vs SFT",
         "share",
         True,
-        "by the primary judge: gold in the built-in world, the newest reward model elsewhere",
+        "by the primary judge: gold in the built-in world, else the version's own reward model; "
+        "`align compare` has all versions judged by the newest",
     ),
     Headline(
         "win_safety",

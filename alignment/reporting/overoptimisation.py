@@ -21,7 +21,7 @@ from alignment.reporting.comparison import Comparison, Stages
 from alignment.reporting.headline import JUDGE_TITLES
 from alignment.reporting.plots import Curve, Picture, lines, short
 
-ONE_JUDGE = "Not drawn: it takes a second judge to see what the reward models do not."
+ONE_JUDGE = "Not drawn: it takes scores by a second judge to see what the reward models do not."
 BELIEVED = 3.0  # a peak is told up to so many times the greatest distance that was measured
 
 
@@ -93,11 +93,10 @@ def diverging(comparison: Comparison, axis: str, reward: str, truth: str) -> lis
 def over_optimisation(stages: Stages, comparison: Comparison) -> dict[str, Any] | None:
     """The report's section: curves of every judge, and findings in words.
 
-    One judge alone is not drawn: over-optimisation is what another one sees.
+    One judge alone is not drawn: over-optimisation is what another one sees. A language model gives
+    no scores, but is heard in the findings.
     """
-    if len(comparison.judges) < 2:
-        return {"pictures": [], "findings": [ONE_JUDGE]} if comparison.judges else None
-    pictures, findings = [], []
+    pictures, findings, alone = [], [], False
     deviations = _deviations(stages[comparison.newest]["evaluate"])
     sides = [entry.side for entry in comparison.policies if entry.figures.get("kl_sft") is not None]
     for axis in DOMAINS:
@@ -125,13 +124,16 @@ def over_optimisation(stages: Stages, comparison: Comparison) -> dict[str, Any] 
                 names=[short(side) for side in sides],
             )
             pictures.append(Picture(picture, f"{axis} over-optimisation"))
+        alone = alone or len(curves) == 1
         for truth in (judge for judge in comparison.judges if judge != "rm"):
             for side in diverging(comparison, axis, "rm", truth):
                 findings.append(
                     f"Warning: on {axis} the reward models prefer {side} to its predecessor, "
                     f"{JUDGE_TITLES.get(truth, truth)} does not"
                 )
-    return {"pictures": pictures, "findings": findings} if pictures else None
+    if alone and not pictures:
+        findings.insert(0, ONE_JUDGE)
+    return {"pictures": pictures, "findings": findings} if pictures or findings else None
 
 
 def _deviations(evaluation: Path) -> dict[tuple[str, str], float]:

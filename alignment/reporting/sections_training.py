@@ -32,21 +32,24 @@ def files_of(stages: Stages, stage: str, name: str) -> dict[str, Path]:
 
 
 def reward_accuracy(stages: Stages, _comparison: Comparison) -> dict[str, Any] | None:
-    """Accuracy on held-out comparisons by strength, over the versions (Llama 2, Table 8), and of
-    each version's model on each batch (Fig 6: how it grows as batches come in)."""
+    """Accuracy by strength, over the versions, on the held-out comparisons of the newest (Llama 2,
+    Table 8), and of each version's model on each batch (Fig 6: how it grows as batches come in)."""
     came_with = {batch.id: short(batch.version) for batch in batches(stages)}
     pictures = []
     for axis in DOMAINS:
         paths = files_of(stages, f"reward_{axis}", "evaluation.json")
         by_strength: dict[str, Curve] = {}
         by_batch: dict[str, Curve] = {}
+        figures: dict[str, Any] = {}
         for place, figures in enumerate(map(read_json, paths.values())):
-            cells = figures["by_strength"][axis]
-            for strength in ("all", *STRENGTHS):
-                _add(by_strength, strength, place, cells.get(strength))
             for batch, strengths in figures.get("by_batch", {}).get(axis, {}).items():
                 title = f"batch of {came_with.get(batch, batch)}"
                 _add(by_batch, title, place, strengths.get("all"))
+        # Not each version on its own test set: these grow, and do not compare.
+        points = {point["version"]: point for point in figures.get("growth", {}).get("points", [])}
+        for place, version in enumerate(paths):
+            for strength in ("all", *STRENGTHS):
+                _add(by_strength, strength, place, points.get(version, {}).get(strength))
         if len(by_batch) == 1:
             by_batch = {}  # the curve "all" once more
         for curves, shown in ((by_strength, "by strength"), (by_batch, "by batch")):

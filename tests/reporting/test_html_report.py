@@ -34,8 +34,7 @@ def whole(world, planted):
         for axis in ("helpfulness", "safety"):
             path = world.stages[name][f"reward_{axis}"] / "evaluation.json"
             batches = {f"batch-of-rlhf-v{n}": cells for n in range(1, int(name[-1]) + 1)}
-            figures = {"by_strength": {axis: cells}, "by_batch": {axis: batches}}
-            atomic_write_json(path, figures)
+            atomic_write_json(path, read_json(path) | {"by_batch": {axis: batches}})
         select = world.root / name / "select"
         select.mkdir()
         measured = world.stages[name]["evaluate"] / "metrics.json"

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import pytest
 from rich.console import Console
 
+from alignment.reporting import sections_training
 from alignment.reporting.comparison import compare
 from alignment.reporting.headline import HEADLINES
 from alignment.reporting.html_report import render_report
@@ -72,7 +73,7 @@ def test_terminal_report_and_json_show_the_same_cells(series):
                 assert headline[item.name] == pytest.approx(figures[item.name], rel=1e-5)
 
 
-def test_accuracies_side_by_side_are_on_the_same_comparisons(series):
+def test_accuracies_side_by_side_are_on_the_same_comparisons(series, monkeypatch):
     # Each version's own test set: 80 %, then 75 %. On the second's: 71.6 %, then 75 %.
     for axis in ("helpfulness", "safety"):
         path = series.stages["rlhf-v2"][f"reward_{axis}"] / "evaluation.json"
@@ -88,6 +89,12 @@ def test_accuracies_side_by_side_are_on_the_same_comparisons(series):
     assert "80.0 [" not in html.unescape(render_report(series.stages, title="x")).split("matrix")[0]
     titles = [item.title for item in HEADLINES if item.name.startswith("reward_accuracy")]
     assert all("own test set" in title for title in titles)
+    drawn = {}
+    monkeypatch.setattr(
+        sections_training, "lines", lambda curves, title, **_: drawn.update({title: curves}) or b""
+    )
+    sections_training.reward_accuracy(series.stages, comparison)
+    assert drawn["safety reward model: accuracy by strength"] == {"all": [(0, 0.716), (1, 0.75)]}
     # Only the versions shown: the measure is then the newest of them.
     earlier = {name: series.stages[name] for name in ("sft", "rlhf-v1")}
     assert "80.0 [75–85]" in terminal(compare(earlier))
@@ -109,6 +116,50 @@ def test_one_judge_draws_no_over_optimisation(series):
     one = over_optimisation(series.stages, only_rm(series))
     assert (one["pictures"], one["findings"]) == ([], [ONE_JUDGE])
     assert ONE_JUDGE in html.unescape(render_report(series.stages, title="x"))
+
+
+def with_language_model(world, win_rates):
+    """As on real data with a language model for a second judge, and its win rates over SFT."""
+    for version, stages in world.stages.items():
+        path = stages["evaluate"] / "winrates.json"
+        values = read_json(path)
+        judges = ["judge"] if version == "sft" else ["rm", "judge"]
+        rows = [
+            {"b": "sft", "judge": "judge", "axis": axis, "ties": 0.0, "length_gap": 0.0, "n": 80}
+            | {"a": side, "win_rate": rate, "low": rate - 0.05, "high": rate + 0.05}
+            | {"lc_win_rate": rate, "lc_low": rate - 0.05, "lc_high": rate + 0.05}
+            for side, rate in win_rates.items()
+            for axis in ("helpfulness", "safety")
+        ]
+        mine = [row for row in values["rows"] if row["judge"] == "rm"]
+        atomic_write_json(path, {**values, "judges": judges, "rows": mine + rows})
+        path = stages["evaluate"] / "standings.json"
+        values = read_json(path)
+        for entry in values:
+            rate = 0.5 if entry["side"] == "sft" else win_rates.get(entry["side"])
+            entry["figures"] = {
+                name: value for name, value in entry["figures"].items() if "gold" not in name
+            } | {f"win/judge/{axis}": rate for axis in ("helpfulness", "safety") if rate}
+        atomic_write_json(path, values)
+    return compare(world.stages)
+
+
+def test_a_language_model_that_objects_is_heard_though_it_gives_no_scores(series):
+    comparison = with_language_model(series, {"rlhf-v1": 0.3})
+    section = over_optimisation(series.stages, comparison)
+    assert section["pictures"] == []
+    first, *others = section["findings"]
+    assert first == ONE_JUDGE
+    assert any("LM judge does not" in line for line in others), others
+    assert comparison.warning is None
+
+
+def test_a_judge_that_compared_nothing_is_no_independent_judge(series):
+    comparison = with_language_model(series, {})
+    assert comparison.warning.startswith("No independent judge")
+    assert "judge compared nothing" in comparison.warning
+    # The measure is what is shown: SFT against itself is no comparison.
+    assert with_language_model(series, {"rlhf-v2": 0.6}).warning is None
 
 
 def test_a_category_of_a_few_prompts_is_not_lost(world, planted):
