@@ -30,7 +30,11 @@ def unchanged_since(program: ProgramConfig, module: str, recorded: str, moment: 
     """
     paths = _outside(program, module)
     files = [file for path in paths for _, file in _files(path)]
-    touched = [max(status.st_mtime, status.st_ctime) for status in (file.stat() for file in files)]
+    touched = [
+        # A hard link, as the import of a model makes, changes the inode's own time.
+        status.st_mtime if status.st_nlink > 1 else max(status.st_mtime, status.st_ctime)
+        for status in (file.stat() for file in files)
+    ]
     if not touched or max(touched) >= moment:
         return False
     return _digest_with(digest_of_0_1, paths) == recorded

@@ -1,8 +1,9 @@
 """sha256 of files outside the workspace, each read once as long as it stays the same.
 
-Models have files of many gigabytes, and every command asks whether they changed. A large file's
-digest is kept in the workspace under what the file system knows of it: device, inode, size and both
-times. Every change of a file, also one with its time set back, changes one of these.
+Models have files of many gigabytes, and every command asks whether they changed. A digest is known
+by what the file system says of the file: device, inode, size and both times. Every change of a
+file, also one with its time set back, changes one of these. A large file's is kept in the
+workspace, a small one's in this process.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ _RECENT = 2e9  # nanoseconds: a file changed so lately may change again within o
 def file_digest(path: Path, workspace: Path) -> str:
     """sha256 (hex) of the whole file."""
     status = path.stat()
-    if status.st_size <= LARGE:
-        return _small(path, status.st_size, status.st_mtime_ns)
     name = _identity(status)
+    if status.st_size <= LARGE:
+        return sha256_file(path) if _is_recent(status) else _small(path, name)
     known = _kept(workspace)
     if name not in known:
         gigabytes = status.st_size / 1e9
         log.info("reading %s to see whether it changed (%.1f GB, once)", path, gigabytes)
         digest = sha256_file(path)
         after = path.stat()
-        if _identity(after) != name or time.time_ns() - after.st_ctime_ns < _RECENT:
+        if _identity(after) != name or _is_recent(after):
             return digest  # being written: asked again next time
         known = {**_kept(workspace), name: digest}
         # No workspace yet, a full or read-only disk: it is only read again.
@@ -64,21 +65,17 @@ def digest_of_0_1(path: Path) -> str:
 
 
 @cache
-def _small(path: Path, _size: int, _changed: int) -> str:
+def _small(path: Path, _identity: str) -> str:
     return sha256_file(path)
 
 
+def _is_recent(status: os.stat_result) -> bool:
+    return time.time_ns() - status.st_ctime_ns < _RECENT
+
+
 def _identity(status: os.stat_result) -> str:
-    return ":".join(
-        str(value)
-        for value in (
-            status.st_dev,
-            status.st_ino,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_ctime_ns,
-        )
-    )
+    values = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return ":".join(map(str, values))
 
 
 def _kept(workspace: Path) -> dict[str, str]:

@@ -50,6 +50,20 @@ def test_a_change_in_the_middle_is_noticed_whatever_the_times_say(
     assert digest_of_0_1(path) == hashlib.sha256(b"24abyz").hexdigest()
 
 
+def test_a_change_of_a_small_file_is_noticed_within_a_process(
+    tmp_path: Path, small_is_large: list[Path]
+) -> None:
+    path = tmp_path / "reward.py"
+    path.write_bytes(b"x = 1")
+    before = file_digest(path, tmp_path)
+    assert [file_digest(path, tmp_path) for _ in range(3)] == 3 * [before]
+    assert small_is_large == [path]
+    status = path.stat()
+    path.write_bytes(b"x = 2")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert file_digest(path, tmp_path) != before
+
+
 def test_digests_are_kept_in_the_workspace_and_only_where_there_is_one(
     tmp_path: Path, small_is_large: list[Path]
 ) -> None:
@@ -72,11 +86,12 @@ def test_a_file_that_is_being_written_is_not_remembered(
     tmp_path: Path, small_is_large: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_digests, "_RECENT", 1e15)
-    path = tmp_path / "data.jsonl"
-    path.write_bytes(20 * b"a")
-    for _ in range(2):
-        file_digest(path, tmp_path)
-    assert small_is_large == [path, path]
+    for path, size in ((tmp_path / "data.jsonl", 20), (tmp_path / "small.jsonl", 2)):
+        path.write_bytes(size * b"a")
+        small_is_large.clear()
+        for _ in range(2):
+            file_digest(path, tmp_path)
+        assert small_is_large == [path, path]
 
 
 def test_a_record_of_0_1_holds_until_a_file_is_touched(tmp_path: Path) -> None:
@@ -96,3 +111,20 @@ def test_a_record_of_0_1_holds_until_a_file_is_touched(tmp_path: Path) -> None:
     assert not holds(old, soon - 20)
     assert not holds("another", soon)
     assert not external_inputs.unchanged_since(program, "sample", old, soon)
+
+
+def test_a_link_that_the_import_made_is_no_touch(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    weights = start / "model.safetensors"
+    weights.write_bytes(30 * b"a")
+    program = load_program(DEMO, [f"workspace={tmp_path / 'work'}", f"rewards.init={start}"])
+    old = external_inputs._digest_with(digest_of_0_1, [start])
+    assert old is not None
+    os.utime(weights, (1000, 1000))
+    began = time.time() - 10
+    assert not external_inputs.unchanged_since(program, "reward", old, began)
+    os.link(weights, tmp_path / "linked")
+    assert external_inputs.unchanged_since(program, "reward", old, began)
+    os.utime(weights)
+    assert not external_inputs.unchanged_since(program, "reward", old, began)
