@@ -22,6 +22,7 @@ from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import SHOWN, Ledger, verify
 from alignment.pipeline.readiness import frontier
 from alignment.pipeline.records import Attempt
+from alignment.pipeline.slices import stage_declaration
 from alignment.utils.files import MANIFEST, sha256_file
 from alignment.utils.locks import holder, workspace_lock
 
@@ -81,6 +82,7 @@ def _findings(program: ProgramConfig, hashes: bool, *, busy: bool) -> Iterator[F
     yield from _disk(program)
     yield from _attempts(program, busy)
     yield from _directories(program, busy)
+    yield from _older_code(program)
     if hashes:
         yield from _outputs(program)
         yield from _batches(program)
@@ -166,6 +168,25 @@ def _directories(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
         yield Finding(what, str(path), "remove it if you need the space", harmless=True)
 
 
+def _older_code(program: ProgramConfig) -> Iterator[Finding]:
+    """Outputs that today's code would make otherwise, and that count all the same (`KEEPS`)."""
+    fingerprints = Fingerprints.load(program)
+    older = []
+    for node in fingerprints.plan:
+        manifest = fingerprints.manifest(node.version, node.stage)
+        today = stage_declaration(node.module).code_version
+        if manifest is not None and manifest.code_version != today:
+            older.append(f"{node.key} (code version {manifest.code_version}, now {today})")
+    if older:
+        yield Finding(
+            f"made by an older release and not made again: {', '.join(older)}",
+            str(program.workspace),
+            "see in the changelog what has changed; to have one made again: "
+            "align resume VERSION --from STAGE",
+            harmless=True,
+        )
+
+
 def _outputs(program: ProgramConfig) -> Iterator[Finding]:
     """Outputs that are missing or have changed since the stage wrote them."""
     fingerprints = Fingerprints.load(program)
@@ -206,35 +227,40 @@ def _batches(program: ProgramConfig) -> Iterator[Finding]:
 
 def _tracking(program: ProgramConfig) -> Iterator[Finding]:
     """MLflow runs marked as running although no process works."""
-    local = (program.workspace / "mlflow.db").is_file()
-    if not program.tracking.enabled:
-        return
-    import os
-
-    if not local and not os.environ.get("MLFLOW_TRACKING_URI"):
-        return
+    from alignment.tracking.history import read_history
     from alignment.tracking.rebuild import catch_up
-    from alignment.tracking.store import moved_from
+    from alignment.tracking.store import has_own_database, local_database, moved_from, store_uri
     from alignment.tracking.sync import Sync
 
+    database = local_database(program.workspace)
+    own = has_own_database(program)
+    if not program.tracking.enabled or (own and not database.is_file()):
+        return
     before = moved_from(program)
     if before is not None:
         yield Finding(
             f"MLflow: the workspace was copied or moved from {before}, and files of its history "
             "still lie and are written there",
-            str(program.workspace / "mlflow.db"),
+            str(database),
             "the history is written anew, the old one kept beside it",
             lambda: catch_up(program),
         )
         return
     try:
         sync = Sync(program)
+        sync.refuse_anothers(read_history(program))
         runs = sync.client.search_runs(
             [sync.store.experiment], "attributes.status = 'RUNNING'", max_results=100
         )
+    except AlignError as error:
+        yield Finding(error.message, error.where or "", error.remedy or "")
+        return
     except Exception as error:  # whatever MLflow raises when its store is out of reach
         message = redact(f"MLflow's store does not answer: {error}").partition("\n")[0]
-        yield Finding(message, "MLFLOW_TRACKING_URI", "start it")
+        remedy = "see that it is up and open to you"
+        if own:  # not from here: this process has it open
+            remedy = "align mlflow rebuild sets it aside and writes the history anew"
+        yield Finding(message, redact(store_uri(program)), remedy)
         return
     for run in runs:
         yield Finding(

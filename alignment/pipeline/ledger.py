@@ -109,12 +109,12 @@ class Ledger:
     def is_orphaned(self, attempt: Attempt) -> bool:
         """Whether the process of an attempt that is marked as running is gone.
 
-        A process on another host (or in a container of another name) cannot be looked up; it
-        counts as alive as long as somebody holds the workspace.
+        Who runs one holds the workspace: in a copy nobody does, though the process lives. One on
+        another host (or in a container of another name) cannot be looked up.
         """
-        if attempt.host == socket.gethostname():
-            return not runs(attempt.pid, attempt.born)
-        return holder(self.workspace) is None
+        if holder(self.workspace) is None:
+            return True
+        return attempt.host == socket.gethostname() and not runs(attempt.pid, attempt.born)
 
     def final_status(self, attempt: Attempt) -> Attempt:
         """An attempt that was broken off, with the status it ended with."""

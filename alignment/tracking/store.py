@@ -85,7 +85,9 @@ def _elsewhere(program: ProgramConfig, location: str) -> Path | None:
     parts = urlsplit(location)
     directory = Path(unquote(parts.path))
     ours = artifacts_of(program.workspace)
-    if parts.scheme not in ("", "file") or directory.name != ours.name or directory == ours:
+    if parts.scheme not in ("", "file") or directory.name != ours.name:
+        return None
+    if directory.resolve() == ours:  # a link at the old place leads here
         return None
     return directory.parent
 

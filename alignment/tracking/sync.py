@@ -12,7 +12,7 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.config.tracking import CostConfig
-from alignment.errors import redact
+from alignment.errors import AlignError, redact
 from alignment.pipeline.records import Manifest
 from alignment.reporting.cost import stage_cost, together
 from alignment.tracking import naming
@@ -28,7 +28,7 @@ from alignment.tracking.models import Models, dataset_inputs, holds_model, log_l
 from alignment.tracking.registry import Registry
 from alignment.tracking.runs import PUBLISHED, Point, Runs
 from alignment.tracking.standings import Standings
-from alignment.tracking.store import Store
+from alignment.tracking.store import Store, experiment_name
 from alignment.utils.files import digest_json
 
 DESCRIBED = "rlhf.described"
@@ -60,9 +60,13 @@ class Sync:
         Args:
             alive: whether the program is being worked on (else open runs are closed).
             dead_pid: a process known to have died, though the system may still list it.
+
+        Raises:
+            AlignError: the experiment has the history of another workspace.
         """
         self.problems, self._in_a_row = [], 0
         versions = [v for v in read_history(self.program, dead_pid=dead_pid) if v.begun]
+        self.refuse_anothers(versions)
         self.standings = Standings.of(self.program, versions)
         for history in versions:
             self._version(history, alive)
@@ -72,6 +76,23 @@ class Sync:
             registry, runs = self.registry, self.runs.versions
             self._attempt("model registry", lambda: registry.update(versions, self.models, runs))
         return self.problems
+
+    def refuse_anothers(self, versions: list[VersionHistory]) -> None:
+        """Raise an AlignError if an attempt in MLflow bears a name of ours and is not ours.
+
+        In a store that several workspaces share, theirs would count as written and ours be lost.
+        """
+        for item in (item for v in versions for tries in v.tries.values() for item in tries):
+            key = naming.attempt_key(item.attempt)
+            run = self.runs.stages.get(key)
+            if run and run.info.start_time != naming.milliseconds(item.attempt.started):
+                raise AlignError(
+                    f"the MLflow experiment {experiment_name(self.program)!r} has the history of "
+                    f"another workspace: its {key} began at another time",
+                    where=redact(self.store.uri),
+                    remedy="give this program a name of its own there: tracking.experiment; or "
+                    "put the other history into MLflow's bin: align mlflow rebuild",
+                )
 
     def _attempt(self, what: str, work: Callable[[], Any]) -> Any:
         """Do `work`; a failure is noted and the rest goes on, unless the store seems to be down."""

@@ -1,5 +1,6 @@
 """Typed parameters of the flows; Prefect's pages show them as a form."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ from alignment.config.load import load_program
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.pipeline.workspace import is_workspace, kept_program, no_workspace
+from flows.definitions.run_labels import deployed
 
 StageName = Literal[
     "",
@@ -54,8 +56,15 @@ def read_program(workspace: str, config: str = "") -> ProgramConfig:
     """The program that a flow was asked to work on.
 
     Raises:
-        AlignError: the workspace holds no program and no file is named; or the file is wrong.
+        AlignError: the workspace holds no program and no file is named; the file is wrong; or the
+            run is one of the workspace that this one was copied from.
     """
+    served = Path(os.environ.get("PREFECT_HOME", "")).parent.resolve()
+    if workspace and deployed() and is_workspace(served) and served != Path(workspace).resolve():
+        raise AlignError(
+            f"this run belongs to the workspace {workspace}, from which {served} was copied",
+            remedy="start one of this workspace's own deployments",
+        )
     if config:
         return load_program(Path(config), [f"workspace={workspace}"] if workspace else [])
     if not workspace:

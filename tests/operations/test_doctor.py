@@ -54,6 +54,17 @@ def test_nothing_is_wrong_with_a_sound_workspace(program: Any) -> None:
     assert list(examine(program)) == []
 
 
+def test_what_older_code_made_and_still_counts_is_named(program: Any) -> None:
+    ledger = Ledger(program.workspace)
+    manifest = ledger.current("rlhf-v1", "promote")
+    assert manifest is not None
+    path = ledger.committed_dir("rlhf-v1", "promote", manifest.fingerprint) / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"code_version": "3"}))
+    (found,) = examine(program)
+    assert f"rlhf-v1/promote (code version 3, now {manifest.code_version})" in found.what
+    assert found.harmless
+
+
 def test_every_damage_is_found_and_mended(program: Any) -> None:
     ledger = Ledger(program.workspace)
     before = files(program.workspace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from contextlib import closing
@@ -104,3 +105,55 @@ def test_a_run_in_a_copy_says_so_and_goes_on(copied: tuple[Path, Path]) -> None:
     assert len(said) == 1
     assert moved_from(program) is None
     assert snapshot(original) == before
+
+
+def test_a_link_at_the_old_place_leads_to_the_same_files(copied: tuple[Path, Path]) -> None:
+    original, _ = copied
+    moved = original.with_name("larger-disk")
+    original.rename(moved)
+    assert moved_from(kept_program(moved)) == original
+    original.symlink_to(moved)
+    program = kept_program(moved)
+    assert moved_from(program) is None
+    assert catch_up(program) == []
+    assert not list(moved.glob("mlflow-before-*"))
+
+
+def test_the_history_of_another_workspace_in_a_shared_store_is_not_taken_for_ours(
+    stages: Any, make_program: Any, tmp_path: Path
+) -> None:
+    """The second workspace's attempts have the names of the first's, which are written already."""
+    program = make_program(versions=1, tracking={"uri": f"sqlite:///{tmp_path / 'shared.db'}"})
+    run_all(program)
+    assert Sync(program).step(alive=False) == []
+    shutil.rmtree(program.workspace)
+    long_ago = {"started": "2001-02-03T04:05:06Z"}
+    run_all(program)
+    for path in program.workspace.glob("versions/*/*/attempts/*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | long_ago))
+    with pytest.raises(AlignError, match="history of another workspace") as caught:
+        catch_up(program)
+    assert "tracking.experiment" in (caught.value.remedy or "")
+    told = [finding.what for finding, _ in examine(program, hashes=False)]
+    assert any("history of another workspace" in what for what in told)
+    assert rebuild(program).problems == []
+    assert catch_up(program) == []
+
+
+def test_the_doctor_finds_a_damaged_database_and_a_store_that_is_away(
+    copied: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, _ = copied
+    program = kept_program(original)
+    (original / "mlflow.db").write_bytes(b"half of a database, and no more of it" * 99)
+    ((damaged, _),) = examine(program, hashes=False)
+    assert "does not answer" in damaged.what
+    assert "align mlflow rebuild" in damaged.remedy
+    uri = "http://127.0.0.1:9"  # the port to which everything may be sent, and nobody listens
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    elsewhere = program.tracking.model_copy(update={"uri": uri})
+    (original / "mlflow.db").unlink()
+    away = program.model_copy(update={"tracking": elsewhere})
+    ((finding, _),) = examine(away, hashes=False)
+    assert finding.where == uri
+    assert "see that it is up" in finding.remedy
