@@ -19,7 +19,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) install --quiet -r requirements.lock
 	@$(PIP) install --quiet --no-deps --no-build-isolation -e .
 	@# Empty, migrated databases of Prefect and MLflow: servers on fresh ones start seconds later.
-	@$(BIN)/python -m flows.servers.database_template
+	@$(BIN)/python -m flows.servers.database
 	@$(BIN)/python -m alignment.tracking.database
 	@touch $(STAMP)
 

@@ -11,7 +11,7 @@ from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.http import answers
 from alignment.utils.processes import runs
 from flows.servers.child_process import Child, free_port
-from flows.servers.database_template import use_template
+from flows.servers.database import provide
 from flows.servers.prefect_environment import home, server_environment
 
 START_LIMIT = 300.0  # seconds; ten are enough on two quiet cores, a busy machine takes minutes
@@ -90,7 +90,7 @@ def start_server(workspace: Path, *, port: int | None = None, embedded: bool = T
         AlignError: it cannot be started.
     """
     chosen = port or free_port()
-    use_template(home(workspace))
+    provide(home(workspace))
     command = [sys.executable, "-m", "prefect", "server", "start"]
     child = Child(
         "the Prefect server",

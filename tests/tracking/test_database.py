@@ -10,12 +10,13 @@ import pytest
 
 from alignment.errors import AlignError
 from alignment.tracking import database
+from alignment.utils import database_template
 
 
 @pytest.fixture
 def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "share" / "mlflow.db"
-    monkeypatch.setattr(database, "template_path", lambda: path)
+    monkeypatch.setattr(database_template, "template_path", lambda _library: path)
     return path
 
 
@@ -28,8 +29,8 @@ def test_mlflow_opens_it_and_keeps_artifacts_where_it_is_told(
 ) -> None:
     from mlflow import MlflowClient
 
-    assert database.make_template() == template
-    assert database.make_template() == template
+    for _ in range(2):
+        assert database_template.make_template("mlflow", database.make) == template
     work = tmp_path / "work"
     work.mkdir()
     database.provide(work / "mlflow.db")
@@ -53,7 +54,7 @@ def test_a_maker_that_dies_leaves_nothing_and_one_that_is_late_replaces_nothing(
         fresh.write_bytes(b"half")
         raise AlignError("killed")
 
-    monkeypatch.setattr(database, "_make", dies)
+    monkeypatch.setattr(database, "make", dies)
     with pytest.raises(AlignError):
         database.provide(path)
     assert names(work) == []
@@ -62,7 +63,7 @@ def test_a_maker_that_dies_leaves_nothing_and_one_that_is_late_replaces_nothing(
         path.write_bytes(b"another's")
         fresh.write_bytes(b"ours")
 
-    monkeypatch.setattr(database, "_make", late)
+    monkeypatch.setattr(database, "make", late)
     database.provide(path)
     assert path.read_bytes() == b"another's"
     assert names(work) == ["mlflow.db"]
