@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alignment.cli.common import WorkspaceOption, load_workspace
+from alignment.cli.common import WorkspaceOption, load_to_change
 
 
 def ui(
@@ -19,4 +19,4 @@ def ui(
     """
     from flows.serving.serve import show_pages
 
-    show_pages(load_workspace(workspace), mlflow_port=mlflow_port, prefect_port=prefect_port)
+    show_pages(load_to_change(workspace), mlflow_port=mlflow_port, prefect_port=prefect_port)
