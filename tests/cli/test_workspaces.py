@@ -130,7 +130,7 @@ def test_what_writes_names_its_workspace_first(capsys: pytest.CaptureFixture[str
 
 READING = {
     *("annotate.list_", "chat.chat", "chat.export", "compare.compare", "compare.report"),
-    *("data.batches", "lineage.lineage", "rewards.rewards", "status.status"),
+    *("data.list_batches", "lineage.lineage", "rewards.rewards", "status.status"),
 }
 """Commands that change nothing in a workspace but its report."""
 
