@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from alignment.errors import ConfigError
+from alignment.utils.stand_ins import LONGEST, stand_in
 
-_POINTER = b"version https://git-lfs.github.com/spec/"
 _FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.jinja", "merges.txt")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -18,7 +18,7 @@ def check_whole(directory: Path) -> None:
     """Check that no file of the checkpoint in `directory` is a stand-in for another, or empty.
 
     Raises:
-        ConfigError: a file is a Git LFS pointer, has no bytes, or is a link to nothing.
+        ConfigError: a file is a pointer or a web page, has no bytes, or is a link to nothing.
     """
     files = sorted({file for pattern in _FILES for file in directory.glob(pattern)})
     for file in files:
@@ -30,12 +30,9 @@ def check_whole(directory: Path) -> None:
         if not file.is_file():
             continue
         with file.open("rb") as opened:
-            head = opened.read(len(_POINTER))
-        if head == _POINTER:
-            raise ConfigError(
-                f"{file} is a Git LFS pointer, not the file itself",
-                remedy=f"`git lfs install`, then `git lfs pull` in {directory}",
-            )
+            head = opened.read(LONGEST)
+        if found := stand_in(head):
+            raise ConfigError(f"{file} is {found[0]}, not the file itself", remedy=found[1])
         if not head and file.suffix not in (".jinja", ".txt"):  # no template, no merges
             raise ConfigError(f"{file} is empty", remedy="download the model again")
 

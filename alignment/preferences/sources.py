@@ -29,6 +29,7 @@ from alignment.preferences.json_array import (
 from alignment.preferences.rows import RowError
 from alignment.preferences.tables import dataset_rows, parquet_rows
 from alignment.utils.files import sha256_file
+from alignment.utils.stand_ins import stand_in
 
 BLOCK = 1 << 20
 MAX_LINE = 64 << 20  # bytes of one row
@@ -36,7 +37,6 @@ MAX_RATIO = 200  # unpacked over packed size; real preferences reach 10
 SMALL = 64 << 20  # unpacked bytes below which the ratio is not checked
 ENDINGS = (".jsonl", ".ndjson", ".json", ".parquet", ".gz")
 ACCEPTED_FILES = "send JSON lines (also gzipped), a JSON array or parquet; text must be UTF-8"
-LFS = b"version https://git-lfs.github.com/spec/"
 FOREIGN = {
     b"PK\x03\x04": "a zip archive or an Excel sheet",
     b"BZh": "a bzip2 archive",
@@ -48,19 +48,9 @@ FOREIGN = {
     b"\x80\x05\x95": "a pickle",
     b"ARROW1": "an Arrow file, one part of a directory saved by `datasets`",
     b"SQLite format 3": "an SQLite database",
-    b"<!DOCTYPE": "a web page",
-    b"<!doctype": "a web page",
-    b"<html": "a web page",
     b"<?xml": "an XML file",
-    LFS: "a Git LFS pointer, not the data",
-    b"/annex/objects/": "a git-annex pointer, not the data",
 }
 """First bytes → kind of file that people send by mistake."""
-FETCH = {
-    LFS: "fetch the data where the repository was cloned: `git lfs pull`",
-    b"/annex/objects/": "fetch the data where the repository was cloned: `git annex get`",
-}
-"""First bytes → remedy, where it is another than to send another file."""
 HUB_FILES = ("dataset_infos.json", "dataset_info.json", "state.json")
 UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".download", "~")
 
@@ -225,10 +215,11 @@ def _text(source: Source, max_bytes: int) -> Iterator[Record]:
         file: IO[bytes] = gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[assignment]
         blocks = _blocks(source, file, max_bytes)
         first = next(blocks, b"")
-        for magic, what in FOREIGN.items():
-            if first.startswith(magic):
-                remedy = FETCH.get(magic, ACCEPTED_FILES)
-                raise DataError(f"the file is {what}", where=source.name, remedy=remedy)
+        kinds = [
+            (kind, ACCEPTED_FILES) for magic, kind in FOREIGN.items() if first.startswith(magic)
+        ]
+        for kind, remedy in filter(None, [stand_in(first), *kinds]):
+            raise DataError(f"the file is {kind}, not the data", where=source.name, remedy=remedy)
         first = first.removeprefix(codecs.BOM_UTF8)
         if not first:
             raise DataError("the file is empty", where=source.name, remedy="fetch it again")

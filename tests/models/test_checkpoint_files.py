@@ -11,7 +11,15 @@ from alignment.errors import ConfigError
 from alignment.models.import_checkpoint import import_checkpoint
 from alignment.models.load import load_tokenizer
 
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1056248\n"
+STAND_INS = [
+    (
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+        "Git LFS pointer",
+        "lfs",
+    ),
+    ("/annex/objects/SHA256E-s1056248--00.safetensors\n", "git-annex pointer", "git annex get"),
+    ("<!DOCTYPE html>\n<html><title>401</title></html>\n", "web page", "login"),
+]
 
 
 @pytest.fixture
@@ -26,12 +34,15 @@ def refused(model: Path, match: str) -> ConfigError:
     return caught.value
 
 
+@pytest.mark.parametrize(("content", "what", "remedy"), STAND_INS)
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_git_lfs_pointers(model: Path, name: str) -> None:
-    (model / name).write_text(POINTER)
-    error = refused(model, f"{name} is a Git LFS pointer")
-    assert "git lfs pull" in str(error.remedy)
-    with pytest.raises(ConfigError, match="Git LFS pointer"):
+def test_what_stands_in_place_of_a_file(
+    model: Path, name: str, content: str, what: str, remedy: str
+) -> None:
+    (model / name).write_text(content)
+    error = refused(model, f"{name} is a {what}")
+    assert remedy in str(error.remedy)
+    with pytest.raises(ConfigError, match=what):
         load_tokenizer(model)
 
 
