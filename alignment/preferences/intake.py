@@ -20,8 +20,9 @@ from alignment.config.vocabulary import DOMAINS, Domain
 from alignment.errors import AlignError, DataError, StoreError
 from alignment.preferences.exports import load_keys
 from alignment.preferences.identity import SeenIds, identify
+from alignment.preferences.refusals import Refusals
 from alignment.preferences.report import BatchReport
-from alignment.preferences.rows import DISPUTED, DROPPED, REASONS, RowError
+from alignment.preferences.rows import RowError
 from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import Record, Source, find_sources
 from alignment.preferences.split import EarlierSplit, split
@@ -129,7 +130,7 @@ def _take_in(
             "batch": identity[:12],
             "sources": intake.sources,
             "rows": rows,
-            "reasons": dict(sorted(intake.reasons.items())),
+            "reasons": dict(sorted(intake.refusals.reasons.items())),
             "counts": counts,
             **intake.tally.to_dict(),
             "leakage": leakage,
@@ -174,26 +175,24 @@ class _Intake:
     seen_ids: SeenIds
     writer: BatchWriter
     tally: Tally = field(default_factory=Tally)
-    reasons: Counter[str] = field(default_factory=Counter)
+    refusals: Refusals = field(default_factory=Refusals)
     accepted: int = 0
     sources: list[dict[str, Any]] = field(default_factory=list)
-    first: dict[str, str] = field(default_factory=dict)
 
     def take(self, source: Source, number: int, progress: Progress) -> None:
         """Read one source to its end."""
         unused: Counter[str] = Counter()
         row_format, drafts = self.reader.open(source, unused)
         progress.begin(f"reading {source.name}", None, "rows")
-        before, line, records = self.accepted + sum(self.reasons.values()), 0, 0
+        before, line, records = self.read, 0, 0
         for count, (record, draft) in enumerate(drafts, 1):
             if count % STEP == 0:
                 progress.advance(STEP)
             records += record.line != line
             line = record.line
-            if isinstance(draft, RowError):
-                self._refuse(draft, record, source.name)
-                continue
             try:
+                if isinstance(draft, RowError):
+                    raise draft
                 identity = identify(draft)
                 self.seen_ids.add(identity)
             except RowError as error:
@@ -202,7 +201,7 @@ class _Intake:
             self.writer.accept(draft, identity, number, line)
             self.tally.add(draft)
             self.accepted += 1
-        read = self.accepted + sum(self.reasons.values()) - before
+        read = self.read - before
         progress.advance(read % STEP)
         self.sources.append(
             {
@@ -219,20 +218,23 @@ class _Intake:
         )
 
     def _refuse(self, error: RowError, record: Record, file: str) -> None:
-        self.reasons[error.reason] += 1
-        self.first.setdefault(error.reason, f"{file}:{record.line}, field {error.field}")
+        self.refusals.add(error, file, record.line)
         if error.people is not None:
             self.tally.add_people(error.people)
         self.writer.refuse(error, file, record.line, record.raw, record.value)
 
+    @property
+    def read(self) -> int:
+        """Number of rows so far."""
+        return self.accepted + self.refusals.reasons.total()
+
     def rows(self) -> dict[str, int]:
         """Counts of rows: accepted + quarantined + dropped = read."""
-        dropped = sum(count for reason, count in self.reasons.items() if reason in DROPPED)
-        refused = sum(self.reasons.values())
+        dropped = self.refusals.dropped
         return {
-            "read": self.accepted + refused,
+            "read": self.read,
             "accepted": self.accepted,
-            "quarantined": refused - dropped,
+            "quarantined": self.read - self.accepted - dropped,
             "dropped": dropped,
         }
 
@@ -264,42 +266,21 @@ class _Intake:
             DataError: too many bad rows; names the reasons, their first rows and the quarantine.
             NothingNewError: no row is accepted.
         """
-        rows = self.rows()
         limit = self.reader.config.max_quarantine
-        bad = rows["quarantined"] - sum(self.reasons[reason] for reason in DISPUTED)
-        share = bad / rows["read"] if rows["read"] else 0.0
-        if share <= limit and self.accepted > 0:
-            return
-        atomic_write_json(
-            work / "report.json", {"rows": rows, "reasons": dict(sorted(self.reasons.items()))}
-        )
-        refused_dir = store.keep_refusal(work, identity)
-        summary = "; ".join(
-            f"{count} × {REASONS[reason]} (first: {self.first[reason]})"
-            for reason, count in self.reasons.most_common(5)
-        )
-        if share > limit:
-            raise DataError(
-                f"the delivery is refused: {bad} of {rows['read']} rows are bad "
-                f"({share:.1%}, at most {limit:.1%} allowed): {summary}",
-                where=str(refused_dir / "quarantine.jsonl"),
-                remedy=self._remedy(),
-            )
-        raise NothingNewError(
-            f"nothing new in this delivery: {summary or 'it has no rows'}",
-            where=str(refused_dir / "quarantine.jsonl"),
-            remedy="all its comparisons are in the store already, tied or not annotated",
-        )
-
-    def _remedy(self) -> str:
-        commonest = self.reasons.most_common(1)[0][0]
-        if commonest == "unknown_domain":
-            return "name its domain: --domain safety (or intake.domain, intake.domains)"
-        return (
-            "correct the rows and send it again, force its format (intake.format, --format), or "
-            "raise intake.max_quarantine; a refused file of the inbox is read again when the file "
-            "or intake's settings change"
-        )
+        where = str(store.refusal_dir(identity) / "quarantine.jsonl")
+        try:
+            self.refusals.check_share(self.read, limit, where)
+            if self.accepted == 0:
+                raise NothingNewError(
+                    f"nothing new in this delivery: {self.refusals.summary() or 'it has no rows'}",
+                    where=where,
+                    remedy="all its comparisons are in the store already, tied or not annotated",
+                )
+        except DataError:
+            reasons = dict(sorted(self.refusals.reasons.items()))
+            atomic_write_json(work / "report.json", {"rows": self.rows(), "reasons": reasons})
+            store.keep_refusal(work, identity)
+            raise
 
 
 def _leakage(intake: _Intake, sides: EarlierSplit, heldout: np.ndarray) -> dict[str, int]:

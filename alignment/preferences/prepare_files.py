@@ -24,6 +24,7 @@ from alignment.errors import DataError
 from alignment.models.chat_renderer import Message
 from alignment.preferences.identity import identify
 from alignment.preferences.prompts import Prompt, write_prompts
+from alignment.preferences.refusals import Refusals
 from alignment.preferences.rows import Draft, RowError
 from alignment.preferences.schema import Comparison
 from alignment.preferences.source_reader import SourceReader
@@ -31,6 +32,7 @@ from alignment.preferences.sources import Source, find_sources
 from alignment.preferences.tally import printable
 from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json
 from alignment.utils.progress import Progress, SilentProgress
+from alignment.utils.stand_ins import LONGEST, stand_in
 
 
 def prepare_files(
@@ -56,7 +58,8 @@ def prepare_files(
         Rows of each part, and `skipped`: rows without a sound comparison (see skipped.json).
 
     Raises:
-        DataError: unreadable files, or a part that stays empty.
+        DataError: unreadable files, a larger share of bad rows than `intake.max_quarantine`, or a
+            part that stays empty.
     """
     progress = progress or SilentProgress()
     parts = _Parts()
@@ -73,6 +76,11 @@ def prepare_files(
     finally:
         for file in files:
             file.close()
+    parts.refusals.check_share(parts.read, intake.max_quarantine, ", ".join(map(str, paths)))
+    if parts.refusals.reasons:
+        progress.say(f"left out of {parts.read:,} rows: {parts.refusals.summary()}")
+    for note, rows in parts.notes.items():
+        progress.say(f"{rows:,} rows: {note}")
     return _write(parts, data, out)
 
 
@@ -84,7 +92,9 @@ class _Parts:
         default_factory=lambda: {"evaluation": {}, "prompts": {}}
     )
     demonstrations: dict[str, dict[str, Any]] = field(default_factory=dict)
-    skipped: Counter[str] = field(default_factory=Counter)
+    refusals: Refusals = field(default_factory=Refusals)
+    notes: Counter[str] = field(default_factory=Counter)
+    read: int = 0
     arrivals: int = 0
     too_long: int = 0
 
@@ -102,16 +112,17 @@ def _distribute(
     _format, drafts = reader.open(source, unused)
     progress.begin(f"preparing {source.name}", None, "rows")
     category = source.name.split(".")[0]
-    for _record, draft in drafts:
+    for record, draft in drafts:
         progress.advance()
-        if isinstance(draft, RowError):
-            parts.skipped[draft.reason] += 1
-            continue
+        parts.read += 1
         try:
+            if isinstance(draft, RowError):
+                raise draft
             identity = identify(draft)
         except RowError as error:
-            parts.skipped[error.reason] += 1
+            parts.refusals.add(error, source.name, record.line)
             continue
+        parts.notes.update(draft.notes)
         draft.category = draft.category or category
         key = f"{_number(seed, 'order', identity.own):016x}"
         part = _part(seed, identity.opening, data.shares)
@@ -180,13 +191,14 @@ def _write(parts: _Parts, data: DataConfig, out: Path) -> dict[str, int]:
     if empty:
         raise DataError(
             f"nothing is left for {', '.join(empty)}: {sum(sizes.values())} sound comparisons, "
-            f"{sum(parts.skipped.values())} skipped, {parts.too_long} too long",
+            f"{parts.refusals.reasons.total()} skipped, {parts.too_long} too long",
             remedy="give more data, or change the shares and bounds under `data`",
         )
     atomic_write_text(out / "demonstrations.jsonl", "".join(canonical_json(r) + "\n" for r in rows))
     write_prompts(out / "prompts.jsonl", pool)
     write_prompts(out / "eval_prompts.jsonl", evaluation)
-    skipped = {**dict(sorted(parts.skipped.items())), "too_long_for_its_part": parts.too_long}
+    reasons = sorted(parts.refusals.reasons.items())
+    skipped = {**dict(reasons), "too_long_for_its_part": parts.too_long}
     atomic_write_json(out / "skipped.json", skipped)
     return {**sizes, "skipped": sum(skipped.values())}
 
@@ -214,6 +226,9 @@ def read_borderline(path: Path) -> list[Prompt]:
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
+            if found := stand_in(file.read(LONGEST).encode()):
+                raise DataError(f"the file is {found[0]}", where=str(path), remedy=found[1])
+            file.seek(0)
             reader = csv.DictReader(file)
             missing = {"prompt", "label"} - set(reader.fieldnames or ())
             if missing:

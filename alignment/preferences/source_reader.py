@@ -110,7 +110,7 @@ class SourceReader:
             except RowError as error:
                 yield record, error
                 continue
-            judged = pairs.setdefault((tuple(pair.conversation), pair.answers), [])
+            judged = pairs.setdefault((tuple(pair.conversation), pair.answers, pair.domain), [])
             if any(record.value == other.value for other, _, _ in judged):
                 yield record, RowError("duplicate", "row")
             else:

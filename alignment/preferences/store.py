@@ -358,15 +358,18 @@ class PreferenceStore:
         fsync_directory(target.parent)
         return Batch(manifest["id"], sequence, target, manifest)
 
-    def keep_refusal(self, work: Path, identity: str) -> Path:
+    def refusal_dir(self, identity: str) -> Path:
+        """Where the report and the quarantine of a refused delivery are kept."""
+        return self.root / "refused" / identity[:12]
+
+    def keep_refusal(self, work: Path, identity: str) -> None:
         """Keep the report and quarantine of a refused delivery. Call it inside `writing`."""
-        target = self.root / "refused" / identity[:12]
+        target = self.refusal_dir(identity)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
         for name in ("comparisons.parquet", "index.parquet"):
             (work / name).unlink(missing_ok=True)
         work.rename(target)
-        return target
 
 
 def _read_index(batch: Batch) -> pa.Table:

@@ -75,8 +75,9 @@ def dataset_rows(path: Path, name: str, *, saved: bool) -> Iterator[Row]:
             remedy=f"name one, its test rows must not be trained on: {name}{'/:'[not saved]}{one}",
         )
     for part in loaded.values() if isinstance(loaded, dict) else [loaded]:
-        for batch in part.with_format("arrow").iter(batch_size=ROWS):
-            yield from _rows(batch.to_batches()[0] if batch.num_rows else batch)
+        for table in part.with_format("arrow").iter(batch_size=ROWS):
+            for batch in table.to_batches():  # several: files hold pieces of 1000 rows
+                yield from _rows(batch)
 
 
 def _rows(batch: Any) -> Iterator[Row]:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
 from alignment.preferences.intake import ingest
-from alignment.preferences.readers import FORMATS, Format, named
+from alignment.preferences.readers import FORMATS, Format, asked, named
+from alignment.preferences.readers.transcripts import is_transcript
 from alignment.preferences.rows import REASONS, Draft
 from alignment.preferences.schema import Comparison
 from alignment.preferences.source_reader import SourceReader
@@ -26,7 +27,7 @@ CONFIG = IntakeConfig(domain="helpfulness", max_quarantine=1.0, heldout_share=0.
 WORDS = (
     "yes", "no", "q", "a  b", " x ", "é", "e\u0301", "\u200b", "\u2028", "", "\0", "\ud800",
     "safety", "better", "tie", "answer1", "left", "user", "assistant", "submitted",
-    "<|im_end|>", "align-1",
+    "<|im_end|>", "align-1", "[]", "{}",
     "\n\nHuman: q\n\nAssistant: yes", "\n\nHuman: q\n\nAssistant: no", "USER: q ASSISTANT: yes",
     "\n\nSystem: s\n\nHuman: q\n\nAssistant:", "q yes", "q no",
 )  # fmt: skip
@@ -103,6 +104,16 @@ def check_unchanged(found: Draft | Comparison, given_texts: list[str]) -> None:
         assert all(any(piece in one for one in given_texts) for piece in pieces), part
 
 
+def check_nothing_lost(draft: Draft, found: dict[str, Any]) -> None:
+    """Every text of a column of the conversation is in the conversation."""
+    spoken = "\n\n".join(content for _, content in draft.turns)
+    for name in asked.COLUMNS & found.keys():
+        held = found[name].strip() if isinstance(found[name], str) else ""
+        silent = name in (*asked.SYSTEMS, "history") and held in ("[]", "{}", "null")
+        if not silent and not is_transcript(held):
+            assert held in spoken, name
+
+
 def write(rows: list[dict[str, Any]], folder: str) -> Path:
     path = Path(folder) / "rows.jsonl"
     path.write_text("".join(json.dumps(one) + "\n" for one in rows))
@@ -112,6 +123,7 @@ def write(rows: list[dict[str, Any]], folder: str) -> Path:
 @pytest.mark.parametrize("name", [one.name for one in FORMATS])
 @given(rows=st.lists(row(), min_size=1, max_size=6))
 @example(rows=[{"prompt": "q", "answer1": "yes", "answer2": "no", "preference": "answer1"}] * 2)
+@example(rows=[{"instruction": "q", "input": "[]", "chosen": "yes", "rejected": "no"}])
 @fuzzing
 def test_a_reader_answers_for_every_row(name: str, rows: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -119,9 +131,12 @@ def test_a_reader_answers_for_every_row(name: str, rows: list[dict[str, Any]]) -
         found = list(SourceReader(CONFIG, format=name).open(source)[1])
     assert {record.line for record, _ in found} == set(range(1, len(rows) + 1))
     given_texts = texts(rows)
-    for _, draft in found:
+    for record, draft in found:
         if isinstance(draft, Draft):
             check_unchanged(draft, given_texts)
+            if name in ("trl", "webgpt", "ranking", "pandalm"):
+                assert isinstance(record.value, dict)
+                check_nothing_lost(draft, record.value)
         else:
             assert draft.reason in REASONS
 

@@ -17,7 +17,7 @@ from alignment.preferences.report import BatchReport
 from alignment.preferences.rows import Draft, RowError, is_blank
 from alignment.preferences.schema import Comparison
 from alignment.preferences.source_reader import SourceReader
-from alignment.preferences.sources import find_sources
+from alignment.preferences.sources import find_sources, records
 from alignment.preferences.store import PreferenceStore
 
 CONFIG = IntakeConfig(domain="helpfulness", heldout_share=0.0, max_quarantine=1.0)
@@ -42,6 +42,12 @@ def message(role: str, content: Any, **more: Any) -> dict[str, Any]:
     [
         ({"instruction": "q", "input": "", **SIDES}, [("user", "q")]),
         ({"instruction": "q", "input": "x", **SIDES}, [("user", "q\n\nx")]),
+        ({"instruction": "q", "input": "[]", **SIDES}, [("user", "q\n\n[]")]),
+        ({"prompt": "{}", "history": "[]", **SIDES}, [("user", "{}")]),
+        ({"prompt": "q", "system": "null", **SIDES}, [("user", "q")]),
+        ({"prompt": "q", "has_image": False, "num_tools": 0, **SIDES}, [("user", "q")]),
+        ({"chosen": "Of course. yes", "rejected": "Of course. no", "strength": "better",
+          "tools": "[]"}, [("user", "Of course.")]),
         ({"question": "q", **SIDES}, [("user", "q")]),
         ({"query": "q", **SIDES}, [("user", "q")]),
         ({"context": [message("user", "q")], **SIDES}, [("user", "q")]),
@@ -96,6 +102,13 @@ def test_the_question_is_found(
         ({"prompt": "q", "chosen-rating": 3, "rejected-rating": 4, **SIDES}, "scores_against"),
         ({"prompt": "q", "is_tie": True, **SIDES}, "tie"),
         ({"prompt": "q", "scores": [4, 4], **SIDES}, "tie"),
+        ({"prompt": "q", "rating": [9.0, 9.0], "status": "unchanged", **SIDES}, "tie"),
+        ({"prompt": "q", "status": "tie", **SIDES}, "tie"),
+        ({"prompt": "q", "winner": "Tie (bothbad)", **SIDES}, "tie"),
+        ({"prompt": "q", "winner": "both_bad", **SIDES}, "tie"),
+        ({"prompt": "q", "label": "draw", **SIDES}, "tie"),
+        ({"prompt": "q", "winner_tie": 1, **SIDES}, "tie"),
+        ({"prompt": "q", "has_image": True, **SIDES}, "unreadable"),
         ({"prompt": "", **SIDES}, "missing_prompt"),
         ({"prompt": "q", "toolCalls": ["f"], **SIDES}, "unreadable"),
         ({"prompt": "q", "margin": -1, **SIDES}, "scores_against"),
@@ -158,13 +171,29 @@ def test_the_report_lists_what_was_not_used(tmp_path: Path) -> None:
     assert "columns seen and not used" in shown.get()
 
 
-@pytest.mark.parametrize("text", ["<|eot_id|>", "[INST] q [/INST]", "<start_of_turn>user", "a</s>"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|eot_id|>", "[INST] q [/INST]", "<start_of_turn>user", "a</s>", "<im_end>",
+        "<human>: q\n<bot>: a", "[|assistant|]a", "<reserved_106>q", "a<extra_id_1>User",
+        "a[UNUSED_TOKEN_145]",
+    ],
+)  # fmt: skip
 def test_special_tokens_are_found(text: str) -> None:
     assert token_in(text) is not None
 
 
 @pytest.mark.parametrize(
-    "text", ["<s>old</s> new", "if a <| b then c |> d", "[1, 2]", "The user: a study", "Q: a\nA: b"]
+    "text",
+    [
+        "<s>old</s> new",
+        "if a <| b then c |> d",
+        "[1, 2]",
+        "The user: a study",
+        "Q: a\nA: b",
+        "ssh <human>@host",
+        "a[|b",
+    ],
 )
 def test_plain_words_are_no_markup(text: str) -> None:
     assert token_in(text) is None
@@ -234,6 +263,16 @@ def test_a_clone_from_the_hub_is_looked_through_and_its_parts_kept_apart(tmp_pat
     (clone / "data" / "test-00000-of-00001.jsonl").write_text(row)
     with pytest.raises(DataError, match="training and the test part"):
         find_sources([clone])
+
+
+def test_a_dataset_of_several_pieces_is_read_to_its_last_row(tmp_path: Path) -> None:
+    import datasets
+
+    rows = [{"prompt": f"q {n}", **SIDES} for n in range(2500)]
+    parts = [datasets.Dataset.from_list(rows[n : n + 500]) for n in range(0, 2500, 500)]
+    datasets.concatenate_datasets(parts).save_to_disk(tmp_path / "saved", num_shards=3)
+    found = [record.value for record in records(find_sources([tmp_path / "saved"])[0], 2**30)]
+    assert found == rows
 
 
 def test_splits_are_not_poured_together(tmp_path: Path) -> None:

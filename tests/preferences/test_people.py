@@ -12,6 +12,7 @@ import pytest
 from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
 from alignment.preferences.annotation import ARGILLA_SETTINGS, export_tasks
+from alignment.preferences.exports import load_keys
 from alignment.preferences.intake import ingest
 from alignment.preferences.report import BatchReport
 from alignment.preferences.store import PreferenceStore
@@ -175,6 +176,66 @@ def test_a_transcript_is_the_prompt_where_the_instruction_is_the_guideline(tmp_p
     report, store = take([row], tmp_path)
     (found,) = store.training([report.id])
     assert [turn["content"] for turn in found.conversation] == ["q"]
+
+
+def side(name: str, value: str) -> dict[str, Any]:
+    return {"from_name": name, "value": {"selected": value}}
+
+
+@pytest.mark.parametrize(
+    ("results", "chosen"),
+    [
+        ([side("pw", "left")], "a"),
+        ([side("safer", "left"), side("preference", "right")], "b"),
+        ([side("preference", "right"), side("safer", "left")], "b"),
+        ([side("helpful", "left"), side("safer", "right")], None),
+        ([side("pw", "left"), side("pw", "right")], None),
+    ],
+)
+def test_of_several_questions_none_is_taken_for_the_verdict(
+    results: list[dict[str, Any]], chosen: str | None, tmp_path: Path
+) -> None:
+    data = {"prompt": "q", "answer1": "a", "answer2": "b"}
+    long = {"data": data, "annotations": [{"completed_by": 1, "result": results}]}
+    short_row: dict[str, Any] = {**data, "annotator": 1}
+    for result in results:
+        short_row[result["from_name"]] = [result["value"]]
+    both = [long] if results[0]["from_name"] == results[-1]["from_name"] else [long, short_row]
+    for number, row in enumerate(both):
+        (tmp_path / str(number)).mkdir()
+        if chosen is None:
+            with pytest.raises(DataError, match="a verdict that cannot be read"):
+                take([row], tmp_path / str(number))
+        else:
+            report, store = take([row], tmp_path / str(number))
+            assert [one.chosen for one in store.training([report.id])] == [chosen]
+
+
+def test_a_persons_last_change_counts_wherever_it_stands(tmp_path: Path) -> None:
+    task, other = exported("label-studio", 2, tmp_path)
+    late, early = {"updated_at": "2026-11-02T09:00:00Z"}, {"updated_at": "2026-11-01T09:00:00Z"}
+    report, _ = take(
+        [labels(task, by(1, {"selected": "left"}, **late), by(1, {"selected": "right"}, **early))],
+        tmp_path,
+    )
+    (first,) = PreferenceStore(tmp_path / "preferences").training([report.id])
+    rows = [short(other, 1, "left", **late), short(other, 1, "right", **early)]
+    report, store = take(rows, tmp_path)
+    (second,) = store.training([report.id])
+    keys = load_keys(store.root)
+    for found, shown in ((first, task), (second, other)):
+        assert found.chosen == keys[shown["data"]["align_task"]]["first"]["text"]
+
+
+def test_verdicts_on_two_domains_are_two_comparisons(tmp_path: Path) -> None:
+    row = {"prompt": "q", "answer1": "a", "answer2": "b", "annotator": "ana"}
+    rows = [
+        {**row, "domain": "helpfulness", "preference": "a"},
+        {**row, "domain": "safety", "preference": "b"},
+    ]
+    report, store = take(rows, tmp_path)
+    found = {one.domain: one.chosen for one in store.training([report.id])}
+    assert found == {"helpfulness": "a", "safety": "b"}
 
 
 def test_two_choices_at_once_are_no_verdict(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from alignment.preferences.schema import framed
 from alignment.preferences.store import PreferenceStore
 from alignment.stages import intake, prepare
 from alignment.stages.context import StageContext
+from alignment.utils.progress import SilentProgress
 from alignment.utils.seeds import derive_seed
 
 
@@ -67,6 +68,16 @@ def opening(row: dict[str, Any]) -> int:
     return opening_key(parts)
 
 
+class Telling(SilentProgress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -100,6 +111,34 @@ def test_real_data_is_dealt_into_parts_that_share_nothing(shared: Path, tmp_path
     placed = total + sum(ctx.metrics[name] for name in ("demonstrations", "prompts"))
     placed += len(evaluation) + ctx.metrics["skipped"]
     assert 3590 <= placed <= 3600
+
+
+def test_data_of_which_much_cannot_be_read_are_refused_and_the_rest_is_told(
+    tmp_path: Path,
+) -> None:
+    def written(bad: int) -> str:
+        path = tmp_path / "rows.jsonl"
+        path.write_text(
+            "".join(
+                json.dumps({"prompt": f"q {n}", "chosen": "yes", "rejected": "no" * (n >= bad)})
+                + "\n"
+                for n in range(200)
+            )
+        )
+        return str(path)
+
+    settings = {
+        "base": BaseConfig(source="path", path="model"),
+        "intake": IntakeConfig(source="split", domain="helpfulness", path=written(bad=21)),
+    }
+    with pytest.raises(DataError, match=r"21 of 200 rows are bad .*rows.jsonl:1, field rejected"):
+        prepare.run(context(tmp_path, "base", "prepare", **settings))
+    written(bad=20)
+    ctx = context(tmp_path, "base", "prepare", **settings)
+    ctx.progress = Telling()
+    prepare.run(ctx)
+    assert any("left out of 200 rows: 20 × an answer without text" in x for x in ctx.progress.said)
+    assert ctx.metrics["skipped"] == 20
 
 
 def test_prepare_is_repeatable_and_reads_borderline_prompts(shared: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from alignment.preferences.readers.verdicts import (
     TASK,
     draft_from_verdicts,
     find_pair,
+    one_side,
     pair_names,
     parse_verdict,
 )
@@ -37,17 +38,17 @@ def _read(row: Row, config: IntakeConfig, keys: TaskKeys) -> list[DraftOrError]:
 
 def _verdict(row: Row, keys: TaskKeys) -> tuple[AnnotatedPair, AnnotatorVerdict]:
     pair = find_pair(row, keys)
-    preference = row.get(_question(row))
+    sides = _sides(row)
+    preference = row.get(one_side(sides) if sides else "preference")
     if preference is None or preference in ("", [], {}):
         labelled = any(row.get(name) not in (None, "", []) for name in LABELS)
         raise RowError("no_side" if labelled else "not_annotated", "preference")
     return pair, parse_verdict(preference, pair_names(row), row, label(row, "annotator"))
 
 
-def _question(row: Row) -> str:
-    """The column that holds the choice."""
-    sides = [name for name, value in row.items() if _is_side(value)]
-    return "preference" if "preference" in row or not sides else sides[0]
+def _sides(row: Row) -> list[str]:
+    """Columns that pick a side, where none is called `preference`."""
+    return [] if "preference" in row else [name for name in row if _is_side(row[name])]
 
 
 def _is_side(value: Any) -> bool:
@@ -61,12 +62,13 @@ def _matches(row: Row) -> bool:
         return False
     if is_first_generation(row):
         return False
-    return "preference" in row or _is_side(row.get(_question(row)))
+    return "preference" in row or bool(_sides(row))
 
 
 def _shown(row: Row) -> Row:
-    question = _question(row)
-    return {name: value for name, value in row.items() if name != question}
+    sides = _sides(row)
+    return {name: value for name, value in row.items() if name not in sides}
 
 
-FORMAT = Format("annotated", _matches, _read, COLUMNS | LABELS | ENVELOPE, _shown, _verdict)
+READ = COLUMNS | LABELS | ENVELOPE | {"preference"}
+FORMAT = Format("annotated", _matches, _read, READ, _shown, _verdict)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Row, TaskKeys
+from alignment.preferences.readers.format import Format, Row, TaskKeys, expect
 from alignment.preferences.readers.verdicts import (
     COLUMNS,
     LABELS,
@@ -74,24 +74,17 @@ def _nested(row: Row) -> tuple[dict[str, Any], list[Response]]:
     metadata = row.get("metadata")
     if type(metadata) is dict:
         shown = {**metadata, **shown}
-    answers = row.get("responses")
-    if answers is None:
-        return shown, []
-    if type(answers) is not dict:
-        raise RowError("wrong_type", "responses", f"{type(answers).__name__}, not an object")
     responses: list[Response] = []
-    for question, given in answers.items():
+    answers = row.get("responses")
+    for question, given in ({} if answers is None else expect(dict, answers, "responses")).items():
         responses += _listed(question, given, f"responses.{question}")
     return shown, responses
 
 
 def _listed(question: str, answers: Any, where: str) -> list[Response]:
-    if type(answers) is not list:
-        raise RowError("wrong_type", where, "not a list")
     responses = []
-    for index, answer in enumerate(answers):
-        if type(answer) is not dict:
-            raise RowError("wrong_type", f"{where}.{index}", "not an object")
+    for index, answer in enumerate(expect(list, answers, where)):
+        answer = expect(dict, answer, f"{where}.{index}")
         user = str(answer.get("user_id") or f"#{index}")
         responses.append((question, user, answer.get("status"), answer.get("value")))
     return responses
@@ -103,13 +96,11 @@ def _flat(row: Row) -> tuple[dict[str, Any], list[Response]]:
     for name, values in row.items():
         if not name.endswith(RESPONSES) or values is None:
             continue
-        if type(values) is not list:
-            raise RowError("wrong_type", name, f"{type(values).__name__}, not a list")
-        users = row.get(f"{name}.users") or [f"#{index}" for index in range(len(values))]
+        values = expect(list, values, name)
+        unnamed = [f"#{index}" for index in range(len(values))]
+        users = expect(list, row.get(f"{name}.users") or unnamed, f"{name}.users")
         states = row.get(f"{name}.status") or [None] * len(values)
-        for suffix, column in (("users", users), ("status", states)):
-            if type(column) is not list:
-                raise RowError("wrong_type", f"{name}.{suffix}", f"{type(column).__name__}")
+        states = expect(list, states, f"{name}.status")
         if not len(users) == len(states) == len(values):
             raise RowError("bad_vote", name, "users, status and values differ in number")
         question = name.removesuffix(RESPONSES)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alignment.preferences.readers.format import SHARED, empty, turns
+from alignment.preferences.readers.format import SHARED, empty, expect, turns, written_empty
 from alignment.preferences.readers.transcripts import prompt_turns
 from alignment.preferences.rows import RowError, Turn
 
@@ -54,7 +54,8 @@ def asked(row: Mapping[str, Any]) -> list[Turn]:
     found = [(name, row[name]) for name in QUESTIONS if not empty(row.get(name))]
     names = [name for name, _ in found]
     if {"instruction", "input"} <= set(names):
-        completed = _completed(row["instruction"], row["input"])
+        parts = (expect(str, row[name], name).strip() for name in ("instruction", "input"))
+        completed = "\n\n".join(parts)
         found = [
             (name, completed if name == "instruction" else value)
             for name, value in found
@@ -62,8 +63,8 @@ def asked(row: Mapping[str, Any]) -> list[Turn]:
         ]
     elif names == ["input"] and type(row.get("instruction")) is str:
         raise RowError("missing_prompt", "instruction", "only its input is there")
-    history = row.get("history")
-    if type(history) is str and not empty(history):
+    history = None if written_empty(row.get("history")) else row["history"]
+    if type(history) is str:
         found.append(("history", history))
         history = None
     first: list[Turn] = []
@@ -73,7 +74,7 @@ def asked(row: Mapping[str, Any]) -> list[Turn]:
             first = said
         elif not same(first, said):
             raise RowError("two_prompts", name, f"it differs from {found[0][0]!r}")
-    return [*_history(history), *first] if not empty(history) else first
+    return first if history is None else [*_history(history), *first]
 
 
 def with_system(row: Mapping[str, Any], said: list[Turn]) -> list[Turn]:
@@ -86,10 +87,9 @@ def with_system(row: Mapping[str, Any], said: list[Turn]) -> list[Turn]:
         if name not in row:
             continue
         value = row[name]
-        if empty(value):
+        if written_empty(value):
             continue
-        if type(value) is not str:
-            raise RowError("wrong_type", name, f"{type(value).__name__}, not text")
+        value = expect(str, value, name)
         if not said or said[0][0] != "system":
             said = [("system", value.strip()), *said]
         elif said[0][1].strip() != value.strip():
@@ -129,18 +129,11 @@ def other_texts(row: Mapping[str, Any]) -> list[str]:
     return sorted(
         name
         for name, value in row.items()
-        if name not in ("chosen", "rejected", "id", "idx", "index", *SHARED)
+        if name not in ("chosen", "rejected", "strength", "id", "idx", "index", *SHARED)
         and not name.endswith("_id")
         and type(value) in (str, list, dict)
-        and not empty(value)
+        and not written_empty(value)
     )
-
-
-def _completed(instruction: Any, given: Any) -> str:
-    for name, value in (("instruction", instruction), ("input", given)):
-        if type(value) is not str:
-            raise RowError("wrong_type", name, f"{type(value).__name__}, not text")
-    return f"{instruction.strip()}\n\n{given.strip()}"
 
 
 def _turns(value: Any, name: str) -> list[Turn]:

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from alignment.config.intake import IntakeConfig
 from alignment.preferences.readers.judged import AnnotatedPair, AnnotatorVerdict
@@ -60,8 +60,8 @@ class Format:
         for name, value in self.shown(row).items():
             if name in self.columns:
                 names += _unsaid_parts(name, value)
-            elif not empty(value):
-                if is_unreadable(name):
+            elif not written_empty(value):
+                if is_unreadable(name) and value not in (False, 0):
                     raise RowError("unreadable", name, "texts alone are not what was judged")
                 names.append(name)
         return names
@@ -105,9 +105,32 @@ _UNSAID = frozenset({"reasoning_content", "reasoning", "thinking", "tool_call_id
 
 def empty(value: Any) -> bool:
     """Whether a column holds nothing: null, white space, an empty list or object."""
-    if type(value) is str:
-        return not value.strip() or value.strip() in ("[]", "{}", "null")
-    return value is None or value == [] or value == {}
+    return not value.strip() if type(value) is str else value in (None, [], {})
+
+
+def written_empty(value: Any) -> bool:
+    """`empty`, or a list or an object written out as text, of a column that is no person's text."""
+    return empty(value) or (type(value) is str and value.strip() in ("[]", "{}", "null"))
+
+
+T = TypeVar("T", str, list[Any], dict[str, Any])
+_KINDS = {str: "text", list: "a list", dict: "an object"}
+
+
+def expect(kind: type[T], value: Any, name: str, missing: str = "missing_field") -> T:
+    """`value`, if it is a text (`str`), a list or an object (`dict`).
+
+    Args:
+        missing: the reason if there is none.
+
+    Raises:
+        RowError: it is None, or something else.
+    """
+    if type(value) is not kind:
+        if value is None:
+            raise RowError(missing, name)
+        raise RowError("wrong_type", name, f"{type(value).__name__}, not {_KINDS[kind]}")
+    return value
 
 
 def text(row: Row, name: str) -> str:
@@ -116,12 +139,7 @@ def text(row: Row, name: str) -> str:
     Raises:
         RowError: it is missing, or not text.
     """
-    value = row.get(name)
-    if type(value) is not str:
-        if value is None:
-            raise RowError("missing_field", name)
-        raise RowError("wrong_type", name, f"{type(value).__name__}, not text")
-    return value
+    return expect(str, row.get(name), name)
 
 
 def label(row: Row, name: str) -> str | None:
@@ -144,21 +162,16 @@ def turns(value: Any, name: str) -> list[Turn]:
     Raises:
         RowError: not a list of messages, an unknown role, or a part that is no text.
     """
-    if type(value) is not list:
-        if value is None:
-            raise RowError("missing_prompt", name)
-        raise RowError("wrong_type", name, f"{type(value).__name__}, not a list of turns")
     dialogue = []
-    for index, message in enumerate(value):
+    for index, message in enumerate(expect(list, value, name, missing="missing_prompt")):
         where = f"{name}.{index}"
-        if type(message) is not dict:
-            raise RowError("wrong_type", where, f"{type(message).__name__}, not a turn")
+        message = expect(dict, message, where)
         role = _either(message, "role", "from", where)
         canonical_role = ROLES.get(role.lower()) if type(role) is str else None
         if canonical_role is None:
             raise RowError("unknown_role", f"{where}.role", repr(role)[:80])
         for part, held in message.items():
-            if (is_unreadable(str(part)) or part in _UNSAID) and not empty(held):
+            if (is_unreadable(str(part)) or part in _UNSAID) and not written_empty(held):
                 raise RowError("unreadable", f"{where}.{part}", "texts alone are not what was said")
         content = _content(_either(message, "content", "value", where), f"{where}.content")
         dialogue.append((canonical_role, content))
@@ -183,10 +196,7 @@ def _content(value: Any, name: str) -> str:
     kinds = [part.get("type") if type(part) is dict else None for part in value]
     if kinds != ["text"]:
         raise RowError("unreadable", name, "not one part of text, but " + repr(kinds)[:80])
-    part: Any = value[0].get("text")
-    if type(part) is not str:
-        raise RowError("wrong_type", f"{name}.0.text", f"{type(part).__name__}, not text")
-    return part
+    return expect(str, value[0].get("text"), f"{name}.0.text")
 
 
 def producer(value: Any, name: str) -> tuple[str, float] | None:
@@ -197,12 +207,9 @@ def producer(value: Any, name: str) -> tuple[str, float] | None:
     """
     if value is None:
         return None
-    if type(value) is not dict:
-        raise RowError("wrong_type", name, f"{type(value).__name__}, not an object")
-    version: Any = value.get("version")
+    value = expect(dict, value, name)
+    version = expect(str, value.get("version"), f"{name}.version")
     temperature: Any = value.get("temperature")
-    if type(version) is not str:
-        raise RowError("wrong_type", f"{name}.version", f"{type(version).__name__}, not text")
     degrees = number(temperature)
     if degrees is None or not 0 <= degrees < 1000:
         raise RowError("wrong_type", f"{name}.temperature", type(temperature).__name__)

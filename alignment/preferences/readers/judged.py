@@ -9,12 +9,16 @@ from alignment.preferences.rows import Turn
 
 @dataclass(frozen=True)
 class AnnotatorVerdict:
-    """One person's verdict: `first`, `second` or `tie`, the strength, the safety labels."""
+    """One person's verdict: `first`, `second` or `tie`, the strength, the safety labels.
+
+    `changed` is when it was last changed, in ISO 8601, where the tool says so.
+    """
 
     choice: str
     strength: str | None = None
     safe: tuple[bool | None, bool | None] = (None, None)
     annotator: str | None = None
+    changed: str = ""
 
 
 @dataclass(frozen=True)

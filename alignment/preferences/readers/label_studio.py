@@ -5,36 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
-from alignment.preferences.readers.format import Format, Row, TaskKeys, empty
+from alignment.preferences.readers.format import Format, Row, TaskKeys, empty, expect
 from alignment.preferences.readers.verdicts import (
+    CHANGED,
     COLUMNS,
     LABELS,
     SIDELESS,
     draft_from_verdicts,
     find_pair,
+    one_side,
     parse_verdict,
 )
 from alignment.preferences.rows import DraftOrError, RowError
 
 
 def _read(row: Row, config: IntakeConfig, keys: TaskKeys) -> list[DraftOrError]:
-    shown, annotations = row.get("data"), row.get("annotations")
-    if type(shown) is not dict:
-        raise RowError("wrong_type", "data", f"{type(shown).__name__}, not an object")
-    if type(annotations) is not list:
-        raise RowError("wrong_type", "annotations", f"{type(annotations).__name__}, not a list")
-    pair = find_pair(shown, keys)
+    pair = find_pair(expect(dict, row.get("data"), "data"), keys)
     verdicts = []
     skipped = sideless = 0
-    for annotation in annotations:
-        if type(annotation) is not dict:
-            raise RowError("wrong_type", "annotations", f"{type(annotation).__name__}")
+    for annotation in expect(list, row.get("annotations"), "annotations"):
+        annotation = expect(dict, annotation, "annotations")
         if annotation.get("was_cancelled"):  # "skip" in the tool
             skipped += 1
             continue
         said = _said(annotation)
         if "preference" in said:
-            verdicts.append(parse_verdict(said["preference"], None, said, _person(annotation)))
+            labels = {**said, CHANGED: annotation.get(CHANGED)}
+            verdicts.append(parse_verdict(said["preference"], None, labels, _person(annotation)))
         elif said:
             sideless += 1
     if not verdicts and sideless + skipped:
@@ -45,23 +42,28 @@ def _read(row: Row, config: IntakeConfig, keys: TaskKeys) -> list[DraftOrError]:
 
 
 def _said(annotation: dict[str, Any]) -> dict[str, Any]:
-    """Question → answer. `preference` is the side of a `<Pairwise>`, whatever its name, or the
-    choice of that name."""
+    """Question → answer. `preference` is the question of that name, else the one `<Pairwise>`.
+
+    Raises:
+        RowError: several questions pick a side and none is called `preference`, or one question has
+            two answers.
+    """
     said: dict[str, Any] = {}
-    results = annotation.get("result")
-    if type(results) is not list:
-        raise RowError("wrong_type", "annotations.result", f"{type(results).__name__}, not a list")
-    for result in results:
+    sides: list[str] = []
+    for result in expect(list, annotation.get("result"), "annotations.result"):
         value = result.get("value") if type(result) is dict else None
         if type(value) is not dict:
             raise RowError("bad_vote", "annotations.result.value")
         name = str(result.get("from_name"))
-        if not empty(value.get("selected")):
-            said["preference"] = value["selected"]
-        elif not empty(value.get("choices")):
-            said.setdefault(name, value["choices"])
-        else:
+        answer = value.get("selected") or value.get("choices")
+        if empty(answer):
             said.setdefault(f"result.{name}", next(iter(value.values()), None))
+        elif said.setdefault(name, answer) != answer:
+            raise RowError("bad_vote", name, f"{said[name]!r} and {answer!r}"[:80])
+        elif not empty(value.get("selected")):
+            sides.append(name)
+    if sides and "preference" not in said:
+        said["preference"] = said.pop(one_side(sides))
     return {name: value for name, value in said.items() if not empty(value)}
 
 

@@ -14,6 +14,8 @@ _TOKEN = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>"  # ChatML, Llama 3, Phi, Command R; DeepSeek
     r"|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|\[/?(?:SYSTEM_PROMPT|TOOL_CALLS|gMASK)\]"
     r"|<(?:bos|eos|sop|eop)>|</?(?:tool_call|tool_response)>"
+    r"|</?im_(?:start|end)>|<(?:human|bot)>:|\[\|\w{1,20}\|\]|<(?:reserved|extra_id)_\d+>"
+    r"|\[UNUSED_TOKEN_\d+\]"  # StarChat, OpenChatKit, EXAONE, Baichuan, Nemotron, InternLM
 )
 _HEADING = re.compile(r"^###\s*(?:Instruction|Response|Human|Assistant|User|System)\s*:", re.M)
 _OPENS = re.compile(

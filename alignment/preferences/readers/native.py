@@ -10,6 +10,7 @@ from alignment.preferences.readers.format import (
     Row,
     TaskKeys,
     draft,
+    expect,
     label,
     producer,
     text,
@@ -46,9 +47,7 @@ def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]
 
 
 def _check_votes(votes: object) -> None:
-    if type(votes) is not list:
-        raise RowError("wrong_type", "votes", f"{type(votes).__name__}, not a list")
-    for vote in votes:
+    for vote in expect(list, votes, "votes"):
         if vote not in ("chosen", "rejected", "tie"):
             raise RowError("bad_vote", "votes", repr(vote)[:80])
 

@@ -8,7 +8,6 @@ indices being a tie: [2, [0, 3], 1].
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
 
 from alignment.config.intake import IntakeConfig
 from alignment.preferences.readers import asked
@@ -18,6 +17,7 @@ from alignment.preferences.readers.format import (
     Row,
     TaskKeys,
     draft,
+    expect,
     label,
     number,
     producer,
@@ -29,12 +29,10 @@ from alignment.preferences.schema import text_digest
 def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:
     answers: list[str] = []
     by: list[tuple[str, float] | None] = []
-    for index, response in enumerate(_list(row, "responses")):
+    for index, response in enumerate(expect(list, row.get("responses"), "responses")):
         where = f"responses.{index}"
         answer = response.get("text") if type(response) is dict else response
-        if type(answer) is not str:
-            raise RowError("wrong_type", where, f"{type(answer).__name__}, not text")
-        answers.append(answer.strip())
+        answers.append(expect(str, answer, where).strip())
         has_producer = type(response) is dict and response.get("version") is not None
         by.append(producer(response, where) if has_producer else None)
     if len(answers) < 2:
@@ -65,13 +63,13 @@ def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]
 
 def _ranks(row: Row, count: int) -> list[float]:
     if row.get("ranks") is not None:
-        ranks = [number(rank) for rank in _list(row, "ranks")]
+        ranks = [number(rank) for rank in expect(list, row["ranks"], "ranks")]
         sound = [rank for rank in ranks if rank is not None]
         if len(ranks) != count or len(sound) != count:
             raise RowError("bad_vote", "ranks", f"{count} numbers are needed")
         return sound
     placed: dict[int, float] = {}
-    for place, entry in enumerate(_list(row, "ranking"), 1):
+    for place, entry in enumerate(expect(list, row.get("ranking"), "ranking"), 1):
         for index in entry if type(entry) is list else [entry]:
             if type(index) is not int or not 0 <= index < count or index in placed:
                 raise RowError("bad_vote", "ranking", f"{index!r} is no index, or is there twice")
@@ -79,15 +77,6 @@ def _ranks(row: Row, count: int) -> list[float]:
     if len(placed) != count:
         raise RowError("bad_vote", "ranking", f"{len(placed)} of {count} answers are placed")
     return [placed[index] for index in range(count)]
-
-
-def _list(row: Row, name: str) -> list[Any]:
-    value = row.get(name)
-    if type(value) is not list:
-        if value is None:
-            raise RowError("missing_field", name)
-        raise RowError("wrong_type", name, f"{type(value).__name__}, not a list")
-    return value
 
 
 def _matches(row: Row) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,8 +22,13 @@ SCORES = tuple(
     )
 )
 """Columns of the two answers' scores, as UltraFeedback and its descendants spell them."""
-TIES = ("tie", "is_tie", "winner", "preference", "label", "choice", "scores")
+_FLAGS = ("tie", "is_tie", "winner_tie")
+_PAIRS = ("scores", "score", "ratings", "rating")
+TIES = (*_FLAGS, *_PAIRS, "winner", "preference", "label", "choice", "status", "verdict")
 """Columns that may say that neither answer is better; the rest of what they say is not read."""
+_TIE = re.compile(
+    r"(?:tied?|draw|equal|both|neither|same|no[ _]preference)(?![a-z])", re.IGNORECASE
+)
 COLUMNS = frozenset(
     {"strength", "margin", "tie", "is_tie", *(name for names in SCORES for name in names)}
 )
@@ -46,11 +52,10 @@ def stated_strength(row: Mapping[str, Any], config: IntakeConfig) -> str:
         return label(row, "strength") or config.strength
     gap: float | None = None
     for name in TIES:
-        value: Any = row.get(name)
-        if _says_tie(value) or (value is True and name in ("tie", "is_tie")):
+        if _says_tie(name, row.get(name)):
             raise RowError("tie", name)
     for names in SCORES:
-        chosen, rejected = (_number(row, name) for name in names)
+        chosen, rejected = (score(row, name) for name in names)
         if chosen is None and rejected is None:
             continue
         if chosen is None or rejected is None:
@@ -60,7 +65,7 @@ def stated_strength(row: Mapping[str, Any], config: IntakeConfig) -> str:
         if chosen == rejected:
             raise RowError("tie", names[0], f"both have {chosen:g}")
         gap = chosen - rejected if gap is None else gap
-    margin = _number(row, "margin")
+    margin = score(row, "margin")
     if margin is not None and margin < 0:
         raise RowError("scores_against", "margin", f"{margin:g}")
     stated = label(row, "strength")
@@ -72,13 +77,22 @@ def stated_strength(row: Mapping[str, Any], config: IntakeConfig) -> str:
     return config.strength if gap is None else strength_of(gap + SLACK, config.score_gaps)
 
 
-def _says_tie(value: Any) -> bool:
-    if type(value) is list and len(value) == 2:  # two scores
+def _says_tie(name: str, value: Any) -> bool:
+    if type(value) is str:  # "tie", "Tie (both bad)", "draw"
+        return _TIE.match(value.strip()) is not None
+    if name in _FLAGS:
+        return value is True or value == 1
+    if name in _PAIRS and type(value) is list and len(value) == 2:
         return number(value[0]) is not None and value[0] == value[1]
-    return type(value) is str and value.strip().lower() in ("tie", "tied", "equal", "both")
+    return False
 
 
-def _number(row: Mapping[str, Any], name: str) -> float | None:
+def score(row: Mapping[str, Any], name: str) -> float | None:
+    """The finite number at `row[name]`; None if there is none.
+
+    Raises:
+        RowError: something else.
+    """
     value = row.get(name)
     if value is None or (type(value) is float and math.isnan(value)):  # how pandas writes a gap
         return None

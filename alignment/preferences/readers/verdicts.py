@@ -19,6 +19,7 @@ from alignment.preferences.readers.format import (
     TaskKeys,
     category,
     empty,
+    expect,
     label,
     producer,
     turns,
@@ -44,6 +45,8 @@ SIDES = (
     ("a", "b"),
 )
 """Names of the two answers, first and second."""
+CHANGED = "updated_at"
+"""Label Studio's time of the last change of a verdict."""
 LABELS = frozenset({"strength", "safety1", "safety2"})
 COLUMNS = OWN | SHARED | asked.COLUMNS | {name for names in SIDES for name in names}
 """Every field of a task that is read."""
@@ -81,12 +84,7 @@ def find_pair(shown: Mapping[str, Any], keys: TaskKeys) -> AnnotatedPair:
     names = pair_names(shown)
     if names is None:
         raise RowError("missing_field", "answer1", "no two answers among the fields")
-    answers = []
-    for name in names:
-        value = shown[name]
-        if type(value) is not str:
-            raise RowError("wrong_type", name, f"{type(value).__name__}, not text")
-        answers.append(value.strip())
+    answers = [expect(str, shown[name], name).strip() for name in names]
     if not empty(shown.get("transcript")):
         shown = {**shown, "prompt": shown["transcript"], "instruction": None}
     return AnnotatedPair(
@@ -103,9 +101,9 @@ def draft_from_verdicts(
 ) -> Draft:
     """The comparison that follows from one or several verdicts on a pair.
 
-    A person has one verdict, the last one. The majority decides. The strength is the median of the
-    strengths that the majority gave. Where it gave none, the strength follows from the majority's
-    share; a single verdict without a strength gets `config.strength`.
+    A person has one verdict, the one that was changed last. The majority decides. The strength is
+    the median of the strengths that the majority gave. Where it gave none, the strength follows
+    from the majority's share; a single verdict without a strength gets `config.strength`.
 
     Raises:
         RowError: the verdicts are tied, or there are none. Its `people` say who voted how.
@@ -114,7 +112,7 @@ def draft_from_verdicts(
         raise RowError("not_annotated", "annotations")
     last = {
         (verdict.annotator, None if verdict.annotator else number): verdict
-        for number, verdict in enumerate(verdicts)
+        for number, verdict in enumerate(sorted(verdicts, key=lambda verdict: verdict.changed))
     }
     notes = (REPLACED,) * (len(verdicts) - len(last))
     verdicts = list(last.values())
@@ -203,7 +201,8 @@ def parse_verdict(
     Args:
         preference: the choice as the tool wrote it, see `as_choice`.
         names: column names of the two answers.
-        labels: `strength`, `safety1` and `safety2` as the tool wrote them; each may be missing.
+        labels: `strength`, `safety1`, `safety2` and the time `CHANGED` as the tool wrote them; each
+            may be missing.
 
     Raises:
         RowError: a choice or a safety label cannot be read.
@@ -213,7 +212,20 @@ def parse_verdict(
         strength=as_strength(single(labels.get("strength"))),
         safe=(as_safe(single(labels.get("safety1"))), as_safe(single(labels.get("safety2")))),
         annotator=annotator,
+        changed=str(labels.get(CHANGED) or ""),
     )
+
+
+def one_side(questions: Sequence[str]) -> str:
+    """The question that decides, of those that pick a side and are not called `preference`.
+
+    Raises:
+        RowError: there are several.
+    """
+    names = sorted(set(questions))
+    if len(names) > 1:
+        raise RowError("bad_vote", names[1], f"several pick a side: {names}; call one `preference`")
+    return names[0]
 
 
 def single(value: Any) -> Any:

@@ -13,9 +13,9 @@ from alignment.preferences.readers.format import (
     Row,
     TaskKeys,
     draft,
-    number,
     text,
 )
+from alignment.preferences.readers.scores import score
 from alignment.preferences.rows import DraftOrError, RowError
 
 
@@ -34,13 +34,10 @@ def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]
 
 
 def _score(row: Row, name: str) -> float:
-    value = row.get(name)
-    if value is None:
+    found = score(row, name)
+    if found is None:
         raise RowError("missing_field", name)
-    score = number(value)
-    if score is None:
-        raise RowError("wrong_type", name, f"{type(value).__name__}, no finite number")
-    return score
+    return found
 
 
 def _matches(row: Row) -> bool:
