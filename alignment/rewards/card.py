@@ -27,6 +27,8 @@ class RewardCard:
         backbone: digest of the checkpoint that an adapter needs (`models.digest`); None for a
             full model.
         guard: whether it is a guard, which policy training never sees.
+        template_end: whether the answers that it learned end as the chat template ends them. The
+            cards of older releases do not say so: there, EOS ended every answer.
     """
 
     domain: str
@@ -40,6 +42,7 @@ class RewardCard:
     pairs: int = 0
     backbone: str | None = None
     guard: bool = False
+    template_end: bool = True
 
 
 def read_card(directory: Path | str) -> RewardCard:
@@ -56,7 +59,7 @@ def read_card(directory: Path | str) -> RewardCard:
         )
     values = read_json(card_file)
     values["versions"] = tuple(values.get("versions", ()))
-    return RewardCard(**values)
+    return RewardCard(**{"template_end": False, **values})
 
 
 def check_backbone(directory: Path, card: RewardCard) -> None:

@@ -58,6 +58,8 @@ class RewardModel:
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.renderer = ChatRenderer(tokenizer)
+        if not card.template_end:
+            self.renderer.end = self.renderer.eos
         self.card = card
         self.source: Path | None = None
         self.cache: ScoreCache | None = None
@@ -140,7 +142,7 @@ class RewardModel:
         return self._digest
 
     def score(self, items: Sequence[Tokens], tokens_per_batch: int = 16384) -> np.ndarray:
-        """Raw scores (n,) float64 at the last token of each answer (its EOS if it is finished).
+        """Raw scores (n,) float64 at the last token of each answer (its end if it is finished).
 
         Answers to the same prompt share its computation where that is cheaper. Items longer than
         the model's context lose tokens at the front.

@@ -29,10 +29,10 @@ def levels(rows: list[dict[str, float]], **settings: Any) -> dict[str, str]:
 
 
 def checked(
-    rows: list[dict[str, float]], half: bool = False, **settings: Any
+    rows: list[dict[str, float]], half: bool = False, forward: bool = False, **settings: Any
 ) -> dict[str, Verdict]:
     config = PPOConfig.model_validate(settings)
-    found = verdicts(rows, max_new_tokens=32, config=config, half=half)
+    found = verdicts(rows, max_new_tokens=32, config=config, half=half, forward=forward)
     return {verdict.name: verdict for verdict in found}
 
 
@@ -105,10 +105,12 @@ def test_rounding_of_16_bits_is_no_illness() -> None:
 
 def test_no_verdict_advises_what_is_on_already() -> None:
     ill = curve(policy__first_ratio_error=(0.0, 0.9), kl__reference=(0.0, -2.0))
-    on = {"old_logprobs": "forward"}
     for name in ("first_ratio", "negative_kl"):
         assert "ppo.old_logprobs: forward" in checked(ill)[name].remedy
-        assert "ppo.old_logprobs" not in checked(ill, **on)[name].remedy
+        assert "ppo.old_logprobs" not in checked(ill, forward=True)[name].remedy
+        assert "compute.dtype" in checked(ill, half=True)[name].remedy
+        for on in (False, True):
+            assert "compute.dtype" not in checked(ill, forward=on)[name].remedy
     rows = curve(score__mean=(0.0, 5.0))
     for number, score in ((0, 1.0), (9, 2.0), (19, 1.0)):
         rows[number] |= {"look/score": score, "look/error": 0.1}

@@ -82,6 +82,12 @@ class Collector:
             apart=roles.policy.fast and config.lora is None and distributed.size() == 1
         )
 
+    @property
+    def forward(self) -> bool:
+        """Whether the old log-probabilities are those of the training forward."""
+        wish = self._config.old_logprobs
+        return wish == "forward" or (wish == "auto" and not self.exact)
+
     def answer(self, prompts: Sequence[PromptItem], seed: int) -> tuple[Answers, list[Episode]]:
         """One answer to each prompt."""
         ids = [prompt.ids for prompt in prompts]

@@ -58,6 +58,8 @@ class Curves:
     """The settings of the run: no verdict advises what is on already."""
     half: bool
     """Whether the policy computes in a format of 16 bits."""
+    forward: bool
+    """Whether the old log-probabilities are those of the training forward, asked for or not."""
 
     def of(self, name: str) -> list[float]:
         """The values of a figure, without iterations that did not measure it."""
@@ -82,10 +84,17 @@ class Curves:
         return config.epochs * -(-config.episodes // config.minibatch)
 
 
+def _one_policy(curves: Curves) -> str:
+    """What makes the policy that speaks the one that learns."""
+    cures = ["Check that dropout is off (the model's config.json)"]
+    cures += [] if curves.forward else ["set ppo.old_logprobs: forward"]
+    cures += ["compute in float32 (compute.dtype)"] if curves.half else []
+    return "; or ".join(cures) + "."
+
+
 def _first_ratio(curves: Curves) -> Verdict:
     # In 16 bits two passes over differently batched answers differ by some hundredths of a nat.
     worst, bound = max(curves.of("policy/first_ratio_error")), 0.25 if curves.half else 1e-2
-    forward = curves.config.old_logprobs == "forward"
     return bounded(
         "first_ratio",
         worst,
@@ -94,13 +103,7 @@ def _first_ratio(curves: Curves) -> Verdict:
         ok=f"On first mini-batches the ratio is 1 within {worst:.2g}.",
         ill=f"On a first mini-batch the ratio is off 1 by {worst:.3g}: the policy that learns is "
         "not the one that spoke.",
-        remedy="Check that dropout is off"
-        + (
-            ", and that passes of other batches agree (compute.dtype: float32)."
-            if forward
-            else "; "
-        )
-        + ("" if forward else "set ppo.old_logprobs: forward."),
+        remedy=_one_policy(curves),
     )
 
 
@@ -115,9 +118,7 @@ def _kl(curves: Curves) -> Verdict:
         ok=f"The KL to the reference is never clearly negative (lowest {lowest:.3g}).",
         ill=f"The estimated KL to the reference fell to {lowest:.3g} nats, which a true KL cannot: "
         "answers are not drawn from the policy's own distribution.",
-        remedy="Compute in float32 (compute.dtype), and set ppo.old_logprobs: forward."
-        if curves.config.old_logprobs != "forward"
-        else "Compute in float32 (compute.dtype).",
+        remedy=_one_policy(curves),
     )
 
 
@@ -333,14 +334,15 @@ def verdicts(
     max_new_tokens: int,
     config: PPOConfig | None = None,
     half: bool = False,
+    forward: bool = False,
 ) -> list[Verdict]:
     """All verdicts that the curves allow; an empty history gives none.
 
     Args:
         rows: figures of every iteration.
         config: the settings of the run; by default all defaults.
-        half: whether the policy computes in a format of 16 bits.
+        half, forward: see `Curves`.
     """
-    curves = Curves(rows, max_new_tokens, config or PPOConfig(), half)
+    curves = Curves(rows, max_new_tokens, config or PPOConfig(), half, forward)
     checked = [check(curves) for needed, check in CHECKS.items() if curves.of(needed)]
     return [verdict for verdict in checked if verdict is not None]

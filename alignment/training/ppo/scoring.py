@@ -101,7 +101,9 @@ class ModelScorer:
     """Standardised scores (b,) of a reward model.
 
     If policy and reward model share tokenizer and chat template, the drawn ids themselves are
-    scored; otherwise the answer's text is tokenised again. Several processes each score a share.
+    scored, with the end that the reward model learned in place of another one that was drawn: the
+    policy cannot earn a score by the choice of an end. Otherwise the answer's text is tokenised
+    again. Several processes each score a share.
     """
 
     def __init__(self, model: RewardModel, renderer: ChatRenderer):
@@ -118,11 +120,17 @@ class ModelScorer:
         if not own:
             raw = np.empty(0)
         elif self._same:
-            raw = self._model.score([episode.tokens for episode in own])
+            raw = self._model.score([self._ended(episode) for episode in own])
         else:
             raw = self._model.score_texts([(e.prompt.messages, e.text, e.finished) for e in own])
         scores = distributed.gather_rows(torch.from_numpy(raw), len(episodes))
         return self._model.standardise(scores.numpy())
+
+    def _ended(self, episode: Episode) -> Tokens:
+        drawn = episode.tokens
+        if not episode.finished:
+            return drawn
+        return Tokens(drawn.prompt, [*drawn.response[:-1], self._model.renderer.end])
 
 
 class CombinedReward:

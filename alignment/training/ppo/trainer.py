@@ -165,6 +165,7 @@ class PPOTrainer:
             max_new_tokens=config.generation.max_new_tokens,
             config=config,
             half=next(self.roles.policy.model.parameters()).dtype != torch.float32,
+            forward=self._collector.forward,
         )
         return Outcome(self._iteration, self._stopped, kept_iteration, self._history, health)
 
