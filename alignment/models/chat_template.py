@@ -91,11 +91,15 @@ class ChatTemplate:
         marks = _marks(tokenizer)
         self._marks = sorted(marks, key=len, reverse=True)
         question = self.render([_turn("user", _ASKED)], generate=True)
-        answered = self.render(_exchange(), generate=False)
+        whole = self.render(dialogue, generate=True)
+        try:
+            answered = self.render(_exchange(), generate=False)
+        except DataError:  # some templates want a question last
+            answered = whole.partition(HOLE)[0] + HOLE
         before, _, after = question.partition(_ASKED)
         self.closing = self._closing(
             self._leading(answered.partition(HOLE)[2]),
-            self._leading(self.render(dialogue, generate=True).partition(HOLE)[2]),
+            self._leading(whole.partition(HOLE)[2]),
             before=before,
             between=answered.partition(_ASKED)[2].partition(HOLE)[0],
         )

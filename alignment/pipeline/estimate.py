@@ -87,7 +87,7 @@ def _size(source: PretrainConfig | str | None) -> Size:
             source.vocabulary, source.hidden, source.layers, source.intermediate, groups
         )
         return Size(parameters, source.hidden, source.layers)
-    config = Path(source or "") / "config.json"
+    config = Path(source or "").expanduser() / "config.json"
     if not config.is_file():
         return Size(UNKNOWN_PARAMETERS, 4096, 32)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from alignment.config.load import load_program
 from alignment.config.program import ProgramConfig
 from alignment.errors import ConfigError
+from alignment.pipeline.estimate import UNKNOWN_PARAMETERS, base_size
 from alignment.tracking.store import store_uri
 
 PLACES = ["workspace", "intake.path", "data.path", "data.borderline", "tracking.uri"]
@@ -55,3 +57,15 @@ def test_a_store_names_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(ConfigError) as caught:
         store_uri(load(tmp_path))
     assert "MLFLOW_TRACKING_URI" in (caught.value.where or "")
+
+
+def test_the_size_of_a_model_below_home_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shape = {"hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 32}
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(shape))
+    named, written = (load(tmp_path, f"base.path={p}/model") for p in ("~", str(tmp_path)))
+    assert base_size(named) == base_size(written)
+    assert base_size(named).parameters < UNKNOWN_PARAMETERS

@@ -94,6 +94,19 @@ def test_every_way_to_write_a_date_is_fixed() -> None:
     assert text.startswith("26/07/2024, Friday<|im_start|>")
 
 
+def test_a_template_that_wants_a_question_last() -> None:
+    usual = family_tokenizer("chatml")
+    strict = family_tokenizer("chatml")
+    strict.chat_template = (
+        "{% if messages[-1]['role'] != 'user' %}{{ raise_exception('ask first') }}{% endif %}"
+        + CHATML
+    )
+    renderers = [ChatRenderer(tokenizer) for tokenizer in (usual, strict)]
+    assert len({renderer.end for renderer in renderers}) == 1
+    assert renderers[0].prompt(DIALOGUE) == renderers[1].prompt(DIALOGUE)
+    assert renderers[0].response("red") == renderers[1].response("red")
+
+
 def test_several_named_templates() -> None:
     tokenizer = bytes_tokenizer(CHATML)
     expected = ChatRenderer(tokenizer).prompt(DIALOGUE)
