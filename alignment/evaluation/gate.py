@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from alignment.config.evaluate import PromoteConfig
-from alignment.evaluation.bound_checks import bound_checks
+from alignment.evaluation.bound_checks import Bounds
 from alignment.evaluation.checks import Check, Figures
 from alignment.evaluation.judge_checks import Accuracies, Hearing
 from alignment.evaluation.judging import ALONE, CLIMBED, Row
@@ -68,10 +68,8 @@ def apply_gate(
         accuracies: of judges that are reward models, on held-out comparisons.
     """
     hearing = Hearing(version, champion, list(rates), judges, accuracies or {}, config)
-    checks = hearing.checks()
-    checks += bound_checks(
-        standings.get(version, {}), standings.get(champion, {}), champion, config
-    )
+    new, old = standings.get(version, {}), standings.get(champion, {})
+    checks = hearing.checks() + Bounds(version, champion, new, old, config).checks()
     promoted = all(check.ok for check in checks)
     reasons = [check.said for check in checks if check.ok == promoted or check.value is None]
     head = (

@@ -298,3 +298,4 @@ def test_a_figure_that_was_not_measured_is_not_good(name, value, side):
     else:
         assert not decision.promoted
         assert "not measured" in decision.verdict
+        assert f"align resume {side} --from evaluate" in decision.verdict
