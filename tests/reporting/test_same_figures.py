@@ -7,12 +7,14 @@ import matplotlib as mpl
 import pytest
 from rich.console import Console
 
+from alignment.evaluation.degenerate import DEGENERATE
 from alignment.reporting import sections_training
 from alignment.reporting.comparison import compare
 from alignment.reporting.headline import HEADLINES
 from alignment.reporting.html_report import render_report
 from alignment.reporting.overoptimisation import ONE_JUDGE, over_optimisation
 from alignment.reporting.plots import winrate_matrix
+from alignment.reporting.sections_answers import TEXT_FIGURES
 from alignment.reporting.style import STYLE, new_figure, png
 from alignment.reporting.version_table import View, grid, percent
 from alignment.utils.files import atomic_write_json, read_json
@@ -233,6 +235,14 @@ def test_titles_of_panels_do_not_meet():
         )
     assert all(titles_within(figure))
     assert panels[0].get_title(loc="left").count("\n") >= 1
+
+
+def test_what_the_gate_bounds_is_shown(series):
+    page = html.unescape(render_report(series.stages, title="x")).split('id="texts"')[1]
+    titles = {name: title for name, title, _, _ in TEXT_FIGURES}
+    for name in DEGENERATE:
+        for part in titles[name].split("\n"):
+            assert part in page.split("</thead>")[0], name
 
 
 def test_the_matrix_of_two_versions_is_drawn(series):
