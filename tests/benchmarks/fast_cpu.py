@@ -1,13 +1,14 @@
 """Speed by size of model, with the hand-written CPU passes and without, beside the usual ways.
 
-    python -m tests.benchmarks.fast_cpu [--sizes 260k 25m 135m] [--data harmless.jsonl.gz]
+    python -m tests.benchmarks.fast_cpu [--sizes 260k 25m 135m] [--rounds 3] [--trl-python PYTHON]
 
 Models are random Llamas made on the spot, with the tokenizer of the small real model. For each
 size: reward training beside TRL's RewardTrainer, best-of-16 with two reward models beside
-`generate` and two classifiers, and PPO. Every run has a process of its own, one after the other,
-and work in proportion to the model, so that the whole table takes under ten minutes on two idle
-cores. Prints each JSON line as it comes, then a table in Markdown; ratios are to the usual way, for
-PPO to the plain one.
+`generate` and two classifiers, and PPO beside TRL 1.12's, the last one, if `--trl-python` names an
+interpreter that has it (see ppo_vs_trl.py). Every run has a process of its own; in every round all
+sides take turns. The work is in proportion to the model, so that a round takes about ten minutes on
+two idle cores. Prints each JSON line as it comes, then a table of medians in Markdown; ratios are
+to the usual way, for PPO without TRL 1.12 to the plain one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -92,29 +94,63 @@ def make(size: str, tokenizer: Path, directory: Path) -> None:
     words.save_pretrained(directory)
 
 
-def runs(size: str, kind: str, model: Path, data: Path) -> dict[str, list[str]]:
+def write_prompts(model: Path, episodes: int) -> Path:
+    """The prompts of `align bench ppo`, for TRL; a file beside the model."""
+    from alignment.bench.ppo import openings
+    from alignment.models.load import load_tokenizer
+
+    path = model / "prompts.json"
+    path.write_text(json.dumps(openings(load_tokenizer(model), episodes)))
+    return path
+
+
+def runs(
+    size: str, kind: str, model: Path, data: Path, trl_python: str | None
+) -> dict[str, list[str]]:
     """The commands of one kind of work: ours both ways and, where there is one, the usual way."""
     options = [word for name, value in WORK[size][kind].items() for word in (f"--{name}", value)]
     words = ["--model", str(model), *map(str, options)]
     words += ["--data", str(data)] if kind == "reward" else []
     ours = ["-m", "alignment.cli.main", "bench", kind, *words, "--fast-cpu"]
-    found = {"auto": [*ours, "auto"], "off": [*ours, "off"]}
+    sides = {way: [sys.executable, *ours, way] for way in ("auto", "off")}
     if kind == "reward":
-        found["usual"] = [str(HERE / "reward_vs_trl.py"), *words, "--only", "trl"]
+        peer = [sys.executable, str(HERE / "reward_vs_trl.py"), *words, "--only", "trl"]
     elif kind == "sample":
-        found["usual"] = [str(HERE / "sample_vs_generate.py"), *words, "--side", "transformers"]
-    return found
+        script = str(HERE / "sample_vs_generate.py")
+        peer = [sys.executable, script, *words, "--side", "transformers"]
+    elif trl_python is None:
+        return sides
+    else:
+        work = WORK[size]["ppo"]
+        prompts = write_prompts(model, work["episodes"])
+        peer = [trl_python, str(HERE / "trl_ppo.py"), "--model", str(model)]
+        peer += ["--prompts", str(prompts), "--batch", str(work["batch"])]
+        peer += ["--new-tokens", str(work["new-tokens"]), "--epochs", str(work["epochs"])]
+    return sides | {"usual": peer}
 
 
-def row(size: str, kind: str, lines: dict[str, dict[str, Any]]) -> str:
-    """A line of the table."""
-    rates = {side: float(line[RATES[kind]]) for side, line in lines.items()}
+def row(size: str, kind: str, lines: dict[str, list[dict[str, Any]]]) -> str:
+    """A line of the table: medians over the rounds."""
+    rates = {
+        side: statistics.median(float(line[RATES[kind]]) for line in rounds)
+        for side, rounds in lines.items()
+    }
     base = rates.get("usual", rates["off"])
     cells = [size, f"{kind}, {RATES[kind].removesuffix('_per_s')}/s"]
     cells.append(f"{rates['usual']:.2f}" if "usual" in rates else "")
     cells += [f"{rates[side]:.2f} ({rates[side] / base:.2f}×)" for side in ("off", "auto")]
-    passes = "; ".join(f"{name}: {said}" for name, said in lines["auto"]["passes"].items())
+    passes = "; ".join(f"{name}: {said}" for name, said in lines["auto"][-1]["passes"].items())
     return "| " + " | ".join([*cells, passes]) + " |"
+
+
+def last_line(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
+    """Run a benchmark; what its last line of JSON says."""
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -128,6 +164,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--data", type=Path, default=shared / "data" / "hh-rlhf" / "harmless.jsonl.gz"
     )
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--trl-python", default=None)
     given = parser.parse_args(arguments)
     began = time.monotonic()
     rows = []
@@ -141,22 +179,15 @@ def main(arguments: list[str] | None = None) -> None:
             model = directory / size
             make(size, given.tokenizer, model)
             for kind in given.kinds:
-                lines = {}
-                for side, words in runs(size, kind, model, given.data).items():
-                    done = subprocess.run(
-                        [sys.executable, *words],
-                        capture_output=True,
-                        text=True,
-                        env=environment,
-                        check=False,
-                    )
-                    if done.returncode:
-                        raise SystemExit(f"{' '.join(words)} failed:\n{done.stderr[-2000:]}")
-                    line = json.loads(done.stdout.strip().splitlines()[-1])
-                    lines[side] = line
-                    print(json.dumps({"size": size, "side": side, **line}), flush=True)
+                sides = runs(size, kind, model, given.data, given.trl_python)
+                lines: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+                for _ in range(given.rounds):
+                    for side, command in sides.items():
+                        lines[side].append(last_line(command, environment))
+                        print(json.dumps({"size": size, "side": side, **lines[side][-1]}))
+                        sys.stdout.flush()
                 rows.append(row(size, kind, lines))
-                line = lines["auto"]
+                line = lines["auto"][-1]
     finally:
         shutil.rmtree(directory)
     print(f"\n{line['processor']}, {line['threads']} threads, {time.monotonic() - began:.0f} s\n")
