@@ -70,9 +70,11 @@ class SelectConfig(Section):
     """`top1`: the best of K (Llama 2). `threshold`: every answer whose reward reaches the
     `quantile` of all rewards (ReST). `accept`: each with probability exp((r − r_max)/beta), RSO."""
     quantile: float = Field(default=0.75, ge=0, lt=1)
-    """For `threshold`: the share of all candidates that lies below the bar."""
+    """For `threshold`: the share of a domain's candidates that lies below the bar. ReST raises it
+    from one improvement to the next, which the versions' own settings can do."""
     beta: float = Field(default=0.5, gt=0)
-    """For `accept`: the temperature of acceptance (RSO: 0.5); towards 0 it becomes top-1."""
+    """For `accept`: the temperature of acceptance (RSO: 0.5), in units of the combined reward; RSO's
+    are logits of preference. Towards 0 it becomes top-`per_prompt`."""
     per_prompt: int = Field(default=4, ge=1)
     """For `threshold` and `accept`: at most so many answers a prompt (RSO keeps 8 of 64)."""
     safety_threshold: float | None = Field(default=0.15, ge=0, le=1)
@@ -92,9 +94,13 @@ class SelectConfig(Section):
     bag_keep: int = Field(default=4, ge=1)
     """Answers of each prompt that a version keeps for later bags, where the newest reward models
     score them again and all versions compete."""
-    bag_quantile: float = Field(default=0.0, ge=0, lt=1)
+    bag_quantile: float = Field(default=0.25, ge=0, lt=1)
     """An older answer enters the bag only if its new reward reaches this quantile of the rewards
-    that this version's own choice has; 0 lets all in, as the paper seems to."""
+    that this version's own choice has in the same domain: Llama 2's bag holds top samples. It
+    gives no number."""
+    bag_share: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the training answers of each domain that earlier versions may have written, at most.
+    Not in the paper."""
 
 
 class CollectConfig(Section):

@@ -211,7 +211,8 @@ def _sample(turn: _Turn) -> list[Node]:
 def _select(turn: _Turn) -> list[Node]:
     inputs = {"sample": (turn.name, "sample"), **PREPARE, **turn.rewards}
     if turn.version.bag == "all":
-        inputs |= {f"earlier/{version}": (version, "select") for version in turn.earlier}
+        # Nothing of rejected versions: what they wrote was found wanting.
+        inputs |= {f"earlier/{version}": (version, "select") for version in turn.standing}
     return [turn.node("select", inputs, bag=turn.version.bag)]
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from alignment.config.sampling import SelectConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.sampling.selection import Candidate
 from alignment.utils.json_lines import read_jsonl, write_jsonl
@@ -64,17 +66,48 @@ def read_bag(directories: Mapping[str, Path]) -> list[BagEntry]:
     return bag
 
 
-def above_quantile(
-    old: Sequence[Candidate], own_chosen: Sequence[Candidate], quantile: float
+def admitted(
+    old: Sequence[Candidate], own_chosen: Sequence[Candidate], config: SelectConfig
 ) -> list[Candidate]:
-    """Old answers whose new reward reaches a quantile of the own chosen ones (0: all)."""
-    if quantile == 0 or not own_chosen:
-        return list(old)
-    bar = float(np.quantile([candidate.reward for candidate in own_chosen], quantile))
-    return [candidate for candidate in old if candidate.reward >= bar]
+    """The older answers that may compete: top samples, and not too many (Llama 2 §3.2.3).
+
+    Within each domain, because the rewards of the two have different means: those whose new reward
+    reaches `bag_quantile` of the own chosen answers' rewards, and of these the best, as many as
+    keep the older answers' share at `bag_share` or below. Different prompts come first, then second
+    answers to a prompt.
+
+    Args:
+        old: answers of earlier versions, scored by the newest models.
+        own_chosen: what this version's own samples alone would give.
+    """
+    found: list[Candidate] = []
+    for domain in DOMAINS:
+        own = [candidate.reward for candidate in own_chosen if candidate.domain == domain]
+        if not own:
+            continue
+        bar = float(np.quantile(own, config.bag_quantile))
+        good = [c for c in old if c.domain == domain and c.reward >= bar]
+        good.sort(key=lambda c: (-c.reward, c.tokens, c.text, c.source_version))
+        seen: Counter[str] = Counter()
+        ranked = []
+        for candidate in good:
+            ranked.append((seen[candidate.prompt_id], candidate))
+            seen[candidate.prompt_id] += 1
+        ranked.sort(key=lambda item: item[0])  # stable: best first within each rank
+        room = int(config.bag_share * len(own) / (1 - config.bag_share) + 1e-9)
+        found += [candidate for _, candidate in ranked[:room]]
+    return found
 
 
 def shares(chosen: Sequence[Candidate]) -> dict[str, float]:
     """Share of the chosen answers by the version that wrote them."""
     counts = Counter(candidate.source_version for candidate in chosen)
     return {version: count / len(chosen) for version, count in sorted(counts.items())}
+
+
+def mean_rewards(chosen: Sequence[Candidate]) -> dict[str, float]:
+    """Mean combined reward of the chosen answers by the version that wrote them."""
+    return {
+        version: float(np.mean([c.reward for c in chosen if c.source_version == version]))
+        for version in shares(chosen)
+    }

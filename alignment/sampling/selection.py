@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from alignment.config.sampling import SelectConfig
+from alignment.config.vocabulary import DOMAINS, Domain
 from alignment.utils.seeds import derive_seed
 
 
@@ -35,6 +36,11 @@ class Candidate:
     tokens: int
     safety_prompt: bool
 
+    @property
+    def domain(self) -> Domain:
+        """The domain of its prompt."""
+        return "safety" if self.safety_prompt else "helpfulness"
+
 
 @dataclass
 class Selection:
@@ -42,11 +48,19 @@ class Selection:
 
     chosen: list[Candidate]
     eligible: dict[str, list[Candidate]]
+    prompts: dict[Domain, set[str]]
+    """Domain → ids of all prompts that had candidates."""
     counts: dict[str, int] = field(default_factory=dict)
     effective_size: float = math.nan
     """Mean over prompts of the effective number of candidates under the acceptance weights."""
-    bar: float = math.nan
-    """For `threshold`: the reward a candidate had to reach."""
+    bars: dict[Domain, float] = field(default_factory=dict)
+    """For `threshold`: domain → the reward a candidate had to reach."""
+
+    @property
+    def without(self) -> dict[Domain, int]:
+        """Domain → prompts of which no answer was chosen; domains without prompts are left out."""
+        chosen = {candidate.prompt_id for candidate in self.chosen}
+        return {d: len(ids - chosen) for d, ids in self.prompts.items()}
 
 
 def is_unsafe(candidate: Candidate, config: SelectConfig) -> bool:
@@ -91,12 +105,20 @@ def select(candidates: Iterable[Candidate], config: SelectConfig, seed: int) -> 
     """Filter the candidates and choose by the configured rule; see `SelectConfig.rule`."""
     everything = list(candidates)
     groups, counts = eligible(everything, config)
-    selection = Selection([], groups, counts)
-    if config.rule == "threshold" and groups:
-        selection.bar = float(np.quantile([c.reward for c in everything], config.quantile))
+    domains: list[Domain] = [d for d in DOMAINS if any(c.domain == d for c in everything)]
+    prompts = {d: {c.prompt_id for c in everything if c.domain == d} for d in domains}
+    selection = Selection([], groups, prompts, counts)
+    if config.rule == "threshold":
+        # The rewards of the two domains have different means: one bar would empty one of them.
+        selection.bars = {
+            d: float(np.quantile([c.reward for c in everything if c.domain == d], config.quantile))
+            for d in domains
+        }
     rules: dict[str, Callable[[str, list[Candidate]], list[Candidate]]] = {
         "top1": lambda _, group: group[:1],
-        "threshold": lambda _, group: reaching(group, selection.bar)[: config.per_prompt],
+        "threshold": lambda _, group: reaching(group, selection.bars[group[0].domain])[
+            : config.per_prompt
+        ],
         "accept": lambda name, group: accept(
             group, config.beta, config.per_prompt, derive_seed(seed, "accept", name)
         ),
@@ -107,8 +129,9 @@ def select(candidates: Iterable[Candidate], config: SelectConfig, seed: int) -> 
     if config.rule == "accept" and groups:
         sizes = [effective_size(group, config.beta) for group in groups.values()]
         selection.effective_size = float(np.mean(sizes))
-    counts["prompts"] = len({c.prompt_id for c in everything})
-    counts["prompts_without"] = counts["prompts"] - len({c.prompt_id for c in selection.chosen})
+    counts["prompts"] = sum(map(len, prompts.values()))
+    counts["prompts_without"] = sum(selection.without.values())
+    counts |= {f"prompts_without/{d}": count for d, count in selection.without.items()}
     counts["chosen"] = len(selection.chosen)
     return selection
 
@@ -119,14 +142,16 @@ def reaching(group: list[Candidate], bar: float) -> list[Candidate]:
 
 
 def accept(group: list[Candidate], beta: float, count: int, seed: int) -> list[Candidate]:
-    """Statistical rejection sampling (RSO, Liu et al. 2023, Algorithm 1).
+    """Statistical rejection sampling (RSO, Liu et al. 2023, arXiv 2309.06657, Algorithm 1).
 
-    Repeated passes accept each remaining candidate with probability exp((r − r_max)/β), where r_max
-    is the best remaining reward, until `count` are accepted or none remains. Accepted answers
-    follow the optimal policy of a KL-regularised objective of strength β; β → 0 is top-`count`.
+    Repeated passes over the candidates in the order in which they were drawn accept each with
+    probability exp((r − r_max)/β), where r_max is the best reward that remained at the beginning of
+    the pass, until `count` are accepted or none remains. Candidates are exchangeable, so their
+    order is drawn by seed: as they come here, best first, the best `count` would win. As in the
+    paper's routine, equal texts count once. β → 0 is top-`count`, β → ∞ a random pick.
     """
     uniform = np.random.Generator(np.random.Philox(key=seed))
-    remaining = list(group)
+    remaining = [group[place] for place in uniform.permutation(len(group))]
     accepted: list[Candidate] = []
     while remaining and len(accepted) < count:
         best = max(candidate.reward for candidate in remaining)

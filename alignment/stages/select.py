@@ -26,8 +26,9 @@ from alignment.rewards.cache import ScoreCache
 from alignment.sampling.bag import (
     BAG_FILE,
     BagEntry,
-    above_quantile,
+    admitted,
     best_entries,
+    mean_rewards,
     read_bag,
     shares,
     write_bag,
@@ -42,7 +43,10 @@ from alignment.utils.files import atomic_write_json, atomic_write_text, digest_j
 from alignment.utils.json_lines import write_jsonl
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "3"
+CODE_VERSION = "4"
+# 4: RSO's passes in drawn order, a bar for each domain, a bag of top samples. What was selected
+# before stays: `align resume VERSION --from select` selects anew.
+KEEPS = ("3",)
 READS = ("select", "combine", "compute")
 EXAMPLES = 5  # prompts shown with their best and worst answer
 
@@ -66,10 +70,10 @@ def run(ctx: StageContext) -> None:
     seed = derive_seed(ctx.seed, "select")
     alone = select(own_candidates, config, seed)
     write_bag(ctx.out / BAG_FILE, best_entries(alone.eligible, config.bag_keep, own_version))
-    bagged = above_quantile(old_candidates, alone.chosen, config.bag_quantile)
+    bagged = admitted(old_candidates, alone.chosen, config)
     selection = select([*own_candidates, *bagged], config, seed) if bagged else alone
-    if not selection.chosen:
-        raise _nothing_left(selection)
+    _refuse_lost_domain(selection)
+    _say_what_is_lost(ctx, selection)
 
     trained = selection.chosen
     if config.random_control or config.train_on == "random":
@@ -89,6 +93,8 @@ def run(ctx: StageContext) -> None:
     )
     _figures(ctx, samples, own_candidates, verdicts.reward[: len(own)], selection)
     ctx.metric(**{f"share/{name}": share for name, share in shares(selection.chosen).items()})
+    rewards = mean_rewards(selection.chosen)
+    ctx.metric(**{f"reward_from/{name}": reward for name, reward in rewards.items()})
     ctx.metric(bag_candidates=len(old_candidates), bag_admitted=len(bagged))
     shown = best_and_worst(own_candidates, prompts, EXAMPLES, seed)
     atomic_write_text(ctx.out / "examples.md", shown)
@@ -135,16 +141,37 @@ def _judge(
     return candidates, verdicts
 
 
-def _nothing_left(selection: Selection) -> StageError:
-    counts = ", ".join(f"{name} {count}" for name, count in selection.counts.items())
-    unfinished = selection.counts["unfinished"] > selection.counts["unsafe"]
-    return StageError(
-        "no sample is fit for fine-tuning",
-        where=counts,
-        remedy="raise generation.max_new_tokens or set select.finished_only: false"
-        if unfinished
-        else "lower select.safety_threshold, or look at the safety reward model's calibration",
-    )
+MUCH = 0.5  # share of a domain's prompts that may lose all answers without a word
+
+
+def _refuse_lost_domain(selection: Selection) -> None:
+    """A domain of which nothing is left would be unlearned.
+
+    Raises:
+        StageError: a domain has prompts, and no answer to them passed the filters and the rule.
+    """
+    for domain, count in selection.without.items():
+        if count < len(selection.prompts[domain]):
+            continue
+        counts = ", ".join(f"{name} {count}" for name, count in selection.counts.items())
+        unfinished = selection.counts["unfinished"] > selection.counts["unsafe"]
+        raise StageError(
+            f"no sample of the {count} {domain} prompts is fit for fine-tuning",
+            where=counts,
+            remedy="raise generation.max_new_tokens or set select.finished_only: false"
+            if unfinished
+            else "lower select.safety_threshold, or look at the safety reward model's calibration",
+        )
+
+
+def _say_what_is_lost(ctx: StageContext, selection: Selection) -> None:
+    for domain, count in selection.without.items():
+        total = len(selection.prompts[domain])
+        if count > MUCH * total:
+            ctx.progress.say(
+                f"{count} of {total} {domain} prompts have no answer that passes the filters: "
+                f"{selection.counts['unfinished']} answers cut, {selection.counts['unsafe']} unsafe"
+            )
 
 
 def _write_rows(path: Path, chosen: Iterable[Candidate], prompts: dict[str, Prompt]) -> None:
@@ -209,7 +236,7 @@ def _figures(
     if config.rule == "accept":
         figures["effective_size"] = selection.effective_size
     if config.rule == "threshold":
-        figures["bar"] = selection.bar
+        figures |= {f"bar/{domain}": bar for domain, bar in selection.bars.items()}
     ctx.metric(**figures, **{f"count/{name}": n for name, n in selection.counts.items()})
     temperature = read_json(ctx.inputs["sample"] / "temperature.json")
     shown = [{name: _short(value) for name, value in row.items()} for row in rows]

@@ -37,21 +37,22 @@ def digest(plan: Any) -> str:
 
 
 # Taken from release 0.1: stages, inputs in their order and options all go into fingerprints, so a
-# change here runs everybody's finished stages again. Only with a bumped CODE_VERSION.
+# change here runs everybody's finished stages again. Only with a bumped CODE_VERSION. Since then a
+# bag holds nothing of rejected versions, which changes the three plans with rejections.
 PINNED = [
     ([], {}, {}, "580806cc4d64dd49"),
-    ([], {"rlhf-v1": True, "rlhf-v2": False}, {}, "4d4f30d73e1953dd"),
+    ([], {"rlhf-v1": True, "rlhf-v2": False}, {}, "f288814e7afb616a"),
     (
         ["promote.approval=person"],
         {"rlhf-v1": True, "rlhf-v2": False, "rlhf-v3": True},
         {"rlhf-v4": False},
-        "0c0effedc05b97e3",
+        "12a8b3d600845dd2",
     ),
     (
         ["promote.parent=champion"],
         {},
         {"rlhf-v1": True, "rlhf-v2": False, "rlhf-v3": False},
-        "1cda70b85ddac78e",
+        "d41adc2f58d1125e",
     ),
     (["rewards.guard_share=0.2"], {}, {}, "c7fd81f4c97a945b"),
     (["rewards.init=sft"], {}, {}, "149fa468ce3a8d3b"),
