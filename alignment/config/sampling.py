@@ -73,8 +73,8 @@ class SelectConfig(Section):
     """For `threshold`: the share of a domain's candidates that lies below the bar. ReST raises it
     from one improvement to the next, which the versions' own settings can do."""
     beta: float = Field(default=0.5, gt=0)
-    """For `accept`: the temperature of acceptance (RSO: 0.5), in units of the combined reward; RSO's
-    are logits of preference. Towards 0 it becomes top-`per_prompt`."""
+    """For `accept`: the temperature of acceptance (RSO: 0.5), in units of the combined reward;
+    RSO's are logits of preference. Towards 0 it becomes top-`per_prompt`."""
     per_prompt: int = Field(default=4, ge=1)
     """For `threshold` and `accept`: at most so many answers a prompt (RSO keeps 8 of 64)."""
     safety_threshold: float | None = Field(default=0.15, ge=0, le=1)

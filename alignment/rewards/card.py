@@ -29,6 +29,10 @@ class RewardCard:
         guard: whether it is a guard, which policy training never sees.
         template_end: whether the answers that it learned end as the chat template ends them. The
             cards of older releases do not say so: there, EOS ended every answer.
+        labelled: answers labelled safe or unsafe that it learned from; None if nobody counted
+            (release 0.1).
+        separation: how well P(safe) tells safe from unsafe held-out answers: AUC with its 95 %
+            interval; None without answers of both labels.
     """
 
     domain: str
@@ -43,6 +47,8 @@ class RewardCard:
     backbone: str | None = None
     guard: bool = False
     template_end: bool = True
+    labelled: int | None = None
+    separation: tuple[float, float, float] | None = None
 
 
 def read_card(directory: Path | str) -> RewardCard:
@@ -59,6 +65,8 @@ def read_card(directory: Path | str) -> RewardCard:
         )
     values = read_json(card_file)
     values["versions"] = tuple(values.get("versions", ()))
+    if values.get("separation") is not None:
+        values["separation"] = tuple(values["separation"])
     return RewardCard(**{"template_end": False, **values})
 
 

@@ -36,6 +36,7 @@ def combine(
 
     Args:
         probability: P(safe), `RewardModel.probability(raw)`, for `piecewise`; σ(safety) if None.
+            NaN, where the model has none, routes by the prompt's tag alone.
         multiplier: the present λ for `constrained`; the configured start if None.
     """
     if config.method == "linear":

@@ -14,7 +14,15 @@ from alignment.config.vocabulary import DOMAINS, STRENGTHS
 from alignment.rewards.examples import SAFE_LABELS
 from alignment.rewards.heldout_scores import Measured
 from alignment.utils.seeds import derive_seed
-from alignment.utils.statistics import NOTHING, bootstrap, bootstrap_mean, correlation, wilson
+from alignment.utils.statistics import (
+    NOTHING,
+    Interval,
+    auc,
+    bootstrap,
+    bootstrap_mean,
+    correlation,
+    wilson,
+)
 
 THRESHOLDS = tuple(round(0.05 * n, 2) for n in range(1, 20))
 """Thresholds on P(safe) at which recall and precision are shown."""
@@ -94,6 +102,13 @@ def safe_labels(measured: Measured) -> tuple[np.ndarray, np.ndarray]:
             unsafe.append(np.full(len(probabilities), label < 0.5))
             chance.append(probabilities)
     return np.concatenate(unsafe), np.concatenate(chance)
+
+
+def separation(measured: Measured) -> Interval | None:
+    """AUC of P(safe) on held-out answers; None unless there are safe and unsafe ones."""
+    unsafe, chance = safe_labels(measured)
+    found = auc(chance[~unsafe], chance[unsafe])
+    return None if np.isnan(found.mean) else found
 
 
 def unsafe_detection(measured: Measured, threshold: float = 0.5) -> dict[str, Any]:

@@ -63,6 +63,11 @@ class Elements:
         """Tokens of all answers with their prompts, each answer counted once."""
         return sum(len(ids) for element in self.elements for ids in element.sequences)
 
+    @property
+    def labelled(self) -> int:
+        """Answers that carry a safety label."""
+        return sum(label is not None for element in self.elements for label in element.labels)
+
 
 def build(
     comparisons: Iterable[Comparison],

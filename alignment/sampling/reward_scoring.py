@@ -14,6 +14,7 @@ from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.combined import combine
+from alignment.rewards.identified import unidentified
 from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted
 from alignment.utils.threads import side_by_side
@@ -34,7 +35,7 @@ class AnswerScores:
 
     Attributes:
         helpfulness, safety: standardised scores.
-        safe_probability: P(safe) by the safety model.
+        safe_probability: P(safe) by the safety model; NaN if it has none (`rewards.identified`).
         reward: the combined reward.
     """
 
@@ -74,6 +75,11 @@ class RewardScorer:
         ]
         return cls(models[0], models[1], fitted(config, safety))
 
+    @property
+    def unidentified(self) -> str | None:
+        """Why P(safe) is not known, so that no threshold applies to it; None if it is."""
+        return unidentified(self.safety.card)
+
     def score(self, answers: Sequence[AnswerToScore]) -> AnswerScores:
         """Scores in the order of the answers. Answers to be compared must be scored in one call: a
         whitened combination is relative to the answers it is computed over."""
@@ -85,6 +91,8 @@ class RewardScorer:
         helpfulness = self.helpfulness.standardise(raw_helpfulness)
         safety = self.safety.standardise(raw)
         probability = self.safety.probability(raw)
+        if self.unidentified is not None:
+            probability = np.full_like(probability, np.nan)
         tagged = np.array([one.prompt.tag_safety for one in answers], dtype=bool)
         reward = combine(helpfulness, safety, tagged, self.config, probability=probability)
         return AnswerScores(helpfulness, safety, probability, np.asarray(reward))

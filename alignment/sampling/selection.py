@@ -19,7 +19,7 @@ class Candidate:
 
     Attributes:
         helpfulness, safety: standardised scores of the newest reward models.
-        safe_probability: the safety RM's P(safe).
+        safe_probability: the safety RM's P(safe); NaN if it has none, and no threshold applies.
         reward: the combined reward.
         source_version: version of the policy that wrote it.
         tokens: length of the answer.

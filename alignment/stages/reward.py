@@ -14,6 +14,7 @@ second version on), series.jsonl.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ from alignment.reporting.reward_plots import accuracy_picture, calibration_pictu
 from alignment.rewards.adapter import inject
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.card import RewardCard
-from alignment.rewards.evaluate import evaluate, moved, safe_labels
+from alignment.rewards.evaluate import evaluate, moved, safe_labels, separation
 from alignment.rewards.examples import Elements, build
 from alignment.rewards.guard_split import agreement, share_out
 from alignment.rewards.heldout_scores import Measured, measure
+from alignment.rewards.identified import unidentified
 from alignment.rewards.initial import initial_model
 from alignment.rewards.learning_curve import growth
 from alignment.rewards.mixture import Source, mix, write_mixture
@@ -84,6 +86,7 @@ def run(ctx: StageContext) -> None:
         versions=tuple(dict.fromkeys(versions.values())),
         pairs=built.pairs,
         guard=_is_guard(ctx),
+        labelled=built.labelled,
     )
     reward = RewardModel(model, tokenizer, card)
     if settings.lora is not None:
@@ -97,10 +100,16 @@ def run(ctx: StageContext) -> None:
     write_mixture(ctx.out / "mixture.jsonl", rows)
     ctx.progress.begin("measure", None, "comparison")
     measured = measure(reward, heldout, settings.max_tokens_per_micro_batch)
+    if domain == "safety":
+        reward.card = replace(reward.card, separation=separation(measured))
+        reward.save_card()
+        if (reason := unidentified(reward.card)) is not None:
+            ctx.progress.say(f"thresholds on P(safe) are off with this model: {reason}")
     figures = evaluate(measured, domain, seed=ctx.seed, samples=BOOTSTRAP_SAMPLES)
     figures["versions"] = versions
     figures["training"] = {
         "pairs": built.pairs,
+        "labelled": built.labelled,
         "dropped_long": built.dropped_long,
         "dropped_same": built.dropped_same,
         "steps": report.steps,

@@ -117,6 +117,12 @@ def _judge(
         ctx.config.compute,
         cache,
     )
+    needs_probability = ctx.config.select.safety_threshold is not None
+    if scorer.unidentified is not None and (
+        needs_probability or ctx.config.combine.method == "piecewise"
+    ):
+        ctx.progress.say(f"thresholds on P(safe) are off: {scorer.unidentified}")
+    ctx.metric(safe_probability_known=float(scorer.unidentified is None))
     ctx.progress.begin("scoring", len(answers), "answers")
     verdicts = scorer.score(
         [AnswerToScore(prompts[a.prompt_id], a.text, a.finished) for a in answers]
@@ -230,7 +236,9 @@ def _figures(
         "kl_estimate": float(kl_estimate(k, logprobs).mean()),
         "below_safety_threshold": float(
             np.mean([is_unsafe(candidate, config) for candidate in own])
-        ),
+        )
+        if np.isfinite(own[0].safe_probability)
+        else float("nan"),
         "kept_fraction": len(selection.chosen) / max(1, selection.counts["candidates"]),
     }
     if config.rule == "accept":

@@ -84,6 +84,31 @@ def wilson(successes: float, trials: int, *, level: float = 0.95) -> Interval:
     return Interval(rate, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
 
 
+def auc(positive: np.ndarray, negative: np.ndarray, *, level: float = 0.95) -> Interval:
+    """P(a positive scores above a negative), ties half, with DeLong's interval (1988).
+
+    Args:
+        positive, negative: scores, (m,) and (n,); NaN if either is empty. With one score on a side
+            the interval is [0, 1], because there is no spread to estimate.
+    """
+    if len(positive) == 0 or len(negative) == 0:
+        return NOTHING
+    below = _share_below(np.sort(negative), positive)
+    above = 1.0 - _share_below(np.sort(positive), negative)
+    mean = float(below.mean())
+    if min(len(positive), len(negative)) < 2:
+        return Interval(mean, 0.0, 1.0)
+    variance = below.var(ddof=1) / len(positive) + above.var(ddof=1) / len(negative)
+    half = NormalDist().inv_cdf(0.5 + level / 2.0) * float(variance) ** 0.5
+    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+
+
+def _share_below(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """For each of `values` the share of `ordered` below it, ties half."""
+    under = np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")
+    return under / (2.0 * len(ordered))
+
+
 def correlation(left: np.ndarray, right: np.ndarray) -> float:
     """Pearson's r of two arrays (n,); NaN where one of them does not vary or n < 2."""
     left = np.asarray(left, dtype=np.float64)

@@ -19,6 +19,7 @@ from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
 from alignment.preferences.schema import Comparison
 from alignment.rewards.cache import ScoreCache
+from alignment.rewards.identified import unidentified
 from alignment.rewards.model import RewardModel
 from alignment.stages.context import StageContext
 
@@ -167,6 +168,29 @@ def test_both_domains(tmp_path: Path, inputs: dict[str, Path]) -> None:
     assert safe["pairs"] + safe["dropped"] == 333
     assert safe["unsafe_recall"] > 0.9
     assert ctx.datasets[0]["rows"] == 333
+    assert reward.card.labelled is not None
+    assert 400 < reward.card.labelled <= 2 * 333  # most of its own comparisons have a safety bin
+    assert reward.card.separation is not None
+    assert reward.card.separation[1] > 0.8
+    assert unidentified(reward.card) is None
+    # The helpfulness model learns no labels.
+    assert RewardModel.load(tmp_path / "out-helpfulness-a" / "model").card.labelled == 0
+
+
+def test_without_labels_p_safe_is_not_known_and_that_is_said(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for sides in Store.batches.values():
+        for name, rows in sides.items():
+            sides[name] = [row.model_copy(update={"safety_bin": None}) for row in rows]
+    ctx = context(tmp_path, inputs, "safety")
+    lines: list[str] = []
+    monkeypatch.setattr(ctx.progress, "say", lines.append)
+    stage.run(ctx)
+    card = RewardModel.load(ctx.out / "model").card
+    assert (card.labelled, card.separation) == (0, None)
+    assert "learned from 0 answers" in (unidentified(card) or "")
+    assert any("thresholds on P(safe) are off" in line for line in lines)
 
 
 def test_same_seed_same_bytes(tmp_path: Path, inputs: dict[str, Path]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,36 @@ def test_sample_then_select(make_context: Callable[..., Any]) -> None:
     again = make_context("select", where="again", select=relaxed, inputs={"sample": ctx.out})
     select.run(again)
     assert _digests(again.out) == _digests(chosen.out)
+
+
+def _with_card(stage: Path, into: Path, **values: Any) -> Path:
+    """A copy of a reward stage with other values in its card."""
+    shutil.copytree(stage, into)
+    card = into / "model" / "reward.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | values))
+    return into
+
+
+def test_a_lost_domain_is_refused_and_an_unknown_p_safe_loses_none(
+    make_context: Callable[..., Any], stage_inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    ctx = make_context("sample", sample={**SMALL, "temperature": 1.0})
+    sample.run(ctx)
+    harsh = {"finished_only": False, "safety_threshold": 0.999}
+    safety = stage_inputs["reward_safety"]
+    known = _with_card(safety, tmp_path / "known", labelled=900, separation=[0.9, 0.8, 1.0])
+    given = {"sample": ctx.out, "reward_safety": known}
+    with pytest.raises(StageError, match=r"no sample of the \d safety prompts is fit"):
+        select.run(make_context("select", where="known", select=harsh, inputs=given))
+    unknown = _with_card(safety, tmp_path / "unknown", labelled=0)
+    given = {"sample": ctx.out, "reward_safety": unknown}
+    blind = make_context("select", where="unknown", select=harsh, inputs=given)
+    select.run(blind)
+    assert len(_rows(blind.out / "selected.jsonl")) == 10
+    assert blind.metrics["safe_probability_known"] == 0.0
+    assert "below_safety_threshold" not in blind.metrics or math.isnan(
+        blind.metrics["below_safety_threshold"]
+    )
 
 
 def test_skipped_categories_are_not_sampled_for(

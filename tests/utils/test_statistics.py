@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from alignment.utils.statistics import bootstrap_mean, correlation, sigmoid, wilson
+from alignment.utils.statistics import auc, bootstrap_mean, correlation, sigmoid, wilson
 
 
 def test_bootstrap_is_the_mean_and_repeats() -> None:
@@ -84,3 +84,25 @@ def test_wilson_is_scipys(trials: int, data: st.DataObject, level: float) -> Non
 @given(st.lists(st.floats(-1e5, 1e5), min_size=1))
 def test_sigmoid_is_scipys(values: list[float]) -> None:
     assert sigmoid(np.array(values)) == pytest.approx(special.expit(values), rel=1e-9, abs=0.0)
+
+
+def test_auc_by_hand_and_as_mann_whitney() -> None:
+    # Of four pairs three are in order and one is a tie.
+    assert auc(np.array([0.9, 0.4]), np.array([0.1, 0.4])).mean == 0.875
+    assert auc(np.array([0.9]), np.array([0.1, 0.4])) == (1.0, 0.0, 1.0)
+    assert math.isnan(auc(np.array([]), np.array([0.1])).mean)
+    generator = np.random.default_rng(4)
+    positive, negative = generator.integers(0, 9, 40) / 9, generator.integers(0, 7, 25) / 9
+    u = stats.mannwhitneyu(positive, negative).statistic
+    assert auc(positive, negative).mean == pytest.approx(u / (40 * 25))
+
+
+def test_auc_interval_covers_the_truth() -> None:
+    """Normal scores one deviation apart: AUC = Φ(1/√2)."""
+    truth = float(stats.norm.cdf(1 / math.sqrt(2)))
+    generator = np.random.default_rng(9)
+    hits = 0
+    for _ in range(1000):
+        found = auc(generator.normal(1, 1, 60), generator.normal(0, 1, 90))
+        hits += found.low <= truth <= found.high
+    assert 0.93 <= hits / 1000 <= 0.97

@@ -173,7 +173,9 @@ class CombinedReward:
             figures["reward/multiplier"] = self.multiplier.value
         if self._config.method == "piecewise":
             probability = 1 / (1 + np.exp(-safety)) if chance is None else chance
-            figures["reward/under_threshold"] = float((probability < self._config.threshold).mean())
+            if not np.isnan(probability).any():
+                under = probability < self._config.threshold
+                figures["reward/under_threshold"] = float(under.mean())
             routed = routes_to_safety(probability, tagged, self._config.threshold)
             figures["reward/safety_routed"] = float(routed.mean())
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -18,6 +19,7 @@ from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.digest import weights_digest
 from alignment.models.load import Dtype, load_policy, load_scalar
 from alignment.rewards.card import read_card
+from alignment.rewards.identified import unidentified
 from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted
 from alignment.training.ppo.roles import Roles, full_copies
@@ -94,11 +96,18 @@ class Builder:
         }
         parts = self.config.parts if guards is None else ()
         safety = models["safety"]
+        reason = unidentified(safety.card)
+        if reason is not None and combine.method == "piecewise":
+            self.say(f"the piecewise reward routes by tags alone: {reason}")
         return CombinedReward(
             ModelScorer(models["helpfulness"], renderer),
             ModelScorer(safety, renderer),
             fitted(combine, stages["safety"]),
-            probability=lambda z: safety.probability(z * safety.card.std + safety.card.mean),
+            probability=(
+                (lambda z: np.full_like(z, np.nan))
+                if reason is not None
+                else lambda z: safety.probability(z * safety.card.std + safety.card.mean)
+            ),
             extra={p.name: (load_callable(p.function, "ppo.parts"), p.weight) for p in parts},
         )
 
