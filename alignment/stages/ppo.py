@@ -34,9 +34,10 @@ from alignment.utils.seeds import derive_seed
 # 5: other noise and warm-up rates by the same law; 6: other names of figures; 7: more health
 # verdicts. An average over 16-bit weights is kept in 32 since 7; 8: the end of answers that the
 # template writes, where that is not EOS; 9: answers are scored with the end that the reward model
-# learned, whichever was drawn.
-CODE_VERSION = "9"
-KEEPS = ("4", "5", "6", "7", "8")
+# learned, whichever was drawn; 10: the critic's figure by the rewards that came, P(safe) only where
+# labels identified it.
+CODE_VERSION = "10"
+KEEPS = ("4", "5", "6", "7", "8", "9")
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 

@@ -10,6 +10,7 @@ import torch
 
 from alignment.config.ppo import KLConfig
 from alignment.training.ppo.advantages import (
+    discounted_returns,
     explained_variance,
     generalised_advantages,
     leave_one_out,
@@ -75,6 +76,30 @@ def test_leave_one_out_by_hand() -> None:
     totals = torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0])
     expected = torch.tensor([-3.0, -1.5, 4.5, 0.0, 0.0, 0.0])
     torch.testing.assert_close(leave_one_out(totals, 3), expected)
+
+
+def test_discounted_returns_by_hand() -> None:
+    rewards = torch.tensor([[1.0, 2.0, 4.0], [3.0, 5.0, 7.0]])
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    assert discounted_returns(rewards, mask).tolist() == [[7.0, 6.0, 4.0], [8.0, 5.0, 0.0]]
+    half = discounted_returns(rewards, mask, gamma=0.5)
+    assert half.tolist() == [[3.0, 4.0, 4.0], [5.5, 5.0, 0.0]]
+
+
+@pytest.mark.parametrize("length", [100, 400])
+def test_a_critic_of_noise_explains_nothing(length: int) -> None:
+    """One random value an answer, unrelated to its reward. Of λ-returns it would explain most."""
+    torch.manual_seed(length)
+    values = torch.randn(64, 1).expand(64, length).contiguous()
+    rewards = torch.zeros(64, length)
+    rewards[:, -1] = torch.randn(64)
+    mask = torch.ones(64, length, dtype=torch.bool)
+    _, returns = generalised_advantages(rewards, values, mask, lam=0.95)
+    assert float(explained_variance(values, returns, mask)) > 0.5
+    came = discounted_returns(rewards, mask)
+    assert float(explained_variance(values, came, mask)) < -0.3
+    # A critic that knows the reward explains all.
+    assert float(explained_variance(came, came, mask)) == 1.0
 
 
 def test_explained_variance() -> None:

@@ -36,6 +36,15 @@ def generalised_advantages(
     return advantages, (advantages + values) * real
 
 
+def discounted_returns(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
+    """Σ_k γ^k r_{i+k} from each token to the end of its answer (Monte-Carlo, λ = 1), (b, t).
+
+    What a critic predicts: returns of λ < 1 contain its own values, so that they always agree with
+    it in part.
+    """
+    return generalised_advantages(rewards, torch.zeros_like(rewards), mask, gamma=gamma, lam=1.0)[1]
+
+
 def leave_one_out(totals: Tensor, samples: int) -> Tensor:
     """A_k = R_k − mean of the other answers' R to the same prompt (RLOO, Ahmadian et al. 2024).
 
@@ -53,6 +62,10 @@ def leave_one_out(totals: Tensor, samples: int) -> Tensor:
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     """1 − Var[returns − values] / Var[returns] on real tokens; 0 if returns do not vary.
+
+    Args:
+        returns: (b, t) of `discounted_returns`: with λ-returns even noise explains much of long
+            answers' variance.
 
     1 is a perfect critic, 0 a constant one, and a critic below 0 does harm.
     """

@@ -11,6 +11,7 @@ from torch import Tensor
 from alignment.config.ppo import PPOConfig
 from alignment.models.chat_renderer import Tokens
 from alignment.training.ppo.advantages import (
+    discounted_returns,
     explained_variance,
     generalised_advantages,
     leave_one_out,
@@ -63,7 +64,12 @@ def compute_advantages(
         advantages, returns = generalised_advantages(
             rewards, values, mask, gamma=config.gamma, lam=config.gae_lambda
         )
-        figures["critic/explained_variance"] = float(explained_variance(values, returns, mask))
+        came = discounted_returns(rewards, mask, gamma=config.gamma)
+        figures["critic/explained_variance"] = float(explained_variance(values, came, mask))
+        first = slice(0, 1)  # the state after the prompt, once an answer
+        figures["critic/explained_variance_start"] = float(
+            explained_variance(values[:, first], came[:, first], mask[:, first])
+        )
         figures["critic/value"] = float(masked_mean(values, mask))
         figures["critic/return"] = float(masked_mean(returns, mask))
     else:
