@@ -85,6 +85,16 @@ def _spoken(conversation: Iterable[Mapping[str, Any]]) -> list[str]:
     return parts
 
 
+def opening(conversation: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Roles and contents up to the first user turn: what is split, clustered and resampled."""
+    parts: list[str] = []
+    for message in conversation:
+        parts += (message["role"], message["content"])
+        if message["role"] == "user":
+            break
+    return parts
+
+
 def comparison_id(
     domain: str, conversation: Iterable[Mapping[str, Any]], chosen: str, rejected: str
 ) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from alignment.preferences.schema import Comparison, framed
+from alignment.preferences.schema import Comparison, framed, opening
 from alignment.rewards.evaluate import cell
 from alignment.rewards.heldout_scores import Measured
 from alignment.rewards.mixture import Source
@@ -28,12 +28,8 @@ def is_guards(row: Comparison, share: float) -> bool:
     The hash of the conversation's first user turn decides, so that a prompt is on the same side in
     every batch, and later turns of a conversation stay on that side too.
     """
-    parts = [SALT]
-    for message in row.conversation:
-        parts += (message["role"], message["content"])
-        if message["role"] == "user":
-            break
-    digest = hashlib.sha256(framed(*parts).encode("utf-8", "surrogatepass")).digest()
+    framing = framed(SALT, *opening(row.conversation))
+    digest = hashlib.sha256(framing.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
@@ -56,7 +52,7 @@ def agreement(main: Measured, guard: Measured, *, seed: int, samples: int) -> di
     alike = (left == right).astype(float)
     p, q = (float(values.mean()) if len(values) else float("nan") for values in (left, right))
     return {
-        "same": cell(alike, seed, samples, "agreement"),
+        "same": cell(alike, main.opening, seed, samples, "agreement"),
         "chance": p * q + (1 - p) * (1 - q),
         "both_wrong": float(((left == 0) & (right == 0)).mean()) if len(left) else float("nan"),
         "main_accuracy": p,

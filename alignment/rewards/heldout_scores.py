@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alignment.preferences.schema import framed, opening
 from alignment.rewards.mixture import Source
 from alignment.rewards.model import RewardModel
 
@@ -20,6 +21,8 @@ class Measured:
         chosen_safe, rejected_safe: P(safe) by the model.
         chosen_tokens, rejected_tokens: lengths of the answers.
         bins: safety bin, or "" if there is none.
+        opening: number of the opening, the same for comparisons that share it (rankings, turns of
+            a dialogue): these are not independent, so intervals resample openings.
     """
 
     chosen: np.ndarray
@@ -32,6 +35,7 @@ class Measured:
     domain: np.ndarray
     batch: np.ndarray
     bins: np.ndarray
+    opening: np.ndarray
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -76,4 +80,11 @@ def measure(model: RewardModel, sources: Sequence[Source], tokens_per_batch: int
         domain=np.array([row.domain for row in rows], dtype=object),
         batch=np.array([source.batch for source in sources], dtype=object),
         bins=np.array([row.safety_bin or "" for row in rows], dtype=object),
+        opening=_numbered([framed(*opening(row.conversation)) for row in rows]),
     )
+
+
+def _numbered(names: list[str]) -> np.ndarray:
+    """(n,) numbers that are equal where the names are."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)

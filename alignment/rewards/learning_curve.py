@@ -67,7 +67,7 @@ def growth(
         `points`: version, pairs and a row of Table 8 for each model. With two or more sizes also
         `law`, `forecast` (accuracy at `TIMES` today's pairs) and `price` (additional comparisons
         for `POINTS` more accuracy; null if the law reaches none). Intervals are percentiles over
-        resampled held-out comparisons, the same for all models.
+        resampled openings of the held-out comparisons, the same for all models.
     """
     points = [
         {"version": name, "pairs": pairs, **by_strength(rows, seed, samples, "growth", name)}
@@ -79,11 +79,14 @@ def growth(
         return figures
     right = np.stack([rows.right for _, rows in models.values()])
     law = fit(sizes, right.mean(axis=1))
+    groups = np.unique(next(iter(models.values()))[1].opening, return_inverse=True)[1]
+    counts = np.bincount(groups)
+    sums = np.stack([np.bincount(groups, weights=values) for values in right])
     generator = np.random.default_rng(derive_seed(seed, "growth"))
     laws = []
     for _ in range(samples):
-        picks = generator.integers(0, right.shape[1], size=right.shape[1])
-        laws.append(fit(sizes, right[:, picks].mean(axis=1)))
+        picks = generator.integers(0, len(counts), size=len(counts))
+        laws.append(fit(sizes, sums[:, picks].sum(axis=1) / counts[picks].sum()))
     today = float(sizes.max())
     figures["law"] = {"a": law.a, "b": law.b}
     figures["forecast"] = [

@@ -116,4 +116,5 @@ def scored(right: np.ndarray) -> Measured:
         domain=np.array(["helpfulness"] * n, dtype=object),
         batch=np.array(["b"] * n, dtype=object),
         bins=np.array([""] * n, dtype=object),
+        opening=np.arange(n),
     )

@@ -29,6 +29,7 @@ def measured(rows: list[dict[str, object]]) -> Measured:
         domain=column("domain", "helpfulness", object),
         batch=column("batch", "b1", object),
         bins=column("bin", "", object),
+        opening=np.array([row.get("opening", number) for number, row in enumerate(rows)]),
     )
 
 
@@ -64,13 +65,13 @@ def test_calibration_by_hand() -> None:
     # Confidence σ(ln 3) = 0.75 on four pairs, three right: ECE 0. Then two right: 0.25.
     gap = math.log(3)
     zero = np.zeros(4)
-    error, rows = calibration(np.array([gap, gap, gap, -gap]), zero)
+    error, rows = calibration(np.array([gap, gap, gap, -gap]), zero, np.arange(4))
     assert error == pytest.approx(0.0)
     assert len(rows) == 1
     assert rows[0]["confidence"] == pytest.approx(0.75)
-    error, _ = calibration(np.array([gap, gap, -gap, -gap]), zero)
+    error, _ = calibration(np.array([gap, gap, -gap, -gap]), zero, np.arange(4))
     assert error == pytest.approx(0.25)
-    assert math.isnan(calibration(np.empty(0), np.empty(0))[0])
+    assert math.isnan(calibration(np.empty(0), np.empty(0), np.empty(0))[0])
 
 
 def test_unsafe_recall_and_precision_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from alignment.utils.statistics import auc, bootstrap_mean, correlation, sigmoid, wilson
+from alignment.utils.statistics import (
+    auc,
+    bootstrap_mean,
+    clustered_rate,
+    correlation,
+    sigmoid,
+    wilson,
+)
 
 
 def test_bootstrap_is_the_mean_and_repeats() -> None:
@@ -87,22 +95,69 @@ def test_sigmoid_is_scipys(values: list[float]) -> None:
 
 
 def test_auc_by_hand_and_as_mann_whitney() -> None:
+    def area(positive: list[float], negative: list[float]) -> Any:
+        places = np.arange(len(positive)), len(positive) + np.arange(len(negative))
+        return auc(np.array(positive), np.array(negative), clusters=places)
+
     # Of four pairs three are in order and one is a tie.
-    assert auc(np.array([0.9, 0.4]), np.array([0.1, 0.4])).mean == 0.875
-    assert auc(np.array([0.9]), np.array([0.1, 0.4])) == (1.0, 0.0, 1.0)
-    assert math.isnan(auc(np.array([]), np.array([0.1])).mean)
+    assert area([0.9, 0.4], [0.1, 0.4]).mean == 0.875
+    one = np.zeros(1), np.zeros(2)
+    assert auc(np.array([0.9]), np.array([0.1, 0.4]), clusters=one) == (1.0, 0.0, 1.0)
+    assert math.isnan(area([], [0.1]).mean)
     generator = np.random.default_rng(4)
     positive, negative = generator.integers(0, 9, 40) / 9, generator.integers(0, 7, 25) / 9
     u = stats.mannwhitneyu(positive, negative).statistic
-    assert auc(positive, negative).mean == pytest.approx(u / (40 * 25))
+    assert area(positive.tolist(), negative.tolist()).mean == pytest.approx(u / (40 * 25))
 
 
 def test_auc_interval_covers_the_truth() -> None:
-    """Normal scores one deviation apart: AUC = Φ(1/√2)."""
-    truth = float(stats.norm.cdf(1 / math.sqrt(2)))
+    """Both answers of 60 pairs share their prompt's level; AUC = Φ(1/√(2 + 2·½))."""
+    truth = float(stats.norm.cdf(1 / math.sqrt(3)))
     generator = np.random.default_rng(9)
-    hits = 0
+    pairs, hits = np.arange(60), 0
     for _ in range(1000):
-        found = auc(generator.normal(1, 1, 60), generator.normal(0, 1, 90))
+        level = generator.normal(0, 0.5**0.5, 60)
+        high, low = (level + generator.normal(mean, 1, 60) for mean in (1, 0))
+        found = auc(high, low, clusters=(pairs, pairs))
         hits += found.low <= truth <= found.high
     assert 0.93 <= hits / 1000 <= 0.97
+
+
+def rankings(generator: np.random.Generator, prompts: int, answers: int) -> Any:
+    """`right` and the prompt of every pair in rankings by a noisy judge: C(K,2) pairs a prompt."""
+    true = generator.normal(size=(prompts, answers))
+    judged = true + generator.normal(size=(prompts, answers)) * np.exp(
+        generator.normal(0, 0.5, (prompts, 1))
+    )
+    first, second = np.triu_indices(answers, 1)
+    right = (true[:, first] > true[:, second]) == (judged[:, first] > judged[:, second])
+    return right.astype(float).ravel(), np.repeat(np.arange(prompts), len(first))
+
+
+@pytest.mark.parametrize("answers", [2, 4, 9])
+def test_intervals_over_rankings_cover_the_truth(answers: int) -> None:
+    """28 prompts of K answers. Resampling pairs would cover 55 % at K = 9."""
+    generator = np.random.default_rng(answers)
+    truth = rankings(generator, 20000, answers)[0].mean()
+    hits, naive = np.zeros(2), 0
+    trials = 400
+    for trial in range(trials):
+        right, prompt = rankings(generator, 28, answers)
+        found = bootstrap_mean(right, clusters=prompt, seed=trial, samples=400)
+        rate = clustered_rate(right, prompt)
+        assert found.mean == pytest.approx(right.mean())
+        hits += [found.low <= truth <= found.high, rate.low <= truth <= rate.high]
+        plain = bootstrap_mean(right, seed=trial, samples=400)
+        naive += plain.low <= truth <= plain.high
+    assert (hits / trials >= 0.92).all(), hits / trials
+    assert (hits / trials <= 0.985).all(), hits / trials
+    if answers == 9:
+        assert naive / trials < 0.75
+
+
+def test_clusters_of_one_change_nothing_and_one_cluster_is_no_evidence() -> None:
+    values = np.array([0.0, 1.0, 1.0, 0.5, 1.0])
+    assert bootstrap_mean(values, seed=2, clusters=np.arange(5)) == bootstrap_mean(values, seed=2)
+    assert clustered_rate(values, np.arange(5)) == wilson(3.5, 5)
+    assert clustered_rate(np.ones(40), np.repeat([0, 1], 20)) == wilson(2, 2)
+    assert math.isnan(clustered_rate(np.empty(0), np.empty(0)).mean)
