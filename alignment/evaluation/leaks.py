@@ -1,8 +1,8 @@
 """Finds evaluation prompts that leaked into the training data.
 
 Evaluation prompts are set apart when a program's data are prepared, but a delivery of preferences
-can contain one. A training conversation matches a prompt if it begins with it, ignoring case and
-white space.
+can contain one. A training conversation matches a prompt if it begins with it, ignoring case, white
+space and the spelling of accents.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from alignment.errors import StageError
 from alignment.preferences.prompts import Prompt
+from alignment.preferences.schema import composed
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.files import read_json
 from alignment.utils.json_lines import read_jsonl
@@ -110,6 +111,6 @@ def without_leaks(
 
 def _key(conversation: Conversation) -> tuple[str, ...]:
     return tuple(
-        f"{message['role']}: {' '.join(str(message['content']).lower().split())}"
+        f"{message['role']}: {' '.join(composed(str(message['content'])).lower().split())}"
         for message in conversation
     )

@@ -89,7 +89,7 @@ def opening(conversation: Iterable[Mapping[str, Any]]) -> list[str]:
     """Roles and contents up to the first user turn: what is split, clustered and resampled."""
     parts: list[str] = []
     for message in conversation:
-        parts += (message["role"], message["content"])
+        parts += (message["role"], composed(message["content"]))
         if message["role"] == "user":
             break
     return parts

@@ -7,7 +7,6 @@ answers are safe (§3.2.2).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alignment.config.rewards import MixtureConfig
-from alignment.utils.files import atomic_write_text
+from alignment.utils.json_lines import write_jsonl
 from alignment.utils.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -67,15 +66,15 @@ def mix(domain: str, sources: Sequence[Source], mixture: MixtureConfig, seed: in
 
 def write_mixture(path: Path, rows: Sequence[Source]) -> None:
     """Write a line per training row: batch, comparison id, domain and strength, in order."""
-    lines = [
-        json.dumps(
+    write_jsonl(
+        path,
+        (
             {
                 "batch": row.batch,
                 "id": row.comparison.id,
                 "domain": row.comparison.domain,
                 "strength": row.comparison.strength,
             }
-        )
-        for row in rows
-    ]
-    atomic_write_text(path, "".join(f"{line}\n" for line in lines))
+            for row in rows
+        ),
+    )

@@ -52,7 +52,7 @@ def write_bag(path: Path, entries: Iterable[BagEntry]) -> None:
 
 
 def read_bag(directories: Mapping[str, Path]) -> list[BagEntry]:
-    """The entries that the select stages of earlier versions stored, oldest version first.
+    """The entries that the select stages of earlier versions stored.
 
     Raises:
         DataError: a directory holds no bag.

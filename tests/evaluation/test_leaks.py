@@ -1,6 +1,7 @@
 """Evaluation prompts that come back in a batch are found, told, and left out."""
 
 import json
+import unicodedata
 
 import pytest
 
@@ -45,6 +46,12 @@ def test_the_prompt_itself_and_what_goes_on_from_it():
     assert sorted(found) == sorted(
         [(asked[0].id, "b1", 2), (asked[0].id, "b2", 2), (asked[1].id, "b1", 3)]
     )
+
+
+def test_another_spelling_of_an_accent_is_the_same_prompt():
+    asked = [prompt("Where is the café?")]
+    training = [("b1", turns(unicodedata.normalize("NFD", "Where is the Café?")))]
+    assert [leak.prompt_id for leak in find_leaks(asked, training)] == [asked[0].id]
 
 
 def test_against_a_brute_force_search():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 from reward_helpers import scored
@@ -31,6 +33,20 @@ def test_two_shares_have_no_prompt_in_common() -> None:
     assert len(its) == pytest.approx(600, abs=80)
     prompts = [{s.comparison.conversation[0]["content"] for s in part} for part in (mine, its)]
     assert not prompts[0] & prompts[1]
+
+
+def test_two_spellings_of_an_accent_are_on_one_side() -> None:
+    sources = [source(f"café {n}") for n in range(40)]
+    again = [source(unicodedata.normalize("NFD", f"café {n}")) for n in range(40)]
+    for guard in (False, True):
+        sides = [
+            [
+                s.comparison.conversation[0]["content"].split()[1]
+                for s in share_out(part, 0.5, guard=guard)
+            ]
+            for part in (sources, again)
+        ]
+        assert sides[0] == sides[1]
 
 
 def test_a_prompt_stays_on_its_side_in_later_batches_and_turns() -> None:
