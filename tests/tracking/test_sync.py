@@ -18,6 +18,7 @@ from alignment.tracking.naming import milliseconds
 from alignment.tracking.rebuild import rebuild
 from alignment.tracking.sync import Sync
 from alignment.utils.files import atomic_write_json, read_json
+from alignment.utils.locks import workspace_lock
 
 
 def test_a_finished_program(stages: Any, program: Any, run_all: Any, dump: Any) -> None:
@@ -175,7 +176,8 @@ def test_an_end_that_is_not_recorded_yet_comes_later(
     done = read_json(path) | {"ended": "2099-01-01T00:00:00Z"}
     atomic_write_json(path, done | {"status": "running", "ended": None, "seconds": None})
     sync = Sync(program)
-    assert sync.step(alive=True) == []
+    with workspace_lock(program.workspace):
+        assert sync.step(alive=True) == []
     assert dump(sync.store)["rlhf-v2/collect#1"]["status"] == "RUNNING"
     atomic_write_json(path, done)
     assert sync.step(alive=False) == []
