@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 _SEED_BITS = 31  # servers read the seed as a signed 32- or 64-bit integer
 _REMEDY = (
-    "start it with: vllm serve DIR --return-tokens-as-token-ids --logprobs-mode processed_logprobs"
+    "start it with: vllm serve DIR --return-tokens-as-token-ids "
+    "--logprobs-mode processed_logprobs --generation-config vllm"
 )
 
 
@@ -164,12 +165,17 @@ class ServerEngine:
             "max_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
+            # Sent even where they are off: what a request leaves out, the server takes from the
+            # model's generation_config.json (Qwen's has a repetition penalty).
+            "top_k": settings.top_k or -1,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "presence_penalty": 0.0,
+            "frequency_penalty": 0.0,
             "seed": short_seed(seed),
             "logprobs": 0,
             "return_tokens_as_token_ids": True,
         }
-        if settings.top_k:
-            body["top_k"] = settings.top_k
         if settings.stop:
             body["stop"] = list(settings.stop)
         if (ends := _turn_end(self._renderer)) is not None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from alignment.errors import ConfigError
 from alignment.fastpath import packing, pays
 from alignment.models.load import backbone, context_length, scalar_head
 from alignment.models.padding import micro_batches
@@ -165,15 +166,23 @@ def costs_of(model: PreTrainedModel) -> Costs:
 def choose_style(model: PreTrainedModel, max_length: int) -> Style:
     """The fastest layout that gives this model's own scores.
 
-    The config tells whether attention windows are narrower than `max_length`. A trial detects all
-    else: positions built from the mask, recurrent layers, attention kernels without masks.
+    The config tells whether attention windows are narrower than `max_length`. A trial up to that
+    length detects all else: positions built from the mask, recurrent layers, attention kernels
+    without masks.
+
+    Raises:
+        ConfigError: positions depend on the longest row of a batch, so that no layout gives an
+            answer one score.
     """
+    _refuse_moving_positions(model, max_length)
     reason = _narrow_window(model, max_length)
     if reason is not None:
         return Style("plain", reason)
-    reason = _why_wrong(model, "rows")
+    reason = _why_wrong(model, "rows", max_length)
     general = Style("rows") if reason is None else Style("plain", reason)
-    if model.device.type != "cpu" or packing() is None or _why_wrong(model, "packed") is not None:
+    if model.device.type != "cpu" or packing() is None:
+        return general
+    if _why_wrong(model, "packed", max_length) is not None:
         return general
     faster = pays(
         f"packed rows beside {general.name}",
@@ -218,24 +227,63 @@ def _narrow_window(model: PreTrainedModel, max_length: int) -> str | None:
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or [])
     windowed = not kinds or any("sliding" in kind or "chunked" in kind for kind in kinds)
-    for name in ("sliding_window", "attention_chunk_size"):
-        size = getattr(config, name, None)
-        off = getattr(config, "use_sliding_window", True) is False
-        if isinstance(size, int) and size < max_length and windowed and not off:
-            return f"{name} is {size}, shorter than max_length {max_length}"
+    off = getattr(config, "use_sliding_window", True) is False
+    if off or not windowed:
+        return None
+    for name, size in config.to_dict().items():
+        if not isinstance(size, int) or isinstance(size, bool) or size <= 0:
+            continue
+        # Windows of these two names are in the mask, which a layout brings along.
+        if name in ("sliding_window", "attention_chunk_size"):
+            longest = max_length
+        elif ("window" in name or "chunk" in name or name == "local_attention") and not any(
+            word in name for word in ("layer", "feed_forward")
+        ):
+            longest = _ROW * max_length  # over columns, and a shared row holds many answers
+        else:
+            continue
+        if size < longest:
+            return f"{name} is {size}, and rows may have {longest} tokens"
     return None
 
 
-def _why_wrong(model: PreTrainedModel, name: Name) -> str | None:
+def _refuse_moving_positions(model: PreTrainedModel, max_length: int) -> None:
+    """Raise ConfigError where RoPE is scaled by the longest row (dynamic NTK, longrope)."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind = rope.get("rope_type")
+    if kind not in ("dynamic", "longrope"):
+        return
+    limit = rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    if max_length > limit:
+        raise ConfigError(
+            f"with {kind} RoPE beyond {limit} tokens a score depends on the longest answer in its "
+            "batch",
+            where=f"rewards.max_length: {max_length}",
+            remedy=f"set rewards.max_length to {limit} or less",
+        )
+
+
+_ROW = 16  # answers that a shared row may hold
+_TRIAL_WORK = 1e12  # operations that a trial may cost; larger models are tried at shorter lengths
+
+
+def _why_wrong(model: PreTrainedModel, name: Name, max_length: int) -> str | None:
     """Why a layout fails on a few tokens, or None.
 
-    It is tried on two prompts of different lengths, which shows whether one leaks into the other.
+    It is tried on two prompts of different lengths, which shows whether one leaks into the other,
+    and on one as long as rows may be: what reads only a part of a row shows there.
     """
     size = max(4, min(model.config.get_text_config().vocab_size, 97))
-    ids = tuple(1 + (7 * i) % (size - 1) for i in range(80))
+    affordable = int(_TRIAL_WORK / (8 * sum(p.numel() for p in model.parameters())))
+    longest = min(max_length, context_length(model.config) or max_length, max(80, affordable))
+    ids = tuple(1 + (7 * i + i // 90) % (size - 1) for i in range(max(80, longest)))
     sequences = [ids[:9] + ids[9:16], ids[:9] + ids[20:28], ids[30:70], ids[30:50] + ids[70:73]]
-    batcher = Batcher(model, pad=0, tokens_per_batch=1000, max_length=80, style=name)
-    plain = Batcher(model, pad=0, tokens_per_batch=1000, max_length=80, style="plain")
+    if longest > 80:
+        prefix, half = ids[: 3 * longest // 4], longest // 8
+        sequences += [prefix + ids[3 * longest // 4 :], prefix + ids[3 * longest // 4 + half :]]
+    batcher = Batcher(model, pad=0, tokens_per_batch=1000, max_length=len(ids), style=name)
+    plain = Batcher(model, pad=0, tokens_per_batch=1000, max_length=len(ids), style="plain")
     shares = Costs(1.0, 0.0)
     batcher.costs = shares if name == "rows" else None
     training = model.training
@@ -243,8 +291,13 @@ def _why_wrong(model: PreTrainedModel, name: Name) -> str | None:
     try:
         with torch.no_grad():
             with batcher.running():
-                rows = batcher.rows(sequences[:2], [0, 1]) + batcher.rows(sequences[2:], [2, 3])
-                scores = forward(model, batcher.inputs(rows))
+                rows = [
+                    row
+                    for place in range(0, len(sequences), 2)
+                    for row in batcher.rows(sequences[place : place + 2], [place, place + 1])
+                ]
+                inputs = batcher.inputs(rows)
+                scores = forward(model, inputs)[torch.tensor(inputs.answers).argsort()]
             with plain.running():
                 expected = torch.cat(
                     [forward(model, plain.inputs([Row((), (s,), (0,))])) for s in sequences]

@@ -101,6 +101,17 @@ def test_samples_come_in_order_and_by_seed(
     assert set(handler.headers_seen) == {"Bearer secret"}
 
 
+def test_a_request_leaves_the_server_nothing_to_fill_in(
+    url: str, handler: type[_Completions], renderer: ChatRenderer
+) -> None:
+    """vLLM takes what is missing from the model's generation_config.json."""
+    ServerEngine(url, renderer).sample([[5]], [[1]], SamplingSettings(max_new_tokens=4))
+    off = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+    off |= {"presence_penalty": 0.0, "frequency_penalty": 0.0}
+    assert off.items() <= handler.seen[-1].items()
+    assert {"temperature", "top_p", "max_tokens", "seed"} <= handler.seen[-1].keys()
+
+
 def test_trouble_with_the_server_is_told(
     url: str, handler: type[_Completions], renderer: ChatRenderer
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from reward_helpers import CONFIGS, random_elements, tiny
 
+from alignment.errors import ConfigError
 from alignment.fastpath.packed_attention import BlockAttention, pack, plan_of
 from alignment.models.row_layout import Costs, Row, assemble, common_prefix, rows_of
 from alignment.rewards.batches import Batcher, choose_style, forward
@@ -164,6 +165,64 @@ def test_window_narrower_than_the_data_is_refused() -> None:
     style = choose_style(tiny("mistral"), 100)
     assert style.name == "plain"
     assert "sliding_window" in str(style.refusal)
+
+
+def _gpt_neo() -> torch.nn.Module:
+    from transformers import GPTNeoConfig, GPTNeoForSequenceClassification
+
+    torch.manual_seed(0)
+    config = GPTNeoConfig(
+        vocab_size=64,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+        window_size=96,
+        max_position_embeddings=512,
+        num_labels=1,
+        pad_token_id=0,
+    )
+    return GPTNeoForSequenceClassification(config).eval()
+
+
+@pytest.mark.parametrize("length", [400, 64])
+def test_a_window_over_columns_is_refused(length: int) -> None:
+    """Answers shorter than the window share rows that are longer."""
+    style = choose_style(_gpt_neo(), length)
+    assert style.name == "plain"
+    assert "window_size is 96" in str(style.refusal)
+
+
+def test_the_trial_at_full_length_finds_a_window_that_no_config_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("alignment.rewards.batches._narrow_window", lambda *_: None)
+    style = choose_style(_gpt_neo(), 400)
+    assert style.name == "plain"
+    assert "other scores" in str(style.refusal)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_positions_that_depend_on_the_longest_row_are_refused(kind: str) -> None:
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0}
+    if kind == "longrope":
+        rope |= {"long_factor": [2.0] * 4, "short_factor": [1.0] * 4}
+        rope |= {"original_max_position_embeddings": 64}
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = LlamaConfig(
+        **sizes,
+        num_attention_heads=4,
+        max_position_embeddings=64 if kind == "dynamic" else 256,
+        rope_parameters=rope,
+        num_labels=1,
+        pad_token_id=0,
+    )
+    model = LlamaForSequenceClassification(config).eval()
+    assert choose_style(model, 64).name != "plain"
+    with pytest.raises(ConfigError, match=f"with {kind} RoPE beyond 64 tokens"):
+        choose_style(model, 65)
 
 
 def test_architecture_that_builds_positions_from_the_mask_is_refused() -> None:
