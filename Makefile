@@ -38,7 +38,8 @@ lint: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m tests.benchmarks $(SIZES)
 
-# Readers, settings, templates and the gate on 10,000 random inputs each; `make test` tries a few.
+# Readers, JSON lines, records, settings, templates and the gate on 10,000 random inputs each; `make
+# test` tries a few.
 fuzz: $(STAMP)
 	@ALIGN_FUZZ=$${ALIGN_FUZZ:-10000} $(BIN)/python -m pytest -n 2 --timeout 0 tests/fuzz
 

@@ -58,7 +58,11 @@ class DataError(AlignError):
     exit_code = 3
 
 
-class StoreError(DataError):
+class DamagedError(DataError):
+    """A file of the workspace is not what was written; what is being read in is not the cause."""
+
+
+class StoreError(DamagedError):
     """The preference store is damaged; the current delivery is not the cause."""
 
 

@@ -6,6 +6,7 @@ import difflib
 import re
 import zoneinfo
 from datetime import datetime
+from functools import cache
 
 from cronsim import CronSim, CronSimError
 
@@ -31,9 +32,15 @@ def check_cron(expression: str) -> None:
         raise ValueError(f"{expression!r} is no cron expression: {why}") from None
 
 
+@cache
+def _zones() -> set[str]:
+    """The names in the database, which is many files: reading it takes longer than all else."""
+    return zoneinfo.available_timezones()
+
+
 def check_timezone(name: str) -> None:
     """Raise ValueError unless `name` is a time zone of the IANA database."""
-    known = zoneinfo.available_timezones()
+    known = _zones()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}?" if near else "it is called like Europe/Berlin, or UTC"

@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, LockedError, redact
+from alignment.operations.network_disk import network_notices
+from alignment.pipeline.approval import find_decision
 from alignment.pipeline.disk_space import check_space
 from alignment.pipeline.fingerprints import Fingerprints
-from alignment.pipeline.ledger import SHOWN, Ledger, verify
+from alignment.pipeline.ledger import SHOWN, Ledger, attempt_records, verify
 from alignment.pipeline.readiness import frontier
 from alignment.pipeline.records import Attempt
 from alignment.pipeline.slices import stage_declaration
@@ -79,7 +82,13 @@ def examine(
 
 def _findings(program: ProgramConfig, hashes: bool, *, busy: bool) -> Iterator[Finding]:
     """All findings but those on locks. `busy`: another process works in the workspace."""
+    damaged = {finding.where: finding for finding in _records(program)}
+    yield from damaged.values()
+    if damaged:
+        return  # everything else is worked out from the records
     yield from _disk(program)
+    for what, remedy in network_notices(program):
+        yield Finding(what, str(program.workspace), remedy, harmless=True)
     yield from _attempts(program, busy)
     yield from _directories(program, busy)
     yield from _older_code(program)
@@ -115,10 +124,30 @@ def _relock(workspace: Path) -> None:
         pass
 
 
+def _records(program: ProgramConfig) -> Iterator[Finding]:
+    """Records of the ledger and decisions that cannot be read."""
+    ledger = Ledger(program.workspace)
+    checks: list[Callable[[], Any]] = []
+    for home in _homes(ledger):
+        checks += [partial(Attempt.read, path) for path in attempt_records(home)]
+        for read in (ledger.committed, ledger.current, ledger.unfinished):
+            checks.append(partial(read, home.parent.name, home.name))
+    checks += [partial(find_decision, program.workspace, name) for name in program.version_names]
+    for check in checks:
+        try:
+            check()
+        except AlignError as error:
+            yield Finding(error.message, error.where or "", error.remedy or "")
+
+
+def _homes(ledger: Ledger) -> list[Path]:
+    return [path for path in sorted(ledger.root.glob("*/*")) if path.is_dir()]
+
+
 def _attempts(program: ProgramConfig, busy: bool) -> Iterator[Finding]:
     """Attempts marked as running whose process is gone."""
     ledger = Ledger(program.workspace)
-    for path in sorted(ledger.root.glob("*/*/attempts/*.json")):
+    for path in (path for home in _homes(ledger) for path in attempt_records(home)):
         attempt = Attempt.read(path)
         if attempt.status == "running" and (not busy or ledger.is_orphaned(attempt)):
             closed = ledger.final_status(attempt)

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError
-from alignment.pipeline.format import as_record, known_fields, read_record
+from alignment.errors import AlignError, DamagedError
+from alignment.pipeline.format import as_record, read_as
 from alignment.pipeline.ledger import Ledger, now
 from alignment.pipeline.node import FIRST_CHAMPION
-from alignment.utils.files import atomic_write_json, read_json
+from alignment.pipeline.records import REPEAT
+from alignment.pipeline.workspace import is_workspace, kept_program
+from alignment.utils.files import atomic_write_json, read_object
 from alignment.utils.user_name import user_name
 
 
@@ -186,14 +188,11 @@ def find_decision(workspace: Path, version: str) -> Decision | None:
     path = _path(workspace, version)
     if not path.is_file():
         return None
-    try:
-        decision = Decision(**known_fields(Decision, read_record(path)))
-    except (ValueError, TypeError) as error:
-        raise AlignError(
-            f"a damaged decision: {error}",
-            where=str(path),
-            remedy=f"remove the file and decide again: align approve {version}",
-        ) from error
+    remedy = f"remove the file and decide again: align approve {version}"
+    decision = read_as(Decision, path, remedy)
+    if decision.version != version:
+        whose = f"the decision on {decision.version}"
+        raise DamagedError(whose, where=str(path), remedy=remedy)
     verdict = find_verdict(workspace, version)
     return decision if verdict and verdict.fingerprint == decision.fingerprint else None
 
@@ -205,7 +204,11 @@ def find_verdict(workspace: Path, version: str) -> Verdict | None:
     if manifest is None:
         return None
     directory = ledger.committed_dir(version, "promote", manifest.fingerprint)
-    return Verdict(manifest.fingerprint, read_json(directory / "decision.json"))
+    values = read_object(directory / "decision.json", REPEAT)
+    if not isinstance(values.get("promoted"), bool) or not isinstance(values.get("verdict"), str):
+        where = str(directory / "decision.json")
+        raise DamagedError("a verdict without its words", where=where, remedy=REPEAT)
+    return Verdict(manifest.fingerprint, values)
 
 
 def _next_began(workspace: Path, version: str) -> bool:
@@ -215,8 +218,7 @@ def _next_began(workspace: Path, version: str) -> bool:
 
 def _waits(workspace: Path) -> bool:
     """Whether the program waits for people's decisions, by the settings of its last run."""
-    path = workspace / "program.json"
-    return not path.is_file() or read_json(path)["promote"]["approval"] == "person"
+    return not is_workspace(workspace) or kept_program(workspace).promote.approval == "person"
 
 
 def _path(workspace: Path, version: str) -> Path:

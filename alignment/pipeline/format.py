@@ -8,13 +8,18 @@ release that wrote it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from alignment import __version__
-from alignment.errors import AlignError
-from alignment.utils.files import read_json
+from alignment.errors import AlignError, DamagedError
+from alignment.utils.files import RESTORE, read_object
+
+T = TypeVar("T")
 
 FORMAT = 2
 OLD_NAMES = 1  # the last format whose settings have the names of 0.1 (`alignment.config.renames`)
@@ -26,17 +31,17 @@ def as_record(values: Any) -> dict[str, Any]:
     return {"format": FORMAT, "written_by": __version__, **plain}
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path, remedy: str = RESTORE) -> dict[str, Any]:
     """The values of a record, with the number of its format under `format`.
 
     Raises:
         AlignError: a newer release wrote it.
-        ValueError: it is not a JSON object.
+        DamagedError: it is not a record.
     """
-    values = read_json(path)
-    if not isinstance(values, dict):
-        raise ValueError("not a JSON object")
+    values = read_object(path, remedy)
     number, writer = values.setdefault("format", 1), values.pop("written_by", "0.1")
+    if type(number) is not int or number < 1:
+        raise DamagedError(f"{number!r} is no format number", where=str(path), remedy=remedy)
     if number > FORMAT:
         raise AlignError(
             f"align {writer} wrote this in format {number}; this release reads up to {FORMAT}",
@@ -46,7 +51,24 @@ def read_record(path: Path) -> dict[str, Any]:
     return values
 
 
-def known_fields(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of `values` that are fields of the dataclass `kind`; later fields are dropped."""
-    names = {item.name for item in fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
+def read_as(kind: type[T], path: Path, remedy: str = RESTORE) -> T:
+    """A record as an instance of the dataclass `kind`; fields of later writers are passed over.
+
+    Raises:
+        AlignError: a newer release wrote it.
+        DamagedError: it is not a record, or a field is missing or of another type.
+    """
+    values = read_record(path, remedy)
+    try:
+        return _adapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise DamagedError(
+            f"the record is damaged: {field}: {first['msg']}", where=str(path), remedy=remedy
+        ) from None
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)

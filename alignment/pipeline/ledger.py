@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Mapping
@@ -22,10 +23,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import AlignError
+from alignment.errors import AlignError, DamagedError
 from alignment.pipeline.format import as_record, read_record
 from alignment.pipeline.node import Node
-from alignment.pipeline.records import Attempt, Manifest, Unfinished
+from alignment.pipeline.records import FINGERPRINT, Attempt, Manifest, Unfinished
 from alignment.utils.files import (
     MANIFEST,
     atomic_write_json,
@@ -42,6 +43,7 @@ log = logging.getLogger("alignment")
 CURRENT = "current"
 REQUEST = "request.json"  # in a partial directory: the settings and inputs behind it
 KEEP = 3  # unfinished attempts of other settings kept per stage
+COUNT_NEWEST = "remove the file: the outputs that were finished last count then"
 SHOWN = 16  # hex digits of a fingerprint that name its directory
 
 
@@ -77,7 +79,10 @@ class Ledger:
         """
         note = self.stage_dir(version, stage) / CURRENT
         if note.is_file():
-            return self.find(version, stage, note.read_text(encoding="utf-8").strip())
+            noted = note.read_text(encoding="utf-8", errors="replace").strip()
+            if not re.match(FINGERPRINT, noted):
+                raise DamagedError("no fingerprint", where=str(note), remedy=COUNT_NEWEST)
+            return self.find(version, stage, noted)
         return next(reversed(self.committed(version, stage)), None)
 
     def committed(self, version: str, stage: str) -> list[Manifest]:
@@ -99,7 +104,7 @@ class Ledger:
     def attempts(self, version: str, stage: str) -> list[Attempt]:
         """All attempts, in order; a running one whose process is gone counts as killed."""
         attempts = []
-        for path in sorted(self.stage_dir(version, stage).glob("attempts/*.json")):
+        for path in attempt_records(self.stage_dir(version, stage)):
             attempt = Attempt.read(path)
             if attempt.status == "running" and self.is_orphaned(attempt):
                 attempt = self.final_status(attempt)
@@ -187,7 +192,7 @@ class Ledger:
         attempt = Attempt(
             version=node.version,
             stage=node.stage,
-            number=len(earlier) + 1,
+            number=_highest(home) + 1,
             fingerprint=fingerprint,
             status="running",
             pid=os.getpid(),
@@ -261,6 +266,18 @@ class Ledger:
                 attempt.status = "superseded"
                 self.write_attempt(attempt)
         return target
+
+
+def attempt_records(home: Path) -> list[Path]:
+    """The records of all attempts at a stage, in order; other files beside them are none."""
+    paths = [path for path in home.glob("attempts/*.json") if path.stem.isdecimal()]
+    return sorted(paths, key=lambda path: int(path.stem))
+
+
+def _highest(home: Path) -> int:
+    """The highest number of an attempt, whether or not its record is still there."""
+    files = home.glob("attempts/*")
+    return max((int(path.stem) for path in files if path.stem.isdecimal()), default=0)
 
 
 def _drop_unfinished(directory: Path) -> None:

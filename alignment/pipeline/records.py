@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from alignment.pipeline.format import FORMAT, known_fields, read_record
-from alignment.utils.files import MANIFEST
+from pydantic import AfterValidator, Field
+
+from alignment.errors import DamagedError
+from alignment.pipeline.format import FORMAT, read_as
+from alignment.utils.files import MANIFEST, RESTORE
 
 Status = Literal["running", "done", "failed", "killed", "superseded"]
+FORGET = f"{RESTORE}, or remove it: only MLflow and the log lose the attempt"
+REPEAT = f"{RESTORE}, or remove its directory: `align resume` makes the outputs again"
+
+
+def _time(text: str) -> str:
+    try:
+        datetime.fromisoformat(text).timestamp()
+    except OverflowError:
+        raise ValueError("a time beyond all calendars") from None
+    return text
+
+
+def _sources(inputs: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    for name, source in inputs.items():
+        known = {"version", "stage", "fingerprint"} if "stage" in source else set()
+        if not source.keys() >= {"digest", *known}:
+            raise ValueError(f"input {name} without its source")
+    return inputs
+
+
+FINGERPRINT = "^[0-9a-f]{64}$"
+Fingerprint = Annotated[str, Field(pattern=FINGERPRINT)]
+Time = Annotated[str, AfterValidator(_time)]
+Inputs = Annotated[dict[str, dict[str, str]], AfterValidator(_sources)]
 
 
 @dataclass
@@ -19,12 +47,12 @@ class Attempt:
     version: str
     stage: str
     number: int
-    fingerprint: str
+    fingerprint: Fingerprint
     status: Status
-    pid: int
+    pid: Annotated[int, Field(ge=1)]
     host: str
-    started: str
-    ended: str | None = None
+    started: Time
+    ended: Time | None = None
     seconds: float | None = None
     error: str | None = None
     resumed_from: int | None = None
@@ -36,8 +64,17 @@ class Attempt:
 
     @classmethod
     def read(cls, path: Path) -> Attempt:
-        """Read an attempt's record; unknown fields of newer writers are ignored."""
-        return cls(**known_fields(cls, read_record(path)))
+        """Read the record `VERSION/STAGE/attempts/NUMBER.json`; later fields are passed over.
+
+        Raises:
+            AlignError: it is damaged, another attempt's, or a newer release's.
+        """
+        attempt = read_as(cls, path, FORGET)
+        version, stage = path.parts[-4:-2]
+        if (attempt.version, attempt.stage, attempt.number) != (version, stage, int(path.stem)):
+            whose = f"{attempt.version}/{attempt.stage} attempt {attempt.number}"
+            raise DamagedError(f"the record of {whose}", where=str(path), remedy=FORGET)
+        return attempt
 
 
 @dataclass(frozen=True)
@@ -66,17 +103,17 @@ class Manifest:
 
     version: str
     stage: str
-    fingerprint: str
+    fingerprint: Fingerprint
     attempt: int
     code_version: str
     config: dict[str, Any]
     options: dict[str, Any]
-    inputs: dict[str, dict[str, str]]
+    inputs: Inputs
     outputs: dict[str, str]
     digest: str
     seed: int
     libraries: dict[str, str]
-    started: str
+    started: Time
     seconds: float
     peak_memory_mb: float
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -85,5 +122,17 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
-        """Read a committed directory's manifest; unknown fields of newer writers are ignored."""
-        return cls(**known_fields(cls, read_record(directory / MANIFEST)))
+        """Read the manifest of `VERSION/STAGE/DIRECTORY`; later fields are passed over.
+
+        Raises:
+            AlignError: it is damaged, another directory's, or a newer release's.
+        """
+        path = directory / MANIFEST
+        manifest = read_as(cls, path, REPEAT)
+        version, stage = directory.parts[-3:-1]
+        shown = directory.name.removeprefix(".superseded-").partition("-")[0]
+        here = manifest.version == version and manifest.stage == stage
+        if not here or not shown or not manifest.fingerprint.startswith(shown):
+            whose = f"{manifest.version}/{manifest.stage} {manifest.fingerprint}"
+            raise DamagedError(f"the manifest of {whose}", where=str(path), remedy=REPEAT)
+        return manifest

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError
+from alignment.errors import AlignError, DamagedError
 from alignment.pipeline.format import FORMAT, as_record, read_record
 from alignment.pipeline.migrate import todays_program
 from alignment.utils.files import atomic_write_json
 
 PROGRAM = "program.json"
+RUN_AGAIN = "restore it from a copy, or write it anew: align run CONFIG"
 REPRODUCTION = "reproduction.json"
 """Marks a workspace as made by `align reproduce`: no command works on it unless it is named."""
 log = logging.getLogger("alignment")
@@ -61,8 +62,8 @@ def refuse_another(program: ProgramConfig) -> None:
     path = program.workspace / PROGRAM
     try:
         name = read_record(path).get("name") if path.is_file() else None
-    except ValueError:
-        return  # damaged: this run writes it anew
+    except DamagedError:
+        return  # this run writes it anew
     if name not in (None, program.name):
         raise AlignError(
             f"this workspace is the program {name}'s, and {program.name} would take it over",
@@ -75,10 +76,11 @@ def refuse_another(program: ProgramConfig) -> None:
 def is_kept(program: ProgramConfig) -> bool:
     """Whether its workspace holds exactly this program."""
     path = program.workspace / PROGRAM
-    return path.is_file() and read_record(path) == {
-        "format": FORMAT,
-        **program.model_dump(mode="json"),
-    }
+    try:
+        kept = read_record(path) if path.is_file() else None
+    except DamagedError:
+        return False
+    return kept == {"format": FORMAT, **program.model_dump(mode="json")}
 
 
 def keep_program(program: ProgramConfig) -> None:
@@ -103,7 +105,7 @@ def kept_program(workspace: Path) -> ProgramConfig:
     if not is_workspace(workspace):
         raise no_workspace(workspace)
     path = workspace / PROGRAM
-    values, gone = todays_program(read_record(path))
+    values, gone = todays_program(read_record(path, RUN_AGAIN))
     if gone:
         log.warning("settings of %s that no longer exist: %s", path, "; ".join(gone))
     values["workspace"] = str(workspace)

@@ -19,7 +19,7 @@ from alignment.errors import DataError, StoreError
 from alignment.preferences.readers.format import TaskKeys
 from alignment.preferences.schema import comparison_id
 from alignment.preferences.store import PreferenceStore
-from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_json
+from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_object
 from alignment.utils.json_lines import read_jsonl
 
 Tool = Literal["label-studio", "argilla", "jsonl"]
@@ -94,7 +94,7 @@ def list_exports(store: PreferenceStore) -> list[Export]:
     standing = judged_ids(store)
     exports = []
     for path in (store.root / "annotation").glob("*.json"):
-        record = read_json(path)
+        record = read_object(path)
         key = _read_key(path.with_suffix(".jsonl"))
         texts = [(task["first"]["text"], task["second"]["text"]) for task in key]
         judged = int(judged_mask(standing, key, texts).sum())

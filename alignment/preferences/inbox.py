@@ -20,7 +20,7 @@ import psutil
 
 from alignment.config.intake import IntakeConfig
 from alignment.config.vocabulary import version_order
-from alignment.errors import AlignError, DataError, LockedError, StoreError
+from alignment.errors import AlignError, DamagedError, DataError, LockedError
 from alignment.preferences.intake import ingest
 from alignment.preferences.sources import complete_files
 from alignment.preferences.store import PreferenceStore
@@ -142,7 +142,7 @@ def ingest_inbox(
 
     Raises:
         DataError: `intake.path` is not a directory.
-        StoreError: the store is damaged; the current file is tried again next time.
+        DamagedError: the store is damaged; the current file is tried again next time.
         AlignError: the store or the inbox cannot be read or written.
     """
     directory = inbox_dir(workspace, config)
@@ -237,7 +237,7 @@ def _ingest_file(
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
         report = ingest(store, [path], config, progress=progress)
-    except StoreError:
+    except DamagedError:
         raise  # the store is at fault, not the file
     except DataError as error:
         return Delivery(path.name, "refused", signature, None, 0, str(error), when, conditions)

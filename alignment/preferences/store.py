@@ -30,7 +30,7 @@ from alignment.utils.files import (
     atomic_write_json,
     fsync_directory,
     fsync_tree,
-    read_json,
+    read_object,
     sha256_file,
 )
 from alignment.utils.locks import file_lock
@@ -80,7 +80,7 @@ class Batch:
     @property
     def report(self) -> dict[str, Any]:
         """The batch report, as it was written on arrival."""
-        return dict(read_json(self.directory / "report.json"))
+        return read_object(self.directory / "report.json")
 
     def to_dict(self) -> dict[str, Any]:
         """For `align batches --json`."""
@@ -111,7 +111,7 @@ class PreferenceStore:
         taken_back = {event.target: event for event in self.withdrawn_batches()}
         batches = []
         for path in (self.root / "batches").glob("*/manifest.json"):
-            values = read_json(path)
+            values = read_object(path)
             id = values["id"]
             versions = tuple(versions_of[id])
             batches.append(
@@ -300,7 +300,7 @@ class PreferenceStore:
     def _assigned(self) -> dict[str, list[str]]:
         """Version → ids of all batches that it ever took in and did not release."""
         paths = sorted((self.root / "assignments").glob("*.json"))
-        return {values["version"]: values["batches"] for values in map(read_json, paths)}
+        return {values["version"]: values["batches"] for values in map(read_object, paths)}
 
     def _versions_by_batch(self) -> dict[str, list[str]]:
         versions_of: dict[str, list[str]] = defaultdict(list)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from alignment.errors import DamagedError
 
 MANIFEST = "manifest.json"
 """Name of the file that marks a directory as committed and lists its contents."""
+RESTORE = "restore it from a copy"
 _AT_ONCE = 8
 
 
@@ -85,3 +89,31 @@ def atomic_write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Parse a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_object(path: Path, remedy: str = RESTORE) -> dict[str, Any]:
+    """The object in a JSON file that we wrote.
+
+    Raises:
+        DamagedError: the file is gone, or holds something else, or numbers and texts that we never
+            write.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text, parse_float=_finite, parse_constant=_not_written)
+        if not isinstance(values, dict):
+            raise ValueError(f"{type(values).__name__} in place of an object")
+        canonical_json(values).encode()  # fails at half a character, which no file of ours can hold
+    except (ValueError, RecursionError, FileNotFoundError) as error:
+        message = f"the file is damaged: {error}"
+        raise DamagedError(message, where=str(path), remedy=remedy) from None
+    return values
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    return value if math.isfinite(value) else _not_written(digits)
+
+
+def _not_written(word: str) -> NoReturn:
+    raise ValueError(f"{word} in place of a finite number")

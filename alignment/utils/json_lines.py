@@ -7,19 +7,23 @@ stand in real texts, for JSON leaves them as they are.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from alignment.errors import DataError
+from alignment.errors import DamagedError
 from alignment.utils.files import atomic_write_text
 
 Row = dict[str, Any]
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """`row` as a line, its line feed included."""
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    """`row` as a line, its line feed included. Only half characters, as servers may send them, are
+    escaped: UTF-8 has none."""
+    text = json.dumps(row, ensure_ascii=False)
+    return _HALF.sub(lambda half: f"\\u{ord(half[0]):04x}", text) + "\n"
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -31,7 +35,7 @@ def read_jsonl(path: Path) -> list[Row]:
     """The rows of a file that was written whole; blank lines are passed over.
 
     Raises:
-        DataError: a line is not a JSON object; names file and line.
+        DamagedError: a line is not a JSON object; names file and line.
     """
     return [_row(path, number, line) for number, line in _lines(path.read_bytes())]
 
@@ -42,7 +46,7 @@ def read_appended(path: Path) -> list[Row]:
     A last line without its line feed was cut off by the writer's death: it is no row.
 
     Raises:
-        DataError: another line is not a JSON object. It is damage, and what follows is worth
+        DamagedError: another line is not a JSON object. It is damage, and what follows is worth
             keeping; names file and line.
     """
     try:
@@ -77,8 +81,8 @@ def _row(path: Path, number: int, line: bytes) -> Row:
     return row
 
 
-def _damaged(path: Path, number: int, reason: str) -> DataError:
-    return DataError(
+def _damaged(path: Path, number: int, reason: str) -> DamagedError:
+    return DamagedError(
         f"a line is not a JSON object: {reason}",
         where=f"{path}:{number}",
         remedy="restore the file from a copy, or remove it and let `align resume` make it again",

@@ -43,7 +43,7 @@ def record(workspace: Path) -> dict[str, object] | None:
     path = home(workspace) / RECORD
     try:
         found = dict(read_json(path)) if path.is_file() else None
-    except ValueError:
+    except (TypeError, ValueError):
         return None
     here = str(workspace.resolve())
     return found if found is not None and found.get("workspace", here) == here else None
@@ -111,5 +111,5 @@ def _process(described: object) -> psutil.Process | None:
     try:
         process = psutil.Process(int(described["pid"]))
         return process if abs(process.create_time() - float(described["born"])) < 2 else None
-    except (psutil.NoSuchProcess, KeyError, ValueError):
+    except (psutil.NoSuchProcess, KeyError, TypeError, ValueError):
         return None

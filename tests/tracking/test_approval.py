@@ -141,7 +141,7 @@ def test_damaged_record_is_told(held: Any, stages: Any) -> None:
     path: Path = held.workspace / "approvals" / "rlhf-v1.json"
     path.parent.mkdir()
     path.write_text(json.dumps({"version": "rlhf-v1"}))
-    with pytest.raises(AlignError, match="damaged decision"):
+    with pytest.raises(AlignError, match="damaged: approved"):
         Decisions.load(held).awaited("rlhf-v1")
 
 
