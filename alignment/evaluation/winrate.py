@@ -98,10 +98,14 @@ def win_rate(
 
 
 def _rate(won: Floats, seed: int, samples: int, level: float) -> Interval:
-    """Bootstrap interval; Wilson's for a clean sweep, which has no spread to resample."""
-    if won.min() == won.max() and won[0] != 0.5:
+    """Bootstrap interval; Wilson's for a clean sweep or nothing but ties, which have no spread to
+    resample: as many prompts as it leaves open for others may all go one way."""
+    if won.min() != won.max():
+        return bootstrap_mean(won, seed=seed, samples=samples, level=level)
+    if won[0] != 0.5:
         return wilson(float(won.sum()), won.size, level=level)
-    return bootstrap_mean(won, seed=seed, samples=samples, level=level)
+    others = wilson(0.0, won.size, level=level).high
+    return Interval(0.5, 0.5 - others / 2, 0.5 + others / 2)
 
 
 def length_controlled(

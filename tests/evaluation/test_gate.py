@@ -6,6 +6,7 @@ from alignment.config.evaluate import PromoteConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.degenerate import DEGENERATE
 from alignment.evaluation.gate import apply_gate
+from alignment.evaluation.winrate import win_rate
 
 CASES = {
     # name: (version's properties, kl, promoted, the check that must speak)
@@ -104,6 +105,16 @@ def gate(rows, judges=("rm",), config=None, standings=STANDINGS, accuracies=KNOW
 def test_win_or_not_worse(helpfulness, safety, promoted):
     decision = gate(rates(helpfulness, safety))
     assert decision.promoted is promoted, decision.verdict
+
+
+def test_a_few_ties_show_nothing():
+    """Nothing but ties had an interval without width: on 10 prompts it was no worse for certain."""
+    ties = {n: win_rate([0.5] * n, [0] * n, [0] * n, seed=0).row() for n in (10, 100)}
+    for n, promoted in ((10, False), (100, True)):
+        rows = rates((0.6, 0.7), (0.6, 0.7))
+        rows[1] |= ties[n]
+        decision = gate(rows)
+        assert decision.promoted is promoted, decision.verdict
 
 
 def test_false_refusals_may_rise_by_just_the_bound():

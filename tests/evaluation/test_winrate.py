@@ -106,8 +106,9 @@ def test_clean_sweep_is_not_certain():
     sweep = win_rate(np.ones(20), np.zeros(20), np.zeros(20), seed=0).rate
     assert sweep.mean == 1
     assert sweep.low == pytest.approx(20 / (20 + 1.96**2), abs=1e-3)  # Wilson at p = 1
+    # Ties alone say little: Wilson's interval leaves open 16.1 % of others for 0 of 20.
     ties = win_rate(np.full(20, 0.5), np.zeros(20), np.zeros(20), seed=0).rate
-    assert ties == (0.5, 0.5, 0.5)
+    assert ties == pytest.approx((0.5, 0.5 - 0.161 / 2, 0.5 + 0.161 / 2), abs=5e-4)
 
 
 def test_equal_lengths_leave_the_raw_rate():
