@@ -7,11 +7,11 @@ release that wrote it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -60,15 +60,16 @@ def read_as(kind: type[T], path: Path, remedy: str = RESTORE) -> T:
     """
     values = read_record(path, remedy)
     try:
-        return _adapter(kind).validate_python(values)
+        record: T = _adapter(cast(Hashable, kind)).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise DamagedError(
             f"the record is damaged: {field}: {first['msg']}", where=str(path), remedy=remedy
         ) from None
+    return record
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
