@@ -224,6 +224,7 @@ def _trial(model: PreTrainedModel, name: Name) -> Tensor:
 
 
 def _narrow_window(model: PreTrainedModel, max_length: int) -> str | None:
+    """Why tokens of a text of `max_length` do not all see the ones before them, or None."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or [])
     windowed = not kinds or any("sliding" in kind or "chunked" in kind for kind in kinds)

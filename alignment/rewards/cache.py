@@ -1,93 +1,87 @@
-"""A cache of scores, so that no stage and no resumed run computes a score twice.
+"""A cache of scores, so that no resumed run and no repeated measurement computes a score twice.
 
-The key is the digest of the reward model's weights and that of the answer's token ids (prompt, then
-answer). One SQLite file in the workspace holds all scores. It may be deleted, but a score that is
-computed again in another batch may differ in its last bits.
+A score's last bits depend on the answers beside it in a forward pass. So what is kept is a whole
+piece: scores that were computed together, under a digest of everything that decides their bits. A
+piece is found whole or computed whole, and a cache never changes a result, whatever it holds.
 
-The cache stores the head's output, before bias and scale, because a reward card may change.
+    cache/scores/MODEL/PIECE.npy    the head's outputs, before bias and scale, which may change
+
+Each file is written by one rename, so that many processes, on many machines, may share them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+import io
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from alignment.errors import DataError
+from alignment.utils.files import atomic_write_bytes
 from alignment.utils.progress import Progress
 
-FILE = "cache/scores.sqlite"
-PATIENCE = 120.0  # seconds to wait for another process that writes
-QUERIED_AT_ONCE = 500  # keys in one query; SQLite limits the number of parameters
-BROKEN = "it is only a cache: delete the file and run again"
+DIRECTORY = "cache/scores"
+OLD = "cache/scores.sqlite"  # of 0.1, which kept every score by itself
+log = logging.getLogger("alignment")
+
+Answer = tuple[tuple[int, ...], tuple[int, ...]]
+"""Token ids of a prompt and of an answer."""
 
 
-def token_digest(ids: Sequence[int]) -> bytes:
-    """A 16-byte digest of a sequence of token ids."""
-    data = np.asarray(ids, dtype="<i4").tobytes()
-    return hashlib.blake2b(data, digest_size=16).digest()
+def piece_digest(answers: Sequence[Answer], how: Sequence[object]) -> str:
+    """Digest (hex) of answers in order, and of how they are computed."""
+    digest = hashlib.blake2b(repr(tuple(how)).encode(), digest_size=16)
+    for ids in (ids for answer in answers for ids in answer):
+        digest.update(len(ids).to_bytes(8, "little") + np.asarray(ids, dtype="<i4").tobytes())
+    return digest.hexdigest()
 
 
 class ScoreCache:
     """The scores of one workspace; several processes and threads may use it at once.
 
     Args:
-        workspace: the file is created in it with the first score.
+        workspace: the directory is created in it with the first score.
     """
 
     def __init__(self, workspace: Path):
-        self.path = workspace / FILE
+        self.directory = workspace / DIRECTORY
+        self._old = workspace / OLD
         self.reused = 0
         """Number of scores read so far."""
         self.computed = 0
         """Number of scores added so far."""
 
-    def get(self, model: str, keys: Sequence[bytes]) -> np.ndarray:
-        """Scores (n,) of `model` for token digests `keys`; NaN where the cache has none.
+    def get(self, model: str, piece: str, count: int) -> np.ndarray | None:
+        """The scores (count,) of a piece by `model`, or None where they are not kept.
 
-        Raises:
-            DataError: the file is damaged, or not a score cache.
+        A damaged file counts as none, with a warning: it is computed again, to the same bits.
         """
-        scores = np.full(len(keys), np.nan)
-        if not self.path.is_file() or not keys:
-            return scores
-        places = {key: place for place, key in enumerate(keys)}
-        with self._open() as store:
-            for start in range(0, len(keys), QUERIED_AT_ONCE):
-                part = keys[start : start + QUERIED_AT_ONCE]
-                marks = ",".join("?" * len(part))
-                rows = store.execute(
-                    f"SELECT tokens, score FROM scores WHERE model = ? AND tokens IN ({marks})",
-                    (_short(model), *part),
-                )
-                for key, score in rows:
-                    scores[places[key]] = score
-        self.reused += int(np.isfinite(scores).sum())
+        path = self._path(model, piece)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            scores = np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError, OSError):
+            scores = np.empty(0)
+        if scores.shape != (count,) or scores.dtype != np.float64:
+            log.warning("%s is damaged; its scores are computed again", path)
+            return None
+        self.reused += count
         return scores
 
-    def put(self, model: str, keys: Sequence[bytes], scores: np.ndarray) -> None:
-        """Add the finite ones of `scores` (n,) in one transaction; existing scores stay.
-
-        Raises:
-            DataError: the file is damaged, or not a score cache.
-        """
-        rows = [
-            (_short(model), key, float(score))
-            for key, score in zip(keys, scores, strict=True)
-            if np.isfinite(score)
-        ]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open() as store, store:
-            store.execute(
-                "CREATE TABLE IF NOT EXISTS scores (model BLOB, tokens BLOB, score REAL, "
-                "PRIMARY KEY (model, tokens)) WITHOUT ROWID"
-            )
-            store.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?)", rows)
-        self.computed += len(rows)
+    def put(self, model: str, piece: str, scores: np.ndarray) -> None:
+        """Keep the scores (n,) of a piece; without effect if one of them is not finite."""
+        self.computed += len(scores)
+        if not np.isfinite(scores).all():
+            return
+        content = io.BytesIO()
+        np.save(content, scores.astype(np.float64), allow_pickle=False)
+        atomic_write_bytes(self._path(model, piece), content.getvalue())
+        self._old.unlink(missing_ok=True)
 
     def report(self, progress: Progress) -> None:
         """Say how many scores came from the cache, if any did."""
@@ -95,16 +89,5 @@ class ScoreCache:
             total = self.reused + self.computed
             progress.say(f"{self.reused:,} of {total:,} scores came from the cache")
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with closing(sqlite3.connect(self.path, timeout=PATIENCE)) as store:
-                yield store
-        except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"the score cache cannot be used: {error}", where=str(self.path), remedy=BROKEN
-            ) from None
-
-
-def _short(model: str) -> bytes:
-    return bytes.fromhex(model)[:16]
+    def _path(self, model: str, piece: str) -> Path:
+        return self.directory / model[:16] / f"{piece}.npy"

@@ -59,15 +59,26 @@ class Measured:
 
 
 def measure(model: RewardModel, sources: Sequence[Source], tokens_per_batch: int) -> Measured:
-    """Score both sides of every comparison."""
+    """Score both sides of every comparison.
+
+    The comparisons of one batch and domain are scored by themselves, so that a later measurement
+    beside further batches finds them in the cache.
+    """
     items = []
-    for source in sources:
+    parts: dict[tuple[str, str], list[int]] = {}
+    for number, source in enumerate(sources):
         row = source.comparison
-        for answer in (row.chosen, row.rejected):
-            items.append(model.renderer.tokens(row.conversation, answer))
-    raw = model.score(items, tokens_per_batch).reshape(-1, 2)
+        parts.setdefault((source.batch, row.domain), []).append(number)
+        items.append(
+            [model.renderer.tokens(row.conversation, a) for a in (row.chosen, row.rejected)]
+        )
+    raw = np.empty((len(items), 2))
+    for numbers in parts.values():
+        both = [item for number in numbers for item in items[number]]
+        raw[numbers] = model.score(both, tokens_per_batch).reshape(-1, 2)
     safe = model.probability(raw)
-    lengths = np.array([len(item.response) for item in items], dtype=np.int64).reshape(-1, 2)
+    lengths = np.array([[len(item.response) for item in both] for both in items], dtype=np.int64)
+    lengths = lengths.reshape(-1, 2)
     rows = [source.comparison for source in sources]
     return Measured(
         chosen=raw[:, 0],

@@ -28,17 +28,13 @@ from alignment.models.load import Dtype, context_length, load_scalar, load_token
 from alignment.models.row_layout import Row
 from alignment.rewards.adapter import merge, save_reward_adapter
 from alignment.rewards.batches import Batcher, Name, choose_style, forward
-from alignment.rewards.cache import ScoreCache, token_digest
+from alignment.rewards.cache import Answer, ScoreCache, piece_digest
 from alignment.rewards.card import CARD, RewardCard, check_backbone, read_card
 from alignment.rewards.initial import pad_apart
 from alignment.utils.files import atomic_write_json, digest_json
 from alignment.utils.statistics import sigmoid
 
-CACHED_AT_ONCE = 4096  # answers scored between two writes to the cache
-
-
-Key = tuple[tuple[int, ...], tuple[int, ...]]
-"""Prompt and answer ids."""
+PIECE = 4096  # about how many answers are laid out, scored and cached together
 
 
 class RewardModel:
@@ -64,7 +60,7 @@ class RewardModel:
         self.source: Path | None = None
         self.cache: ScoreCache | None = None
         self._digest: str | None = None
-        self._style: tuple[int, Name] | None = None
+        self._styles: dict[int, Name] = {}
 
     @classmethod
     def load(
@@ -152,28 +148,29 @@ class RewardModel:
         # Sorted distinct items, so that neither order nor repetition changes a batch.
         keys = [self._cut_front(item) for item in items]
         distinct = sorted(set(keys))
-        scores: dict[Key, float] = {}
-        # With a cache, items are scored in pieces that depend only on the request. A killed run has
-        # cached whole pieces, so the others are batched as they would have been.
-        for piece in _pieces(distinct, CACHED_AT_ONCE) if self.cache is not None else [distinct]:
+        scores: dict[Answer, float] = {}
+        # The pieces depend only on the request, not on what is cached of it.
+        for piece in _pieces(distinct, PIECE):
             computed = self._cached_or_computed(piece, tokens_per_batch)
             scores.update(zip(piece, computed, strict=True))
         return np.array([scores[key] for key in keys]) + self.card.bias
 
-    def _cached_or_computed(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
-        """z of each (prompt, answer), from the cache if it has it."""
+    def _cached_or_computed(self, keys: list[Answer], tokens_per_batch: int) -> np.ndarray:
+        """z of each (prompt, answer): all from the cache, or all computed."""
         if self.cache is None or self.source is None:
             return self._compute(keys, tokens_per_batch)
-        digests = [token_digest(prompt + answer) for prompt, answer in keys]
-        scores = self.cache.get(self.digest(), digests)
-        missing = np.flatnonzero(np.isnan(scores)).tolist()
-        if missing:
-            scores[missing] = self._compute([keys[n] for n in missing], tokens_per_batch)
-            fresh = [digests[n] for n in missing]
-            self.cache.put(self.digest(), fresh, scores[missing])
+        on_cpu = self.model.device.type == "cpu"
+        fast = use_for_scoring(self.model, self._plain_scores) is not None
+        style = "fast" if fast else self._style(max(len(p) + len(a) for p, a in keys))
+        how = (tokens_per_batch, style, torch.get_num_threads() if on_cpu else None)
+        piece = piece_digest(keys, how)
+        scores = self.cache.get(self.digest(), piece, len(keys))
+        if scores is None:
+            scores = self._compute(keys, tokens_per_batch)
+            self.cache.put(self.digest(), piece, scores)
         return scores
 
-    def _compute(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
+    def _compute(self, keys: list[Answer], tokens_per_batch: int) -> np.ndarray:
         """z of each (prompt, answer); `keys` are sorted and distinct."""
         longest = max(len(p) + len(a) for p, a in keys)
         fast = use_for_scoring(self.model, self._plain_scores)
@@ -208,18 +205,22 @@ class RewardModel:
         return 1 if fast is None else workers_for(self.model)
 
     def _batcher(self, longest: int, tokens: int, scorer: Scorer | None) -> Batcher:
-        longest = max(longest, self.card.max_length)
         style: Name = "packed"
         if scorer is not None:
             tokens = min(tokens, scorer.chunk)
         else:
-            if self._style is None or longest > self._style[0]:
-                self._style = (longest, choose_style(self.model, longest).name)
-            style = self._style[1]
+            style = self._style(longest)
         pad = self.renderer.pad
         return Batcher(
             self.model, pad=pad, tokens_per_batch=tokens, max_length=longest, style=style
         )
+
+    def _style(self, longest: int) -> Name:
+        """The layout for answers of at most `longest` tokens, whatever was scored before."""
+        longest = max(longest, self.card.max_length)
+        if longest not in self._styles:
+            self._styles[longest] = choose_style(self.model, longest).name
+        return self._styles[longest]
 
     def _score_rows(
         self, rows: list[Row], count: int, batcher: Batcher, scorer: Scorer | None
@@ -246,7 +247,7 @@ class RewardModel:
         count = sum(len(row.answers) for row in rows)
         return torch.from_numpy(self._score_rows(batch_rows, count, batcher, None)).float()
 
-    def _cut_front(self, item: Tokens) -> Key:
+    def _cut_front(self, item: Tokens) -> Answer:
         over = max(0, len(item) - (context_length(self.model.config) or len(item)))
         prompt = tuple(item.prompt[over:])
         answer = tuple(item.response[max(0, over - len(item.prompt)) :])
@@ -284,9 +285,9 @@ class RewardModel:
         self.card = replace(self.card, bias=bias, mean=mean, std=std)
 
 
-def _pieces(keys: list[Key], size: int) -> list[list[Key]]:
+def _pieces(keys: list[Answer], size: int) -> list[list[Answer]]:
     """`keys` in pieces of about `size`; answers to one prompt stay together."""
-    pieces: list[list[Key]] = [[]]
+    pieces: list[list[Answer]] = [[]]
     for key in keys:
         if len(pieces[-1]) >= size and pieces[-1][-1][0] != key[0]:
             pieces.append([])

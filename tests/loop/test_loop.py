@@ -109,7 +109,7 @@ def test_reward_models_are_shown(finished: Path) -> None:
         align("rewards", "rlhf-v1", "--json", "-w", "workspace", cwd=finished).stdout
     )
     assert set(found["models"]) == {"reward_helpfulness", "reward_safety"}
-    assert (finished / "workspace" / "cache" / "scores.sqlite").is_file()
+    assert (finished / "workspace" / "cache" / "scores").is_dir()
 
 
 def test_one_stage_alone_and_a_changed_setting(finished: Path) -> None:
