@@ -200,14 +200,16 @@ def compare(
         cost_config=cost,
         champion=champion,
         words=dict(words or {}),
-        accuracy=_on_the_same_comparisons(stages[newest]),
+        accuracy=on_the_same_comparisons(stages[newest]),
         batches=batches(every or stages),
     )
 
 
-def _on_the_same_comparisons(
+def on_the_same_comparisons(
     stages: Mapping[str, Path],
 ) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Domain → version → accuracy of its reward model on the test set of the version whose stages
+    these are: `accuracy`, `low`, `high` and `count`."""
     found: dict[str, dict[str, dict[str, float | None]]] = {}
     for axis in DOMAINS:
         path = stages.get(f"reward_{axis}", Path()) / "evaluation.json"

@@ -14,6 +14,12 @@ from alignment.config.vocabulary import DOMAINS
 
 JUDGE_TITLES = {"gold": "gold", "rm": "RM", "guard": "guard RM", "judge": "LM judge"}
 
+OWN_TEST = "own_test_accuracy_"
+"""Begins the names of accuracies that say nothing beside another version's: each has its own test
+set, the later ones harder."""
+SAME_TEST = "same_test_accuracy_"
+"""Begins the names of those of all versions on the newest one's test set."""
+
 
 @dataclass(frozen=True)
 class Headline:
@@ -25,6 +31,11 @@ class Headline:
     interval: bool = False
     """Whether `<name>_low` and `<name>_high` exist as well."""
     description: str = ""
+
+    @property
+    def compares(self) -> bool:
+        """Whether it may stand beside the same figure of another version."""
+        return not self.name.startswith(OWN_TEST)
 
     def show(self, figures: Mapping[str, float | None]) -> str:
         """The figure for a person: `78.1 % [71.0, 84.2]`, or a dash where it is unknown."""
@@ -62,7 +73,7 @@ HEADLINES: tuple[Headline, ...] = (
         "by the primary judge, on safety prompts",
     ),
     Headline(
-        "reward_accuracy_helpfulness",
+        f"{OWN_TEST}helpfulness",
         "helpfulness RM accuracy, own test set",
         "share",
         True,
@@ -70,7 +81,7 @@ HEADLINES: tuple[Headline, ...] = (
         "every version has a test set of its own, so compare in `align compare` or `align rewards`",
     ),
     Headline(
-        "reward_accuracy_safety",
+        f"{OWN_TEST}safety",
         "safety RM accuracy, own test set",
         "share",
         True,
@@ -111,7 +122,7 @@ def headline(stages: Mapping[str, Mapping[str, float | None]]) -> dict[str, floa
     for domain in DOMAINS:
         for suffix in ("", "_low", "_high"):
             value = stages.get(f"reward_{domain}", {}).get(f"accuracy{suffix}")
-            merged[f"reward_accuracy_{domain}{suffix}"] = value
+            merged[f"{OWN_TEST}{domain}{suffix}"] = value
     figures: dict[str, float] = {}
     for entry in HEADLINES:
         bounds = ("", "_low", "_high") if entry.interval else ("",)

@@ -118,6 +118,7 @@ def chart_state() -> dict[str, object]:
             **common,
         }
         for item in HEADLINES
+        if item.compares
     ]
     place = {"uuid": section, "name": "versions", "display": True, "isReordered": True}
     return {

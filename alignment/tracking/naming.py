@@ -99,6 +99,13 @@ def clean(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name, flags=re.ASCII)[:250]
 
 
+def stage_figure(stage: str, name: str) -> str:
+    """The name of a stage's figure: a reward model's accuracy says on which test set it is, for
+    charts show those of several versions side by side."""
+    own = stage.startswith(("reward_", "guard_")) and re.match(r"accuracy(_low|_high|/|$)", name)
+    return clean(f"own_test_{name}" if own else name)
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as dotted names; lists as JSON; long values cut."""
     flat: dict[str, str] = {}

@@ -14,7 +14,9 @@ from alignment.config.program import ProgramConfig
 from alignment.config.tracking import CostConfig
 from alignment.errors import AlignError, redact
 from alignment.pipeline.records import Manifest
+from alignment.reporting.comparison import on_the_same_comparisons
 from alignment.reporting.cost import stage_cost, together
+from alignment.reporting.headline import OWN_TEST, SAME_TEST
 from alignment.tracking import naming
 from alignment.tracking.artifacts import (
     SAMPLES_TAG,
@@ -189,7 +191,7 @@ class Sync:
         log_links(self.client, linked, datasets, self.models.inputs_of(manifest), made)
         log_files(self.client, run.info.run_id, directory)
         figures = {
-            naming.clean(name): naming.tidy(value)
+            naming.stage_figure(manifest.stage, name): naming.tidy(value)
             for name, value in manifest.metrics.items()
             if value is not None
         }
@@ -236,10 +238,13 @@ class Sync:
     def _progress(self, versions: list[VersionHistory]) -> None:
         """One run whose charts show the series: step = number of the version."""
         points: list[Point] = []
+        accuracies = _same_test(versions)
         for history in versions:
             number = naming.version_number(history.version)
             if number is not None and "evaluate" in history.current:
                 figures = _version_figures(history, self.program.cost)
+                figures = {k: v for k, v in figures.items() if OWN_TEST not in k}
+                figures |= accuracies.get(history.version, {})
                 points += [(name, value, number) for name, value in sorted(figures.items())]
         if not points:
             return
@@ -299,6 +304,24 @@ def _version_figures(history: VersionHistory, cost: CostConfig) -> dict[str, flo
             if figure is not None and name not in headlines:
                 figures[naming.clean(f"other/{name}")] = naming.tidy(figure)
     return figures
+
+
+def _same_test(versions: list[VersionHistory]) -> dict[str, dict[str, float]]:
+    """Version → accuracies of its reward models on the test set of the newest version."""
+    newest = next((item for item in reversed(versions) if "evaluate" in item.current), None)
+    found: dict[str, dict[str, float]] = {}
+    for domain, rows in on_the_same_comparisons(newest.directories if newest else {}).items():
+        for version, row in rows.items():
+            figures = found.setdefault(version, {})
+            for key, group, end in (
+                ("accuracy", naming.HEADLINE, ""),
+                ("low", "range/", "_low"),
+                ("high", "range/", "_high"),
+            ):
+                value = row.get(key)
+                if value is not None:
+                    figures[f"{group}{SAME_TEST}{domain}{end}"] = naming.tidy(value)
+    return found
 
 
 def _price(manifests: list[Manifest], config: CostConfig) -> dict[str, float]:

@@ -71,7 +71,7 @@ def test_comparison_shows_what_status_shows(series):
     data = found.to_dict()
     json.dumps(data, allow_nan=False)
     last = data["versions"][-1]
-    assert last["headline"]["reward_accuracy_safety"] == 0.75
+    assert last["headline"]["own_test_accuracy_safety"] == 0.75
     written = json.loads((series.stages["rlhf-v2"]["evaluate"] / "metrics.json").read_text())
     assert last["headline"]["win_safety"] == written["win_safety"]
 
@@ -174,8 +174,8 @@ def test_headline_figures():
     assert figures == {
         "win_safety": 0.7,
         "win_safety_low": 0.6,
-        "reward_accuracy_safety": 0.8,
-        "reward_accuracy_safety_low": 0.7,
+        "own_test_accuracy_safety": 0.8,
+        "own_test_accuracy_safety_low": 0.7,
     }
     shown = {h.name: h.show({**figures, "win_safety_high": 0.8}) for h in HEADLINES}
     assert shown["win_safety"] == "70.0 % [60, 80]"

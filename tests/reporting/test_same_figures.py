@@ -71,7 +71,7 @@ def test_terminal_report_and_json_show_the_same_cells(series):
             assert percent(*ends) in text
         # What status and MLflow show is what the table shows, to the digit.
         for item in HEADLINES:
-            if item.name in headline and not item.name.startswith("reward_accuracy"):
+            if item.name in headline and not item.name.startswith("own_test"):
                 assert headline[item.name] == pytest.approx(figures[item.name], rel=1e-5)
 
 
@@ -89,7 +89,7 @@ def test_accuracies_side_by_side_are_on_the_same_comparisons(series, monkeypatch
     assert "80.0 [" not in text
     assert "on the same held-out comparisons" in text
     assert "80.0 [" not in html.unescape(render_report(series.stages, title="x")).split("matrix")[0]
-    titles = [item.title for item in HEADLINES if item.name.startswith("reward_accuracy")]
+    titles = [item.title for item in HEADLINES if item.name.startswith("own_test")]
     assert all("own test set" in title for title in titles)
     drawn = {}
     monkeypatch.setattr(

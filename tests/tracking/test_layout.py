@@ -121,5 +121,12 @@ def test_views_name_metrics_that_exist(stages: Any, program: Any, run_all: Any, 
     wanted |= {chart["metricKey"] for chart in charts["compareRunCharts"] if "metricKey" in chart}
     assert wanted <= known
     assert {f"main/{headline.name}" for headline in HEADLINES} <= known
+    charted = {chart.get("metricKey") for chart in charts["compareRunCharts"]}
+    for headline in HEADLINES:
+        assert (f"main/{headline.name}" in charted) is headline.compares
+    assert [item.name for item in HEADLINES if not item.compares] == [
+        "own_test_accuracy_helpfulness",
+        "own_test_accuracy_safety",
+    ]
     assert all("workflowType=machine_learning" in link for link in vars(links).values() if link)
     assert all(vars(links).values())
