@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 from collections.abc import Callable, Mapping
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from alignment.config.compute import FastCPU
 from alignment.fastpath import choices, choosing
+from alignment.models.checkpoint_files import stored_parameters
 from alignment.utils.processor import processor
 
 
@@ -25,22 +24,12 @@ def under(
         figures = run(model=model, **options)
         return {
             **figures,
-            "parameters": parameters(model),
+            "parameters": stored_parameters(model),
             "processor": processor(),
             "threads": torch.get_num_threads(),
             "fast_cpu": fast_cpu,
             "passes": choices(),
         }
-
-
-def parameters(model: Path) -> int:
-    """Number of parameters in a checkpoint."""
-    count = 0
-    for path in model.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                count += math.prod(file.get_slice(name).get_shape())
-    return count
 
 
 def peak_rss_mb() -> float:

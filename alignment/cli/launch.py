@@ -14,6 +14,7 @@ from alignment.cli.results import check_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
+from alignment.operations.network_disk import network_notices
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.node import Node
@@ -62,6 +63,8 @@ def run_program(
                 ask_about_unfinished(program, nodes, console)
             preflight(program, left)
             begun = True
+            for risk, remedy in network_notices(program):
+                console.print(f"[yellow]warning:[/] {risk}; {remedy}")
         console.print(f"[bold]{program.name}[/]  {len(left)} of {len(nodes)} stages to do")
         run_stages(program, nodes, prefect=prefect, console=console, wait=wait)
     if begun and any(node.stage == "evaluate" for node in nodes):

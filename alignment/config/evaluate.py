@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 from pydantic import Field
 
 from alignment.config.generation import GenerationConfig
 from alignment.config.section import Override, Section
+from alignment.errors import ConfigError
 
 REFUSAL_PHRASES = (
     "i can't help",
@@ -63,6 +65,29 @@ class JudgeConfig(Section):
     """Room for the judge's reasoning and verdict."""
     max_failed: float = Field(default=0.05, ge=0, le=1)
     """The stage fails if a greater share of the verdicts could not be had."""
+
+    def key(self) -> str:
+        """The key, from the environment; empty where none is needed.
+
+        Raises:
+            ConfigError: the address is not an HTTP address, or the key's variable is not set.
+        """
+        from alignment.utils.http import is_http  # httpx takes a while to import
+
+        if not is_http(self.base_url):
+            raise ConfigError(
+                f"{self.base_url!r} is not an HTTP address",
+                where="evaluate.judge.base_url",
+                remedy="give it as http://host:port/v1",
+            )
+        key = os.environ.get(self.api_key_env, "") if self.api_key_env is not None else ""
+        if self.api_key_env is not None and not key:
+            raise ConfigError(
+                f"the judge needs a key in the environment variable {self.api_key_env}",
+                where="evaluate.judge.api_key_env",
+                remedy=f"export {self.api_key_env}=… before the run",
+            )
+        return key
 
 
 class EvaluateConfig(Section):

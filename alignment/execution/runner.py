@@ -16,6 +16,7 @@ from typing import Any
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
+from alignment.execution.data_check import check_prepared
 from alignment.execution.failures import in_words, kind_of, smaller
 from alignment.execution.isolated_stage import run_isolated
 from alignment.execution.observer import Observer, notify
@@ -91,6 +92,7 @@ class Runner:
         self._latest = latest
         self._version = ""
         self._interrupted = 0
+        self._data_checked = False
         self._lock: AbstractContextManager[None] | None = None
         self.plan_again()
 
@@ -162,10 +164,17 @@ class Runner:
             if waiting is not None:
                 raise waiting
             check_space(self.program, node)
+            self._check_data(node)
             manifest = self._try_until_done(node, key)
             if node.module == "promote":
                 self.plan_again()
             return StageRecord(node, manifest, cached=False)
+
+    def _check_data(self, node: Node) -> None:
+        """Check once what later stages need of the data, before the first stage that reads them."""
+        if "prepare" in node.inputs and not self._data_checked:
+            check_prepared(self.program, self.fingerprints.directories(node)["prepare"])
+            self._data_checked = True
 
     def interrupt(self) -> None:
         """End the isolated stages of other threads at their next checkpoint; at once if called

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 from alignment.config.evaluate import JudgeConfig
-from alignment.errors import ConfigError, StageError
-from alignment.utils.http import HTTPClient, Refused, is_http
+from alignment.errors import StageError
+from alignment.utils.http import HTTPClient, Refused
 
 Messages = list[dict[str, str]]
 
@@ -25,19 +24,7 @@ class Endpoint:
     """
 
     def __init__(self, config: JudgeConfig, pause: Callable[[float], None] = time.sleep):
-        if not is_http(config.base_url):
-            raise ConfigError(
-                f"{config.base_url!r} is not an HTTP address",
-                where="evaluate.judge.base_url",
-                remedy="give it as http://host:port/v1",
-            )
-        key = os.environ.get(config.api_key_env, "") if config.api_key_env is not None else ""
-        if config.api_key_env is not None and not key:
-            raise ConfigError(
-                f"the judge needs a key in the environment variable {config.api_key_env}",
-                where="evaluate.judge.api_key_env",
-                remedy=f"export {config.api_key_env}=… before the run",
-            )
+        key = config.key()
         self._config = config
         self._client = HTTPClient(
             config.base_url, timeout=config.timeout, retries=config.retries, key=key, pause=pause

@@ -24,9 +24,12 @@ from alignment.models.load import (
 
 
 def open_engine(
-    model: Path, config: SampleConfig, compute: ComputeConfig
+    model: Path, config: SampleConfig, compute: ComputeConfig, beside: int = 0
 ) -> tuple[Engine, ChatRenderer]:
     """The engine that `sample.engine` names, for the policy in `model`, and its renderer.
+
+    Args:
+        beside: bytes of memory on the same device that must stay free for other models.
 
     Raises:
         ConfigError: vLLM is configured but not installed, or it cannot load the policy because
@@ -47,7 +50,7 @@ def open_engine(
             "vLLM in this process needs a full checkpoint, but the policy is an adapter",
             remedy="align export it, serve that and set sample.engine: server with its url",
         )
-    return VLLMEngine(model, renderer, compute.dtype), renderer
+    return VLLMEngine(model, renderer, compute.dtype, beside), renderer
 
 
 def transformers_engine(

@@ -18,11 +18,15 @@ from typing import Any, TypeVar
 from alignment.errors import ConfigError, StageError
 from alignment.inference.types import SILENT, Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.load import Dtype, weight_bytes
 from alignment.utils.http import HTTPClient, Refused, Unanswered, is_http
 from alignment.utils.progress import Progress
 
 T = TypeVar("T")
 
+_USUAL_SHARE = 0.9  # vLLM's own default
+_CONTEXT = 0.02  # of the GPU, for what CUDA itself takes
+_LEAST = 1.2  # times its weights: a model needs some cache too
 _SEED_BITS = 31  # servers read the seed as a signed 32- or 64-bit integer
 _REMEDY = (
     "start it with: vllm serve DIR --return-tokens-as-token-ids "
@@ -33,11 +37,16 @@ _REMEDY = (
 class VLLMEngine:
     """vLLM's offline engine. Needs the extra `vllm`.
 
+    Args:
+        beside: bytes of the GPU's memory that must stay free for other models.
+
     Raises:
-        ConfigError: vLLM is not installed.
+        ConfigError: vLLM is not installed, or the GPU is too small for the policy and `beside`.
     """
 
-    def __init__(self, model: Path, renderer: ChatRenderer, dtype: str = "float32"):
+    def __init__(
+        self, model: Path, renderer: ChatRenderer, dtype: Dtype = "float32", beside: int = 0
+    ):
         try:
             from vllm import LLM
         except ImportError as error:
@@ -53,6 +62,7 @@ class VLLMEngine:
             # Training needs log-probabilities at the temperature.
             logprobs_mode="processed_logprobs",
             max_logprobs=1,
+            **_memory(weight_bytes(model, dtype), beside),
         )
 
     def sample(
@@ -220,6 +230,26 @@ class ServerEngine:
             raise StageError(
                 f"no answer from the server: {error}", where=self._base + path, remedy=_REMEDY
             ) from error
+
+
+def _memory(weights: int, beside: int) -> dict[str, float]:
+    """The share of the GPU that vLLM takes at once, for weights and cache, and keeps."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    share = min(_USUAL_SHARE, (free - beside) / total - _CONTEXT)
+    if share * total < weights * _LEAST:
+        gib = 2**30
+        raise ConfigError(
+            f"the GPU has {free / gib:.1f} GiB free; the policy's weights take {weights / gib:.1f} "
+            f"and the reward models beside it {beside / gib:.1f}",
+            where="sample.engine",
+            remedy="set sample.temperature to a number, so that sampling needs no reward models, "
+            "or sample.engine: transformers",
+        )
+    return {"gpu_memory_utilization": math.floor(share * 1000) / 1000}
 
 
 def _turn_end(renderer: ChatRenderer) -> list[int] | None:

@@ -60,6 +60,21 @@ def base_name(base: str | Path, directory: Path) -> str:
     return source.relative_to(common).as_posix()
 
 
+def unknown_targets(directory: Path, config: LoraSettings) -> list[str]:
+    """The `target_modules` that name no layer of the checkpoint in `directory`."""
+    from safetensors import safe_open
+
+    layers: set[str] = set()
+    for path in directory.glob("*.safetensors"):
+        with safe_open(path, framework="np") as weights:
+            layers |= {name.removesuffix(".weight") for name in weights.keys()}  # noqa: SIM118
+    return [
+        target
+        for target in config.target_modules
+        if target != "all-linear" and not any(f".{name}".endswith(f".{target}") for name in layers)
+    ]
+
+
 def lora_config(config: LoraSettings, **more: Any) -> Any:
     """peft's configuration of a new adapter; `more` are other fields of it."""
     from peft import LoraConfig

@@ -1,4 +1,4 @@
-"""What is wrong with the files of a checkpoint, said before a library stumbles over them."""
+"""The files of a checkpoint: how many parameters, and what is wrong before a library stumbles."""
 
 from __future__ import annotations
 

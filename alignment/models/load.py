@@ -26,7 +26,7 @@ from alignment.errors import ConfigError
 from alignment.models.adapters import adapter_base, is_adapter, is_reward_adapter
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.chat_template import freeze
-from alignment.models.checkpoint_files import check_whole
+from alignment.models.checkpoint_files import check_whole, stored_parameters
 
 # transformers' progress bars would interfere with ours.
 logging.disable_progress_bar()
@@ -87,6 +87,14 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     tokenizer.padding_side = "left"
     freeze(tokenizer)
     return tokenizer
+
+
+def weight_bytes(path: str | Path, dtype: Dtype) -> int:
+    """Bytes that the weights of a checkpoint take in `dtype`; for an adapter, its base's too."""
+    width = 4 if dtype == "float32" else 2
+    count = stored_parameters(Path(path))
+    base = weight_bytes(adapter_base(path), dtype) if is_adapter(path) else 0
+    return width * count + base
 
 
 def load_policy(

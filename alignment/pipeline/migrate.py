@@ -19,6 +19,11 @@ from alignment.pipeline.ledger import Ledger, fingerprint
 from alignment.pipeline.node import Node
 from alignment.pipeline.records import Manifest
 from alignment.pipeline.slices import config_slice, stage_declaration, student_option
+from alignment.utils.files import digest_json
+
+DID_NOT_ASK = {"sample": ("4", "5")}
+"""Code versions of a module whose finished outputs stay valid, though they knew no such option."""
+ASKED_SINCE = ("finished_only",)
 
 
 class Untranslatable(AlignError):
@@ -67,6 +72,8 @@ def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict
         # Today's sources do not go with what is recorded: it is compared as it stands.
         return {"config": manifest.config, "options": manifest.options}
     options = dict(manifest.options)
+    if manifest.code_version in DID_NOT_ASK.get(node.module, ()):
+        options |= {name: node.options[name] for name in ASKED_SINCE if name in node.options}
     if student is not None:
         options |= student_option(then)
     return {"config": config_slice(then, stage_declaration(node.module).reads), "options": options}
@@ -83,7 +90,8 @@ def todays_fingerprint(
     still_valid = any_code or manifest.code_version in declared.keeps
     code_version = declared.code_version if still_valid else manifest.code_version
     sources = program.base.source, program.intake.source
-    key = (str(program.workspace), node.key, manifest.fingerprint, code_version, *sources)
+    asked = digest_json(dict(node.options))
+    key = (str(program.workspace), node.key, manifest.fingerprint, code_version, asked, *sources)
     if key not in _fingerprints:
         try:
             then = todays_slice(manifest, node, program)

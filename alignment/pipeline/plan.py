@@ -204,7 +204,12 @@ def _guards(turn: _Turn) -> list[Node]:
 
 def _sample(turn: _Turn) -> list[Node]:
     inputs = {"policy": turn.policy(turn.parent), **PREPARE, **turn.rewards}
-    options = {} if turn.parent == turn.previous else {"sampler": turn.parent}
+    options: dict[str, Any] = {}
+    if turn.parent != turn.previous:
+        options["sampler"] = turn.parent
+    # An option, not a section that it reads: nothing else of `select` may make samples stale.
+    if turn.config.sample.temperature == "search" and not turn.config.select.finished_only:
+        options["finished_only"] = False
     return [turn.node("sample", inputs, **options)]
 
 

@@ -1,9 +1,14 @@
-"""Checks before the first stage of what a later stage will need: hours would be lost otherwise."""
+"""Checks before the first stage of what a later stage will need: hours would be lost otherwise.
+
+What is needed of the data is checked when the first stage has made them (`execution.data_check`),
+and the ports of `align serve` when it begins (`flows.servers.web_pages`).
+"""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -16,21 +21,23 @@ from alignment.pipeline.disk_space import check_program_space
 from alignment.pipeline.estimate import UNKNOWN_PARAMETERS, base_size
 from alignment.pipeline.node import Node
 from alignment.pipeline.workspace import make_workspace, refuse_another
+from alignment.preferences.inbox import domains_without_data
+from alignment.preferences.store import PreferenceStore
 from alignment.utils.import_string import load_callable
 
 FREE_BYTES = 200 * 2**20
 
 
 def preflight(program: ProgramConfig, nodes: Sequence[Node] = ()) -> None:
-    """Check models, data, lengths, processes, reward functions, memory and disk.
+    """Check models, data, lengths, processes, reward functions, engines, judges, memory and disk.
 
     Args:
         nodes: the stages to do, whose outputs must fit on the disk.
 
     Raises:
         ConfigError: a model or data are missing or unfit, answers are longer than a model's
-            context, processes cannot share a batch, or a reward function cannot be imported; the
-            error names the key.
+            context, processes cannot share a batch, a reward function cannot be imported, an
+            engine cannot do its work, or a judge has no key; the error names the key.
         AlignError: the workspace is not writable or another program's, the disk is too full, or
             the memory too small.
     """
@@ -47,6 +54,7 @@ def preflight(program: ProgramConfig, nodes: Sequence[Node] = ()) -> None:
     _check_memory(program)
     if program.base.source == "path":
         _check_data(program)
+    _check_collected(program)
     contexts = {where: _check_model(path, where) for where, path in _models(program)}
     for version in ("sft", *(item.name for item in program.versions)):
         _check_version(program, version, contexts)
@@ -70,8 +78,11 @@ def _check_model(path: str, where: str) -> int | None:
 
     A hub name that is not on this disk is checked when it is imported.
     """
+    from transformers import AutoConfig
+
     from alignment.models.chat_renderer import ChatRenderer
     from alignment.models.checkpoint_files import check_tokenizer_files, stored_parameters
+    from alignment.models.kv_cache import new_cache
     from alignment.models.load import check_model_directory, context_of, load_tokenizer
 
     local = Path(path).expanduser()
@@ -87,7 +98,10 @@ def _check_model(path: str, where: str) -> int | None:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"the tokenizer of {path} does not load: {reason}") from None
         ChatRenderer(tokenizer)
-        return context_of(local)
+        context = context_of(local)
+        if (local / "config.json").is_file():
+            new_cache(AutoConfig.from_pretrained(local), 1)  # is made for every answer
+        return context
     except ConfigError as error:
         raise ConfigError(error.message, where=where, remedy=error.remedy) from None
 
@@ -139,6 +153,87 @@ def _check_version(program: ProgramConfig, version: str, contexts: dict[str, int
         )
     for part in config.ppo.parts if climbs else ():
         load_callable(part.function, "ppo.parts")
+    if climbs and config.ppo.ptx.coefficient and config.ppo.ptx.source == "corpus" and own_base:
+        raise ConfigError(
+            "PPO-ptx needs the corpus, which only the built-in world has",
+            where="ppo.ptx.source",
+            remedy="set ppo.ptx.source to demonstrations, or ppo.ptx.coefficient to 0",
+        )
+    _check_engine(config)
+    if config.evaluate.judge is not None:
+        config.evaluate.judge.key()
+    _check_adapters(program, config, climbs)
+
+
+def _check_engine(config: ProgramConfig) -> None:
+    """Check the device, and whether the engine for sampling can do its work."""
+    from alignment.models.load import resolve_device
+    from alignment.utils.http import is_http
+
+    resolve_device(config.compute.device)
+    sample = config.sample
+    if sample.url is not None and not is_http(sample.url):
+        raise ConfigError(f"{sample.url!r} is not an HTTP address", where="sample.url")
+    if sample.engine != "vllm":
+        return
+    if find_spec("vllm") is None:
+        raise ConfigError(
+            "vLLM is not installed",
+            where="sample.engine",
+            remedy="pip install 'align-rlhf[vllm]', or set sample.engine: transformers",
+        )
+    if config.finetune.sft.lora is not None or config.finetune.rejection.lora is not None:
+        raise ConfigError(
+            "vLLM in this process needs a full checkpoint, and fine-tuning makes adapters",
+            where="sample.engine",
+            remedy="set sample.engine: transformers, or finetune.sft.lora and "
+            "finetune.rejection.lora to null",
+        )
+
+
+def _check_adapters(program: ProgramConfig, config: ProgramConfig, climbs: bool) -> None:
+    """Check that the layers that are to get an adapter are in the model."""
+    base = Path(program.base.path or "").expanduser()
+    if program.base.source != "path" or not base.is_dir():
+        return
+    from alignment.models.adapters import unknown_targets
+
+    for section, lora in (
+        ("finetune.sft", config.finetune.sft.lora),
+        ("finetune.rejection", config.finetune.rejection.lora),
+        ("rewards", config.rewards.lora),
+        ("ppo", config.ppo.lora if climbs else None),
+    ):
+        unknown = unknown_targets(base, lora) if lora is not None else []
+        if unknown:
+            raise ConfigError(
+                f"no layer of {base} is called {', '.join(unknown)}",
+                where=f"{section}.lora.target_modules",
+                remedy="use all-linear, or names of layers of this architecture",
+            )
+
+
+def _check_collected(program: ProgramConfig) -> None:
+    """Check that there are comparisons to come for every version and for both reward models."""
+    source, store = program.intake.source, PreferenceStore(program.workspace / "preferences")
+    if source == "split" and program.data.arrivals < len(program.versions):
+        raise ConfigError(
+            f"{len(program.versions)} versions need as many arrivals, and there are "
+            f"{program.data.arrivals}",
+            where="data.arrivals",
+            remedy=f"set it to {len(program.versions)}",
+        )
+    if source == "simulated" and domains_without_data(store, program.versions[0].name):
+        pairs = program.collect.pairs
+        safety = round(pairs * program.collect.safety_share)
+        if not 0 < safety < pairs:
+            key = "safety_share" if pairs > 1 else "pairs"
+            raise ConfigError(
+                f"{pairs - safety} helpfulness and {safety} safety pairs would be collected, and "
+                "both reward models need some",
+                where=f"collect.{key}",
+                remedy="raise collect.pairs, or choose a collect.safety_share between 0 and 1",
+            )
 
 
 def _check_memory(program: ProgramConfig) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from alignment.config.compute import ComputeConfig
 from alignment.config.rewards import CombineConfig
-from alignment.models.load import resolve_device
+from alignment.models.load import resolve_device, weight_bytes
 from alignment.preferences.prompts import Prompt
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.combined import combine
@@ -18,6 +18,20 @@ from alignment.rewards.identified import unidentified
 from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted
 from alignment.utils.threads import side_by_side
+
+ACTIVATIONS = 0.5
+"""Memory of a scoring pass as a share of one model's weights: ample from a billion parameters on,
+whose passes of 16,384 tokens keep one layer's activations at a time."""
+FLOOR = 2**30
+"""Bytes that a scoring pass takes at least, in a small model too."""
+
+
+def scoring_bytes(stages: Sequence[Path], compute: ComputeConfig) -> int:
+    """Bytes of a GPU that the reward models of these stages take, with a pass of one of them."""
+    if resolve_device(compute.device).type == "cpu":
+        return 0
+    weights = [weight_bytes(stage / "model", compute.dtype) for stage in stages]
+    return sum(weights) + max(FLOOR, int(ACTIVATIONS * max(weights)))
 
 
 @dataclass(frozen=True)

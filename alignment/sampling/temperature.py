@@ -47,6 +47,8 @@ def best_temperature(
     rewards: np.ndarray,
     finished: np.ndarray,
     distinct: Sequence[float],
+    *,
+    finished_only: bool,
 ) -> tuple[float, list[TemperatureResult]]:
     """The best temperature of the grid, and the figures of each; ties go to the lower one.
 
@@ -54,8 +56,10 @@ def best_temperature(
         rewards: [temperatures, prompts, K], all from the same reward models.
         finished: booleans of the same shape: answers that ended with EOS.
         distinct: distinct-answer rate of each temperature.
+        finished_only: selection leaves out the answers that did not end. Where it takes them, a
+            search that does not would look for the temperature whose answers end soonest.
     """
-    counted = with_floor(rewards, finished)
+    counted = with_floor(rewards, finished) if finished_only else rewards
     k = rewards.shape[-1]
     counts = sorted({*(2**i for i in range(int(math.log2(k)) + 1)), k})
     results = []

@@ -7,6 +7,7 @@ prompts.jsonl (the prompts of this version).
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.rewards.cache import ScoreCache
 from alignment.sampling.best_of import distinct_rate
 from alignment.sampling.prompt_sampling import draw_prompts, without_categories
-from alignment.sampling.reward_scoring import AnswerToScore, RewardScorer
+from alignment.sampling.reward_scoring import AnswerToScore, RewardScorer, scoring_bytes
 from alignment.sampling.shards import Shards, to_table, write_table
 from alignment.sampling.temperature import best_temperature
 from alignment.stages.context import StageContext
@@ -29,9 +30,12 @@ from alignment.utils import graceful_stop
 from alignment.utils.files import atomic_write_json, digest_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "5"
-KEEPS = ("4",)  # since then only templates with an end other than EOS differ
+CODE_VERSION = "6"
+# Since 4 templates with an end other than EOS differ; since 5 temperature searches of programs that
+# fine-tune on unfinished answers.
+KEEPS = ("4", "5")
 READS = ("sample", "combine", "compute")
+SEARCHED = "temperature.json"  # in the scratch directory: a search that is done
 
 
 def run(ctx: StageContext) -> None:
@@ -43,7 +47,10 @@ def run(ctx: StageContext) -> None:
     write_prompts(ctx.out / "prompts.jsonl", prompts)
     ids = [prompt.id for prompt in prompts]
     ctx.dataset("sampling prompts", digest_json(ids), len(ids), "prompts")
-    engine, renderer = open_engine(ctx.inputs["policy"] / "model", config, ctx.config.compute)
+    model, compute = ctx.inputs["policy"] / "model", ctx.config.compute
+    searches = config.temperature == "search" and not (ctx.scratch / SEARCHED).is_file()
+    beside = scoring_bytes(_reward_stages(ctx), compute) if searches else 0
+    engine, renderer = open_engine(model, config, compute, beside)
     settings = SamplingSettings.of(config.generation)
     temperature = _temperature(ctx, engine, renderer, settings, pool, prompts)
     settings = replace(settings, temperature=temperature)
@@ -103,7 +110,7 @@ def _temperature(
         value = float(config.temperature)
         atomic_write_json(ctx.out / "temperature.json", {"temperature": value, "search": None})
         return value
-    done = ctx.scratch / "temperature.json"
+    done = ctx.scratch / SEARCHED
     if not done.is_file():
         record = _search(ctx, engine, renderer, settings, _search_prompts(ctx, pool, prompts))
         atomic_write_json(done, record)
@@ -143,13 +150,8 @@ def _search(
         at = replace(settings, temperature=temperature)
         drawn.append(engine.sample(tokens, seeds, at, ctx.progress))
     cache = ScoreCache(ctx.workspace)
-    scorer = RewardScorer.load(
-        ctx.inputs["reward_helpfulness"],
-        ctx.inputs["reward_safety"],
-        ctx.config.combine,
-        ctx.config.compute,
-        cache,
-    )
+    stages = _reward_stages(ctx)
+    scorer = RewardScorer.load(*stages, ctx.config.combine, ctx.config.compute, cache)
     answers = [
         AnswerToScore(prompt, sample.text, sample.finished)
         for at in drawn
@@ -161,9 +163,16 @@ def _search(
     cache.report(ctx.progress)
     finished = np.array([answer.finished for answer in answers]).reshape(shape)
     distinct = [distinct_rate([[sample.text for sample in group] for group in at]) for at in drawn]
-    best, trials = best_temperature(config.grid, rewards, finished, distinct)
+    finished_only = ctx.options.get("finished_only", True)
+    best, trials = best_temperature(
+        config.grid, rewards, finished, distinct, finished_only=finished_only
+    )
     count = sum(len(sample.token_ids) for at in drawn for group in at for sample in group)
     return {"temperature": best, "search": [asdict(trial) for trial in trials], "tokens": count}
+
+
+def _reward_stages(ctx: StageContext) -> tuple[Path, Path]:
+    return ctx.inputs["reward_helpfulness"], ctx.inputs["reward_safety"]
 
 
 def _figures(ctx: StageContext, table: pa.Table, temperature: float) -> None:

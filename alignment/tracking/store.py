@@ -16,6 +16,7 @@ from alignment.config.location import written_out
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, ConfigError
 from alignment.tracking.database import provide
+from alignment.utils.mounts import network_mount
 
 NOTE = "mlflow.note.content"
 SERVED = "mlflow-server.lock"
@@ -215,7 +216,8 @@ def _quick_sqlite() -> None:
 
     MLflow commits dozens of times for a run, at one flush of the disk each. A power cut can cost
     the last entries, never the file, and everything can be written anew from the ledger. Readers
-    (the pages of `align ui`) are not locked out meanwhile.
+    (the pages of `align ui`) are not locked out meanwhile. On a network file system, where a
+    write-ahead log does not work, SQLite stays as careful as it is.
     """
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
@@ -223,8 +225,10 @@ def _quick_sqlite() -> None:
     def set_pragmas(connection: Any, _record: Any) -> None:
         if "sqlite" in type(connection).__module__:
             cursor = connection.cursor()
-            cursor.execute("PRAGMA journal_mode = WAL")
-            cursor.execute("PRAGMA synchronous = NORMAL")
+            _, _, file = cursor.execute("PRAGMA database_list").fetchone()
+            if network_mount(Path(file)) is None:
+                cursor.execute("PRAGMA journal_mode = WAL")
+                cursor.execute("PRAGMA synchronous = NORMAL")
             cursor.close()
 
     event.listen(Engine, "connect", set_pragmas)

@@ -1,14 +1,15 @@
 """The pages of MLflow and Prefect: a server, the addresses, and waiting for both."""
 
 import os
+import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from types import FrameType
 from urllib.parse import urlsplit
 
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError, redact
+from alignment.errors import AlignError, ConfigError, redact
 from alignment.tracking.links import Links, find_links
 from alignment.tracking.rebuild import catch_up
 from alignment.tracking.store import (
@@ -44,9 +45,28 @@ def mlflow_child(program: ProgramConfig, port: int) -> Child:
     )
 
 
-def usable_port(port: int, name: str, say: Callable[[str], None]) -> int:
-    """`port`, or a free one if somebody has it."""
-    if not port_taken(port):
+def usable_port(
+    port: int, name: str, say: Callable[[str], None], others: Collection[int] = ()
+) -> int:
+    """`port`, or a free one if somebody has it or it is among `others`, which are taken soon.
+
+    Raises:
+        ConfigError: no process of this user may listen there, or there is no such port.
+    """
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            probe.bind(("127.0.0.1", port))
+        taken = port_taken(port) or port in others
+    except (OverflowError, PermissionError) as error:
+        raise ConfigError(
+            f"{name} cannot have port {port}: {error}",
+            where=f"--{name.lower()}-port",
+            remedy="choose one from 1024 to 65535",
+        ) from None
+    except OSError:
+        taken = True
+    if not taken:
         return port
     other = free_port()
     say(f"port {port} is in use: {name} takes {other}")

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import LockedError, redact
+from alignment.operations.network_disk import network_notices
 from alignment.pipeline.preflight import preflight
 from alignment.pipeline.workspace import is_kept, keep_program
 from alignment.preferences.inbox import inbox_dir
@@ -130,12 +132,14 @@ def _servers(
     """MLflow's and Prefect's servers once they answer: those that are ours, and both addresses."""
     workspace = program.workspace.resolve()
     say(f"starting the servers of {program.name} …")
+    for risk, remedy in network_notices(program):
+        say(f"warning: {risk}; {remedy}")
     services: list[Supervised] = []
     stack.callback(drop_note, workspace)
     stack.callback(stop_all, services, program.orchestration.grace_seconds)
     web_pages.settle_history(program, say)
     mlflow = keep_mlflow(program, mlflow_port, services, say)
-    prefect = keep_prefect(workspace, prefect_port, services, say)
+    prefect = keep_prefect(workspace, prefect_port, services, say, [urlsplit(mlflow).port or 0])
     children = [service.child for service in services]
     web_pages.wait_for(lambda: answers(f"{prefect}/health"), children, stop)
     web_pages.wait_for(lambda: answers(f"{mlflow}/health"), children, stop)

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -76,13 +76,21 @@ def keep_mlflow(
 
 
 def keep_prefect(
-    workspace: Path, port: int, services: list[Supervised], say: Callable[[str], None]
+    workspace: Path,
+    port: int,
+    services: list[Supervised],
+    say: Callable[[str], None],
+    others: Collection[int] = (),
 ) -> str:
-    """Keep Prefect's server, unless one is up; returns the address of its API."""
+    """Keep Prefect's server, unless one is up; returns the address of its API.
+
+    Args:
+        others: ports of servers that may not listen yet.
+    """
     server = find_server(workspace, say)
     if server is not None:
         return server.url
-    chosen = web_pages.usable_port(port, "Prefect", say)
+    chosen = web_pages.usable_port(port, "Prefect", say, others)
 
     def start() -> Child:
         child = start_server(workspace, port=chosen, embedded=False).child

@@ -10,9 +10,11 @@ from typing import Any
 
 from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
+from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.bound_checks import CLEAN
 from alignment.execution.runner import Runner
 from alignment.pipeline.slices import stage_declaration
+from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.utils.files import sha256_file
 
 WEIGHTS = {"pretrain": 1, "import_base": 1, "finetune": 1, "ppo": 1, "reward": 1}
@@ -61,6 +63,12 @@ class FakeStages:
             context.dataset(
                 f"{context.version}-data", sha256_file(context.out / "result.txt"), 7, "training"
             )
+        if module == "prepare":
+            prompts = [
+                Prompt(messages=[{"role": "user", "content": domain}], domain=domain)
+                for domain in DOMAINS
+            ]
+            write_prompts(context.out / "prompts.jsonl", prompts)
         number = int(context.version[-1]) if context.version.startswith("rlhf") else 0
         if module == "intake":
             counts = {"training": {"safety": 3, "helpfulness": 4}, "heldout": {"safety": 1}}
@@ -72,6 +80,12 @@ class FakeStages:
         if module == "reward":
             context.metric(tokens_trained=500.0)
             context.metric(accuracy=0.6 + number / 100, accuracy_low=0.5, accuracy_high=0.7)
+            points = [  # every model so far, on this one's test set
+                {"version": f"rlhf-v{n}", "all": {"accuracy": 0.5 + n / 10 - number / 100}}
+                for n in range(1, number + 1)
+            ]
+            growth = {"growth": {"points": points}}
+            (context.out / "evaluation.json").write_text(json.dumps(growth))
         if module == "evaluate":
             context.metric(
                 win_helpfulness=0.5 + number / 10,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -148,3 +150,27 @@ def test_engines_by_configuration(url: str, stage_inputs: Any) -> None:
     except ImportError:
         with pytest.raises(ConfigError, match="not installed"):
             open_engine(model, SampleConfig(engine="vllm", generation=long), compute)
+
+
+def test_vllm_leaves_room_for_the_models_beside_it(
+    stage_inputs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gib = 2**30
+    given: list[dict[str, Any]] = []
+    fake = SimpleNamespace(LLM=lambda **options: given.append(options))
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    model = stage_inputs["policy"] / "model"
+    config, compute = SampleConfig(engine="vllm"), ComputeConfig(device="cpu")
+    short = config.model_copy(update={"generation": GenerationConfig(max_new_tokens=8)})
+    open_engine(model, short, compute)
+    assert "gpu_memory_utilization" not in given[-1], "this machine has no GPU"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for free, beside, share in ((80, 0, 0.9), (80, 30, 0.605), (40, 0, 0.48), (40, 30, 0.105)):
+        memory = (free * gib, 80 * gib)
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda memory=memory: memory)
+        open_engine(model, short, compute, beside * gib)
+        assert given[-1]["gpu_memory_utilization"] == pytest.approx(share, abs=1e-3)
+    with pytest.raises(ConfigError, match="reward models beside it 39") as error:
+        open_engine(model, short, compute, 39 * gib)
+    assert error.value.remedy is not None
+    assert "sample.temperature" in error.value.remedy

@@ -86,3 +86,14 @@ def test_the_champion_is_the_last_one_approved_or_passed() -> None:
     gated = load_program(DEMO)
     assert decisions(gated, {}, {"rlhf-v1": True, "rlhf-v2": False}).champion == "rlhf-v1"
     assert decisions(gated, {"rlhf-v2": True}, {"rlhf-v2": False}).champion == "rlhf-v2"
+
+
+def test_a_temperature_search_knows_whether_selection_takes_unfinished_answers() -> None:
+    options = {
+        given: next(n for n in build_plan(p, Decisions(p)) if n.key == "rlhf-v1/sample").options
+        for given in ((), ("select.finished_only=false",), ("select.bag_keep=2",))
+        for p in [load_program(DEMO, given)]
+    }
+    assert list(options.values()) == [{}, {"finished_only": False}, {}]
+    fixed = load_program(DEMO, ["select.finished_only=false", "sample.temperature=1.0"])
+    assert not any(n.options for n in build_plan(fixed, Decisions(fixed)) if n.stage == "sample")

@@ -199,6 +199,88 @@ def test_only_what_a_version_does_is_checked(stories: Path, tmp_path: Path) -> N
     preflight(program(tmp_path, stories, split, **more, collect=long))
 
 
+def test_engines_and_judges_that_cannot_do_their_work(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(where: str, match: str, **more: Any) -> None:
+        given = program(tmp_path, stories, {"source": "inbox"}, data=here(tmp_path), **more)
+        with pytest.raises(ConfigError, match=match) as caught:
+            preflight(given)
+        assert caught.value.where == where
+        assert caught.value.remedy or "address" in match
+
+    monkeypatch.delenv("JUDGE_KEY", raising=False)
+    judge = {"base_url": "http://127.0.0.1:9/v1", "model": "x", "api_key_env": "JUDGE_KEY"}
+    refused("evaluate.judge.api_key_env", "JUDGE_KEY", evaluate={"judge": judge})
+    refused(
+        "evaluate.judge.base_url",
+        "not an HTTP address",
+        evaluate={"judge": judge | {"base_url": "localhost:9"}},
+    )
+    refused(
+        "sample.url", "not an HTTP address", sample={"engine": "server", "url": "localhost:8000"}
+    )
+    monkeypatch.setattr("alignment.pipeline.preflight.find_spec", lambda _name: None)
+    refused("sample.engine", "not installed", sample={"engine": "vllm"})
+    monkeypatch.setattr("alignment.pipeline.preflight.find_spec", lambda _name: object())
+    lora = {"finetune": {"sft": {"lora": {}}}}
+    refused("sample.engine", "full checkpoint", sample={"engine": "vllm"}, **lora)
+    ptx = {"ptx": {"coefficient": 1.0, "source": "corpus"}}
+    versions = [{"name": "rlhf-v1", "ppo": True}]
+    refused("ppo.ptx.source", "needs the corpus", ppo=ptx, versions=versions)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    refused("compute.device", "no GPU", compute={"device": "cuda"})
+
+
+def test_adapters_have_layers_to_sit_on(stories: Path, tmp_path: Path) -> None:
+    wrong, right = {"target_modules": ["c_attn"]}, {"target_modules": ["q_proj", "mlp.up_proj"]}
+
+    def given(climbs: bool = True, **more: Any) -> Any:
+        versions = [{"name": "rlhf-v1", "ppo": climbs}]
+        where = {"data": here(tmp_path), "versions": versions}
+        return program(tmp_path, stories, {"source": "inbox"}, **where, **more)
+
+    preflight(given(rewards={"lora": right}, ppo={"lora": {}, "critic_init": "policy"}))
+    for key, more in (
+        ("finetune.sft", {"finetune": {"sft": {"lora": wrong}}}),
+        ("rewards", {"rewards": {"lora": wrong}}),
+        ("ppo", {"ppo": {"lora": wrong, "critic_init": "policy"}}),
+    ):
+        with pytest.raises(ConfigError, match=r"no layer of .* is called c_attn") as caught:
+            preflight(given(**more))
+        assert caught.value.where == f"{key}.lora.target_modules"
+    preflight(given(climbs=False, ppo={"lora": wrong, "critic_init": "policy"}))
+
+
+def test_there_are_comparisons_for_every_version(stories: Path, tmp_path: Path) -> None:
+    versions = [{"name": f"rlhf-v{n}"} for n in (1, 2, 3)]
+    data = here(tmp_path) | {"arrivals": 2}
+    with pytest.raises(ConfigError, match="3 versions need as many arrivals") as caught:
+        preflight(program(tmp_path, stories, {"source": "split"}, data=data, versions=versions))
+    assert caught.value.where == "data.arrivals"
+    preflight(program(tmp_path, stories, {"source": "split"}, data=data, versions=versions[:2]))
+    world = {"name": "x", "workspace": str(tmp_path / "world"), "versions": versions}
+    for collect, key in (
+        ({"pairs": 0}, "collect.pairs"),
+        ({"pairs": 8, "safety_share": 0.0}, "collect.safety_share"),
+        ({"pairs": 8, "safety_share": 1.0}, "collect.safety_share"),
+    ):
+        with pytest.raises(ConfigError, match="both reward models need some") as caught:
+            preflight(check_program(world | {"collect": collect}))
+        assert caught.value.where == key
+
+
+def test_a_cache_that_cannot_be_repeated_is_found_first(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, MambaConfig
+
+    bytes_tokenizer().save_pretrained(tmp_path / "base")
+    config = MambaConfig(vocab_size=400, hidden_size=16, num_hidden_layers=1, state_size=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    with pytest.raises(ConfigError) as caught:
+        preflight(program(tmp_path, tmp_path / "base", {"source": "inbox"}, data=here(tmp_path)))
+    assert caught.value.where == "base.path"
+
+
 def made(directory: Path, template: str | None = None) -> None:
     """A tiny GPT-2 with a byte-level tokenizer."""
     tokenizer = bytes_tokenizer(template)

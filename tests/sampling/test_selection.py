@@ -319,17 +319,25 @@ def test_pairs_prefer_finished_answers_and_drop_equal_ones() -> None:
     assert make_pair(pair, ([Sample([1], [0.0], True, "")], [done]), 3) is None
 
 
+def search(*arguments: Any, finished_only: bool = True) -> tuple[float, list[Any]]:
+    return best_temperature(
+        (0.7, 1.0, 1.3), *arguments, [0.5, 0.9, 0.8], finished_only=finished_only
+    )
+
+
 def test_temperature_search_takes_the_best_expected_best_of_k() -> None:
     random = np.random.default_rng(0)
     rewards = np.stack([random.normal(0, spread, (30, 8)) for spread in (0.5, 1.5, 1.0)])
     finished = np.ones_like(rewards, dtype=bool)
-    best, tried = best_temperature((0.7, 1.0, 1.3), rewards, finished, [0.5, 0.9, 0.8])
+    best, tried = search(rewards, finished)
     assert best == 1.0
     assert tried[1].expected == pytest.approx(rewards[1].max(axis=1).mean())
     assert [row["n"] for row in tried[0].curve] == [1, 2, 4, 8]
     # Answers that selection would leave out are worth nothing.
     finished[1] = False
-    assert best_temperature((0.7, 1.0, 1.3), rewards, finished, [0.5, 0.9, 0.8])[0] == 1.3
+    assert search(rewards, finished)[0] == 1.3
+    # Where selection takes them, they count: the search does not look for answers that end soon.
+    assert search(rewards, finished, finished_only=False)[0] == 1.0
 
 
 @pytest.mark.parametrize(

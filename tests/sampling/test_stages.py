@@ -12,9 +12,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import LlamaForSequenceClassification
 
+from alignment.config.compute import ComputeConfig
 from alignment.errors import ConfigError, StageError
 from alignment.inference.types import Sample
+from alignment.models.checkpoint_files import stored_parameters
+from alignment.sampling.reward_scoring import scoring_bytes
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages import collect, sample, select
 from alignment.utils.files import read_json, sha256_file
@@ -26,6 +30,24 @@ SMALL = {
     "shard_prompts": 3,
     "search_prompts": 4,
 }
+
+
+def test_what_reward_models_take_beside_an_engine(
+    stage_inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = [stage_inputs[f"reward_{domain}"] for domain in ("helpfulness", "safety")]
+    parameters = stored_parameters(stages[0] / "model")
+    assert (
+        parameters
+        == LlamaForSequenceClassification.from_pretrained(stages[0] / "model").num_parameters()
+    )
+    assert scoring_bytes(stages, ComputeConfig(device="cpu")) == 0
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for dtype, width in (("float32", 4), ("bfloat16", 2)):
+        compute = ComputeConfig(device="cuda", dtype=dtype)
+        assert scoring_bytes(stages, compute) == 2 * width * parameters + 2**30
+    monkeypatch.setattr("alignment.sampling.reward_scoring.weight_bytes", lambda *_: 10 * 2**30)
+    assert scoring_bytes(stages, compute) == 25 * 2**30
 
 
 def _digests(directory: Path) -> dict[str, str]:
@@ -48,6 +70,20 @@ def test_sample_then_select(make_context: Callable[..., Any]) -> None:
     assert found["temperature"] in (0.7, 1.3)
     assert len(found["search"]) == 2
     assert ctx.metrics["samples"] == 40
+    # The better of the two for a selection that takes unfinished answers, as this one does.
+    taking = make_context(
+        "sample",
+        where="taking",
+        sample={**SMALL, "grid": (0.7, 1.3)},
+        options={"finished_only": False},
+    )
+    sample.run(taking)
+    tried = read_json(taking.out / "temperature.json")
+    for mine, other in zip(tried["search"], found["search"], strict=True):
+        assert (mine["mean"], mine["finished"]) == (other["mean"], other["finished"])
+        assert mine["finished"] < 1
+        assert mine["expected"] > other["expected"]
+    assert tried["temperature"] == max(tried["search"], key=lambda x: x["expected"])["temperature"]
 
     relaxed = {"finished_only": False, "safety_threshold": None, "random_control": True}
     chosen = make_context("select", select=relaxed, inputs={"sample": ctx.out})
