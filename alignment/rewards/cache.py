@@ -64,7 +64,7 @@ class ScoreCache:
         except FileNotFoundError:
             return None
         try:
-            scores = np.load(io.BytesIO(content), allow_pickle=False)
+            scores: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
         except (ValueError, EOFError, OSError):
             scores = np.empty(0)
         if scores.shape != (count,) or scores.dtype != np.float64:

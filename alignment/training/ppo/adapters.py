@@ -27,8 +27,9 @@ from alignment.models.adapters import drawing, lora_config
 from alignment.models.chat_renderer import Tokens
 from alignment.models.load import backbone, load_tokenizer
 from alignment.models.padding import pad
+from alignment.rewards.cache import Answer
 from alignment.rewards.card import RewardCard
-from alignment.rewards.model import Key, RewardModel
+from alignment.rewards.model import RewardModel
 from alignment.training.ppo.forward import pieces
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueHead, ValueRole
 
@@ -179,7 +180,7 @@ class AdapterReward(RewardModel):
         self._head = head
 
     @torch.no_grad()
-    def _compute(self, keys: list[Key], tokens_per_batch: int) -> np.ndarray:
+    def _compute(self, keys: list[Answer], tokens_per_batch: int) -> np.ndarray:
         """The head's output (n,) on the hidden state of each answer's last token."""
         scores = np.empty(len(keys), dtype=np.float64)
         items = [Tokens(list(prompt), list(answer)) for prompt, answer in keys]
