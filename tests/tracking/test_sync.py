@@ -72,8 +72,28 @@ def test_versions_show_headlines_first(stages: Any, program: Any, run_all: Any, 
     assert "rlhf-v2 is not promoted." in note
     assert "| safety win rate vs SFT | 66.7 %" in note
     assert runs["BASE"]["tags"]["rlhf.kind"] == "base"
-    series = runs["RLHF progress"]["curves"]["main/win_helpfulness"]
-    assert series == [(0, 0.5), (1, 0.6), (2, 0.7)]
+    progress = runs["RLHF progress"]["curves"]
+    assert progress["main/win_helpfulness"] == [(0, 0.5), (1, 0.6), (2, 0.7)]
+
+
+def test_accuracies_over_versions_are_on_one_test_set(
+    stages: Any, program: Any, run_all: Any, dump: Any
+) -> None:
+    """0.61 and 0.62 are on two test sets; both models on the second's have 0.58 and 0.68. Nothing
+    that several versions show under one name is on a test set of its own without saying so."""
+    run_all(program)
+    sync = Sync(program)
+    sync.step(alive=False)
+    runs = dump(sync.store)
+    progress = runs["RLHF progress"]["curves"]
+    for domain in ("helpfulness", "safety"):
+        assert progress[f"main/same_test_accuracy_{domain}"] == [(1, 0.58), (2, 0.68)]
+    assert not any("own_test" in name for name in progress)
+    stated = ("own_test_accuracy", "same_test_accuracy", "accuracy_on/")
+    for run in runs.values():
+        for name in run.get("curves", ()):
+            figure = name.rpartition("main/")[2].rpartition("range/")[2]
+            assert "accuracy" not in figure or figure.startswith((*stated, "curve/")), name
 
 
 def test_registry_and_aliases(stages: Any, program: Any, run_all: Any, dump: Any) -> None:
