@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alignment.utils.statistics import Interval, bootstrap_mean, percentile_bounds, wilson
+from alignment.utils.statistics import NOTHING, Interval, bootstrap_mean, percentile_bounds, wilson
 
 Floats = NDArray[np.float64]
 
@@ -19,6 +19,9 @@ LEVEL = 0.95
 """Coverage of every interval of an evaluation."""
 LEAST_PROMPTS = 10
 """On fewer prompts an interval says nothing: that of one prompt has no width."""
+LEAST_SUPPORT = 0.1
+"""Share of prompts with a length gap of 0 or of the rarer sign, below which the effect of length
+cannot be told from the effect of the side: only the penalty would decide."""
 TIE_MARGIN = 1e-6
 """Two answers whose scores differ by at most this much are tied."""
 
@@ -32,7 +35,10 @@ class WinRate:
     ties: float
     """Share of tied prompts."""
     controlled: Interval
-    """The rate predicted by a logistic model for answers of equal length."""
+    """The rate predicted by a logistic model for answers of equal length; NaN where the lengths
+    cannot identify it."""
+    support: float
+    """Share of prompts on which the side that mostly writes more does not."""
     length_gap: float
     """Mean length of A's answers minus B's, in the unit the lengths were given in."""
     n: int
@@ -43,7 +49,7 @@ class WinRate:
         for prefix, interval in (("", self.rate), ("lc_", self.controlled)):
             for name, value in interval._asdict().items():
                 figures[f"{prefix}{'win_rate' if name == 'mean' else name}"] = float(value)
-        figures["length_gap"] = self.length_gap
+        figures["length_gap"], figures["lc_support"] = self.length_gap, self.support
         return figures
 
 
@@ -87,11 +93,13 @@ def win_rate(
     results = np.asarray(won, float)
     if results.size == 0:
         raise ValueError("no prompts to compare on")
-    gaps = np.asarray(lengths_a, float) - np.asarray(lengths_b, float)
+    left, right = np.asarray(lengths_a, float), np.asarray(lengths_b, float)
+    gaps, unit = left - right, float(np.concatenate([left, right]).std())
     return WinRate(
         rate=_rate(results, seed, samples, level),
         ties=float((results == 0.5).mean()),
-        controlled=length_controlled(results, gaps, seed=seed, samples=samples, level=level),
+        controlled=length_controlled(results, gaps, unit, seed=seed, samples=samples, level=level),
+        support=support(gaps),
         length_gap=float(gaps.mean()),
         n=int(results.size),
     )
@@ -108,9 +116,16 @@ def _rate(won: Floats, seed: int, samples: int, level: float) -> Interval:
     return Interval(0.5, 0.5 - others / 2, 0.5 + others / 2)
 
 
+def support(gaps: ArrayLike) -> float:
+    """Share of `gaps` (n,) that are 0 or of the rarer sign."""
+    distances = np.asarray(gaps, float)
+    return float(min((distances <= 0).mean(), (distances >= 0).mean()))
+
+
 def length_controlled(
     won: ArrayLike,
     gaps: ArrayLike,
+    unit: float,
     *,
     seed: int,
     samples: int = 1000,
@@ -120,9 +135,11 @@ def length_controlled(
     """Win rate at equal length (Dubois et al. 2024, arXiv 2404.04475, without their term for the
     difficulty of an instruction, which needs many models).
 
-    Fits P(A wins) = sigmoid(θ + φ·tanh(gap / std(gap))) to verdicts (ties are half a win) and
-    returns sigmoid(θ), the prediction at gap 0. The gap is scaled, not centred: a gap of zero must
-    stay zero, or the model that writes more would keep a part of its advantage.
+    Fits P(A wins) = sigmoid(θ + φ·tanh(gap / unit)) to verdicts (ties are half a win) and returns
+    sigmoid(θ), the prediction at gap 0. The gap is scaled, not centred: a gap of zero must stay
+    zero, or the model that writes more would keep a part of its advantage. The unit is the spread of
+    lengths: by that of gaps a constant gap would seem as large as one likes. If one side nearly
+    always writes more (`LEAST_SUPPORT`), nothing identifies θ, and the result is NaN.
 
     Every resample needs a fit of its own, so a fifth of `samples` are drawn (at least 100), each
     fitted from the solution for all prompts.
@@ -130,14 +147,16 @@ def length_controlled(
     Args:
         won: (n,) verdicts 1, ½, 0.
         gaps: (n,) length of A's answer minus that of B's.
+        unit: deviation of the lengths of all answers of both sides.
         penalty: weight of ½·(θ² + φ²), which keeps a clean sweep finite (n wins of n = 200 give
             about 0.997).
     """
     results, distances = np.asarray(won, float), np.asarray(gaps, float)
-    spread = float(distances.std())
-    if spread == 0.0:  # all gaps alike: nothing to learn about length from these prompts
+    if unit == 0.0 or not distances.any():  # all answers have one length: there is no effect
         return _rate(results, seed, samples, level)
-    features = np.tanh(distances / spread)
+    if support(distances) < LEAST_SUPPORT:
+        return NOTHING
+    features = np.tanh(distances / unit)
     fit = _fit(results[None], features[None], penalty)
     generator = np.random.default_rng(seed)
     size = (max(100, samples // 5), results.size)

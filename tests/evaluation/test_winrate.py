@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from alignment.evaluation.winrate import length_controlled, outcomes, win_rate
+from alignment.evaluation.winrate import length_controlled, outcomes, support, win_rate
 
 
 def test_outcomes_by_hand():
@@ -63,14 +63,14 @@ def test_length_controlled_is_the_penalised_logistic_fit():
     rng = np.random.default_rng(2)
     gaps = rng.normal(5, 20, 50)
     won = rng.choice([0.0, 0.5, 1.0], 50)
-    feature = np.tanh(gaps / gaps.std())
+    feature = np.tanh(gaps / 15.0)
 
     def loss(x):
         z = x[0] + x[1] * feature
         return (np.logaddexp(0, z) - won * z).sum() + 0.05 * (x**2).sum()
 
     best = minimize(loss, [0.0, 0.0], tol=1e-12).x
-    found = length_controlled(won, gaps, seed=0)
+    found = length_controlled(won, gaps, 15.0, seed=0)
     assert found.mean == pytest.approx(1 / (1 + np.exp(-best[0])), abs=1e-5)
     assert found.low < found.mean < found.high
 
@@ -79,7 +79,7 @@ def test_length_controlled_recovers_a_planted_bias():
     # Equal quality, but the judge likes length and A writes longer: raw ≫ ½, controlled ≈ ½.
     rng = np.random.default_rng(3)
     gaps = rng.normal(30, 40, 4000)
-    feature = np.tanh(gaps / gaps.std())
+    feature = np.tanh(gaps / np.concatenate([gaps, np.zeros(4000)]).std())
     won = (rng.random(4000) < 1 / (1 + np.exp(-2.0 * feature))).astype(float)
     found = win_rate(won, gaps, np.zeros(4000), seed=0, samples=200)
     assert found.rate.mean > 0.65
@@ -87,18 +87,49 @@ def test_length_controlled_recovers_a_planted_bias():
     assert abs(found.controlled.mean - 0.5) < 0.04
 
 
+@pytest.mark.parametrize("shift", [0, 50, 100])
+def test_length_controlled_covers_the_truth_where_lengths_identify_it(shift: int) -> None:
+    """The judge pays length only, so that at equal length the rate is ½; A writes more."""
+    rng = np.random.default_rng(shift)
+    hits = 0
+    for trial in range(300):
+        b = rng.normal(500, 150, 300)
+        a = b + rng.normal(shift, 100, 300)
+        won = (rng.random(300) < 1 / (1 + np.exp(-(a - b) / 100))).astype(float)
+        found = win_rate(won, a, b, seed=trial, samples=500)
+        hits += found.controlled.low <= 0.5 <= found.controlled.high
+    assert 0.91 <= hits / 300 <= 0.985
+
+
+@pytest.mark.parametrize("shift", [300, 400])
+def test_a_side_that_always_writes_more_has_no_length_controlled_rate(shift: int) -> None:
+    """With gaps of 300 ± 50 the penalty alone would decide: 0.65 [0.62, 0.68] where ½ is true."""
+    rng = np.random.default_rng(shift)
+    b = rng.normal(500, 150, 300)
+    a = b + rng.normal(shift, 50, 300)
+    won = (rng.random(300) < 1 / (1 + np.exp(-(a - b) / 200))).astype(float)
+    found = win_rate(won, a, b, seed=1)
+    assert np.isnan(found.controlled).all()
+    assert found.support < 0.01
+    assert found.rate.mean > 0.7
+    assert support([1.0, 1.0, 0.0, -1.0]) == 0.5
+    # One length for all answers is no obstacle: there is no effect to remove.
+    same = win_rate(won, np.ones(300), np.ones(300), seed=1)
+    assert same.controlled == same.rate
+
+
 def test_length_controlled_keeps_a_planted_quality_gain():
     rng = np.random.default_rng(4)
     gaps = rng.normal(-20, 30, 4000)  # A is better and shorter, the judge likes length
-    z = 1.0 + 1.5 * np.tanh(gaps / gaps.std())
+    z = 1.0 + 1.5 * np.tanh(gaps / 30.0)
     won = (rng.random(4000) < 1 / (1 + np.exp(-z))).astype(float)
-    found = length_controlled(won, gaps, seed=0, samples=200)
+    found = length_controlled(won, gaps, 30.0, seed=0, samples=200)
     truth = 1 / (1 + np.exp(-1.0))
     assert found.low < truth < found.high
 
 
 def test_clean_sweep_is_finite():
-    found = length_controlled(np.ones(200), np.linspace(-3, 9, 200), seed=0, samples=50)
+    found = length_controlled(np.ones(200), np.linspace(-3, 9, 200), 4.0, seed=0, samples=50)
     assert 0.98 < found.mean < 1
 
 
@@ -113,13 +144,13 @@ def test_clean_sweep_is_not_certain():
 
 def test_equal_lengths_leave_the_raw_rate():
     won = np.array([1.0, 0.0, 1.0, 1.0])
-    assert length_controlled(won, np.zeros(4), seed=0).mean == 0.75
+    assert length_controlled(won, np.zeros(4), 3.0, seed=0).mean == 0.75
 
 
 def test_same_seed_same_interval():
     won = np.array([1.0, 0.0, 1.0, 0.5] * 10)
     gaps = np.arange(40.0) % 7
-    assert length_controlled(won, gaps, seed=9) == length_controlled(won, gaps, seed=9)
+    assert length_controlled(won, gaps, 3.0, seed=9) == length_controlled(won, gaps, 3.0, seed=9)
 
 
 def test_no_prompts_is_an_error():

@@ -1,0 +1,51 @@
+"""The stop set: reserved by opening, in no other set."""
+
+from __future__ import annotations
+
+import random
+
+from alignment.preferences.prompts import Prompt
+from alignment.preferences.stop_set import MOST, reserve
+
+
+def pool(count: int, turns: int = 1) -> list[Prompt]:
+    """`turns` prompts to each of `count` openings."""
+    return [
+        Prompt(
+            messages=[
+                {"role": "user", "content": f"question {number}"},
+                *[
+                    message
+                    for turn in range(later)
+                    for message in (
+                        {"role": "assistant", "content": f"answer {turn}"},
+                        {"role": "user", "content": f"and {turn}?"},
+                    )
+                ],
+            ],
+            domain="safety" if number % 3 == 0 else "helpfulness",
+        )
+        for number in range(count)
+        for later in range(turns)
+    ]
+
+
+def test_a_tenth_is_reserved_and_the_order_of_the_pool_does_not_matter() -> None:
+    prompts = pool(300)
+    rest, stop = reserve(prompts)
+    assert len(stop) == 30
+    assert {p.id for p in rest} | {p.id for p in stop} == {p.id for p in prompts}
+    assert not {p.id for p in rest} & {p.id for p in stop}
+    assert 3 <= sum(p.tag_safety for p in stop) <= 18
+    mixed = random.Random(3).sample(prompts, 300)
+    assert {p.id for p in reserve(mixed)[1]} == {p.id for p in stop}
+    assert len(reserve(pool(9000))[1]) == MOST
+    assert reserve(pool(9)) == (pool(9), [])
+
+
+def test_turns_of_one_dialogue_stay_on_one_side() -> None:
+    rest, stop = reserve(pool(60, turns=4))
+    openings = [{p.messages[0]["content"] for p in side} for side in (rest, stop)]
+    assert not openings[0] & openings[1]
+    assert 24 <= len(stop) <= 48
+    assert len(stop) == 4 * len(openings[1])
