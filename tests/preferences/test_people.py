@@ -116,6 +116,10 @@ def test_the_page_cannot_be_submitted_without_a_side(tmp_path: Path) -> None:
     (choice,) = [node for node in view.iter("Choices") if node.get("name") == "preference"]
     assert choice.get("required") == "true"
     assert {node.get("alias") for node in choice} == {"left", "right", "tie"}
+    (asked,) = [node for node in view.iter("View") if node.get("whenTagName") == "preference"]
+    (tie,) = [node for node in choice if node.get("alias") == "tie"]
+    # Whether Label Studio compares the value or the alias: a tie needs no strength.
+    assert asked.get("whenChoiceValue", "").split(",") == [tie.get("value"), "tie"]
     assert "question 0" in task["data"]["transcript"]
     assert task["data"]["instruction"].startswith("Helpfulness")
 
