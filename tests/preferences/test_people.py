@@ -215,6 +215,29 @@ def test_of_several_questions_none_is_taken_for_the_verdict(
             assert [one.chosen for one in store.training([report.id])] == [chosen]
 
 
+def test_of_several_questions_of_argilla_none_is_taken_for_the_verdict(tmp_path: Path) -> None:
+    def record(task: dict[str, Any], **values: str) -> dict[str, Any]:
+        row = {"id": task["id"], **task["fields"]}
+        for name, value in values.items():
+            row[f"{name}.responses"] = [value]
+            row[f"{name}.responses.status"] = ["submitted"]
+        return row
+
+    tasks = exported("argilla", 3, tmp_path)
+    rows = [
+        record(tasks[0], best="answer1"),
+        record(tasks[1], best="answer1", preference="answer2"),
+        record(tasks[2], best="answer1", choice="answer2"),
+    ]
+    report, store = take(rows, tmp_path)
+    assert report.values["reasons"] == {"bad_vote": 1}
+    unused = {name: found["rows"] for name, found in report.values["sources"][0]["unused"].items()}
+    assert unused == {"responses.best": 2}
+    keys, found = load_keys(store.root), store.training([report.id])
+    sides = [keys[tasks[0]["id"]]["first"], keys[tasks[1]["id"]]["second"]]
+    assert {one.chosen for one in found} == {side["text"] for side in sides}
+
+
 def test_a_persons_last_change_counts_wherever_it_stands(tmp_path: Path) -> None:
     task, other = exported("label-studio", 2, tmp_path)
     late, early = {"updated_at": "2026-11-02T09:00:00Z"}, {"updated_at": "2026-11-01T09:00:00Z"}

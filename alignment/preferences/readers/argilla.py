@@ -7,6 +7,7 @@ cannot be told from verdicts. Argilla 1.x has a list of responses under each que
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from alignment.config.intake import IntakeConfig
@@ -18,15 +19,16 @@ from alignment.preferences.readers.verdicts import (
     as_choice,
     draft_from_verdicts,
     find_pair,
+    one_side,
     pair_names,
     parse_verdict,
 )
 from alignment.preferences.rows import DraftOrError, RowError
 
 QUESTIONS = ("preference", "chosen", "choice", "best", "ranking", "comparison")
-"""Names of the question that asks for the verdict; the first one present counts."""
+"""Names of the question that asks for the verdict."""
 
-ASKED = frozenset(f"responses.{name}" for name in (*QUESTIONS, *LABELS))
+ASKED = frozenset(f"responses.{name}" for name in LABELS)
 ENVELOPE = frozenset({"id", "status", "_server_id", "external_id", "inserted_at", "updated_at"})
 RESPONSES = ".responses"
 Submitted = dict[str, dict[str, Any]]
@@ -48,16 +50,22 @@ def _read(row: Row, config: IntakeConfig, keys: TaskKeys) -> list[DraftOrError]:
         if status == "submitted":
             submitted.setdefault(question, {})[user] = value
         discarded = discarded or status == "discarded"
-    asked_for = next((name for name in QUESTIONS if name in submitted), None)
-    if asked_for is None:
+    asked_for = _deciding(submitted)
+    if not asked_for:
         reason = "no_side" if submitted else "skipped" if discarded else "not_annotated"
         raise RowError(reason, "responses")
     names = pair_names(shown)
     verdicts = []
-    for user, value in submitted[asked_for].items():
+    question = asked_for[0] if "preference" in asked_for else one_side(asked_for)
+    for user, value in submitted[question].items():
         labels = {name: by_user.get(user) for name, by_user in submitted.items()}
         verdicts.append(parse_verdict(_choice(value, names), None, labels, user))
     return [draft_from_verdicts(pair, verdicts, config)]
+
+
+def _deciding(questions: Container[str]) -> list[str]:
+    """Those of `questions` that may ask for the verdict; `preference` comes first."""
+    return [name for name in QUESTIONS if name in questions]
 
 
 def _parts(row: Row) -> tuple[dict[str, Any], list[Response]]:
@@ -169,7 +177,9 @@ def _shown(row: Row) -> Row:
         shown, responses = _parts(row)
     except RowError:  # `read` says so
         return {}
-    return {**shown, **{f"responses.{question}": True for question, *_ in responses}}
+    questions = {question for question, *_ in responses}
+    others = questions.difference(_deciding(questions)[:1])
+    return {**shown, **{f"responses.{question}": True for question in others}}
 
 
 FORMAT = Format("argilla", _matches, _read, COLUMNS | ENVELOPE | ASKED, _shown)
