@@ -14,8 +14,8 @@ from alignment.preferences.prepare_files import prepare_files
 from alignment.stages.context import StageContext
 from alignment.utils.files import sha256_file
 
-CODE_VERSION = "3"
-KEEPS = ("1", "2")  # as with batches: what was taken in stays as it was
+CODE_VERSION = "4"
+KEEPS = ("1", "2", "3")  # as with batches: what was taken in stays as it was
 READS = ("base", "world", "data", "intake")
 
 
