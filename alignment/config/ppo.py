@@ -80,7 +80,8 @@ class StopConfig(Section):
     look_every: int = Field(default=10, ge=0)
     """Iterations between two looks at the held-out prompts; 0 never looks."""
     heldout_prompts: int = Field(default=64, ge=1)
-    """Prompts kept out of training for these looks."""
+    """Prompts of the stop set for these looks. Preparation reserves a tenth of the pool, at most
+    512 prompts, which nothing else ever draws."""
     confirm: float = Field(default=0.0, ge=0, lt=1)
     """Share of the training reward's gain that the held-out score must confirm: looks are compared
     by held-out score − confirm × training reward on the same answers, so that a policy is new best

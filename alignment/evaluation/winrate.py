@@ -137,8 +137,8 @@ def length_controlled(
 
     Fits P(A wins) = sigmoid(θ + φ·tanh(gap / unit)) to verdicts (ties are half a win) and returns
     sigmoid(θ), the prediction at gap 0. The gap is scaled, not centred: a gap of zero must stay
-    zero, or the model that writes more would keep a part of its advantage. The unit is the spread of
-    lengths: by that of gaps a constant gap would seem as large as one likes. If one side nearly
+    zero, or the model that writes more would keep a part of its advantage. The unit is the spread
+    of lengths: by that of gaps a constant gap would seem as large as one likes. If one side nearly
     always writes more (`LEAST_SUPPORT`), nothing identifies θ, and the result is NaN.
 
     Every resample needs a fit of its own, so a fifth of `samples` are drawn (at least 100), each

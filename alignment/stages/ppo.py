@@ -19,7 +19,8 @@ from alignment.errors import ConfigError, DataError
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.limits import prompt_limit
 from alignment.models.load import context_length, load_tokenizer, resolve_device, save_model
-from alignment.preferences.prompts import read_prompts
+from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.preferences.stop_set import STOP_FILE
 from alignment.stages.context import StageContext
 from alignment.training.ppo.early_stopping import StopSet
 from alignment.training.ppo.roles import save_critic
@@ -35,9 +36,9 @@ from alignment.utils.seeds import derive_seed
 # verdicts. An average over 16-bit weights is kept in 32 since 7; 8: the end of answers that the
 # template writes, where that is not EOS; 9: answers are scored with the end that the reward model
 # learned, whichever was drawn; 10: the critic's figure by the rewards that came, P(safe) only where
-# labels identified it.
-CODE_VERSION = "10"
-KEEPS = ("4", "5", "6", "7", "8", "9")
+# labels identified it; 11: a stop set of its own.
+CODE_VERSION = "11"
+KEEPS = ("4", "5", "6", "7", "8", "9", "10")
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 
@@ -91,20 +92,37 @@ def run(ctx: StageContext) -> None:
 def _prompts(
     ctx: StageContext, config: PPOConfig, renderer: ChatRenderer
 ) -> tuple[list[PromptItem], list[PromptItem]]:
-    """The prompts to learn on, and the disjoint prompts held out for early stopping."""
-    path = ctx.inputs["prepare"] / "prompts.jsonl"
-    pool = read_prompts(path)
-    order = np.random.default_rng(derive_seed(ctx.seed, "heldout")).permutation(len(pool))
-    # Early stopping takes at most a fifth of a small pool.
-    count = min(config.stop.heldout_prompts, len(pool) // 5) if config.stop.look_every else 0
-    items = [
-        PromptItem(tuple(renderer.prompt(p.messages)), tuple(p.messages), p.tag_safety)
-        for p in (pool[i] for i in order)
-    ]
-    if len(items) <= count:
+    """The prompts to learn on, and those for early stopping, which nothing else draws."""
+    path, stop_path = ctx.inputs["prepare"] / "prompts.jsonl", ctx.inputs["prepare"] / STOP_FILE
+    pool, wanted = read_prompts(path), config.stop.heldout_prompts
+    stop = read_prompts(stop_path) if stop_path.is_file() else []
+    if not config.stop.look_every:
+        stop = []
+    elif not stop:
+        ctx.progress.say(
+            "this program has no stop set: early stopping looks at prompts of the pool, which "
+            "reward models may have learned from"
+        )
+        # At most a fifth of a small pool.
+        pool = _shuffled(ctx, pool)
+        wanted = min(wanted, len(pool) // 5)
+        stop, pool = pool[:wanted], pool[wanted:]
+    if not pool:
         raise DataError("there are too few prompts for PPO", where=str(path))
-    ctx.dataset("ppo_prompts", sha256_file(path), len(items) - count, "prompts")
-    return items[count:], items[:count]
+    ctx.dataset("ppo_prompts", sha256_file(path), len(pool), "prompts")
+    learn, looks = (
+        [
+            PromptItem(tuple(renderer.prompt(p.messages)), tuple(p.messages), p.tag_safety)
+            for p in ps
+        ]
+        for ps in (pool, _shuffled(ctx, stop)[:wanted])
+    )
+    return learn, looks
+
+
+def _shuffled(ctx: StageContext, prompts: list[Prompt]) -> list[Prompt]:
+    order = np.random.default_rng(derive_seed(ctx.seed, "heldout")).permutation(len(prompts))
+    return [prompts[place] for place in order]
 
 
 def _stop_set(

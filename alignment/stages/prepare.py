@@ -3,7 +3,8 @@
 `base.source: world` builds the synthetic world's files; `base.source: path` makes them from real
 preferences (see `alignment.preferences.prepare_files`).
 
-Outputs: demonstrations.jsonl, prompts.jsonl, eval_prompts.jsonl; corpus.jsonl (world);
+Outputs: demonstrations.jsonl, prompts.jsonl, stop_prompts.jsonl (drawn by PPO's early stopping
+alone), eval_prompts.jsonl; corpus.jsonl (world);
 arrivals/NN/*.jsonl (`intake.source: split`), skipped.json (real data).
 """
 
@@ -11,11 +12,15 @@ from __future__ import annotations
 
 from alignment.config.intake import DataConfig, IntakeConfig
 from alignment.preferences.prepare_files import prepare_files
+from alignment.preferences.prompts import read_prompts, write_prompts
+from alignment.preferences.stop_set import STOP_FILE, reserve
 from alignment.stages.context import StageContext
 from alignment.utils.files import sha256_file
 
-CODE_VERSION = "4"
-KEEPS = ("1", "2", "3")  # as with batches: what was taken in stays as it was
+CODE_VERSION = "5"
+# As with batches: what was taken in stays as it was. Without a stop set (before 5), PPO holds
+# prompts of the pool out.
+KEEPS = ("1", "2", "3", "4")
 READS = ("base", "world", "data", "intake")
 
 
@@ -28,10 +33,15 @@ def run(ctx: StageContext) -> None:
         counts = build(ctx.config.world, ctx.seed, ctx.out)
     else:
         counts = _real(ctx)
+    pool, stop = reserve(read_prompts(ctx.out / "prompts.jsonl"))
+    write_prompts(ctx.out / "prompts.jsonl", pool)
+    write_prompts(ctx.out / STOP_FILE, stop)
+    counts |= {"prompts": len(pool), "stop_prompts": len(stop)}
     ctx.metric(**counts)
     for name, role in (
         ("demonstrations", "training"),
         ("prompts", "prompts"),
+        ("stop_prompts", "evaluation"),
         ("eval_prompts", "evaluation"),
     ):
         path = ctx.out / f"{name}.jsonl"

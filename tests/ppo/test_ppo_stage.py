@@ -32,8 +32,10 @@ from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
 from alignment.errors import ConfigError
 from alignment.models.adapters import add_adapter, save_adapter
+from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_tokenizer
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
+from alignment.preferences.stop_set import STOP_FILE
 from alignment.rewards.adapter import inject
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
@@ -360,6 +362,28 @@ def run_broken(root: str, described: str, wanted: int, delay: float) -> None:
 
     threading.Thread(target=kill, daemon=True).start()
     stage.run(ctx)
+
+
+def test_early_stopping_looks_at_the_stop_set_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = make_inputs(tmp_path)
+    prompts = read_prompts(inputs["prepare"] / "prompts.jsonl")
+    told: list[str] = []
+    found = {}
+    for name in ("pool", "reserved"):
+        if name == "reserved":
+            write_prompts(inputs["prepare"] / "prompts.jsonl", prompts[3:])
+            write_prompts(inputs["prepare"] / STOP_FILE, prompts[:3])
+        ctx = context(tmp_path, inputs, name)
+        monkeypatch.setattr(ctx, "progress", Telling(told))
+        renderer = ChatRenderer(load_tokenizer(inputs["policy"] / "model"))
+        learn, looks = stage._prompts(ctx, ctx.config.ppo, renderer)
+        found[name] = [{item.messages[0]["content"] for item in side} for side in (learn, looks)]
+        assert not found[name][0] & found[name][1]
+    assert found["reserved"][1] == {p.messages[0]["content"] for p in prompts[:3]}
+    assert len(told) == 1
+    assert "no stop set" in told[0]
 
 
 def test_killed_ten_times_and_run_again_the_bytes_are_the_same(

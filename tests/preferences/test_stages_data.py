@@ -108,7 +108,9 @@ def test_real_data_is_dealt_into_parts_that_share_nothing(shared: Path, tmp_path
     # Every row is somewhere, or counted among the skipped or the repeated prompts.
     skipped = json.loads((ctx.out / "skipped.json").read_text())
     assert sum(skipped.values()) == ctx.metrics["skipped"]
-    placed = total + sum(ctx.metrics[name] for name in ("demonstrations", "prompts"))
+    placed = total + sum(
+        ctx.metrics[name] for name in ("demonstrations", "prompts", "stop_prompts")
+    )
     placed += len(evaluation) + ctx.metrics["skipped"]
     assert 3590 <= placed <= 3600
 
@@ -149,7 +151,7 @@ def test_prepare_is_repeatable_and_reads_borderline_prompts(shared: Path, tmp_pa
         prepare.run(ctx)
         outs.append(ctx.out)
     files = sorted(p.relative_to(outs[0]) for p in outs[0].rglob("*") if p.is_file())
-    assert len(files) == 9
+    assert len(files) == 10
     for name in files:
         assert (outs[0] / name).read_bytes() == (outs[1] / name).read_bytes()
     prompts = read_prompts(outs[0] / "eval_prompts.jsonl")
