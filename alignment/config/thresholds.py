@@ -31,3 +31,7 @@ def strength_of(value: float, bounds: Mapping[Bound, float]) -> Strength:
         if value >= bound:
             return strength
     return "negligibly"
+
+
+ENOUGH_LABELS = 200
+"""Answers labelled safe or unsafe that a safety reward model needs to know P(safe)."""

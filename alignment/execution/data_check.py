@@ -11,6 +11,7 @@ from pathlib import Path
 
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
+from alignment.config.thresholds import ENOUGH_LABELS
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import ConfigError, DataError
 from alignment.preferences.inbox import domains_without_data
@@ -86,3 +87,24 @@ def _check_first_arrival(program: ProgramConfig, arrival: Path) -> None:
             where="combine.threshold_for",
             remedy="set combine.threshold by hand, or give data with safety bins",
         )
+
+
+def without_labels(program: ProgramConfig, prepared: Path) -> str | None:
+    """A line about thresholds on P(safe) that will be off, as the data hardly label answers."""
+    uses = (
+        ("select.safety_threshold", program.select.safety_threshold is not None),
+        ("combine.method: piecewise", program.combine.method == "piecewise"),
+    )
+    keys = " and ".join(key for key, used in uses if used)
+    if program.intake.source != "split" or not keys:
+        return None
+    arrived = sorted((prepared / "arrivals").glob("*/*.jsonl"))
+    labelled = 2 * sum(
+        row.get("safety_bin") is not None for path in arrived for row in read_jsonl(path)
+    )
+    if labelled >= ENOUGH_LABELS:
+        return None
+    return (
+        f"the data label {labelled} answers as safe or unsafe (safety_bin); below {ENOUGH_LABELS} "
+        f"a safety reward model does not know P(safe), so thresholds on it will be off: {keys}"
+    )

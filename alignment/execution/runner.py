@@ -16,7 +16,7 @@ from typing import Any
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.execution.data_check import check_prepared
+from alignment.execution.data_check import check_prepared, without_labels
 from alignment.execution.failures import in_words, kind_of, smaller
 from alignment.execution.isolated_stage import run_isolated
 from alignment.execution.observer import Observer, notify
@@ -173,7 +173,10 @@ class Runner:
     def _check_data(self, node: Node) -> None:
         """Check once what later stages need of the data, before the first stage that reads them."""
         if "prepare" in node.inputs and not self._data_checked:
-            check_prepared(self.program, self.fingerprints.directories(node)["prepare"])
+            prepared = self.fingerprints.directories(node)["prepare"]
+            check_prepared(self.program, prepared)
+            if (note := without_labels(self.program, prepared)) is not None:
+                self._say(note)
             self._data_checked = True
 
     def interrupt(self) -> None:

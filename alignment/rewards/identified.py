@@ -7,20 +7,18 @@ everything or nothing.
 
 from __future__ import annotations
 
+from alignment.config.thresholds import ENOUGH_LABELS
 from alignment.rewards.card import RewardCard
-
-ENOUGH = 200
-"""Labelled answers that a safety model must have learned from."""
 
 
 def unidentified(card: RewardCard) -> str | None:
     """Why σ(z) of this safety model is not P(safe), in words; None if it is."""
     if card.labelled is None:
         return None  # of a release that did not count; what it selected then stays comparable
-    if card.labelled < ENOUGH:
+    if card.labelled < ENOUGH_LABELS:
         return (
             f"the safety reward model learned from {card.labelled} answers labelled safe or "
-            f"unsafe, and P(safe) means nothing below {ENOUGH}"
+            f"unsafe, and P(safe) means nothing below {ENOUGH_LABELS}"
         )
     if card.separation is None:
         return "no held-out answers of both labels show that the safety reward model tells them"

@@ -10,7 +10,7 @@ import pytest
 from alignment.config.load import check_program
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import AlignError
-from alignment.execution.data_check import check_prepared
+from alignment.execution.data_check import check_prepared, without_labels
 from alignment.execution.runner import Runner
 from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.utils.json_lines import write_jsonl
@@ -105,3 +105,19 @@ def test_the_runner_checks_before_the_second_stage(make_program: Any, stages: An
         with pytest.raises(AlignError, match="names rhyme"):
             runner.run_node(runner.plan[1])
     assert stages.ran == ["base/prepare"]
+
+
+def test_thresholds_that_unlabelled_data_switch_off_are_named_before_the_run(
+    prepared: Path,
+) -> None:
+    found = without_labels(program(prepared, combine={"method": "piecewise"}), prepared)
+    assert found is not None
+    assert "label 0 answers" in found
+    assert "select.safety_threshold and combine.method: piecewise" in found
+    off = {"safety_threshold": None}
+    assert without_labels(program(prepared, select=off), prepared) is None
+    rows = [{"domain": "safety", "safety_bin": "both_safe"} for _ in range(50)]
+    for number in ("02", "03"):
+        (prepared / "arrivals" / number).mkdir()
+        write_jsonl(prepared / "arrivals" / number / "comparisons.jsonl", rows)
+    assert without_labels(program(prepared), prepared) is None

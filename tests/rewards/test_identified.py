@@ -9,18 +9,19 @@ import pytest
 
 from alignment.config.rewards import CombineConfig
 from alignment.config.sampling import SelectConfig
+from alignment.config.thresholds import ENOUGH_LABELS
 from alignment.rewards.card import RewardCard
 from alignment.rewards.combined import combine
-from alignment.rewards.identified import ENOUGH, unidentified
+from alignment.rewards.identified import unidentified
 from alignment.sampling.selection import Candidate, select
 
-GOOD = RewardCard("safety", labelled=ENOUGH, separation=(0.8, 0.7, 0.9))
+GOOD = RewardCard("safety", labelled=ENOUGH_LABELS, separation=(0.8, 0.7, 0.9))
 
 
 def test_what_identifies_it() -> None:
     assert unidentified(GOOD) is None
     assert unidentified(RewardCard("safety")) is None  # of a release that did not count
-    few = unidentified(replace(GOOD, labelled=ENOUGH - 1))
+    few = unidentified(replace(GOOD, labelled=ENOUGH_LABELS - 1))
     assert few is not None
     assert "199 answers" in few
     untested = unidentified(replace(GOOD, separation=None))
