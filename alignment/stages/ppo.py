@@ -36,7 +36,8 @@ from alignment.utils.seeds import derive_seed
 # verdicts. An average over 16-bit weights is kept in 32 since 7; 8: the end of answers that the
 # template writes, where that is not EOS; 9: answers are scored with the end that the reward model
 # learned, whichever was drawn; 10: the critic's figure by the rewards that came, P(safe) only where
-# labels identified it; 11: a stop set of its own.
+# labels identified it; 11: a stop set of its own, and looks at
+# the starting multiplier.
 CODE_VERSION = "11"
 KEEPS = ("4", "5", "6", "7", "8", "9", "10")
 READS = ("ppo", "combine", "compute")

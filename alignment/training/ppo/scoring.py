@@ -75,7 +75,11 @@ class Reward(Protocol):
     """A reward that PPO can maximise."""
 
     def score(self, episodes: Sequence[Episode], *, learn: bool) -> Scores:
-        """Score a batch; with `learn` it is a training batch and may change the reward's state."""
+        """Score a batch.
+
+        With `learn` it is a training batch and may change the reward's state. Without, the scale is
+        that of the start, so that looks at different times can be compared.
+        """
 
     def state(self) -> dict[str, Any]:
         """JSON state for checkpoints."""
@@ -186,7 +190,7 @@ class CombinedReward:
                 tagged,
                 config,
                 probability=chance,
-                multiplier=self.multiplier.value,
+                multiplier=self.multiplier.value if learn else self._config.multiplier,
             )
 
         plain = together(self._plain)
@@ -199,7 +203,8 @@ class CombinedReward:
         return Scores(total, {**parts, "combined": plain}, figures)
 
     def unwhitened(self, episodes: Sequence[Episode]) -> np.ndarray:
-        """Scores (b,) that change no state and are not whitened, for early stopping."""
+        """Scores (b,) that change no state and are not whitened, for early stopping; `constrained`
+        at the λ of the start, as guards have it too."""
         return self.score(episodes, learn=False).parts["combined"]
 
     def state(self) -> dict[str, Any]:
