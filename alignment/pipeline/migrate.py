@@ -31,11 +31,22 @@ class Untranslatable(AlignError):
 
 
 def todays_program(record: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The values of a `program.json` under today's names, and those that have none today."""
+    """The values of a `program.json` under today's names, and those that have none today.
+
+    Raises:
+        Untranslatable: they have another shape than settings.
+    """
     values = dict(record)
     if values.pop("format") > OLD_NAMES:
         return values, []
-    return translate(values), lost(values)
+    return _translated(values)
+
+
+def _translated(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    try:
+        return translate(values), lost(values)
+    except (AttributeError, TypeError) as error:  # a number where a section should be, and the like
+        raise Untranslatable(f"these are no settings of an older release: {error}") from None
 
 
 def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict[str, Any]:
@@ -49,14 +60,13 @@ def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict
     """
     recorded = dict(manifest.config)
     student = manifest.options.get("student")
-    if student is not None:
+    if student is not None and isinstance(recorded.get("finetune", {}), dict):
         recorded["finetune"] = {**recorded.get("finetune", {}), "student": student}
     old_names = manifest.format <= OLD_NAMES
     if old_names:
-        without_counterpart = lost(recorded)
+        recorded, without_counterpart = _translated(recorded)
         if without_counterpart:
             raise Untranslatable("; ".join(without_counterpart))
-        recorded = translate(recorded)
     document = {
         "name": program.name,
         "workspace": str(program.workspace),

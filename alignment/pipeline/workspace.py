@@ -10,7 +10,7 @@ from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, DamagedError
 from alignment.pipeline.format import FORMAT, as_record, read_record
-from alignment.pipeline.migrate import todays_program
+from alignment.pipeline.migrate import Untranslatable, todays_program
 from alignment.utils.files import atomic_write_json
 
 PROGRAM = "program.json"
@@ -105,7 +105,10 @@ def kept_program(workspace: Path) -> ProgramConfig:
     if not is_workspace(workspace):
         raise no_workspace(workspace)
     path = workspace / PROGRAM
-    values, gone = todays_program(read_record(path, RUN_AGAIN))
+    try:
+        values, gone = todays_program(read_record(path, RUN_AGAIN))
+    except Untranslatable as error:
+        raise DamagedError(error.message, where=str(path), remedy=RUN_AGAIN) from None
     if gone:
         log.warning("settings of %s that no longer exist: %s", path, "; ".join(gone))
     values["workspace"] = str(workspace)
