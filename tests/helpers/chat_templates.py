@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from model_helpers import CHATML, TEXT
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from model_helpers import CHATML, byte_level
+from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 GEMMA = (
@@ -92,18 +92,7 @@ SHOW_SYSTEM = {"chatml", "llama3", "phi3", "zephyr", "parts", "two ends"}
 def family_tokenizer(name: str, *, special: bool = True) -> Any:
     """A byte-level tokenizer with the tokens of a family; `special` marks them as such."""
     template, eos, others, _ = FAMILIES[name]
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        TEXT,
-        trainers.BpeTrainer(
-            vocab_size=400,
-            special_tokens=["<pad>", eos],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
+    tokenizer = byte_level(["<pad>", eos])
     tokenizer.add_tokens([AddedToken(text, special=special) for text in others])
     bos = "<bos>" if "<bos>" in others else None
     fast = PreTrainedTokenizerFast(

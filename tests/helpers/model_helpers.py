@@ -9,13 +9,20 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
+    MistralConfig,
     MixtralConfig,
+    OPTConfig,
+    Phi3Config,
+    PhiConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2MoeConfig,
+    Qwen3Config,
 )
 
 CHATML = (
@@ -56,10 +63,8 @@ TEMPLATES = {
 TEXT = ["the cat sat on the mat. Human: Assistant: what is the colour of the hat? it is red"] * 3
 
 
-def bytes_tokenizer(template: str | None = None, vocabulary: int = 400) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, like GPT-2's."""
-    chatml = template in (CHATML, THINKING)
-    bos, eos = ("<|im_start|>", "<|im_end|>") if chatml else ("<s>", "</s>")
+def byte_level(special_tokens: list[str], vocabulary: int = 400) -> Tokenizer:
+    """Byte-level BPE, like GPT-2's, with these special tokens first."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -67,13 +72,23 @@ def bytes_tokenizer(template: str | None = None, vocabulary: int = 400) -> PreTr
         TEXT,
         trainers.BpeTrainer(
             vocab_size=vocabulary,
-            special_tokens=["<pad>", bos, eos],
+            special_tokens=special_tokens,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
     )
+    return tokenizer
+
+
+def bytes_tokenizer(template: str | None = None, vocabulary: int = 400) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with a chat template."""
+    chatml = template in (CHATML, THINKING)
+    bos, eos = ("<|im_start|>", "<|im_end|>") if chatml else ("<s>", "</s>")
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token=bos, eos_token=eos
+        tokenizer_object=byte_level(["<pad>", bos, eos], vocabulary),
+        pad_token="<pad>",
+        bos_token=bos,
+        eos_token=eos,
     )
     fast.chat_template = template
     return fast
@@ -132,6 +147,38 @@ def tiny_model(family: str, vocabulary: int = 400, seed: int = 0, **more: Any) -
         "qwen2": lambda: Qwen2Config(**wide, num_key_value_heads=2, **size),
         "gpt_neox": lambda: GPTNeoXConfig(**wide, **size),
         "gpt2": lambda: GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=256, **size),
+        "llama3": lambda: LlamaConfig(
+            **wide,
+            num_key_value_heads=2,
+            rope_parameters={
+                "rope_type": "llama3",
+                "rope_theta": 10000.0,
+                "factor": 2.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 128,
+            },
+            **size,
+        ),
+        "qwen3": lambda: Qwen3Config(**wide, num_key_value_heads=2, head_dim=8, **size),
+        "gemma2": lambda: Gemma2Config(
+            **wide, num_key_value_heads=2, head_dim=8, sliding_window=64, **size
+        ),
+        "gemma3": lambda: Gemma3TextConfig(
+            **wide, num_key_value_heads=2, head_dim=8, sliding_window=64, **size
+        ),
+        "mistral": lambda: MistralConfig(**wide, num_key_value_heads=2, sliding_window=64, **size),
+        "opt": lambda: OPTConfig(
+            hidden_size=32,
+            ffn_dim=48,
+            word_embed_proj_dim=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=256,
+            **size,
+        ),
+        "phi": lambda: PhiConfig(**wide, num_key_value_heads=2, **size),
+        "phi3": lambda: Phi3Config(**wide, num_key_value_heads=2, **size),
         "mixtral": lambda: MixtralConfig(
             **wide, num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, **size
         ),

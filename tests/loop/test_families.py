@@ -104,10 +104,8 @@ def test_a_mixture_of_experts(family: str, tmp_path: Path) -> None:
     assert exported.generate(ids, max_new_tokens=3, do_sample=False).shape[1] <= 6
 
 
-def test_a_template_with_its_own_turn_end_and_no_system_turn(tmp_path: Path) -> None:
-    tokenizer = family_tokenizer("gemma")
-    model = tiny_model("llama", len(tokenizer), eos_token_id=tokenizer.eos_token_id)
-    exported = run(tmp_path, model, tokenizer)
+def as_trained(exported: Path) -> None:
+    """The exported model's own template renders what the stages trained on."""
     turns: Any = [
         {"role": "user", "content": "hi"},
         {"role": "assistant", "content": "yes"},
@@ -116,4 +114,11 @@ def test_a_template_with_its_own_turn_end_and_no_system_turn(tmp_path: Path) -> 
     own: Any = AutoTokenizer.from_pretrained(exported)
     text = own.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     ids = own.encode(text, add_special_tokens=False)
-    assert ids == ChatRenderer(load_tokenizer(exported)).prompt(turns)
+    trained = ChatRenderer(load_tokenizer(exported)).prompt(turns)
+    assert trained[: len(ids)] == ids  # Qwen3's has a block after it that says: no thoughts
+
+
+def test_a_template_with_its_own_turn_end_and_no_system_turn(tmp_path: Path) -> None:
+    tokenizer = family_tokenizer("gemma")
+    model = tiny_model("llama", len(tokenizer), eos_token_id=tokenizer.eos_token_id)
+    as_trained(run(tmp_path, model, tokenizer))
