@@ -8,6 +8,7 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.file_digests import digest_of_0_1, file_digest
+from alignment.preferences.sources import part_of
 from alignment.utils.files import digest_json
 from alignment.utils.import_string import source_of
 
@@ -64,7 +65,8 @@ def _locations(program: ProgramConfig) -> dict[str, list[str | None]]:
 def _outside(program: ProgramConfig, module: str) -> list[Path]:
     """What stage module `module` reads from outside and is there."""
     locations = _locations(program).get(module, [])
-    paths = [Path(text).expanduser() for text in locations if text]
+    # Of `DIRECTORY:train` the whole directory counts.
+    paths = [part_of(Path(text).expanduser())[0] for text in locations if text]
     return [path for path in paths if path.exists()]
 
 

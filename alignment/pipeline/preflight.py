@@ -22,6 +22,7 @@ from alignment.pipeline.estimate import UNKNOWN_PARAMETERS, base_size
 from alignment.pipeline.node import Node
 from alignment.pipeline.workspace import make_workspace, refuse_another
 from alignment.preferences.inbox import domains_without_data
+from alignment.preferences.sources import part_of
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.import_string import load_callable
 
@@ -109,7 +110,7 @@ def _check_model(path: str, where: str) -> int | None:
 def _check_data(program: ProgramConfig) -> None:
     """Check the preference data from which `stages/prepare` makes prompts and demonstrations."""
     location, key = program.data.location(program.intake)
-    path = Path(location)
+    path, _part = part_of(location)
     looks_like_hub = location.count("/") == 1 and not path.parent.exists()
     if not path.exists() and not looks_like_hub:
         raise ConfigError(

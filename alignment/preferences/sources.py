@@ -80,14 +80,17 @@ class Source:
 def find_sources(paths: Iterable[str | Path]) -> list[Source]:
     """The sources at `paths`; a directory stands for its preference files, by name.
 
+    `DIRECTORY:train` stands for those of one part of a data set, as `owner/name:train` does on the
+    hub.
+
     Raises:
         DataError: a missing path, an empty directory, or an unreadable file.
     """
     sources: list[Source] = []
     for argument in paths:
-        path = Path(argument)
+        path, part = part_of(argument)
         if path.is_dir():
-            sources += _in_directory(path)
+            sources += _in_directory(path, part)
         elif path.is_file():
             sources.append(_file(path))
         elif _looks_like_hub(str(argument)):
@@ -126,8 +129,20 @@ def records(source: Source, max_bytes: int) -> Iterator[Record]:
         yield Record(number, value, None)
 
 
-def _in_directory(path: Path) -> list[Source]:
-    if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():
+def part_of(location: str | Path) -> tuple[Path, str | None]:
+    """The path that a location names, and the part of the data set in that directory, if one is
+    named: `data/hh:train`."""
+    directory, _, part = str(location).rpartition(":")
+    if part and directory and not Path(location).exists() and Path(directory).is_dir():
+        return Path(directory), part
+    return Path(location), None
+
+
+def _in_directory(path: Path, part: str | None = None) -> list[Source]:
+    if part is not None and (path / part).is_dir():
+        return _in_directory(path / part)
+    saved = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
+    if part is None and saved:
         files = sorted(file for file in path.rglob("*") if file.is_file())
         digest = hashlib.sha256()
         for file in files:
@@ -142,8 +157,36 @@ def _in_directory(path: Path) -> list[Source]:
             where=str(path),
             remedy=f"files must end with {', '.join(ENDINGS)}",
         )
+    if part is not None:
+        return [_file(file) for file in _of_part(path, files, part)]
     _refuse_both_parts(path, files)
     return [_file(file) for file in files]
+
+
+def _of_part(path: Path, files: Sequence[Path], part: str) -> list[Path]:
+    """The files of one part, by their names or those of their directories.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [
+        file
+        for file in files
+        if part in (_first_word(name) for name in file.relative_to(path).parts)
+    ]
+    if not found:
+        words = {_first_word(name) for file in files for name in file.relative_to(path).parts}
+        parts = sorted(word for word in words if split_of(word))
+        raise DataError(
+            f"no file in this directory is of the part {part!r}",
+            where=str(path),
+            remedy=f"its parts are {', '.join(parts) or 'not named'}",
+        )
+    return found
+
+
+def _first_word(name: str) -> str:
+    return re.split(r"[-_.]", name.lower())[0]
 
 
 def _below(path: Path) -> list[Path]:
@@ -160,7 +203,7 @@ def _below(path: Path) -> list[Path]:
 
 def split_of(name: str) -> str | None:
     """`training` or `test`, if a split or a file of this name is that part of a data set."""
-    word = re.split(r"[-_.]", name.lower())[0]
+    word = _first_word(name)
     if word in ("train", "training"):
         return "training"
     return "test" if word in ("test", "validation", "valid", "val", "dev", "eval") else None
@@ -184,7 +227,8 @@ def _refuse_both_parts(path: Path, files: Sequence[Path]) -> None:
             f"the directory holds the training and the test part of a data set: "
             f"{parts['training']}, {parts['test']}",
             where=str(path),
-            remedy="name the files of one part; a batch keeps its own rows for measuring",
+            remedy=f"name one part, as {path}:{_first_word(Path(parts['training']).name)}; a batch "
+            "keeps its own rows for measuring",
         )
 
 

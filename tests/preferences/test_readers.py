@@ -65,6 +65,30 @@ def test_hh_splits_at_the_last_common_answer() -> None:
 
 
 @pytest.mark.parametrize(
+    ("answer", "stray"),
+    [
+        (" Human: and then?", True),
+        ("Well, I would not.  Human:  Why not?", True),
+        (" Yes.\nHuman: Thanks!", True),
+        (" He said “no.” Assistant: right", True),
+        (" The word Human: is a marker", False),
+        (" An “Assistant: yes” is a quotation", False),
+        (" Human beings: all of us", False),
+        (" Superhuman: a film", False),
+    ],
+)
+def test_an_answer_that_speaks_for_its_user_teaches_nobody(answer: str, stray: bool) -> None:
+    """Some of HH's answers go on with the next turn, without the blank line that marks one."""
+    start = "\n\nHuman: q?\n\nAssistant:"
+    for field in ("chosen", "rejected"):
+        row = {"chosen": f"{start} yes", "rejected": f"{start} no", field: f"{start}{answer}"}
+        if stray:
+            assert reason(row) == ("markup", field)
+        else:
+            assert getattr(one(row)[1], field) == answer.strip()
+
+
+@pytest.mark.parametrize(
     "row",
     [
         {"prompt": "q", "chosen": "a", "rejected": "b"},
@@ -167,8 +191,8 @@ def test_a_ranking_becomes_all_its_pairs_as_one_group() -> None:
 @pytest.mark.parametrize(
     ("path", "name", "accepted"),
     [
-        ("hh-rlhf/harmless.jsonl.gz", "hh", 1791),
-        ("hh-rlhf/helpful.jsonl.gz", "hh", 1783),
+        ("hh-rlhf/harmless.jsonl.gz", "hh", 1766),
+        ("hh-rlhf/helpful.jsonl.gz", "hh", 1767),
         ("webgpt/comparisons.jsonl.gz", "webgpt", 429),
         ("pandalm/human_annotations.jsonl.gz", "pandalm", 439),
     ],

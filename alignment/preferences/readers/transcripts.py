@@ -9,6 +9,9 @@ from alignment.preferences.rows import RowError, Turn
 
 MARKER = "\n\nAssistant:"
 _TURN = re.compile(r"\n\n(Human|Assistant|System):")
+# A turn that a model wrote into its answer, without the blank line before it: at the beginning or
+# after the end of a sentence.
+_STRAY = re.compile(r"(?:\A|[.!?…\"'”’)]|\n)\s*(Human|Assistant):")
 _ROLE = {"Human": "user", "Assistant": "assistant", "System": "system"}
 
 
@@ -54,7 +57,8 @@ def part(chosen: str, rejected: str) -> tuple[str, str, str]:
     The answers begin at the last `Assistant:` that both transcripts share.
 
     Raises:
-        RowError: the transcripts share no `Assistant:` turn, or an answer holds further turns.
+        RowError: the transcripts share no `Assistant:` turn, or an answer holds further turns. Both
+            answers are checked: a model that learns from them would speak for its user.
     """
     left, right = chosen.rfind(MARKER), rejected.rfind(MARKER)
     if left < 0 or right < 0:
@@ -71,4 +75,6 @@ def part(chosen: str, rejected: str) -> tuple[str, str, str]:
             raise RowError(
                 "no_common_prompt", field, "more turns follow after the transcripts diverge"
             )
+        if stray := _STRAY.search(answer):
+            raise RowError("markup", field, f"an answer that goes on as {stray[1]!r}")
     return chosen[:left], answers[0].strip(), answers[1].strip()
