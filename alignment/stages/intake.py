@@ -27,8 +27,8 @@ from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_json
 from alignment.utils.json_lines import read_jsonl
 
-CODE_VERSION = "5"
-KEEPS = ("2", "3", "4")  # batches that are in the store stay as they were taken in
+CODE_VERSION = "6"
+KEEPS = ("2", "3", "4", "5")  # batches that are in the store stay as they were taken in
 READS = ("intake", "world")
 
 
