@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from alignment.cli.common import (
+    ByOption,
     JsonOption,
+    ReasonOption,
     WorkspaceOption,
     load_to_change,
     load_workspace,
+    print_aside,
     print_json,
+    tell_change,
 )
 
 annotate = App(name="annotate", help="Hand collected pairs out to annotators.")
@@ -79,7 +84,7 @@ def export(
 
 @annotate.command(name="list")
 def list_(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> None:
-    """List the pairs that versions collected, what was handed out, and what came back.
+    """List the pairs that versions collected, what was handed out and came back, who is blocked.
 
     For example:
 
@@ -91,10 +96,13 @@ def list_(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
     from alignment.operations.annotation_export import collected_pairs
     from alignment.preferences.exports import list_exports
     from alignment.preferences.store import PreferenceStore
+    from alignment.preferences.withdrawals import read_events, withdrawn
 
     program = load_workspace(workspace)
     pairs = collected_pairs(program)
-    exports = list_exports(PreferenceStore(program.workspace / "preferences"))
+    store = PreferenceStore(program.workspace / "preferences")
+    exports = list_exports(store)
+    blocked = withdrawn(read_events(store.root), "annotator")
     if json:
         shown = [
             {
@@ -105,10 +113,17 @@ def list_(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
             }
             for one in pairs
         ]
-        print_json({"collected": shown, "exports": [done.to_dict() for done in exports]})
+        print_json(
+            {
+                "collected": shown,
+                "exports": [done.to_dict() for done in exports],
+                "blocked": [asdict(event) for event in blocked.values()],
+            }
+        )
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     table = Table("collected by", box=None, pad_edge=False)
@@ -136,3 +151,74 @@ def list_(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
             )
         console.print()
         console.print(table)
+    for event in blocked.values():
+        console.print(Text(event.in_words(), style="yellow"))
+
+
+@annotate.command
+def block(
+    annotator: str,
+    /,
+    *,
+    reason: ReasonOption = "",
+    by: ByOption = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Leave out all that an annotator judged, in every batch and in deliveries to come.
+
+    A pair that others judged too stays as long as they prefer the same answer. What was trained on
+    the rest is stale, and the next run makes it again without. Nothing is deleted.
+
+    For example:
+
+    ```
+    align annotate block ben@example.org --reason "always picks the left answer"
+    align annotate unblock ben@example.org
+    ```
+
+    Parameters
+    ----------
+    annotator
+        The name as `align batches` shows it.
+    """
+    from alignment.operations import withdraw as taking_back
+
+    program = load_to_change(workspace, json=json)
+    change = taking_back.block(program, annotator, reason=reason, by=by, say=print_aside)
+    tell_change(program, change, json=json)
+    unnamed = taking_back.unnamed_votes(program)
+    if unnamed:
+        print_aside(
+            f"{unnamed:,} comparisons do not say which people judged them: they still count"
+        )
+
+
+@annotate.command
+def unblock(
+    annotator: str,
+    /,
+    *,
+    reason: ReasonOption = "",
+    by: ByOption = None,
+    workspace: WorkspaceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Let what a blocked annotator judged count again.
+
+    For example:
+
+    ```
+    align annotate unblock ben@example.org
+    ```
+
+    Parameters
+    ----------
+    annotator
+        The blocked one.
+    """
+    from alignment.operations import withdraw as taking_back
+
+    program = load_to_change(workspace, json=json)
+    change = taking_back.unblock(program, annotator, reason=reason, by=by, say=print_aside)
+    tell_change(program, change, json=json)

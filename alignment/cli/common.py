@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -13,6 +14,9 @@ from alignment.cli import workspaces
 from alignment.config.location import given_by
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.workspace import is_reproduction, kept_program
+
+if TYPE_CHECKING:
+    from alignment.operations.withdraw import Change
 
 WorkspaceOption = Annotated[
     Path | None,
@@ -100,3 +104,22 @@ def print_aside(message: str) -> None:
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def tell_change(program: ProgramConfig, change: Change, *, json: bool) -> None:
+    """Say what a withdrawal or its undoing did, and what to do now."""
+    if json:
+        print_json(
+            {**asdict(change.event), "comparisons": change.comparisons, "stale": change.stale}
+        )
+        return
+    print(change.event.in_words())
+    again = "again" if change.event.action == "restored" else "no longer"
+    print(f"{change.comparisons:,} comparisons count {again}")
+    versions = list(dict.fromkeys(key.partition("/")[0] for key in change.stale))
+    if versions:
+        count = f"{len(change.stale)} stages of {', '.join(versions)}"
+        print(f"stale: {count}; `align status` says why")
+        print(f"make them again with: align resume -w {program.workspace}")
+    else:
+        print("no finished stage depends on it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,13 +16,13 @@ from alignment.cli.common import (
     load_workspace,
     print_aside,
     print_json,
+    tell_change,
 )
 from alignment.config.vocabulary import Domain
 from alignment.errors import AlignError, ConfigError
 
 if TYPE_CHECKING:
-    from alignment.config.program import ProgramConfig
-    from alignment.operations.withdraw import Change
+    from alignment.preferences.store import Batch, PreferenceStore
 
 
 def ingest(
@@ -33,6 +32,7 @@ def ingest(
     workspace: WorkspaceOption = None,
     domain: Domain | None = None,
     format: str | None = None,
+    correct: Annotated[bool, Parameter(negative=())] = False,
     json: JsonOption = False,
 ) -> None:
     """Take files of preferences into the workspace as one batch.
@@ -57,8 +57,12 @@ def ingest(
         What the comparisons are about, where the rows do not say.
     format
         Reader to use; default: detected from the content.
+    correct
+        A verdict that differs from an earlier one of the same person corrects it. (Otherwise a row
+        must say so itself; else it is reported and quarantined.)
     """
     from rich.console import Console
+    from rich.text import Text
 
     from alignment.cli.progress import bar
     from alignment.pipeline.node import Node
@@ -70,7 +74,13 @@ def ingest(
     store = PreferenceStore(program.workspace / "preferences")
     with bar(Node("align", "ingest", "ingest"), Console(stderr=True)) as progress:
         report = take_in(
-            store, list(files), program.intake, domain=domain, format=format, progress=progress
+            store,
+            list(files),
+            program.intake,
+            domain=domain,
+            format=format,
+            correct=correct,
+            progress=progress,
         )
     taken = list(store.batch(report.id).versions)
     coming = next_version(program)
@@ -79,6 +89,8 @@ def ingest(
         return
     console = Console(highlight=False)
     console.print(report.render())
+    for line in not_counting(store, store.batch(report.id)):
+        console.print(Text(line, style="yellow"))
     console.print()
     if taken:
         console.print(f"taken in by {', '.join(taken)}")
@@ -86,6 +98,16 @@ def ingest(
         console.print(f"{coming} will take it in")
     elif (unheard := after_the_last(program)) is not None:
         console.print(f"[yellow]{unheard}[/]")
+
+
+def not_counting(store: PreferenceStore, batch: Batch) -> list[str]:
+    """What of a batch does not count, and why, in words."""
+    from alignment.preferences.exclusions import in_words
+    from alignment.preferences.what_counts import excluded_rows
+
+    if batch.withdrawal is not None:
+        return [batch.withdrawal.in_words()]
+    return in_words(excluded_rows(store).get(batch.id, {}))
 
 
 batches = App(name="batches", help="List the batches in the store; take one back.")
@@ -120,6 +142,7 @@ def list_batches(
         Draw the report of the batch into this PNG.
     """
     from rich.console import Console
+    from rich.text import Text
 
     from alignment.preferences.report import BatchReport
     from alignment.preferences.store import PreferenceStore
@@ -136,17 +159,18 @@ def list_batches(
         else:
             console.print(batch_table(accepted))
             for other in accepted:
-                if other.withdrawal is not None:
-                    console.print(f"[yellow]{other.withdrawal.in_words()}[/]")
+                for line in not_counting(store, other):
+                    console.print(Text(f"{other.sequence:>4}  {line}", style="yellow"))
         return
     one = store.batch(batch)
     report = BatchReport(one.report, one.directory, one.sequence, already=True)
     if json:
-        print_json({**one.to_dict(), "report": report.values})
+        excluded = not_counting(store, one)
+        print_json({**one.to_dict(), "not_counting": excluded, "report": report.values})
     else:
         console.print(report.render())
-        if one.withdrawal is not None:
-            console.print(f"[yellow]{one.withdrawal.in_words()}[/]")
+        for line in not_counting(store, one):
+            console.print(Text(line, style="yellow"))
     if picture is not None:
         from alignment.reporting.batch_plots import draw
 
@@ -161,21 +185,23 @@ def withdraw(
     batch: str,
     /,
     *,
+    only: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     reason: ReasonOption = "",
     by: ByOption = None,
     workspace: WorkspaceOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Take a batch back: no version learns from it any more. Nothing is deleted.
+    """Take a batch or comparisons of it back: no version learns from them. Nothing is deleted.
 
-    What was trained on it is stale, and the next run makes it again without the batch. The versions
-    made so far can still be shown, exported and talked to.
+    What was trained on them is stale, and the next run makes it again without. The versions made so
+    far can still be shown, exported and talked to.
 
     For example:
 
     ```
     align batches withdraw 3 --reason "labels swapped"
     align batches withdraw 1f0c2a9b7d4e --by ana
+    align batches withdraw 3 --only 17 --only week-07.jsonl:21
     align batches restore 3
     ```
 
@@ -183,12 +209,15 @@ def withdraw(
     ----------
     batch
         Number, id or name of the batch.
+    only
+        Single comparisons of it: LINE or FILE:LINE of the delivery, or a comparison's id. May be
+        given several times. The rest of the batch still counts.
     """
-    from alignment.operations.withdraw import withdraw_batch
+    from alignment.operations import withdraw as taking_back
 
     program = load_to_change(workspace, json=json)
-    change = withdraw_batch(program, batch, reason=reason, by=by, say=print_aside)
-    _tell(program, change, json)
+    change = taking_back.withdraw(program, batch, only, reason=reason, by=by, say=print_aside)
+    tell_change(program, change, json=json)
 
 
 @batches.command
@@ -196,6 +225,7 @@ def restore(
     batch: str,
     /,
     *,
+    only: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     reason: ReasonOption = "",
     by: ByOption = None,
     workspace: WorkspaceOption = None,
@@ -209,30 +239,18 @@ def restore(
 
     ```
     align batches restore 3
+    align batches restore 3 --only 17
     ```
 
     Parameters
     ----------
     batch
         Number, id or name of the batch.
+    only
+        Single comparisons of it that were withdrawn alone.
     """
-    from alignment.operations.withdraw import restore_batch
+    from alignment.operations import withdraw as taking_back
 
     program = load_to_change(workspace, json=json)
-    change = restore_batch(program, batch, reason=reason, by=by, say=print_aside)
-    _tell(program, change, json)
-
-
-def _tell(program: ProgramConfig, change: Change, json: bool) -> None:
-    if json:
-        print_json({**asdict(change.event), "stale": change.stale})
-        return
-    print(change.event.in_words())
-    versions = list(dict.fromkeys(key.partition("/")[0] for key in change.stale))
-    if versions:
-        print(
-            f"stale: {len(change.stale)} stages of {', '.join(versions)}; `align status` says why"
-        )
-        print(f"make them again with: align resume -w {program.workspace}")
-    elif not change.event.versions:
-        print("no version had taken it in")
+    change = taking_back.restore(program, batch, only, reason=reason, by=by, say=print_aside)
+    tell_change(program, change, json=json)

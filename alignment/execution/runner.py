@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from alignment.execution.observer import Observer, notify
 from alignment.execution.retries import SMALLER, Retries
 from alignment.execution.stage_log import Logged, log_to
 from alignment.pipeline.disk_space import check_space, disk_full
-from alignment.pipeline.fingerprints import Fingerprints
+from alignment.pipeline.fingerprints import WITHDRAWN, Fingerprints
 from alignment.pipeline.ledger import Ledger, now
 from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import waits_for
@@ -45,6 +45,10 @@ log = logging.getLogger("alignment")
 _SHARED = ("reward", "finetune", "ppo")
 
 ProgressFactory = Callable[[Node], AbstractContextManager[Progress]]
+
+
+class TakenBackError(AlignError):
+    """While an intake ran, preferences were taken back or given back: it has to run again."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,15 @@ class Runner:
                 raise waiting
             check_space(self.program, node)
             self._check_data(node)
-            manifest = self._try_until_done(node, key)
+            while True:
+                try:
+                    manifest = self._try_until_done(node, key)
+                    break
+                except TakenBackError as error:
+                    self._say(error.message)
+                    self.plan_again()
+                    key = self.fingerprint(node)
+                    assert key is not None, "its inputs are done, as before"
             if node.module == "promote":
                 self.plan_again()
             return StageRecord(node, manifest, cached=False)
@@ -198,7 +210,7 @@ class Runner:
             grace = 0.0 if self.isolated(node) else self.program.orchestration.grace_seconds
             with held(grace, self._say):
                 try:
-                    manifest = self._carry_out(node, attempt, began)
+                    manifest = self._carry_out(node, attempt, began, inputs)
                 except BaseException as error:
                     self._note_failure(attempt, error, time.monotonic() - began)
                     failure = error
@@ -241,7 +253,9 @@ class Runner:
             module.run(context)
         context.write_notes()
 
-    def _carry_out(self, node: Node, attempt: Attempt, began: float) -> Manifest:
+    def _carry_out(
+        self, node: Node, attempt: Attempt, began: float, asked: Mapping[str, str | None]
+    ) -> Manifest:
         partial = self.ledger.partial_dir(node.version, node.stage, attempt.fingerprint)
         log_path = self.ledger.log_path(attempt)
         if self.isolated(node):
@@ -259,7 +273,10 @@ class Runner:
                 self.execute(node, attempt.fingerprint, Logged(progress))
             peak_mb = memory.peak_mb
             give_back()
-        config, code_version, _ = self.fingerprints.request(node)
+        config, code_version, inputs = self.fingerprints.request(node)
+        if inputs.get(WITHDRAWN) != asked.get(WITHDRAWN):
+            # It may have read what is there now, and its fingerprint says what was there then.
+            raise TakenBackError(f"{node.key} runs again: what counts has changed since it began")
         datasets = partial / "out" / "datasets.json"
         return self.ledger.commit(
             attempt,

@@ -22,11 +22,10 @@ from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
 from alignment.pipeline.records import Manifest
 from alignment.pipeline.slices import config_slice, stage_declaration
-from alignment.preferences.withdrawals import state_of
 from alignment.utils.seeds import derive_seed
 
 WITHDRAWN = "withdrawn"
-"""Input of an intake stage: what people took back after the version had taken it in."""
+"""Input of an intake stage: what people took back or corrected of what the version takes in."""
 
 
 class Fingerprints:
@@ -161,7 +160,11 @@ class Fingerprints:
         """Digests of what a stage reads beside the outputs of other stages, by input name."""
         found = {"outside": self._outside(node, self.config(node))}
         if node.module == "intake":
-            found[WITHDRAWN] = state_of(self.program.workspace / "preferences", node.version)
+            from alignment.preferences.store import PreferenceStore
+            from alignment.preferences.what_counts import state_of
+
+            store = PreferenceStore(self.program.workspace / "preferences")
+            found[WITHDRAWN] = state_of(store, node.version)
         return {name: digest for name, digest in found.items() if digest is not None}
 
     def _outside(self, node: Node, config: ProgramConfig) -> str | None:

@@ -11,7 +11,8 @@ from alignment.pipeline.migrate import Untranslatable, todays_slice
 from alignment.pipeline.node import Node
 from alignment.pipeline.records import Unfinished
 from alignment.pipeline.slices import stage_declaration
-from alignment.preferences.withdrawals import in_words
+from alignment.preferences.store import PreferenceStore
+from alignment.preferences.what_counts import taken_back
 
 FIRST = "never run"
 GONE = "its outputs are gone or damaged"
@@ -65,7 +66,8 @@ def _taken_back(node: Node, fingerprints: Fingerprints) -> list[str]:
     while waiting:
         item = waiting.pop()
         if item.module == "intake" and _withdrawn_since(item, fingerprints):
-            lines += in_words(fingerprints.program.workspace / "preferences", item.version)
+            store = PreferenceStore(fingerprints.program.workspace / "preferences")
+            lines += taken_back(store, item.version) or ["all that was taken back counts again"]
         for source in item.inputs.values():
             above = nodes[source]
             if above.key not in seen and fingerprints.manifest(*source) is None:

@@ -24,6 +24,7 @@ from alignment.errors import AlignError, DamagedError, DataError, LockedError
 from alignment.preferences.intake import ingest
 from alignment.preferences.sources import complete_files
 from alignment.preferences.store import PreferenceStore
+from alignment.preferences.what_counts import comparisons, domains_lacking, excluded_rows
 from alignment.utils.files import atomic_write_json, digest_json, read_json
 from alignment.utils.locks import file_lock
 from alignment.utils.progress import Progress
@@ -207,8 +208,8 @@ def read_journal(root: Path) -> dict[str, Delivery]:
 
 
 def waiting_comparisons(store: PreferenceStore) -> int:
-    """Number of accepted comparisons that no version uses yet."""
-    return sum(batch.comparisons for batch in store.unassigned())
+    """Number of accepted comparisons that count and that no version uses yet."""
+    return comparisons(store.unassigned(), excluded_rows(store))
 
 
 def domains_without_data(store: PreferenceStore, version: str) -> list[str]:
@@ -227,7 +228,7 @@ def domains_without_data(store: PreferenceStore, version: str) -> list[str]:
             or any(version_order(name) <= version_order(version) for name in batch.versions)
         )
     ]
-    return store.domains_without_data(known)
+    return domains_lacking(store, known)
 
 
 def _ingest_file(

@@ -7,6 +7,7 @@ midway leaves no batch. A repeated delivery is recognised by its digest.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,16 +19,18 @@ import numpy as np
 from alignment.config.intake import IntakeConfig
 from alignment.config.vocabulary import DOMAINS, Domain
 from alignment.errors import AlignError, DataError, StoreError
+from alignment.preferences.corrections import Standing
 from alignment.preferences.exports import load_keys
-from alignment.preferences.identity import SeenIds, identify
+from alignment.preferences.identity import identify
 from alignment.preferences.refusals import Refusals
 from alignment.preferences.report import BatchReport
-from alignment.preferences.rows import RowError
+from alignment.preferences.rows import Draft, RowError
 from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import Record, Source, find_sources
 from alignment.preferences.split import EarlierSplit, split
 from alignment.preferences.store import Batch, PreferenceStore
 from alignment.preferences.tally import Tally, printable
+from alignment.preferences.what_counts import excluded_rows
 from alignment.preferences.writer import BatchWriter
 from alignment.utils.files import atomic_write_json, digest_json, sha256_file
 from alignment.utils.progress import Progress, SilentProgress
@@ -61,6 +64,7 @@ def ingest(
     domain: Domain | None = None,
     format: str | None = None,
     against: Sequence[str] | None = None,
+    correct: bool = False,
     progress: Progress | None = None,
 ) -> BatchReport:
     """Ingest files as one batch.
@@ -72,6 +76,7 @@ def ingest(
         against: ids of the batches that count as earlier. None: all current batches, as for a
             delivery by people. A stage names the batches of its own lineage, so that its batch does
             not depend on results made under other settings.
+        correct: every verdict that differs from the same person's earlier one corrects it.
 
     Returns:
         The report; `already` is set if the same delivery was ingested before.
@@ -88,7 +93,7 @@ def ingest(
     sources = find_sources(paths)
     reader = SourceReader(config, domain, format, load_keys(store.root))
     try:
-        return _take_in(store, sources, reader, against, progress)
+        return _take_in(store, sources, reader, against, correct, progress)
     except OSError as error:
         raise AlignError(
             f"the delivery was not taken in: {error}",
@@ -102,22 +107,21 @@ def _take_in(
     sources: Sequence[Source],
     reader: SourceReader,
     against: Sequence[str] | None,
+    correct: bool,
     progress: Progress,
 ) -> BatchReport:
-    identity = _identity(sources, reader, against)
+    identity = _identity(store, sources, reader, against, correct)
     with store.writing(progress.say) as work:
         for batch in store.batches():
             if batch.manifest["identity"] == identity:
                 if batch.withdrawal is not None and against is None:
                     raise WithdrawnError(batch)
                 return BatchReport(batch.report, batch.directory, batch.sequence, already=True)
-        earlier = store.standing() if against is None else list(against)
-        index = store.index(earlier)
-        intake = _Intake(reader, SeenIds(index["id"]), BatchWriter(work))
+        standing, sides = _earlier(store, against)
+        intake = _Intake(reader, standing, BatchWriter(work), correct)
         try:
             for number, source in enumerate(sources):
                 intake.take(source, number, progress)
-            sides = EarlierSplit.of(index["opening"], index["heldout"])
             heldout = intake.split(sides)
             intake.writer.finish(heldout)
         finally:
@@ -135,36 +139,64 @@ def _take_in(
             **intake.tally.to_dict(),
             "leakage": leakage,
         }
+        if standing.corrections:
+            report["corrections"] = standing.corrections
         atomic_write_json(work / "report.json", report)
-        files = {
-            name: sha256_file(work / name)
-            for name in ("comparisons.parquet", "index.parquet", "quarantine.jsonl", "report.json")
+        files = {path.name: sha256_file(path) for path in sorted(work.iterdir())}
+        manifest: dict[str, Any] = {
+            "identity": identity,
+            "digest": digest_json([files["comparisons.parquet"], files["index.parquet"]]),
+            "origin": "delivery" if against is None else "stage",
+            "against": None if against is None else list(against),
+            "sources": intake.sources,
+            "rows": rows,
+            "counts": counts,
+            "files": files,
         }
-        batch = store.commit(
-            work,
-            {
-                "identity": identity,
-                "digest": digest_json([files["comparisons.parquet"], files["index.parquet"]]),
-                "origin": "delivery" if against is None else "stage",
-                "against": None if against is None else list(against),
-                "sources": intake.sources,
-                "rows": rows,
-                "counts": counts,
-                "files": files,
-            },
-        )
+        if standing.replaced:
+            manifest["replaces"] = standing.replaced
+        batch = store.commit(work, manifest)
     return BatchReport(report, batch.directory, batch.sequence, already=False)
 
 
+def _earlier(
+    store: PreferenceStore, against: Sequence[str] | None
+) -> tuple[Standing, EarlierSplit]:
+    """What a delivery is compared with, and the sides of the split that it must keep to."""
+    excluded = excluded_rows(store)
+    if against is None:
+        batches = store.known()
+    else:
+        by_id = {batch.id: batch for batch in store.batches()}
+        batches = [by_id[id] for id in against]
+    counting = [batch for batch in batches if batch.withdrawal is None]
+    standing = Standing(
+        batches,
+        [store.index([batch.id])["id"] for batch in batches],
+        excluded,
+        everything=[batch.id for batch in batches if batch.withdrawal is not None],
+        correcting=against is None,
+    )
+    index = store.index([batch.id for batch in counting])
+    return standing, EarlierSplit.of(index["opening"], index["heldout"])
+
+
 def _identity(
-    sources: Sequence[Source], reader: SourceReader, against: Sequence[str] | None
+    store: PreferenceStore,
+    sources: Sequence[Source],
+    reader: SourceReader,
+    against: Sequence[str] | None,
+    correct: bool,
 ) -> str:
     """Digest of a delivery's bytes; a stage's delivery adds all settings that shape the batch."""
     delivered = sorted(source.digest for source in sources)
     if against is None:
-        return digest_json(delivered)
+        # The same files once more, now as corrections, are another delivery.
+        return digest_json([delivered, "corrections"] if correct else delivered)
     shape = reader.config.model_dump(mode="json", exclude={"path", "source"})
-    return digest_json([delivered, shape, reader.domain, reader.format, list(against)])
+    excluded = {id: sorted(rows) for id, rows in excluded_rows(store).items() if id in against}
+    more = [excluded] if excluded else []
+    return digest_json([delivered, shape, reader.domain, reader.format, list(against), *more])
 
 
 @dataclass
@@ -172,8 +204,9 @@ class _Intake:
     """State of one delivery while it is read."""
 
     reader: SourceReader
-    seen_ids: SeenIds
+    standing: Standing
     writer: BatchWriter
+    correct: bool = False
     tally: Tally = field(default_factory=Tally)
     refusals: Refusals = field(default_factory=Refusals)
     accepted: int = 0
@@ -192,9 +225,12 @@ class _Intake:
             line = record.line
             try:
                 if isinstance(draft, RowError):
+                    if draft.tied is not None:
+                        self._tie(draft.tied)
                     raise draft
+                draft.corrects = draft.corrects or self.correct
                 identity = identify(draft)
-                self.seen_ids.add(identity)
+                self.standing.add(draft, identity)
             except RowError as error:
                 self._refuse(error, record, source.name)
                 continue
@@ -216,6 +252,12 @@ class _Intake:
                 },
             }
         )
+
+    def _tie(self, draft: Draft) -> None:
+        """A tie takes the place of an earlier verdict that it corrects."""
+        draft.corrects = draft.corrects or self.correct
+        with contextlib.suppress(RowError):  # broken text, which no batch has
+            self.standing.tie(draft, identify(draft))
 
     def _refuse(self, error: RowError, record: Record, file: str) -> None:
         self.refusals.add(error, file, record.line)
@@ -270,7 +312,7 @@ class _Intake:
         where = str(store.refusal_dir(identity) / "quarantine.jsonl")
         try:
             self.refusals.check_share(self.read, limit, where)
-            if self.accepted == 0:
+            if self.accepted + self.standing.corrections == 0:
                 raise NothingNewError(
                     f"nothing new in this delivery: {self.refusals.summary() or 'it has no rows'}",
                     where=where,

@@ -66,6 +66,9 @@ def _parts(report: BatchReport) -> list[Any]:
             fate = "dropped" if reason in DROPPED else "quarantined"
             table.add_row(REASONS[reason], f"{count:,}", fate)
         parts += ["", table, Text(f"see {report.directory / 'quarantine.jsonl'}", style="dim")]
+    corrections = values.get("corrections", 0)
+    if corrections:
+        parts.append(Text(f"{corrections:,} verdicts correct earlier ones and take their place"))
     parts += ["", _sides(values), "", _figures(values)]
     parts += _unused(values)
     return parts

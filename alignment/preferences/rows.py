@@ -41,6 +41,8 @@ REASONS: dict[str, str] = {
     "bad_vote": "a verdict that cannot be read",
     "conflict": "the opposite verdict on the same pair in this batch",
     "conflict_earlier": "the opposite verdict on the same pair in an earlier batch",
+    "differs_earlier": "the same verdict in an earlier batch, of another strength or safety label",
+    "unknown_correction": "a correction of a comparison that no batch has",
     "duplicate": "the same comparison earlier in this batch",
     "duplicate_earlier": "the same comparison in an earlier batch",
     "tie": "neither answer is better",
@@ -64,7 +66,7 @@ DROPPED = frozenset(
 )
 """Sound rows that are left out on purpose. They do not count as bad rows."""
 
-DISPUTED = frozenset({"conflict", "conflict_earlier", "no_side"})
+DISPUTED = frozenset({"conflict", "conflict_earlier", "differs_earlier", "no_side"})
 """Quarantined for a person to decide. They do not count as bad rows either: the file is sound."""
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
 """Hangul fillers and the empty Braille cell: letters and signs that show nothing."""
@@ -98,6 +100,8 @@ class RowError(Exception):
         self.field = field
         self.detail = detail
         self.people = people
+        self.tied: Draft | None = None
+        """The comparison, either answer as the chosen one, where people found none better."""
 
 
 Turn = tuple[str, str]
@@ -124,6 +128,10 @@ class Draft:
     category: str | None = None
     people: Votes | None = None
     """Who voted how, for the report; `votes` say it relative to the winner, for training."""
+    judged: str | None = None
+    """When the last of its verdicts was given or changed, by the tool's clock, in UTC."""
+    corrects: bool | str = False
+    """Whether it says that it corrects a verdict on its pair, or the id of that comparison."""
     notes: tuple[str, ...] = ()
     """What was changed or guessed on reading, for the report."""
     prompt_characters: int = 0

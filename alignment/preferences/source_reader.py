@@ -74,6 +74,8 @@ class SourceReader:
         read = self._read if row_format.verdict is None else self._together
         found = read(rows, row_format, unused)
         for record, draft in found:
+            if isinstance(draft, RowError) and draft.tied is not None:
+                self._complete(draft.tied, default)
             if not isinstance(draft, RowError):
                 self._complete(draft, default)
                 try:

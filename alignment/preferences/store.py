@@ -3,7 +3,7 @@ back stays where it is and counts no longer.
 
 preferences/
   batches/0003-1f0c2a9b7d4e/   comparisons.parquet  index.parquet  quarantine.jsonl
-                               report.json  manifest.json
+                               report.json  manifest.json  (people.parquet)
   assignments/rlhf-v1.json     the batches that a version has taken in
   withdrawals/0001.json        what people took back since (see `withdrawals`)
   refused/…                    why a delivery was refused; never read by training
@@ -16,13 +16,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.config.vocabulary import DOMAINS, Domain, version_order
+from alignment.config.vocabulary import Domain, version_order
 from alignment.errors import DataError, LockedError, StoreError
 from alignment.preferences.schema import Comparison
 from alignment.preferences.withdrawals import Event, read_events, withdrawn
@@ -141,10 +141,12 @@ class PreferenceStore:
         domain: Domain | None = None,
         *,
         beside: Sequence[str] | None = None,
+        excluded: Mapping[str, Collection[int]] | None = None,
     ) -> list[Comparison]:
         """Training comparisons of the batches `ids`, in order.
 
         Args:
+            excluded: batch → rows that are left out.
             beside: further batches used for measuring: rows with one of their held-out prompts are
                 left out. (Only batches made under different settings can disagree.)
         """
@@ -152,11 +154,17 @@ class PreferenceStore:
 
         index = self.index(list(dict.fromkeys([*ids, *(beside or ())])))
         secret = np.unique(index["opening"][index["heldout"]])
-        return self._load(ids, domain, heldout=False, without=secret)
+        return self._load(ids, domain, heldout=False, without=secret, excluded=excluded)
 
-    def heldout(self, ids: Sequence[str], domain: Domain | None = None) -> list[Comparison]:
+    def heldout(
+        self,
+        ids: Sequence[str],
+        domain: Domain | None = None,
+        *,
+        excluded: Mapping[str, Collection[int]] | None = None,
+    ) -> list[Comparison]:
         """Held-out comparisons of the batches `ids`; no batch trains on any of their prompts."""
-        return self._load(ids, domain, heldout=True)
+        return self._load(ids, domain, heldout=True, excluded=excluded)
 
     def standing(self) -> list[str]:
         """Ids of the current batches, which a new delivery is compared with: all deliveries by
@@ -173,10 +181,13 @@ class PreferenceStore:
         """What took back each batch that is withdrawn now."""
         return list(withdrawn(read_events(self.root), "batch").values())
 
-    def domains_without_data(self, ids: Sequence[str]) -> list[str]:
-        """Domains without a single training comparison in the batches `ids`."""
-        counts = [batch.counts["training"] for batch in self.batches() if batch.id in set(ids)]
-        return [domain for domain in DOMAINS if not any(sides.get(domain) for sides in counts)]
+    def known(self) -> list[Batch]:
+        """All deliveries by people and all batches in use, also what was withdrawn."""
+        return [
+            batch
+            for batch in self.batches()
+            if batch.versions or batch.manifest["origin"] == "delivery"
+        ]
 
     def leaked(self, ids: Sequence[str]) -> int:
         """Prompts that are held out in one of these batches and trained on in another."""
@@ -197,7 +208,7 @@ class PreferenceStore:
         from alignment.preferences.arrow_schema import INDEX
 
         by_id = {batch.id: batch for batch in self.batches()}
-        tables = [_read_index(by_id[id]) for id in ids]
+        tables = [read_index(by_id[id]) for id in ids]
         return {
             name: np.concatenate(
                 [table.column(name).to_numpy() for table in tables]
@@ -213,8 +224,10 @@ class PreferenceStore:
         *,
         heldout: bool,
         without: np.ndarray | None = None,
+        excluded: Mapping[str, Collection[int]] | None = None,
     ) -> list[Comparison]:
-        """One side of several batches, without the rows whose opening is in `without`.
+        """One side of several batches, without the rows whose opening is in `without` and those
+        that are `excluded`.
 
         Raises:
             DataError: no such batch.
@@ -229,12 +242,13 @@ class PreferenceStore:
         rows: list[Comparison] = []
         for batch in map(self.batch, ids):
             self._verify(batch)
-            index = _read_index(batch)
+            index = read_index(batch)
             mask = index.column("heldout").to_numpy() == heldout
             if domain is not None:
                 mask &= index.column("safety").to_numpy() == (domain == "safety")
             if without is not None:
                 mask &= ~np.isin(index.column("opening").to_numpy(), without)
+            mask = except_rows(mask, (excluded or {}).get(batch.id, ()))
             table = pq.read_table(batch.directory / "comparisons.parquet")
             rows += comparisons(table.filter(pa.array(mask)))
         return rows
@@ -367,12 +381,24 @@ class PreferenceStore:
         target = self.refusal_dir(identity)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(exist_ok=True)
-        for name in ("comparisons.parquet", "index.parquet"):
+        for name in ("comparisons.parquet", "index.parquet", "people.parquet"):
             (work / name).unlink(missing_ok=True)
         work.rename(target)
 
 
-def _read_index(batch: Batch) -> pa.Table:
+def except_rows(mask: np.ndarray, rows: Collection[int]) -> np.ndarray:
+    """The mask (n,) without some rows."""
+    left = mask.copy()
+    left[list(rows)] = False
+    return left
+
+
+def read_index(batch: Batch) -> pa.Table:
+    """The columns of a batch's index.parquet.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -2,8 +2,8 @@
 
     preferences/withdrawals/0001.json   {"action", "kind", "target", "versions", "reason", "by", …}
 
-Nothing is deleted: the newest event on a target says whether it counts. Intake reads this; a
-version's intake is stale once an event names the version.
+A batch, single comparisons of one, or all that one annotator judged. Nothing is deleted: the newest
+event on a target says whether it counts.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 from alignment.errors import StoreError
-from alignment.utils.files import atomic_write_json, digest_json, fsync_directory, read_json
+from alignment.utils.files import atomic_write_json, fsync_directory, read_json
 from alignment.utils.user_name import user_name
 
 FOLDER = "withdrawals"
-Kind = Literal["batch"]
+Kind = Literal["batch", "comparison", "annotator"]
+Action = Literal["withdrawn", "restored"]
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,14 @@ class Event:
     """A withdrawal, or its undoing.
 
     Attributes:
-        target: id of the batch.
-        label: its name, for people.
-        versions: those that had taken it in by then.
+        target: id of the batch, or of the batch of the comparisons; or the annotator's name.
+        label: what it is, for people.
+        versions: those that had taken the batch in by then.
         when: the time in UTC.
+        rows: of the single comparisons.
     """
 
-    action: Literal["withdrawn", "restored"]
+    action: Action
     kind: Kind
     target: str
     label: str
@@ -41,11 +43,15 @@ class Event:
     reason: str
     by: str
     when: str
+    rows: tuple[int, ...] = ()
 
     def in_words(self) -> str:
         """`batch 0003-1f0c2a9b7d4e was withdrawn by ana on 2026-03-01: labels swapped`."""
+        done: str = self.action
+        if self.kind == "annotator":
+            done = "blocked" if self.action == "withdrawn" else "unblocked"
         why = f": {self.reason}" if self.reason else ""
-        return f"{self.kind} {self.label} was {self.action} by {self.by} on {self.when[:10]}{why}"
+        return f"{self.kind} {self.label} was {done} by {self.by} on {self.when[:10]}{why}"
 
 
 def read_events(root: Path) -> list[Event]:
@@ -58,7 +64,8 @@ def read_events(root: Path) -> list[Event]:
     for path in sorted((root / FOLDER).glob("*.json"), key=lambda path: int(path.stem)):
         try:
             values = read_json(path)
-            events.append(Event(**{**values, "versions": tuple(values["versions"])}))
+            lists = {name: tuple(values[name]) for name in ("versions", "rows")}
+            events.append(Event(**(values | lists)))
         except (ValueError, TypeError, KeyError) as error:
             raise StoreError(
                 f"the record of a withdrawal is damaged: {error}",
@@ -69,47 +76,34 @@ def read_events(root: Path) -> list[Event]:
 
 
 def withdrawn(events: Sequence[Event], kind: Kind) -> dict[str, Event]:
-    """Target → the event that took it back, for all that are taken back now."""
+    """Batch or annotator → the event that took it back, for all that are taken back now."""
     newest = {event.target: event for event in events if event.kind == kind}
     return {target: event for target, event in newest.items() if event.action == "withdrawn"}
 
 
 def concerning(events: Sequence[Event], version: str) -> list[Event]:
-    """The events that change what a version learns from."""
-    return [event for event in events if version in event.versions]
-
-
-def state_of(root: Path, version: str) -> str | None:
-    """Digest of what was taken back from a version or given back to it; None if nothing ever was.
-
-    It is part of the fingerprint of the version's intake. Events are counted and not only what
-    holds now, for a version may have taken in other batches between a withdrawal and its undoing.
-    """
-    events = concerning(read_events(root), version)
-    return digest_json([asdict(event) for event in events]) if events else None
-
-
-def in_words(root: Path, version: str) -> list[str]:
-    """The newest event on each target that concerns a version, in words."""
-    newest = {(event.kind, event.target): event for event in concerning(read_events(root), version)}
-    return [event.in_words() for event in newest.values()]
+    """The events on whole batches that a version had taken in."""
+    return [event for event in events if event.kind == "batch" and version in event.versions]
 
 
 def record(
     root: Path,
-    action: Literal["withdrawn", "restored"],
+    action: Action,
     kind: Kind,
     target: str,
     *,
     label: str,
-    versions: Sequence[str],
+    versions: Sequence[str] = (),
     reason: str,
     by: str | None,
+    rows: Sequence[int] = (),
 ) -> Event:
     """Write an event down. The caller holds the store (`PreferenceStore.writing`)."""
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     who = by or user_name()
-    event = Event(action, kind, target, label, tuple(versions), reason.strip(), who, when)
+    event = Event(
+        action, kind, target, label, tuple(versions), reason.strip(), who, when, tuple(rows)
+    )
     number = 1 + max((int(path.stem) for path in (root / FOLDER).glob("*.json")), default=0)
     atomic_write_json(root / FOLDER / f"{number:04d}.json", asdict(event))
     fsync_directory(root)  # the folder may be new

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from alignment.preferences.arrow_schema import INDEX, LOW_CARDINALITY, SCHEMA, record_batch
 from alignment.preferences.identity import Identity
+from alignment.preferences.recorded import PEOPLE, PEOPLE_SCHEMA
 from alignment.preferences.rows import DROPPED, REASONS, Draft, RowError
 
 ROW_GROUP = 8192
@@ -20,7 +21,7 @@ QUARANTINED_CHARACTERS = 20_000  # of a quarantined row
 
 
 class BatchWriter:
-    """comparisons.parquet, index.parquet and quarantine.jsonl in `directory`."""
+    """comparisons.parquet, index.parquet, quarantine.jsonl, people.parquet in `directory`."""
 
     def __init__(self, directory: Path):
         self._directory = directory
@@ -38,6 +39,7 @@ class BatchWriter:
         self._ids = array("Q")
         self._openings = array("Q")
         self._safety = array("b")
+        self._people: list[tuple[int, str | None, str, str | None]] = []
 
     def accept(self, draft: Draft, identity: Identity, source: int, line: int) -> None:
         """Add a comparison to the batch."""
@@ -47,6 +49,8 @@ class BatchWriter:
         self._ids.append(identity.own)
         self._openings.append(identity.opening)
         self._safety.append(draft.domain == "safety")
+        if draft.judged is not None or len(draft.people or ()) > 1:
+            self._people += _verdicts(len(self._ids) - 1, draft)
         if len(self._drafts) == ROW_GROUP:
             self._flush()
 
@@ -90,6 +94,10 @@ class BatchWriter:
             compression="zstd",
             use_dictionary=False,
         )
+        if self._people:
+            columns = [list(column) for column in zip(*self._people, strict=True)]
+            people = pa.table(columns, schema=PEOPLE_SCHEMA)
+            pq.write_table(people, self._directory / PEOPLE, compression="zstd")
         self.close()
 
     def close(self) -> None:
@@ -101,6 +109,13 @@ class BatchWriter:
         if self._drafts:
             self._parquet.write_batch(record_batch(self._drafts, self._sources, self._lines))
             self._drafts, self._sources, self._lines = [], [], []
+
+
+def _verdicts(row: int, draft: Draft) -> list[tuple[int, str | None, str, str | None]]:
+    """The lines of a comparison in people.parquet."""
+    people = draft.people or [(draft.annotator, "")]
+    votes = draft.votes or ["chosen"]
+    return [(row, name, vote, draft.judged) for (name, _), vote in zip(people, votes, strict=True)]
 
 
 def _text(value: Any) -> str:

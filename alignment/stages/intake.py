@@ -10,7 +10,8 @@ With `simulated` and `split`, people's deliveries that no version has taken in y
 version's own batch. People's verdicts take precedence: the program's batch is checked against them.
 
 The batches stay in the store. Outputs: batch.json (ids, digests and counts of this version's
-batches), report.json, report-<id>.png.
+batches), excluded.json (their rows that do not count, if there are any), report.json,
+report-<id>.png.
 """
 
 from __future__ import annotations
@@ -19,12 +20,20 @@ from pathlib import Path
 
 from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
+from alignment.preferences.exclusions import EXCLUDED, in_words
 from alignment.preferences.intake import NothingNewError, ingest
 from alignment.preferences.report import BatchReport
 from alignment.preferences.store import PreferenceStore
+from alignment.preferences.what_counts import counting, domains_lacking, excluded_rows
 from alignment.reporting.batch_plots import draw
 from alignment.stages.context import StageContext
-from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_json
+from alignment.utils.files import (
+    atomic_write_json,
+    atomic_write_text,
+    canonical_json,
+    digest_json,
+    read_json,
+)
 from alignment.utils.json_lines import read_jsonl
 
 CODE_VERSION = "6"
@@ -57,7 +66,7 @@ def _deliveries(ctx: StageContext, store: PreferenceStore) -> list[str]:
         if id not in batches:
             ctx.progress.say(f"batch {id} is no longer in the store; ingest it again if needed")
     lost = any(batch.withdrawal and ctx.version in batch.versions for batch in batches.values())
-    if taken is None or (lost and store.domains_without_data([*_earlier(ctx), *taken])):
+    if taken is None or (lost and domains_lacking(store, [*_earlier(ctx), *taken])):
         waiting = [batch.id for batch in store.unassigned()]
         if waiting:
             taken = store.assign(ctx.version, [*(taken or []), *waiting])
@@ -71,7 +80,7 @@ def _go_on_without(ctx: StageContext, store: PreferenceStore) -> None:
     Raises:
         DataError: there is nothing to learn from.
     """
-    if store.assignment(ctx.version) is None or store.domains_without_data(_earlier(ctx)):
+    if store.assignment(ctx.version) is None or domains_lacking(store, _earlier(ctx)):
         withdrawn = [batch.withdrawal for batch in store.batches() if ctx.version in batch.versions]
         words = "; ".join(event.in_words() for event in withdrawn if event is not None)
         raise DataError(
@@ -165,23 +174,35 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
     batches = []
     reports = []
     totals: dict[str, float] = {}
+    excluded = {id: rows for id, rows in excluded_rows(store).items() if id in ids}
     for id in ids:
         batch = store.batch(id)
         report = BatchReport(batch.report, batch.directory, batch.sequence, already=True)
-        facts = {"digest": batch.digest, "rows": batch.manifest["rows"], "counts": batch.counts}
-        batches.append({"id": id, **facts})
+        counts = counting(batch, excluded)
+        batches.append(
+            {"id": id, "digest": batch.digest, "rows": batch.manifest["rows"], "counts": counts}
+        )
         reports.append(report.values)
-        draw(report.values, ctx.out / f"report-{id}.png")
-        trained = sum(batch.counts["training"].values())
-        heldout = sum(batch.counts["heldout"].values())
-        ctx.dataset(f"preferences {id}", batch.digest, trained, "training")
+        if batch.comparisons:  # else it only corrects earlier ones to ties
+            draw(report.values, ctx.out / f"report-{id}.png")
+        content = batch.digest
+        if id in excluded:
+            content = digest_json([batch.digest, sorted(excluded[id])])
+            for line in in_words(excluded[id]):
+                ctx.progress.say(f"batch {batch.name}: {line}")
+        ctx.dataset(f"preferences {id}", content, sum(counts["training"].values()), "training")
         # A separate name, because MLflow keeps only one of two inputs with equal name and digest.
-        ctx.dataset(f"preferences {id} held out", batch.digest, heldout, "evaluation")
+        heldout = sum(counts["heldout"].values())
+        ctx.dataset(f"preferences {id} held out", content, heldout, "evaluation")
         for name, count in batch.manifest["rows"].items():
             totals[name] = totals.get(name, 0) + count
-        for side, counts in batch.counts.items():
-            for domain, count in counts.items():
+        for side, domains in counts.items():
+            for domain, count in domains.items():
                 totals[f"{side}/{domain}"] = totals.get(f"{side}/{domain}", 0) + count
+    if excluded:
+        rows = {id: sorted(found) for id, found in excluded.items()}
+        atomic_write_json(ctx.out / EXCLUDED, rows)
+        ctx.metric(excluded=sum(map(len, rows.values())))
     leaked = store.leaked([*_earlier(ctx), *ids])
     if leaked:
         ctx.progress.say(

@@ -24,6 +24,7 @@ from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import context_of, load_tokenizer, resolve_device
+from alignment.preferences.exclusions import recorded_exclusions
 from alignment.preferences.store import PreferenceStore
 from alignment.reporting.reward_plots import accuracy_picture, calibration_picture, growth_picture
 from alignment.rewards.adapter import inject
@@ -194,10 +195,12 @@ def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], dict[st
         for version, directory in ctx.inputs_of("intake").items()
         for batch in read_json(directory / "batch.json")["batches"]
     }
+    excluded = recorded_exclusions(ctx.inputs_of("intake").values())
     for id in versions:
-        training += [Source(id, row) for row in store.training([id], beside=list(versions))]
+        rows = store.training([id], beside=list(versions), excluded=excluded)
+        training += [Source(id, row) for row in rows]
         for domain in DOMAINS:
-            comparisons = store.heldout([id], domain=domain)[:MEASURE_ROWS]
+            comparisons = store.heldout([id], domain=domain, excluded=excluded)[:MEASURE_ROWS]
             heldout += [Source(id, row) for row in comparisons]
     return training, heldout, versions
 

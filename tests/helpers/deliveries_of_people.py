@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,12 @@ class RealIntake:
 
     Args:
         stages: the invented ones (`fake_program.FakeStages`).
+        before: called with the context before an intake.
     """
 
-    def __init__(self, stages: Any):
+    def __init__(self, stages: Any, before: Callable[[Any], None] = lambda _context: None):
         self._stages = stages
+        self._before = before
 
     def import_module(self, name: str) -> Any:
         """What the runner calls in place of `importlib.import_module`."""
@@ -75,6 +78,7 @@ class RealIntake:
         return invented
 
     def _run(self, context: Any) -> None:
+        self._before(context)
         importlib.import_module("alignment.stages.intake").run(context)
         self._stages.ran.append(f"{context.version}/intake")
         # What the invented stages after it read.

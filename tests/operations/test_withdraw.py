@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from deliveries_of_people import (
 from alignment.errors import AlignError, DataError
 from alignment.operations.lineage import lineage
 from alignment.operations.status import done_stages, program_status
-from alignment.operations.withdraw import restore_batch, withdraw_batch
+from alignment.operations.withdraw import block, restore, unblock, withdraw
 from alignment.pipeline.readiness import WaitingForBatches, frontier, waits_for
 from alignment.preferences.inbox import ingest_inbox, waiting_comparisons
 from alignment.preferences.intake import WithdrawnError
@@ -56,7 +57,7 @@ def stale(program: Any) -> dict[str, str]:
 
 
 def test_what_was_trained_on_it_is_stale_and_is_made_again_without(done: Any, stages: Any) -> None:
-    change = withdraw_batch(done, "2", reason="labels swapped", by="ana")
+    change = withdraw(done, "2", reason="labels swapped", by="ana")
     assert change.event.versions == ("rlhf-v1",)
     why = stale(done)
     assert {key.partition("/")[0] for key in why} == {"rlhf-v1", "rlhf-v2"}
@@ -81,17 +82,17 @@ def test_what_was_trained_on_it_is_stale_and_is_made_again_without(done: Any, st
 
 def test_what_is_there_can_still_be_shown(done: Any) -> None:
     before = done_stages(done)
-    withdraw_batch(done, "1", reason="")
+    withdraw(done, "1", reason="")
     assert done_stages(done, any_code=True) == before
     assert done_stages(done).keys() == {"base", "sft"}
 
 
 def test_restored_it_counts_again_and_nothing_is_trained_twice(done: Any, stages: Any) -> None:
     before = done_stages(done)
-    withdraw_batch(done, "2", reason="labels swapped")
+    withdraw(done, "2", reason="labels swapped")
     run_what_can_be_done(done)
     stages.ran.clear()
-    restore_batch(done, "2", reason="they were not", by="ben")
+    restore(done, "2", reason="they were not", by="ben")
     assert "was restored by ben" in stale(done)["rlhf-v1/intake"]
     run_what_can_be_done(done)
     assert stages.ran == ["rlhf-v1/intake"]
@@ -107,13 +108,13 @@ def without_intakes(stages: dict[str, dict[str, Path]]) -> dict[str, dict[str, P
 
 
 def test_twice_is_an_error_and_so_is_what_is_not_there(done: Any) -> None:
-    withdraw_batch(done, "2", reason="labels swapped", by="ana")
+    withdraw(done, "2", reason="labels swapped", by="ana")
     with pytest.raises(AlignError, match=r"was withdrawn by ana on .*: labels swapped"):
-        withdraw_batch(done, "2", reason="again")
+        withdraw(done, "2", reason="again")
     with pytest.raises(AlignError, match="is not withdrawn"):
-        restore_batch(done, "1")
+        restore(done, "1")
     with pytest.raises(DataError, match="no batch '9'"):
-        withdraw_batch(done, "9", reason="")
+        withdraw(done, "9", reason="")
 
 
 def test_the_only_batch_of_the_newest_version_is_replaced_by_what_comes(
@@ -125,7 +126,7 @@ def test_the_only_batch_of_the_newest_version_is_replaced_by_what_comes(
     stages.before = lambda context: poisoned(program, context)
     with pytest.raises(AlignError, match="the template refuses"):
         run_what_can_be_done(program)
-    withdraw_batch(program, "1", reason="a system turn")
+    withdraw(program, "1", reason="a system turn")
     waiting = waits_for(program, "rlhf-v1")
     assert isinstance(waiting, WaitingForBatches)
     assert (waiting.have, waiting.need) == (0, 8)
@@ -147,12 +148,12 @@ def test_a_version_in_the_middle_goes_on_without_its_own(tmp_path: Path) -> None
     for name in "abc":
         deliver(program, name, rows(name))
         run_what_can_be_done(program)
-    withdraw_batch(program, "2", reason="a bad week")
+    withdraw(program, "2", reason="a bad week")
     run_what_can_be_done(program)
     assert [taken(program, f"rlhf-v{number}") for number in (1, 2, 3)] == [["a"], [], ["c"]]
     assert stale(program) == {}
     # Nothing is left to learn from: the first version takes in what comes next.
-    withdraw_batch(program, "1", reason="another")
+    withdraw(program, "1", reason="another")
     waiting = waits_for(program, "rlhf-v1")
     assert waiting is not None
     assert "none on helpfulness and safety" in waiting.message
@@ -160,7 +161,7 @@ def test_a_version_in_the_middle_goes_on_without_its_own(tmp_path: Path) -> None
     run_what_can_be_done(program)
     assert [taken(program, f"rlhf-v{number}") for number in (1, 2, 3)] == [["d"], [], ["c"]]
     # Once more the same: what came in place of it stays.
-    restore_batch(program, "1")
+    restore(program, "1")
     run_what_can_be_done(program)
     assert taken(program, "rlhf-v1") == ["a", "d"]
 
@@ -172,7 +173,7 @@ def test_it_counts_for_no_version_that_begins(tmp_path: Path) -> None:
     store = store_of(program)
     assert waiting_comparisons(store) == 20
     assert waits_for(program, "rlhf-v1") is None
-    change = withdraw_batch(program, "1", reason="")
+    change = withdraw(program, "1", reason="")
     assert (change.event.versions, change.stale) == ((), [])
     assert waiting_comparisons(store) == 10
     assert "10 of 15" in str(waits_for(program, "rlhf-v1"))
@@ -182,7 +183,7 @@ def test_it_counts_for_no_version_that_begins(tmp_path: Path) -> None:
 def test_the_same_delivery_stays_out_and_a_mended_one_comes_in(tmp_path: Path) -> None:
     program = inbox_program(tmp_path / "workspace")
     deliver(program, "a", rows("a"))
-    withdraw_batch(program, "1", reason="labels swapped", by="ana")
+    withdraw(program, "1", reason="labels swapped", by="ana")
     with pytest.raises(WithdrawnError, match="was withdrawn by ana") as error:
         deliver(program, "again", rows("a"))
     assert "align batches restore 1" in (error.value.remedy or "")
@@ -195,5 +196,36 @@ def test_the_same_delivery_stays_out_and_a_mended_one_comes_in(tmp_path: Path) -
     # The same comparisons the other way round are no contradiction of what counts no longer.
     swapped = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows("a")]
     assert deliver(program, "mended", swapped).values["rows"]["accepted"] == 10
-    restore_batch(program, "1")
+    restore(program, "1")
     assert deliver(program, "a", rows("a")).already
+
+
+def test_what_changes_while_an_intake_runs_is_in_its_fingerprint(
+    tmp_path: Path, stages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = inbox_program(tmp_path / "workspace", versions=1)
+    deliver(program, "a", rows("a", annotator="ana"))
+    deliver(program, "b", rows("b", annotator="ben"))
+    said = iter(["ben"])
+
+    def meanwhile(context: Any) -> None:
+        for name in said if context.stage == "intake" else ():
+            block(program, name, reason="")
+
+    monkeypatch.setattr(
+        "alignment.execution.runner.importlib", RealIntake(stages, before=meanwhile)
+    )
+    run_what_can_be_done(program)
+    assert stages.ran.count("rlhf-v1/intake") == 2
+    assert stale(program) == {}
+    assert learned(program, "rlhf-v1") == 10
+    unblock(program, "ben")
+    run_what_can_be_done(program)
+    assert learned(program, "rlhf-v1") == 20
+
+
+def learned(program: Any, version: str) -> int:
+    """Number of comparisons in a version's batch.json."""
+    path = done_stages(program)[version]["intake"] / "batch.json"
+    batches = json.loads(path.read_text())["batches"]
+    return sum(sum(side.values()) for batch in batches for side in batch["counts"].values())

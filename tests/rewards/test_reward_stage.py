@@ -73,11 +73,13 @@ class Store:
         self.root = root
 
     def training(
-        self, ids: list[str], domain: str | None = None, *, beside: list[str] | None = None
+        self, ids: list[str], domain: str | None = None, **left_out: object
     ) -> list[Comparison]:
         return self._rows(ids, domain, "training")
 
-    def heldout(self, ids: list[str], domain: str | None = None) -> list[Comparison]:
+    def heldout(
+        self, ids: list[str], domain: str | None = None, **left_out: object
+    ) -> list[Comparison]:
         return self._rows(ids, domain, "heldout")
 
     def _rows(self, ids: list[str], domain: str | None, side: str) -> list[Comparison]:

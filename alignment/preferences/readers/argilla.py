@@ -13,6 +13,7 @@ from typing import Any
 from alignment.config.intake import IntakeConfig
 from alignment.preferences.readers.format import Format, Row, TaskKeys, expect
 from alignment.preferences.readers.verdicts import (
+    CHANGED,
     COLUMNS,
     LABELS,
     TASK,
@@ -59,6 +60,7 @@ def _read(row: Row, config: IntakeConfig, keys: TaskKeys) -> list[DraftOrError]:
     question = asked_for[0] if "preference" in asked_for else one_side(asked_for)
     for user, value in submitted[question].items():
         labels = {name: by_user.get(user) for name, by_user in submitted.items()}
+        labels[CHANGED] = row.get(CHANGED)
         verdicts.append(parse_verdict(_choice(value, names), None, labels, user))
     return [draft_from_verdicts(pair, verdicts, config)]
 

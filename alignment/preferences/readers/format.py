@@ -17,7 +17,7 @@ TaskKeys = Mapping[str, Mapping[str, Any]]
 """Keys of our own exports: opaque task id → what was hidden from the annotator."""
 
 
-SHARED = frozenset({"domain", "annotator", "category"})
+SHARED = frozenset({"domain", "annotator", "category", "corrects"})
 """Columns that most formats share, see `draft`."""
 _UNREADABLE = re.compile(
     r"(?:^|[_.\-])(?:tools?|functions?_calls?|functions|tool_calls|images?|pictures?|videos?"
@@ -26,6 +26,7 @@ _UNREADABLE = re.compile(
 )
 """Names of columns and of parts of messages that change what an answer means, and that no reader
 can read."""
+_ID = re.compile(r"[0-9a-f]{16}")
 _CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -237,8 +238,24 @@ def draft(
         domain=label(row, "domain"),
         annotator=label(row, "annotator"),
         category=category(row),
+        corrects=corrects(row),
         **fields,
     )
+
+
+def corrects(row: Row) -> bool | str:
+    """Whether the row says that it corrects an earlier verdict: `true`, or the id of that one.
+
+    Raises:
+        RowError: any other value.
+    """
+    value = row.get("corrects")
+    if value is None or type(value) is bool or value == "":
+        return bool(value)
+    word = str(value).strip().lower()
+    if type(value) is str and (word in ("true", "false") or _ID.fullmatch(word)):
+        return word == "true" if word in ("true", "false") else word
+    raise RowError("wrong_type", "corrects", "neither true nor the id of a comparison")
 
 
 def category(row: Row, name: str = "category") -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 from alignment.preferences.rows import Turn
 
@@ -11,7 +13,7 @@ from alignment.preferences.rows import Turn
 class AnnotatorVerdict:
     """One person's verdict: `first`, `second` or `tie`, the strength, the safety labels.
 
-    `changed` is when it was last changed, in ISO 8601, where the tool says so.
+    `changed` is when it was last changed, where the tool says so, see `moment`.
     """
 
     choice: str
@@ -30,3 +32,15 @@ class AnnotatedPair:
     by: tuple[tuple[str, float] | None, tuple[str, float] | None]
     domain: str | None
     category: str | None
+    corrects: bool | str = False
+    """See `Draft.corrects`."""
+
+
+def moment(value: Any) -> str:
+    """A tool's time as text in UTC that sorts by time; empty if it says none."""
+    try:
+        found = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return ""
+    zoned = found if found.tzinfo else found.replace(tzinfo=UTC)
+    return zoned.astimezone(UTC).isoformat(timespec="microseconds")

@@ -30,7 +30,7 @@ def _read(row: Row, config: IntakeConfig, keys: TaskKeys) -> list[DraftOrError]:
             continue
         said = _said(annotation)
         if "preference" in said:
-            labels = {**said, CHANGED: annotation.get(CHANGED)}
+            labels = {**said, CHANGED: annotation.get(CHANGED) or annotation.get("created_at")}
             verdicts.append(parse_verdict(said["preference"], None, labels, _person(annotation)))
         elif said:
             sideless += 1

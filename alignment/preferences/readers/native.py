@@ -19,7 +19,7 @@ from alignment.preferences.readers.format import (
 from alignment.preferences.rows import DraftOrError, RowError
 from alignment.preferences.schema import Comparison
 
-FIELDS = frozenset({"id", *Comparison.model_fields})
+FIELDS = frozenset({"id", "corrects", *Comparison.model_fields})
 
 
 def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:

@@ -18,13 +18,14 @@ from alignment.preferences.readers.format import (
     SHARED,
     TaskKeys,
     category,
+    corrects,
     empty,
     expect,
     label,
     producer,
     turns,
 )
-from alignment.preferences.readers.judged import AnnotatedPair, AnnotatorVerdict
+from alignment.preferences.readers.judged import AnnotatedPair, AnnotatorVerdict, moment
 from alignment.preferences.rows import Draft, RowError, Votes
 from alignment.preferences.schema import REJECTED_SAFE
 
@@ -46,7 +47,7 @@ SIDES = (
 )
 """Names of the two answers, first and second."""
 CHANGED = "updated_at"
-"""Label Studio's time of the last change of a verdict."""
+"""A tool's time of the last change of a verdict."""
 LABELS = frozenset({"strength", "safety1", "safety2"})
 COLUMNS = OWN | SHARED | asked.COLUMNS | {name for names in SIDES for name in names}
 """Every field of a task that is read."""
@@ -80,6 +81,7 @@ def find_pair(shown: Mapping[str, Any], keys: TaskKeys) -> AnnotatedPair:
             (producer(first.get("by"), "first"), producer(second.get("by"), "second")),
             entry.get("domain"),
             entry.get("category"),
+            corrects(shown),
         )
     names = pair_names(shown)
     if names is None:
@@ -93,6 +95,7 @@ def find_pair(shown: Mapping[str, Any], keys: TaskKeys) -> AnnotatedPair:
         (None, None),
         label(shown, "domain"),
         category(shown),
+        corrects(shown),
     )
 
 
@@ -117,7 +120,21 @@ def draft_from_verdicts(
     notes = (REPLACED,) * (len(verdicts) - len(last))
     verdicts = list(last.values())
     people = [(verdict.annotator, verdict.choice) for verdict in verdicts]
-    first, agreed, votes = majority(people, config.agreement)
+    judged = max(verdict.changed for verdict in verdicts) or None
+    try:
+        first, agreed, votes = majority(people, config.agreement)
+    except RowError as error:
+        error.tied = Draft(
+            turns=pair.conversation,
+            chosen=pair.answers[0],
+            rejected=pair.answers[1],
+            strength="tie",
+            domain=pair.domain,
+            people=people,
+            judged=judged,
+            corrects=pair.corrects,
+        )
+        raise
     chosen, rejected = (0, 1) if first else (1, 0)
     agreeing = [verdict for verdict, vote in zip(verdicts, votes, strict=True) if vote == "chosen"]
     strengths = sorted(
@@ -142,6 +159,8 @@ def draft_from_verdicts(
         votes=votes if several else None,
         category=pair.category,
         people=people,
+        judged=judged,
+        corrects=pair.corrects,
         notes=notes,
     )
 
@@ -212,7 +231,7 @@ def parse_verdict(
         strength=as_strength(single(labels.get("strength"))),
         safe=(as_safe(single(labels.get("safety1"))), as_safe(single(labels.get("safety2")))),
         annotator=annotator,
-        changed=str(labels.get(CHANGED) or ""),
+        changed=moment(labels.get(CHANGED)),
     )
 
 
