@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from alignment.errors import DataError
@@ -31,6 +31,7 @@ class RewardCard:
             cards of older releases do not say so: there, EOS ended every answer.
         labelled: answers labelled safe or unsafe that it learned from; None if nobody counted
             (release 0.1).
+        reference: domain → answers of the reference set; empty if nobody counted (release 0.1).
         separation: how well P(safe) tells safe from unsafe held-out answers: AUC with its 95 %
             interval; None without answers of both labels.
     """
@@ -49,6 +50,7 @@ class RewardCard:
     template_end: bool = True
     labelled: int | None = None
     separation: tuple[float, float, float] | None = None
+    reference: dict[str, int] = field(default_factory=dict)
 
 
 def read_card(directory: Path | str) -> RewardCard:

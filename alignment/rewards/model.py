@@ -4,7 +4,9 @@ There are three scales, each an increasing function of the others:
 
 * the head's output z, which the score cache stores; with the auxiliary loss, σ(z) is the
   probability that an answer is safe;
-* the **raw** score `z + bias`, on which demonstrations have mean 0 (InstructGPT §3.5);
+* the **raw** score `z + bias`, on which demonstrations have mean 0 (InstructGPT §3.5). The bias is
+  for people who read raw scores: it cancels in standardised scores, so that neither selection nor
+  PPO depends on it;
 * the **standardised** score `(raw − mean) / std`, with mean and deviation of a fixed reference
   set, so that the scores of two reward models can be added.
 """

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from alignment.config.vocabulary import DOMAINS
+from alignment.config.vocabulary import DOMAINS, Domain
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.rewards.mixture import Source
@@ -37,18 +37,36 @@ def demonstrations(path: Path, renderer: ChatRenderer, rows: int) -> list[Tokens
     return items
 
 
-def reference_answers(heldout: Sequence[Source], renderer: ChatRenderer, rows: int) -> list[Tokens]:
-    """Both answers of held-out comparisons of the first batch, half from each domain.
+def reference_answers(
+    heldout: Sequence[Source], batches: Collection[str], renderer: ChatRenderer, rows: int
+) -> dict[Domain, list[Tokens]]:
+    """Both answers of held-out comparisons of the first version, up to `rows` / 2 of each domain.
 
-    Every version has the first batch, and none trains on its held-out part, so the scale stays the
+    Every version has these batches, and none trains on their held-out part, so the scale stays the
     same from version to version. Unlike demonstrations, these answers are good and bad ones.
+
+    Args:
+        batches: ids of the first version's batches. Deliveries are often of one domain each.
+
+    Returns:
+        domain → answers; without held-out comparisons (`intake.heldout_share: 0`) none.
+
+    Raises:
+        DataError: one domain has none, so that both models would be scaled on the other's answers.
     """
-    first = heldout[0].batch if heldout else ""
-    answers: list[Tokens] = []
-    for domain in DOMAINS:
-        own = [s for s in heldout if s.batch == first and s.comparison.domain == domain]
+    answers: dict[Domain, list[Tokens]] = {}
+    first = [source for source in heldout if source.batch in batches]
+    for domain in DOMAINS if first else ():
+        own = [source for source in first if source.comparison.domain == domain]
+        if not own:
+            raise DataError(
+                f"the first version has no held-out {domain} comparison to scale its reward models",
+                where=f"{len(batches)} batches: {', '.join(sorted(batches))}",
+                remedy="deliver more of that domain, or raise intake.heldout_share",
+            )
         order = np.random.default_rng(derive_seed("reference", domain)).permutation(len(own))
-        answers += [item for n in order[: max(1, rows // 4)] for item in _both(own[n], renderer)]
+        picked = [own[n] for n in order[: max(1, rows // 4)]]
+        answers[domain] = [item for source in picked for item in _both(source, renderer)]
     return answers
 
 

@@ -50,15 +50,17 @@ from alignment.utils.files import atomic_write_bytes, atomic_write_json, digest_
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "10"
+CODE_VERSION = "11"
 # 5: the learning-rate schedule ends one step later; 6: the end of answers that the template writes,
 # and no comparison beyond the context of the model; 7: the card says which end was learned, which
 # one of version 6 does not; 8: the card counts labels, intervals are over openings;
 # 9: which know two spellings of an accent as one, as the guard's share does; 10: held-out
-# comparisons are measured batch by batch, which moves the last bits of their scores
-KEEPS = ("4", "5", "7", "8", "9")
+# comparisons are measured batch by batch, which moves the last bits of their scores; 11: the
+# scale rests on both domains of the whole first version
+KEEPS = ("4", "5", "7", "8", "9", "10")
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
+FEW_ANSWERS = 64  # answers of a domain below which the scale is said to be rough
 MEASURE_ROWS = 2000  # most held-out comparisons measured per batch and domain
 BOOTSTRAP_SAMPLES = 1000  # resamples behind every interval
 SHOWN_PAIRS = 600  # dots in the plot of lengths
@@ -98,7 +100,16 @@ def run(ctx: StageContext) -> None:
         reward.save(ctx.out / "model")
     reward.cache = cache = ScoreCache(ctx.workspace)
     demos = demonstrations(ctx.inputs["prepare"] / "demonstrations.jsonl", renderer, REFERENCE_ROWS)
-    reward.calibrate(demos, reference_answers(heldout, renderer, REFERENCE_ROWS))
+    first = {batch for batch, version in versions.items() if version == card.versions[0]}
+    reference = reference_answers(heldout, first, renderer, REFERENCE_ROWS)
+    for name in DOMAINS:
+        if (count := len(reference.get(name, ()))) < FEW_ANSWERS:
+            ctx.progress.say(
+                f"the scale of the reward models rests on {count} held-out {name} answers of "
+                f"{card.versions[0]}; under {FEW_ANSWERS} it is rough"
+            )
+    reward.calibrate(demos, [item for answers in reference.values() for item in answers])
+    reward.card = replace(reward.card, reference={d: len(a) for d, a in reference.items()})
     reward.save_card()
     write_mixture(ctx.out / "mixture.jsonl", rows)
     ctx.progress.begin("measure", None, "comparison")
