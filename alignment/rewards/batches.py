@@ -266,7 +266,8 @@ def _refuse_moving_positions(model: PreTrainedModel, max_length: int) -> None:
 
 
 _ROW = 16  # answers that a shared row may hold
-_TRIAL_WORK = 1e12  # operations that a trial may cost; larger models are tried at shorter lengths
+# Operations that a trial may cost, a second or two; larger models are tried at shorter lengths.
+_TRIAL_WORK = {"cpu": 1e11, "cuda": 1e14}
 
 
 def _why_wrong(model: PreTrainedModel, name: Name, max_length: int) -> str | None:
@@ -276,7 +277,8 @@ def _why_wrong(model: PreTrainedModel, name: Name, max_length: int) -> str | Non
     and on one as long as rows may be: what reads only a part of a row shows there.
     """
     size = max(4, min(model.config.get_text_config().vocab_size, 97))
-    affordable = int(_TRIAL_WORK / (8 * sum(p.numel() for p in model.parameters())))
+    work = _TRIAL_WORK.get(model.device.type, 1e12)
+    affordable = int(work / (8 * sum(p.numel() for p in model.parameters())))
     longest = min(max_length, context_length(model.config) or max_length, max(80, affordable))
     ids = tuple(1 + (7 * i + i // 90) % (size - 1) for i in range(max(80, longest)))
     sequences = [ids[:9] + ids[9:16], ids[:9] + ids[20:28], ids[30:70], ids[30:50] + ids[70:73]]
