@@ -110,6 +110,8 @@ class Follower:
                 if note := settle(self.program):
                     self._say({"note": note})
                 self._sync = Sync(self.program)
+                if note := self._sync.store.taken_over:
+                    self._say({"note": note})
             problems = self._sync.step(alive=alive, dead_pid=dead_pid)
         except Exception as error:
             lines = redact(str(error)).strip().splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -14,11 +15,15 @@ from urllib.parse import unquote, urlsplit
 
 from alignment.config.location import written_out
 from alignment.config.program import ProgramConfig
-from alignment.errors import AlignError, ConfigError
+from alignment.errors import AlignError, ConfigError, redact
+from alignment.pipeline.workspace import is_workspace
 from alignment.tracking.database import provide
 from alignment.utils.mounts import network_mount
 
 NOTE = "mlflow.note.content"
+WORKSPACE = "rlhf.workspace"
+"""Tag of an experiment: host and directory of the workspace that writes it."""
+log = logging.getLogger("alignment.tracking")
 SERVED = "mlflow-server.lock"
 """In the workspace: MLflow's server over its database holds this shared, as long as it lives."""
 EXPERIMENT_NOTE = (
@@ -125,6 +130,7 @@ class Store:
     Attributes:
         client: an `mlflow.MlflowClient`.
         experiment: id of the program's experiment.
+        taken_over: what was said when another workspace had written the experiment before.
     """
 
     def __init__(self, program: ProgramConfig):
@@ -146,6 +152,7 @@ class Store:
             _quick_sqlite()
         self.client: Any = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
         self._note = ""
+        self.taken_over: str | None = None
         self.experiment = self._experiment(program)
 
     @contextmanager
@@ -195,6 +202,7 @@ class Store:
                     "original in a shared store needs a name of its own: tracking.experiment",
                 )
             self._note = existing.tags.get(NOTE, "")
+            self._claim(existing, program)
             return str(existing.experiment_id)
         artifacts = None if self._is_server() else artifacts_of(program.workspace).as_uri()
         return str(
@@ -203,11 +211,38 @@ class Store:
                 artifact_location=artifacts,
                 tags={
                     NOTE: EXPERIMENT_NOTE,
+                    WORKSPACE: self._here(program),
                     # Opens the page with runs and charts rather than with traces of agents.
                     "mlflow.experimentKind": "custom_model_development",
                 },
             )
         )
+
+    def _here(self, program: ProgramConfig) -> str:
+        return f"{socket.gethostname()}:{program.workspace.resolve()}"
+
+    def _claim(self, experiment: Any, program: ProgramConfig) -> None:
+        """Enter this workspace as the one that writes the experiment.
+
+        Raises:
+            AlignError: another one does, from which this one was copied.
+        """
+        here = self._here(program)
+        host, _, path = experiment.tags.get(WORKSPACE, here).partition(":")
+        # A shared disk has one path on every machine; a link at the old place leads here.
+        if Path(path).resolve() != program.workspace.resolve():
+            whose = f"the MLflow experiment {experiment.name!r}: the workspace {path} on {host}"
+            remedy = "give one of them an experiment of its own: tracking.experiment"
+            if host == socket.gethostname() and is_workspace(Path(path)):
+                raise AlignError(
+                    f"{whose} writes it, and this one is a copy of it or has its name",
+                    where=redact(self.uri),
+                    remedy=remedy,
+                )
+            self.taken_over = f"{whose} wrote it, now this one does; if both are used, {remedy}"
+            log.warning("%s", self.taken_over)
+        if experiment.tags.get(WORKSPACE) != here:
+            self.client.set_experiment_tag(experiment.experiment_id, WORKSPACE, here)
 
 
 @cache

@@ -140,6 +140,33 @@ def test_the_history_of_another_workspace_in_a_shared_store_is_not_taken_for_our
     assert catch_up(program) == []
 
 
+def test_a_copy_does_not_share_an_experiment_of_a_server(
+    copied: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a server no address of an artifact tells; nor do the attempts, which the copy has too."""
+    original, other = copied
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
+    monkeypatch.setattr(Store, "_is_server", lambda _self: True)
+    assert Sync(kept_program(original)).step(alive=False) == []
+    with pytest.raises(AlignError, match=f"the workspace {original} on .* writes it") as caught:
+        Sync(kept_program(other))
+    assert "tracking.experiment" in (caught.value.remedy or "")
+    assert Sync(kept_program(original)).store.taken_over is None, "the original goes on"
+    # Without the original it was moved: it goes on, and says so once.
+    shutil.rmtree(original)
+    moved = Sync(kept_program(other))
+    assert f"the workspace {original} on" in (moved.store.taken_over or "")
+    assert moved.step(alive=False) == []
+    assert Sync(kept_program(other)).store.taken_over is None
+    # From another machine nobody can look: it is said. One path on two machines is a shared disk.
+    monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+    assert Sync(kept_program(other)).store.taken_over is None
+    third = tmp_path / "third"
+    shutil.copytree(other, third)
+    monkeypatch.setattr("socket.gethostname", lambda: "a third machine")
+    assert "on elsewhere wrote it" in (Sync(kept_program(third)).store.taken_over or "")
+
+
 def test_the_doctor_finds_a_damaged_database_and_a_store_that_is_away(
     copied: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
