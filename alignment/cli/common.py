@@ -115,7 +115,8 @@ def tell_change(program: ProgramConfig, change: Change, *, json: bool) -> None:
         return
     print(change.event.in_words())
     again = "again" if change.event.action == "restored" else "no longer"
-    print(f"{change.comparisons:,} comparisons count {again}")
+    some = "1 comparison counts" if change.comparisons == 1 else f"{change.comparisons:,} count"
+    print(f"{some} {again}" if change.comparisons else "as many comparisons count as before")
     versions = list(dict.fromkeys(key.partition("/")[0] for key in change.stale))
     if versions:
         count = f"{len(change.stale)} stages of {', '.join(versions)}"

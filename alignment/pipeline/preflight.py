@@ -217,12 +217,16 @@ def _check_adapters(program: ProgramConfig, config: ProgramConfig, climbs: bool)
 def _check_collected(program: ProgramConfig) -> None:
     """Check that there are comparisons to come for every version and for both reward models."""
     source, store = program.intake.source, PreferenceStore(program.workspace / "preferences")
-    if source == "split" and program.data.arrivals < len(program.versions):
+    without = [version.name for version in program.versions][program.data.arrivals :]
+    delivered = store.unassigned()  # the first version without an arrival takes them in
+    left = [name for name in without if store.assignment(name) is None][bool(delivered) :]
+    if source == "split" and left:
         raise ConfigError(
             f"{len(program.versions)} versions need as many arrivals, and there are "
             f"{program.data.arrivals}",
             where="data.arrivals",
-            remedy=f"set it to {len(program.versions)}",
+            remedy=f"set it to {len(program.versions)} before anything is run; later on that deals "
+            f"all data anew: then `align ingest FILE` for {left[0]}",
         )
     if source == "simulated" and domains_without_data(store, program.versions[0].name):
         pairs = program.collect.pairs

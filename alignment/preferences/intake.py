@@ -24,7 +24,7 @@ from alignment.preferences.exports import load_keys
 from alignment.preferences.identity import identify
 from alignment.preferences.refusals import Refusals
 from alignment.preferences.report import BatchReport
-from alignment.preferences.rows import Draft, RowError
+from alignment.preferences.rows import CONTRADICTIONS, SAY_SO, Draft, RowError
 from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import Record, Source, find_sources
 from alignment.preferences.split import EarlierSplit, split
@@ -301,6 +301,10 @@ class _Intake:
             for side, mask in (("training", ~heldout), ("heldout", heldout))
         }
 
+    def _contradicts(self) -> bool:
+        """Whether rows are quarantined because another verdict stands."""
+        return any(self.refusals.reasons[reason] for reason in CONTRADICTIONS)
+
     def check_share(self, store: PreferenceStore, work: Path, identity: str) -> None:
         """Refuse the whole delivery if too many rows are bad or none is accepted.
 
@@ -316,7 +320,8 @@ class _Intake:
                 raise NothingNewError(
                     f"nothing new in this delivery: {self.refusals.summary() or 'it has no rows'}",
                     where=where,
-                    remedy="all its comparisons are in the store already, tied or not annotated",
+                    remedy="all its comparisons are in the store already, tied or not annotated"
+                    + (f"; {SAY_SO}" if self._contradicts() else ""),
                 )
         except DataError:
             reasons = dict(sorted(self.refusals.reasons.items()))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.config.vocabulary import STRENGTHS
-from alignment.preferences.rows import DROPPED, REASONS
+from alignment.preferences.rows import CONTRADICTIONS, DROPPED, REASONS, SAY_SO
 from alignment.preferences.schema import LLAMA2_BINS
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def _parts(report: BatchReport) -> list[Any]:
             fate = "dropped" if reason in DROPPED else "quarantined"
             table.add_row(REASONS[reason], f"{count:,}", fate)
         parts += ["", table, Text(f"see {report.directory / 'quarantine.jsonl'}", style="dim")]
+    if any(values["reasons"].get(reason) for reason in CONTRADICTIONS):
+        parts.append(Text(SAY_SO, style="yellow"))
     corrections = values.get("corrections", 0)
     if corrections:
         parts.append(Text(f"{corrections:,} verdicts correct earlier ones and take their place"))

@@ -68,6 +68,9 @@ DROPPED = frozenset(
 
 DISPUTED = frozenset({"conflict", "conflict_earlier", "differs_earlier", "no_side"})
 """Quarantined for a person to decide. They do not count as bad rows either: the file is sound."""
+CONTRADICTIONS = ("conflict_earlier", "differs_earlier")
+SAY_SO = "if such verdicts correct those that stand, say so: `align ingest FILE --correct`"
+"""What to do about contradictions."""
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
 """Hangul fillers and the empty Braille cell: letters and signs that show nothing."""
 _INVISIBLE = (

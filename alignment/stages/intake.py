@@ -156,7 +156,7 @@ def _arrival(ctx: StageContext, needed: bool) -> Path | None:
         raise DataError(
             f"there is no arrival for {ctx.version}",
             where="data.arrivals",
-            remedy=f"set data.arrivals to {number} or more, or `align ingest FILE`",
+            remedy="`align ingest FILE`; or raise data.arrivals, which deals all data anew",
         )
     return path
 

@@ -184,6 +184,27 @@ def test_a_new_process_leaves_alone_what_somebody_cancelled(
     assert count() == 3
 
 
+def test_a_version_for_which_enough_waits_begins_when_served(
+    stages: Any, deployment: UUID, client: Any, tmp_path: Path
+) -> None:
+    from deliveries_of_people import deliver, inbox_program, rows, run_what_can_be_done
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+
+    from flows.serving.worker import go_on
+
+    def count() -> int:
+        mine = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment]))
+        return len(client.read_flow_runs(flow_run_filter=mine))
+
+    program = inbox_program(tmp_path / "people")
+    run_what_can_be_done(program)
+    go_on(program, [deployment])
+    assert count() == 0, "rlhf-v1 waits for preferences"
+    deliver(program, "week", rows("week"))
+    go_on(program, [deployment])
+    assert count() == 1
+
+
 def test_nothing_is_retried_where_all_is_done_or_too_soon(
     stages: Any, kept: Any, deployment: UUID, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

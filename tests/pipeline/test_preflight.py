@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from deliveries_of_people import deliver, rows
 from model_helpers import CHATML, bytes_tokenizer, tiny_model
 from safetensors.torch import load_file
 
@@ -259,6 +260,9 @@ def test_there_are_comparisons_for_every_version(stories: Path, tmp_path: Path) 
         preflight(program(tmp_path, stories, {"source": "split"}, data=data, versions=versions))
     assert caught.value.where == "data.arrivals"
     preflight(program(tmp_path, stories, {"source": "split"}, data=data, versions=versions[:2]))
+    longer = program(tmp_path, stories, {"source": "split"}, data=data, versions=versions)
+    deliver(longer, "week", rows("week"))
+    preflight(longer)  # the third version lives on what people delivered
     world = {"name": "x", "workspace": str(tmp_path / "world"), "versions": versions}
     for collect, key in (
         ({"pairs": 0}, "collect.pairs"),

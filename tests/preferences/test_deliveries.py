@@ -16,6 +16,7 @@ from alignment.errors import DataError
 from alignment.preferences.intake import NothingNewError, ingest
 from alignment.preferences.prompts import read_prompts
 from alignment.preferences.store import PreferenceStore
+from alignment.preferences.withdrawals import record
 from alignment.stages import intake, prepare
 from alignment.stages.context import StageContext
 from tests.preferences.test_stages_data import context, real
@@ -122,6 +123,42 @@ def test_a_persons_verdict_stands_against_the_worlds(tmp_path: Path) -> None:
     assert sum(reasons.get(name, 0) for name in same) >= 10
     ids = store.index([people, own])["id"]
     assert len(np.unique(ids)) == len(ids)
+
+
+def test_the_programs_own_batch_can_be_withdrawn_too(tmp_path: Path) -> None:
+    collected(tmp_path)
+    inputs = {"collect": tmp_path / "collect"}
+    v1 = context(tmp_path, "rlhf-v1", "intake", inputs, world=SMALL)
+    intake.run(v1)
+    store = store_of(tmp_path)
+    (own,) = store.batches()
+    event("withdrawn", store, own.id)
+    with pytest.raises(DataError, match="was withdrawn by ana") as error:
+        intake.run(v1)
+    assert "align batches restore" in (error.value.remedy or "")
+    # What people deliver takes its place, and it is not made once more beside that.
+    rows = [comparison(n, "safety" if n % 2 else "helpfulness") for n in range(20)]
+    people = deliver(tmp_path, "people", rows)
+    intake.run(v1)
+    assert taken(v1) == [people]
+    event("restored", store, own.id)
+    intake.run(v1)
+    assert people in taken(v1)
+    assert len(taken(v1)) == 2
+
+
+def event(action: Any, store: PreferenceStore, batch: str) -> None:
+    with store.writing():
+        record(
+            store.root,
+            action,
+            "batch",
+            batch,
+            label=batch,
+            versions=["rlhf-v1"],
+            reason="",
+            by="ana",
+        )
 
 
 def test_without_pairs_of_its_own_a_version_lives_on_deliveries(tmp_path: Path) -> None:
