@@ -129,7 +129,9 @@ def rate_metrics(rows: list[Row], side: str, others: Sequence[str]) -> Figures:
                 name = f"win_rate/{judge}/{axis}_vs_{metric_name(other)}"
                 figures[name] = row["win_rate"]
                 figures[f"{name}_low"], figures[f"{name}_high"] = row["low"], row["high"]
-                figures[f"{name}_ties"], figures[f"{name}_lc"] = row["ties"], row["lc_win_rate"]
+                figures[f"{name}_ties"] = row["ties"]
+                if row["lc_win_rate"] is not None:  # lengths cannot always identify it
+                    figures[f"{name}_lc"] = row["lc_win_rate"]
     return figures
 
 

@@ -43,12 +43,13 @@ class WinRate:
     """Mean length of A's answers minus B's, in the unit the lengths were given in."""
     n: int
 
-    def row(self) -> dict[str, float | int]:
-        """As flat JSON figures."""
-        figures: dict[str, float | int] = {"n": self.n, "ties": self.ties}
+    def row(self) -> dict[str, float | int | None]:
+        """As flat JSON figures, null for NaN."""
+        figures: dict[str, float | int | None] = {"n": self.n, "ties": self.ties}
         for prefix, interval in (("", self.rate), ("lc_", self.controlled)):
             for name, value in interval._asdict().items():
-                figures[f"{prefix}{'win_rate' if name == 'mean' else name}"] = float(value)
+                title = f"{prefix}{'win_rate' if name == 'mean' else name}"
+                figures[title] = None if np.isnan(value) else float(value)
         figures["length_gap"], figures["lc_support"] = self.length_gap, self.support
         return figures
 

@@ -111,6 +111,7 @@ def test_a_side_that_always_writes_more_has_no_length_controlled_rate(shift: int
     found = win_rate(won, a, b, seed=1)
     assert np.isnan(found.controlled).all()
     assert found.support < 0.01
+    assert found.row()["lc_win_rate"] is None
     assert found.rate.mean > 0.7
     assert support([1.0, 1.0, 0.0, -1.0]) == 0.5
     # One length for all answers is no obstacle: there is no effect to remove.
