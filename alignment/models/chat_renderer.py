@@ -107,10 +107,12 @@ class ChatRenderer:
         self._special = _special_tokens(tokenizer, self.template)
         # The text between the prompt and the answer's first word. SentencePiece tokenizers add a
         # space before every text themselves.
-        self._opening = ""
+        self._opening = self._earlier_opening = ""
         self._lead = "" if _brings_space(tokenizer) else " "
         if self.template is not None:
             self._opening, self._lead = self._around_answers(self.template)
+            # What is no blank space before the last answer may be absent before earlier ones.
+            self._earlier_opening = self.template.between_earlier if self._opening else ""
 
     @property
     def pad(self) -> int:
@@ -201,7 +203,8 @@ class ChatRenderer:
                 if answered is not None:
                     ends, text = template.after_answer(text)
                     ids += [self.end] if ends else []
-                ids += self._encode(text + self._opening)
+                last = index + 1 == len(messages)
+                ids += self._encode(text + (self._opening if last else self._earlier_opening))
         return ids
 
     def _around_answers(self, template: ChatTemplate) -> tuple[str, str]:

@@ -61,7 +61,8 @@ class ChatTemplate:
 
     Attributes:
         closing: the text of the token that ends an answer; "" if the template writes none.
-        between: the text from the end of a question to the answer.
+        between: the text from the end of a question to the last answer.
+        between_earlier: the same before an earlier answer: Qwen3's drops the empty reasoning block.
         knows_system: whether a system turn is shown. Else it goes in front of the first question.
         tokens: texts of the special and added tokens that the template writes around turns.
 
@@ -107,6 +108,10 @@ class ChatTemplate:
         self.tokens = {name for name in marks if len(name) > 1 and name in spoken}
         between = answered.partition(HOLE)[0]
         self.between = between[len(question) :] if between.startswith(question) else ""
+        earlier = whole.partition(HOLE)[0]
+        self.between_earlier = (
+            earlier[len(question) :] if earlier.startswith(question) else self.between
+        )
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, generate: bool) -> str:
         """The text of a conversation; `generate` adds what introduces the next answer.
