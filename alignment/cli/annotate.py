@@ -99,7 +99,7 @@ def list_(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
     from alignment.preferences.withdrawals import read_events, withdrawn
 
     program = load_workspace(workspace)
-    pairs = collected_pairs(program)
+    pairs = collected_pairs(program, any_code=True)
     store = PreferenceStore(program.workspace / "preferences")
     exports = list_exports(store)
     blocked = withdrawn(read_events(store.root), "annotator")

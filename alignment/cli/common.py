@@ -120,7 +120,11 @@ def tell_change(program: ProgramConfig, change: Change, *, json: bool) -> None:
     versions = list(dict.fromkeys(key.partition("/")[0] for key in change.stale))
     if versions:
         count = f"{len(change.stale)} stages of {', '.join(versions)}"
-        print(f"stale: {count}; `align status` says why")
-        print(f"make them again with: align resume -w {program.workspace}")
+        if change.event.action == "restored":
+            print(f"to look at again: {count}; what was made with it before counts again")
+            print(f"do it with: align resume -w {program.workspace}")
+        else:
+            print(f"stale: {count}; `align status` says why")
+            print(f"make them again with: align resume -w {program.workspace}")
     else:
         print("no finished stage depends on it")

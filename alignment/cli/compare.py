@@ -40,11 +40,11 @@ def compare(
     from alignment.cli.results import compared, evaluated_stages
 
     program = load_workspace(workspace)
-    table = compared(program, versions)
+    stages = evaluated_stages(program, versions)
+    table = compared(program, stages)
     if html is not None:
         from alignment.reporting.html_report import write_report
 
-        stages = evaluated_stages(program, versions)
         title = f"{program.name}: {', '.join(versions) or 'all versions'}"
         write_report(stages, html, title=title, comparison=table)
         print(html)
@@ -80,5 +80,5 @@ def report(*, workspace: WorkspaceOption = None, out: Path | None = None) -> Non
     program = load_workspace(workspace)
     target = out or program.workspace / "report" / "report.html"
     stages = evaluated_stages(program, ())
-    write_report(stages, target, title=program.name, comparison=compared(program))
+    write_report(stages, target, title=program.name, comparison=compared(program, stages))
     print(target)

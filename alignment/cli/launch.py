@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.console import Console
 
@@ -52,6 +52,7 @@ def run_program(
     if not wait:
         refuse_if_held(program.workspace)
     begun = False
+    exported = export_names(program)
     while True:
         look_in_inbox(program, console)
         nodes = available(program, until)
@@ -69,7 +70,7 @@ def run_program(
         run_stages(program, nodes, prefect=prefect, console=console, wait=wait)
     if begun and any(node.stage == "evaluate" for node in nodes):
         summarise(program, console)
-    hand_out(program, console)
+    hand_out(program, console, exported)
     waiting = frontier(program, until).waiting
     if waiting is None and nodes:
         waiting = Decisions.load(program).awaited(nodes[-1].version)
@@ -133,13 +134,31 @@ def look_in_inbox(program: ProgramConfig, console: Console) -> None:
         console.print(f"inbox: {delivery.file} {delivery.outcome}: {outcome}")
 
 
-def hand_out(program: ProgramConfig, console: Console) -> None:
-    """Give the newest pairs to annotators, unless a flow has done so."""
+def hand_out(program: ProgramConfig, console: Console, before: Collection[str]) -> None:
+    """Give the newest pairs to annotators, unless a flow has done so, and name every file that was
+    handed out since `before` (`export_names`)."""
+    from alignment.operations.annotation_export import export_dir
     from alignment.operations.outbox import fill_outbox
+    from alignment.preferences.exports import list_exports
+    from alignment.preferences.store import PreferenceStore
 
-    export = fill_outbox(program, lambda text: console.print(f"[yellow]{text}[/]"))
-    if export is not None:
-        console.print(f"{export.tasks} pairs of {export.version} for annotators: {export.file}")
+    fill_outbox(program, lambda text: console.print(f"[yellow]{text}[/]"))
+    if not export_names(program) - set(before):
+        return
+    folder = export_dir(program.workspace)
+    for export in list_exports(PreferenceStore(program.workspace / "preferences")):
+        if export.id not in before:
+            console.print(
+                f"{export.tasks} pairs of {export.version} for annotators "
+                f"({export.tool}; orchestration.outbox.tool): {folder / export.file.name}"
+            )
+
+
+def export_names(program: ProgramConfig) -> set[str]:
+    """The ids of all annotation exports of the workspace."""
+    from alignment.preferences.exports import export_ids
+
+    return export_ids(program.workspace / "preferences")
 
 
 def unfinished(program: ProgramConfig, nodes: Sequence[Node]) -> list[Node]:
@@ -199,12 +218,12 @@ def make_runner(
 
 def summarise(program: ProgramConfig, console: Console) -> None:
     """Print the table of versions and draw their path."""
-    from alignment.cli.results import compared
+    from alignment.cli.results import compared, evaluated_stages
     from alignment.reporting.pareto_plot import panels, path_picture
     from alignment.reporting.version_table import View
     from alignment.utils.files import atomic_write_bytes
 
-    table = compared(program)
+    table = compared(program, evaluated_stages(program, ()))
     console.print()
     console.print(View(table))
     if program.base.source == "world":

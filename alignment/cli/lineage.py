@@ -42,7 +42,7 @@ def lineage(
     table = Table(box=None, pad_edge=False)
     for title in ("stage", "outputs", "code", "seed"):
         table.add_column(title, no_wrap=True)
-    table.add_column("from")
+    table.add_column("from", overflow="fold")
     for step in origin.steps:
         # Inputs of the same version are named by their stage alone.
         sources = [key.removeprefix(f"{step.version}/") for key in step.inputs.values()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,22 +43,17 @@ def evaluated_stages(program: ProgramConfig, versions: Sequence[str]) -> dict[st
     older = [name for name in (versions or evaluated) if today.manifest(name, "evaluate") is None]
     if older:
         log.warning(
-            "made by older code, or from preferences that were withdrawn since; a run would make "
-            "them again: %s",
+            "made by older code, or before preferences were withdrawn or restored; a run would "
+            "look again: %s",
             ", ".join(older),
         )
     return {name: evaluated[name] for name in (versions or evaluated)}
 
 
-def compared(program: ProgramConfig, versions: Sequence[str] = ()) -> Comparison:
-    """The evaluated versions, or those named, side by side; with people's decisions.
-
-    Raises:
-        AlignError: nothing is evaluated yet, or a named version is not.
-    """
+def compared(program: ProgramConfig, stages: Mapping[str, Mapping[str, Path]]) -> Comparison:
+    """The versions of `evaluated_stages` side by side; with people's decisions."""
     from alignment.reporting.comparison import compare
 
-    stages = evaluated_stages(program, versions)
     decisions = Decisions.load(program)
     decided = any("promote" in done for done in stages.values())
     return compare(

@@ -78,8 +78,10 @@ def apply_gate(
         else f"{version} is not promoted, {champion} stays champion"
     )
     if CLIMBED in judges and not hearing.independent():
-        remedy = " (set rewards.guard_share or evaluate.judge)" if len(judges) == 1 else ""
-        head = f"{ALONE}{remedy}. {head}"
+        why = hearing.unheard()
+        if len(judges) == 1:
+            why = "set rewards.guard_share or evaluate.judge"
+        head = f"{ALONE}{f' ({why})' if why else ''}. {head}"
     return GateDecision(
         version=version,
         promoted=promoted,

@@ -62,6 +62,17 @@ class Hearing:
             for judge in self.judges
         )
 
+    def unheard(self) -> str:
+        """Why the first judge that training did not climb had no say; empty where nothing is known
+        of one."""
+        for judge in self.judges:
+            if judge != CLIMBED:
+                for axis in DOMAINS:
+                    shown, words, _ = self._belief(judge, axis)
+                    if not shown:
+                        return f"judge {judge} {words}"
+        return ""
+
     def _rate(self, judge: str, axis: str) -> tuple[Row | None, str]:
         """The win rate over the champion, or None and why there is none that counts."""
         row = find_rate(self.rates, self.version, self.champion, judge, axis)

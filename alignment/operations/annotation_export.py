@@ -44,12 +44,16 @@ def export_dir(workspace: Path) -> Path:
     return workspace / "outbox"
 
 
-def collected_pairs(program: ProgramConfig) -> list[CollectedPairs]:
-    """The pairs of every version whose `collect` is done, oldest version first."""
+def collected_pairs(program: ProgramConfig, any_code: bool = False) -> list[CollectedPairs]:
+    """The pairs of every version whose `collect` is done, oldest version first.
+
+    Args:
+        any_code: also those that a run would collect again (`done_stages`).
+    """
     store = PreferenceStore(program.workspace / "preferences")
     exported_ids, standing = exported_pairs(store.root), judged_ids(store)
     collections = []
-    for version, stages in done_stages(program).items():
+    for version, stages in done_stages(program, any_code).items():
         if "collect" in stages:
             pairs = read_jsonl(stages["collect"] / "pairs.jsonl")
             texts = [tuple(side["text"] for side in pair["responses"]) for pair in pairs]

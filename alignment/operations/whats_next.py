@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.readiness import after_the_last, frontier
@@ -14,7 +16,10 @@ def whats_next(program: ProgramConfig) -> list[str]:
     waiting = reached.waiting
     if reached.version is None:
         waiting = Decisions.load(program).awaited(program.version_names[-1])
-    lines = [] if waiting is None else [f"{waiting.message}\n  next: {waiting.remedy}"]
+    lines = []
+    if waiting is not None:
+        where = f"\n  where: {waiting.where}" if waiting.where else ""
+        lines.append(f"{waiting.message}{where}\n  next: {waiting.remedy}")
     unheard = after_the_last(program)
     return [*lines, *([] if unheard is None else [unheard]), *_refused(program)]
 
@@ -24,7 +29,14 @@ def _refused(program: ProgramConfig) -> list[str]:
     inbox = inbox_dir(program.workspace, program.intake)
     journal = read_journal(program.workspace / "preferences")
     return [
-        f"{delivery.file} in the inbox was refused: {(delivery.error or '').partition(chr(10))[0]}"
+        f"{delivery.file} in the inbox was refused: {_here(program, delivery.error or '')}"
         for delivery in journal.values()
         if delivery.outcome == "refused" and (inbox / delivery.file).exists()
     ]
+
+
+def _here(program: ProgramConfig, error: str) -> str:
+    """The error of a refusal with the place of its quarantine in this workspace: the journal of a
+    copy names the original."""
+    store = f"{program.workspace / 'preferences'}/refused/"
+    return re.sub(r"(?m)^(  where:  ).*/preferences/refused/", lambda m: m[1] + store, error)

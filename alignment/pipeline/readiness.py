@@ -29,7 +29,7 @@ class WaitingForBatches(AlignError):
         files: int = 0,
         lost: Sequence[str] = (),
     ):
-        status = f"{have} of {need} new comparisons are there"
+        status = f"{have:,} new comparisons are there (at least {need:,} needed)"
         if lacking:
             status = f"{status}, none on {' and '.join(lacking)} to train on"
         if files:

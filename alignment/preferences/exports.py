@@ -89,6 +89,11 @@ def exported_pairs(root: Path) -> set[str]:
     }
 
 
+def export_ids(root: Path) -> set[str]:
+    """The ids of all exports of the store at `root`."""
+    return {path.stem for path in (root / "annotation").glob("*.json")}
+
+
 def list_exports(store: PreferenceStore) -> list[Export]:
     """All exports, oldest first, with the number of tasks judged since."""
     standing = judged_ids(store)

@@ -51,7 +51,7 @@ def _parts(report: BatchReport) -> list[Any]:
 
     values = report.values
     rows = values["rows"]
-    state = "was already ingested as" if report.already else "is"
+    state = "was ingested as" if report.already else "is"
     files = ", ".join(source["file"] for source in values["sources"])
     parts: list[Any] = [
         Text(f"{files} {state} batch {report.sequence} ({values['batch']})", style="bold"),

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from alignment.config.vocabulary import DOMAINS, STRENGTHS
 from alignment.reporting.version_table import DASH, percent
+from alignment.reporting.wide_table import WideTable
 
 COLUMNS = {
     "significantly": "signif.",
@@ -32,7 +32,7 @@ Evaluations = Mapping[str, Mapping[str, Any]]
 
 def reward_tables(version: str, evaluations: Evaluations) -> Group:
     """Both reward models (and guards) of one version as tables."""
-    parts: list[Text | Table] = [
+    parts: list[Text | WideTable] = [
         Text(f"Reward models of {version}", style="bold"),
         Text(
             "Share of held-out comparisons ranked right, %, with 95 % intervals (Llama 2, Table 8)"
@@ -50,8 +50,8 @@ def reward_tables(version: str, evaluations: Evaluations) -> Group:
     return Group(*parts)
 
 
-def _by_strength(evaluations: Evaluations) -> Table:
-    table = _table("model", "test set", *COLUMNS.values(), "n")
+def _by_strength(evaluations: Evaluations) -> WideTable:
+    table = WideTable("model", "test set", *COLUMNS.values(), "n", labels=2)
     for name, figures in evaluations.items():
         for test in DOMAINS:
             cells = figures["by_strength"][test]
@@ -66,8 +66,8 @@ def _by_strength(evaluations: Evaluations) -> Table:
     return table
 
 
-def _by_batch(evaluations: Evaluations) -> Table:
-    table = _table("model", "batch", *COLUMNS.values(), "n")
+def _by_batch(evaluations: Evaluations) -> WideTable:
+    table = WideTable("model", "batch", *COLUMNS.values(), "n", labels=2)
     for name, figures in evaluations.items():
         for batch, cells in figures["by_batch"][figures["domain"]].items():
             table.add_row(
@@ -86,8 +86,8 @@ def _by_batch(evaluations: Evaluations) -> Table:
     return table
 
 
-def _unsafe(evaluations: Evaluations) -> Table:
-    table = _table("model", *BINS.values(), "recall", "precision", "unsafe of n")
+def _unsafe(evaluations: Evaluations) -> WideTable:
+    table = WideTable("model", *BINS.values(), "recall", "precision", "unsafe of n")
     for name, figures in evaluations.items():
         unsafe = figures["unsafe"]
         ends = ("", "_low", "_high")
@@ -169,11 +169,3 @@ def _forecast(growth: Mapping[str, Any]) -> Iterator[str]:
             if low is not None:
                 text += f" [{low:,.0f}, {'∞' if high is None else f'{high:,.0f}'}]"
             yield f"  one point more: {text}"
-
-
-def _table(*heads: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for number, head in enumerate(heads):
-        left = number == 0 or head in ("test set", "batch")
-        table.add_column(head, justify="left" if left else "right", no_wrap=True)
-    return table

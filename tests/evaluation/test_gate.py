@@ -231,6 +231,9 @@ def test_without_an_independent_judge_the_verdict_begins_with_that():
     blind = gate(both, ["rm", "guard"], accuracies=random)
     for decision in (silent, deaf, blind):
         assert decision.verdict.startswith("No independent judge: "), decision.verdict
+    # The table shows a guard that may not be believed: the verdict says why it had no say.
+    assert "alone (judge guard ranks" in blind.verdict
+    assert "it is not shown to beat chance). new becomes" in blind.verdict
     gold = gate(rates((0.6, 0.7), (0.6, 0.7), "gold") + rows, ["gold", "rm"])
     assert gold.verdict.startswith("new becomes champion")
 

@@ -69,7 +69,7 @@ def test_a_version_without_preferences_waits(stages: Any, kept: Any) -> None:
     assert {key.split("/")[0] for key in stages.ran} == {"base", "sft"}
     state, message = states()["rlhf-program"][0]
     assert state == "Waiting"
-    assert "rlhf-v1 waits for preferences: 0 of 1" in message
+    assert "rlhf-v1 waits for preferences: 0 new comparisons are there" in message
 
 
 @pytest.mark.usefixtures("server")

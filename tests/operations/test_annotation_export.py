@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deliveries_of_people import inbox_program, run_what_can_be_done
+from rich.console import Console
 
+from alignment.cli.launch import export_names, hand_out
 from alignment.config.load import check_program
 from alignment.operations import outbox
 from alignment.operations.annotation_export import CollectedPairs
@@ -64,6 +67,12 @@ def test_the_first_pairs_are_drawn_at_random_where_uncertain_ones_are_wanted(
     (listed,) = list_exports(PreferenceStore(program.workspace / "preferences"))
     assert listed.selection == "random"
     assert outbox.fill_outbox(program, said.append) is None, "once"
+    # `align run` names the file also where a flow, and not the command, has written it.
+    console = Console(width=1000, record=True, file=io.StringIO())
+    hand_out(program, console, before=())
+    assert str(export.file) in console.export_text()
+    hand_out(program, console, before=export_names(program))
+    assert console.export_text() == ""
 
 
 def pair(number: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from alignment.operations.status import program_status
 from alignment.operations.whats_next import whats_next
 from alignment.pipeline.readiness import after_the_last, next_version
 from alignment.preferences.inbox import ingest_inbox
+from alignment.utils.json_lines import json_line
 
 
 @pytest.mark.parametrize("source", ["simulated", "inbox"])
@@ -64,9 +66,18 @@ def test_status_tells_of_refused_files_as_long_as_they_lie_there(tmp_path: Path)
     program = inbox_program(tmp_path / "workspace")
     inbox = program.workspace / "inbox"
     inbox.mkdir(parents=True)
-    (inbox / "broken.jsonl").write_text("no row\n" * 3)
+    sound = {"prompt": "a", "chosen": "b", "rejected": "c", "domain": "safety"}
+    (inbox / "broken.jsonl").write_text(json_line(sound) + "no row\n" * 3)
     ingest_inbox(program.workspace, program.intake, 0)
     (line,) = whats_next(program)
     assert line.startswith("broken.jsonl in the inbox was refused: ")
+    assert f"where:  {program.workspace}/preferences/refused/" in line
+    assert "remedy: " in line
+    # A copy names its own files.
+    copy = tmp_path / "copy"
+    shutil.copytree(program.workspace, copy)
+    (told,) = whats_next(program.model_copy(update={"workspace": copy}))
+    assert f"where:  {copy}/preferences/refused/" in told
+    assert str(program.workspace) not in told
     (inbox / "broken.jsonl").unlink()
     assert whats_next(program) == []

@@ -176,7 +176,7 @@ def test_it_counts_for_no_version_that_begins(tmp_path: Path) -> None:
     change = withdraw(program, "1", reason="")
     assert (change.event.versions, change.stale) == ((), [])
     assert waiting_comparisons(store) == 10
-    assert "10 of 15" in str(waits_for(program, "rlhf-v1"))
+    assert "10 new comparisons are there (at least 15 needed)" in str(waits_for(program, "rlhf-v1"))
     assert [batch.sequence for batch in store.unassigned()] == [2]
 
 

@@ -99,7 +99,7 @@ def test_it_is_compared_reported_and_traced(workspace: Path) -> None:
     from alignment.reporting.html_report import write_report
 
     program = kept_program(workspace)
-    comparison = compared(program)
+    comparison = compared(program, evaluated_stages(program, ()))
     assert comparison.newest == "rlhf-v2"
     assert set(comparison.decisions) == {"rlhf-v1", "rlhf-v2"}
     page = workspace / "report" / "index.html"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ def figures(*, later: bool) -> dict[str, Any]:
     return read
 
 
-def shown(found: dict[str, dict[str, Any]]) -> str:
-    console = Console(width=140, record=True, file=io.StringIO())
+def shown(found: dict[str, dict[str, Any]], width: int = 140) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
     console.print(reward_tables("rlhf-v2", found))
     return console.export_text()
 
@@ -61,3 +62,15 @@ def test_a_later_version_with_a_guard() -> None:
     # 60 % are right with both, 30 % wrong with both.
     assert "agrees with the main model on 90.0 [" in text
     assert "both wrong on 30.0 %" in text
+
+
+def test_a_narrow_terminal_loses_no_figure() -> None:
+    found = {"reward_helpfulness": figures(later=True), "guard_helpfulness": figures(later=True)}
+    wide, narrow = shown(found), shown(found, width=80)
+    assert "…" not in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
+
+    def intervals(text: str) -> list[str]:
+        return sorted(re.findall(r"\d+\.\d \[\d+–\d+\]", text))
+
+    assert intervals(narrow) == intervals(wide)
