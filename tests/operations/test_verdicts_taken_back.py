@@ -249,7 +249,9 @@ def test_what_a_blocked_annotator_judged_trains_nothing(done: Any, stages: Any) 
     # What he judges from now on is kept, and counts for nothing.
     deliver(done, "more", rows("c", annotator="ben"))
     assert waiting_comparisons(store_of(done)) == 0
-    assert "0 of 8" in str(waits_for(inbox_program(done.workspace, versions=2), "rlhf-v2"))
+    assert "0 new comparisons are there (at least 8 needed)" in str(
+        waits_for(inbox_program(done.workspace, versions=2), "rlhf-v2")
+    )
     # Others may judge the same pairs.
     again = [turned(row, annotator="cy") for row in rows("b", 4)]
     assert deliver(done, "again", again).values["rows"]["accepted"] == 4
