@@ -88,7 +88,7 @@ def _page(program: ProgramConfig, state: ProgramStatus) -> RenderableType:
     table = Table(title=f"{state.program}  ({state.workspace})", title_justify="left", box=None)
     for column in ("version", "stage", "state", "attempts", "seconds", ""):
         numeric = column in ("attempts", "seconds")
-        table.add_column(column, justify="right" if numeric else "left")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     parts: list[RenderableType] = [table]
     for version in state.versions:
         for index, stage in enumerate(version.stages):

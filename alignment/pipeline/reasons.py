@@ -30,6 +30,7 @@ def why_run(node: Node, fingerprints: Fingerprints) -> str:
         return _without_outputs(node, fingerprints)
     config, code_version, inputs = fingerprints.request(node)
     reasons = _taken_back(node, fingerprints)
+    told = bool(reasons) and node.module != "intake"
     if old.code_version not in (code_version, *stage_declaration(node.module).keeps):
         reasons.append(f"code version {old.code_version} → {code_version}")
     try:
@@ -45,6 +46,8 @@ def why_run(node: Node, fingerprints: Fingerprints) -> str:
         if name not in old.inputs:
             reasons.append(f"new input {name}")
         elif digest is None:
+            if told:
+                continue  # what was taken back has made the inputs stale too
             source = node.inputs[name]
             reasons.append(f"input {name} must be made again ({source[0]}/{source[1]})")
         elif old.inputs[name]["digest"] != digest:
