@@ -68,8 +68,6 @@ def test_what_was_trained_on_it_is_stale_and_is_made_again_without(done: Any, st
     words = "was withdrawn by ana on "
     assert all(words in reason and ": labels swapped" in reason for reason in why.values()), why
     assert why["rlhf-v1/reward_safety"].endswith(": labels swapped"), "not every input as well"
-        "and not every input that follows"
-    )
     origin = lineage(done, "rlhf-v2")
     assert origin.stale is not None
     assert words in origin.stale
