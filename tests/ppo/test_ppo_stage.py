@@ -368,13 +368,17 @@ def test_early_stopping_looks_at_the_stop_set_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs = make_inputs(tmp_path)
-    prompts = read_prompts(inputs["prepare"] / "prompts.jsonl")
+    path = inputs["prepare"] / "prompts.jsonl"
+    prompts = list(
+        {prompt.messages[0]["content"]: prompt for prompt in read_prompts(path)}.values()
+    )
+    write_prompts(path, prompts)
     told: list[str] = []
     found = {}
     for name in ("pool", "reserved"):
         if name == "reserved":
-            write_prompts(inputs["prepare"] / "prompts.jsonl", prompts[3:])
-            write_prompts(inputs["prepare"] / STOP_FILE, prompts[:3])
+            write_prompts(path, prompts[3:])
+            write_prompts(path.with_name(STOP_FILE), prompts[:3])
         ctx = context(tmp_path, inputs, name)
         monkeypatch.setattr(ctx, "progress", Telling(told))
         renderer = ChatRenderer(load_tokenizer(inputs["policy"] / "model"))
