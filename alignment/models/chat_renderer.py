@@ -191,6 +191,9 @@ class ChatRenderer:
         """
         ids: list[int] = []
         answered: int | None = None
+        hole = HOLE
+        while any(hole in message["content"] for message in messages):
+            hole += HOLE  # the placeholder must be no text of the conversation's
         for index, message in enumerate(messages):
             if message["role"] == "assistant":
                 ids += self.response(message["content"], finished=False)
@@ -198,8 +201,8 @@ class ChatRenderer:
             elif index + 1 == len(messages) or messages[index + 1]["role"] == "assistant":
                 turns = list(messages[: index + 1])
                 if answered is not None:
-                    turns[answered] = {"role": "assistant", "content": HOLE}
-                text = template.render(turns, generate=True).rpartition(HOLE)[2]
+                    turns[answered] = {"role": "assistant", "content": hole}
+                text = template.render(turns, generate=True).rpartition(hole)[2]
                 if answered is not None:
                     ends, text = template.after_answer(text)
                     ids += [self.end] if ends else []

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from chat_templates import FAMILIES, SHOW_SYSTEM, family_tokenizer
 from fuzzing import fuzzing
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.models.chat_template import freeze
+from alignment.models.chat_template import HOLE, freeze
 
 MARKS = sorted({mark for _, eos, others, _ in FAMILIES.values() for mark in (eos, *others)})
 WORDS = st.sampled_from([*MARKS, "hat", "the cat", "a\nb", "é 猫 🙂", "</think>", "{{ 1 }}", "%d"])
@@ -46,6 +46,10 @@ def prepared(name: str, special: bool) -> tuple[Any, ChatRenderer]:
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize("name", FAMILIES)
 @given(conversation=conversations())
+@example(conversation=[{"role": "user", "content": HOLE}, {"role": "assistant", "content": "x"}])
+@example(
+    conversation=[{"role": r, "content": f"a{HOLE}{HOLE}b"} for r in ("user", "assistant")] * 2
+)
 @fuzzing
 def test_the_pieces_are_the_whole_rendering(
     name: str, special: bool, conversation: list[dict[str, str]]
