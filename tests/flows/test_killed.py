@@ -38,6 +38,7 @@ def test_killed_and_resumed(program: Any) -> None:
     assert len(children) >= 2  # the Prefect server and the one that writes to MLflow
     first.kill()
     first.wait()
+    first.stdout.close()
     _gone, alive = psutil.wait_procs(children, timeout=60)
     assert not alive, [process.cmdline() for process in alive]
     runs = mlflow_runs(program)

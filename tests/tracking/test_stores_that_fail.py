@@ -73,6 +73,7 @@ def read_only(server: str) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
