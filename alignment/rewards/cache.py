@@ -4,17 +4,19 @@ A score's last bits depend on the answers beside it in a forward pass. So what i
 piece: scores that were computed together, under a digest of everything that decides their bits. A
 piece is found whole or computed whole, and a cache never changes a result, whatever it holds.
 
-    cache/scores/MODEL/PIECE.npy    the head's outputs, before bias and scale, which may change
+    cache/scores/MODEL/PIECE    the head's outputs, before bias and scale, which may change
 
-Each file is written by one rename, so that many processes, on many machines, may share them.
+A file holds a digest of its scores, then the scores. It is written by one rename, so that many
+processes, on many machines, may share them.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ from alignment.utils.progress import Progress
 
 DIRECTORY = "cache/scores"
 OLD = "cache/scores.sqlite"  # of 0.1, which kept every score by itself
+DIGEST = 16  # bytes
+STALE = 3600.0  # seconds after which an unfinished file belongs to no living process
 log = logging.getLogger("alignment")
 
 Answer = tuple[tuple[int, ...], tuple[int, ...]]
@@ -48,6 +52,7 @@ class ScoreCache:
     def __init__(self, workspace: Path):
         self.directory = workspace / DIRECTORY
         self._old = workspace / OLD
+        self._swept: set[Path] = set()
         self.reused = 0
         """Number of scores read so far."""
         self.computed = 0
@@ -63,24 +68,22 @@ class ScoreCache:
             content = path.read_bytes()
         except FileNotFoundError:
             return None
-        try:
-            scores: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, EOFError, OSError):
-            scores = np.empty(0)
-        if scores.shape != (count,) or scores.dtype != np.float64:
+        digest, scores = content[:DIGEST], content[DIGEST:]
+        if digest != _digest(scores) or len(scores) != 8 * count:
             log.warning("%s is damaged; its scores are computed again", path)
             return None
         self.reused += count
-        return scores
+        return np.frombuffer(scores, dtype="<f8").astype(np.float64)
 
     def put(self, model: str, piece: str, scores: np.ndarray) -> None:
         """Keep the scores (n,) of a piece; without effect if one of them is not finite."""
         self.computed += len(scores)
         if not np.isfinite(scores).all():
             return
-        content = io.BytesIO()
-        np.save(content, scores.astype(np.float64), allow_pickle=False)
-        atomic_write_bytes(self._path(model, piece), content.getvalue())
+        path = self._path(model, piece)
+        self._sweep(path.parent)
+        content = scores.astype("<f8").tobytes()
+        atomic_write_bytes(path, _digest(content) + content)
         self._old.unlink(missing_ok=True)
 
     def report(self, progress: Progress) -> None:
@@ -89,5 +92,19 @@ class ScoreCache:
             total = self.reused + self.computed
             progress.say(f"{self.reused:,} of {total:,} scores came from the cache")
 
+    def _sweep(self, directory: Path) -> None:
+        """Remove, once, what killed processes left unfinished there."""
+        if directory in self._swept:
+            return
+        self._swept.add(directory)
+        for left in directory.glob(".*"):
+            with suppress(FileNotFoundError):  # another process has just finished it
+                if time.time() - left.stat().st_mtime > STALE:
+                    left.unlink()
+
     def _path(self, model: str, piece: str) -> Path:
-        return self.directory / model[:16] / f"{piece}.npy"
+        return self.directory / model[:16] / piece
+
+
+def _digest(scores: bytes) -> bytes:
+    return hashlib.blake2b(scores, digest_size=DIGEST).digest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -173,9 +174,9 @@ def test_a_damaged_file_is_said_and_computed_again(
 ) -> None:
     items = answers(3)
     scores = RewardModel.load(saved, cache=ScoreCache(tmp_path)).score(items)
-    (path,) = (tmp_path / "cache" / "scores").glob("*/*.npy")
+    (path,) = (tmp_path / "cache" / "scores").glob("*/*")
     whole = path.read_bytes()
-    for damage in (b"", whole[:40], whole[:-8], b"no array at all", whole.replace(b"<f8", b"<f4")):
+    for damage in (b"", whole[:10], whole[:-8], whole + bytes(8), b"no scores", bytes(len(whole))):
         path.write_bytes(damage)
         assert np.array_equal(
             RewardModel.load(saved, cache=ScoreCache(tmp_path)).score(items), scores
@@ -183,6 +184,34 @@ def test_a_damaged_file_is_said_and_computed_again(
         assert f"{path} is damaged" in caplog.text
         assert path.read_bytes() == whole
         caplog.clear()
+
+
+def test_no_byte_can_change_unseen(tmp_path: Path) -> None:
+    cache = ScoreCache(tmp_path)
+    cache.put(MODEL, "p", np.array([0.5, -2.0]))
+    path = cache.directory / MODEL[:16] / "p"
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert cache.get(MODEL, "p", 2) is None
+    path.write_bytes(whole)
+    assert cache.get(MODEL, "p", 3) is None
+    assert cache.get(MODEL, "p", 2) == pytest.approx([0.5, -2.0], abs=0)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    cache = ScoreCache(tmp_path)
+    cache.put(MODEL, "p", np.zeros(2))
+    left, another = (cache.directory / MODEL[:16] / name for name in (".p.dead", ".p.alive"))
+    for path in (left, another):
+        path.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    (cache.directory / MODEL[:16] / ".p.renamed").symlink_to("gone between two looks at it")
+    cache.put(MODEL, "q", np.zeros(2))
+    assert left.exists()  # looked for once
+    ScoreCache(tmp_path).put(MODEL, "q", np.zeros(2))
+    assert not left.exists()
+    assert another.exists()
 
 
 def test_the_cache_of_0_1_makes_room(saved: Path, tmp_path: Path) -> None:
