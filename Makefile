@@ -27,7 +27,7 @@ demo: $(STAMP)
 	@$(BIN)/align run configs/demo.yaml
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	@$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

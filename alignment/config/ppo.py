@@ -32,8 +32,8 @@ class RewardShapingConfig(Section):
     """What happens to the combined score before it is placed on the answer's last token."""
 
     missing_eos_penalty: float = Field(default=1.0, ge=0)
-    """Taken off the score of an answer that was cut at the token limit. Ours: the paper has no
-    such thing, and TRL's is off by default."""
+    """An answer that was cut at the token limit scores so much less, and at most so much less than
+    the batch's worst that ended; 0 is off. Ours: the paper has no such thing, TRL's is off."""
     length_penalty: float = Field(default=0.0, ge=0)
     """Taken off the score for each token of the answer."""
     normalise: Literal["none", "batch", "running"] = "none"

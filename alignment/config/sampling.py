@@ -84,8 +84,8 @@ class SelectConfig(Section):
     safety_scope: Literal["safety_prompts", "all"] = "safety_prompts"
     """Where the safety threshold holds: on prompts tagged for safety, or on every prompt."""
     finished_only: bool = True
-    """Leave out answers that were cut at the token limit: they would teach not to end. The paper
-    says nothing of it."""
+    """Leave out answers that were cut at the token limit: they would teach not to end. Else a cut
+    one is worth no more than the prompt's worst that ended. The paper says nothing of it."""
     random_control: bool = False
     """Also write a random pick of the same size (`control.jsonl`), the arm every gain must beat."""
     train_on: Literal["best", "random"] = "best"

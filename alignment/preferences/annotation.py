@@ -187,7 +187,11 @@ def _task(pair: Mapping[str, Any], seed: int) -> dict[str, Any]:
 def _side(response: Mapping[str, Any]) -> dict[str, Any]:
     by = None
     if response.get("version") is not None:
-        by = {"version": response["version"], "temperature": response.get("temperature", 1.0)}
+        by = {
+            "version": response["version"],
+            "temperature": response.get("temperature", 1.0),
+            "finished": response.get("finished", True),
+        }
     return {"text": response["text"], "by": by}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from alignment.preferences.rows import Draft
+from alignment.preferences.rows import By, Draft
 from alignment.preferences.schema import Comparison, Producer
 
 _TEXT = pa.string()
@@ -24,8 +24,10 @@ SCHEMA = pa.schema(
         ("safety_bin", _TEXT),
         ("chosen_version", _TEXT),
         ("chosen_temperature", pa.float64()),
+        ("chosen_finished", pa.bool_()),
         ("rejected_version", _TEXT),
         ("rejected_temperature", pa.float64()),
+        ("rejected_finished", pa.bool_()),
         ("annotator", _TEXT),
         ("group", _TEXT),
         ("votes", pa.list_(_TEXT)),
@@ -34,7 +36,8 @@ SCHEMA = pa.schema(
         ("line", pa.int64()),
     ]
 )
-"""`source` is the position among the manifest's sources, `line` the row's line there."""
+"""`source` is the position among the manifest's sources, `line` the row's line there. Batches of
+before 0.2 have no `…_finished`."""
 
 INDEX = pa.schema(
     [("id", pa.uint64()), ("opening", pa.uint64()), ("safety", pa.bool_()), ("heldout", pa.bool_())]
@@ -56,9 +59,9 @@ def record_batch(drafts: list[Draft], sources: list[int], lines: list[int]) -> p
     """Checked drafts as one record batch of `SCHEMA`."""
     values: dict[str, list[Any]] = {"source": sources, "line": lines}
     for side in ("chosen", "rejected"):
-        producers = [getattr(draft, f"{side}_by") or (None, None) for draft in drafts]
-        values[f"{side}_version"] = [version for version, _ in producers]
-        values[f"{side}_temperature"] = [temperature for _, temperature in producers]
+        producers = [getattr(draft, f"{side}_by") for draft in drafts]
+        for name in By._fields:
+            values[f"{side}_{name}"] = [getattr(by, name, None) for by in producers]
     columns = [_conversations([draft.turns for draft in drafts])]
     for field in list(SCHEMA)[1:]:
         if field.name not in values:
@@ -85,16 +88,15 @@ def comparisons(table: pa.Table) -> Iterator[Comparison]:
     """The rows of a table of `SCHEMA`. They were checked on arrival and are not checked again."""
     for batch in table.to_batches():
         columns: dict[str, list[Any]] = {
-            name: batch.column(name).to_pylist() for name in SCHEMA.names[:-2]
+            name: batch.column(name).to_pylist()
+            for name in SCHEMA.names[:-2]
+            if name in batch.schema.names
         }
         for values in zip(*columns.values(), strict=True):
             row = dict(zip(columns, values, strict=True))
             for side in ("chosen", "rejected"):
-                version = row.pop(f"{side}_version")
-                temperature = row.pop(f"{side}_temperature")
+                by = {name: row.pop(f"{side}_{name}", True) for name in By._fields}
                 row[f"{side}_by"] = (
-                    None
-                    if version is None
-                    else Producer.model_construct(version=version, temperature=temperature)
+                    None if by["version"] is None else Producer.model_construct(**by)
                 )
             yield Comparison.model_construct(**row)

@@ -171,7 +171,7 @@ def native(draft: Draft) -> dict[str, Any]:
     row: dict[str, Any] = {name: getattr(draft, name, None) for name in Comparison.model_fields}
     row["conversation"] = _messages(draft)
     for side, by in (("chosen_by", draft.chosen_by), ("rejected_by", draft.rejected_by)):
-        row[side] = None if by is None else {"version": by[0], "temperature": by[1]}
+        row[side] = None if by is None else by._asdict()
     return {name: value for name, value in row.items() if value is not None}
 
 

@@ -6,6 +6,7 @@ import string
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from alignment.config.vocabulary import DOMAINS, STRENGTHS
 from alignment.preferences.schema import REJECTED_SAFE, SAFETY_BINS
@@ -112,6 +113,14 @@ Votes = Sequence[tuple[str | None, str]]
 """Name, if known, and vote of each person who judged a pair."""
 
 
+class By(NamedTuple):
+    """Who wrote an answer, not yet checked; see `schema.Producer`."""
+
+    version: str
+    temperature: float
+    finished: bool = True
+
+
 @dataclass(slots=True)
 class Draft:
     """A comparison as read from a row, not yet checked."""
@@ -123,8 +132,8 @@ class Draft:
     strength: str
     domain: str | None = None
     safety_bin: str | None = None
-    chosen_by: tuple[str, float] | None = None
-    rejected_by: tuple[str, float] | None = None
+    chosen_by: By | None = None
+    rejected_by: By | None = None
     annotator: str | None = None
     group: str | None = None
     votes: list[str] | None = None
@@ -183,8 +192,8 @@ def check(draft: Draft, max_characters: int) -> None:
         ("annotator", draft.annotator),
         ("group", draft.group),
         ("category", draft.category),
-        ("chosen_by.version", draft.chosen_by and draft.chosen_by[0]),
-        ("rejected_by.version", draft.rejected_by and draft.rejected_by[0]),
+        ("chosen_by.version", draft.chosen_by and draft.chosen_by.version),
+        ("rejected_by.version", draft.rejected_by and draft.rejected_by.version),
     ):
         if value is not None:
             _check_label(name, value)

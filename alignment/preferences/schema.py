@@ -24,7 +24,7 @@ LLAMA2_BINS: dict[SafetyBin, float] = {"chosen_safe": 0.18, "both_safe": 0.47, "
 
 
 class Producer(BaseModel):
-    """Who wrote an answer."""
+    """Who wrote an answer, and how."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,6 +32,8 @@ class Producer(BaseModel):
     """Name of the model version, such as `rlhf-v2`."""
     temperature: float = Field(ge=0)
     """Sampling temperature; 0 is greedy."""
+    finished: bool = True
+    """The model ended the answer; False: it was cut at the token limit."""
 
 
 class Comparison(BaseModel):
@@ -55,6 +57,12 @@ class Comparison(BaseModel):
     votes: list[str] | None = None
     """Single verdicts where several people judged: `chosen`, `rejected` or `tie`."""
     category: str | None = None
+
+    @property
+    def answers(self) -> tuple[tuple[str, bool], tuple[str, bool]]:
+        """The chosen text and the rejected one, each with whether it ended."""
+        chosen, rejected = (by is None or by.finished for by in (self.chosen_by, self.rejected_by))
+        return (self.chosen, chosen), (self.rejected, rejected)
 
     @cached_property
     def id(self) -> str:

@@ -12,6 +12,8 @@ from alignment.config.vocabulary import DOMAINS, STRENGTHS, version_order
 from alignment.preferences.rows import Draft, Votes
 from alignment.preferences.schema import LLAMA2_BINS, SAFETY_BINS
 
+CUT = "an answer that was cut at the token limit"
+
 
 class Tally:
     """Counts accepted comparisons; memory grows by 16 bytes a row."""
@@ -45,12 +47,15 @@ class Tally:
         if draft.category is not None:
             self.categories[draft.category] += 1
         if draft.chosen_by is not None:
-            self.chosen_by[draft.chosen_by] += 1
+            self.chosen_by[draft.chosen_by[:2]] += 1
         if draft.rejected_by is not None:
-            self.rejected_by[draft.rejected_by] += 1
+            self.rejected_by[draft.rejected_by[:2]] += 1
             if draft.chosen_by is not None:
                 self.matches[draft.chosen_by[0], draft.rejected_by[0]] += 1
         self.notes.update(draft.notes)
+        self.notes.update(
+            CUT for by in (draft.chosen_by, draft.rejected_by) if by and not by.finished
+        )
         if draft.people is not None:
             self.add_people(draft.people)
         else:

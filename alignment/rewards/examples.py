@@ -87,7 +87,9 @@ def build(
     long = same = pairs = 0
     for number, row in enumerate(comparisons):
         prompt = renderer.prompt(row.conversation)
-        sides = [tuple(prompt + renderer.response(text)) for text in (row.chosen, row.rejected)]
+        sides = [
+            tuple(prompt + renderer.response(text, finished=ended)) for text, ended in row.answers
+        ]
         if max(len(side) for side in sides) > max_length:
             long += 1
         elif sides[0] == sides[1]:

@@ -70,7 +70,7 @@ def measure(model: RewardModel, sources: Sequence[Source], tokens_per_batch: int
         row = source.comparison
         parts.setdefault((source.batch, row.domain), []).append(number)
         items.append(
-            [model.renderer.tokens(row.conversation, a) for a in (row.chosen, row.rejected)]
+            [model.renderer.tokens(row.conversation, a, finished=f) for a, f in row.answers]
         )
     raw = np.empty((len(items), 2))
     for numbers in parts.values():
@@ -93,6 +93,24 @@ def measure(model: RewardModel, sources: Sequence[Source], tokens_per_batch: int
         bins=np.array([row.safety_bin or "" for row in rows], dtype=object),
         opening=_numbered([framed(*opening(row.conversation)) for row in rows]),
     )
+
+
+def cut_scores_higher(
+    model: RewardModel, sources: Sequence[Source], tokens_per_batch: int
+) -> np.ndarray:
+    """(n,) booleans: the chosen answer scores higher if its end is missing.
+
+    Answers that were cut already are left out.
+    """
+    items = []
+    for row in (source.comparison for source in sources):
+        text, finished = row.answers[0]
+        if finished:
+            for ended in (True, False):
+                items.append(model.renderer.tokens(row.conversation, text, finished=ended))
+    raw = model.score(items, tokens_per_batch).reshape(-1, 2)
+    higher: np.ndarray = raw[:, 1] > raw[:, 0]
+    return higher
 
 
 def _numbered(names: list[str]) -> np.ndarray:

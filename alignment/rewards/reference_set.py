@@ -72,5 +72,5 @@ def reference_answers(
 
 def _both(source: Source, renderer: ChatRenderer) -> Iterator[Tokens]:
     row = source.comparison
-    for answer in (row.chosen, row.rejected):
-        yield renderer.tokens(row.conversation, answer)
+    for answer, finished in row.answers:
+        yield renderer.tokens(row.conversation, answer, finished=finished)

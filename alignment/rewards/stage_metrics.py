@@ -45,6 +45,8 @@ def metrics(figures: dict[str, Any]) -> dict[str, float]:
         "last_loss": training["last_loss"],
         "new_batch_accuracy": newest["now"]["accuracy"],
     }
+    if figures["cut"]["answers"]:
+        values["cut_scores_higher"] = figures["cut"]["higher"]
     if "before" in newest:
         values["previous_accuracy"] = newest["before"]["accuracy"]
     if "agreement" in figures:

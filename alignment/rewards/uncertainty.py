@@ -38,7 +38,7 @@ def score_gaps(
         progress.begin(f"scoring with the {domain} reward model", len(numbers), "pairs")
         model = RewardModel.load(directory, dtype=compute.dtype, device=device)
         rows = [
-            (pairs[number]["conversation"], side["text"], True)
+            (pairs[number]["conversation"], side["text"], side.get("finished", True))
             for number in numbers
             for side in pairs[number]["responses"]
         ]

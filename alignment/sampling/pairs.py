@@ -106,7 +106,12 @@ def make_pair(
     _, _, *pair = min(options, key=lambda option: option[:2])
     texts: list[Sample] = pair
     responses: list[dict[str, Any]] = [
-        {"text": sample.text, "version": side.version, "temperature": side.temperature}
+        {
+            "text": sample.text,
+            "version": side.version,
+            "temperature": side.temperature,
+            "finished": sample.finished,
+        }
         for sample, side in zip(texts, planned.sides, strict=True)
     ]
     prompt = planned.prompt

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from alignment.config.sampling import SelectConfig
 from alignment.config.vocabulary import DOMAINS, Domain
+from alignment.rewards.cut_answers import floored
 from alignment.utils.seeds import derive_seed
 
 
@@ -93,12 +94,25 @@ def eligible(
         else:
             texts.add(key)
             groups.setdefault(candidate.prompt_id, []).append(candidate)
+    groups = {name: _cut_last(group) for name, group in groups.items()}
     # Ties are broken by length, then by text, so that the order of arrival has no influence.
     ranked = {
-        name: sorted(group, key=lambda c: (-c.reward, c.tokens, c.text, c.source_version))
+        name: sorted(
+            group,
+            key=lambda c: (-c.reward, not c.finished, c.tokens, c.text, c.source_version),
+        )
         for name, group in sorted(groups.items())
     }
     return ranked, counts
+
+
+def _cut_last(group: list[Candidate]) -> list[Candidate]:
+    """A prompt's candidates; a cut one is worth no more than the worst that ended."""
+    if all(candidate.finished for candidate in group):
+        return group
+    rewards = np.array([candidate.reward for candidate in group])
+    worth = floored(rewards, np.array([candidate.finished for candidate in group]))
+    return [replace(c, reward=float(r)) for c, r in zip(group, worth, strict=True)]
 
 
 def select(candidates: Iterable[Candidate], config: SelectConfig, seed: int) -> Selection:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alignment.rewards.cut_answers import floored
 from alignment.sampling.best_of import curves, expected_best
 
 
@@ -59,7 +60,7 @@ def best_temperature(
         finished_only: selection leaves out the answers that did not end. Where it takes them, a
             search that does not would look for the temperature whose answers end soonest.
     """
-    counted = with_floor(rewards, finished) if finished_only else rewards
+    counted = (with_floor if finished_only else floored)(rewards, finished)
     k = rewards.shape[-1]
     counts = sorted({*(2**i for i in range(int(math.log2(k)) + 1)), k})
     results = []

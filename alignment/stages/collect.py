@@ -22,8 +22,8 @@ from alignment.utils import graceful_stop
 from alignment.utils.files import digest_json
 from alignment.utils.json_lines import write_jsonl
 
-CODE_VERSION = "4"
-KEEPS = ("3",)  # since then only templates with an end other than EOS differ
+CODE_VERSION = "5"
+KEEPS = ("3", "4")  # 4: templates with an end other than EOS; 5: says what was cut
 READS = ("collect", "compute")
 
 SHARD = 1024  # answers drawn between two checkpoints

@@ -36,8 +36,8 @@ from alignment.utils.files import (
 )
 from alignment.utils.json_lines import read_jsonl
 
-CODE_VERSION = "6"
-KEEPS = ("2", "3", "4", "5")  # batches that are in the store stay as they were taken in
+CODE_VERSION = "7"
+KEEPS = ("2", "3", "4", "5", "6")  # batches that are in the store stay as they were taken in
 READS = ("intake", "world")
 
 

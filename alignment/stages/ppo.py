@@ -38,8 +38,9 @@ from alignment.utils.seeds import derive_seed
 # learned, whichever was drawn; 10: the critic's figure by the rewards that came, P(safe) only where
 # labels identified it; 11: a stop set of its own, and looks at
 # the starting multiplier.
-CODE_VERSION = "11"
-KEEPS = ("4", "5", "6", "7", "8", "9", "10")
+CODE_VERSION = "12"
+# 12: no cut answer is worth more than the worst that ended.
+KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11")
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 

@@ -17,10 +17,10 @@ from alignment.preferences.stop_set import STOP_FILE, reserve
 from alignment.stages.context import StageContext
 from alignment.utils.files import sha256_file
 
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 # As with batches: what was taken in stays as it was. Without a stop set (before 5), PPO holds
 # prompts of the pool out.
-KEEPS = ("1", "2", "3", "4", "5")
+KEEPS = ("1", "2", "3", "4", "5", "6")
 READS = ("base", "world", "data", "intake")
 
 

@@ -33,7 +33,7 @@ from alignment.rewards.card import RewardCard
 from alignment.rewards.evaluate import evaluate, moved, safe_labels, separation
 from alignment.rewards.examples import Elements, build
 from alignment.rewards.guard_split import agreement, share_out
-from alignment.rewards.heldout_scores import Measured, measure
+from alignment.rewards.heldout_scores import Measured, cut_scores_higher, measure
 from alignment.rewards.identified import unidentified
 from alignment.rewards.initial import initial_model
 from alignment.rewards.learning_curve import growth
@@ -50,18 +50,19 @@ from alignment.utils.files import atomic_write_bytes, atomic_write_json, digest_
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "11"
+CODE_VERSION = "12"
 # 5: the learning-rate schedule ends one step later; 6: the end of answers that the template writes,
 # and no comparison beyond the context of the model; 7: the card says which end was learned, which
 # one of version 6 does not; 8: the card counts labels, intervals are over openings;
 # 9: which know two spellings of an accent as one, as the guard's share does; 10: held-out
 # comparisons are measured batch by batch, which moves the last bits of their scores; 11: the
-# scale rests on both domains of the whole first version
-KEEPS = ("4", "5", "7", "8", "9", "10")
+# scale rests on both domains of the whole first version; 12: an answer that was cut has no end
+KEEPS = ("4", "5", "7", "8", "9", "10", "11")
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
 FEW_ANSWERS = 64  # answers of a domain below which the scale is said to be rough
 MEASURE_ROWS = 2000  # most held-out comparisons measured per batch and domain
+CUT_ROWS = 200  # held-out answers that are scored without their end too
 BOOTSTRAP_SAMPLES = 1000  # resamples behind every interval
 SHOWN_PAIRS = 600  # dots in the plot of lengths
 
@@ -120,6 +121,7 @@ def run(ctx: StageContext) -> None:
         if (reason := unidentified(reward.card)) is not None:
             ctx.progress.say(f"thresholds on P(safe) are off with this model: {reason}")
     figures = evaluate(measured, domain, seed=ctx.seed, samples=BOOTSTRAP_SAMPLES)
+    figures["cut"] = _without_end(ctx, reward, heldout)
     figures["versions"] = versions
     figures["training"] = {
         "pairs": built.pairs,
@@ -270,6 +272,18 @@ def _other(
     device = resolve_device(ctx.config.compute.device)
     model = RewardModel.load(stage / "model", device=device, cache=cache)
     return model.card, measure(model, sources, ctx.config.rewards.max_tokens_per_micro_batch)
+
+
+def _without_end(ctx: StageContext, reward: RewardModel, heldout: list[Source]) -> dict[str, Any]:
+    """How often an answer scores higher without its end, on held-out answers of the domain."""
+    own = [source for source in heldout if source.comparison.domain == reward.domain][:CUT_ROWS]
+    higher = cut_scores_higher(reward, own, ctx.config.rewards.max_tokens_per_micro_batch)
+    if len(higher) and higher.mean() > 0.5:
+        ctx.progress.say(
+            f"{higher.mean():.0%} of {len(higher)} held-out answers score higher without their "
+            "end: selection and PPO never rate a cut answer above one that ended"
+        )
+    return {"higher": float(higher.mean()) if len(higher) else None, "answers": len(higher)}
 
 
 def _write(ctx: StageContext, figures: dict[str, Any], measured: Measured) -> None:

@@ -30,10 +30,10 @@ from alignment.utils import graceful_stop
 from alignment.utils.files import atomic_write_json, digest_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 # Since 4 templates with an end other than EOS differ; since 5 temperature searches of programs that
-# fine-tune on unfinished answers.
-KEEPS = ("4", "5")
+# fine-tune on unfinished answers, since 6 again.
+KEEPS = ("4", "5", "6")
 READS = ("sample", "combine", "compute")
 SEARCHED = "temperature.json"  # in the scratch directory: a search that is done
 

@@ -88,4 +88,8 @@ def _bin(chosen_unsafe: bool, rejected_unsafe: bool) -> str:
 def _producer(side: Mapping[str, Any]) -> dict[str, Any] | None:
     if side.get("version") is None:
         return None
-    return {"version": side["version"], "temperature": side.get("temperature", 1.0)}
+    return {
+        "version": side["version"],
+        "temperature": side.get("temperature", 1.0),
+        "finished": side.get("finished", True),
+    }

@@ -272,6 +272,21 @@ def test_penalties() -> None:
         length_penalty=0.1,
     )
     torch.testing.assert_close(scores, torch.tensor([-2.0, 0.6]))
+    # However much the reward models like a missing end, the worst that ended scores higher.
+    found = shape_scores(
+        torch.tensor([9.0, -2.0, 1.0, -5.0]),
+        torch.tensor([3, 3, 3, 3]),
+        torch.tensor([F, T, T, F]),
+        missing_eos_penalty=0.5,
+    )
+    torch.testing.assert_close(found, torch.tensor([-2.5, -2.0, 1.0, -5.5]))
+    none_ended = shape_scores(
+        torch.tensor([9.0, -2.0]),
+        torch.tensor([3, 3]),
+        torch.tensor([F, F]),
+        missing_eos_penalty=0.5,
+    )
+    torch.testing.assert_close(none_ended, torch.tensor([8.5, -2.5]))
     plain = torch.tensor([1.0, -3.0])
     assert torch.equal(shape_scores(plain, torch.tensor([10, 4]), torch.tensor([F, T])), plain)
 

@@ -20,6 +20,7 @@ from alignment.preferences.schema import Comparison, comparison_id
 from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import find_sources
 from alignment.preferences.store import PreferenceStore
+from alignment.preferences.tally import CUT
 
 CONFIG = IntakeConfig(heldout_share=0.0)
 
@@ -35,7 +36,12 @@ def pairs(count: int) -> list[dict[str, Any]]:
             ],
             "responses": [
                 {"text": f"old answer {number}", "version": "sft", "temperature": 0.7},
-                {"text": f"new answer {number}", "version": "rlhf-v1", "temperature": 1.2},
+                {
+                    "text": f"new answer {number}",
+                    "version": "rlhf-v1",
+                    "temperature": 1.2,
+                    "finished": number % 4 == 0,
+                },
             ],
             "domain": "safety" if number % 2 else "helpfulness",
             "category": "numbers",
@@ -104,9 +110,11 @@ def check_restored(rows: list[Comparison], count: int, people: int) -> None:
         assert row.rejected_by is not None
         assert (row.chosen_by.version, row.chosen_by.temperature) == ("rlhf-v1", 1.2)
         assert (row.rejected_by.version, row.rejected_by.temperature) == ("sft", 0.7)
+        number = int(row.chosen.split()[-1])
+        assert row.answers == ((row.chosen, number % 4 == 0), (row.rejected, True))
         assert row.strength == "slightly"
         assert row.safety_bin == "chosen_safe"
-        assert row.domain == ("safety" if int(row.chosen.split()[-1]) % 2 else "helpfulness")
+        assert row.domain == ("safety" if number % 2 else "helpfulness")
         assert row.category == "numbers"
         assert len(row.conversation) == 3
         assert (row.annotator is None) == (people > 1)
@@ -119,12 +127,13 @@ def test_round_trip_restores_provenance(tool: Tool, people: int, tmp_path: Path)
     path = tmp_path / ("labels.jsonl" if tool == "jsonl" else "labels.json")
     done = export_tasks(store, pairs(40), tool, path, seed=1)
     assert done.tasks == 40
-    for secret in ("sft", "rlhf-v1", "0.7", "1.2", "temperature", "version"):
+    for secret in ("sft", "rlhf-v1", "0.7", "1.2", "temperature", "version", "finished"):
         assert secret not in path.read_text(), f"annotators can see {secret}"
     annotate(path, tool, people)
     report = ingest(store, [path], CONFIG)
     assert report.values["rows"]["accepted"] == 40
     assert report.values["newer_wins"] == {"pairs": 40, "share": 1.0}
+    assert dict(report.values["notes"]) == {CUT: 30}
     check_restored(store.training([report.id]), 40, people)
 
 

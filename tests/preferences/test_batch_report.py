@@ -6,12 +6,12 @@ from pathlib import Path
 
 from alignment.config.intake import IntakeConfig
 from alignment.preferences.intake import ingest
-from alignment.preferences.rows import Draft, check
+from alignment.preferences.rows import By, Draft, check
 from alignment.preferences.store import PreferenceStore
 from alignment.preferences.tally import Tally
 from alignment.reporting.batch_plots import draw
 
-NEW, OLD = ("rlhf-v2", 1.0), ("rlhf-v1", 0.7)
+NEW, OLD = By("rlhf-v2", 1.0), By("rlhf-v1", 0.7)
 
 
 def comparison(

@@ -342,6 +342,10 @@ def test_numbers_that_are_none(number: Any) -> None:
     by = {"version": "sft", "temperature": number}
     row = {"conversation": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"}
     assert outcome(named("native"), {**row, "chosen_by": by}) == ["wrong_type"]
+    by |= {"temperature": 1.0, "finished": number}
+    if number is not True:
+        found = outcome(named("native"), {**row, "chosen_by": by})
+        assert found in (["wrong_type"], ["missing_field"])
 
 
 @given(left=st.text("ab", max_size=12), right=st.text("ab", max_size=12))

@@ -10,10 +10,15 @@ import torch
 from reward_helpers import random_elements, tiny, word_tokenizer
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
 from alignment.models.chat_renderer import Tokens
+from alignment.preferences.schema import Comparison
 from alignment.rewards.card import RewardCard
+from alignment.rewards.examples import build
+from alignment.rewards.heldout_scores import cut_scores_higher, measure
 from alignment.rewards.initial import distinct_pad
+from alignment.rewards.mixture import Source
 from alignment.rewards.model import RewardModel
 
 
@@ -100,6 +105,35 @@ def test_scores_of_texts_end_at_eos() -> None:
     cut = Tokens(whole.prompt, whole.response[:-1])
     assert found == pytest.approx(reward.score([whole, cut]))
     assert found[0] != pytest.approx(found[1], abs=1e-6)
+
+
+def cut_pair(number: int) -> Comparison:
+    return Comparison(
+        conversation=[{"role": "user", "content": "what is the sky ?"}],
+        chosen="blue " * (number + 1),
+        rejected="hot",
+        domain="helpfulness",
+        chosen_by={"version": "sft", "temperature": 1.0, "finished": number > 0},
+    )
+
+
+def test_an_answer_that_was_cut_has_no_end_in_training_and_in_measurement() -> None:
+    reward = a_model()
+    pairs = [cut_pair(0), cut_pair(1)]
+    margins = RewardsConfig().margin_table
+    built = build(pairs, reward.renderer, margins=margins, max_length=64)
+    ends = [[ids[-1] == 1 for ids in element.sequences] for element in built.elements]
+    assert ends == [[False, True], [True, True]]
+    sources = [Source("batch", pair) for pair in pairs]
+    measured = measure(reward, sources, 1024)
+    rows = [(pair.conversation, *answer) for pair in pairs for answer in pair.answers]
+    want = reward.score_texts(rows).reshape(2, 2)
+    assert np.array_equal(np.stack([measured.chosen, measured.rejected], 1), want)
+    # The first has no end to leave out.
+    with_end, without = reward.score_texts(
+        [(pairs[1].conversation, "blue blue ", e) for e in (True, False)]
+    )
+    assert cut_scores_higher(reward, sources, 1024).tolist() == [without > with_end]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

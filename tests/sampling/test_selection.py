@@ -81,6 +81,27 @@ def test_top_one_never_takes_what_a_filter_stops() -> None:
     assert [one.text for one in free.chosen] == ["unsafe", "helpful though unsafe", "unsafe"]
 
 
+def test_a_cut_answer_is_worth_no_more_than_the_worst_that_ended() -> None:
+    """Reward models like answers without an end: never ending must not pay."""
+    candidates = [
+        _candidate("p", "ended well", 2.0),
+        _candidate("p", "ended badly", -1.0),
+        _candidate("p", "cut, and liked", 9.0, finished=False),
+        _candidate("p", "cut, and bad", -3.0, finished=False),
+        _candidate("q", "cut", 4.0, finished=False),
+        _candidate("q", "cut too", 5.0, finished=False),
+    ]
+    groups, _ = eligible(candidates, SelectConfig(finished_only=False))
+    assert [(one.text, one.reward) for one in groups["p"]] == [
+        ("ended well", 2.0),
+        ("ended badly", -1.0),
+        ("cut, and liked", -1.0),
+        ("cut, and bad", -3.0),
+    ]
+    # Where nothing ended, there is nothing to outbid.
+    assert [(one.text, one.reward) for one in groups["q"]] == [("cut too", 5.0), ("cut", 4.0)]
+
+
 def test_what_falls_to_each_filter_is_counted() -> None:
     fallen = [{"finished": False}, {"text": " "}, {"safe_probability": 0.1}, {}]
     candidates = [
@@ -338,6 +359,10 @@ def test_temperature_search_takes_the_best_expected_best_of_k() -> None:
     assert search(rewards, finished)[0] == 1.3
     # Where selection takes them, they count: the search does not look for answers that end soon.
     assert search(rewards, finished, finished_only=False)[0] == 1.0
+    # Beside one that ended they are worth no more than it, as in the selection.
+    finished[1, :, 0] = True
+    found = search(rewards, finished, finished_only=False)[1][1].expected
+    assert found == pytest.approx(rewards[1, :, 0].mean())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from alignment.config.intake import IntakeConfig
 from alignment.preferences.readers.judged import AnnotatedPair, AnnotatorVerdict
-from alignment.preferences.rows import Draft, DraftOrError, RowError, Turn
+from alignment.preferences.rows import By, Draft, DraftOrError, RowError, Turn
 
 Row = Mapping[str, Any]
 TaskKeys = Mapping[str, Mapping[str, Any]]
@@ -114,12 +114,12 @@ def written_empty(value: Any) -> bool:
     return empty(value) or (type(value) is str and value.strip() in ("[]", "{}", "null"))
 
 
-T = TypeVar("T", str, list[Any], dict[str, Any])
-_KINDS = {str: "text", list: "a list", dict: "an object"}
+T = TypeVar("T", str, bool, list[Any], dict[str, Any])
+_KINDS = {str: "text", list: "a list", dict: "an object", bool: "true or false"}
 
 
 def expect(kind: type[T], value: Any, name: str, missing: str = "missing_field") -> T:
-    """`value`, if it is a text (`str`), a list or an object (`dict`).
+    """`value`, if it is a text (`str`), a truth value, a list or an object (`dict`).
 
     Args:
         missing: the reason if there is none.
@@ -200,8 +200,8 @@ def _content(value: Any, name: str) -> str:
     return expect(str, value[0].get("text"), f"{name}.0.text")
 
 
-def producer(value: Any, name: str) -> tuple[str, float] | None:
-    """{"version", "temperature"} as a pair; None stays None.
+def producer(value: Any, name: str) -> By | None:
+    """{"version", "temperature"}, and perhaps "finished"; None stays None.
 
     Raises:
         RowError: any other value.
@@ -214,7 +214,8 @@ def producer(value: Any, name: str) -> tuple[str, float] | None:
     degrees = number(temperature)
     if degrees is None or not 0 <= degrees < 1000:
         raise RowError("wrong_type", f"{name}.temperature", type(temperature).__name__)
-    return version, degrees
+    finished = value.get("finished", True)
+    return By(version, degrees, expect(bool, finished, f"{name}.finished"))
 
 
 def draft(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from alignment.preferences.rows import Turn
+from alignment.preferences.rows import By, Turn
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class AnnotatedPair:
 
     conversation: list[Turn]
     answers: tuple[str, str]
-    by: tuple[tuple[str, float] | None, tuple[str, float] | None]
+    by: tuple[By | None, By | None]
     domain: str | None
     category: str | None
     corrects: bool | str = False

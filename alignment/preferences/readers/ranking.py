@@ -22,13 +22,13 @@ from alignment.preferences.readers.format import (
     number,
     producer,
 )
-from alignment.preferences.rows import DraftOrError, RowError
+from alignment.preferences.rows import By, DraftOrError, RowError
 from alignment.preferences.schema import text_digest
 
 
 def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]:
     answers: list[str] = []
-    by: list[tuple[str, float] | None] = []
+    by: list[By | None] = []
     for index, response in enumerate(expect(list, row.get("responses"), "responses")):
         where = f"responses.{index}"
         answer = response.get("text") if type(response) is dict else response

@@ -18,6 +18,9 @@ def shape_scores(
 ) -> Tensor:
     """Scores minus the penalties for a cut answer and for each token.
 
+    A penalty alone can be outbid by what a reward model gives for a missing end, so that with one
+    no cut answer is worth more than the worst that ended, minus the penalty.
+
     Args:
         scores: (b,) combined reward of each answer.
         lengths: (b,) tokens of each answer.
@@ -26,8 +29,11 @@ def shape_scores(
     Returns:
         (b,)
     """
-    missing = (~finished).to(scores.dtype)
-    return scores - missing_eos_penalty * missing - length_penalty * lengths.to(scores.dtype)
+    if missing_eos_penalty:
+        lowest = scores.masked_fill(~finished, torch.inf).min()
+        worth = torch.minimum(scores, lowest) - missing_eos_penalty
+        scores = torch.where(finished, scores, worth)
+    return scores - length_penalty * lengths.to(scores.dtype)
 
 
 def place(scores: Tensor, kl: Tensor, mask: Tensor, *, coefficient: float) -> Tensor:
