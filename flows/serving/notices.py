@@ -19,7 +19,7 @@ Say = Callable[[str], None]
 
 
 class Notices:
-    """Looks again and again, and says what is new.
+    """Looks again and again, and says what is new: each thing once, as long as it holds.
 
     A version that was added to the file is taken over at once: nothing that is done changes by it.
     Any other edit needs a restart, for nobody can tell whether it is finished.
@@ -34,20 +34,23 @@ class Notices:
         self._overrides = overrides
         self._workspace = workspace
         self._text: bytes | None = None
-        self._said = ""
+        self._said: dict[str, str | None] = {}
         self._waits = False
 
     def look(self, say: Say) -> None:
-        """One look."""
+        """One look. That the workspace cannot be read is said too, and ends nothing."""
         text = self._read()
         if text != self._text or self._waits:
             self._text = text
-            self._edited(say)
-        unheard = after_the_last(kept_program(self._workspace))
-        if unheard is not None:
-            self._once(unheard, say)
+            self._once("file", self._edited(), say)
+        try:
+            unheard = after_the_last(kept_program(self._workspace))
+        except (AlignError, OSError) as error:
+            unheard = str(error)
+        self._once("deliveries", unheard, say)
 
-    def _edited(self, say: Say) -> None:
+    def _edited(self) -> str | None:
+        """What became of an edit, if there was one."""
         self._waits = False
         try:
             new = load_program(self._config, self._overrides)
@@ -57,33 +60,30 @@ class Notices:
                 differ.append("versions that were there before")
             if differ:
                 some = "; ".join(differ[:SHOWN]) + ("; …" if len(differ) > SHOWN else "")
-                self._once(
+                return (
                     f"{self._config} was edited, and that is not in force ({some}): stop with "
-                    "Ctrl-C or `align down`, then serve it again",
-                    say,
+                    "Ctrl-C or `align down`, then serve it again"
                 )
-                return
             added = [version.name for version in new.versions[len(kept.versions) :]]
-            if added:
-                self._add(new, added, say)
+            return self._add(new, added) if added else None
         except AlignError as error:
-            self._once(f"{self._config} was edited, and that is not in force: {error}", say)
+            return f"{self._config} was edited, and that is not in force: {error}"
 
-    def _add(self, program: ProgramConfig, added: list[str], say: Say) -> None:
+    def _add(self, program: ProgramConfig, added: list[str]) -> str:
         preflight(program)
         try:
             with workspace_lock(self._workspace):
                 keep_program(program)
         except LockedError:
             self._waits = True
-            self._once(f"{', '.join(added)} is added when the present run ends", say)
-            return
-        self._once(f"{', '.join(added)} added from {self._config}", say)
+            return f"{', '.join(added)} is added when the present run ends"
+        return f"{', '.join(added)} added from {self._config}"
 
-    def _once(self, message: str, say: Say) -> None:
-        if message != self._said:
-            self._said = message
+    def _once(self, about: str, message: str | None, say: Say) -> None:
+        """Say `message`, unless it is the last one about the same."""
+        if message != self._said.get(about) and message is not None:
             say(message)
+        self._said[about] = message
 
     def _read(self) -> bytes:
         try:

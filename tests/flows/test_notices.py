@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from deliveries_of_people import deliver, rows
+from deliveries_of_people import deliver, rows, store_of
 
 from alignment.config.load import load_program
 from alignment.pipeline.workspace import keep_program, kept_program
@@ -94,8 +94,6 @@ def test_what_comes_after_the_last_version_is_told_once(served: Any) -> None:
     program = kept_program(served.workspace)
     report = deliver(program, "a", rows("a"))
     assert served.look() == []
-    from deliveries_of_people import store_of
-
     store_of(program).assign("rlhf-v1", [report.id])
     deliver(program, "b", rows("b"))
     (said,) = served.look()
@@ -117,3 +115,38 @@ def test_the_watcher_begins_what_was_added(served: Any) -> None:
     watcher.follow()
     watcher.follow()
     assert begun == [2]
+
+
+def test_two_things_that_hold_at_once_are_each_told_once(served: Any) -> None:
+    program = kept_program(served.workspace)
+    report = deliver(program, "a", rows("a"))
+    store_of(program).assign("rlhf-v1", [report.id])
+    deliver(program, "b", rows("b"))
+    edit(served, "  - name: rlhf-v1\n", "  - name: rlhf-v1\n  - name: rlhf-v2\n")
+    with workspace_lock(served.workspace):
+        assert len(served.look()) == 2
+        assert served.look() == []
+        assert served.look() == []
+    assert served.look() == [f"rlhf-v2 added from {served.path}"]
+
+
+def test_an_edit_that_was_undone_is_told_again_when_it_comes_back(served: Any) -> None:
+    for _ in range(2):
+        edit(served, "min_comparisons: 8", "min_comparisons: 9")
+        assert len(served.look()) == 1
+        edit(served, "min_comparisons: 9", "min_comparisons: 8")
+        assert served.look() == []
+
+
+def test_a_damaged_record_is_told_and_ends_nothing(served: Any) -> None:
+    program = kept_program(served.workspace)
+    report = deliver(program, "a", rows("a"))
+    store_of(program).assign("rlhf-v1", [report.id])
+    damaged = served.workspace / "preferences" / "assignments" / "rlhf-v1.json"
+    sound = damaged.read_text()
+    damaged.write_text("{")
+    (said,) = served.look()
+    assert str(damaged) in said
+    assert served.look() == []
+    damaged.write_text(sound)
+    assert served.look() == []
