@@ -8,6 +8,12 @@ from alignment.config.program import ProgramConfig
 from alignment.tracking.store import has_own_database
 from alignment.utils.mounts import network_mount
 
+PREFECT_DATABASE = (
+    "PREFECT_SERVER_DATABASE_CONNECTION_URL",
+    "PREFECT_API_DATABASE_CONNECTION_URL",
+)
+"""Environment variables by which users give Prefect a database; the first one set counts."""
+
 
 def network_notices(program: ProgramConfig) -> list[tuple[str, str]]:
     """What is at risk where the workspace lies on a network file system, each with its remedy.
@@ -38,13 +44,12 @@ def network_notices(program: ProgramConfig) -> list[tuple[str, str]]:
                 "`align mlflow rebuild` writes the history anew",
             )
         )
-    given = ("PREFECT_API_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL")
-    if not any(os.environ.get(name) for name in given):
+    if not any(os.environ.get(name) for name in ("PREFECT_API_URL", *PREFECT_DATABASE)):
         notices.append(
             (
                 f"{where}: Prefect's database in it is an SQLite file with a write-ahead log, "
                 "which does not work between machines",
-                "keep to one machine, or use Postgres: PREFECT_SERVER_DATABASE_CONNECTION_URL",
+                f"keep to one machine, or use Postgres: {PREFECT_DATABASE[0]}",
             )
         )
     return notices

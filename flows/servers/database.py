@@ -5,11 +5,11 @@ import os
 import sqlite3
 from pathlib import Path
 
+from alignment.operations.network_disk import PREFECT_DATABASE
 from alignment.utils import database_template
 from flows.servers.prefect_environment import QUIET
 
 DATABASE = "prefect.db"
-CONNECTION = "PREFECT_API_DATABASE_CONNECTION_URL"
 
 
 def provide(folder: Path) -> None:
@@ -19,7 +19,7 @@ def provide(folder: Path) -> None:
     Raises:
         AlignError: Prefect could not make one.
     """
-    if os.environ.get(CONNECTION):
+    if any(os.environ.get(name) for name in PREFECT_DATABASE):
         return
     folder.mkdir(parents=True, exist_ok=True)
     database_template.provide(folder / DATABASE, "prefect", make)
@@ -31,7 +31,7 @@ def make(path: Path) -> None:
         **QUIET,
         "PREFECT_HOME": str(path.parent),
         "PREFECT_API_URL": "",
-        CONNECTION: f"sqlite+aiosqlite:///{path}",
+        **dict.fromkeys(PREFECT_DATABASE, f"sqlite+aiosqlite:///{path}"),
     }
     command = ["-m", "prefect", "server", "database", "upgrade", "-y"]
     database_template.run("Prefect", command, environment, path.parent)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from alignment.errors import AlignError
+from alignment.operations.network_disk import PREFECT_DATABASE
 from alignment.utils import database_template
 from flows.servers import database
 
@@ -17,7 +19,8 @@ from flows.servers import database
 def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "share" / "template.db"
     monkeypatch.setattr(database_template, "template_path", lambda _library: path)
-    monkeypatch.delenv(database.CONNECTION, raising=False)
+    for name in PREFECT_DATABASE:
+        monkeypatch.delenv(name, raising=False)
     return path
 
 
@@ -33,6 +36,23 @@ def test_without_a_template_one_is_made_on_the_spot(tmp_path: Path, template: Pa
     assert not template.exists()
 
 
+@pytest.mark.parametrize("name", PREFECT_DATABASE)
+def test_where_the_user_has_another_it_is_neither_made_nor_touched(
+    name: str, tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A template is made all the same, for other workspaces: in a file, not in the user's."""
+    monkeypatch.setenv(name, "postgresql+asyncpg://localhost:1/prefect")
+    database.provide(tmp_path / "prefect")
+    assert not (tmp_path / "prefect").exists()
+    given: list[Mapping[str, str]] = []
+    monkeypatch.setattr(database_template, "run", lambda *call: given.append(call[2]))
+    database.make(tmp_path / "fresh.db")
+    (environment,) = given
+    assert {environment[one] for one in PREFECT_DATABASE} == {
+        f"sqlite+aiosqlite:///{tmp_path / 'fresh.db'}"
+    }
+
+
 def test_a_maker_that_dies_leaves_nothing(
     tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,8 +63,4 @@ def test_a_maker_that_dies_leaves_nothing(
     monkeypatch.setattr(database, "make", dies)
     with pytest.raises(AlignError):
         database.provide(tmp_path / "prefect")
-    assert list((tmp_path / "prefect").iterdir()) == []
-    # Nor is one wanted where the user has another.
-    monkeypatch.setenv(database.CONNECTION, "postgresql+asyncpg://localhost/prefect")
-    database.provide(tmp_path / "prefect")
     assert list((tmp_path / "prefect").iterdir()) == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alignment.operations.doctor import examine
-from alignment.operations.network_disk import network_notices
+from alignment.operations.network_disk import PREFECT_DATABASE, network_notices
 from alignment.tracking.store import Store, local_database
 from alignment.utils.mounts import NetworkMount, network_mount
 
@@ -21,7 +21,7 @@ Mount = namedtuple("Mount", "mountpoint fstype opts")
 def mounts(monkeypatch: pytest.MonkeyPatch) -> list[Mount]:
     found = [Mount("/", "ext4", "rw"), Mount("/proc", "proc", "rw")]
     monkeypatch.setattr("psutil.disk_partitions", lambda **_: found)
-    for name in ("PREFECT_API_URL", "PREFECT_SERVER_DATABASE_CONNECTION_URL"):
+    for name in ("PREFECT_API_URL", *PREFECT_DATABASE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return found
@@ -68,8 +68,10 @@ def test_what_is_at_risk_is_said(
     assert "Prefect's database" in prefect[0]
     assert all("(nfs4)" in what for what, _ in (locks, mlflow, prefect))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
-    monkeypatch.setenv("PREFECT_SERVER_DATABASE_CONNECTION_URL", "postgresql+asyncpg://db/prefect")
-    assert network_notices(program) == [locks]
+    for name in PREFECT_DATABASE:
+        with monkeypatch.context() as one:
+            one.setenv(name, "postgresql+asyncpg://db/prefect")
+            assert network_notices(program) == [locks]
 
 
 def test_the_doctor_says_it(mounts: list[Mount], make_program: Any) -> None:
