@@ -125,9 +125,12 @@ def _relock(workspace: Path) -> None:
 
 
 def _records(program: ProgramConfig) -> Iterator[Finding]:
-    """Records of the ledger and decisions that cannot be read."""
-    ledger = Ledger(program.workspace)
-    checks: list[Callable[[], Any]] = []
+    """Records of the ledger, decisions and records of the preferences that cannot be read."""
+    from alignment.preferences.inbox import read_journal
+    from alignment.preferences.store import PreferenceStore
+
+    ledger, root = Ledger(program.workspace), program.workspace / "preferences"
+    checks: list[Callable[[], Any]] = [PreferenceStore(root).batches, partial(read_journal, root)]
     for home in _homes(ledger):
         checks += [partial(Attempt.read, path) for path in attempt_records(home)]
         for read in (ledger.committed, ledger.current, ledger.unfinished):

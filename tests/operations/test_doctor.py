@@ -199,3 +199,13 @@ def test_a_full_disk_is_told_with_figures(program: Any, monkeypatch: pytest.Monk
     found = [item for item in examine(program) if "disk" in item.what]
     assert len(found) == 1
     assert "7 MiB are free" in found[0].what
+
+
+@pytest.mark.parametrize("name", ["withdrawals/0001.json", "assignments/sft.json", "inbox.json"])
+def test_a_damaged_record_of_the_preferences_is_named(program: Any, name: str) -> None:
+    path = program.workspace / "preferences" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    (found,) = examine(program)
+    assert found.where == str(path)
+    assert found.remedy
