@@ -13,11 +13,11 @@ from alignment.cli.common import (
     JsonOption,
     ReasonOption,
     WorkspaceOption,
+    carry_out,
     load_to_change,
     load_workspace,
     print_aside,
     print_json,
-    tell_change,
 )
 
 annotate = App(name="annotate", help="Hand collected pairs out to annotators.")
@@ -155,9 +155,12 @@ def list_(*, workspace: WorkspaceOption = None, json: JsonOption = False) -> Non
         console.print(Text(event.in_words(), style="yellow"))
 
 
+AnnotatorArgument = Annotated[str, Parameter(help="The name as `align batches` shows it.")]
+
+
 @annotate.command
 def block(
-    annotator: str,
+    annotator: AnnotatorArgument,
     /,
     *,
     reason: ReasonOption = "",
@@ -176,18 +179,12 @@ def block(
     align annotate block ben@example.org --reason "always picks the left answer"
     align annotate unblock ben@example.org
     ```
-
-    Parameters
-    ----------
-    annotator
-        The name as `align batches` shows it.
     """
-    from alignment.operations import withdraw as taking_back
+    from alignment.operations.withdraw import block as leave_out
+    from alignment.operations.withdraw import unnamed_votes
 
-    program = load_to_change(workspace, json=json)
-    change = taking_back.block(program, annotator, reason=reason, by=by, say=print_aside)
-    tell_change(program, change, json=json)
-    unnamed = taking_back.unnamed_votes(program)
+    program = carry_out(leave_out, annotator, reason=reason, by=by, workspace=workspace, json=json)
+    unnamed = unnamed_votes(program)
     if unnamed:
         print_aside(
             f"{unnamed:,} comparisons do not say which people judged them: they still count"
@@ -196,7 +193,7 @@ def block(
 
 @annotate.command
 def unblock(
-    annotator: str,
+    annotator: AnnotatorArgument,
     /,
     *,
     reason: ReasonOption = "",
@@ -211,14 +208,7 @@ def unblock(
     ```
     align annotate unblock ben@example.org
     ```
-
-    Parameters
-    ----------
-    annotator
-        The blocked one.
     """
-    from alignment.operations import withdraw as taking_back
+    from alignment.operations.withdraw import unblock as let_in
 
-    program = load_to_change(workspace, json=json)
-    change = taking_back.unblock(program, annotator, reason=reason, by=by, say=print_aside)
-    tell_change(program, change, json=json)
+    carry_out(let_in, annotator, reason=reason, by=by, workspace=workspace, json=json)

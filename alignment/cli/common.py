@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,17 +107,39 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def tell_change(program: ProgramConfig, change: Change, *, json: bool) -> None:
-    """Say what a withdrawal or its undoing did, and what to do now."""
+def carry_out(
+    verb: Callable[..., Change],
+    *what: Any,
+    reason: str,
+    by: str | None,
+    workspace: Path | None,
+    json: bool,
+) -> ProgramConfig:
+    """Take something back or give it back, and say what that did and what to do now.
+
+    Args:
+        verb: a function of `alignment.operations.withdraw`.
+        what: its arguments between the program and the reason.
+
+    Returns:
+        The program of the workspace.
+    """
+    program = load_to_change(workspace, json=json)
+    _tell(program, verb(program, *what, reason=reason, by=by, say=print_aside), json=json)
+    return program
+
+
+def _tell(program: ProgramConfig, change: Change, *, json: bool) -> None:
     if json:
         print_json(
             {**asdict(change.event), "comparisons": change.comparisons, "stale": change.stale}
         )
         return
     print(change.event.in_words())
-    again = "again" if change.event.action == "restored" else "no longer"
-    some = "1 comparison counts" if change.comparisons == 1 else f"{change.comparisons:,} count"
-    print(f"{some} {again}" if change.comparisons else "as many comparisons count as before")
+    more = change.comparisons
+    some = "1 comparison counts" if abs(more) == 1 else f"{abs(more):,} comparisons count"
+    again = "again" if more > 0 else "no longer"
+    print(f"{some} {again}" if more else "as many comparisons count as before")
     versions = list(dict.fromkeys(key.partition("/")[0] for key in change.stale))
     if versions:
         count = f"{len(change.stale)} stages of {', '.join(versions)}"

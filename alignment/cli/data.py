@@ -12,17 +12,17 @@ from alignment.cli.common import (
     JsonOption,
     ReasonOption,
     WorkspaceOption,
+    carry_out,
     load_to_change,
     load_workspace,
-    print_aside,
     print_json,
-    tell_change,
 )
 from alignment.config.vocabulary import Domain
 from alignment.errors import AlignError, ConfigError
 
 if TYPE_CHECKING:
-    from alignment.preferences.store import Batch, PreferenceStore
+    from alignment.preferences.exclusions import Excluded
+    from alignment.preferences.store import Batch
 
 
 def ingest(
@@ -69,6 +69,7 @@ def ingest(
     from alignment.pipeline.readiness import after_the_last, next_version
     from alignment.preferences.intake import ingest as take_in
     from alignment.preferences.store import PreferenceStore
+    from alignment.preferences.what_counts import excluded_rows
 
     program = load_to_change(workspace, json=json)
     store = PreferenceStore(program.workspace / "preferences")
@@ -89,7 +90,7 @@ def ingest(
         return
     console = Console(highlight=False)
     console.print(report.render())
-    for line in not_counting(store, store.batch(report.id)):
+    for line in not_counting(store.batch(report.id), excluded_rows(store)):
         console.print(Text(line, style="yellow"))
     console.print()
     if taken:
@@ -100,14 +101,13 @@ def ingest(
         console.print(f"[yellow]{unheard}[/]")
 
 
-def not_counting(store: PreferenceStore, batch: Batch) -> list[str]:
+def not_counting(batch: Batch, excluded: Excluded) -> list[str]:
     """What of a batch does not count, and why, in words."""
     from alignment.preferences.exclusions import in_words
-    from alignment.preferences.what_counts import excluded_rows
 
     if batch.withdrawal is not None:
         return [batch.withdrawal.in_words()]
-    return in_words(excluded_rows(store).get(batch.id, {}))
+    return in_words(excluded.get(batch.id, {}))
 
 
 batches = App(name="batches", help="List the batches in the store; take one back.")
@@ -146,30 +146,34 @@ def list_batches(
 
     from alignment.preferences.report import BatchReport
     from alignment.preferences.store import PreferenceStore
+    from alignment.preferences.what_counts import excluded_rows
     from alignment.reporting.batch_table import batch_table
 
     store = PreferenceStore(load_workspace(workspace).workspace / "preferences")
+    excluded = excluded_rows(store)
     console = Console(highlight=False)
     if batch is None:
         if picture is not None:
             raise ConfigError("a picture of which batch?", remedy="align batches 3 --picture FILE")
         accepted = store.batches()
         if json:
-            print_json([one.to_dict() for one in accepted])
+            print_json(
+                [{**one.to_dict(), "not_counting": not_counting(one, excluded)} for one in accepted]
+            )
         else:
             console.print(batch_table(accepted))
             for other in accepted:
-                for line in not_counting(store, other):
+                for line in not_counting(other, excluded):
                     console.print(Text(f"{other.sequence:>4}  {line}", style="yellow"))
         return
     one = store.batch(batch)
     report = BatchReport(one.report, one.directory, one.sequence, already=True)
+    lines = not_counting(one, excluded)
     if json:
-        excluded = not_counting(store, one)
-        print_json({**one.to_dict(), "not_counting": excluded, "report": report.values})
+        print_json({**one.to_dict(), "not_counting": lines, "report": report.values})
     else:
         console.print(report.render())
-        for line in not_counting(store, one):
+        for line in lines:
             console.print(Text(line, style="yellow"))
     if picture is not None:
         from alignment.reporting.batch_plots import draw
@@ -180,12 +184,23 @@ def list_batches(
             raise AlignError(f"cannot write {picture}: {error.strerror or error}") from error
 
 
+BatchArgument = Annotated[str, Parameter(help="Number, id or name of the batch.")]
+OnlyOption = Annotated[
+    tuple[str, ...],
+    Parameter(
+        negative=(),
+        help="Single comparisons of it: LINE or FILE:LINE of the delivery, or a comparison's id. "
+        "May be given several times. The rest of the batch stays as it is.",
+    ),
+]
+
+
 @batches.command
 def withdraw(
-    batch: str,
+    batch: BatchArgument,
     /,
     *,
-    only: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    only: OnlyOption = (),
     reason: ReasonOption = "",
     by: ByOption = None,
     workspace: WorkspaceOption = None,
@@ -204,28 +219,18 @@ def withdraw(
     align batches withdraw 3 --only 17 --only week-07.jsonl:21
     align batches restore 3
     ```
-
-    Parameters
-    ----------
-    batch
-        Number, id or name of the batch.
-    only
-        Single comparisons of it: LINE or FILE:LINE of the delivery, or a comparison's id. May be
-        given several times. The rest of the batch still counts.
     """
-    from alignment.operations import withdraw as taking_back
+    from alignment.operations.withdraw import withdraw as take_back
 
-    program = load_to_change(workspace, json=json)
-    change = taking_back.withdraw(program, batch, only, reason=reason, by=by, say=print_aside)
-    tell_change(program, change, json=json)
+    carry_out(take_back, batch, only, reason=reason, by=by, workspace=workspace, json=json)
 
 
 @batches.command
 def restore(
-    batch: str,
+    batch: BatchArgument,
     /,
     *,
-    only: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    only: OnlyOption = (),
     reason: ReasonOption = "",
     by: ByOption = None,
     workspace: WorkspaceOption = None,
@@ -241,16 +246,7 @@ def restore(
     align batches restore 3
     align batches restore 3 --only 17
     ```
-
-    Parameters
-    ----------
-    batch
-        Number, id or name of the batch.
-    only
-        Single comparisons of it that were withdrawn alone.
     """
-    from alignment.operations import withdraw as taking_back
+    from alignment.operations.withdraw import restore as give_back
 
-    program = load_to_change(workspace, json=json)
-    change = taking_back.restore(program, batch, only, reason=reason, by=by, say=print_aside)
-    tell_change(program, change, json=json)
+    carry_out(give_back, batch, only, reason=reason, by=by, workspace=workspace, json=json)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import NoReturn
 
 from cyclopts import App
 
 from alignment import __version__
-from alignment.errors import AlignError, Terminated, redact
+from alignment.errors import AlignError, ConfigError, Terminated, redact
 from alignment.utils.loopback import spare_loopback
 
 spare_loopback()
@@ -71,8 +73,10 @@ def main() -> NoReturn:
     """Entry point of `align`: runs a command, turns errors into messages and exit codes."""
     signal.signal(signal.SIGTERM, _terminated)
     sys.excepthook = _without_passwords
+    words = [_at_home(word) for word in sys.argv[1:]]
     try:
-        code = app([_at_home(word) for word in sys.argv[1:]])
+        _refuse_option_first(words)
+        code = app(words)
     except AlignError as error:
         _tell(error)
         sys.exit(error.exit_code)
@@ -85,6 +89,25 @@ def main() -> NoReturn:
         _tell_if_full(error)
         raise
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _refuse_option_first(words: Sequence[str]) -> None:
+    """`align --workspace X status` would be told that `--workspace` is an unknown command.
+
+    Raises:
+        ConfigError: an option of a verb stands before it.
+    """
+    if (
+        not words
+        or not words[0].startswith("-")
+        or {*words[:1]} & {*app.help_flags, *app.version_flags}
+    ):
+        return
+    at = next((place for place, word in enumerate(words) if word in VERBS), None)
+    meant = "VERB ..." if at is None else shlex.join([*words[at:], *words[:at]])
+    raise ConfigError(
+        f"{words[0]} stands before the verb; options follow it", remedy=f"align {meant}"
+    )
 
 
 def _at_home(word: str) -> str:

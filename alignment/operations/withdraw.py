@@ -28,7 +28,7 @@ class Change:
 
     Attributes:
         stale: `version/stage` of the finished stages that a run would make again.
-        comparisons: how many count no longer, or again.
+        comparisons: how many more count now; below zero, how many fewer.
     """
 
     event: Event
@@ -133,7 +133,7 @@ def _change(
     store.batch(name)  # before the lock, which makes directories
     with store.writing(say):
         batch, before = store.batch(name), _counting(store)
-        rows = [row for one in only for row in _rows(batch, one)]
+        rows = list(dict.fromkeys(row for one in only for row in _rows(batch, one)))
         gone = batch.withdrawal is not None
         if rows:
             mine = single(batch.id, read_events(store.root))
@@ -141,7 +141,7 @@ def _change(
             if not take_back and not gone and any(row in mine for row in rows):
                 rows, gone = [row for row in rows if row in mine], True
         if take_back == gone:
-            raise _already(batch, rows, gone)
+            raise _already(batch, only, gone)
         label = batch.name if not rows else f"{', '.join(only)} of batch {batch.name}"
         event = record(
             store.root,
@@ -154,15 +154,17 @@ def _change(
             by=by,
             rows=rows,
         )
-    return _done(program, store, event, before)
+        more = _counting(store) - before
+    return Change(event, stale_stages(program), more)
 
 
-def _already(batch: Batch, rows: Sequence[int], gone: bool) -> AlignError:
-    what = f"batch {batch.name}" if not rows else f"that comparison of batch {batch.name}"
+def _already(batch: Batch, only: Sequence[str], gone: bool) -> AlignError:
+    what = f"{', '.join(only)} of batch {batch.name}" if only else f"batch {batch.name}"
     if not gone:
         return AlignError(f"{what} is not withdrawn", remedy="`align batches` lists those that are")
-    words = batch.withdrawal.in_words() if batch.withdrawal and not rows else f"{what} is withdrawn"
-    return AlignError(words, remedy=f"`align batches restore {batch.sequence}` undoes it")
+    words = batch.withdrawal.in_words() if batch.withdrawal and not only else f"{what} is withdrawn"
+    options = "".join(f" --only {one}" for one in only)
+    return AlignError(words, remedy=f"`align batches restore {batch.sequence}{options}` undoes it")
 
 
 def _block(
@@ -194,7 +196,8 @@ def _block(
             )
         action: Action = "withdrawn" if take_back else "restored"
         event = record(store.root, action, "annotator", name, label=name, reason=reason, by=by)
-    return _done(program, store, event, before)
+        more = _counting(store) - before
+    return Change(event, stale_stages(program), more)
 
 
 def _people(store: PreferenceStore) -> set[str]:
@@ -211,28 +214,32 @@ def _counting(store: PreferenceStore) -> int:
     return comparisons(batches, excluded_rows(store))
 
 
-def _done(program: ProgramConfig, store: PreferenceStore, event: Event, before: int) -> Change:
-    return Change(event, stale_stages(program), abs(_counting(store) - before))
-
-
 def _rows(batch: Batch, name: str) -> list[int]:
     """The rows of a batch that a comparison's id, a LINE or FILE:LINE of the delivery names.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or several files have that line.
     """
     import pyarrow.parquet as pq
 
     file, _, line = name.rpartition(":")
     found: list[int] = []
+    ids = read_index(batch).column("id").to_pylist()
     if line.isdecimal() and len(line) < 16:
         table = pq.read_table(batch.directory / "comparisons.parquet", columns=["source", "line"])
-        sources = enumerate(batch.manifest["sources"])
-        named = {number for number, source in sources if file in ("", source["file"])}
-        places = zip(table["source"].to_pylist(), table["line"].to_pylist(), strict=True)
-        found = [row for row, (at, n) in enumerate(places) if at in named and n == int(line)]
+        files = [source["file"] for source in batch.manifest["sources"]]
+        places = list(zip(table["source"].to_pylist(), table["line"].to_pylist(), strict=True))
+        found = [
+            row for row, (at, n) in enumerate(places) if file in ("", files[at]) and n == int(line)
+        ]
+        if len({places[row][0] for row in found}) > 1:
+            each = [f"{files[places[row][0]]}:{line} (id {ids[row]:016x})" for row in found]
+            raise DataError(
+                f"line {line} stands in several files of batch {batch.name}",
+                where=str(batch.directory),
+                remedy=f"name the file, or the comparison by its id: {', '.join(each[:10])}",
+            )
     elif re.fullmatch("[0-9a-f]{16}", name):
-        ids = read_index(batch).column("id").to_pylist()
         found = [row for row, id in enumerate(ids) if id == int(name, 16)]
     if not found:
         raise DataError(

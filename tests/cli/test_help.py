@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
+import pytest
 from cyclopts import App
 
 from alignment.cli.main import VERBS
@@ -47,3 +48,23 @@ def test_help_shows_the_example() -> None:
         check=True,
     ).stdout
     assert "align plan configs/demo.yaml" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["--workspace", "X y", "status"], "align status --workspace 'X y'"),
+        (["-w", "X", "batches", "restore", "3"], "align batches restore 3 -w X"),
+        (["--workspace", "X"], "align VERB ..."),
+    ],
+)
+def test_an_option_before_the_verb_is_told_where_it_belongs(words: list[str], meant: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "alignment.cli.main", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"{words[0]} stands before the verb" in done.stderr
+    assert f"remedy: {meant}\n" in done.stderr
