@@ -18,7 +18,8 @@ import numpy as np
 from alignment.errors import DataError, StoreError
 from alignment.preferences.readers.format import TaskKeys
 from alignment.preferences.schema import comparison_id
-from alignment.preferences.store import PreferenceStore
+from alignment.preferences.store import PreferenceStore, except_rows, read_index
+from alignment.preferences.what_counts import excluded_rows
 from alignment.utils.files import atomic_write_json, atomic_write_text, canonical_json, read_object
 from alignment.utils.json_lines import read_jsonl
 
@@ -109,8 +110,14 @@ def list_exports(store: PreferenceStore) -> list[Export]:
 
 
 def judged_ids(store: PreferenceStore) -> np.ndarray:
-    """Sorted ids (n,) of all comparisons in current batches."""
-    return np.unique(store.index(store.standing())["id"])
+    """Sorted ids (n,) of all comparisons that count."""
+    excluded = excluded_rows(store)
+    found = [np.zeros(0, np.uint64)]
+    for batch in store.known():
+        if batch.withdrawal is None:
+            ids = read_index(batch).column("id").to_numpy()
+            found.append(ids[except_rows(np.ones(len(ids), bool), excluded.get(batch.id, ()))])
+    return np.unique(np.concatenate(found))
 
 
 def judged_mask(

@@ -166,23 +166,13 @@ class PreferenceStore:
         """Held-out comparisons of the batches `ids`; no batch trains on any of their prompts."""
         return self._load(ids, domain, heldout=True, excluded=excluded)
 
-    def standing(self) -> list[str]:
-        """Ids of the current batches, which a new delivery is compared with: all deliveries by
-        people and all batches in use. A stage's batch that was replaced is left out, and so is
-        what was withdrawn."""
-        return [
-            batch.id
-            for batch in self.batches()
-            if batch.withdrawal is None
-            and (batch.versions or batch.manifest["origin"] == "delivery")
-        ]
-
     def withdrawn_batches(self) -> list[Event]:
         """What took back each batch that is withdrawn now."""
         return list(withdrawn(read_events(self.root), "batch").values())
 
     def known(self) -> list[Batch]:
-        """All deliveries by people and all batches in use, also what was withdrawn."""
+        """All deliveries by people and all batches in use, which a new delivery is compared with;
+        also what was withdrawn. A stage's batch that was replaced is left out."""
         return [
             batch
             for batch in self.batches()

@@ -61,7 +61,7 @@ def read_events(root: Path) -> list[Event]:
         StoreError: a record is damaged.
     """
     events = []
-    for path in sorted((root / FOLDER).glob("*.json"), key=lambda path: int(path.stem)):
+    for path in _records(root):
         try:
             values = read_json(path)
             lists = {name: tuple(values[name]) for name in ("versions", "rows")}
@@ -73,6 +73,12 @@ def read_events(root: Path) -> list[Event]:
                 remedy="restore it from a copy; without it, what was taken back would count again",
             ) from error
     return events
+
+
+def _records(root: Path) -> list[Path]:
+    """The records, oldest first; other files beside them are none."""
+    paths = [path for path in (root / FOLDER).glob("*.json") if path.stem.isdecimal()]
+    return sorted(paths, key=lambda path: int(path.stem))
 
 
 def withdrawn(events: Sequence[Event], kind: Kind) -> dict[str, Event]:
@@ -104,7 +110,7 @@ def record(
     event = Event(
         action, kind, target, label, tuple(versions), reason.strip(), who, when, tuple(rows)
     )
-    number = 1 + max((int(path.stem) for path in (root / FOLDER).glob("*.json")), default=0)
+    number = 1 + max((int(path.stem) for path in _records(root)), default=0)
     atomic_write_json(root / FOLDER / f"{number:04d}.json", asdict(event))
     fsync_directory(root)  # the folder may be new
     return event

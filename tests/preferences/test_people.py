@@ -14,6 +14,7 @@ from alignment.errors import DataError
 from alignment.preferences.annotation import ARGILLA_SETTINGS, export_tasks
 from alignment.preferences.exports import load_keys
 from alignment.preferences.intake import ingest
+from alignment.preferences.readers.judged import moment
 from alignment.preferences.report import BatchReport
 from alignment.preferences.store import PreferenceStore
 
@@ -271,3 +272,18 @@ def test_two_choices_at_once_are_no_verdict(tmp_path: Path) -> None:
     row = {"data": data, "annotations": [{"completed_by": 1, "result": [both]}]}
     with pytest.raises(DataError, match="a verdict that cannot be read"):
         take([row], tmp_path)
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", 7, "?"])
+def test_a_time_that_is_none_is_passed_over(when: Any, tmp_path: Path) -> None:
+    task = {
+        "data": {"prompt": "question", "answer1": "one", "answer2": "two", "domain": "safety"},
+        "annotations": [
+            {
+                "result": [{"from_name": "preference", "value": {"selected": "left"}}],
+                "updated_at": when,
+            }
+        ],
+    }
+    assert moment(when) == ""
+    assert take([task], tmp_path)[0].values["rows"]["accepted"] == 1

@@ -11,6 +11,7 @@ import pytest
 
 from alignment.config.intake import IntakeConfig
 from alignment.errors import StoreError
+from alignment.preferences.exports import judged_ids
 from alignment.preferences.intake import ingest
 from alignment.preferences.store import PreferenceStore
 from alignment.preferences.withdrawals import read_events, record
@@ -85,7 +86,7 @@ def test_killed_anywhere_it_is_recorded_or_not(store: PreferenceStore, tmp_path:
         if not recorded[-1]:
             withdraw(after)
         assert [event.reason for event in read_events(root)] == ["why"]
-        assert after.standing() == []
+        assert judged_ids(after).tolist() == []
     assert recorded == sorted(recorded)
     assert recorded.count(False) > 5
     assert recorded.count(True) > 1
@@ -112,3 +113,14 @@ def test_a_damaged_record_is_an_error(store: PreferenceStore) -> None:
     with pytest.raises(StoreError, match="record of a withdrawal is damaged") as error:
         store.batches()
     assert error.value.where == str(path)
+
+
+def test_files_beside_the_records_are_none(store: PreferenceStore) -> None:
+    withdraw(store)
+    folder = store.root / "withdrawals"
+    for name in ("0001 (copy).json", "notes.json", "._0001.json"):
+        (folder / name).write_text("{}")
+    assert len(read_events(store.root)) == 1
+    withdraw(store, "restored")
+    assert len(read_events(store.root)) == 2
+    assert store.batch("1").withdrawal is None

@@ -40,7 +40,7 @@ def moment(value: Any) -> str:
     """A tool's time as text in UTC that sorts by time; empty if it says none."""
     try:
         found = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
+        zoned = found if found.tzinfo else found.replace(tzinfo=UTC)
+        return zoned.astimezone(UTC).isoformat(timespec="microseconds")
+    except (TypeError, ValueError, OverflowError):  # no text, no time, one beyond the calendar
         return ""
-    zoned = found if found.tzinfo else found.replace(tzinfo=UTC)
-    return zoned.astimezone(UTC).isoformat(timespec="microseconds")
