@@ -40,7 +40,7 @@ class WaitingForBatches(AlignError):
             f"{version} waits for preferences: {status}",
             where=str(inbox),
             remedy="put files there, or `align ingest FILE`"
-            + ("; or `align batches restore BATCH`" if lost else "")
+            + ("; or `align batches restore BATCH`, `align annotate unblock NAME`" if lost else "")
             + "; then `align resume`",
         )
         self.version = version
@@ -94,8 +94,8 @@ def waits_for(
 def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches | None:
     """The preferences that `version` of an inbox program lacks; None if it lacks none.
 
-    A version that has taken in its batches lacks none, unless a withdrawal took from it the last
-    data of a domain.
+    A version that has taken in its batches lacks none, unless people took the last data of a domain
+    back.
     """
     if program.intake.source != "inbox" or not version.startswith("rlhf-"):
         return None
@@ -103,17 +103,13 @@ def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches
         domains_without_data,
         inbox_dir,
         not_taken,
-        read_journal,
         waiting_comparisons,
     )
     from alignment.preferences.store import PreferenceStore
+    from alignment.preferences.what_counts import taken_back
 
     store = PreferenceStore(program.workspace / "preferences")
-    lost = [
-        batch.withdrawal.in_words()
-        for batch in store.batches()
-        if batch.withdrawal is not None and version in batch.versions
-    ]
+    lost = taken_back(store, version, restored=False)
     begun = store.assignment(version) is not None
     if begun and not lost:
         return None
@@ -122,7 +118,7 @@ def waits_for_batches(program: ProgramConfig, version: str) -> WaitingForBatches
     if (begun or have >= need) and not lacking:
         return None
     inbox = inbox_dir(program.workspace, program.intake)
-    files = not_taken(inbox, program.intake, read_journal(store.root))
+    files = not_taken(program.workspace, program.intake)
     return WaitingForBatches(version, have, need, inbox, lacking, len(files), lost)
 
 

@@ -3,7 +3,8 @@
 A file is ingested once it is complete: its name does not mark it as partial, it has not changed for
 some seconds, and no process has it open for writing. Files stay where they are. The journal
 `preferences/inbox.json` records the outcome of each file, so that no file is read twice; a changed
-file counts as new. A refused file is read again when intake's settings or its permissions change.
+file counts as new. A refused file is read again when intake's settings or its permissions change,
+and when something is taken back or given back.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from alignment.preferences.intake import ingest
 from alignment.preferences.sources import complete_files
 from alignment.preferences.store import PreferenceStore
 from alignment.preferences.what_counts import comparisons, domains_lacking, excluded_rows
+from alignment.preferences.withdrawals import read_events
 from alignment.utils.files import atomic_write_json, digest_json, read_json
 from alignment.utils.locks import file_lock
 from alignment.utils.progress import Progress
@@ -45,8 +47,9 @@ class Delivery:
         signature: number of files, bytes and last change when it was read; a file with another
             signature is new.
         comparisons: number of accepted comparisons.
-        conditions: digest of what a refusal depends on besides the contents: intake's settings and
-            the file's inode (permissions). A refused file is read again when it changes.
+        conditions: digest of what a refusal depends on besides the contents: intake's settings, the
+            file's inode (permissions) and what people took back, for its rows may be duplicates of
+            that. A refused file is read again when it changes.
     """
 
     file: str
@@ -92,19 +95,16 @@ class Settling:
         return now - since >= seconds and not _written_to(files)
 
 
-def not_taken(directory: Path, config: IntakeConfig, journal: dict[str, Delivery]) -> list[Path]:
-    """Files of the inbox to ingest, by name: new ones, and refused ones whose conditions changed.
-
-    Args:
-        journal: earlier outcomes, see `read_journal`.
-    """
+def not_taken(workspace: Path, config: IntakeConfig) -> list[Path]:
+    """The inbox's files to ingest, by name: new ones, and refused ones whose conditions changed."""
+    directory, root = inbox_dir(workspace, config), workspace / "preferences"
     if not directory.is_dir():
         return []
-    new = []
+    new, journal = [], read_journal(root)
     for path in complete_files(directory):
         try:
             delivery = journal.get(path.name)
-            if delivery is None or not _decided(delivery, path, config):
+            if delivery is None or not _decided(delivery, path, config, root):
                 new.append(path)
         except FileNotFoundError:
             continue  # removed in the meantime
@@ -164,7 +164,7 @@ def ingest_inbox(
     done: list[Delivery] = []
     with file_lock(store.root / "inbox.lock", patience=PATIENCE, busy=lambda: busy):
         journal = read_journal(store.root)
-        new, settling = not_taken(directory, config, journal), Settling()
+        new, settling = not_taken(workspace, config), Settling()
         ready = settled_files(new, settling, settle_seconds)
         first = min(settle_seconds, SECOND_LOOK)
         for wait in (first, settle_seconds - first):
@@ -234,7 +234,7 @@ def domains_without_data(store: PreferenceStore, version: str) -> list[str]:
 def _ingest_file(
     store: PreferenceStore, path: Path, config: IntakeConfig, progress: Progress | None
 ) -> Delivery:
-    signature, conditions = _signature(path), _conditions(path, config)
+    signature, conditions = _signature(path), _conditions(path, config, store.root)
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     try:
         report = ingest(store, [path], config, progress=progress)
@@ -247,11 +247,11 @@ def _ingest_file(
     return Delivery(path.name, outcome, signature, report.id, count, None, when, conditions)
 
 
-def _decided(delivery: Delivery, path: Path, config: IntakeConfig) -> bool:
+def _decided(delivery: Delivery, path: Path, config: IntakeConfig, root: Path) -> bool:
     """Whether reading the file again could not change its outcome."""
     if delivery.signature != _signature(path):
         return False
-    return delivery.outcome != "refused" or delivery.conditions == _conditions(path, config)
+    return delivery.outcome != "refused" or delivery.conditions == _conditions(path, config, root)
 
 
 def _signature(path: Path) -> list[int]:
@@ -263,10 +263,11 @@ def _signature(path: Path) -> list[int]:
     ]
 
 
-def _conditions(path: Path, config: IntakeConfig) -> str:
+def _conditions(path: Path, config: IntakeConfig, root: Path) -> str:
     settings = config.model_dump(mode="json", exclude={"path", "source"})
     changed = max((file.stat().st_ctime_ns for file in _files(path)), default=0)
-    return digest_json([settings, changed])[:16]
+    taken_back = len(read_events(root))
+    return digest_json([settings, changed, *([taken_back] if taken_back else [])])[:16]
 
 
 def _files(path: Path) -> list[Path]:

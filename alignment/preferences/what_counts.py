@@ -61,12 +61,19 @@ def state_of(store: PreferenceStore, version: str) -> str | None:
     return digest_json([events, rows]) if events or rows else None
 
 
-def taken_back(store: PreferenceStore, version: str) -> list[str]:
-    """The same in words."""
-    events = concerning(read_events(store.root), version)
-    newest = {event.target: event.in_words() for event in events}
+def taken_back(store: PreferenceStore, version: str, *, restored: bool = True) -> list[str]:
+    """The same in words.
+
+    Args:
+        restored: also the batches that were given back.
+    """
+    newest = {event.target: event for event in concerning(read_events(store.root), version)}
+    batches = [event for event in newest.values() if restored or event.action == "withdrawn"]
     rows = _excluded_of(store, version)
-    return [*newest.values(), *(line for id in rows for line in in_words(rows[id]))]
+    return [
+        *(event.in_words() for event in batches),
+        *(line for id in rows for line in in_words(rows[id])),
+    ]
 
 
 def _excluded_of(store: PreferenceStore, version: str) -> dict[str, dict[int, str]]:

@@ -10,13 +10,7 @@ from uuid import UUID
 from alignment.config.program import ProgramConfig
 from alignment.errors import redact
 from alignment.pipeline.workspace import kept_program
-from alignment.preferences.inbox import (
-    Settling,
-    inbox_dir,
-    not_taken,
-    read_journal,
-    settled_files,
-)
+from alignment.preferences.inbox import Settling, not_taken, settled_files
 from flows.definitions.events import FILE_COMPLETE, emit
 from flows.serving.recovery import retry_died
 
@@ -86,11 +80,7 @@ class Watcher(threading.Thread):
         if self.program.intake.source != "inbox":
             return
         workspace = self.program.workspace
-        new = not_taken(
-            inbox_dir(workspace, self.program.intake),
-            self.program.intake,
-            read_journal(workspace / "preferences"),
-        )
+        new = not_taken(workspace, self.program.intake)
         seconds = self.program.orchestration.settle_seconds
         files = settled_files(new, self._settling, seconds)
         names = tuple(path.name for path in files)

@@ -24,11 +24,9 @@ from alignment.operations.withdraw import block, restore, unblock, withdraw
 from alignment.pipeline.readiness import WaitingForBatches, frontier, waits_for
 from alignment.preferences.inbox import ingest_inbox, waiting_comparisons
 from alignment.preferences.intake import WithdrawnError
+from alignment.utils.json_lines import json_line
 
-
-@pytest.fixture(autouse=True)
-def real_intake(stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignment.execution.runner.importlib", RealIntake(stages))
+pytestmark = pytest.mark.usefixtures("real_intake")
 
 
 @pytest.fixture
@@ -199,6 +197,25 @@ def test_the_same_delivery_stays_out_and_a_mended_one_comes_in(tmp_path: Path) -
     assert deliver(program, "mended", swapped).values["rows"]["accepted"] == 10
     restore(program, "1")
     assert deliver(program, "a", rows("a")).already
+    # The file of the inbox that was refused is read again: it is known now.
+    (known,) = ingest_inbox(program.workspace, program.intake, 0)
+    assert known.outcome == "known"
+    assert ingest_inbox(program.workspace, program.intake, 0) == []
+
+
+def test_what_was_refused_as_known_is_taken_in_once_that_is_withdrawn(tmp_path: Path) -> None:
+    program = inbox_program(tmp_path / "workspace")
+    deliver(program, "a", rows("a"))
+    (program.workspace / "inbox").mkdir()
+    path = program.workspace / "inbox" / "the same again.jsonl"
+    path.write_text(json_line(rows("a")[1]) + json_line(rows("a")[0]))
+    (refused,) = ingest_inbox(program.workspace, program.intake, 0)
+    assert "nothing new" in (refused.error or "")
+    assert ingest_inbox(program.workspace, program.intake, 0) == []
+    withdraw(program, "1", reason="")
+    assert "1 file of the inbox is not taken in yet" in str(waits_for(program, "rlhf-v1"))
+    (accepted,) = ingest_inbox(program.workspace, program.intake, 0)
+    assert (accepted.outcome, accepted.comparisons) == ("accepted", 2)
 
 
 def test_what_changes_while_an_intake_runs_is_in_its_fingerprint(
