@@ -18,8 +18,6 @@ from alignment.preferences.recorded import RecordedVerdicts, Verdict
 from alignment.preferences.rows import Draft, RowError
 from alignment.preferences.store import Batch
 
-NO_ROW = -1
-"""Row of a correction that leaves no comparison: a tie."""
 Place = tuple[str, int]
 """Batch and row."""
 
@@ -54,6 +52,7 @@ class Standing:
         self.replaced: dict[str, list[tuple[int, int]]] = defaultdict(list)
         """Batch → (row of the current batch, row there) of all verdicts on the same pair."""
         self.corrections = 0
+        self._ties = 0
 
     def add(self, draft: Draft, identity: Identity) -> None:
         """Add a comparison of the current batch; its row there is the next one.
@@ -69,9 +68,7 @@ class Standing:
             )
         same = [self._place(row) for row in self._rows.find(identity.own)]
         opposite = [self._place(row) for row in self._rows.find(identity.swapped)]
-        named = draft.corrects if type(draft.corrects) is str else None
-        if named not in (None, f"{identity.own:016x}", f"{identity.swapped:016x}"):
-            raise RowError("unknown_correction", "corrects", f"{named} is on another pair")
+        named = _named(draft, identity)
         standing = [(place, True) for place in same if self._counts(place)]
         standing += [(place, False) for place in opposite if self._counts(place)]
         if named is not None and not standing:
@@ -85,15 +82,35 @@ class Standing:
             for batch, there in (*same, *opposite):
                 self.replaced[batch].append((row, there))
 
-    def tie(self, draft: Draft, identity: Identity) -> None:
-        """Set aside the verdict that stands on a pair, where its people correct it to a tie."""
-        for row in (*self._rows.find(identity.own), *self._rows.find(identity.swapped)):
-            place = self._place(row)
-            if self._correcting and self._counts(place):
-                before = self._verdict(place)
-                if _says_so(draft, before, _same_people(before, draft)):
-                    self.replaced[place[0]].append((NO_ROW, place[1]))
-                    self.corrections += 1
+    def tie(self, draft: Draft, identity: Identity) -> int | None:
+        """Set aside the verdict that stands on a pair, where its people correct it to a tie.
+
+        Returns:
+            The tie's row: -1, -2, …, for it leaves no comparison. None if it corrects nothing.
+
+        Raises:
+            RowError: it says that it corrects a comparison on another pair.
+        """
+        _named(draft, identity)
+        found = [*self._rows.find(identity.own), *self._rows.find(identity.swapped)]
+        corrected = [
+            (batch, row)
+            for batch, row in map(self._place, found)
+            if self._correcting
+            and self._counts((batch, row))
+            and self._is_corrected(draft, (batch, row))
+        ]
+        if not corrected:
+            return None
+        self._ties += 1
+        self.corrections += len(corrected)
+        for batch, row in corrected:
+            self.replaced[batch].append((-self._ties, row))
+        return -self._ties
+
+    def _is_corrected(self, draft: Draft, place: Place) -> bool:
+        before = self._verdict(place)
+        return _says_so(draft, before, _same_people(before, draft))
 
     def _judge(self, draft: Draft, place: Place, agrees: bool) -> None:
         """Raise the `RowError` unless the draft corrects the verdict at `place`."""
@@ -127,6 +144,19 @@ class Standing:
             directory = next(batch.directory for batch in self._batches if batch.id == id)
             self._recorded[id] = RecordedVerdicts.read(directory)
         return self._recorded[id].verdict(row)
+
+
+def _named(draft: Draft, identity: Identity) -> str | None:
+    """The id of the comparison that the draft says it corrects, if it names one.
+
+    Raises:
+        RowError: that comparison is on another pair.
+    """
+    if type(draft.corrects) is not str:
+        return None
+    if draft.corrects not in (f"{identity.own:016x}", f"{identity.swapped:016x}"):
+        raise RowError("unknown_correction", "corrects", f"{draft.corrects} is on another pair")
+    return draft.corrects
 
 
 def _says_so(draft: Draft, before: Verdict, same_people: bool | None) -> bool:

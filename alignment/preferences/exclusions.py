@@ -41,7 +41,10 @@ def exclusions(batches: Sequence[Batch], events: Sequence[Event]) -> dict[str, d
                 for here, there in rows:
                     if here not in mine and target in found:
                         found[target].setdefault(there, f"judged again in batch {batch.name}")
-    return {id: rows for id, rows in found.items() if rows}
+    comparisons = {
+        id: {row: why for row, why in rows.items() if row >= 0} for id, rows in found.items()
+    }
+    return {id: rows for id, rows in comparisons.items() if rows}
 
 
 def recorded_exclusions(intakes: Iterable[Path]) -> dict[str, list[int]]:

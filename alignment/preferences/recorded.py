@@ -6,7 +6,7 @@ names everybody where several judged a pair, and when the tool last changed a ve
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +21,8 @@ _TEXT = pa.string()
 PEOPLE_SCHEMA = pa.schema(
     [("row", pa.int64()), ("annotator", _TEXT), ("vote", _TEXT), ("judged", _TEXT)]
 )
-"""One line a person and comparison: `vote` is `chosen`, `rejected` or `tie`."""
+"""One line a person and comparison: `vote` is `chosen`, `rejected` or `tie`. Rows below zero are of
+ties, which leave no comparison and correct an earlier one."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,22 @@ class RecordedVerdicts:
     def without(self, blocked: Collection[str]) -> Iterator[tuple[int, str]]:
         """Rows that do not stand without the verdicts of `blocked`, and one of those people.
 
-        A pair that several judged stands as long as the others still prefer the same answer.
+        A pair that several judged stands as long as the others still prefer the same answer, and a
+        tie as long as the others still find one.
         """
         names, codes = self._columns["annotator"]
         wanted = [code for code, name in enumerate(names) if name in blocked]
         for row in np.flatnonzero(np.isin(codes, wanted)).tolist():
             yield row, str(names[codes[row]])
         for row, people in self._people.items():
-            left = [vote for name, vote, _ in people if name not in blocked]
             who = next((name for name, _, _ in people if name in blocked), None)
-            chosen, rejected = left.count("chosen"), left.count("rejected")
-            holds = chosen > rejected and len(left) - chosen - rejected <= chosen
-            if who is not None and not holds:
+            if who is None:
+                continue
+            left = Counter(vote for name, vote, _ in people if name not in blocked)
+            chosen, rejected = left["chosen"], left["rejected"]
+            tied = chosen == rejected or left["tie"] > max(chosen, rejected)
+            holds = bool(left) and tied if row < 0 else chosen > rejected and not tied
+            if not holds:
                 yield row, who
 
     def _at(self, column: str, row: int) -> str | None:

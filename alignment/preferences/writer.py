@@ -54,6 +54,14 @@ class BatchWriter:
         if len(self._drafts) == ROW_GROUP:
             self._flush()
 
+    def tie(self, draft: Draft, row: int) -> None:
+        """Record who found the tie that corrects an earlier verdict.
+
+        Args:
+            row: below zero, see `Standing.tie`.
+        """
+        self._people += _verdicts(row, draft)
+
     def refuse(self, error: RowError, file: str, line: int, raw: bytes | None, value: Any) -> None:
         """Record a row that is not in the batch, with the reason."""
         entry: dict[str, Any] = {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from deliveries_of_people import (
-    RealIntake,
     deliver,
     inbox_program,
     rows,
@@ -22,15 +22,13 @@ from alignment.operations.status import done_stages, program_status
 from alignment.operations.withdraw import block, restore, unblock, unnamed_votes, withdraw
 from alignment.pipeline.readiness import waits_for
 from alignment.preferences.exclusions import EXCLUDED, in_words
+from alignment.preferences.exports import judged_ids
 from alignment.preferences.inbox import waiting_comparisons
 from alignment.preferences.intake import NothingNewError, ingest
 from alignment.preferences.what_counts import excluded_rows
 from alignment.stages import reward
 
-
-@pytest.fixture(autouse=True)
-def real_intake(stages: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignment.execution.runner.importlib", RealIntake(stages))
+pytestmark = pytest.mark.usefixtures("real_intake")
 
 
 @pytest.fixture
@@ -211,7 +209,7 @@ def test_a_tools_later_export_corrects_what_people_changed(tmp_path: Path, task:
 
 def test_a_single_comparison_is_withdrawn_and_restored(done: Any, stages: Any) -> None:
     change = withdraw(done, "1", ["2"], reason="nonsense", by="cy")
-    assert change.comparisons == 1
+    assert change.comparisons == -1
     assert "comparison 2 of batch 0001-" in why(done)
     assert "was withdrawn by cy" in why(done)
     assert in_words(excluded_rows(store_of(done))[store_of(done).batch("1").id])[0].endswith(
@@ -239,13 +237,14 @@ def test_what_a_blocked_annotator_judged_trains_nothing(done: Any, stages: Any) 
         block(done, "benn", reason="")
     assert error.value.remedy == "did you mean ben?"
     change = block(done, "ben", reason="picks the left one", by="cy")
-    assert change.comparisons == 10
+    assert change.comparisons == -10
     assert {"rlhf-v1/intake", "rlhf-v1/reward_safety"} <= set(change.stale)
     assert "10 comparisons do not count: annotator ben was blocked by cy" in why(done)
     run_what_can_be_done(done)
     assert chosen(done).keys() == {f"a question {number}" for number in range(10)}
     with pytest.raises(AlignError, match="ben was blocked by cy"):
         block(done, "ben", reason="")
+    assert len(judged_ids(store_of(done))) == 10, "his pairs may be handed out again"
     # What he judges from now on is kept, and counts for nothing.
     deliver(done, "more", rows("c", annotator="ben"))
     assert waiting_comparisons(store_of(done)) == 0
@@ -305,3 +304,97 @@ def test_a_verdict_corrected_to_a_tie_is_set_aside(tmp_path: Path) -> None:
     deliver(later, "more", rows("more"))
     run_what_can_be_done(later)
     assert program_status(later).done
+
+
+def test_a_line_that_several_files_have_is_not_guessed(done: Any) -> None:
+    folder = done.workspace.parent / "two"
+    folder.mkdir()
+    for tag in "xy":
+        text = "".join(json.dumps(row) + "\n" for row in rows(tag, 4))
+        (folder / f"{tag}.jsonl").write_text(text)
+    ingest(store_of(done), [folder], done.intake)
+    with pytest.raises(DataError, match="line 2 stands in several files") as error:
+        withdraw(done, "3", ["2"], reason="")
+    assert re.search(r"x.jsonl:2 \(id \w{16}\), y.jsonl:2 \(id", error.value.remedy or "")
+    assert excluded_rows(store_of(done)) == {}
+    assert withdraw(done, "3", ["y.jsonl:2"], reason="").comparisons == -1
+
+
+def test_what_undoes_it_is_named_whole(done: Any) -> None:
+    withdraw(done, "1", ["2", "3"], reason="")
+    with pytest.raises(AlignError) as error:
+        withdraw(done, "1", ["2", "3"], reason="")
+    assert error.value.remedy == "`align batches restore 1 --only 2 --only 3` undoes it"
+
+
+def test_a_tie_counts_only_with_those_who_found_one(tmp_path: Path) -> None:
+    """Ben's is the other half of a tie, or the tie: without him the first verdict stands again."""
+    program = inbox_program(tmp_path / "workspace", versions=1)
+    tasks = [label_studio(number, ("ana", "left", EARLY)) for number in range(8)]
+    deliver(program, "first", tasks)
+    tasks[2] = label_studio(2, ("ana", "left", EARLY), ("ben", "right", LATE))
+    tasks[3] = label_studio(3, ("ana", "tie", LATE))
+    report = deliver(program, "again", tasks)
+    assert report.values["corrections"] == 2
+
+    def without() -> list[int]:
+        return sorted(excluded_rows(store_of(program)).get(store_of(program).batch("1").id, ()))
+
+    assert without() == [2, 3]
+    assert block(program, "ben", reason="").comparisons == 1
+    assert without() == [3]
+    assert unblock(program, "ben").comparisons == -1
+    assert without() == [2, 3]
+    assert set(excluded_rows(store_of(program))) == {store_of(program).batch("1").id}
+
+
+def test_a_batch_of_ties_gives_back_what_it_took(tmp_path: Path) -> None:
+    program = inbox_program(tmp_path / "workspace", versions=1)
+    tasks = [label_studio(number, ("ana", "left", EARLY)) for number in range(8)]
+    deliver(program, "first", tasks)
+    tasks[3] = label_studio(3, ("ana", "tie", LATE))
+    deliver(program, "again", tasks)
+    assert withdraw(program, "2", reason="").comparisons == 1
+    assert restore(program, "2").comparisons == -1
+
+
+def test_a_tie_that_names_another_pair_corrects_nothing(done: Any) -> None:
+    store = store_of(done)
+    ids = [store.batch("1").id]
+    found = {c.chosen: c.id for c in store.training(ids) + store.heldout(ids)}
+
+    def tie(number: int, corrects: str) -> dict[str, Any]:
+        row = rows("a")[number]
+        return {
+            "conversation": row["conversation"],
+            "answer1": row["chosen"],
+            "answer2": row["rejected"],
+            "domain": row["domain"],
+            "preference": "tie",
+            "annotator": "ben",
+            "corrects": corrects,
+        }
+
+    lines = [tie(0, found["good a 1"]), tie(2, found["good a 2"]), tie(4, "0" * 16)]
+    path = done.workspace.parent / "ties.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = ingest(store, [path], done.intake.model_copy(update={"max_quarantine": 1.0}))
+    assert report.values["corrections"] == 1
+    assert report.values["reasons"] == {"tie": 1, "unknown_correction": 2}
+    assert {id: sorted(rows) for id, rows in excluded_rows(store).items()} == {ids[0]: [2]}
+
+
+def test_who_lost_a_domain_by_exclusions_waits_for_more(done: Any) -> None:
+    block(done, "ana", reason="")
+    block(done, "ben", reason="left")
+    waiting = waits_for(done, "rlhf-v1")
+    assert waiting is not None
+    assert "none on helpfulness and safety" in waiting.message
+    assert "10 comparisons do not count: annotator ben was blocked" in waiting.message
+    assert "align annotate unblock" in (waiting.remedy or "")
+    deliver(done, "new", rows("c"))
+    run_what_can_be_done(done)
+    assert chosen(done).keys() == {f"c question {number}" for number in range(10)}
+    unblock(done, "ana")
+    run_what_can_be_done(done)
+    assert len(chosen(done)) == 20

@@ -130,6 +130,9 @@ def draft_from_verdicts(
             rejected=pair.answers[1],
             strength="tie",
             domain=pair.domain,
+            votes=[
+                {"first": "chosen", "second": "rejected"}.get(vote, "tie") for _, vote in people
+            ],
             people=people,
             judged=judged,
             corrects=pair.corrects,
