@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from alignment.execution.observer import Observer, notify
 from alignment.execution.retries import SMALLER, Retries
 from alignment.execution.stage_log import Logged, log_to
 from alignment.pipeline.disk_space import check_space, disk_full
-from alignment.pipeline.fingerprints import WITHDRAWN, Fingerprints
+from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger, now
 from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import waits_for
@@ -169,15 +169,12 @@ class Runner:
                 raise waiting
             check_space(self.program, node)
             self._check_data(node)
-            while True:
-                try:
-                    manifest = self._try_until_done(node, key)
-                    break
-                except TakenBackError as error:
-                    self._say(error.message)
-                    self.plan_again()
-                    key = self.fingerprint(node)
-                    assert key is not None, "its inputs are done, as before"
+            try:
+                manifest = self._try_until_done(node, key)
+            except TakenBackError as error:
+                self._say(error.message)
+                self.plan_again()
+                return self.run_node(node)
             if node.module == "promote":
                 self.plan_again()
             return StageRecord(node, manifest, cached=False)
@@ -210,7 +207,7 @@ class Runner:
             grace = 0.0 if self.isolated(node) else self.program.orchestration.grace_seconds
             with held(grace, self._say):
                 try:
-                    manifest = self._carry_out(node, attempt, began, inputs)
+                    manifest = self._carry_out(node, attempt, began)
                 except BaseException as error:
                     self._note_failure(attempt, error, time.monotonic() - began)
                     failure = error
@@ -253,9 +250,7 @@ class Runner:
             module.run(context)
         context.write_notes()
 
-    def _carry_out(
-        self, node: Node, attempt: Attempt, began: float, asked: Mapping[str, str | None]
-    ) -> Manifest:
+    def _carry_out(self, node: Node, attempt: Attempt, began: float) -> Manifest:
         partial = self.ledger.partial_dir(node.version, node.stage, attempt.fingerprint)
         log_path = self.ledger.log_path(attempt)
         if self.isolated(node):
@@ -273,10 +268,10 @@ class Runner:
                 self.execute(node, attempt.fingerprint, Logged(progress))
             peak_mb = memory.peak_mb
             give_back()
-        config, code_version, inputs = self.fingerprints.request(node)
-        if inputs.get(WITHDRAWN) != asked.get(WITHDRAWN):
+        if node.module == "intake" and self.fingerprints.anew(node) != attempt.fingerprint:
             # It may have read what is there now, and its fingerprint says what was there then.
             raise TakenBackError(f"{node.key} runs again: what counts has changed since it began")
+        config, code_version, _ = self.fingerprints.request(node)
         datasets = partial / "out" / "datasets.json"
         return self.ledger.commit(
             attempt,

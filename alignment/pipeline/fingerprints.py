@@ -77,8 +77,16 @@ class Fingerprints:
         key = (node.version, node.stage)
         with self._lock:
             if key not in self._fingerprints:
-                self._fingerprints[key] = self._work_out(node)
+                self._fingerprints[key] = self.anew(node)
             return self._fingerprints[key]
+
+    def anew(self, node: Node) -> str | None:
+        """`of`, worked out at this moment: people may have taken something back since."""
+        if self.missing(node):
+            return None
+        config, code_version, inputs = self.request(node)
+        digests = {name: digest for name, digest in inputs.items() if digest is not None}
+        return fingerprint(node, code_version, config, self.seed(node), digests)
 
     def manifest(self, version: str, stage: str) -> Manifest | None:
         """The manifest of a stage under the present configuration, if it is done.
@@ -184,10 +192,3 @@ class Fingerprints:
             if unchanged_since(config, node.module, recorded, began):
                 return recorded
         return digest
-
-    def _work_out(self, node: Node) -> str | None:
-        if self.missing(node):
-            return None
-        config, code_version, inputs = self.request(node)
-        digests = {name: digest for name, digest in inputs.items() if digest is not None}
-        return fingerprint(node, code_version, config, self.seed(node), digests)

@@ -7,7 +7,6 @@ midway leaves no batch. A repeated delivery is recognised by its digest.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,7 +27,7 @@ from alignment.preferences.rows import CONTRADICTIONS, SAY_SO, Draft, RowError
 from alignment.preferences.source_reader import SourceReader
 from alignment.preferences.sources import Record, Source, find_sources
 from alignment.preferences.split import EarlierSplit, split
-from alignment.preferences.store import Batch, PreferenceStore
+from alignment.preferences.store import Batch, PreferenceStore, read_index
 from alignment.preferences.tally import Tally, printable
 from alignment.preferences.what_counts import excluded_rows
 from alignment.preferences.writer import BatchWriter
@@ -110,8 +109,10 @@ def _take_in(
     correct: bool,
     progress: Progress,
 ) -> BatchReport:
-    identity = _identity(store, sources, reader, against, correct)
     with store.writing(progress.say) as work:
+        if against is not None:
+            against = _as_before(store, sources, reader, against)
+        identity = _identity(store, sources, reader, against, correct)
         for batch in store.batches():
             if batch.manifest["identity"] == identity:
                 if batch.withdrawal is not None and against is None:
@@ -172,7 +173,7 @@ def _earlier(
     counting = [batch for batch in batches if batch.withdrawal is None]
     standing = Standing(
         batches,
-        [store.index([batch.id])["id"] for batch in batches],
+        [read_index(batch).column("id").to_numpy() for batch in batches],
         excluded,
         everything=[batch.id for batch in batches if batch.withdrawal is not None],
         correcting=against is None,
@@ -197,6 +198,28 @@ def _identity(
     excluded = {id: sorted(rows) for id, rows in excluded_rows(store).items() if id in against}
     more = [excluded] if excluded else []
     return digest_json([delivered, shape, reader.domain, reader.format, list(against), *more])
+
+
+def _as_before(
+    store: PreferenceStore, sources: Sequence[Source], reader: SourceReader, against: Sequence[str]
+) -> Sequence[str]:
+    """What a stage's delivery is compared with: without the deliveries that came after its batch,
+    if it has one in use. They were compared with that when they came, and may correct it."""
+    batches = store.batches()
+    for batch in batches:
+        then = batch.manifest["against"]
+        if then is not None and batch.versions:
+            later = {
+                other.id
+                for other in batches
+                if other.sequence > batch.sequence and other.manifest["origin"] == "delivery"
+            }
+            same = then == [id for id in against if id in then or id not in later]
+            if same and batch.manifest["identity"] == _identity(
+                store, sources, reader, then, correct=False
+            ):
+                return list(then)
+    return against
 
 
 @dataclass
@@ -256,8 +279,13 @@ class _Intake:
     def _tie(self, draft: Draft) -> None:
         """A tie takes the place of an earlier verdict that it corrects."""
         draft.corrects = draft.corrects or self.correct
-        with contextlib.suppress(RowError):  # broken text, which no batch has
-            self.standing.tie(draft, identify(draft))
+        try:
+            identity = identify(draft)
+        except RowError:
+            return  # broken text, which no batch has
+        row = self.standing.tie(draft, identity)
+        if row is not None:
+            self.writer.tie(draft, row)
 
     def _refuse(self, error: RowError, record: Record, file: str) -> None:
         self.refusals.add(error, file, record.line)

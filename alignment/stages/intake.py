@@ -24,7 +24,12 @@ from alignment.preferences.exclusions import EXCLUDED, in_words
 from alignment.preferences.intake import NothingNewError, ingest
 from alignment.preferences.report import BatchReport
 from alignment.preferences.store import PreferenceStore
-from alignment.preferences.what_counts import counting, domains_lacking, excluded_rows
+from alignment.preferences.what_counts import (
+    counting,
+    domains_lacking,
+    excluded_rows,
+    taken_back,
+)
 from alignment.reporting.batch_plots import draw
 from alignment.stages.context import StageContext
 from alignment.utils.files import (
@@ -57,20 +62,20 @@ def _deliveries(ctx: StageContext, store: PreferenceStore) -> list[str]:
     """Ids of the deliveries that this version takes in.
 
     A version keeps the deliveries that it has taken in: after a kill, or when it is re-run, it gets
-    the same ones, and later deliveries wait for the next version. One that lost a domain's last
-    data by a withdrawal takes in what waits.
+    the same ones, and later deliveries wait for the next version. One from which people took back
+    a domain's last data takes in what waits.
     """
     taken = store.assignment(ctx.version)
-    batches = {batch.id: batch for batch in store.batches()}
-    for id in taken or []:
-        if id not in batches:
-            ctx.progress.say(f"batch {id} is no longer in the store; ingest it again if needed")
-    lost = any(batch.withdrawal and ctx.version in batch.versions for batch in batches.values())
+    lost = taken is not None and taken_back(store, ctx.version, restored=False)
     if taken is None or (lost and domains_lacking(store, [*_earlier(ctx), *taken])):
         waiting = [batch.id for batch in store.unassigned()]
         if waiting:
             taken = store.assign(ctx.version, [*(taken or []), *waiting])
-    origins = {id: batch.manifest["origin"] for id, batch in batches.items()}
+    # Read last: a delivery may have come in between.
+    origins = {batch.id: batch.manifest["origin"] for batch in store.batches()}
+    for id in taken or []:
+        if id not in origins:
+            ctx.progress.say(f"batch {id} is no longer in the store; ingest it again if needed")
     return [id for id in taken or [] if origins.get(id) == "delivery"]
 
 
@@ -81,8 +86,7 @@ def _go_on_without(ctx: StageContext, store: PreferenceStore) -> None:
         DataError: there is nothing to learn from.
     """
     if store.assignment(ctx.version) is None or domains_lacking(store, _earlier(ctx)):
-        withdrawn = [batch.withdrawal for batch in store.batches() if ctx.version in batch.versions]
-        words = "; ".join(event.in_words() for event in withdrawn if event is not None)
+        words = "; ".join(taken_back(store, ctx.version, restored=False))
         raise DataError(
             f"no new preferences have been delivered{f', and {words}' if words else ''}",
             where=str(store.root),
