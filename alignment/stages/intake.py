@@ -175,6 +175,8 @@ def _earlier(ctx: StageContext) -> list[str]:
 
 
 def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
+    for left in ctx.out.iterdir():
+        left.unlink()  # by an attempt that was broken off, when other rows may have counted
     batches = []
     reports = []
     totals: dict[str, float] = {}

@@ -92,7 +92,7 @@ def test_a_correction_of_an_own_batch_leaves_one_verdict_on_the_pair(split: Any)
     assert stale(split) == []
     assert first["conversation"][0]["content"] not in verdicts(split, "rlhf-v2")
     # Taken back, the first verdict stands again.
-    withdraw(split, store.batches()[-1].id, reason="")
+    withdraw(split, "3", reason="")
     run_what_can_be_done(split)
     assert stale(split) == []
     assert verdicts(split, "rlhf-v2")[first["conversation"][0]["content"]] == [first["chosen"]]
