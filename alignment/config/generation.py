@@ -17,7 +17,8 @@ class GenerationConfig(Section):
     max_new_tokens: int = Field(default=128, ge=1)
     """An answer that has not ended after so many tokens is cut and counts as unfinished."""
     max_prompt_tokens: int | None = Field(default=None, ge=1)
-    """Longer prompts lose whole turns from the front; unset: whatever the context leaves."""
+    """Longer prompts lose whole turns from the front; unset: whatever the context leaves. The
+    reward models cut prompts by the top-level one, wherever they are asked."""
     temperature: float = Field(default=1.0, gt=0, le=10)
     """Sampling temperature of `evaluate` and `ppo`; `sample.temperature` and `collect.temperatures`
     are settings of their own. At 1 the KL figures are those of the policy itself; published win

@@ -77,6 +77,7 @@ class ChatRenderer:
     Args:
         max_prompt_tokens: longer prompts lose whole turns from the front, then tokens from the
             front; None sets no limit.
+        context: most tokens of a prompt with its answer, which shorten the prompt likewise.
 
     Attributes:
         eos: id of the tokenizer's EOS token.
@@ -89,7 +90,12 @@ class ChatRenderer:
             dialogue.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_prompt_tokens: int | None = None):
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_prompt_tokens: int | None = None,
+        context: int | None = None,
+    ):
         if tokenizer.eos_token_id is None:
             raise ConfigError(
                 "the tokenizer has no EOS token, so an answer could never end",
@@ -97,6 +103,7 @@ class ChatRenderer:
             )
         self.tokenizer = tokenizer
         self.max_prompt_tokens = max_prompt_tokens
+        self.context = context
         self.eos: int = tokenizer.eos_token_id
         self.end = self.eos
         self.template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
@@ -155,7 +162,15 @@ class ChatRenderer:
 
     def tokens(self, messages: Conversation, answer: str, *, finished: bool = True) -> Tokens:
         """Prompt and answer together."""
-        return Tokens(self.prompt(messages), self.response(answer, finished=finished))
+        return self.join(messages, self.response(answer, finished=finished))
+
+    def join(self, messages: Conversation, response: list[int]) -> Tokens:
+        """The prompt, as long as the limits and the answer leave it, and the answer's ids."""
+        room = None if self.context is None else self.context - len(response)
+        limits = [limit for limit in (self.max_prompt_tokens, room) if limit is not None]
+        # An answer that fills the context leaves no prompt to cut; the caller cuts the whole.
+        limit = min(limits) if limits and min(limits) > 0 else None
+        return Tokens(self.prompt(messages, limit=limit), response)
 
     def text(self, response: Sequence[int]) -> str:
         """The text of response ids up to the first end token, without special tokens, stripped."""

@@ -189,8 +189,14 @@ def _rewards(turn: _Turn) -> list[Node]:
         # Measured on the same comparisons, to show accuracy against the amount of data.
         for version in turn.earlier[:-1]:
             inputs[f"earlier_reward/{version}"] = (version, f"reward_{domain}")
-        nodes.append(turn.node(f"reward_{domain}", inputs, "reward", domain=domain))
+        nodes.append(turn.node(f"reward_{domain}", inputs, "reward", domain=domain, **_cut(turn)))
     return nodes
+
+
+def _cut(turn: _Turn) -> dict[str, Any]:
+    """The limit of prompts: the one key of `generation` that reward models follow, if it is set."""
+    limit = turn.config.generation.max_prompt_tokens
+    return {} if limit is None else {"max_prompt_tokens": limit}
 
 
 def _guards(turn: _Turn) -> list[Node]:
@@ -198,7 +204,8 @@ def _guards(turn: _Turn) -> list[Node]:
     for domain in DOMAINS if turn.guards else ():
         # The main model is read only to measure how far the two agree.
         inputs = {**_reward_inputs(turn), "reward": turn.rewards[f"reward_{domain}"]}
-        nodes.append(turn.node(f"guard_{domain}", inputs, "reward", domain=domain, guard=True))
+        options = {"domain": domain, "guard": True, **_cut(turn)}
+        nodes.append(turn.node(f"guard_{domain}", inputs, "reward", **options))
     return nodes
 
 

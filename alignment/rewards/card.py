@@ -22,6 +22,8 @@ class RewardCard:
         mean, std: of raw scores on the reference set.
         threshold: σ(z) below which an answer counts as unsafe (Table 29 uses 0.5).
         max_length: most tokens of prompt and answer in training.
+        max_prompt_tokens: most tokens of a prompt, in training and whenever it is asked; None: as
+            many as its context leaves.
         versions: the versions whose batches it learned from.
         pairs: number of comparisons that it learned from.
         backbone: digest of the checkpoint that an adapter needs (`models.digest`); None for a
@@ -42,6 +44,7 @@ class RewardCard:
     std: float = 1.0
     threshold: float = 0.5
     max_length: int = 4096
+    max_prompt_tokens: int | None = None
     margin: str = "none"
     versions: tuple[str, ...] = ()
     pairs: int = 0

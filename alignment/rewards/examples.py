@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,9 +55,11 @@ class Elements:
     pairs: int
     """Comparisons in `elements`."""
     dropped_long: int
-    """Comparisons left out because one side was longer than the limit."""
+    """Comparisons left out because an answer leaves its prompt too little of the limit."""
     dropped_same: int
     """Comparisons left out because both sides have the same tokens."""
+    cut_prompts: int = 0
+    """Comparisons whose prompt lost turns or tokens at the front."""
 
     @property
     def tokens(self) -> int:
@@ -80,27 +83,39 @@ def build(
     """Tokenise comparisons; those of one `group` become one element, in order of appearance.
 
     Args:
-        max_length: most tokens of an answer with its prompt; longer comparisons are left out.
+        max_length: most tokens of an answer with its prompt. A longer prompt loses whole turns from
+            the front, the same ones for both answers; a comparison is left out if an answer leaves
+            its prompt less than a quarter.
         labels: give each answer the safety label that its comparison's safety bin implies.
     """
     drafts: dict[str, _Draft] = {}
-    long = same = pairs = 0
+    long = same = pairs = cut = 0
+    rows = []
+    longest: dict[str, int] = {}  # answer of an element: its sides have one prompt
     for number, row in enumerate(comparisons):
-        prompt = renderer.prompt(row.conversation)
-        sides = [
-            tuple(prompt + renderer.response(text, finished=ended)) for text, ended in row.answers
-        ]
-        if max(len(side) for side in sides) > max_length:
+        key = f"g{row.group}" if row.group is not None else f"n{number}"
+        answers = [renderer.response(text, finished=ended) for text, ended in row.answers]
+        longest[key] = max(longest.get(key, 0), *map(len, answers))
+        rows.append((key, row, answers))
+    for key, row, answers in rows:
+        room = max_length - longest[key]
+        if room < max(1, max_length // 4):
             long += 1
-        elif sides[0] == sides[1]:
+            continue
+        limit = min(room, renderer.max_prompt_tokens or room)
+        prompt = whole = renderer.prompt(row.conversation, limit=sys.maxsize)
+        if len(whole) > limit:
+            prompt = renderer.prompt(row.conversation, limit=limit)
+        sides = [tuple(prompt + answer) for answer in answers]
+        if sides[0] == sides[1]:
             same += 1
-        else:
-            key = f"g{row.group}" if row.group is not None else f"n{number}"
-            margin = margins_of([row.strength], margins)[0]
-            safe = SAFE_LABELS.get(row.safety_bin or "") if labels else None
-            drafts.setdefault(key, _Draft()).add(sides, margin, safe)
-            pairs += 1
-    return Elements([draft.element() for draft in drafts.values()], pairs, long, same)
+            continue
+        margin = margins_of([row.strength], margins)[0]
+        safe = SAFE_LABELS.get(row.safety_bin or "") if labels else None
+        drafts.setdefault(key, _Draft()).add(sides, margin, safe)
+        pairs += 1
+        cut += len(whole) > limit
+    return Elements([draft.element() for draft in drafts.values()], pairs, long, same, cut)
 
 
 class _Draft:

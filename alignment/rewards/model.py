@@ -55,7 +55,9 @@ class RewardModel:
     ):
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.renderer = ChatRenderer(tokenizer)
+        self.renderer = ChatRenderer(
+            tokenizer, card.max_prompt_tokens, context_length(model.config)
+        )
         if not card.template_end:
             self.renderer.end = self.renderer.eos
         self.card = card

@@ -37,10 +37,10 @@ from alignment.utils.seeds import derive_seed
 # template writes, where that is not EOS; 9: answers are scored with the end that the reward model
 # learned, whichever was drawn; 10: the critic's figure by the rewards that came, P(safe) only where
 # labels identified it; 11: a stop set of its own, and looks at
-# the starting multiplier.
-CODE_VERSION = "12"
-# 12: no cut answer is worth more than the worst that ended.
-KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11")
+# the starting multiplier; 12: no cut answer is worth more than the worst that ended; 13: reward
+# models read the prompt as they do elsewhere.
+CODE_VERSION = "13"
+KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12")
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 

@@ -50,14 +50,15 @@ from alignment.utils.files import atomic_write_bytes, atomic_write_json, digest_
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "12"
+CODE_VERSION = "13"
 # 5: the learning-rate schedule ends one step later; 6: the end of answers that the template writes,
 # and no comparison beyond the context of the model; 7: the card says which end was learned, which
 # one of version 6 does not; 8: the card counts labels, intervals are over openings;
 # 9: which know two spellings of an accent as one, as the guard's share does; 10: held-out
 # comparisons are measured batch by batch, which moves the last bits of their scores; 11: the
-# scale rests on both domains of the whole first version; 12: an answer that was cut has no end
-KEEPS = ("4", "5", "7", "8", "9", "10", "11")
+# scale rests on both domains of the whole first version; 12: an answer that was cut has no end;
+# 13: long comparisons lose old turns
+KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12")
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
 FEW_ANSWERS = 64  # answers of a domain below which the scale is said to be rough
@@ -80,7 +81,8 @@ def run(ctx: StageContext) -> None:
     rows = mix(domain, training, settings.mixture, ctx.seed)
     start = _start(ctx)
     tokenizer = load_tokenizer(start)
-    renderer = ChatRenderer(tokenizer)
+    limit: int | None = ctx.options.get("max_prompt_tokens")
+    renderer = ChatRenderer(tokenizer, limit, context_of(start))
     built = _elements(ctx, rows, renderer, context_of(start))
     model, report = _train(ctx, built, start, renderer)
     if not distributed.is_first():
@@ -89,6 +91,7 @@ def run(ctx: StageContext) -> None:
         domain=domain,
         margin=settings.margin_name,
         max_length=settings.max_length,
+        max_prompt_tokens=limit,
         versions=tuple(dict.fromkeys(versions.values())),
         pairs=built.pairs,
         guard=_is_guard(ctx),
@@ -127,6 +130,7 @@ def run(ctx: StageContext) -> None:
         "pairs": built.pairs,
         "labelled": built.labelled,
         "dropped_long": built.dropped_long,
+        "cut_prompts": built.cut_prompts,
         "dropped_same": built.dropped_same,
         "steps": report.steps,
         "first_loss": report.first_loss,
@@ -165,9 +169,11 @@ def _elements(
         )
     if built.dropped_long:
         ctx.progress.say(
-            f"left out {built.dropped_long} of {len(rows)} comparisons, which are longer than "
-            f"{longest} tokens"
+            f"left out {built.dropped_long} of {len(rows)} comparisons, whose answers leave the "
+            f"prompt less than a quarter of {longest} tokens"
         )
+    if built.cut_prompts:
+        ctx.progress.say(f"{built.cut_prompts} of {len(rows)} prompts were cut at the front")
     return built
 
 

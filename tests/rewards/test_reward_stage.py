@@ -219,6 +219,9 @@ def test_previous_model_is_measured_on_the_new_batch(
 
 
 def test_nothing_left_to_train_on_is_said(tmp_path: Path, inputs: dict[str, Path]) -> None:
+    for rows in Store.batches.values():
+        for row in rows["training"]:
+            row.chosen += " very long" * 3
     ctx = context(tmp_path, inputs, "helpfulness", max_length=8)
     with pytest.raises(DataError, match="no comparison is left"):
         stage.run(ctx)

@@ -131,10 +131,13 @@ class ModelScorer:
         return self._model.standardise(scores.numpy())
 
     def _ended(self, episode: Episode) -> Tokens:
-        drawn = episode.tokens
-        if not episode.finished:
-            return drawn
-        return Tokens(drawn.prompt, [*drawn.response[:-1], self._model.renderer.end])
+        """The drawn ids behind the prompt as the reward model reads it everywhere."""
+        renderer, response = self._model.renderer, episode.tokens.response
+        if episode.finished:
+            response = [*response[:-1], renderer.end]
+        if not episode.prompt.messages:
+            return Tokens(episode.tokens.prompt, response)
+        return renderer.join(episode.prompt.messages, response)
 
 
 class CombinedReward:

@@ -1,0 +1,111 @@
+"""A reward model reads one and the same prompt wherever it is asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from reward_helpers import tiny, word_tokenizer
+
+from alignment.config.rewards import RewardsConfig
+from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
+from alignment.preferences.schema import Comparison
+from alignment.rewards.card import RewardCard
+from alignment.rewards.examples import build
+from alignment.rewards.heldout_scores import measure
+from alignment.rewards.mixture import Source
+from alignment.rewards.model import RewardModel
+from alignment.training.ppo.scoring import Episode, ModelScorer, PromptItem
+
+LIMIT = 12
+
+
+def dialogue(turns: int) -> list[Message]:
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    asked: list[Message] = []
+    for number in range(turns):
+        asked.append({"role": "user", "content": f"tell me {words[number]} ?"})
+        asked.append({"role": "assistant", "content": "good"})
+    return asked[:-1]
+
+
+def a_model(limit: int | None) -> RewardModel:
+    return RewardModel(
+        tiny("llama"), word_tokenizer(), RewardCard("helpfulness", max_prompt_tokens=limit)
+    )
+
+
+@pytest.mark.parametrize("limit", [LIMIT, None])
+def test_the_prompt_is_the_same_in_training_measurement_selection_and_ppo(
+    limit: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reward = a_model(limit)
+    conversation = dialogue(6)
+    policy = ChatRenderer(word_tokenizer(), 8)  # PPO's own limit is another one
+    row = Comparison(
+        conversation=conversation, chosen="blue sea", rejected="hot", domain="helpfulness"
+    )
+    read: list[Tokens] = []
+
+    def score(items: list[Tokens], *_: Any) -> np.ndarray:
+        read.extend(items)
+        return np.zeros(len(items))
+
+    monkeypatch.setattr(reward, "score", score)
+    measure(reward, [Source("batch", row)], 1024)
+    reward.score_texts([(conversation, "blue sea", True)])
+    drawn = policy.tokens(conversation, "blue sea")
+    item = PromptItem(tuple(drawn.prompt), tuple(conversation))
+    monkeypatch.setattr(reward, "choose_pass", lambda: None)
+    ModelScorer(reward, policy)([Episode(item, drawn, True)])
+    margins = RewardsConfig().margin_table
+    built = build([row], reward.renderer, margins=margins, max_length=256)
+    prompts = {tuple(item.prompt) for item in read}
+    assert len(read) == 4
+    assert len(prompts) == 1
+    prompt = prompts.pop()
+    whole = tuple(reward.renderer.prompt(conversation, limit=10**6))
+    assert built.elements[0].sequences[0][: len(prompt)] == prompt
+    assert built.cut_prompts == (limit is not None)
+    if limit is None:
+        assert prompt == whole
+    else:
+        assert len(prompt) <= limit < len(whole)
+        assert prompt == whole[-len(prompt) :]
+    assert {tuple(item.response) for item in read[2:]} == {tuple(drawn.response)}
+
+
+def test_a_long_comparison_loses_old_turns_and_not_itself() -> None:
+    renderer = ChatRenderer(word_tokenizer())
+    row = Comparison(
+        conversation=dialogue(6), chosen="blue sea", rejected="hot", domain="helpfulness"
+    )
+    whole = renderer.prompt(row.conversation)
+    margins = RewardsConfig().margin_table
+    longest = len(renderer.tokens(row.conversation, "blue sea"))
+    built = build([row], renderer, margins=margins, max_length=longest)
+    assert (built.pairs, built.cut_prompts, built.dropped_long) == (1, 0, 0)
+    built = build([row], renderer, margins=margins, max_length=longest - 1)
+    assert (built.pairs, built.cut_prompts, built.dropped_long) == (1, 1, 0)
+    sides = built.elements[0].sequences
+    # Whole exchanges go, and the same ones for both answers.
+    shorter = renderer.prompt(row.conversation[2:])
+    assert [list(side[: len(shorter)]) for side in sides] == [shorter, shorter]
+    assert len(shorter) < len(whole)
+    # An answer that leaves its prompt less than a quarter cannot be judged.
+    tall = row.model_copy(update={"chosen": "blue " * 20})
+    built = build([tall], renderer, margins=margins, max_length=24)
+    assert (built.pairs, built.dropped_long) == (0, 1)
+
+
+def test_the_context_shortens_the_prompt_by_whole_exchanges() -> None:
+    plain = ChatRenderer(word_tokenizer())
+    shorter = plain.prompt(dialogue(6)[-3:])
+    answer = plain.response("blue sea")
+    exact = len(shorter) + len(answer)
+    for context in (exact, exact + 1):
+        renderer = ChatRenderer(word_tokenizer(), context=context)
+        assert renderer.tokens(dialogue(6), "blue sea") == Tokens(shorter, answer)
+    renderer = ChatRenderer(word_tokenizer(), context=exact - 1)
+    assert renderer.tokens(dialogue(6), "blue sea").prompt == plain.prompt(dialogue(6)[-1:])
