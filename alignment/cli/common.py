@@ -142,7 +142,8 @@ def _tell(program: ProgramConfig, change: Change, *, json: bool) -> None:
     print(f"{some} {again}" if more else "as many comparisons count as before")
     versions = list(dict.fromkeys(key.partition("/")[0] for key in change.stale))
     if versions:
-        count = f"{len(change.stale)} stages of {', '.join(versions)}"
+        stages = "1 stage" if len(change.stale) == 1 else f"{len(change.stale)} stages"
+        count = f"{stages} of {', '.join(versions)}"
         if change.event.action == "restored":
             print(f"to look at again: {count}; what was made with it before counts again")
             print(f"do it with: align resume -w {program.workspace}")

@@ -21,8 +21,8 @@ from alignment.config.vocabulary import Domain
 from alignment.errors import AlignError, ConfigError
 
 if TYPE_CHECKING:
-    from alignment.preferences.exclusions import Excluded
     from alignment.preferences.store import Batch
+    from alignment.preferences.what_counts import Excluded
 
 
 def ingest(
@@ -103,7 +103,7 @@ def ingest(
 
 def not_counting(batch: Batch, excluded: Excluded) -> list[str]:
     """What of a batch does not count, and why, in words."""
-    from alignment.preferences.exclusions import in_words
+    from alignment.preferences.what_counts import in_words
 
     if batch.withdrawal is not None:
         return [batch.withdrawal.in_words()]

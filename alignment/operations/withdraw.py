@@ -13,9 +13,8 @@ from alignment.config.vocabulary import version_order
 from alignment.errors import AlignError, DataError
 from alignment.operations.status import program_status
 from alignment.pipeline.ledger import Ledger
-from alignment.preferences.exclusions import single
 from alignment.preferences.store import Batch, PreferenceStore, read_index
-from alignment.preferences.what_counts import comparisons, excluded_rows
+from alignment.preferences.what_counts import comparisons, excluded_rows, single
 from alignment.preferences.withdrawals import Action, Event, read_events, record, withdrawn
 from alignment.utils.files import read_json
 

@@ -15,7 +15,13 @@ from typing import Any
 
 from alignment.config.vocabulary import STRENGTHS
 from alignment.errors import AlignError, DataError
-from alignment.preferences.exports import Export, Tool, write_export_record, write_task_keys
+from alignment.preferences.exports import (
+    Export,
+    Tool,
+    export_ids,
+    write_export_record,
+    write_task_keys,
+)
 from alignment.preferences.readers.verdicts import TASK
 from alignment.preferences.schema import text_digest
 from alignment.preferences.store import PreferenceStore
@@ -105,11 +111,16 @@ def export_tasks(
         )
     tasks = [_task(pair, seed) for pair in chosen]
     name = digest_json([task["task"] for task in tasks])[:12]
-    if out.is_dir():
+    named = out.is_dir()
+    if named:
         out = out / f"annotate-{name}.{'jsonl' if tool == 'jsonl' else 'json'}"
     text, settings = _file_contents(tasks, tool, out)
     try:
-        if out.exists() and out.read_text(encoding="utf-8") != text:
+        edited = out.exists() and out.read_text(encoding="utf-8") != text
+        # By its name it is this export, of a process that died before the record; people have
+        # begun to fill it in since.
+        begun = edited and named and tool == "jsonl" and name not in export_ids(store.root)
+        if edited and not begun:
             raise AlignError(
                 f"{out} exists, perhaps with somebody's verdicts in it",
                 remedy="name another file; nothing is overwritten",
@@ -120,7 +131,8 @@ def export_tasks(
         write_task_keys(store.root, name, tasks)
         if settings is not None:
             atomic_write_text(*settings)
-        atomic_write_text(out, text)
+        if not begun:
+            atomic_write_text(out, text)
         done = Export(
             name,
             len(tasks),

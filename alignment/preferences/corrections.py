@@ -27,7 +27,7 @@ class Standing:
 
     Args:
         batches: the earlier ones, in order; `ids` are their comparisons', one after the other.
-        excluded: batch → rows that do not count, see `exclusions`.
+        excluded: batch → rows that do not count, see `excluded_rows`.
         everything: ids of batches none of whose rows counts.
         correcting: whether a verdict can take the place of one that stands.
     """

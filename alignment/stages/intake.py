@@ -20,14 +20,15 @@ from pathlib import Path
 
 from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
-from alignment.preferences.exclusions import EXCLUDED, in_words
 from alignment.preferences.intake import NothingNewError, ingest
 from alignment.preferences.report import BatchReport
 from alignment.preferences.store import PreferenceStore
 from alignment.preferences.what_counts import (
+    EXCLUDED,
     counting,
     domains_lacking,
     excluded_rows,
+    in_words,
     taken_back,
 )
 from alignment.reporting.batch_plots import draw

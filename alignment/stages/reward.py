@@ -24,8 +24,8 @@ from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import context_of, load_tokenizer, resolve_device
-from alignment.preferences.exclusions import recorded_exclusions
 from alignment.preferences.store import PreferenceStore
+from alignment.preferences.what_counts import recorded_exclusions
 from alignment.reporting.reward_plots import accuracy_picture, calibration_picture, growth_picture
 from alignment.rewards.adapter import inject
 from alignment.rewards.cache import ScoreCache

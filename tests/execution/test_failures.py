@@ -272,6 +272,7 @@ def test_outside_the_stages_a_full_disk_is_no_traceback_either(
         raise OSError(number, "no room", "/somewhere/program.json")
 
     monkeypatch.setattr(command, "app", full)
+    monkeypatch.setattr("sys.argv", ["align", "status"])
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit) as ended:

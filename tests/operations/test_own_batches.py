@@ -12,7 +12,7 @@ from deliveries_of_people import deliver, rows, run_what_can_be_done, store_of
 from alignment.config.load import check_program
 from alignment.operations.status import done_stages, program_status
 from alignment.operations.withdraw import restore, withdraw
-from alignment.preferences.exclusions import recorded_exclusions
+from alignment.preferences.what_counts import recorded_exclusions
 from alignment.utils.json_lines import json_line
 
 pytestmark = pytest.mark.usefixtures("real_intake")

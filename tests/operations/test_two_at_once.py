@@ -23,8 +23,8 @@ from deliveries_of_people import (
 from alignment.execution import runner
 from alignment.operations.status import done_stages
 from alignment.operations.withdraw import block, unblock
-from alignment.preferences.exclusions import EXCLUDED
 from alignment.preferences.store import PreferenceStore
+from alignment.preferences.what_counts import EXCLUDED
 from alignment.preferences.withdrawals import read_events
 
 ROOT = Path(__file__).parents[2]

@@ -21,11 +21,10 @@ from alignment.errors import AlignError, DataError
 from alignment.operations.status import done_stages, program_status
 from alignment.operations.withdraw import block, restore, unblock, unnamed_votes, withdraw
 from alignment.pipeline.readiness import waits_for
-from alignment.preferences.exclusions import EXCLUDED, in_words
 from alignment.preferences.exports import judged_ids
 from alignment.preferences.inbox import waiting_comparisons
 from alignment.preferences.intake import NothingNewError, ingest
-from alignment.preferences.what_counts import excluded_rows
+from alignment.preferences.what_counts import EXCLUDED, excluded_rows, in_words
 from alignment.stages import reward
 
 pytestmark = pytest.mark.usefixtures("real_intake")
