@@ -93,14 +93,9 @@ class Standing:
         """
         _named(draft, identity)
         found = [*self._rows.find(identity.own), *self._rows.find(identity.swapped)]
-        corrected = [
-            (batch, row)
-            for batch, row in map(self._place, found)
-            if self._correcting
-            and self._counts((batch, row))
-            and self._is_corrected(draft, (batch, row))
-        ]
-        if not corrected:
+        standing = [place for place in map(self._place, found) if self._counts(place)]
+        corrected = [place for place in standing if self._is_corrected(draft, place)]
+        if not corrected or not self._correcting:
             return None
         self._ties += 1
         self.corrections += len(corrected)
