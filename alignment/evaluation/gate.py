@@ -77,7 +77,7 @@ def apply_gate(
         if promoted
         else f"{version} is not promoted, {champion} stays champion"
     )
-    if CLIMBED in judges and not hearing.independent():
+    if judges and judges[0] == CLIMBED and not hearing.independent():
         why = hearing.unheard()
         if len(judges) == 1:
             why = "set rewards.guard_share or evaluate.judge"

@@ -236,6 +236,9 @@ def test_without_an_independent_judge_the_verdict_begins_with_that():
     assert "it is not shown to beat chance). new becomes" in blind.verdict
     gold = gate(rates((0.6, 0.7), (0.6, 0.7), "gold") + rows, ["gold", "rm"])
     assert gold.verdict.startswith("new becomes champion")
+    # Where gold is primary the reward models decide nothing, even if gold saw too few prompts.
+    few = [{**row, "n": 9} for row in rates((0.6, 0.7), (0.6, 0.7), "gold")]
+    assert gate(few + rows, ["gold", "rm"]).verdict.startswith("new is not promoted")
 
 
 @pytest.mark.parametrize("n", [None, 1, 9])
