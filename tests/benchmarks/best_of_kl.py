@@ -115,7 +115,9 @@ def tuned(scene: Scene, pool: list[Prompt], drawn: list[list[Sample]], chosen: n
 
 def main() -> None:
     """See the module; prints a JSON line a point."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--version", default="rlhf-v1")
     parser.add_argument("--prompts", type=int, default=240, help="evaluation prompts")

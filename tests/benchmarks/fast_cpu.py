@@ -157,7 +157,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     root = HERE.parents[1]
     shared = Path(os.environ.get("ALIGN_SHARED", root.parent / "shared"))
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", nargs="+", choices=sorted(SHAPES), default=list(SHAPES))
     parser.add_argument("--kinds", nargs="+", choices=sorted(RATES), default=list(RATES))
     parser.add_argument("--tokenizer", type=Path, default=shared / "models" / "stories260k")

@@ -151,7 +151,9 @@ def versions(scene: Scene, arm: str, seed: int) -> dict[str, Path]:
 
 def main() -> None:
     """See the module; prints JSON lines."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--skip", default="format")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

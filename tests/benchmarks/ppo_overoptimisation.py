@@ -180,7 +180,9 @@ def climb(scene: Scene, options: argparse.Namespace, folder: Path) -> dict[str, 
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--version", default="rlhf-v5", help="whose reward models")
     parser.add_argument("--start", default="sft", help="version whose policy PPO starts from")

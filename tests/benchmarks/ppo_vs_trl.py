@@ -42,7 +42,9 @@ def last_json(command: list[str], threads: int, more: dict[str, str]) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--trl-python", required=True)
     parser.add_argument("--trl-path", default=None, help="PYTHONPATH of the TRL side")

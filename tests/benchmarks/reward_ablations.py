@@ -99,7 +99,9 @@ def row(found: list[dict[str, Any]], test: str) -> dict[str, float]:
 
 def main() -> None:
     """Train what is not there yet, print the tables and one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=24_000)
     parser.add_argument("--seeds", type=int, default=1)

@@ -114,7 +114,9 @@ def ours(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Run all sides in turns and print a table and one JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=512)

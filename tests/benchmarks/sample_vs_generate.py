@@ -87,7 +87,9 @@ def usual(options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Run both sides in turns and print a JSON line with the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--k", type=int, default=16)
