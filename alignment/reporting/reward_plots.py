@@ -144,12 +144,10 @@ def _lengths(axis: Axes, figures: Mapping[str, Any], gaps: Sequence[tuple[float,
     axis.axvline(0, color=GREY, linewidth=1, linestyle=":")
     axis.set_xlabel("chosen longer than rejected by, tokens")
     axis.set_ylabel("reward gap, chosen − rejected")
-    r = length["correlation"]
+    r, low, high = (length[f"correlation{end}"] for end in ("", "_low", "_high"))
     title = "length within prompts"
-    if r == r:
-        title += (
-            f": r = {r:.2f} [{length['correlation_low']:.2f}, {length['correlation_high']:.2f}]"
-        )
+    title += f": r = {r:.2f}" if r == r else ""
+    title += f" [{low:.2f}, {high:.2f}]" if low == low else ""
     axis.set_title(title)
 
 

@@ -15,6 +15,7 @@ from alignment.rewards.examples import SAFE_LABELS
 from alignment.rewards.heldout_scores import Measured
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import (
+    FEW_CLUSTERS,
     NOTHING,
     Interval,
     auc,
@@ -34,10 +35,11 @@ Cell = dict[str, float]
 def cell(values: np.ndarray, openings: np.ndarray, seed: int, samples: int, *names: str) -> Cell:
     """Mean of values (n,) in [0, 1] with a bootstrap interval over openings (n,).
 
-    If all values are equal, it is Wilson's.
+    If all values are equal, or of fewer than `FEW_CLUSTERS` openings, it is Wilson's.
     """
     interval = NOTHING
-    if len(values) and np.ptp(values) == 0:
+    few = len(np.unique(openings)) < FEW_CLUSTERS
+    if len(values) and (few or np.ptp(values) == 0):
         interval = clustered_rate(values, openings)
     elif len(values):
         interval = bootstrap_mean(
@@ -163,16 +165,19 @@ def length_bias(measured: Measured, seed: int, samples: int) -> dict[str, Any]:
 
     Returns:
         `longer_wins`: accuracy of preferring the longer answer; `correlation`: Pearson's r of
-        reward gap and length gap between the two answers to a prompt, with interval;
+        reward gap and length gap between the two answers to a prompt, with interval over openings;
         `longer_chosen`, `shorter_chosen`: the model's accuracy where people preferred the longer
         and the shorter answer (Singhal et al., 2310.03716).
     """
     gaps = measured.chosen - measured.rejected
     lengths = (measured.chosen_tokens - measured.rejected_tokens).astype(float)
     interval = NOTHING
-    if len(gaps) > 2 and np.ptp(np.abs(gaps)) > 0 and np.any(lengths):
+    openings = np.unique(measured.opening, return_inverse=True)[1]
+    enough = len(gaps) > 0 and openings.max() + 1 >= FEW_CLUSTERS
+    if enough and np.ptp(np.abs(gaps)) > 0 and np.any(lengths):
+        products = (gaps * lengths, gaps * gaps, lengths * lengths)
         interval = bootstrap(
-            np.stack([gaps, lengths], axis=1),
+            np.stack([np.bincount(openings, weights=p) for p in products], axis=1),
             _origin_correlation,
             seed=derive_seed(seed, "length correlation"),
             samples=samples,
@@ -190,11 +195,11 @@ def length_bias(measured: Measured, seed: int, samples: int) -> dict[str, Any]:
     }
 
 
-def _origin_correlation(pairs: np.ndarray, axis: int) -> np.ndarray:
-    """Correlation of two columns (..., n, 2) about 0, equal to that over both orders of pairs."""
-    x, y = pairs[..., 0], pairs[..., 1]
-    scale = np.sqrt((x * x).sum(axis) * (y * y).sum(axis))
-    coefficients: np.ndarray = (x * y).sum(axis) / np.maximum(scale, 1e-300)
+def _origin_correlation(sums: np.ndarray, axis: int) -> np.ndarray:
+    """Correlation of two columns about 0, equal to that over both orders of pairs, from sums of
+    their products xy, xx, yy (..., n, 3)."""
+    xy, xx, yy = np.moveaxis(sums.sum(axis), -1, 0)
+    coefficients: np.ndarray = xy / np.maximum(np.sqrt(xx * yy), 1e-300)
     return coefficients
 
 

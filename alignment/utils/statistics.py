@@ -7,6 +7,7 @@ interval does not support half wins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import NormalDist
 from typing import NamedTuple
@@ -23,6 +24,8 @@ class Interval(NamedTuple):
 
 
 NOTHING = Interval(float("nan"), float("nan"), float("nan"))
+FEW_CLUSTERS = 8
+"""With fewer clusters percentiles are not wide enough: no resample goes beyond the outermost."""
 
 
 def bootstrap_mean(
@@ -38,19 +41,34 @@ def bootstrap_mean(
     Args:
         clusters: (n,) numbers; values of one cluster are not independent, so whole clusters are
             resampled, and the tails are widened for their small number (Hesterberg 2015, section
-            4.3, "expanded percentile"). Where no cluster has two values, values are resampled.
+            4.3, "expanded percentile"). With fewer than `FEW_CLUSTERS` the interval is Student's,
+            and the bounds of a single one are NaN. Where no cluster has two values, values are
+            resampled.
 
     The same seed gives the same bounds. If all values are equal, the interval has width 0, because
     there is no spread to resample; use `wilson` where a rate may be 0 or 1.
     """
-    if clusters is not None:
+    if clusters is not None and len(values):
         groups = np.unique(clusters, return_inverse=True)[1]
         counts = np.bincount(groups)
-        if 1 < len(counts) < len(groups):
+        if len(counts) == 1 < len(groups):
+            return Interval(float(np.mean(values)), math.nan, math.nan)
+        if len(counts) < min(len(groups), FEW_CLUSTERS):
+            mean = float(np.mean(values))
+            half = _student(level, len(counts) - 1) * _variance(values - mean, groups) ** 0.5
+            return Interval(mean, mean - half, mean + half)
+        if len(counts) < len(groups):
             rows = np.stack([np.bincount(groups, weights=values), counts], axis=1)
             wider = _expanded(level, len(counts))
             return bootstrap(rows, _ratio, seed=seed, samples=samples, level=wider)
     return bootstrap(values, np.mean, seed=seed, samples=samples, level=level)
+
+
+def _variance(deviations: np.ndarray, groups: np.ndarray) -> float:
+    """Variance of the mean of values in two or more clusters, from their deviations (n,) from it
+    and the clusters' numbers 0, 1, …"""
+    sums = np.bincount(groups, weights=deviations) / len(deviations)
+    return len(sums) / (len(sums) - 1) * float((sums**2).sum())
 
 
 def _ratio(rows: np.ndarray, axis: int) -> np.ndarray:
@@ -62,10 +80,24 @@ def _ratio(rows: np.ndarray, axis: int) -> np.ndarray:
 
 def _expanded(level: float, count: int) -> float:
     """The level at which normal quantiles are as wide as Student's over `count` clusters are."""
-    z, free = NormalDist().inv_cdf(0.5 + level / 2.0), count - 1
-    # Cornish and Fisher's expansion: right to three digits from 4 degrees of freedom on.
-    t = z + (z**3 + z) / (4 * free) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
-    return 2.0 * NormalDist().cdf(t * (count / free) ** 0.5) - 1.0
+    free = count - 1
+    return 2.0 * NormalDist().cdf(_student(level, free) * (count / free) ** 0.5) - 1.0
+
+
+def _student(level: float, free: int) -> float:
+    """Student's quantile for a central `level` with `free` degrees of freedom."""
+    if free == 1:
+        return math.tan(math.pi * level / 2.0)
+    if free == 2:
+        return level * (2.0 / (1.0 - level * level)) ** 0.5
+    z = NormalDist().inv_cdf(0.5 + level / 2.0)
+    # Cornish and Fisher's expansion: at 95 % right to 1 % from 3 degrees of freedom on.
+    return (
+        z
+        + (z**3 + z) / (4 * free)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * free**3)
+    )
 
 
 def bootstrap(
@@ -119,8 +151,9 @@ def wilson(successes: float, trials: float, *, level: float = 0.95) -> Interval:
 def clustered_rate(won: np.ndarray, clusters: np.ndarray, *, level: float = 0.95) -> Interval:
     """Mean of `won` (n,), each in [0, 1], with Wilson's interval for an effective number of trials.
 
-    That number is the one at which independent trials would vary as the clusters do (Korn and
-    Graubard 1998); for rates of 0 and 1 it is the number of clusters.
+    That number is the one at which independent trials would vary as the clusters do, less what few
+    clusters leave unknown of it (Korn and Graubard 1998); for rates of 0 and 1 it is the number of
+    clusters.
     """
     if len(won) == 0:
         return NOTHING
@@ -129,9 +162,10 @@ def clustered_rate(won: np.ndarray, clusters: np.ndarray, *, level: float = 0.95
     count = int(groups.max()) + 1
     trials = float(count)
     if 1 < count < len(won) and 0 < rate < 1:
-        deviations = np.bincount(groups, weights=won - rate) / len(won)
-        variance = count / (count - 1) * float((deviations**2).sum())
+        variance = _variance(won - rate, groups)
         trials = min(float(len(won)), rate * (1 - rate) / variance) if variance else len(won)
+        known = NormalDist().inv_cdf(0.5 + level / 2.0) / _student(level, count - 1)
+        trials *= known**2
     return wilson(rate * trials, trials, level=level)
 
 
@@ -142,12 +176,15 @@ def auc(
     clusters: tuple[np.ndarray, np.ndarray],
     level: float = 0.95,
 ) -> Interval:
-    """P(a positive scores above a negative), ties half, with DeLong's interval (1988) for clusters.
+    """P(a positive scores above a negative), ties half, with an interval.
+
+    It is DeLong's (1988) for clusters (Obuchowski 1997), or Newcombe's score interval (2006, method
+    5) over clusters where that is wider: by DeLong's two answers in order would prove that all are.
 
     Args:
         positive, negative: scores, (m,) and (n,); NaN if either is empty.
-        clusters: (m,) and (n,) numbers; scores of one cluster are not independent (Obuchowski
-            1997). With a single cluster the interval is [0, 1]: there is no spread to estimate.
+        clusters: (m,) and (n,) numbers; scores of one cluster are not independent. With a single
+            cluster the interval is [0, 1]: there is no spread to estimate.
     """
     if len(positive) == 0 or len(negative) == 0:
         return NOTHING
@@ -160,9 +197,27 @@ def auc(
         return Interval(mean, 0.0, 1.0)
     influence = np.concatenate([(below - mean) / len(positive), (above - mean) / len(negative)])
     summed = np.bincount(groups, weights=influence)
-    half = NormalDist().inv_cdf(0.5 + level / 2.0)
-    half *= (count / (count - 1) * float((summed**2).sum())) ** 0.5
-    return Interval(mean, max(0.0, mean - half), min(1.0, mean + half))
+    z = NormalDist().inv_cdf(0.5 + level / 2.0)
+    half = z * (count / (count - 1) * float((summed**2).sum())) ** 0.5
+    sizes = [len(np.unique(numbers)) for numbers in clusters]
+    low, high = (_score_end(mean, end, sizes[0], sizes[1], z) for end in (0.0, 1.0))
+    return Interval(mean, max(0.0, min(low, mean - half)), min(1.0, max(high, mean + half)))
+
+
+def _score_end(mean: float, end: float, m: int, n: int, z: float) -> float:
+    """The area towards `end` (0 or 1) that lies z of its own deviations from `mean`; the variance
+    is Hanley and McNeil's (1982) for m and n independent scores."""
+
+    def inside(area: float) -> bool:
+        spread = (1 - area) / (2 - area) + area / (1 + area)
+        variance = area * (1 - area) * (1 + ((m + n) / 2 - 1) * spread) / (m * n)
+        return abs(area - mean) <= z * variance**0.5
+
+    near, far = mean, end
+    for _ in range(50):  # halvings: more than a float has digits
+        middle = (near + far) / 2
+        near, far = (middle, far) if inside(middle) else (near, middle)
+    return near
 
 
 def _share_below(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -127,6 +127,33 @@ def test_length_correlation_has_an_interval_and_a_split_by_who_is_longer() -> No
     assert length["longer_chosen"]["accuracy"] > 0.85 > 0.15 > length["shorter_chosen"]["accuracy"]
 
 
+def test_copies_of_a_comparison_are_no_new_evidence() -> None:
+    """Rows of one opening count together in every interval."""
+    generator = np.random.default_rng(3)
+    rows: list[dict[str, object]] = [
+        {"c": float(c), "lc": 50 + int(length), "lr": 50, "opening": number, "domain": "safety"}
+        for number, (c, length) in enumerate(
+            zip(generator.normal(0.3, 1, 40), generator.integers(-9, 10, 40), strict=True)
+        )
+    ]
+    once, often = (
+        evaluate(measured(rows * copies), "safety", seed=0, samples=400) for copies in (1, 20)
+    )
+    for name in ("low", "high"):
+        key = f"correlation_{name}"
+        assert often["length"][key] == pytest.approx(once["length"][key])
+        accuracy = [found["by_strength"]["safety"]["all"][name] for found in (once, often)]
+        assert accuracy[1] == pytest.approx(accuracy[0], abs=0.02)  # Student's tails are wider
+
+
+def test_one_ranking_does_not_show_that_a_model_beats_chance() -> None:
+    """36 pairs of nine answers to one prompt, 33 of them right."""
+    rows = measured([{"c": 1.0 if n > 2 else -1.0, "opening": 0, "lc": n} for n in range(36)])
+    figures = evaluate(rows, "helpfulness", seed=0, samples=100)
+    assert figures["by_strength"]["helpfulness"]["all"]["low"] < 0.5
+    assert math.isnan(figures["length"]["correlation_low"])
+
+
 def test_moved_is_paired() -> None:
     now = measured([{"c": 1.0}, {"c": 1.0}, {"c": 1.0}, {"c": -1.0}])
     before = measured([{"c": 1.0}, {"c": -1.0}, {"c": -1.0}, {"c": -1.0}])
