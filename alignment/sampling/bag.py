@@ -6,6 +6,7 @@ and scored again with the newest models.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from alignment.config.sampling import SelectConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
-from alignment.sampling.selection import Candidate
+from alignment.sampling.selection import Candidate, Selection, select
 from alignment.utils.json_lines import read_jsonl, write_jsonl
 
 BAG_FILE = "kept.jsonl"
@@ -73,8 +74,8 @@ def admitted(
 
     Within each domain, because the rewards of the two have different means: those whose new reward
     reaches `bag_quantile` of the own chosen answers' rewards, and of these the best, as many as
-    keep the older answers' share at `bag_share` or below. Different prompts come first, then second
-    answers to a prompt.
+    keep the older answers' share at `bag_share` if they displace none. Different prompts come
+    first, then second answers to a prompt.
 
     Args:
         old: answers of earlier versions, scored by the newest models.
@@ -97,6 +98,33 @@ def admitted(
         room = int(config.bag_share * len(own) / (1 - config.bag_share) + 1e-9)
         found += [candidate for _, candidate in ranked[:room]]
     return found
+
+
+def select_with(
+    older: Sequence[Candidate], own: Sequence[Candidate], config: SelectConfig, seed: int
+) -> tuple[Selection, list[Candidate]]:
+    """The choice among own answers and older ones, and the older ones that competed for it.
+
+    Older answers displace own ones, on the same prompt or by a higher bar. So the worst of those
+    chosen are taken out until no domain has more than `bag_share` of them.
+    """
+    mine, competing = {_name(candidate) for candidate in own}, list(older)
+    while True:
+        selection = select([*own, *competing], config, seed)
+        surplus: set[tuple[str, str]] = set()
+        for domain in DOMAINS:
+            chosen = [c for c in selection.chosen if c.domain == domain]
+            guests = sorted((c for c in chosen if _name(c) not in mine), key=lambda c: c.reward)
+            # As many as would do if each made room for an own one; if not, there is a next round.
+            over = math.ceil(len(guests) - config.bag_share * len(chosen) - 1e-9)
+            surplus |= {_name(candidate) for candidate in guests[: max(0, over)]}
+        if not surplus:
+            return selection, competing
+        competing = [candidate for candidate in competing if _name(candidate) not in surplus]
+
+
+def _name(candidate: Candidate) -> tuple[str, str]:
+    return candidate.prompt_id, candidate.text
 
 
 def shares(chosen: Sequence[Candidate]) -> dict[str, float]:

@@ -76,10 +76,12 @@ def is_unsafe(candidate: Candidate, config: SelectConfig) -> bool:
 def eligible(
     candidates: Iterable[Candidate], config: SelectConfig
 ) -> tuple[dict[str, list[Candidate]], dict[str, int]]:
-    """Eligible candidates by prompt, best first, and the number removed by each filter."""
+    """Eligible candidates by prompt, best first, and the number removed by each filter.
+
+    Of equal texts the best is kept: one may have been cut where another ended.
+    """
     counts = {"candidates": 0, "unfinished": 0, "empty": 0, "unsafe": 0, "duplicates": 0}
-    groups: dict[str, list[Candidate]] = {}
-    texts: set[tuple[str, str]] = set()
+    best: dict[tuple[str, str], Candidate] = {}
     for candidate in candidates:
         counts["candidates"] += 1
         key = (candidate.prompt_id, candidate.text)
@@ -89,11 +91,13 @@ def eligible(
             counts["empty"] += 1
         elif is_unsafe(candidate, config):
             counts["unsafe"] += 1
-        elif key in texts:
-            counts["duplicates"] += 1
         else:
-            texts.add(key)
-            groups.setdefault(candidate.prompt_id, []).append(candidate)
+            counts["duplicates"] += key in best
+            # Of equals the first: what a version wrote itself is its own.
+            best[key] = min(best.get(key, candidate), candidate, key=_standing)
+    groups: dict[str, list[Candidate]] = {}
+    for candidate in best.values():
+        groups.setdefault(candidate.prompt_id, []).append(candidate)
     groups = {name: _cut_last(group) for name, group in groups.items()}
     # Ties are broken by length, then by text, so that the order of arrival has no influence.
     ranked = {
@@ -104,6 +108,10 @@ def eligible(
         for name, group in sorted(groups.items())
     }
     return ranked, counts
+
+
+def _standing(candidate: Candidate) -> tuple[bool, float]:
+    return not candidate.finished, -candidate.reward
 
 
 def _cut_last(group: list[Candidate]) -> list[Candidate]:

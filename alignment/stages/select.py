@@ -30,6 +30,7 @@ from alignment.sampling.bag import (
     best_entries,
     mean_rewards,
     read_bag,
+    select_with,
     shares,
     write_bag,
 )
@@ -71,7 +72,7 @@ def run(ctx: StageContext) -> None:
     alone = select(own_candidates, config, seed)
     write_bag(ctx.out / BAG_FILE, best_entries(alone.eligible, config.bag_keep, own_version))
     bagged = admitted(old_candidates, alone.chosen, config)
-    selection = select([*own_candidates, *bagged], config, seed) if bagged else alone
+    selection, bagged = select_with(bagged, own_candidates, config, seed)
     _refuse_lost_domain(selection)
     _say_what_is_lost(ctx, selection)
 
@@ -198,12 +199,18 @@ def _write_rows(path: Path, chosen: Iterable[Candidate], prompts: dict[str, Prom
 
 
 def _write_scores(path: Path, candidates: list[Candidate], selection: Selection) -> None:
-    chosen = {id(candidate) for candidate in selection.chosen}
-    rows = [
-        {**vars(candidate), "chosen": id(candidate) in chosen}  # identity: texts can repeat
-        for candidate in candidates
-    ]
+    left = {_row_of(candidate) for candidate in selection.chosen}
+    rows = []
+    for candidate in candidates:
+        chosen = _row_of(candidate) in left
+        rows.append({**vars(candidate), "chosen": chosen})
+        left.discard(_row_of(candidate))  # texts can repeat
     write_table(path, pa.Table.from_pylist(rows))
+
+
+def _row_of(candidate: Candidate) -> tuple[str, str, bool, str]:
+    """What tells an answer apart; its reward may have been lowered for the choice."""
+    return candidate.prompt_id, candidate.text, candidate.finished, candidate.source_version
 
 
 def _figures(

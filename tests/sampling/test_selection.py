@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from alignment.config.sampling import CollectConfig, SampleConfig, SelectConfig
@@ -20,6 +21,7 @@ from alignment.sampling.bag import (
     best_entries,
     mean_rewards,
     read_bag,
+    select_with,
     shares,
     write_bag,
 )
@@ -36,6 +38,7 @@ from alignment.sampling.selection import (
     select,
 )
 from alignment.sampling.temperature import best_temperature
+from alignment.stages.select import _write_scores
 
 
 def _candidate(prompt: str, text: str, reward: float, **more: Any) -> Candidate:
@@ -123,6 +126,13 @@ def test_the_choice_does_not_depend_on_the_order_of_arrival() -> None:
     for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
         found = select([candidates[i] for i in order], SelectConfig(), seed=1)
         assert found.chosen[0].text == "a"
+    # The text that ended is better than the same one cut; of equals the first is kept.
+    same = [_candidate("p", "t", reward, finished=reward > 0) for reward in (-1.0, 3.0)]
+    same += [_candidate("p", "u", 2.0), _candidate("p", "t", 3.0, source_version="rlhf-v1")]
+    for three in ([0, 1, 2, 3], [1, 0, 2, 3], [2, 1, 3, 0]):
+        found = select([same[i] for i in three], SelectConfig(finished_only=False), seed=1)
+        assert found.chosen == [same[1]]
+        assert found.counts["duplicates"] == 2
 
 
 def test_threshold_keeps_what_reaches_the_quantile() -> None:
@@ -287,6 +297,52 @@ def test_the_bag_admits_top_samples_of_each_domain_and_not_too_many() -> None:
         "sft": pytest.approx(1 / 13),
     }
     assert mean_rewards([*own[:2], old[7], old[8]]) == {"rlhf-v1": 0.5, "sft": 6.75}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("rule", ["top1", "threshold", "accept"])
+def test_no_more_than_the_share_comes_from_earlier_versions(rule: Any, share: float) -> None:
+    """Better answers to the same prompts, and others that raise the bar, would displace the own
+    ones: all of them with `top1`, four of five with `threshold`."""
+    generator = np.random.default_rng(4)
+    own, old = (
+        [
+            _candidate(
+                f"{name}{i}",
+                f"{version}{i}{k}",
+                mean + float(generator.normal()),
+                source_version=version,
+                safety_prompt=i % 3 == 0,
+            )
+            for name in prompts
+            for i in range(20)
+            for k in range(4)
+        ]
+        for version, prompts, mean in (("rlhf-v3", "ab", 0.0), ("rlhf-v1", "bc", 4.0))
+    )
+    config = SelectConfig(rule=rule, bag_share=share, per_prompt=2)
+    alone = select(own, config, seed=1)
+    found, competing = select_with(admitted(old, alone.chosen, config), own, config, seed=1)
+    for safety in (False, True):
+        chosen = [c for c in found.chosen if c.safety_prompt == safety]
+        guests = sum(c.source_version == "rlhf-v1" for c in chosen)
+        assert guests <= share * len(chosen)
+        assert guests >= (min(share, 2 / 3) - 0.15) * len(chosen)  # nearly as many as may
+    assert len(competing) >= sum(c.source_version == "rlhf-v1" for c in found.chosen)
+    assert select_with([], own, config, seed=1) == (alone, [])
+
+
+def test_every_chosen_answer_is_marked_once(tmp_path: Path) -> None:
+    candidates = [
+        _candidate("p", "ended", 1.0),
+        _candidate("p", "cut", 9.0, finished=False),
+        _candidate("p", "ended", 1.0),
+        _candidate("q", "cut", 2.0, finished=False),
+    ]
+    config = SelectConfig(finished_only=False, rule="threshold", quantile=0.0)
+    _write_scores(tmp_path / "scores.parquet", candidates, select(candidates, config, seed=1))
+    table = pq.read_table(tmp_path / "scores.parquet").to_pydict()
+    assert table["chosen"] == [True, True, False, True]
 
 
 def _pool(count: int) -> list[Prompt]:
