@@ -7,6 +7,7 @@ there: a policy that is looked at on these would seem to improve for too long.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 from alignment.preferences.prompts import Prompt
@@ -24,12 +25,16 @@ def reserve(pool: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
     """The pool without the stop set, and the stop set, both in the pool's order.
 
     A hash of the opening decides, so that prompts of one opening stay together and the order of the
-    pool has no influence.
+    pool has no influence. Openings with more prompts than there is room for stay in the pool.
     """
     keys = [framed(SALT, *opening(prompt.messages)) for prompt in pool]
-    ranked = sorted(range(len(pool)), key=lambda place: (_digest(keys[place]), place))
-    wanted = min(MOST, int(SHARE * len(pool)))
-    chosen = {keys[place] for place in ranked[:wanted]}
+    sizes = Counter(keys)
+    room = min(MOST, int(SHARE * len(pool)))
+    chosen = set()
+    for key in sorted(sizes, key=_digest):
+        if sizes[key] <= room:
+            chosen.add(key)
+            room -= sizes[key]
     stop = [prompt for prompt, key in zip(pool, keys, strict=True) if key in chosen]
     rest = [prompt for prompt, key in zip(pool, keys, strict=True) if key not in chosen]
     return rest, stop

@@ -47,5 +47,14 @@ def test_turns_of_one_dialogue_stay_on_one_side() -> None:
     rest, stop = reserve(pool(60, turns=4))
     openings = [{p.messages[0]["content"] for p in side} for side in (rest, stop)]
     assert not openings[0] & openings[1]
-    assert 24 <= len(stop) <= 48
+    assert len(stop) == 24
     assert len(stop) == 4 * len(openings[1])
+
+
+def test_a_great_dialogue_is_not_reserved() -> None:
+    """Of one dialogue the whole pool would be, and nothing be left to learn on."""
+    assert [len(side) for side in reserve(pool(1, turns=100))] == [100, 0]
+    rest, stop = reserve([*pool(1, turns=300), *pool(60, turns=5)[5:]])
+    assert len(stop) == 55
+    assert len(rest) == 540
+    assert len(reserve(pool(30, turns=500))[1]) == 500  # a second one would make it more than MOST
