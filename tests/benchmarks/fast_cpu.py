@@ -1,6 +1,6 @@
 """Speed by size of model, with the hand-written CPU passes and without, beside the usual ways.
 
-    python -m tests.benchmarks.fast_cpu [--sizes 260k 25m 135m] [--rounds 3] [--trl-python PYTHON]
+    python tests/benchmarks/fast_cpu.py [--sizes 260k 25m 135m] [--rounds 3] [--trl-python PYTHON]
 
 Models are random Llamas made on the spot, with the tokenizer of the small real model. For each
 size: reward training beside TRL's RewardTrainer, best-of-16 with two reward models beside
@@ -18,12 +18,13 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from last_json import last_json
 
 HERE = Path(__file__).resolve().parent
 SHAPES: dict[str, dict[str, int]] = {
@@ -143,16 +144,6 @@ def row(size: str, kind: str, lines: dict[str, list[dict[str, Any]]]) -> str:
     return "| " + " | ".join([*cells, passes]) + " |"
 
 
-def last_line(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Run a benchmark; what its last line of JSON says."""
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     root = HERE.parents[1]
@@ -173,8 +164,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     directory = Path(tempfile.mkdtemp(prefix="align-bench-"))
     # What pays is measured anew, not taken from an earlier day's cache.
-    environment = {**os.environ, "ALIGN_CACHE_DIR": str(directory / "cache")}
-    environment["PYTHONPATH"] = str(root)
+    environment = {"ALIGN_CACHE_DIR": str(directory / "cache"), "PYTHONPATH": str(root)}
     line: dict[str, Any] = {}
     try:
         for size in given.sizes:
@@ -185,7 +175,7 @@ def main(arguments: list[str] | None = None) -> None:
                 lines: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
                 for _ in range(given.rounds):
                     for side, command in sides.items():
-                        lines[side].append(last_line(command, environment))
+                        lines[side].append(last_json(command, environment))
                         print(json.dumps({"size": size, "side": side, **lines[side][-1]}))
                         sys.stdout.flush()
                 rows.append(row(size, kind, lines))

@@ -14,10 +14,11 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from last_json import last_json
 
 HERE = Path(__file__).resolve().parent
 OURS = """
@@ -28,17 +29,6 @@ given = json.loads(sys.argv[1])
 given["prompts"] = json.loads(Path(given["prompts"]).read_text())
 print(json.dumps(run(**{**given, "model": Path(given["model"])})))
 """
-
-
-def last_json(command: list[str], threads: int, more: dict[str, str]) -> dict[str, float]:
-    """Run a command; its last line that is JSON."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **more}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        raise SystemExit(f"{command[0]} failed:\n{done.stderr[-2000:]}")
-    found: dict[str, float] = json.loads(lines[-1])
-    return found
 
 
 def main() -> None:
@@ -85,7 +75,9 @@ def main() -> None:
         # In turns: whatever else the machine does falls on both alike.
         for _ in range(given.repeat):
             for name, (command, more) in commands.items():
-                rates[name].append(last_json(command, given.threads, more))
+                rates[name].append(
+                    last_json(command, {"OMP_NUM_THREADS": str(given.threads), **more})
+                )
                 print(json.dumps(rates[name][-1]), flush=True)
     medians = {
         name: statistics.median(row["episodes_per_s"] for row in rows)

@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from last_json import last_json
 
 SIDES = ("ours", "trl", "trl_checkpointing")
 
@@ -135,8 +136,7 @@ def main() -> None:
     for _ in range(options.rounds):
         for side in SIDES:
             command = [sys.executable, *sys.argv, "--only", side]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            results[side].append(json.loads(done.stdout.strip().splitlines()[-1]))
+            results[side].append(last_json(command))
     table = {}
     for side, runs in results.items():
         table[side] = {

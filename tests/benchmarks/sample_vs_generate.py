@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from last_json import last_json
 
 SIDES = ("align", "transformers")
 
@@ -124,8 +125,7 @@ def main() -> None:
     for _ in range(options.repeats):
         for side in SIDES:
             command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            runs[side].append(json.loads(done.stdout.splitlines()[-1]))
+            runs[side].append(last_json(command))
             print(json.dumps(runs[side][-1]), flush=True)
 
     def middle(side: str, figure: str) -> float:
