@@ -45,7 +45,7 @@ def forgetting(
     Returns:
         One row per domain and category: the side's mean score, and the paired difference from the
         best earlier side with its interval; `forgotten` if the whole interval is below zero and
-        the category has `LEAST_PROMPTS` prompts.
+        both answered `LEAST_PROMPTS` prompts of the category.
         Without earlier sides the rows have scores only.
     """
     groups = {
@@ -81,7 +81,7 @@ def forgetting(
                 "difference": interval.mean,
                 "low": interval.low,
                 "high": interval.high,
-                "forgotten": bool(interval.high < 0) and len(own) >= LEAST_PROMPTS,
+                "forgotten": bool(interval.high < 0) and len(gaps) >= LEAST_PROMPTS,
             }
         rows.append(row)
     return rows

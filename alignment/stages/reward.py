@@ -84,6 +84,11 @@ def run(ctx: StageContext) -> None:
     limit: int | None = ctx.options.get("max_prompt_tokens")
     renderer = ChatRenderer(tokenizer, limit, context_of(start))
     built = _elements(ctx, rows, renderer, context_of(start))
+    demos = demonstrations(ctx.inputs["prepare"] / "demonstrations.jsonl", renderer, REFERENCE_ROWS)
+    first = {
+        batch for batch, version in versions.items() if version == next(iter(versions.values()))
+    }
+    reference = reference_answers(heldout, first, renderer, REFERENCE_ROWS)  # may fail: not later
     model, report = _train(ctx, built, start, renderer)
     if not distributed.is_first():
         return  # all processes hold the same weights now
@@ -103,9 +108,6 @@ def run(ctx: StageContext) -> None:
     else:
         reward.save(ctx.out / "model")
     reward.cache = cache = ScoreCache(ctx.workspace)
-    demos = demonstrations(ctx.inputs["prepare"] / "demonstrations.jsonl", renderer, REFERENCE_ROWS)
-    first = {batch for batch, version in versions.items() if version == card.versions[0]}
-    reference = reference_answers(heldout, first, renderer, REFERENCE_ROWS)
     for name in DOMAINS:
         if (count := len(reference.get(name, ()))) < FEW_ANSWERS:
             ctx.progress.say(

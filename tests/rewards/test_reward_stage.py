@@ -218,6 +218,15 @@ def test_previous_model_is_measured_on_the_new_batch(
     assert set(evaluation["by_batch"]["helpfulness"]) == {"b1", "b2"}
 
 
+def test_no_scale_is_said_before_anything_is_trained(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Store.batches["b1"]["heldout"] = comparisons("helpfulness", 20, 1)
+    monkeypatch.setattr(stage, "_train", lambda *_: pytest.fail("hours are spent"))
+    with pytest.raises(DataError, match="no held-out safety comparison"):
+        stage.run(context(tmp_path, inputs, "helpfulness"))
+
+
 def test_nothing_left_to_train_on_is_said(tmp_path: Path, inputs: dict[str, Path]) -> None:
     for rows in Store.batches.values():
         for row in rows["training"]:
