@@ -17,10 +17,10 @@ from alignment.preferences.stop_set import STOP_FILE, reserve
 from alignment.stages.context import StageContext
 from alignment.utils.files import sha256_file
 
-CODE_VERSION = "7"
+CODE_VERSION = "8"
 # As with batches: what was taken in stays as it was. Without a stop set (before 5), PPO holds
-# prompts of the pool out.
-KEEPS = ("1", "2", "3", "4", "5", "6")
+# prompts of the pool out; 8: no dialogue larger than the stop set.
+KEEPS = ("1", "2", "3", "4", "5", "6", "7")
 READS = ("base", "world", "data", "intake")
 
 
