@@ -89,7 +89,7 @@ def _student(level: float, free: int) -> float:
     if free == 1:
         return math.tan(math.pi * level / 2.0)
     if free == 2:
-        return level * (2.0 / (1.0 - level * level)) ** 0.5
+        return level * math.sqrt(2.0 / (1.0 - level * level))
     z = NormalDist().inv_cdf(0.5 + level / 2.0)
     # Cornish and Fisher's expansion: at 95 % right to 1 % from 3 degrees of freedom on.
     return (
@@ -211,7 +211,7 @@ def _score_end(mean: float, end: float, m: int, n: int, z: float) -> float:
     def inside(area: float) -> bool:
         spread = (1 - area) / (2 - area) + area / (1 + area)
         variance = area * (1 - area) * (1 + ((m + n) / 2 - 1) * spread) / (m * n)
-        return abs(area - mean) <= z * variance**0.5
+        return abs(area - mean) <= z * math.sqrt(variance)
 
     near, far = mean, end
     for _ in range(50):  # halvings: more than a float has digits
