@@ -10,7 +10,7 @@ Outputs: selected.jsonl (training data of fine-tuning); scores.parquet (all cand
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.config.sampling import SelectConfig
+from alignment.config.vocabulary import Domain
 from alignment.errors import DataError, StageError
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.reporting.sampling_plots import plot_best_of, plot_temperatures
@@ -74,8 +75,8 @@ def run(ctx: StageContext) -> None:
     write_bag(ctx.out / BAG_FILE, best_entries(alone.eligible, config.bag_keep, own_version))
     bagged = admitted(old_candidates, alone.chosen, config)
     selection, bagged = select_with(bagged, own_candidates, config, seed)
-    _refuse_lost_domain(selection)
-    _say_what_is_lost(ctx, selection)
+    _refuse_lost_domain(selection, own_candidates, config)
+    _say_what_is_lost(ctx, selection, own_candidates)
 
     trained = selection.chosen
     if config.random_control or config.train_on == "random":
@@ -152,7 +153,9 @@ def _judge(
 MUCH = 0.5  # share of a domain's prompts that may lose all answers without a word
 
 
-def _refuse_lost_domain(selection: Selection) -> None:
+def _refuse_lost_domain(
+    selection: Selection, candidates: Sequence[Candidate], config: SelectConfig
+) -> None:
     """A domain of which nothing is left would be unlearned.
 
     Raises:
@@ -161,24 +164,54 @@ def _refuse_lost_domain(selection: Selection) -> None:
     for domain, count in selection.without.items():
         if count < len(selection.prompts[domain]):
             continue
-        counts = ", ".join(f"{name} {count}" for name, count in selection.counts.items())
-        unfinished = selection.counts["unfinished"] > selection.counts["unsafe"]
+        fates = _fates(candidates, domain, config)
         raise StageError(
             f"no sample of the {count} {domain} prompts is fit for fine-tuning",
-            where=counts,
-            remedy="raise generation.max_new_tokens or set select.finished_only: false"
-            if unfinished
-            else "lower select.safety_threshold, or look at the safety reward model's calibration",
+            where=_in_words(fates),
+            remedy=REMEDIES[max(fates, key=lambda name: fates[name])],
         )
 
 
-def _say_what_is_lost(ctx: StageContext, selection: Selection) -> None:
+REMEDIES = {
+    "cut": "raise generation.max_new_tokens or set select.finished_only: false",
+    "empty": "look at the policy's answers (samples.parquet of the stage sample)",
+    "unsafe": "lower select.safety_threshold, or look at the safety reward model's calibration",
+    "under the bar": "lower select.quantile",
+}
+
+
+def _fates(candidates: Sequence[Candidate], domain: Domain, config: SelectConfig) -> dict[str, int]:
+    """Why no answer to prompts of a domain was chosen → to how many answers it happened."""
+    fates = dict.fromkeys(REMEDIES, 0)
+    for candidate in candidates:
+        if candidate.domain != domain:
+            continue
+        if config.finished_only and not candidate.finished:
+            fates["cut"] += 1
+        elif not candidate.text.strip():
+            fates["empty"] += 1
+        elif is_unsafe(candidate, config):
+            fates["unsafe"] += 1
+        else:
+            fates["under the bar"] += 1
+    return fates
+
+
+def _in_words(fates: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in fates.items() if count)
+
+
+def _say_what_is_lost(
+    ctx: StageContext, selection: Selection, candidates: Sequence[Candidate]
+) -> None:
     for domain, count in selection.without.items():
         total = len(selection.prompts[domain])
         if count > MUCH * total:
+            kept = {candidate.prompt_id for candidate in selection.chosen}
+            lost = [candidate for candidate in candidates if candidate.prompt_id not in kept]
             ctx.progress.say(
-                f"{count} of {total} {domain} prompts have no answer that passes the filters: "
-                f"{selection.counts['unfinished']} answers cut, {selection.counts['unsafe']} unsafe"
+                f"{count} of {total} {domain} prompts have no answer that is chosen: "
+                f"{_in_words(_fates(lost, domain, ctx.config.select))}"
             )
 
 

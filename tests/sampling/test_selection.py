@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from alignment.config.sampling import CollectConfig, SampleConfig, SelectConfig
-from alignment.errors import DataError
+from alignment.errors import DataError, StageError
 from alignment.inference.types import Sample
 from alignment.preferences.prompts import Prompt
 from alignment.sampling.bag import (
@@ -38,7 +38,7 @@ from alignment.sampling.selection import (
     select,
 )
 from alignment.sampling.temperature import best_temperature
-from alignment.stages.select import _write_scores
+from alignment.stages.select import _refuse_lost_domain, _write_scores
 
 
 def _candidate(prompt: str, text: str, reward: float, **more: Any) -> Candidate:
@@ -343,6 +343,25 @@ def test_every_chosen_answer_is_marked_once(tmp_path: Path) -> None:
     _write_scores(tmp_path / "scores.parquet", candidates, select(candidates, config, seed=1))
     table = pq.read_table(tmp_path / "scores.parquet").to_pydict()
     assert table["chosen"] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("fate", "remedy"),
+    [
+        ({"finished": False}, "max_new_tokens"),
+        ({"safe_probability": 0.01}, "safety_threshold"),
+        ({"text": " "}, "look at the policy's answers"),
+    ],
+)
+def test_a_lost_domain_is_explained_by_its_own_answers(fate: Any, remedy: str) -> None:
+    """Whatever befell those of the other domain, of which there are more."""
+    values = {"text": "t", "reward": 0.0, "safety_prompt": True, **fate}
+    candidates = [_candidate("s", **values), _candidate("h", "good", 1.0)]
+    candidates += [_candidate("h", f"cut {n}", 0.0, finished=False) for n in range(3)]
+    config = SelectConfig()
+    with pytest.raises(StageError, match="no sample of the 1 safety prompts") as raised:
+        _refuse_lost_domain(select(candidates, config, seed=1), candidates, config)
+    assert remedy in str(raised.value)
 
 
 def _pool(count: int) -> list[Prompt]:

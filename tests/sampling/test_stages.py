@@ -94,8 +94,9 @@ def test_sample_then_select(make_context: Callable[..., Any]) -> None:
     assert len(_rows(chosen.out / "control.jsonl")) == 10
     for row in selected:
         mine = [one for one in scores if one["prompt_id"] == row["prompt_id"] and one["text"]]
-        group = [one["reward"] for one in mine]
-        assert row["reward"] == pytest.approx(max(group), rel=1e-6)
+        ended = [one for one in mine if one["finished"]]  # cut ones are worth no more than these
+        best = max(one["reward"] for one in ended or mine)
+        assert row["reward"] == pytest.approx(best, rel=1e-6)
         assert row["messages"][-1]["role"] == "user"
     assert sum(row["chosen"] for row in scores) == 10
     assert chosen.metrics["gain"] > 0
