@@ -53,8 +53,9 @@ class RewardsConfig(Section):
     look like, and what no annotator ever saw. Needs `guard_share`."""
     epochs: int = Field(default=1, ge=1)
     """Passes over the data: one, the paper warns that more over-fit."""
-    batch: int = Field(default=512, ge=1)
-    """Comparisons (or whole rankings) an optimiser step sees."""
+    batch: int = Field(default=64, ge=1)
+    """Comparisons (or whole rankings) an optimiser step sees. The paper's 512 are for millions of
+    them; under 20 steps are refused."""
     learning_rate: float = Field(default=1e-5, gt=0)
     """Highest learning rate: 1e-5 in the paper (5e-6 for 70B); tiny models want about 1e-3."""
     min_lr_ratio: float = Field(default=0.1, ge=0, le=1)
@@ -69,7 +70,8 @@ class RewardsConfig(Section):
     """Train a low-rank adapter and the scalar head, folded together when done; null trains all
     weights."""
     max_length: int = Field(default=4096, ge=8)
-    """Comparisons with a longer side (prompt and answer, in tokens) are left out and counted."""
+    """Tokens of a prompt with its answer. Longer prompts lose whole turns from the front, and
+    comparisons whose answers leave the prompt less than a quarter are left out."""
     max_tokens_per_micro_batch: int = Field(default=8192, ge=64)
     """Tokens of one forward pass: batches are cut into pieces of about this size, which bounds
     memory and changes no result beyond float noise."""

@@ -30,7 +30,7 @@ class SampleConfig(Section):
     """Who generates: our own loop over transformers, vLLM in this process, or a server by `url`."""
     url: str | None = None
     """Address of an OpenAI-compatible server that serves the policy; `engine: server` needs it."""
-    prompts: int = Field(default=256, ge=1)
+    prompts: int = Field(default=4096, ge=1)
     """How many prompts of the pool a version samples for; each version draws its own."""
     skip_categories: tuple[str, ...] = ()
     """Prompts of these categories are left out, as where a delivery does not cover them. What the
@@ -42,7 +42,7 @@ class SampleConfig(Section):
     tuned for each version (Fig 8)."""
     grid: Temperatures = (0.7, 0.85, 1.0, 1.15, 1.3)
     """Temperatures the search tries. Llama 2 found 1.2–1.3 best for its RLHF model."""
-    search_prompts: int = Field(default=32, ge=2)
+    search_prompts: int = Field(default=128, ge=2)
     """Prompts the temperature search samples for; drawn apart from the version's own prompts."""
     generation: Override[GenerationConfig] = GenerationConfig()
     """What differs from the top-level `generation`."""
@@ -106,8 +106,9 @@ class SelectConfig(Section):
 class CollectConfig(Section):
     """Pairs of answers sent to annotation after each version."""
 
-    pairs: int = Field(default=256, ge=0)
-    """Pairs collected a version; 0 collects none."""
+    pairs: int = Field(default=4000, ge=0)
+    """Pairs collected a version; 0 collects none. With under 2,000 of a domain a reward model
+    hardly beats chance (Gao et al. 2022)."""
     safety_share: float = Field(default=0.5, ge=0, le=1)
     """Share of pairs on prompts tagged for safety."""
     temperatures: Temperatures = (0.7, 1.0, 1.3)

@@ -6,6 +6,7 @@ and the ports of `align serve` when it begins (`flows.servers.web_pages`).
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -13,10 +14,13 @@ from pathlib import Path
 
 import psutil
 
+from alignment.config.finetune import FinetuneConfig
 from alignment.config.generation import GenerationConfig
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
+from alignment.config.rewards import RewardsConfig
 from alignment.errors import AlignError, ConfigError
+from alignment.models.enough_steps import check_steps
 from alignment.pipeline.disk_space import check_program_space
 from alignment.pipeline.estimate import UNKNOWN_PARAMETERS, base_size
 from alignment.pipeline.node import Node
@@ -152,6 +156,7 @@ def _check_version(program: ProgramConfig, version: str, contexts: dict[str, int
             where=f"finetune.{recipe}.batch",
             remedy="make it a multiple of compute.processes",
         )
+    _check_steps(config, version)
     for part in config.ppo.parts if climbs else ():
         load_callable(part.function, "ppo.parts")
     if climbs and config.ppo.ptx.coefficient and config.ppo.ptx.source == "corpus" and own_base:
@@ -164,6 +169,37 @@ def _check_version(program: ProgramConfig, version: str, contexts: dict[str, int
     if config.evaluate.judge is not None:
         config.evaluate.judge.key()
     _check_adapters(program, config, climbs)
+
+
+def _check_steps(config: ProgramConfig, version: str) -> None:
+    """Check that a version's trainings take enough steps, as far as settings alone tell: all that
+    can be selected or collected is trained on."""
+    trainings: list[tuple[str, str, int, FinetuneConfig | RewardsConfig]] = []
+    recipe, each = config.finetune.rejection, 1
+    if config.select.rule != "top1":
+        each = min(config.select.per_prompt, config.sample.k)
+    if version != "sft" and config.version(version).bag == "previous":
+        answers = config.sample.prompts * each
+        trainings.append((f"{version}'s", "finetune.rejection", answers, recipe))
+    if config.intake.source == "simulated" and version == config.versions[0].name:
+        pairs, mixture = config.collect.pairs, config.rewards.mixture
+        safety = round(pairs * config.collect.safety_share)
+        helpful = pairs - safety
+        rest = min(safety, round(mixture.helpfulness_rest * helpful))
+        most = {
+            "helpfulness": helpful + rest,
+            "safety": min(pairs, round(safety / mixture.safety_share)),
+        }
+        trainings += [(f"the {d}", "rewards", count, config.rewards) for d, count in most.items()]
+    for name, section, examples, settings in trainings:
+        check_steps(
+            math.ceil(examples / settings.batch) * settings.epochs,
+            examples,
+            settings.epochs,
+            what=f"{name} {'reward model' if section == 'rewards' else 'fine-tuning'} (at most)",
+            key=f"{section}.batch",
+            say=lambda _line: None,  # the stage knows how many there are, and says it
+        )
 
 
 def _check_engine(config: ProgramConfig) -> None:

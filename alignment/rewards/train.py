@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from alignment.config.rewards import RewardsConfig
+from alignment.models.enough_steps import check_steps
 from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.models.row_layout import Inputs, Row
 from alignment.rewards.adapter import dropouts
@@ -151,6 +152,7 @@ def train(
         amp: number format of autocast; None computes in that of the weights.
 
     Raises:
+        ConfigError: the batches are so large that there are too few steps.
         StageError: loss or gradient is not finite.
     """
     progress = progress or SilentProgress()
@@ -174,6 +176,14 @@ def train(
         for module in dropouts(model):
             module.train()
     steps = math.ceil(len(elements) / settings.batch) * settings.epochs
+    check_steps(
+        steps,
+        len(elements),
+        settings.epochs,
+        what="the reward model",
+        key="rewards.batch",
+        say=progress.say,
+    )
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(trained, settings.learning_rate, settings.optimizer)
     schedule = make_schedule(

@@ -52,6 +52,7 @@ def run(ctx: StageContext) -> None:
         series=ctx.series,
         bf16=compute.dtype == "bfloat16",
         progress=ctx.progress,
+        key=f"finetune.{'rejection' if 'select' in ctx.inputs else 'sft'}.batch",
     )
     if not distributed.is_first():
         return

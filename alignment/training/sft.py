@@ -29,6 +29,7 @@ from transformers import PrinterCallback, TrainerCallback
 from alignment.config.finetune import FinetuneConfig
 from alignment.errors import ConfigError, DataError
 from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
+from alignment.models.enough_steps import check_steps
 from alignment.models.load import context_length, quiet
 from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.training.packing import Window, collate, isolates, pack, row_of, singles
@@ -108,12 +109,14 @@ def finetune(
     series: Series,
     bf16: bool = False,
     progress: Progress | None = None,
+    key: str = "finetune.sft.batch",
 ) -> dict[str, float]:
     """Train `model` in place, or resume from the checkpoint in `scratch`.
 
     Args:
         model: causal language model on its device, full or with a trainable adapter.
         seed: of the order of rows.
+        key: the setting of the batch size, for errors.
         bf16: compute in bfloat16 (autocast); trained weights and optimiser stay float32.
 
     Returns:
@@ -122,6 +125,7 @@ def finetune(
         in all processes except the first, which has the curve.
 
     Raises:
+        ConfigError: the batches are so large that there are too few steps.
         DataError: no example fits the window.
         StageError: loss or gradient is not finite; the last good checkpoint is kept.
     """
@@ -141,6 +145,14 @@ def finetune(
         progress.say("this architecture lets packed conversations see one another: packing is off")
     rows = training_rows(items, config, length, packing=packing, seed=seed)
     steps = math.ceil(len(rows) / config.batch)
+    check_steps(
+        steps,
+        len(rows) // config.epochs,
+        config.epochs,
+        what="fine-tuning",
+        key=key,
+        say=progress.say,
+    )
     optimizer = make_optimizer(model.parameters(), config.learning_rate, config.optimizer)
     scheduler = make_schedule(
         optimizer,

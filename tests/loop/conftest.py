@@ -22,9 +22,9 @@ world: {corpus_documents: 1200, demonstrations: 160, prompts: 300,
 finetune:
   sft: {learning_rate: 2.0e-3, batch: 16, per_device_train_batch_size: 16, max_length: 128,
         packing: false, checkpoint_every: 5}
-  rejection: {learning_rate: 1.0e-3, epochs: 1, batch: 8, per_device_train_batch_size: 8,
-              checkpoint_every: 2}
-rewards: {learning_rate: 1.0e-3, batch: 16, max_length: 128, checkpoint_every: 2}
+  rejection: {learning_rate: 1.0e-3, epochs: 2, batch: 2, per_device_train_batch_size: 2,
+              checkpoint_every: 8}
+rewards: {learning_rate: 1.0e-3, batch: 1, max_length: 128, checkpoint_every: 8}
 generation: {max_new_tokens: 16}
 sample: {prompts: 24, k: 3, grid: [0.8, 1.0], search_prompts: 4,
          shard_prompts: 8}

@@ -61,10 +61,11 @@ def run(folder: Path, model: Any, tokenizer: Any) -> Path:
             "intake": {"source": "split", "path": str(folder / "data.jsonl")},
             "data": {"max_evaluation": 4, "arrivals": 1},
             "finetune": {
-                name: {"batch": 8, "per_device_train_batch_size": 4, "epochs": 1, "max_length": 128}
-                for name in ("sft", "rejection")
+                name: {"batch": batch, "per_device_train_batch_size": batch, "epochs": epochs}
+                | {"max_length": 128}
+                for name, batch, epochs in (("sft", 4, 1), ("rejection", 1, 6))
             },
-            "rewards": {"batch": 16, "max_length": 128},
+            "rewards": {"batch": 4, "max_length": 128},
             "sample": {"prompts": 4, "k": 2, "temperature": 0.8, **BRIEF},
             "select": {"finished_only": False, "safety_threshold": 0.0},
             "ppo": {
