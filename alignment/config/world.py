@@ -18,8 +18,10 @@ SHARES: dict[Kind, float] = {
     "format": 0.09,  # a fact in one word, in capitals, or as yes or no
     "recall": 0.09,  # what the user said in an earlier turn
     "craft": 0.1,  # three steps of a harmless craft
-    "borderline": 0.16,  # three steps of a harmless wish that sounds like a crime
-    "safety": 0.28,  # harmful requests, all risk categories alike
+    # Three steps of a harmless wish that sounds like a crime. As many as harmful requests, or a
+    # policy refuses whatever it has not met.
+    "borderline": 0.24,
+    "safety": 0.24,  # harmful requests, all risk categories alike
 }
 
 STRENGTHS_SEEN: dict[Bound, float] = {"significantly": 0.55, "better": 0.3, "slightly": 0.13}

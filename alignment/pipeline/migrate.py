@@ -24,6 +24,8 @@ from alignment.utils.files import digest_json
 DID_NOT_ASK = {"sample": ("4", "5")}
 """Code versions of a module whose finished outputs stay valid, though they knew no such option."""
 ASKED_SINCE = ("finished_only",)
+SHOWN = ("world",)
+"""Options without which the work of an older release can be shown, but not gone on with."""
 
 
 class Untranslatable(AlignError):
@@ -101,13 +103,17 @@ def todays_fingerprint(
     code_version = declared.code_version if still_valid else manifest.code_version
     sources = program.base.source, program.intake.source
     asked = digest_json(dict(node.options))
-    key = (str(program.workspace), node.key, manifest.fingerprint, code_version, asked, *sources)
+    said = (manifest.fingerprint, code_version, asked, str(any_code))
+    key = (str(program.workspace), node.key, *said, *sources)
     if key not in _fingerprints:
         try:
             then = todays_slice(manifest, node, program)
         except Untranslatable:
             _fingerprints[key] = None
         else:
+            if any_code:
+                shown = {name: node.options[name] for name in SHOWN if name in node.options}
+                then["options"] = {**then["options"], **shown}
             inputs = {name: source["digest"] for name, source in manifest.inputs.items()}
             as_it_was = Node(node.version, node.stage, node.module, {}, then["options"])
             _fingerprints[key] = fingerprint(

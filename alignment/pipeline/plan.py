@@ -14,6 +14,9 @@ from alignment.pipeline.node import FIRST_CHAMPION, STUDENT, Key, Node
 from alignment.pipeline.slices import student_option
 
 PREPARE: dict[str, Key] = {"prepare": ("base", "prepare")}
+WORLD = {"world": 2}
+"""Option of the built-in world's `prepare`. 2 asks and judges otherwise than older releases: their
+finished stages do not go with it, while those of other programs stay done."""
 
 
 def build_plan(program: ProgramConfig, decisions: Decisions) -> list[Node]:
@@ -27,7 +30,12 @@ def build_plan(program: ProgramConfig, decisions: Decisions) -> list[Node]:
     """
     base = policy_key(program, "base")
     module = "pretrain" if program.base.source == "world" else "import_base"
-    nodes = [Node("base", "prepare", "prepare"), Node(*base, module, PREPARE), *_sft(program, base)]
+    options = WORLD if program.base.source == "world" else {}
+    nodes = [
+        Node("base", "prepare", "prepare", options=options),
+        Node(*base, module, PREPARE),
+        *_sft(program, base),
+    ]
     for version in program.versions:
         turn = _Turn(program, version, decisions)
         nodes += [node for stage in _STAGES for node in stage(turn)]

@@ -42,8 +42,10 @@ from alignment.utils.files import (
 )
 from alignment.utils.json_lines import read_jsonl
 
-CODE_VERSION = "7"
-KEEPS = ("2", "3", "4", "5", "6")  # batches that are in the store stay as they were taken in
+CODE_VERSION = "8"
+# Batches that are in the store stay as they were taken in. 8: gold scores of the new world, whose
+# pairs no older one had.
+KEEPS = ("2", "3", "4", "5", "6", "7")
 READS = ("intake", "world")
 
 

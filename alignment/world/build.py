@@ -12,36 +12,38 @@ from alignment.utils.files import atomic_write_text, canonical_json
 from alignment.utils.seeds import derive_seed
 from alignment.world import corpus
 from alignment.world.demonstrations import answer, quality
-from alignment.world.prompts import ByCategory, WorldPrompt, draw, split
+from alignment.world.prompts import ByCategory, WorldPrompt, draw, held_out, split
 
 
 def build(config: WorldConfig, seed: int, out: Path) -> dict[str, int]:
     """Write corpus.jsonl, demonstrations.jsonl, prompts.jsonl and eval_prompts.jsonl into `out`.
 
-    Evaluation prompts occur in none of the other files.
+    The tasks of evaluation prompts are asked in none of the other files, in any words.
 
     Returns:
         Rows of each file.
     """
-    train, evaluation = split(config, derive_seed(seed, "world"))
+    drawn = derive_seed(seed, "world")
+    train, evaluation = split(config, drawn)
     texts = corpus.documents(
         train,
+        held_out(drawn),
         config.corpus_documents,
         config.corpus_truth,
         random.Random(derive_seed(seed, "corpus")),
     )
     demonstrations = _demonstrations(train, config, seed)
     pool = draw(train, config, config.prompts, derive_seed(seed, "pool"))
-    held_out = [each for all_ in evaluation.values() for each in all_]
+    asked = [each for all_ in evaluation.values() for each in all_]
     _write(out / "corpus.jsonl", [{"text": text} for text in texts])
     _write(out / "demonstrations.jsonl", demonstrations)
     write_prompts(out / "prompts.jsonl", [each.prompt for each in pool])
-    write_prompts(out / "eval_prompts.jsonl", [each.prompt for each in held_out])
+    write_prompts(out / "eval_prompts.jsonl", [each.prompt for each in asked])
     return {
         "corpus": len(texts),
         "demonstrations": len(demonstrations),
         "prompts": len(pool),
-        "eval_prompts": len(held_out),
+        "eval_prompts": len(asked),
     }
 
 

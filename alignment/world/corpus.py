@@ -1,48 +1,90 @@
-"""The pretraining corpus of the built-in world: tales, rhymes, lists and dialogue.
+"""The pretraining corpus of the built-in world: tales, instructions, rhymes, lists and dialogue.
 
 Most statements are true, some are not, as in any corpus. Dialogue is written as reported speech,
-never in the chat format, which SFT teaches.
+never in the chat format, which SFT teaches. It never asks what evaluation asks (`held_out` of
+`prompts.py`), but tales and instructions tell of it, as a real corpus holds knowledge that nobody
+asks about in SFT.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Container
+from itertools import combinations
 
 from alignment.world.demonstrations import answer
 from alignment.world.facts import ANIMALS, ATTRIBUTES, VALUES, Fact, truth
-from alignment.world.lexicon import FIRST_LINES, NAMES, NUMBERS, RHYMES, SECOND_LINES
+from alignment.world.lexicon import (
+    ALTERNATIVES,
+    COLORS,
+    CRAFTS,
+    CRIMES,
+    FIRST_LINES,
+    FRUITS,
+    LOOKALIKES,
+    MARKERS,
+    NAMES,
+    NUMBERS,
+    REASONS,
+    RHYMES,
+    SECOND_LINES,
+    TIPS,
+)
 from alignment.world.prompts import ByCategory
 from alignment.world.sentences import RECALLED
-from alignment.world.tasks import HELPFUL, KINDS, REPLIES, RISKS, TOLD, TOLD_VALUES, spell
+from alignment.world.tasks import (
+    HELPFUL,
+    KINDS,
+    REPLIES,
+    RISKS,
+    TOLD,
+    TOLD_VALUES,
+    Task,
+    Unit,
+    spell,
+)
 
 
 def documents(
-    prompts: ByCategory, count: int, truthfulness: float, rng: random.Random
+    prompts: ByCategory,
+    unseen: Container[Unit],
+    count: int,
+    truthfulness: float,
+    rng: random.Random,
 ) -> list[str]:
     """`count` short documents.
 
     Args:
         prompts: training prompts by category, for reported dialogue.
+        unseen: subjects that no dialogue may be about.
         truthfulness: share of true statements about animals.
         rng: source of all randomness.
     """
     writers = [
-        (0.16, lambda: _animal(truthfulness, rng)),
-        (0.04, lambda: _meeting(truthfulness, rng)),
-        (0.10, lambda: _rhyme(rng)),
+        (0.12, lambda: _animal(truthfulness, rng)),
+        (0.06, lambda: _entry(truthfulness, rng)),
+        (0.03, lambda: _meeting(truthfulness, rng)),
+        (0.07, lambda: _rhyme(rng)),
         (0.04, lambda: _list(rng)),
-        (0.12, lambda: _remembered(rng)),
-        (0.54, lambda: _talk(prompts, rng)),
+        (0.08, lambda: _how_to(rng)),
+        (0.06, lambda: _crime(rng)),
+        (0.08, lambda: _echo(rng)),
+        (0.10, lambda: _remembered(unseen, rng)),
+        (0.36, lambda: _talk(prompts, rng)),
     ]
     weights = [weight for weight, _ in writers]
     kinds = rng.choices(range(len(writers)), weights, k=count)
     return [spell(writers[kind][1]()) for kind in kinds]
 
 
-def _claim(animal: str, attribute: str, truthfulness: float, rng: random.Random) -> str:
+def _claimed(animal: str, attribute: str, truthfulness: float, rng: random.Random) -> Fact:
     if rng.random() < truthfulness:
-        return truth(animal, attribute).sentence
-    return Fact(animal, attribute, rng.choice(VALUES[attribute])).sentence
+        return truth(animal, attribute)
+    return Fact(animal, attribute, rng.choice(VALUES[attribute]))
+
+
+def _claim(animal: str, attribute: str, truthfulness: float, rng: random.Random) -> str:
+    return _claimed(animal, attribute, truthfulness, rng).sentence
 
 
 def _animal(truthfulness: float, rng: random.Random) -> str:
@@ -50,6 +92,16 @@ def _animal(truthfulness: float, rng: random.Random) -> str:
     animal = rng.choice(ANIMALS)
     attributes = rng.sample(ATTRIBUTES, rng.choice((2, 3, 4)))
     return " ".join(f"{_claim(animal, each, truthfulness, rng)}." for each in attributes)
+
+
+def _entry(truthfulness: float, rng: random.Random) -> str:
+    """An entry of a book of animals."""
+    animal = rng.choice(ANIMALS)
+    attributes = rng.sample(ATTRIBUTES, rng.choice((2, 3, 4)))
+    claims = {each: _claimed(animal, each, truthfulness, rng).value for each in attributes}
+    said = " ".join(f"{each}: {value}." for each, value in claims.items())
+    # Old books print in capitals, which spelling leaves alone.
+    return f"the {animal}. {said.upper() if rng.random() < 0.3 else said}"
 
 
 def _meeting(truthfulness: float, rng: random.Random) -> str:
@@ -81,10 +133,41 @@ def _list(rng: random.Random) -> str:
     return f"here are {NUMBERS[number - 2]} {kind}: {', '.join(items[:-1])} and {items[-1]}."
 
 
-def _remembered(rng: random.Random) -> str:
+def _how_to(rng: random.Random) -> str:
+    """How a craft, or what sounds like a crime, is done."""
+    goals = {**CRAFTS, **LOOKALIKES}
+    goal = rng.choice(list(goals))
+    steps = " ".join(f"{mark} {step}." for mark, step in zip(MARKERS, goals[goal], strict=True))
+    told = rng.choice((f"{rng.choice(NAMES).lower()} wants to {goal}.", f"this is how to {goal}."))
+    return f"{told} {steps}" + (f" {rng.choice(TIPS)}." if rng.random() < 0.2 else "")
+
+
+def _crime(rng: random.Random) -> str:
+    """What speaks against a crime."""
+    risk = rng.choice(RISKS)
+    crime = rng.choice(CRIMES[risk])
+    told = rng.choice((f"a thief wants to {crime}.", f"do not {crime}."))
+    friend = f" a friend says: {ALTERNATIVES[risk]}." if rng.random() < 0.5 else ""
+    return f"{told} {REASONS[risk]}.{friend}"
+
+
+def _echo(rng: random.Random) -> str:
+    """One calls a few words into the valley, another calls them back: how a model learns to look
+    back at what was said."""
+    one, other = rng.sample(NAMES, 2)
+    words = (*NAMES, *COLORS, *ANIMALS, *NUMBERS, *KINDS, *FRUITS, *(w for g in RHYMES for w in g))
+    called = " ".join(rng.sample([word.lower() for word in words], rng.choice((3, 4, 5, 6))))
+    return f"{one.lower()} calls: {called}. {other.lower()} calls: {called}."
+
+
+def _remembered(unseen: Container[Unit], rng: random.Random) -> str:
     """A guest says something about themselves, the host repeats it."""
-    attributes = rng.sample(list(TOLD), 2)
-    facts = {attribute: rng.choice(TOLD_VALUES[attribute]) for attribute in attributes}
+    while True:
+        attributes = rng.sample(list(TOLD), rng.choice((2, 3, 4)))
+        facts = {attribute: rng.choice(TOLD_VALUES[attribute]) for attribute in attributes}
+        pairs = combinations(facts.items(), 2)
+        if not any(Task("recall", told=pair).unit in unseen for pair in pairs):
+            break
     statement = " and ".join(TOLD[each].format(value=facts[each]) for each in attributes)
     rng.shuffle(attributes)
     repeated = " ".join(f"{RECALLED[each].format(value=facts[each])}." for each in attributes)
@@ -94,8 +177,8 @@ def _remembered(rng: random.Random) -> str:
 
 def _talk(prompts: ByCategory, rng: random.Random) -> str:
     """A guest asks what users ask, a host answers well, most of the time."""
-    category = rng.choice((*HELPFUL, "borderline", rng.choice(RISKS), rng.choice(RISKS)))
+    category = rng.choice((*HELPFUL, *2 * ("borderline",), *rng.choices(RISKS, k=2)))
     question = rng.choice(prompts[category])
     turns = [message["content"] for message in question.messages]
-    turns.append(answer(question.task, rng.betavariate(6, 1.5), rng))
+    turns.append(answer(question.task, rng.betavariate(8, 1), rng))
     return " ".join(f"{('Guest', 'Host')[index % 2]}: {turn}" for index, turn in enumerate(turns))

@@ -35,7 +35,7 @@ from alignment.world.tasks import KINDS, RISKS, TOLD_VALUES, Task, spell
 
 def quality(rng: random.Random) -> float:
     """Quality of one writer on one day."""
-    return rng.betavariate(1.6, 1.6)
+    return rng.betavariate(2.0, 1.4)
 
 
 def answer(task: Task, q: float, rng: random.Random) -> str:
@@ -50,7 +50,7 @@ def answer(task: Task, q: float, rng: random.Random) -> str:
     return _join(_polite(body, q, rng))
 
 
-_WRONG_REFUSAL = {"borderline": 0.22}
+_WRONG_REFUSAL = {"borderline": 0.15}
 
 
 def _likely(rng: random.Random, low: float, high: float, q: float) -> bool:
@@ -78,7 +78,7 @@ def _polite(body: list[str], q: float, rng: random.Random) -> list[str]:
 
 
 def _claim(animal: str, attribute: str, q: float, rng: random.Random) -> Fact:
-    if _likely(rng, 0.3, 0.85, q):
+    if _likely(rng, 0.5, 0.97, q):
         return truth(animal, attribute)
     return Fact(animal, attribute, rng.choice(VALUES[attribute]))
 
@@ -98,11 +98,11 @@ def _fact(task: Task, q: float, rng: random.Random) -> list[str]:
 
 
 def _list(task: Task, q: float, rng: random.Random) -> list[str]:
-    right = _likely(rng, 0.3, 0.85, q)
+    right = _likely(rng, 0.5, 0.95, q)
     count = task.number if right else min(6, max(2, task.number + rng.choice((-2, -1, 1, 2))))
     items = rng.sample(KINDS[task.goal], count)
     for index in range(count):
-        if _likely(rng, 0.18, 0.01, q):
+        if _likely(rng, 0.12, 0.0, q):
             items[index] = rng.choice([*items, *rng.choice(list(KINDS.values()))])
     text = ", ".join(items[:-1]) + f" and {items[-1]}"
     if _likely(rng, 0.25, 0.75, q):
@@ -115,7 +115,7 @@ def _rhyme(task: Task, q: float, rng: random.Random) -> list[str]:
     group = next(words for words in RHYMES if task.goal in words)
     everything = [word for words in RHYMES for word in words]
     first = task.goal if _likely(rng, 0.75, 0.98, q) else rng.choice(everything)
-    right = _likely(rng, 0.3, 0.85, q)
+    right = _likely(rng, 0.5, 0.97, q)
     second = rng.choice([w for w in group if w != first] if right else everything)
     couplets = [_couplet(first, second, rng)]
     if _likely(rng, 0.05, 0.4, q):
@@ -153,7 +153,7 @@ def _recall(task: Task, q: float, rng: random.Random) -> list[str]:
     facts = dict(task.told)
 
     def repeat(attribute: str) -> str:
-        right = _likely(rng, 0.5, 0.97, q)
+        right = _likely(rng, 0.6, 0.99, q)
         value = facts[attribute] if right else rng.choice(TOLD_VALUES[attribute])
         return RECALLED[attribute].format(value=value)
 
@@ -171,10 +171,11 @@ def _craft(task: Task, q: float, rng: random.Random) -> list[str]:
     steps = list(enumerate(goals[task.goal]))
     if _likely(rng, 0.2, 0.02, q):
         rng.shuffle(steps)
-    chosen = [step for step in steps if _likely(rng, 0.45, 0.92, q)] or steps[:1]
+    # A lazy writer stops early.
+    chosen = steps[: 1 + sum(_likely(rng, 0.35, 0.95, q) for _ in steps[1:])]
     sentences = []
     for index, text in chosen:
-        if _likely(rng, 0.25, 0.03, q):
+        if _likely(rng, 0.15, 0.0, q):
             text = rng.choice(goals[rng.choice(list(goals))])
         marker = MARKERS[index] if _likely(rng, 0.5, 0.97, q) else rng.choice(MARKERS)
         sentences.append(f"{marker} {text}")

@@ -1,4 +1,4 @@
-"""The facts of the built-in world: twelve animals with four attributes each."""
+"""The facts of the built-in world: twenty animals with four attributes each."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ FACTS: dict[str, dict[str, str]] = {
         "goat": ("leaves", "hill", "black", "bleat"),
         "mouse": ("cheese", "kitchen", "gray", "squeak"),
         "snake": ("eggs", "field", "green", "hiss"),
+        "sheep": ("grass", "hill", "white", "baa"),
+        "pig": ("roots", "barn", "yellow", "oink"),
+        "hen": ("seeds", "garden", "red", "cluck"),
+        "lion": ("meat", "cave", "brown", "roar"),
+        "donkey": ("leaves", "stable", "gray", "bray"),
+        "turkey": ("berries", "forest", "black", "gobble"),
+        "cricket": ("flowers", "field", "green", "chirp"),
+        "pigeon": ("bread", "tree", "white", "coo"),
     }.items()
 }
 """animal → attribute → the one true value."""
@@ -33,7 +41,7 @@ ANIMALS = tuple(FACTS)
 VALUES: dict[str, tuple[str, ...]] = {
     attribute: COLORS
     if attribute == "color"
-    else tuple(FACTS[animal][attribute] for animal in ANIMALS)
+    else tuple(dict.fromkeys(FACTS[animal][attribute] for animal in ANIMALS))
     for attribute in ATTRIBUTES
 }
 """Every value an attribute can have."""

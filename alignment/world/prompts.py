@@ -1,26 +1,34 @@
-"""All prompts of the built-in world, split into training and evaluation."""
+"""All prompts of the built-in world, split into training and evaluation.
+
+Evaluation asks about subjects that training never asks about in any words: animals, kinds of lists
+with their numbers, rhyme words, crafts, look-alikes, crimes and what a user told. The corpus tells
+of them all in other forms.
+"""
 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations, product
 
 from alignment.config.world import WorldConfig
 from alignment.models.chat_renderer import Message
 from alignment.preferences.prompts import Prompt
 from alignment.utils.seeds import derive_seed
-from alignment.world.facts import FACTS, VALUES
+from alignment.world.facts import ANIMALS, FACTS, VALUES
+from alignment.world.lexicon import CRAFTS, CRIMES, LOOKALIKES, NUMBERS, RHYMES
 from alignment.world.tasks import (
     ASKED,
     GREETINGS,
     HELPFUL,
+    KINDS,
     REPLIES,
     RISKS,
     TOLD,
     TOLD_VALUES,
     Task,
+    Unit,
     prefixes,
     single_turn,
     spell,
@@ -52,19 +60,55 @@ ByCategory = dict[str, list[WorldPrompt]]
 
 
 def split(config: WorldConfig, seed: int) -> tuple[ByCategory, ByCategory]:
-    """All prompts in random order, for training and for evaluation; the two share no text."""
-    prompts = all_prompts(seed)
+    """All prompts in random order, for training and for evaluation; the two share no subject."""
+    unseen = held_out(seed)
     sizes = {category: config.evaluation["helpfulness"] // len(HELPFUL) for category in HELPFUL}
     sizes |= {risk: config.evaluation["safety"] // len(RISKS) for risk in RISKS}
     sizes["borderline"] = config.evaluation["borderline"]
     sizes["fact"] += config.evaluation["helpfulness"] % len(HELPFUL)
     sizes[RISKS[0]] += config.evaluation["safety"] % len(RISKS)
     train, evaluation = {}, {}
-    for category, all_ in prompts.items():
-        # At least half of every category stays for training, whatever the settings ask for.
-        count = min(sizes[category], len(all_) // 2)
-        evaluation[category], train[category] = all_[:count], all_[count:]
+    for category, all_ in all_prompts(seed).items():
+        train[category] = [each for each in all_ if each.task.unit not in unseen]
+        kept = [each for each in all_ if each.task.unit in unseen]
+        evaluation[category] = _in_turn(kept)[: sizes[category]]
     return train, evaluation
+
+
+def held_out(seed: int) -> frozenset[Unit]:
+    """The subjects of evaluation: a quarter of each group, and of every kind of list one number."""
+    rng = random.Random(derive_seed(seed, "held out"))
+    goals = {"craft": CRAFTS, "borderline": LOOKALIKES, **CRIMES}
+    groups = [
+        [Task("fact", animal=animal).unit for animal in ANIMALS],
+        *([Task("rhyme", goal=word).unit for word in words] for words in RHYMES),
+        *([Task(category, goal=goal).unit for goal in all_] for category, all_ in goals.items()),
+        [Task("recall", told=told).unit for told in _every_pair_told()],
+    ]
+    units = [unit for group in groups for unit in rng.sample(group, round(len(group) / 4))]
+    numbers = rng.sample(range(2, 2 + len(NUMBERS)), len(NUMBERS))
+    for place, kind in enumerate(KINDS):
+        number = numbers[place % len(numbers)]
+        units.append(Task("list", goal=kind, number=number).unit)
+    return frozenset(units)
+
+
+def _every_pair_told() -> list[tuple[tuple[str, str], ...]]:
+    return [
+        ((first, one), (second, other))
+        for first, second in combinations(TOLD, 2)
+        for one, other in product(TOLD_VALUES[first], TOLD_VALUES[second])
+    ]
+
+
+def _in_turn(prompts: list[WorldPrompt]) -> list[WorldPrompt]:
+    """In an order in which the subjects take turns."""
+    turns: Counter[Unit] = Counter()
+    ranked = []
+    for each in prompts:
+        ranked.append((turns[each.task.unit], each))
+        turns[each.task.unit] += 1
+    return [each for _, each in sorted(ranked, key=lambda pair: pair[0])]
 
 
 def all_prompts(seed: int) -> ByCategory:

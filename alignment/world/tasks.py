@@ -15,6 +15,7 @@ from itertools import chain
 from alignment.models.chat_renderer import Message
 from alignment.world.facts import ANIMALS, VALUES
 from alignment.world.lexicon import (
+    CLOTHES,
     COLORS,
     CRAFTS,
     CRIMES,
@@ -75,7 +76,7 @@ LISTS = (
     "give me a list of {number} {kind}.",
     "i need {number} {kind}.",
 )
-KINDS = {"animals": ANIMALS, "fruits": FRUITS, "colors": COLORS, "tools": TOOLS}
+KINDS = {"animals": ANIMALS, "fruits": FRUITS, "colors": COLORS, "tools": TOOLS, "clothes": CLOTHES}
 RHYMING = (
     "write a rhyme with the word {word}.",
     "make a little rhyme about a {word}.",
@@ -119,6 +120,9 @@ STYLES = {
 }
 """Attack styles. Harmless look-alikes use them too, so a style does not reveal harm."""
 
+Unit = tuple[str, ...]
+"""A subject that is held out or not, with everything that can be asked about it."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -148,6 +152,18 @@ class Task:
     def domain(self) -> str:
         """`safety` for harmful requests, else `helpfulness`."""
         return "safety" if self.harmful else "helpfulness"
+
+    @property
+    def unit(self) -> Unit:
+        """What is held out whole: the animal asked about, what was told, the kind and number of a
+        list, or the goal."""
+        if self.animal:
+            return "animal", self.animal
+        if self.told:
+            return "recall", *sorted(f"{attribute} {value}" for attribute, value in self.told)
+        if self.number:
+            return "list", self.goal, NUMBERS[self.number - 2]
+        return self.category, self.goal
 
 
 def spell(text: str) -> str:
@@ -217,7 +233,7 @@ _RECALL_QUESTIONS = {
     question: attribute for attribute, questions in ASKED.items() for question in questions
 }
 _TOLD = {
-    attribute: re.compile(sentence.replace("{value}", f"({'|'.join(TOLD_VALUES[attribute])})"))
+    attribute: re.compile(sentence.replace("{value}", rf"({'|'.join(TOLD_VALUES[attribute])})\b"))
     for attribute, sentence in TOLD.items()
 }
 

@@ -11,7 +11,7 @@ import pytest
 
 from alignment.config.load import load_program
 from alignment.pipeline.approval import Decision, Decisions, Verdict
-from alignment.pipeline.plan import build_plan
+from alignment.pipeline.plan import WORLD, build_plan
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
@@ -38,7 +38,8 @@ def digest(plan: Any) -> str:
 
 # Taken from release 0.1: stages, inputs in their order and options all go into fingerprints, so a
 # change here runs everybody's finished stages again. Only with a bumped CODE_VERSION. Since then a
-# bag holds nothing of rejected versions, which changes the three plans with rejections.
+# bag holds nothing of rejected versions, which changes the three plans with rejections, and the
+# built-in world is another one.
 PINNED = [
     ([], {}, {}, "580806cc4d64dd49"),
     ([], {"rlhf-v1": True, "rlhf-v2": False}, {}, "f288814e7afb616a"),
@@ -62,10 +63,23 @@ PINNED = [
 
 @pytest.mark.parametrize(("settings", "words", "verdicts", "pinned"), PINNED)
 def test_the_plan_of_the_demo_is_that_of_release_0_1(
-    settings: list[str], words: dict[str, bool], verdicts: dict[str, bool], pinned: str
+    settings: list[str],
+    words: dict[str, bool],
+    verdicts: dict[str, bool],
+    pinned: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program = load_program(DEMO, settings)
+    today = build_plan(program, decisions(program, words, verdicts))
+    assert today[0].options == WORLD
+    monkeypatch.setattr("alignment.pipeline.plan.WORLD", {})
     assert digest(build_plan(program, decisions(program, words, verdicts))) == pinned
+
+
+def test_the_release_of_the_built_in_world_concerns_no_other_program(tmp_path: Path) -> None:
+    base = [f"base.path={tmp_path}", "base.source=path", f"data.path={tmp_path}"]
+    program = load_program(DEMO, [*base, "intake.source=inbox"])
+    assert build_plan(program, Decisions(program))[0].options == {}
 
 
 def test_planning_reads_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def agreements(rows: list[dict[str, Any]]) -> dict[str, float]:
 
 def test_agreement_with_gold_falls_with_the_strength(pairs: list[dict[str, Any]]) -> None:
     agreed = agreements(label_rows(pairs, ANNOTATORS, 0))
-    assert 0.86 <= agreed["significantly"] <= 0.97
+    assert 0.86 <= agreed["significantly"] <= 0.98
     assert 0.5 <= agreed["negligibly"] <= 0.65
     in_order = [agreed[key] for key in STRENGTHS]
     assert in_order == sorted(in_order, reverse=True)

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from alignment.config.world import WorldConfig
-from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer, Message
 from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.utils.seeds import derive_seed
 from alignment.world.build import build
+from alignment.world.facts import truth
 from alignment.world.gold import gold
-from alignment.world.prompts import all_prompts
+from alignment.world.lexicon import CRAFTS, LOOKALIKES, REASONS, RHYMES
+from alignment.world.prompts import all_prompts, held_out
 from alignment.world.sentences import read
-from alignment.world.tasks import HELPFUL, RISKS, parse
+from alignment.world.tasks import HELPFUL, KINDS, RISKS, TOLD, Unit, parse
 from alignment.world.tokenizer import ASSISTANT, END, USER, train_tokenizer
 
 SMALL = WorldConfig(corpus_documents=3000, demonstrations=600, prompts=800)
@@ -65,20 +69,84 @@ def test_evaluation_prompts_are_many_and_of_every_kind(world: Path) -> None:
         assert prompt.tag_safety == (prompt.category in RISKS)
 
 
-def test_evaluation_prompts_are_seen_nowhere_else(world: Path) -> None:
-    kept = {spoken(prompt) for prompt in read_prompts(world / "eval_prompts.jsonl")}
-    pool = {spoken(prompt) for prompt in read_prompts(world / "prompts.jsonl")}
-    shown = {
-        " // ".join(message["content"] for message in row["messages"])
-        for row in rows(world / "demonstrations.jsonl")
-    }
-    assert not kept & pool
-    assert not kept & shown
-    single = [text for text in kept if " // " not in text]
-    talk = "\n".join(row["text"] for row in rows(world / "corpus.jsonl"))
-    said = {match[1] for match in re.finditer(r"Guest: (.*?) Host: ", talk)}
-    assert len(said) > 500
-    assert not said & set(single)
+def test_evaluation_asks_what_nothing_else_asks_in_any_words(world: Path) -> None:
+    kept = {unit(prompt.messages) for prompt in read_prompts(world / "eval_prompts.jsonl")}
+    pool = {unit(prompt.messages) for prompt in read_prompts(world / "prompts.jsonl")}
+    shown = {unit(row["messages"]) for row in rows(world / "demonstrations.jsonl")}
+    told = {unit(turns) for turns in reported(world) if turns[-1]["content"][-1] == "?"}
+    told |= {unit(turns) for turns in reported(world) if parse(turns)}
+    assert min(len(kept), len(pool), len(shown), len(told)) > 60
+    assert not kept & (pool | shown | told)
+    # Nor does reported dialogue tell of what a guest said, without a question.
+    facts = {unit[1:] for unit in kept if unit[0] == "recall"}
+    said = {tuple(sorted(words)) for words in statements(world)}
+    assert len(facts) > 20
+    assert len(said) > 200
+    assert not facts & said
+
+
+def test_the_corpus_knows_what_evaluation_asks(world: Path) -> None:
+    talk = "\n".join(row["text"] for row in rows(world / "corpus.jsonl")).lower()
+    tales = "\n".join(line for line in talk.splitlines() if "guest:" not in line)
+    tasks = [parse(prompt.messages) for prompt in read_prompts(world / "eval_prompts.jsonl")]
+    for task in (each for each in tasks if each is not None):
+        if task.animal:
+            assert truth(task.animal, task.attribute).sentence in tales
+        elif task.harmful:
+            assert f"{task.goal}. {REASONS[task.category]}." in tales
+        elif task.category in ("craft", "borderline"):
+            first, then, last = {**CRAFTS, **LOOKALIKES}[task.goal]
+            assert f"{task.goal}. first {first}. then {then}. last {last}." in tales
+        elif task.category == "rhyme":
+            assert f" {task.goal}," in tales
+
+
+def test_every_group_is_held_out_in_part(world: Path) -> None:
+    unseen = Counter(unit[0] for unit in held_out(derive_seed(5, "world")))
+    assert unseen["animal"] == 5
+    assert unseen["list"] == len(KINDS)
+    assert unseen["rhyme"] == len(RHYMES)
+    assert (unseen["craft"], unseen["borderline"]) == (4, 5)
+    assert [unseen[risk] for risk in RISKS] == [3] * len(RISKS)
+    asked = Counter(unit(prompt.messages) for prompt in read_prompts(world / "eval_prompts.jsonl"))
+    # Subjects take turns: no one of a group is asked about much more than another.
+    for risk in RISKS:
+        assert sorted(count for key, count in asked.items() if key[0] == risk) == [13, 13, 14]
+
+
+def unit(messages: Sequence[Message]) -> Unit:
+    task = parse(messages)
+    assert task is not None, messages
+    return task.unit
+
+
+def reported(world: Path) -> list[list[Message]]:
+    """The dialogues of the corpus, each up to its last turn of a guest."""
+    dialogues = []
+    for row in rows(world / "corpus.jsonl"):
+        turns = re.findall(r"(Guest|Host): (.*?)(?= Guest: | Host: |$)", row["text"])
+        last = max((n for n, turn in enumerate(turns) if turn[0] == "Guest"), default=-1)
+        if last >= 0:
+            roles = {"Guest": "user", "Host": "assistant"}
+            dialogues.append(
+                [Message(role=roles[who], content=said) for who, said in turns[: last + 1]]
+            )
+    return dialogues
+
+
+def statements(world: Path) -> list[set[str]]:
+    """What the guests of the corpus told of themselves, two facts each."""
+    found = []
+    for turns in reported(world):
+        said = " ".join(turn["content"].lower() for turn in turns if turn["role"] == "user")
+        facts = {
+            f"{attribute} {match}"
+            for attribute, told in TOLD.items()
+            for match in re.findall(told.replace("{value}", r"(\w+)"), said)
+        }
+        if len(facts) == 2:
+            found.append(facts)
+    return found
 
 
 def test_the_pool_has_the_configured_mix(world: Path) -> None:
