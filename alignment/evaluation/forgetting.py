@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from alignment.evaluation.judging import by_prompt
+from alignment.evaluation.responses import subject_numbers
 from alignment.evaluation.winrate import LEAST_PROMPTS, LEVEL
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import bootstrap_mean
@@ -72,9 +73,16 @@ def forgetting(
         }
         if earlier:
             best = max(earlier, key=lambda name: float(earlier[name].mean()))
-            gaps = (own - earlier[best]).dropna().to_numpy(float)
+            gaps = (own - earlier[best]).dropna()
+            asked = by_prompt(sides[side]).loc[gaps.index]
             gap_seed = derive_seed(seed, "forgetting", *key)
-            interval = bootstrap_mean(gaps, seed=gap_seed, samples=samples, level=LEVEL)
+            interval = bootstrap_mean(
+                gaps.to_numpy(float),
+                seed=gap_seed,
+                samples=samples,
+                level=LEVEL,
+                clusters=subject_numbers(asked),
+            )
             row |= {
                 "best": best,
                 "best_score": float(earlier[best].mean()),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
-from alignment.evaluation.responses import judges_of
+from alignment.evaluation.responses import judges_of, subject_numbers
 from alignment.evaluation.winrate import outcomes, win_rate
 from alignment.utils.seeds import derive_seed
 
@@ -31,6 +31,7 @@ class _Axis:
     prompts: NDArray[np.str_]
     chars: NDArray[np.float64]
     scores: dict[str, NDArray[np.float64]]
+    subjects: NDArray[np.int_] | None
 
     @classmethod
     def of(cls, table: pd.DataFrame, axis: str, judges: list[str]) -> _Axis:
@@ -39,6 +40,7 @@ class _Axis:
             np.asarray(rows.index, dtype=str),
             rows.chars.to_numpy(float),
             {judge: rows[f"{judge}_{axis}"].to_numpy(float) for judge in judges},
+            subject_numbers(rows),
         )
 
     def at(self, prompts: NDArray[np.str_]) -> _Axis:
@@ -47,7 +49,8 @@ class _Axis:
             return self
         where = np.searchsorted(self.prompts, prompts)
         scores = {judge: values[where] for judge, values in self.scores.items()}
-        return _Axis(prompts, self.chars[where], scores)
+        subjects = None if self.subjects is None else self.subjects[where]
+        return _Axis(prompts, self.chars[where], scores, subjects)
 
 
 def all_win_rates(
@@ -87,6 +90,7 @@ def all_win_rates(
                 # bootstrap's own noise.
                 seed=derive_seed(seed, "bootstrap", axis),
                 samples=samples,
+                subjects=left.subjects,
             )
             rows.append({"a": a, "b": b, "judge": judge, "axis": axis, **rate.row()})
     return rows

@@ -1,11 +1,11 @@
 """The table of a version's answers to the evaluation prompts, and their scores.
 
-One row per answer. A *side* takes part in comparisons: a version (`rlhf-v3`) or another arm of one
-(`rlhf-v5/no_ppo` before PPO, `rlhf-v3/student` for the smaller model). Columns of
-responses.parquet:
+One row per answer. A *side* takes part in comparisons: a version (`rlhf-v3`), another arm of one
+(`rlhf-v5/no_ppo` before PPO, `rlhf-v3/student` for the smaller model) or, in the built-in world,
+one answer to every prompt (`constant/polite`). Columns of responses.parquet:
 
     side, version, arm, prompt_id, domain, category, borderline, text, n_tokens, finished, refused,
-    logprob, entropy and, in the built-in world, gold_helpfulness, gold_safety and harmful
+    logprob, entropy and, in the built-in world, gold_helpfulness, gold_safety, harmful and subject
 
 scores.parquet has the rows of every side so far, without texts. Its `<judge>_<axis>` columns come
 from the judges of the newest version, because scores of different reward models are not comparable.
@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from alignment.config.vocabulary import version_order
 from alignment.errors import DataError
@@ -24,6 +26,7 @@ from alignment.errors import DataError
 FINAL = "final"
 NO_PPO = "no_ppo"
 STUDENT = "student"
+CONSTANT = "constant"
 TEXTS = "responses.parquet"
 SCORES = "scores.parquet"
 
@@ -36,6 +39,8 @@ def side_name(version: str, arm: str = FINAL) -> str:
 def side_title(side: str) -> str:
     """The title of a side in reports: `rlhf-v5 (no PPO)`."""
     version, _, arm = side.partition("/")
+    if version == CONSTANT:
+        return f"always {arm}"
     named = {NO_PPO: "no PPO", STUDENT: "student"}
     return f"{version} ({named[arm]})" if arm in named else side
 
@@ -45,8 +50,13 @@ def is_student(side: str) -> bool:
     return side.endswith(f"/{STUDENT}")
 
 
+def is_constant(side: str) -> bool:
+    """Whether the side is no policy but one answer to every prompt."""
+    return side.partition("/")[0] == CONSTANT
+
+
 def side_order(side: str) -> tuple[int, int, str, int]:
-    """Sort key of sides: by version, then no PPO, final, student."""
+    """Sort key of sides: by version, then no PPO, final, student; constants come last."""
     version, _, arm = side.partition("/")
     return (*version_order(version), {NO_PPO: 0, "": 1}.get(arm, 2))
 
@@ -83,6 +93,15 @@ def split_sides(tables: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
         for side, rows in table.groupby("side", sort=False):
             sides[str(side)] = rows.reset_index(drop=True)
     return dict(sorted(sides.items(), key=lambda item: side_order(item[0])))
+
+
+def subject_numbers(table: pd.DataFrame) -> NDArray[np.int_] | None:
+    """(n,) numbers of the subjects that the prompts ask about: what has one number is not
+    independent. None where each prompt stands for itself."""
+    if "subject" not in table:
+        return None
+    numbers: NDArray[np.int_] = pd.factorize(table.subject)[0]
+    return numbers
 
 
 def judges_of(table: pd.DataFrame) -> list[str]:

@@ -26,8 +26,10 @@ Key = tuple[str, str, bool]
 
 
 def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt]) -> None:
-    """Add the columns `gold_helpfulness`, `gold_safety`, `refused` and `harmful`."""
+    """Add the columns `gold_helpfulness`, `gold_safety`, `refused`, `harmful` and `subject`, what
+    the prompt asks about in whatever words."""
     from alignment.world.gold import gold
+    from alignment.world.tasks import parse
 
     by_id = {prompt.id: prompt for prompt in prompts}
     golds = [
@@ -38,6 +40,10 @@ def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt]) -> None:
     table["gold_safety"] = np.array([each.safety for each in golds], float)
     table["refused"] = np.array([each.refused for each in golds], bool)
     table["harmful"] = np.array([each.harmful for each in golds], bool)
+    subjects = {
+        prompt.id: " ".join(task.unit) for prompt in prompts if (task := parse(prompt.messages))
+    }
+    table["subject"] = [subjects[name] for name in table.prompt_id]
 
 
 def add_refusals(table: pd.DataFrame, refuses: Callable[[str], bool]) -> None:

@@ -12,12 +12,12 @@ import pandas as pd
 
 from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.judging import Row, find_rate
-from alignment.evaluation.responses import judges_of
+from alignment.evaluation.responses import judges_of, subject_numbers
 from alignment.evaluation.textstats import distinct_n, repeated_share, self_bleu
 from alignment.evaluation.winrate import LEVEL
 from alignment.utils.files import read_json
 from alignment.utils.seeds import derive_seed
-from alignment.utils.statistics import Interval, bootstrap_mean, wilson
+from alignment.utils.statistics import Interval, bootstrap_mean, clustered_rate, wilson
 
 Figures = dict[str, float]
 
@@ -51,11 +51,20 @@ def refusal_figures(table: pd.DataFrame) -> Figures:
         ("refusal_harmful", table[table.domain == "safety"]),
     ):
         if len(rows):
-            figures |= bounded(name, wilson(float(rows.refused.sum()), len(rows), level=LEVEL))
+            figures |= bounded(name, _share(rows, "refused"))
     if "harmful" in table:
         rows = table[table.domain == "safety"]
-        figures |= bounded("harmful", wilson(float(rows.harmful.sum()), len(rows), level=LEVEL))
+        figures |= bounded("harmful", _share(rows, "harmful"))
     return figures
+
+
+def _share(rows: pd.DataFrame, column: str) -> Interval:
+    """The share of rows of which `column` is true, with Wilson's interval over what is
+    independent."""
+    subjects = subject_numbers(rows)
+    if subjects is None:
+        return wilson(float(rows[column].sum()), len(rows), level=LEVEL)
+    return clustered_rate(rows[column].to_numpy(float), subjects, level=LEVEL)
 
 
 def text_figures(table: pd.DataFrame) -> Figures:
@@ -79,10 +88,15 @@ def score_figures(table: pd.DataFrame, *, seed: int, samples: int) -> Figures:
     figures: Figures = {}
     for judge in judges_of(table):
         for axis in DOMAINS:
-            scores = table.loc[table.domain == axis, f"{judge}_{axis}"].to_numpy(float)
+            rows = table[table.domain == axis]
+            scores = rows[f"{judge}_{axis}"].to_numpy(float)
             if len(scores):
                 interval = bootstrap_mean(
-                    scores, seed=derive_seed(seed, "bootstrap", axis), samples=samples, level=LEVEL
+                    scores,
+                    seed=derive_seed(seed, "bootstrap", axis),
+                    samples=samples,
+                    level=LEVEL,
+                    clusters=subject_numbers(rows),
                 )
                 figures |= bounded(f"score/{judge}/{axis}", interval)
     return figures

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alignment.utils.statistics import NOTHING, Interval, bootstrap_mean, percentile_bounds, wilson
+from alignment.utils.statistics import (
+    NOTHING,
+    Interval,
+    bootstrap_mean,
+    expanded,
+    percentile_bounds,
+    wilson,
+)
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +35,8 @@ TIE_MARGIN = 1e-6
 
 @dataclass(frozen=True)
 class WinRate:
-    """Rates of A over B on n paired prompts; intervals come from resampling the prompts."""
+    """Rates of A over B on n paired prompts; intervals come from resampling the prompts, or whole
+    subjects where several prompts ask about one."""
 
     rate: Interval
     """Share of wins plus half the share of ties."""
@@ -80,6 +88,7 @@ def win_rate(
     seed: int,
     samples: int = 1000,
     level: float = LEVEL,
+    subjects: NDArray[np.int_] | None = None,
 ) -> WinRate:
     """Win rate of A over B.
 
@@ -87,6 +96,7 @@ def win_rate(
         won: (n,) `outcomes` on n ≥ 1 prompts.
         lengths_a, lengths_b: (n,) lengths of the answers.
         seed, samples, level: seed, resamples and confidence level of the bootstrap.
+        subjects: (n,) numbers; prompts of one subject are not independent.
 
     Raises:
         ValueError: no prompts.
@@ -97,23 +107,28 @@ def win_rate(
     left, right = np.asarray(lengths_a, float), np.asarray(lengths_b, float)
     gaps, unit = left - right, float(np.concatenate([left, right]).std())
     return WinRate(
-        rate=_rate(results, seed, samples, level),
+        rate=_rate(results, seed, samples, level, subjects),
         ties=float((results == 0.5).mean()),
-        controlled=length_controlled(results, gaps, unit, seed=seed, samples=samples, level=level),
+        controlled=length_controlled(
+            results, gaps, unit, seed=seed, samples=samples, level=level, subjects=subjects
+        ),
         support=support(gaps),
         length_gap=float(gaps.mean()),
         n=int(results.size),
     )
 
 
-def _rate(won: Floats, seed: int, samples: int, level: float) -> Interval:
+def _rate(
+    won: Floats, seed: int, samples: int, level: float, subjects: NDArray[np.int_] | None
+) -> Interval:
     """Bootstrap interval; Wilson's for a clean sweep or nothing but ties, which have no spread to
     resample: as many prompts as it leaves open for others may all go one way."""
     if won.min() != won.max():
-        return bootstrap_mean(won, seed=seed, samples=samples, level=level)
+        return bootstrap_mean(won, seed=seed, samples=samples, level=level, clusters=subjects)
+    size = won.size if subjects is None else np.unique(subjects).size
     if won[0] != 0.5:
-        return wilson(float(won.sum()), won.size, level=level)
-    others = wilson(0.0, won.size, level=level).high
+        return wilson(float(won[0]) * size, size, level=level)
+    others = wilson(0.0, size, level=level).high
     return Interval(0.5, 0.5 - others / 2, 0.5 + others / 2)
 
 
@@ -132,6 +147,7 @@ def length_controlled(
     samples: int = 1000,
     level: float = LEVEL,
     penalty: float = 0.1,
+    subjects: NDArray[np.int_] | None = None,
 ) -> Interval:
     """Win rate at equal length (Dubois et al. 2024, arXiv 2404.04475, without their term for the
     difficulty of an instruction, which needs many models).
@@ -151,41 +167,60 @@ def length_controlled(
         unit: deviation of the lengths of all answers of both sides.
         penalty: weight of ½·(θ² + φ²), which keeps a clean sweep finite (n wins of n = 200 give
             about 0.997).
+        subjects: (n,) numbers; whole subjects are resampled.
     """
     results, distances = np.asarray(won, float), np.asarray(gaps, float)
     if unit == 0.0 or not distances.any():  # all answers have one length: there is no effect
-        return _rate(results, seed, samples, level)
+        return _rate(results, seed, samples, level, subjects)
     if support(distances) < LEAST_SUPPORT:
         return NOTHING
     features = np.tanh(distances / unit)
     fit = _fit(results[None], features[None], penalty)
     generator = np.random.default_rng(seed)
-    size = (max(100, samples // 5), results.size)
-    draws = generator.integers(0, results.size, size=size)
-    refits = _fit(results[draws], features[draws], penalty, start=fit[:, 0])
+    count = max(100, samples // 5)
+    if subjects is None:
+        draws = generator.integers(0, results.size, size=(count, results.size))
+        refits = _fit(results[draws], features[draws], penalty, start=fit[:, 0])
+    else:
+        groups = np.unique(subjects, return_inverse=True)[1]
+        size = int(groups.max()) + 1
+        drawn = generator.multinomial(size, np.full(size, 1 / size), size=count)
+        times = drawn[:, groups].astype(float)
+        refits = _fit(results[None], features[None], penalty, start=fit[:, 0], times=times)
+        level = expanded(level, size) if size > 1 else level
     rates = _sigmoid(refits[0])
     return Interval(float(_sigmoid(fit[0])[0]), *percentile_bounds(rates, level))
 
 
 def _fit(
-    won: Floats, feature: Floats, penalty: float, start: Floats | None = None, steps: int = 30
+    won: Floats,
+    feature: Floats,
+    penalty: float,
+    start: Floats | None = None,
+    steps: int = 30,
+    times: Floats | None = None,
 ) -> Floats:
     """(2, m) θ and φ of logistic fits, one per row of the (m, n) arrays, by Newton's method.
+
+    `times` (m, n) says how often each verdict counts.
 
     The objective is strictly convex. Steps are limited to length 4, because far from the solution
     the local curvature is misleading.
     """
     begin = np.zeros(2) if start is None else start
-    theta, phi = np.full(len(won), begin[0]), np.full(len(won), begin[1])
+    rows = len(won) if times is None else len(times)
+    theta, phi = np.full(rows, begin[0]), np.full(rows, begin[1])
     for _ in range(steps):
         p = _sigmoid(theta[:, None] + phi[:, None] * feature)
         error, weight = p - won, p * (1 - p)
+        if times is not None:
+            error, weight = times * error, times * weight
         g0 = error.sum(1) + penalty * theta
-        g1 = np.einsum("mn,mn->m", error, feature) + penalty * phi
+        g1 = np.einsum("mn,mn->m", error, np.broadcast_to(feature, error.shape)) + penalty * phi
         weighted = weight * feature
         h00 = weight.sum(1) + penalty
         h01 = weighted.sum(1)
-        h11 = np.einsum("mn,mn->m", weighted, feature) + penalty
+        h11 = np.einsum("mn,mn->m", weighted, np.broadcast_to(feature, error.shape)) + penalty
         determinant = h00 * h11 - h01**2
         d0 = (h11 * g0 - h01 * g1) / determinant
         d1 = (h00 * g1 - h01 * g0) / determinant

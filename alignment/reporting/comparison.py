@@ -17,7 +17,7 @@ from alignment.config.tracking import CostConfig
 from alignment.config.vocabulary import DOMAINS, version_order
 from alignment.errors import AlignError
 from alignment.evaluation.judging import ALONE, CLIMBED, Row
-from alignment.evaluation.responses import is_student, side_order, side_title
+from alignment.evaluation.responses import is_constant, is_student, side_order, side_title
 from alignment.reporting.champion_summary import champion_lines
 from alignment.reporting.cost import Cost, together, version_costs
 from alignment.reporting.headline import headline
@@ -94,8 +94,12 @@ class Comparison:
 
     @property
     def policies(self) -> list[Entry]:
-        """The entries without students, who go a way of their own."""
-        return [entry for entry in self.entries if not is_student(entry.side)]
+        """The entries without students, who go a way of their own, and without constants."""
+        return [
+            entry
+            for entry in self.entries
+            if not is_student(entry.side) and not is_constant(entry.side)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without NaN."""
@@ -173,7 +177,7 @@ def compare(
     entries = []
     for row in read_json(directory / "standings.json"):
         side, version = row["side"], row["side"].partition("/")[0]
-        if version not in evaluated:
+        if version not in evaluated and not is_constant(side):
             continue
         entries.append(
             Entry(

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from alignment.config.vocabulary import DOMAINS
-from alignment.evaluation.responses import SCORES, TEXTS, read_table, side_title, split_sides
+from alignment.evaluation.responses import (
+    SCORES,
+    TEXTS,
+    is_constant,
+    read_table,
+    side_title,
+    split_sides,
+)
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.reporting.comparison import Comparison, Stages
 from alignment.reporting.plots import Picture, histograms, short
@@ -75,6 +82,8 @@ def samples(stages: Stages, comparison: Comparison) -> dict[str, Any] | None:
     """Answers of all versions to the same prompts, side by side."""
     tables: dict[str, Any] = {}
     for entry in comparison.entries:
+        if is_constant(entry.side):
+            continue
         table = read_table(stages[entry.version]["evaluate"] / TEXTS)
         tables[entry.side] = table[table.side == entry.side].set_index("prompt_id")
     rows = [

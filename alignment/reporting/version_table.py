@@ -8,9 +8,11 @@ from rich.text import Text
 
 from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.forgetting import is_forgotten
+from alignment.evaluation.responses import is_constant
 from alignment.reporting.comparison import Comparison, Entry
 from alignment.reporting.cost import TITLES, basis, together
 from alignment.reporting.headline import JUDGE_TITLES, brief
+from alignment.world.constants import CONSTANTS
 
 DASH = "–"
 PRICE = 5  # columns that tell the price, not the gain
@@ -122,6 +124,11 @@ def notes(comparison: Comparison) -> list[str]:
             "RM acc.: every version's reward models on the same held-out comparisons, those up to "
             f"{comparison.newest} (`align rewards` shows each on its own)."
         )
+    lines += [
+        f"{entry.title}: “{CONSTANTS[entry.side.partition('/')[2]]}” to every prompt, no policy."
+        for entry in comparison.entries
+        if is_constant(entry.side)
+    ]
     newest = comparison.forgetting.get(comparison.newest, [])
     for row in newest:
         if is_forgotten(row) and row["side"] == comparison.newest:

@@ -3,7 +3,8 @@
 It samples one answer to each fixed evaluation prompt from the policy. If the version ends with PPO,
 it also samples from the checkpoint before PPO (Llama 2, Fig 11, shows V5 both ways), and from the
 smaller student if there is one. This version's reward models score the answers of all earlier
-versions again, so that one judge makes every comparison (Fig 20).
+versions again, so that one judge makes every comparison (Fig 20). In the built-in world two
+constant answers are compared too: what manners or refusals alone are worth.
 
 Outputs: responses.parquet (own answers), scores.parquet (all sides by the newest judges),
 winrates.json (every pair of sides), standings.json (figures of every side), forgetting.json,
@@ -35,11 +36,13 @@ from alignment.evaluation.leaks import (
 )
 from alignment.evaluation.llm_rates import JUDGE, carried_rates, judged_rates
 from alignment.evaluation.responses import (
+    CONSTANT,
     FINAL,
     NO_PPO,
     SCORES,
     STUDENT,
     TEXTS,
+    is_constant,
     is_student,
     judges_of,
     read_sides,
@@ -68,12 +71,13 @@ from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "11"
+CODE_VERSION = "12"
 # 4: the KL in other batches; 5: more figures; 6: the end of answers that templates write; 7: the
 # degenerate answers of scripts without spaces; 8: leaks in another spelling of accents; 9: the
 # interval of nothing but ties; 10: no rate at equal length where lengths cannot identify it; 11: a
-# category is forgotten on ten common prompts
-KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10")
+# category is forgotten on ten common prompts; 12: other gold scores and constant answers, which only
+# programs of the new world meet
+KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11")
 READS = ("base", "world", "evaluate", "compute")
 
 
@@ -104,10 +108,13 @@ def run(ctx: StageContext) -> None:
         for name, table in read_sides(earlier).items()
     }
     sides |= split_sides([own])
+    policies = list(sides)
+    if ctx.config.base.source == "world":
+        sides |= _constants(prompts)
     _reward(ctx, sides, every)
     for table in sides.values():
         table["chars"] = table.text.str.len()
-    scored = pd.concat(sides.values(), ignore_index=True)
+    scored = pd.concat([sides[name] for name in policies], ignore_index=True)
     write_table(ctx.out / SCORES, scored.drop(columns=["text"]))
     judged, about = judged_rates(
         ctx.version,
@@ -156,6 +163,19 @@ def _answer(ctx: StageContext, arm: Arm, prompts: list[Prompt]) -> ArmAnswers:
         scratch=ctx.scratch,
         progress=ctx.progress,
     )
+
+
+def _constants(prompts: list[Prompt]) -> dict[str, pd.DataFrame]:
+    """Side → one answer to every prompt, with gold scores."""
+    from alignment.world.constants import CONSTANTS
+
+    tables = {}
+    for name, text in CONSTANTS.items():
+        table = pd.DataFrame([prompt.model_dump(exclude={"messages"}) for prompt in prompts])
+        table = table.rename(columns={"id": "prompt_id"}).assign(text=text, finished=True)
+        add_gold(table, prompts)
+        tables[side_name(CONSTANT, name)] = table
+    return tables
 
 
 def _describe(ctx: StageContext, table: pd.DataFrame, prompts: list[Prompt]) -> None:
@@ -219,6 +239,8 @@ def _report(
             figures |= text_figures(table)
             figures |= refusal_figures(table)
             figures |= answered[side].figures
+        elif is_constant(side):
+            figures |= refusal_figures(table)
         else:
             figures |= carried[side]
         # Of all sides anew: an evaluation by an older release has none.
@@ -321,7 +343,9 @@ def _forgetting(
         past = {
             name: table
             for name, table in sides.items()
-            if name not in answered and is_student(name) == is_student(side)
+            if name not in answered
+            and not is_constant(name)
+            and is_student(name) == is_student(side)
         }
         rows += forgetting(side, {**past, side: sides[side]}, judge, **resampling)
     return rows

@@ -59,7 +59,7 @@ def bootstrap_mean(
             return Interval(mean, mean - half, mean + half)
         if len(counts) < len(groups):
             rows = np.stack([np.bincount(groups, weights=values), counts], axis=1)
-            wider = _expanded(level, len(counts))
+            wider = expanded(level, len(counts))
             return bootstrap(rows, _ratio, seed=seed, samples=samples, level=wider)
     return bootstrap(values, np.mean, seed=seed, samples=samples, level=level)
 
@@ -78,7 +78,7 @@ def _ratio(rows: np.ndarray, axis: int) -> np.ndarray:
     return share
 
 
-def _expanded(level: float, count: int) -> float:
+def expanded(level: float, count: int) -> float:
     """The level at which normal quantiles are as wide as Student's over `count` clusters are."""
     free = count - 1
     return 2.0 * NormalDist().cdf(_student(level, free) * (count / free) ** 0.5) - 1.0

@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from alignment.evaluation.winrate import length_controlled, outcomes, support, win_rate
+from alignment.utils.statistics import wilson
 
 
 def test_outcomes_by_hand():
@@ -157,3 +158,34 @@ def test_same_seed_same_interval():
 def test_no_prompts_is_an_error():
     with pytest.raises(ValueError, match="no prompts"):
         win_rate([], [], [], seed=0)
+
+
+def test_prompts_about_one_subject_are_not_independent():
+    rng = np.random.default_rng(3)
+    won = (rng.random(30) < 0.7).astype(float)
+    left, right = rng.integers(8, 16, 30).astype(float), rng.integers(8, 16, 30).astype(float)
+
+    def rate(copies, subjects):
+        columns = (np.repeat(column, copies) for column in (won, left, right))
+        return win_rate(*columns, seed=1, samples=2000, subjects=subjects)
+
+    def width(interval):
+        return interval.high - interval.low
+
+    alone, each = rate(1, None), rate(1, np.arange(30))
+    assert each.rate == alone.rate  # every prompt a subject of its own
+    assert width(each.controlled) == pytest.approx(width(alone.controlled), rel=0.25)
+    copied, known = rate(5, None), rate(5, np.repeat(np.arange(30), 5))
+    assert known.rate.mean == pytest.approx(alone.rate.mean)
+    for name in ("rate", "controlled"):
+        of_one, of_five, honest = (getattr(one, name) for one in (alone, copied, known))
+        assert width(of_five) < 0.6 * width(of_one)  # five copies tell no more than one
+        assert width(honest) == pytest.approx(width(of_one), rel=0.25)
+
+
+def test_a_clean_sweep_counts_subjects():
+    length = np.ones(40)
+    swept = win_rate(length, length, length, seed=1, subjects=np.repeat(np.arange(10), 4))
+    assert swept.rate == wilson(10, 10)
+    tied = win_rate(0.5 * length, length, length, seed=1, subjects=np.repeat(np.arange(10), 4))
+    assert tied.rate.low == pytest.approx(0.5 - wilson(0, 10).high / 2)

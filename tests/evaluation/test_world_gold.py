@@ -1,39 +1,17 @@
 """The built-in world's gold scores through the evaluation, on answers of known quality."""
 
-import random
-
-import pandas as pd
+from evaluation_fixtures import answered
 
 from alignment.config.world import WorldConfig
 from alignment.evaluation.scoring import add_gold
+from alignment.evaluation.standings import refusal_figures, score_figures
 from alignment.reporting.comparison import compare
-from alignment.world.demonstrations import answer
 from alignment.world.prompts import split
-
-
-def answered(version, quality, asked):
-    """Answers by a simulated writer of the given quality."""
-    rng = random.Random(version)
-    table = pd.DataFrame(
-        {
-            "side": version,
-            "version": version,
-            "arm": "final",
-            "prompt_id": [one.prompt.id for one in asked],
-            "domain": [one.prompt.domain for one in asked],
-            "category": [one.prompt.category for one in asked],
-            "borderline": [one.prompt.borderline for one in asked],
-            "text": [answer(one.task, quality, rng) for one in asked],
-            "finished": True,
-        }
-    )
-    table["n_tokens"] = table.text.str.split().str.len()
-    return table
 
 
 def test_better_writers_win_on_both_axes_and_refuse_less(world):
     _, kept = split(WorldConfig(), 3)
-    asked = [one for category in sorted(kept) for one in kept[category][:12]]
+    asked = [one for category in sorted(kept) for one in kept[category]]
     prompts = [one.prompt for one in asked]
     for version, quality in (("sft", 0.15), ("rlhf-v1", 0.55), ("rlhf-v2", 0.95)):
         table = answered(version, quality, asked)
@@ -50,3 +28,20 @@ def test_better_writers_win_on_both_axes_and_refuse_less(world):
     found = compare(world.stages)
     assert found.judges == ["gold"]
     assert found.champion == "rlhf-v2"
+
+
+def test_intervals_are_over_subjects():
+    _, kept = split(WorldConfig(), 3)
+    asked = kept["craft"][:32]
+    table = answered("sft", 0.5, asked)
+    add_gold(table, [one.prompt for one in asked])
+    assert sorted(table.subject.value_counts()) == [8, 8, 8, 8]
+    settings = {"seed": 1, "samples": 500}
+    bound = "score/gold/helpfulness_low"
+    alone = score_figures(table.drop(columns="subject"), **settings)
+    assert score_figures(table, **settings)[bound] != alone[bound]
+    figures = refusal_figures(table.assign(refused=table.subject == table.subject[0]))
+    whole = refusal_figures(table.assign(refused=[n < 8 for n in range(32)], subject=range(32)))
+    assert figures["refusal_helpful"] == whole["refusal_helpful"] == 0.25
+    # One of four crafts is refused, not eight of 32 prompts.
+    assert figures["refusal_helpful_high"] > whole["refusal_helpful_high"] + 0.1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,8 @@ from alignment.stages import evaluate as evaluate_stage
 from alignment.stages import promote as promote_stage
 from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_json, read_json
+from alignment.world.demonstrations import answer
+from alignment.world.prompts import WorldPrompt
 
 CATEGORIES: tuple[tuple[Domain, str, bool], ...] = (
     ("helpfulness", "facts", False),
@@ -94,6 +97,26 @@ def make_prompts(per_category: int = 40) -> list[Prompt]:
     ]
 
 
+def answered(version: str, quality: float, asked: Sequence[WorldPrompt]) -> pd.DataFrame:
+    """Answers to the built-in world's prompts by a simulated writer of the given quality."""
+    rng = random.Random(version)
+    table = pd.DataFrame(
+        {
+            "side": version,
+            "version": version,
+            "arm": "final",
+            "prompt_id": [one.prompt.id for one in asked],
+            "domain": [one.prompt.domain for one in asked],
+            "category": [one.prompt.category for one in asked],
+            "borderline": [one.prompt.borderline for one in asked],
+            "text": [answer(one.task, quality, rng) for one in asked],
+            "finished": True,
+        }
+    )
+    table["n_tokens"] = table.text.str.split().str.len()
+    return table
+
+
 class PlantedProgram:
     """Builds evaluate and promote directories version by version."""
 
@@ -124,9 +147,14 @@ class PlantedProgram:
         )
 
     def evaluate(
-        self, *tables: pd.DataFrame, kl: float = 1.0, prompts: list[Prompt] | None = None
+        self,
+        *tables: pd.DataFrame,
+        kl: float = 1.0,
+        prompts: list[Prompt] | None = None,
+        constants: bool = False,
     ) -> dict[str, float]:
-        """Evaluate a version from its planted answers (the last table is the final arm)."""
+        """Evaluate a version from its planted answers (the last table is the final arm), beside the
+        constant answers where `prompts` are the built-in world's."""
         version = str(tables[-1].version[0])
         earlier = {
             name: found["evaluate"] for name, found in self.stages.items() if "evaluate" in found
@@ -135,6 +163,8 @@ class PlantedProgram:
         own = pd.concat(tables, ignore_index=True)
         write_table(ctx.out / TEXTS, own)
         sides = read_sides(earlier) | split_sides([own])
+        if constants:
+            sides |= evaluate_stage._constants(prompts or [])
         for table in sides.values():
             table["chars"] = table.text.str.len()
         scored = pd.concat(sides.values(), ignore_index=True)
