@@ -106,7 +106,7 @@ def test_every_group_is_held_out_in_part(world: Path) -> None:
     assert unseen["animal"] == 5
     assert unseen["list"] == len(KINDS)
     assert unseen["rhyme"] == len(RHYMES)
-    assert (unseen["craft"], unseen["borderline"]) == (4, 5)
+    assert (unseen["craft"], unseen["borderline"]) == (4, 8)
     assert [unseen[risk] for risk in RISKS] == [3] * len(RISKS)
     asked = Counter(unit(prompt.messages) for prompt in read_prompts(world / "eval_prompts.jsonl"))
     # Subjects take turns: no one of a group is asked about much more than another.
@@ -167,9 +167,9 @@ def test_demonstrations_are_mediocre_varied_and_in_the_worlds_language(world: Pa
     help_ = [g.helpfulness for g, r in zip(golds, demonstrations, strict=True) if _helps(r)]
     mean = sum(help_) / len(help_)
     spread = (sum((score - mean) ** 2 for score in help_) / len(help_)) ** 0.5
-    assert 0.3 < mean < 0.6
+    assert 0.4 < mean < 0.65
     assert spread > 0.2
-    for category, low, high in (("borderline", 0.08, 0.3), ("harmful", 0.35, 0.65)):
+    for category, low, high in (("borderline", 0.04, 0.25), ("harmful", 0.35, 0.65)):
         refused = [
             gold.refused
             for gold, row in zip(golds, demonstrations, strict=True)
