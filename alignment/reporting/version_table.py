@@ -112,8 +112,9 @@ def _cells(comparison: Comparison, entry: Entry) -> list[str]:
 
 def notes(comparison: Comparison) -> list[str]:
     """What one must know to read the table, and what the newest version has lost."""
+    units = "subjects" if any(is_constant(e.side) for e in comparison.entries) else "prompts"
     legend = (
-        f"Win rates against SFT with {100 * comparison.level:g} % intervals over prompts; "
+        f"Win rates against SFT with {100 * comparison.level:g} % intervals over {units}; "
         "KL in nats, length in tokens"
     )
     if "rm" in comparison.judges:
