@@ -149,6 +149,8 @@ def test_threshold_keeps_what_reaches_the_quantile() -> None:
     assert at_the_bar.bars == {"helpfulness": 2.0}
     assert min(one.reward for one in at_the_bar.eligible["p"]) == 0.0
     assert [one.text for one in reaching(at_the_bar.eligible["p"], 2.0)] == ["p4", "p3", "p2"]
+    alone = select(candidates[:1], config, seed=1)  # the only answer to its prompt
+    assert [one.text for one in alone.chosen] == ["p0"]
 
 
 def test_threshold_has_a_bar_for_each_domain() -> None:

@@ -215,3 +215,18 @@ def test_clusters_of_one_change_nothing_and_one_cluster_is_no_evidence() -> None
     assert clustered_rate(values, np.arange(5)) == wilson(3.5, 5)
     assert clustered_rate(np.ones(40), np.repeat([0, 1], 20)) == wilson(2, 2)
     assert math.isnan(clustered_rate(np.empty(0), np.empty(0)).mean)
+
+
+def test_clustered_rate_by_hand() -> None:
+    # Clusters of 3, 3 and 1 win 3, 0 and 1 of 7. Their sums of deviations are 9/7, −12/7, 3/7:
+    # variance 3/2 · (81 + 144 + 9)/7⁴ = 351/2401, trials (4/7 · 3/7)/variance = 588/351, less the
+    # square of 1.959964 over Student's 4.302653 with 2 degrees of freedom.
+    won, clusters = np.array([1.0, 1, 1, 0, 0, 0, 1]), np.array([4, 4, 4, 2, 2, 2, 9])
+    known = (1.959964 / 4.302653) ** 2
+    trials = 588 / 351 * known
+    assert clustered_rate(won, clusters) == pytest.approx(wilson(4 / 7 * trials, trials), abs=1e-6)
+    # The formula gives (2/3 · 1/3) · 36 = 8 trials here, but there are no more than 6 values.
+    pairs, won = np.repeat([0, 1, 2], 2), np.array([1.0, 1, 1, 0, 0, 1])
+    found = clustered_rate(won, pairs)
+    assert found == pytest.approx(wilson(4 * known, 6 * known), abs=1e-6)
+    assert clustered_rate(np.zeros(6), pairs) == wilson(0, 3)
