@@ -18,14 +18,14 @@ def check_steps(
     """Refuse fewer than `FEWEST` steps, and say when there are fewer than `FEW`.
 
     Args:
-        per_epoch: examples of an epoch.
+        per_epoch: rows of an epoch: comparisons, conversations, or windows packed with some.
         what: is trained, such as "the safety reward model".
         key: of the batch size, such as `rewards.batch`.
 
     Raises:
         ConfigError: there are too few; the remedy is a batch size that gives enough.
     """
-    found = f"{what} takes {steps} optimiser steps: {per_epoch:,} examples, epochs: {epochs}"
+    found = f"{what} takes {steps} optimiser steps: {per_epoch:,} rows, epochs: {epochs}"
     if steps >= FEWEST:
         if steps < FEW:
             say(f"{found}; under {FEW} it learns little")
@@ -36,5 +36,5 @@ def check_steps(
         where=key,
         remedy=f"set it to {largest} at most, or give it more data"
         if largest
-        else f"give it more data, at least {FEWEST} examples in all epochs",
+        else f"give it more data, at least {FEWEST} rows in all epochs",
     )

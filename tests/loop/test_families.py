@@ -63,7 +63,7 @@ def run(folder: Path, model: Any, tokenizer: Any) -> Path:
             "finetune": {
                 name: {"batch": batch, "per_device_train_batch_size": batch, "epochs": epochs}
                 | {"max_length": 128}
-                for name, batch, epochs in (("sft", 4, 1), ("rejection", 1, 6))
+                for name, batch, epochs in (("sft", 1, 2), ("rejection", 1, 24))
             },
             "rewards": {"batch": 4, "max_length": 128},
             "sample": {"prompts": 4, "k": 2, "temperature": 0.8, **BRIEF},

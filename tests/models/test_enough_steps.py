@@ -17,18 +17,18 @@ def check(steps: int, examples: int, epochs: int = 1) -> list[str]:
 
 
 def test_too_few_are_an_error_with_the_largest_batch_that_would_do() -> None:
-    with pytest.raises(ConfigError, match=r"the toy takes 3 optimiser steps: 1,200 examples") as e:
+    with pytest.raises(ConfigError, match=r"the toy takes 3 optimiser steps: 1,200 rows") as e:
         check(3, 1200)
     assert e.value.where == "toy.batch"
     assert e.value.remedy == "set it to 60 at most, or give it more data"
     assert check(20, 1200) == [
-        "the toy takes 20 optimiser steps: 1,200 examples, epochs: 1; under 100 it learns little"
+        "the toy takes 20 optimiser steps: 1,200 rows, epochs: 1; under 100 it learns little"
     ]
     assert check(99, 1200)
     assert check(100, 1200) == []
     with pytest.raises(ConfigError, match="toy") as e:
         check(2, 1, epochs=2)
-    assert e.value.remedy == "give it more data, at least 20 examples in all epochs"
+    assert e.value.remedy == "give it more data, at least 20 rows in all epochs"
 
 
 VERSIONS = {"versions": [{"name": "rlhf-v1", "bag": "previous"}]}
