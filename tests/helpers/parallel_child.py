@@ -9,6 +9,7 @@ from reward_helpers import random_elements, tiny
 from safetensors.torch import save_file
 
 from alignment.config.rewards import RewardsConfig
+from alignment.models import enough_steps
 from alignment.rewards.train import train
 from alignment.utils import distributed
 from alignment.utils.metrics_log import Series
@@ -16,6 +17,7 @@ from alignment.utils.metrics_log import Series
 
 def work(folder: Path) -> None:
     """Train on 21 rankings of three, so that the last batch is one element for two processes."""
+    enough_steps.FEWEST = 1
     folder.mkdir(parents=True, exist_ok=True)
     settings = RewardsConfig(batch=5, learning_rate=1e-3, max_length=64, checkpoint_every=2)
     model = tiny()

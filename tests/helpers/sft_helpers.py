@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from model_helpers import CHATML, bytes_tokenizer, tiny_model
 
 from alignment.config.finetune import FinetuneConfig
 from alignment.config.lora import LoraConfig
+from alignment.models import enough_steps
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.sft import Example, finetune
@@ -49,9 +51,10 @@ def tune(tmp_path: Path, config: FinetuneConfig, model: Any = None, **more: Any)
     rows = more.pop("rows", None) or examples()
     renderer = ChatRenderer(bytes_tokenizer(CHATML))
     series = Series(tmp_path / "series.jsonl")
-    figures = finetune(
-        model, renderer, rows, config, seed=7, scratch=tmp_path, series=series, **more
-    )
+    with patch.object(enough_steps, "FEWEST", 1):
+        figures = finetune(
+            model, renderer, rows, config, seed=7, scratch=tmp_path, series=series, **more
+        )
     return model, figures, series.rows()
 
 

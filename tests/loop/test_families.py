@@ -65,7 +65,7 @@ def run(folder: Path, model: Any, tokenizer: Any) -> Path:
                 | {"max_length": 128}
                 for name, batch, epochs in (("sft", 1, 2), ("rejection", 1, 24))
             },
-            "rewards": {"batch": 4, "max_length": 128},
+            "rewards": {"batch": 1, "max_length": 128},
             "sample": {"prompts": 4, "k": 2, "temperature": 0.8, **BRIEF},
             "select": {"finished_only": False, "safety_threshold": 0.0},
             "ppo": {

@@ -21,7 +21,7 @@ def fine_tuned(workspace: Path, processes: int, rate: float = 2e-3) -> tuple[Man
     values["workspace"] = str(workspace)
     values["compute"]["processes"] = processes
     values["base"]["pretrain"]["steps"] = 4
-    values["finetune"]["sft"] |= {"epochs": 1, "learning_rate": rate}
+    values["finetune"]["sft"] |= {"epochs": 1, "learning_rate": rate, "batch": 8}
     with Runner(check_program(values)) as runner:
         nodes = {node.key: node for node in runner.plan}
         for key in ("base/prepare", "base/pretrain", "sft/finetune"):

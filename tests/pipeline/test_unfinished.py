@@ -128,7 +128,7 @@ def test_reasons_name_inputs_and_stages_that_were_set_aside(make_program: Any, s
     )
     known = Fingerprints.load(more)
     nodes = {node.key: node for node in known.plan}
-    assert why_run(nodes["rlhf-v1/sample"], known) == "sample.k 16 → 3; sample.prompts 256 → 5"
+    assert why_run(nodes["rlhf-v1/sample"], known) == "sample.k 16 → 3; sample.prompts 4096 → 5"
     assert why_run(nodes["rlhf-v1/select"], known) == (
         "input sample must be made again (rlhf-v1/sample)"
     )

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from alignment.errors import AlignError
 from alignment.preferences.annotation import export_tasks
 from alignment.preferences.exports import exported_pairs
 from alignment.preferences.store import PreferenceStore
@@ -58,7 +61,11 @@ def test_killed_anywhere_the_next_export_ends_it(tmp_path: Path) -> None:
             verdict = path.read_text().replace('"preference": ""', '"preference": "answer1"')
             path.write_text(verdict)
             edited += not exported_pairs(place)
-        export_tasks(PreferenceStore(place), [PAIR], "jsonl", place / "outbox", seed=1)
+        if verdict is not None and exported_pairs(place):  # killed after its end
+            with pytest.raises(AlignError, match="somebody's verdicts"):
+                export_tasks(PreferenceStore(place), [PAIR], "jsonl", place / "outbox", seed=1)
+        else:
+            export_tasks(PreferenceStore(place), [PAIR], "jsonl", place / "outbox", seed=1)
         assert exported_pairs(place) == {"a"}
         (path,) = (place / "outbox").glob("annotate-*.jsonl")
         assert verdict in (None, path.read_text()), "somebody's work was overwritten"

@@ -48,7 +48,8 @@ def test_both_domains_of_the_whole_first_version_fix_the_scale() -> None:
     ]
     texts: list[str] = []
 
-    def tokens(conversation: Any, answer: str) -> Any:
+    def tokens(conversation: Any, answer: str, *, finished: bool) -> Any:
+        assert finished
         texts.append(conversation[0]["content"])
         return answer
 
