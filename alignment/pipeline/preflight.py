@@ -23,6 +23,7 @@ from alignment.errors import AlignError, ConfigError
 from alignment.models.enough_steps import check_steps
 from alignment.pipeline.disk_space import check_program_space
 from alignment.pipeline.estimate import UNKNOWN_PARAMETERS, base_size
+from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.node import Node
 from alignment.pipeline.workspace import make_workspace, refuse_another
 from alignment.preferences.inbox import domains_without_data
@@ -156,7 +157,7 @@ def _check_version(program: ProgramConfig, version: str, contexts: dict[str, int
             where=f"finetune.{recipe}.batch",
             remedy="make it a multiple of compute.processes",
         )
-    _check_steps(config, version)
+    _check_steps(program, config, version)
     for part in config.ppo.parts if climbs else ():
         load_callable(part.function, "ppo.parts")
     if climbs and config.ppo.ptx.coefficient and config.ppo.ptx.source == "corpus" and own_base:
@@ -171,17 +172,17 @@ def _check_version(program: ProgramConfig, version: str, contexts: dict[str, int
     _check_adapters(program, config, climbs)
 
 
-def _check_steps(config: ProgramConfig, version: str) -> None:
+def _check_steps(program: ProgramConfig, config: ProgramConfig, version: str) -> None:
     """Check that a version's trainings take enough steps, as far as settings alone tell: all that
-    can be selected or collected is trained on."""
+    can be selected or collected is trained on. What is done stays done."""
     trainings: list[tuple[str, str, int, FinetuneConfig | RewardsConfig]] = []
     recipe, each = config.finetune.rejection, 1
     if config.select.rule != "top1":
         each = min(config.select.per_prompt, config.sample.k)
     if version != "sft" and config.version(version).bag == "previous":
-        answers = config.sample.prompts * each
-        trainings.append((f"{version}'s", "finetune.rejection", answers, recipe))
-    if config.intake.source == "simulated" and version == config.versions[0].name:
+        answers = round(config.sample.prompts * each * (1 + recipe.demonstrations))
+        trainings.append(("finetune", f"{version}'s fine-tuning", answers, recipe))
+    if version == config.versions[0].name and not _unknown_number_of_pairs(config):
         pairs, mixture = config.collect.pairs, config.rewards.mixture
         safety = round(pairs * config.collect.safety_share)
         helpful = pairs - safety
@@ -190,16 +191,31 @@ def _check_steps(config: ProgramConfig, version: str) -> None:
             "helpfulness": helpful + rest,
             "safety": min(pairs, round(safety / mixture.safety_share)),
         }
-        trainings += [(f"the {d}", "rewards", count, config.rewards) for d, count in most.items()]
-    for name, section, examples, settings in trainings:
-        check_steps(
-            math.ceil(examples / settings.batch) * settings.epochs,
-            examples,
-            settings.epochs,
-            what=f"{name} {'reward model' if section == 'rewards' else 'fine-tuning'} (at most)",
-            key=f"{section}.batch",
-            say=lambda _line: None,  # the stage knows how many there are, and says it
-        )
+        trainings += [
+            (f"reward_{domain}", f"the {domain} reward model", count, config.rewards)
+            for domain, count in most.items()
+        ]
+    for stage, name, examples, settings in trainings:
+        try:
+            check_steps(
+                math.ceil(examples / settings.batch) * settings.epochs,
+                examples,
+                settings.epochs,
+                what=f"{name} (at most)",
+                key="rewards.batch" if settings is config.rewards else "finetune.rejection.batch",
+                say=lambda _line: None,  # the stage knows how many there are, and says it
+            )
+        except ConfigError:
+            if Fingerprints.load(program).manifest(version, stage) is None:
+                raise
+
+
+def _unknown_number_of_pairs(config: ProgramConfig) -> bool:
+    """Whether the first version learns from more than the program's own pairs."""
+    batches = PreferenceStore(config.workspace / "preferences").batches()
+    return config.intake.source != "simulated" or any(
+        batch.manifest["origin"] == "delivery" and batch.withdrawal is None for batch in batches
+    )
 
 
 def _check_engine(config: ProgramConfig) -> None:
