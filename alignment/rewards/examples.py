@@ -95,13 +95,14 @@ def build(
     for number, row in enumerate(comparisons):
         key = f"g{row.group}" if row.group is not None else f"n{number}"
         answers = [renderer.response(text, finished=ended) for text, ended in row.answers]
-        longest[key] = max(longest.get(key, 0), *map(len, answers))
+        tokens = max(map(len, answers))
+        if max_length - tokens < max(1, max_length // 4):
+            long += 1
+            continue
+        longest[key] = max(longest.get(key, 0), tokens)
         rows.append((key, row, answers))
     for key, row, answers in rows:
         room = max_length - longest[key]
-        if room < max(1, max_length // 4):
-            long += 1
-            continue
         limit = min(room, renderer.max_prompt_tokens or room)
         prompt = whole = renderer.prompt(row.conversation, limit=sys.maxsize)
         if len(whole) > limit:

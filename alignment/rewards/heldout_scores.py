@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignment.preferences.schema import framed, opening
+from alignment.models.chat_renderer import ChatRenderer, Tokens
+from alignment.preferences.schema import Comparison, framed, opening
 from alignment.rewards.mixture import Source
 from alignment.rewards.model import RewardModel
 
@@ -69,9 +70,7 @@ def measure(model: RewardModel, sources: Sequence[Source], tokens_per_batch: int
     for number, source in enumerate(sources):
         row = source.comparison
         parts.setdefault((source.batch, row.domain), []).append(number)
-        items.append(
-            [model.renderer.tokens(row.conversation, a, finished=f) for a, f in row.answers]
-        )
+        items.append(both_sides(row, model.renderer))
     raw = np.empty((len(items), 2))
     for numbers in parts.values():
         both = [item for number in numbers for item in items[number]]
@@ -95,6 +94,13 @@ def measure(model: RewardModel, sources: Sequence[Source], tokens_per_batch: int
     )
 
 
+def both_sides(row: Comparison, renderer: ChatRenderer) -> list[Tokens]:
+    """Both answers of a comparison behind one prompt, which leaves room for the longer one."""
+    answers = [renderer.response(text, finished=ended) for text, ended in row.answers]
+    prompt = renderer.join(row.conversation, max(answers, key=len)).prompt
+    return [Tokens(prompt, answer) for answer in answers]
+
+
 def cut_scores_higher(
     model: RewardModel, sources: Sequence[Source], tokens_per_batch: int
 ) -> np.ndarray:
@@ -106,8 +112,8 @@ def cut_scores_higher(
     for row in (source.comparison for source in sources):
         text, finished = row.answers[0]
         if finished:
-            for ended in (True, False):
-                items.append(model.renderer.tokens(row.conversation, text, finished=ended))
+            whole = model.renderer.tokens(row.conversation, text)
+            items += [whole, Tokens(whole.prompt, whole.response[:-1])]
     raw = model.score(items, tokens_per_batch).reshape(-1, 2)
     higher: np.ndarray = raw[:, 1] > raw[:, 0]
     return higher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
 from alignment.preferences.schema import Comparison
 from alignment.rewards.card import RewardCard
 from alignment.rewards.examples import build
-from alignment.rewards.heldout_scores import measure
+from alignment.rewards.heldout_scores import cut_scores_higher, measure
 from alignment.rewards.mixture import Source
 from alignment.rewards.model import RewardModel
 from alignment.training.ppo.scoring import Episode, ModelScorer, PromptItem
@@ -97,6 +98,44 @@ def test_a_long_comparison_loses_old_turns_and_not_itself() -> None:
     tall = row.model_copy(update={"chosen": "blue " * 20})
     built = build([tall], renderer, margins=margins, max_length=24)
     assert (built.pairs, built.dropped_long) == (0, 1)
+
+
+def test_both_sides_are_measured_behind_one_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The context leaves the longer answer a shorter prompt, and the other reads that too."""
+    reward = a_model(None)
+    row = Comparison(
+        conversation=dialogue(6), chosen="blue sea", rejected="hot", domain="helpfulness"
+    )
+    whole = reward.renderer.tokens(row.conversation, "blue sea")
+    reward.renderer.context = len(whole) - 1
+    read: list[Tokens] = []
+
+    def score(items: list[Tokens], *_: Any) -> np.ndarray:
+        read.extend(items)
+        return np.zeros(len(items))
+
+    monkeypatch.setattr(reward, "score", score)
+    measure(reward, [Source("batch", row)], 1024)
+    cut_scores_higher(reward, [Source("batch", row)], 1024)
+    shorter = reward.renderer.prompt(row.conversation[2:])
+    assert [item.prompt for item in read] == [shorter] * 4
+    assert read[0] == read[2] == Tokens(shorter, whole.response)
+    assert read[3] == Tokens(shorter, whole.response[:-1])
+
+
+def test_one_long_answer_takes_no_sound_pair_of_its_ranking_along() -> None:
+    texts = ["blue sea", "hot", "good", "blue " * 20]
+    rows = [
+        Comparison(
+            conversation=dialogue(2), chosen=one, rejected=other, domain="helpfulness", group="g"
+        )
+        for one, other in combinations(texts, 2)
+    ]
+    margins = RewardsConfig().margin_table
+    built = build(rows, ChatRenderer(word_tokenizer()), margins=margins, max_length=24)
+    assert (built.pairs, built.dropped_long) == (3, 3)
+    assert len(built.elements) == 1
+    assert len(built.elements[0].sequences) == 3
 
 
 def test_the_context_shortens_the_prompt_by_whole_exchanges() -> None:
