@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -98,7 +98,6 @@ def eligible(
     groups: dict[str, list[Candidate]] = {}
     for candidate in best.values():
         groups.setdefault(candidate.prompt_id, []).append(candidate)
-    groups = {name: _cut_last(group) for name, group in groups.items()}
     # Ties are broken by length, then by text, so that the order of arrival has no influence.
     ranked = {
         name: sorted(
@@ -114,18 +113,24 @@ def _standing(candidate: Candidate) -> tuple[bool, float]:
     return not candidate.finished, -candidate.reward
 
 
-def _cut_last(group: list[Candidate]) -> list[Candidate]:
-    """A prompt's candidates; a cut one is worth no more than the worst that ended."""
-    if all(candidate.finished for candidate in group):
-        return group
-    rewards = np.array([candidate.reward for candidate in group])
-    worth = floored(rewards, np.array([candidate.finished for candidate in group]))
-    return [replace(c, reward=float(r)) for c, r in zip(group, worth, strict=True)]
+def worth(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates with the rewards at which they compete: a cut one is worth no more than the
+    worst to its prompt that ended."""
+    places: dict[str, list[int]] = {}
+    for place, candidate in enumerate(candidates):
+        places.setdefault(candidate.prompt_id, []).append(place)
+    found = list(candidates)
+    for group in places.values():
+        finished = np.array([candidates[place].finished for place in group])
+        rewards = floored(np.array([candidates[place].reward for place in group]), finished)
+        for place, reward in zip(group, rewards, strict=True):
+            found[place] = replace(candidates[place], reward=float(reward))
+    return found
 
 
 def select(candidates: Iterable[Candidate], config: SelectConfig, seed: int) -> Selection:
     """Filter the candidates and choose by the configured rule; see `SelectConfig.rule`."""
-    everything = list(candidates)
+    everything = worth(list(candidates))
     groups, counts = eligible(everything, config)
     domains: list[Domain] = [d for d in DOMAINS if any(c.domain == d for c in everything)]
     prompts = {d: {c.prompt_id for c in everything if c.domain == d} for d in domains}

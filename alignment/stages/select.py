@@ -37,8 +37,15 @@ from alignment.sampling.bag import (
 )
 from alignment.sampling.best_of import curves, distinct_rate, kl_bound, kl_estimate
 from alignment.sampling.examples import best_and_worst
-from alignment.sampling.reward_scoring import AnswerScores, AnswerToScore, RewardScorer
-from alignment.sampling.selection import Candidate, Selection, is_unsafe, random_control, select
+from alignment.sampling.reward_scoring import AnswerToScore, RewardScorer
+from alignment.sampling.selection import (
+    Candidate,
+    Selection,
+    is_unsafe,
+    random_control,
+    select,
+    worth,
+)
 from alignment.sampling.shards import write_table
 from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_json, atomic_write_text, digest_json, read_json
@@ -67,8 +74,9 @@ def run(ctx: StageContext) -> None:
         for row in samples
     ]
     old = read_bag(ctx.inputs_of("earlier")) if ctx.options.get("bag") == "all" else []
-    candidates, verdicts = _judge(ctx, [*own, *old], prompts)
-    own_candidates, old_candidates = candidates[: len(own)], candidates[len(own) :]
+    candidates = _judge(ctx, [*own, *old], prompts)
+    rated = worth(candidates)
+    own_candidates, old_candidates = rated[: len(own)], rated[len(own) :]
 
     seed = derive_seed(ctx.seed, "select")
     alone = select(own_candidates, config, seed)
@@ -94,7 +102,7 @@ def run(ctx: StageContext) -> None:
         len(trained),
         "training",
     )
-    _figures(ctx, samples, own_candidates, verdicts.reward[: len(own)], selection)
+    _figures(ctx, samples, own_candidates, selection)
     ctx.metric(**{f"share/{name}": share for name, share in shares(selection.chosen).items()})
     rewards = mean_rewards(selection.chosen)
     ctx.metric(**{f"reward_from/{name}": reward for name, reward in rewards.items()})
@@ -105,7 +113,7 @@ def run(ctx: StageContext) -> None:
 
 def _judge(
     ctx: StageContext, answers: list[BagEntry], prompts: dict[str, Prompt]
-) -> tuple[list[Candidate], AnswerScores]:
+) -> list[Candidate]:
     missing = {answer.prompt_id for answer in answers} - prompts.keys()
     if missing:
         raise DataError(
@@ -132,7 +140,7 @@ def _judge(
     )
     ctx.progress.advance(len(answers))
     cache.report(ctx.progress)
-    candidates = [
+    return [
         Candidate(
             prompt_id=answer.prompt_id,
             text=answer.text,
@@ -147,7 +155,6 @@ def _judge(
         )
         for index, answer in enumerate(answers)
     ]
-    return candidates, verdicts
 
 
 MUCH = 0.5  # share of a domain's prompts that may lose all answers without a word
@@ -251,12 +258,11 @@ def _figures(
     ctx: StageContext,
     samples: list[dict[str, Any]],
     own: list[Candidate],
-    rewards: np.ndarray,
     selection: Selection,
 ) -> None:
     config: SelectConfig = ctx.config.select
     k = 1 + max(int(row["k"]) for row in samples)
-    pool = rewards.reshape(-1, k)
+    pool = np.array([candidate.reward for candidate in own]).reshape(-1, k)
     rows = curves(pool)
     best_rows = [group * k + place for group, place in enumerate(pool.argmax(axis=1).tolist())]
     logprobs = np.array([float(np.sum(samples[row]["logprobs"])) for row in best_rows])

@@ -94,7 +94,7 @@ def test_a_cut_answer_is_worth_no_more_than_the_worst_that_ended() -> None:
         _candidate("q", "cut", 4.0, finished=False),
         _candidate("q", "cut too", 5.0, finished=False),
     ]
-    groups, _ = eligible(candidates, SelectConfig(finished_only=False))
+    groups = select(candidates, SelectConfig(finished_only=False), seed=1).eligible
     assert [(one.text, one.reward) for one in groups["p"]] == [
         ("ended well", 2.0),
         ("ended badly", -1.0),
@@ -151,6 +151,17 @@ def test_threshold_keeps_what_reaches_the_quantile() -> None:
     assert [one.text for one in reaching(at_the_bar.eligible["p"], 2.0)] == ["p4", "p3", "p2"]
     alone = select(candidates[:1], config, seed=1)  # the only answer to its prompt
     assert [one.text for one in alone.chosen] == ["p0"]
+
+
+@pytest.mark.parametrize("finished_only", [True, False])
+def test_cut_answers_do_not_raise_the_bar(finished_only: bool) -> None:
+    """Liked without an end, two of eight would leave no answer that reaches it."""
+    candidates = [_candidate("p", f"ended {i}", float(i)) for i in range(6)]
+    candidates += [_candidate("p", f"cut {i}", 99.0, finished=False) for i in range(2)]
+    config = SelectConfig(rule="threshold", quantile=0.75, finished_only=finished_only)
+    found = select(candidates, config, seed=1)
+    assert found.bars == {"helpfulness": 3.25}  # of 0, 0, 0, 1, 2, 3, 4, 5
+    assert [one.text for one in found.chosen] == ["ended 5", "ended 4"]
 
 
 def test_threshold_has_a_bar_for_each_domain() -> None:

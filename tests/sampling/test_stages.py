@@ -100,6 +100,8 @@ def test_sample_then_select(make_context: Callable[..., Any]) -> None:
         assert row["messages"][-1]["role"] == "user"
     assert sum(row["chosen"] for row in scores) == 10
     assert chosen.metrics["gain"] > 0
+    taken = [row["reward"] for row in selected]  # none of the filters took a prompt's best
+    assert chosen.metrics["best_of_k"] == pytest.approx(sum(taken) / len(taken), rel=1e-6)
     assert chosen.metrics["share/sft"] == 1.0
     assert chosen.metrics["kl_upper_bound"] == pytest.approx(0.636, abs=1e-3)
     assert (chosen.out / "best_of_n.png").is_file()
