@@ -330,6 +330,25 @@ def test_the_training_reward_of_the_look_must_be_confirmed(tmp_path: Path) -> No
     assert again._stopping.best == pytest.approx(max(left))
 
 
+def test_a_look_rates_no_cut_answer_above_one_that_ended() -> None:
+    """Else a policy that never ends would look best to a guard that likes missing ends."""
+    cut = {}
+
+    def likes_cut(episodes: Any) -> np.ndarray:
+        scores = np.array([0.0 if episode.finished else 9.0 for episode in episodes])
+        cut[len(episodes)] = float(scores.mean())
+        return scores
+
+    for penalty in (1.0, 0.0):
+        trainer = build(None, reward={"missing_eos_penalty": penalty})
+        trainer.stop_set = StopSet(PROMPTS, likes_cut)
+        trainer.reward = PlainReward(likes_cut)
+        figures = trainer._look(0)
+        assert 0.0 < cut[len(PROMPTS)] < 9.0  # some were cut, some were not
+        expected = 0.0 if penalty else cut[len(PROMPTS)]
+        assert figures["look/score"] == figures["look/training_reward"] == expected
+
+
 def test_a_look_measures_the_average_that_is_kept() -> None:
     trainer = build(None, stop={"look_every": 1, "patience": None}, ema=0.7)
     assert trainer.stop_set is not None

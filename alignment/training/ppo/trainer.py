@@ -19,6 +19,7 @@ from torch import Tensor
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError
 from alignment.models.chat_renderer import ChatRenderer, Tokens
+from alignment.rewards.cut_answers import floored
 from alignment.training.ppo.collect import Collector
 from alignment.training.ppo.early_stopping import EarlyStopping, StopSet
 from alignment.training.ppo.experience import compute_advantages
@@ -28,7 +29,7 @@ from alignment.training.ppo.learner import Learner
 from alignment.training.ppo.prompts import PromptStream
 from alignment.training.ppo.rewards import RunningMoments
 from alignment.training.ppo.roles import Roles
-from alignment.training.ppo.scoring import PromptItem, Reward
+from alignment.training.ppo.scoring import Episode, PromptItem, Reward
 from alignment.training.ppo.weight_average import average, in_place_of, put, snapshot
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_exploded
@@ -203,8 +204,8 @@ class PPOTrainer:
         seed = derive_seed(self.seed, "guard")  # an old name: another would draw other answers
         with in_place_of(self._speaking, self._average):
             answers, episodes = self._collector.answer(self.stop_set.prompts, seed)
-        scores = np.asarray(self.stop_set.score(episodes), dtype=np.float64)
-        proxy = self.reward.score(episodes, learn=False).parts["combined"]
+        scores = self._worth(self.stop_set.score(episodes), episodes)
+        proxy = self._worth(self.reward.score(episodes, learn=False).parts["combined"], episodes)
         score, training = float(scores.mean()), float(proxy.mean())
         if self._stopping.observe(iteration, score, training) and self.config.stop.keep == "best":
             self._best = self._weights()
@@ -214,6 +215,13 @@ class PPOTrainer:
             "look/training_reward": training,
             "look/tokens": float(answers.mask.sum() / len(episodes)),
         }
+
+    def _worth(self, scores: np.ndarray, episodes: Sequence[Episode]) -> np.ndarray:
+        """Scores (b,) in which, as in training, no cut answer outbids one that ended."""
+        scores = np.asarray(scores, dtype=np.float64)
+        if not self.config.reward.missing_eos_penalty:
+            return scores
+        return floored(scores, np.array([episode.finished for episode in episodes]))
 
     def _weights(self) -> dict[str, Tensor]:
         """The weights that would be saved now: the average if there is one, else the policy's."""
