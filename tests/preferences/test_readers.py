@@ -343,9 +343,18 @@ def test_numbers_that_are_none(number: Any) -> None:
     row = {"conversation": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"}
     assert outcome(named("native"), {**row, "chosen_by": by}) == ["wrong_type"]
     by |= {"temperature": 1.0, "finished": number}
-    if number is not True:
-        found = outcome(named("native"), {**row, "chosen_by": by})
-        assert found in (["wrong_type"], ["missing_field"])
+    if number is not True and number is not None:
+        assert outcome(named("native"), {**row, "chosen_by": by}) == ["wrong_type"]
+
+
+def test_an_answer_ended_unless_it_says_that_it_did_not() -> None:
+    """Tables write null where a row has no such key."""
+    row = {"conversation": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"}
+    for said, ended in (({}, True), ({"finished": None}, True), ({"finished": False}, False)):
+        by = {"version": "sft", "temperature": 1.0, **said}
+        (draft,) = named("native").read({**row, "chosen_by": by}, IntakeConfig(), {})
+        assert isinstance(draft, Draft)
+        assert draft.chosen_by == ("sft", 1.0, ended)
 
 
 @given(left=st.text("ab", max_size=12), right=st.text("ab", max_size=12))

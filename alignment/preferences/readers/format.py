@@ -201,7 +201,7 @@ def _content(value: Any, name: str) -> str:
 
 
 def producer(value: Any, name: str) -> By | None:
-    """{"version", "temperature"}, and perhaps "finished"; None stays None.
+    """{"version", "temperature"}, and perhaps "finished", true if it is null; None stays None.
 
     Raises:
         RowError: any other value.
@@ -214,8 +214,9 @@ def producer(value: Any, name: str) -> By | None:
     degrees = number(temperature)
     if degrees is None or not 0 <= degrees < 1000:
         raise RowError("wrong_type", f"{name}.temperature", type(temperature).__name__)
-    finished = value.get("finished", True)
-    return By(version, degrees, expect(bool, finished, f"{name}.finished"))
+    finished = value.get("finished")
+    ended = finished is None or expect(bool, finished, f"{name}.finished")
+    return By(version, degrees, ended)
 
 
 def draft(
