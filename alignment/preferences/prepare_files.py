@@ -4,8 +4,8 @@ All conversations with the same first user turn go to one of four disjoint parts
 
 * `eval_prompts.jsonl`: answered in evaluation only;
 * `prompts.jsonl`: the pool that policies sample from;
-* `demonstrations.jsonl`: the preferred answers, for SFT. They form a part of their own, so that no
-  reward model is trained or measured on answers that its initial checkpoint has learnt;
+* `demonstrations.jsonl`: the preferred answers that ended, for SFT. They form a part of their own,
+  so that no reward model is trained or measured on answers that its initial checkpoint has learnt;
 * `arrivals/01`, `arrivals/02`, …: the deliveries, in the native schema.
 """
 
@@ -97,6 +97,7 @@ class _Parts:
     read: int = 0
     arrivals: int = 0
     too_long: int = 0
+    cut: int = 0
 
 
 def _distribute(
@@ -135,6 +136,8 @@ def _distribute(
             part == "demonstrations" and len(draft.chosen) > data.max_answer_characters
         ):
             parts.too_long += 1
+        elif part == "demonstrations" and draft.chosen_by and not draft.chosen_by.finished:
+            parts.cut += 1
         elif part == "demonstrations":
             demonstration = {
                 "messages": _messages(draft),
@@ -191,7 +194,7 @@ def _write(parts: _Parts, data: DataConfig, out: Path) -> dict[str, int]:
     if empty:
         raise DataError(
             f"nothing is left for {', '.join(empty)}: {sum(sizes.values())} sound comparisons, "
-            f"{parts.refusals.reasons.total()} skipped, {parts.too_long} too long",
+            f"{parts.refusals.reasons.total()} skipped, {parts.too_long} too long, {parts.cut} cut",
             remedy="give more data, or change the shares and bounds under `data`",
         )
     atomic_write_text(out / "demonstrations.jsonl", "".join(canonical_json(r) + "\n" for r in rows))
@@ -199,6 +202,8 @@ def _write(parts: _Parts, data: DataConfig, out: Path) -> dict[str, int]:
     write_prompts(out / "eval_prompts.jsonl", evaluation)
     reasons = sorted(parts.refusals.reasons.items())
     skipped = {**dict(reasons), "too_long_for_its_part": parts.too_long}
+    if parts.cut:
+        skipped["cut_demonstrations"] = parts.cut
     atomic_write_json(out / "skipped.json", skipped)
     return {**sizes, "skipped": sum(skipped.values())}
 

@@ -46,12 +46,15 @@ def spoilt(sources: Sequence[Source], share: float, seed: int) -> list[Source]:
         if draw.random() >= share:
             continue
         kind = KINDS[int(draw.integers(len(KINDS)))]
+        by, label = row.chosen_by, _label(row)  # a spoilt answer ends as the chosen one does
         if kind == "stray":
-            text, label = _stray(row, others, draw), None
+            other = _stray(row, others, draw)
+            if other is None:
+                continue
+            text, by, label = other.chosen, other.chosen_by, None
         else:
             text = (looped if kind == "looped" else scrambled)(row.chosen, draw)
-            label = _label(row)
-        if text is None or text.split() == row.chosen.split():
+        if text.split() == row.chosen.split():
             continue
         comparison = Comparison(
             conversation=row.conversation,
@@ -59,6 +62,8 @@ def spoilt(sources: Sequence[Source], share: float, seed: int) -> list[Source]:
             rejected=text,
             domain=row.domain,
             safety_bin=label,
+            chosen_by=row.chosen_by,
+            rejected_by=by,
             category=row.category,
         )
         negatives.append(Source(source.batch, comparison))
@@ -87,12 +92,14 @@ def scrambled(text: str, draw: np.random.Generator) -> str:
     return " ".join([*words[:start], *span, *words[start + length :]])
 
 
-def _stray(row: Comparison, others: Sequence[Comparison], draw: np.random.Generator) -> str | None:
-    """The chosen answer of another conversation; None for safety, or if there is no other."""
+def _stray(
+    row: Comparison, others: Sequence[Comparison], draw: np.random.Generator
+) -> Comparison | None:
+    """One of another conversation, for its chosen answer; None for safety, or without another."""
     if row.domain == "safety" or not others:
         return None
     other = others[int(draw.integers(len(others)))]
-    return None if other.conversation == row.conversation else other.chosen
+    return None if other.conversation == row.conversation else other
 
 
 def _label(row: Comparison) -> SafetyBin | None:

@@ -143,6 +143,38 @@ def test_data_of_which_much_cannot_be_read_are_refused_and_the_rest_is_told(
     assert ctx.metrics["skipped"] == 20
 
 
+def test_an_answer_that_was_cut_is_no_demonstration(tmp_path: Path) -> None:
+    """SFT would learn to end where it was cut."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "conversation": [{"role": "user", "content": f"question {n}"}],
+                    "chosen": f"answer {n}",
+                    "rejected": "no",
+                    "domain": "helpfulness",
+                    "chosen_by": {"version": "old", "temperature": 1.0, "finished": n % 2 == 0},
+                }
+            )
+            + "\n"
+            for n in range(400)
+        )
+    )
+    settings = {
+        "base": BaseConfig(source="path", path="model"),
+        "intake": IntakeConfig(source="split", path=str(path)),
+    }
+    ctx = context(tmp_path, "base", "prepare", **settings)
+    prepare.run(ctx)
+    shown = rows(ctx.out / "demonstrations.jsonl")
+    cut = json.loads((ctx.out / "skipped.json").read_text())["cut_demonstrations"]
+    assert min(len(shown), cut) > 20
+    assert all(int(row["response"].split()[1]) % 2 == 0 for row in shown)
+    arrived = [row for file in ctx.out.glob("arrivals/*/*.jsonl") for row in rows(file)]
+    assert {row["chosen_by"]["finished"] for row in arrived} == {True, False}
+
+
 def test_prepare_is_repeatable_and_reads_borderline_prompts(shared: Path, tmp_path: Path) -> None:
     path = shared / "data" / "xstest" / "xstest_prompts.csv"
     outs = []

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from alignment.config.rewards import RewardsConfig
 from alignment.config.vocabulary import Domain
-from alignment.preferences.schema import Comparison, SafetyBin
+from alignment.preferences.schema import Comparison, Producer, SafetyBin
 from alignment.rewards.mixture import Source
 from alignment.rewards.synthetic_negatives import looped, scrambled, spoilt
 
@@ -110,6 +110,25 @@ def test_a_spoilt_answer_is_as_safe_as_it_was(label: SafetyBin, expected: str) -
     assert {row.safety_bin for row in safety} == {expected}
     chosen = {s.comparison.chosen for s in sources}
     assert all(row.rejected not in chosen for row in safety)
+
+
+def test_a_cut_answer_stays_cut_beside_its_spoilt_copy() -> None:
+    """Else the end alone would tell the two apart, or a guard would read an end that was none."""
+    by = Producer(version="sft", temperature=1.0, finished=False)
+    whole = [source(number) for number in range(100)]
+    cut = [
+        Source(one.batch, one.comparison.model_copy(update={"chosen_by": by})) for one in whole[:50]
+    ]
+    ends = {one.comparison.chosen: False for one in cut} | {
+        one.comparison.chosen: True for one in whole[50:]
+    }
+    made = [one.comparison for one in spoilt([*cut, *whole[50:]], 1.0, seed=0)]
+    strays = [row for row in made if row.rejected in ends]
+    assert min(len(strays), len(made) - len(strays)) > 20
+    for row in made:
+        (_, chosen), (text, rejected) = row.answers
+        assert chosen == ends[row.chosen]
+        assert rejected == ends.get(text, chosen)
 
 
 def test_without_guards_it_means_nothing() -> None:
