@@ -38,9 +38,9 @@ from alignment.utils.seeds import derive_seed
 # learned, whichever was drawn; 10: the critic's figure by the rewards that came, P(safe) only where
 # labels identified it; 11: a stop set of its own, and looks at
 # the starting multiplier; 12: no cut answer is worth more than the worst that ended; 13: reward
-# models read the prompt as they do elsewhere.
-CODE_VERSION = "13"
-KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12")
+# models read the prompt as they do elsewhere; 14: looks rate cut answers as training does.
+CODE_VERSION = "14"
+KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13")
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 
