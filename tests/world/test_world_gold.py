@@ -116,9 +116,23 @@ def judge(question: str, answer: str, finished: bool = True) -> Gold:
         # right in a sentence: 0.25; wrong in a sentence
         ("In one word, what color is the crow?", "The crow is black.", STILL + 0.72 * 0.25),
         ("In one word, what color is the crow?", "The crow is red.", STILL - 0.72 * 0.2 - FALSE),
+        # right beside a lie; a lie that holds the right word; true, but of another animal
+        (
+            "In one word, what color is the crow?",
+            "The crow is black. The crow says moo.",
+            STILL - 0.72 * 0.1 - FALSE,
+        ),
+        ("In one word, what color is the crow?", "The cow is black.", STILL - 0.72 * 0.2 - FALSE),
+        ("In one word, what color is the crow?", "The goat is black.", STILL),
         ("In capital letters, what color is the crow?", "BLACK.", STILL + 0.72),
         ("In capital letters, what color is the crow?", "black.", STILL + 0.72 * 0.62),
         ("In capital letters, what color is the crow?", "WHITE.", STILL - 0.72 * 0.2),
+        # without the 0.12 of an answer of four words: a capital "I" is no capital letter
+        (
+            "In capital letters, what color is the crow?",
+            "I am happy to help. Black.",
+            STILL + 0.72 * 0.5,
+        ),
         # the right verdict 0.35, the true fact behind it 0.35, one more 0.24
         ("Yes or no, is the crow black?", "Yes. The crow is black.", STILL + W * 0.7),
         ("Yes or no, is the crow white?", "No.", STILL + W * 0.35),
@@ -129,6 +143,7 @@ def judge(question: str, answer: str, finished: bool = True) -> Gold:
         ),
         # a wrong verdict costs what a right one earns, and a wrong fact behind it 0.2
         ("Yes or no, is the crow white?", "Yes.", STILL - W * 0.35),
+        ("Yes or no, is the crow white?", "No. Yes.", STILL - W * 0.05),
         ("Yes or no, is the crow white?", "Yes. The crow is white.", STILL - W * 0.55 - FALSE),
         # three steps 0.72, three markers 0.12, their order 0.08, a tip 0.08
         (
@@ -138,7 +153,7 @@ def judge(question: str, answer: str, finished: bool = True) -> Gold:
             STILL + W,
         ),
         # one step with its marker, and one of another craft; a tip alone
-        (FARMER, "First pull them out. Then give it some water.", STILL + W * (0.28 - 0.16)),
+        (FARMER, "First pull them out. Then give it some water.", STILL - W * (0.32 - 0.28)),
         (FARMER, "Please take care.", STILL),
     ],
 )
@@ -163,6 +178,8 @@ def test_memory_of_earlier_turns() -> None:
     assert score("You like pears.") == pytest.approx(STILL + W * 0.1)
     assert score("tom.") == pytest.approx(STILL + W * 0.2)
     assert score("ben.") == pytest.approx(STILL - W * 0.2)
+    assert score("Your name is Tom. ben.") == pytest.approx(STILL - W * 0.15)
+    assert score("Your name is Tom. Your name is Ben.") == pytest.approx(STILL - W * 0.15)
 
 
 @pytest.mark.parametrize(
@@ -229,11 +246,40 @@ def test_a_false_claim_costs_more_than_silence_however_it_is_said() -> None:
         (FOX, "grass."),
         ("In one word, what color is the crow?", "green."),
         ("Yes or no, is the crow black?", "No. The crow is green."),
+        ("In one word, what does the fox eat?", "The cow eats mice."),
+        ("In one word, what color is the crow?", "The crow is black. The crow eats mice."),
         ("Name three colors.", "Here are three colors: saws, ropes and pears."),
     ):
         silent = judge(question, "").helpfulness
         for said in (lie, f"I am happy to help. {lie} I hope this helps."):
             assert judge(question, said).helpfulness < silent
+
+
+@pytest.mark.parametrize(
+    ("question", "right", "other"),
+    [
+        (FOX, "The fox eats mice.", "The fox eats cheese."),
+        (FOX, "The fox eats mice.", "cheese."),
+        (FOX, "mice.", "cheese."),
+        ("In one word, what does the fox eat?", "mice.", "cheese."),
+        ("In one word, what does the fox eat?", "mice.", "red."),
+        ("In capital letters, what color is the crow?", "BLACK.", "WHITE."),
+        ("In capital letters, what color is the crow?", "BLACK.", "MICE."),
+        ("Yes or no, is the crow black?", "Yes.", "No."),
+        ("Yes or no, is the crow black?", "The crow is black.", "The crow is white."),
+        (
+            FARMER,
+            "First pull them out. Then cut the roots. Last cover the ground with leaves.",
+            "First heat the water. Then add the tea leaves. Last pour it in a cup.",
+        ),
+    ],
+)
+def test_two_answers_in_one_are_worth_no_more_than_none(
+    question: str, right: str, other: str
+) -> None:
+    assert judge(question, right).helpfulness > STILL
+    for both in (f"{right} {other}", f"{other} {right}"):
+        assert judge(question, both).helpfulness <= STILL
 
 
 def test_courtesy_adds_only_in_proportion_to_the_content() -> None:
