@@ -42,10 +42,10 @@ from alignment.utils.files import (
 )
 from alignment.utils.json_lines import read_jsonl
 
-CODE_VERSION = "9"
+CODE_VERSION = "10"
 # Batches that are in the store stay as they were taken in. 8: gold scores of the new world, whose
-# pairs no older one had; 9: null says that an answer ended.
-KEEPS = ("2", "3", "4", "5", "6", "7", "8")
+# pairs no older one had; 9: null says that an answer ended; 10: gold scores again.
+KEEPS = ("2", "3", "4", "5", "6", "7", "8", "9")
 READS = ("intake", "world")
 
 
