@@ -21,9 +21,12 @@ from alignment.pipeline.records import Manifest
 from alignment.pipeline.slices import config_slice, stage_declaration, student_option
 from alignment.utils.files import digest_json
 
-DID_NOT_ASK = {"sample": ("4", "5")}
+DID_NOT_ASK = {
+    "sample": ("4", "5"),
+    "reward": ("4", "5", "7", "8", "9", "10", "11", "12"),
+}
 """Code versions of a module whose finished outputs stay valid, though they knew no such option."""
-ASKED_SINCE = ("finished_only",)
+ASKED_SINCE = ("finished_only", "max_prompt_tokens")
 SHOWN = ("world",)
 """Options without which the work of an older release can be shown, but not gone on with."""
 

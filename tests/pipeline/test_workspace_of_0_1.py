@@ -76,6 +76,17 @@ def test_the_old_world_is_shown_but_not_gone_on_with(tmp_path: Path) -> None:
     assert len([node for node in shown.plan if shown.find(node)]) == 24
 
 
+def test_reward_models_that_knew_no_limit_of_prompts_count_where_one_is_set(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`generation.max_prompt_tokens` was none of their options. They go on reading whole prompts."""
+    monkeypatch.setattr("alignment.pipeline.plan._cut", lambda _turn: {"max_prompt_tokens": 96})
+    known = Fingerprints.load(kept_program(workspace))
+    rewards = [node for node in known.plan if node.module == "reward"]
+    assert all(node.options["max_prompt_tokens"] == 96 for node in rewards)
+    assert [node.key for node in known.plan if not known.find(node)] == []
+
+
 def test_changed_settings_of_today_are_told_from_those_of_then(workspace: Path) -> None:
     program = kept_program(workspace)
     other = program.model_copy(update={"ppo": program.ppo.model_copy(update={"iterations": 7})})
