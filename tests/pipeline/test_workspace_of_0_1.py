@@ -79,7 +79,7 @@ def test_the_old_world_is_shown_but_not_gone_on_with(tmp_path: Path) -> None:
 def test_reward_models_that_knew_no_limit_of_prompts_count_where_one_is_set(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`generation.max_prompt_tokens` was none of their options. They go on reading whole prompts."""
+    """It was none of their options: they go on reading whole prompts."""
     monkeypatch.setattr("alignment.pipeline.plan._cut", lambda _turn: {"max_prompt_tokens": 96})
     known = Fingerprints.load(kept_program(workspace))
     rewards = [node for node in known.plan if node.module == "reward"]
