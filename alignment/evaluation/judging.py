@@ -15,10 +15,13 @@ from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.evaluation.responses import judges_of, subject_numbers
 from alignment.evaluation.winrate import outcomes, win_rate
+from alignment.rewards.cut_answers import floored
 from alignment.utils.seeds import derive_seed
 
 Row = dict[str, Any]
 
+REWARD_MODELS = ("rm", "guard")
+"""Judges that may like a missing end; gold scores and language models judge what is there."""
 CLIMBED = "rm"
 """The judge that training climbed; every other one is independent of it."""
 ALONE = "No independent judge: the reward models that training climbed decide alone"
@@ -32,6 +35,7 @@ class _Axis:
     chars: NDArray[np.float64]
     scores: dict[str, NDArray[np.float64]]
     subjects: NDArray[np.int_] | None
+    finished: NDArray[np.bool_]
 
     @classmethod
     def of(cls, table: pd.DataFrame, axis: str, judges: list[str]) -> _Axis:
@@ -41,6 +45,7 @@ class _Axis:
             rows.chars.to_numpy(float),
             {judge: rows[f"{judge}_{axis}"].to_numpy(float) for judge in judges},
             subject_numbers(rows),
+            rows.finished.to_numpy(bool),
         )
 
     def at(self, prompts: NDArray[np.str_]) -> _Axis:
@@ -50,7 +55,15 @@ class _Axis:
         where = np.searchsorted(self.prompts, prompts)
         scores = {judge: values[where] for judge, values in self.scores.items()}
         subjects = None if self.subjects is None else self.subjects[where]
-        return _Axis(prompts, self.chars[where], scores, subjects)
+        return _Axis(prompts, self.chars[where], scores, subjects, self.finished[where])
+
+    def against(self, other: _Axis, judge: str) -> NDArray[np.float64]:
+        """`outcomes` of its answers against another side's to the same prompts. To a reward model a
+        cut answer is worth no more than the one beside it that ended."""
+        scores = np.stack([self.scores[judge], other.scores[judge]], axis=-1)
+        if judge in REWARD_MODELS:
+            scores = floored(scores, np.stack([self.finished, other.finished], axis=-1))
+        return outcomes(scores[:, 0], scores[:, 1])
 
 
 def all_win_rates(
@@ -83,7 +96,7 @@ def all_win_rates(
         left, right = left.at(common), right.at(common)
         for judge in (name for name in left.scores if name in right.scores):
             rate = win_rate(
-                outcomes(left.scores[judge], right.scores[judge]),
+                left.against(right, judge),
                 left.chars,
                 right.chars,
                 # The same resamples for all pairs: differences between rows are then free of the

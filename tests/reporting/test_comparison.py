@@ -1,6 +1,7 @@
 """Evaluation, promotion and comparison of planted versions, through the stage code."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -156,6 +157,30 @@ def test_every_pair_and_its_mirror(planted):
     assert {key: pytest.approx(value) if isinstance(value, float) else value
             for key, value in straight.items()} == again  # fmt: skip
     assert find_rate(rows, "sft", "nobody", "rm", "safety") is None
+
+
+def test_no_reward_model_prefers_a_cut_answer_to_one_that_ended(planted):
+    """Gold scores know what a missing end costs; reward models like it."""
+    sides = {name: planted(name) for name in ("sft", "rlhf-v1")}
+    for table in sides.values():
+        table["chars"] = table.text.str.len()
+        table["finished"] = True
+        table["guard_helpfulness"] = table["guard_safety"] = 0.0
+    cut, ended = sides["rlhf-v1"], sides["sft"]
+    half = np.arange(len(cut)) % 2 == 0
+    cut["finished"] = ~half
+    judges = ("gold", "rm", "guard")
+    for judge, axis in product(judges, ("helpfulness", "safety")):
+        ended[f"{judge}_{axis}"] = 0.0
+        cut[f"{judge}_{axis}"] = np.where(half, 9.0, 1.0)
+    rates = all_win_rates(sides, seed=1, samples=100)
+    found = {judge: find_rate(rates, "rlhf-v1", "sft", judge, "safety") for judge in judges}
+    # The half that ended wins, the half that was cut is worth no more than what it is beside.
+    assert [found[judge]["win_rate"] for judge in judges] == [1.0, 0.75, 0.75]
+    # Of two cut answers the better wins.
+    cut["rm_safety"], ended["finished"] = np.where(half, -1.0, 1.0), ~half
+    rate = find_rate(all_win_rates(sides, seed=1, samples=100), "rlhf-v1", "sft", "rm", "safety")
+    assert rate["win_rate"] == 0.5
 
 
 def test_order_and_names():
