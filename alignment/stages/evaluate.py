@@ -76,8 +76,8 @@ CODE_VERSION = "14"
 # degenerate answers of scripts without spaces; 8: leaks in another spelling of accents; 9: the
 # interval of nothing but ties; 10: no rate at equal length where lengths cannot identify it; 11: a
 # category is forgotten on ten common prompts; 12: other gold scores and constants, which only
-# programs of the new world meet, as those of 13
-KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12")
+# programs of the new world meet, as those of 13; 14: no cut answer wins by reward models
+KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13")
 READS = ("base", "world", "evaluate", "compute")
 
 
