@@ -357,6 +357,18 @@ def test_an_answer_ended_unless_it_says_that_it_did_not() -> None:
         assert draft.chosen_by == ("sft", 1.0, ended)
 
 
+def test_who_wrote_a_cut_answer_of_a_ranking_must_be_said() -> None:
+    """Else it would count as one that ended."""
+    cut = {"text": "a", "finished": False}
+    by = {"version": "sft", "temperature": 1.0}
+    ranked = {"prompt": "q", "responses": [cut, "b"], "ranks": [1, 2], "domain": "helpfulness"}
+    assert outcome(named("ranking"), ranked) == ["missing_field"]
+    ranked["responses"] = [cut | by, {"text": "b", "finished": True}]
+    (draft,) = named("ranking").read(ranked, IntakeConfig(), {})
+    assert isinstance(draft, Draft)
+    assert (draft.chosen_by, draft.rejected_by) == (("sft", 1.0, False), None)
+
+
 @given(left=st.text("ab", max_size=12), right=st.text("ab", max_size=12))
 def test_common_prefix(left: str, right: str) -> None:
     length = common_prefix(left, right)

@@ -1,8 +1,8 @@
 """Rankings of K ≥ 2 answers, ties allowed (InstructGPT §3.5): all C(K,2) pairs, one group.
 
-`responses` is a list of texts, or of {"text", "version", "temperature"}; `ranks` gives each its
-rank, 1 the best, equal ranks a tie. Or `ranking` lists indices from best to worst, a list of
-indices being a tie: [2, [0, 3], 1].
+`responses` is a list of texts, or of {"text", "version", "temperature", "finished"}, of which the
+last may be missing; `ranks` gives each its rank, 1 the best, equal ranks a tie. Or `ranking` lists
+indices from best to worst, a list of indices being a tie: [2, [0, 3], 1].
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ def _read(row: Row, config: IntakeConfig, _keys: TaskKeys) -> list[DraftOrError]
         where = f"responses.{index}"
         answer = response.get("text") if type(response) is dict else response
         answers.append(expect(str, answer, where).strip())
-        has_producer = type(response) is dict and response.get("version") is not None
-        by.append(producer(response, where) if has_producer else None)
+        said = response if type(response) is dict else {}
+        known = said.get("version") is not None or said.get("finished") is False
+        by.append(producer(response, where) if known else None)
     if len(answers) < 2:
         raise RowError("missing_field", "responses", "a ranking needs two answers at least")
     conversation, ranks = asked.conversation(row), _ranks(row, len(answers))
