@@ -14,6 +14,7 @@ from alignment.config.program import ProgramConfig
 from alignment.config.thresholds import ENOUGH_LABELS
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import ConfigError, DataError
+from alignment.pipeline.preflight import check_first_rewards
 from alignment.preferences.inbox import domains_without_data
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.preferences.store import PreferenceStore
@@ -27,8 +28,9 @@ def check_prepared(program: ProgramConfig, prepared: Path) -> None:
     """Check the outputs of `base/prepare` against the settings of every version.
 
     Raises:
-        ConfigError: no prompt is left to sample for or of a kind that PPO needs, or a threshold is
-            to be fitted to labels that the data do not have.
+        ConfigError: no prompt is left to sample for or of a kind that PPO needs, a threshold is to
+            be fitted to labels that the data do not have, or the first reward models would take too
+            few steps.
         DataError: a domain has no comparison to train its reward model on.
     """
     pool = read_prompts(prepared / "prompts.jsonl")
@@ -80,6 +82,7 @@ def _check_first_arrival(program: ProgramConfig, arrival: Path) -> None:
             where="intake.path",
             remedy="give data of both domains; `intake.domains` says which file is which",
         )
+    check_first_rewards(program, domains["helpfulness"], domains["safety"])
     first = for_version(program, program.versions[0].name).combine
     if first.threshold_for is not None and not unsafe and not store.batches():
         raise ConfigError(

@@ -174,48 +174,68 @@ def _check_version(program: ProgramConfig, version: str, contexts: dict[str, int
 
 def _check_steps(program: ProgramConfig, config: ProgramConfig, version: str) -> None:
     """Check that a version's trainings take enough steps, as far as settings alone tell: all that
-    can be selected or collected is trained on. What is done stays done."""
-    trainings: list[tuple[str, str, int, FinetuneConfig | RewardsConfig]] = []
+    can be selected or collected is trained on."""
     recipe, each = config.finetune.rejection, 1
     if config.select.rule != "top1":
         each = min(config.select.per_prompt, config.sample.k)
     if version != "sft" and config.version(version).bag == "previous":
         answers = round(config.sample.prompts * each * (1 + recipe.demonstrations))
-        trainings.append(("finetune", f"{version}'s fine-tuning", answers, recipe))
-    if version == config.versions[0].name and not _unknown_number_of_pairs(config):
-        pairs, mixture = config.collect.pairs, config.rewards.mixture
-        safety = round(pairs * config.collect.safety_share)
-        helpful = pairs - safety
-        rest = min(safety, round(mixture.helpfulness_rest * helpful))
-        most = {
-            "helpfulness": helpful + rest,
-            "safety": min(pairs, round(safety / mixture.safety_share)),
-        }
-        trainings += [
-            (f"reward_{domain}", f"the {domain} reward model", count, config.rewards)
-            for domain, count in most.items()
-        ]
-    for stage, name, examples, settings in trainings:
-        try:
-            check_steps(
-                math.ceil(examples / settings.batch) * settings.epochs,
-                examples,
-                settings.epochs,
-                what=f"{name} (at most)",
-                key="rewards.batch" if settings is config.rewards else "finetune.rejection.batch",
-                say=lambda _line: None,  # the stage knows how many there are, and says it
-            )
-        except ConfigError:
-            if Fingerprints.load(program).manifest(version, stage) is None:
-                raise
+        key = "finetune.rejection.batch"
+        _check_training(
+            program, version, "finetune", f"{version}'s fine-tuning", key, answers, recipe
+        )
+    if config.intake.source == "simulated" and version == config.versions[0].name:
+        safety = round(config.collect.pairs * config.collect.safety_share)
+        check_first_rewards(program, config.collect.pairs - safety, safety)
 
 
-def _unknown_number_of_pairs(config: ProgramConfig) -> bool:
-    """Whether the first version learns from more than the program's own pairs."""
-    batches = PreferenceStore(config.workspace / "preferences").batches()
-    return config.intake.source != "simulated" or any(
-        batch.manifest["origin"] == "delivery" and batch.withdrawal is None for batch in batches
-    )
+def check_first_rewards(program: ProgramConfig, helpful: int, safety: int) -> None:
+    """Check that the first version's reward models take enough steps.
+
+    Args:
+        helpful, safety: comparisons of the program's own at most. With what people delivered there
+            are more, which is not counted here.
+
+    Raises:
+        ConfigError: they take too few.
+    """
+    batches = PreferenceStore(program.workspace / "preferences").batches()
+    if any(batch.manifest["origin"] == "delivery" and not batch.withdrawal for batch in batches):
+        return
+    version = program.versions[0].name
+    settings = for_version(program, version).rewards
+    rest = min(safety, round(settings.mixture.helpfulness_rest * helpful))
+    most = {
+        "helpfulness": helpful + rest,
+        "safety": min(helpful + safety, round(safety / settings.mixture.safety_share)),
+    }
+    for domain, count in most.items():
+        stage, name = f"reward_{domain}", f"the {domain} reward model"
+        _check_training(program, version, stage, name, "rewards.batch", count, settings)
+
+
+def _check_training(
+    program: ProgramConfig,
+    version: str,
+    stage: str,
+    name: str,
+    key: str,
+    examples: int,
+    settings: FinetuneConfig | RewardsConfig,
+) -> None:
+    """Check that a training on `examples` at most takes enough steps, unless it is done."""
+    try:
+        check_steps(
+            math.ceil(examples / settings.batch) * settings.epochs,
+            examples,
+            settings.epochs,
+            what=f"{name} (at most)",
+            key=key,
+            say=lambda _line: None,  # the stage knows how many there are, and says it
+        )
+    except ConfigError:
+        if Fingerprints.load(program).manifest(version, stage) is None:
+            raise
 
 
 def _check_engine(config: ProgramConfig) -> None:

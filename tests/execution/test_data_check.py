@@ -15,6 +15,8 @@ from alignment.execution.runner import Runner
 from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.utils.json_lines import write_jsonl
 
+ENOUGH = 20  # comparisons of a domain, for as many steps
+
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
@@ -24,7 +26,7 @@ def prepared(tmp_path: Path) -> Path:
         for domain in DOMAINS
     ]
     write_prompts(tmp_path / "prompts.jsonl", prompts)
-    rows = [{"domain": domain} for domain in DOMAINS]
+    rows = [{"domain": domain} for domain in DOMAINS] * ENOUGH
     (tmp_path / "arrivals" / "01").mkdir(parents=True)
     write_jsonl(tmp_path / "arrivals" / "01" / "comparisons.jsonl", rows)
     return tmp_path
@@ -38,6 +40,7 @@ def program(tmp_path: Path, **more: Any) -> Any:
             "base": {"source": "path", "path": "somewhere"},
             "intake": {"source": "split", "path": "data"},
             "versions": [{"name": "rlhf-v1"}, {"name": "rlhf-v2", "ppo": True}],
+            "rewards": {"batch": 1},
             **more,
         }
     )
@@ -69,7 +72,7 @@ def test_settings_that_the_data_cannot_serve(
 
 
 def test_labels_that_a_threshold_is_fitted_to(prepared: Path) -> None:
-    rows: list[dict[str, Any]] = [{"domain": domain} for domain in DOMAINS]
+    rows: list[dict[str, Any]] = [{"domain": domain} for domain in DOMAINS] * ENOUGH
     for name, enough in (("both_safe", False), ("chosen_safe", True), ("both_unsafe", True)):
         labelled = {"domain": "safety", "safety_bin": name}
         write_jsonl(prepared / "arrivals" / "01" / "comparisons.jsonl", [*rows, labelled])
@@ -78,6 +81,19 @@ def test_labels_that_a_threshold_is_fitted_to(prepared: Path) -> None:
         else:
             with pytest.raises(AlignError, match="safety_bin"):
                 check_prepared(program(prepared, combine=FITTED), prepared)
+
+
+def test_too_few_comparisons_for_the_first_reward_models(prepared: Path) -> None:
+    """Found before SFT, not by the reward stage after it."""
+    rows = [{"domain": "helpfulness"}] * 100 + [{"domain": "safety"}] * 17
+    write_jsonl(prepared / "arrivals" / "01" / "comparisons.jsonl", rows)
+    with pytest.raises(AlignError, match=r"the safety reward model .* takes 19 .* steps") as caught:
+        check_prepared(program(prepared), prepared)
+    assert caught.value.where == "rewards.batch"
+    check_prepared(program(prepared, rewards={"batch": 1, "epochs": 2}), prepared)
+    check_prepared(
+        program(prepared, rewards={"batch": 1, "mixture": {"safety_share": 0.5}}), prepared
+    )
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

@@ -40,6 +40,7 @@ def split(tmp_path: Path, stages: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
             "workspace": str(tmp_path / "workspace"),
             "base": {"source": "path", "path": str(outside)},
             "intake": {"source": "split", "heldout_share": 0.2},
+            "rewards": {"batch": 1, "epochs": 10},
             "data": {"path": str(outside)},
             "versions": [{"name": "rlhf-v1"}, {"name": "rlhf-v2"}],
             "tracking": {"enabled": False},
