@@ -71,7 +71,7 @@ class RewardsConfig(Section):
     weights."""
     max_length: int = Field(default=4096, ge=8)
     """Tokens of a prompt with its answer. Longer prompts lose whole turns from the front, and
-    comparisons whose answers leave the prompt less than a quarter are left out."""
+    comparisons whose prompts would be cut to less than a quarter are left out."""
     max_tokens_per_micro_batch: int = Field(default=8192, ge=64)
     """Tokens of one forward pass: batches are cut into pieces of about this size, which bounds
     memory and changes no result beyond float noise."""

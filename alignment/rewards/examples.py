@@ -84,8 +84,8 @@ def build(
 
     Args:
         max_length: most tokens of an answer with its prompt. A longer prompt loses whole turns from
-            the front, the same ones for both answers; a comparison is left out if an answer leaves
-            its prompt less than a quarter.
+            the front, the same ones for both answers; a comparison is left out if its prompt would
+            be cut to less than a quarter.
         labels: give each answer the safety label that its comparison's safety bin implies.
     """
     drafts: dict[str, _Draft] = {}
@@ -95,16 +95,18 @@ def build(
     for number, row in enumerate(comparisons):
         key = f"g{row.group}" if row.group is not None else f"n{number}"
         answers = [renderer.response(text, finished=ended) for text, ended in row.answers]
+        whole = renderer.prompt(row.conversation, limit=sys.maxsize)
         tokens = max(map(len, answers))
-        if max_length - tokens < max(1, max_length // 4):
+        asked = min(len(whole), renderer.max_prompt_tokens or len(whole))
+        if max_length - tokens < min(asked, max(1, max_length // 4)):
             long += 1
             continue
         longest[key] = max(longest.get(key, 0), tokens)
-        rows.append((key, row, answers))
-    for key, row, answers in rows:
+        rows.append((key, row, whole, answers))
+    for key, row, whole, answers in rows:
         room = max_length - longest[key]
         limit = min(room, renderer.max_prompt_tokens or room)
-        prompt = whole = renderer.prompt(row.conversation, limit=sys.maxsize)
+        prompt = whole
         if len(whole) > limit:
             prompt = renderer.prompt(row.conversation, limit=limit)
         sides = [tuple(prompt + answer) for answer in answers]

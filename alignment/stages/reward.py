@@ -172,8 +172,8 @@ def _elements(
         )
     if built.dropped_long:
         ctx.progress.say(
-            f"left out {built.dropped_long} of {len(rows)} comparisons, whose answers leave the "
-            f"prompt less than a quarter of {longest} tokens"
+            f"left out {built.dropped_long} of {len(rows)} comparisons, whose answers leave a "
+            f"prompt that must be cut less than a quarter of {longest} tokens"
         )
     if built.cut_prompts:
         ctx.progress.say(f"{built.cut_prompts} of {len(rows)} prompts were cut at the front")

@@ -16,6 +16,7 @@ batch is filled by repeating rows, as accelerate does.
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ def tokenize(
     """Turn examples into ids that fit into `length` tokens.
 
     A prompt that is too long loses whole turns, then tokens, at the front. Examples are left out if
-    the answer is empty or leaves the prompt less than a quarter of the window.
+    the answer is empty or the prompt would be cut to less than a quarter of the window.
 
     Returns:
         The token rows, and how many examples were left out.
@@ -72,10 +73,12 @@ def tokenize(
     rows = []
     for example in examples:
         response = renderer.response(example.response, finished=example.finished)
+        prompt = renderer.prompt(example.messages, limit=sys.maxsize)
         room = length - len(response)
-        if not example.response.strip() or room < length // 4:
+        if not example.response.strip() or room < min(len(prompt), length // 4):
             continue
-        prompt = renderer.prompt(example.messages, limit=room)
+        if len(prompt) > room:
+            prompt = renderer.prompt(example.messages, limit=room)
         rows.append(Tokens(prompt, response))
     return rows, len(examples) - len(rows)
 

@@ -100,6 +100,19 @@ def test_a_long_comparison_loses_old_turns_and_not_itself() -> None:
     assert (built.pairs, built.dropped_long) == (0, 1)
 
 
+def test_a_long_answer_that_fits_with_its_prompt_is_kept() -> None:
+    """However short the prompt is: none of it has to go."""
+    renderer = ChatRenderer(word_tokenizer())
+    row = Comparison(
+        conversation=dialogue(1), chosen="blue " * 60, rejected="hot", domain="helpfulness"
+    )
+    margins = RewardsConfig().margin_table
+    exact = len(renderer.tokens(row.conversation, row.chosen))
+    for longest, kept in ((exact, 1), (exact - 1, 0)):
+        built = build([row], renderer, margins=margins, max_length=longest)
+        assert (built.pairs, built.cut_prompts, built.dropped_long) == (kept, 0, 1 - kept)
+
+
 def test_both_sides_are_measured_behind_one_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """The context leaves the longer answer a shorter prompt, and the other reads that too."""
     reward = a_model(None)

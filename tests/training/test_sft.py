@@ -135,6 +135,16 @@ def test_what_does_not_fit_is_left_out_and_told(tmp_path: Path) -> None:
         tune(tmp_path, settings(max_length=16), rows=[rows[3]])
 
 
+def test_a_long_answer_that_fits_with_its_prompt_is_learned() -> None:
+    """However short the prompt is: none of it has to go."""
+    renderer = ChatRenderer(bytes_tokenizer(CHATML))
+    row = Example(examples(1)[0].messages, "the cat " * 60)
+    whole = renderer.tokens(row.messages, row.response)
+    assert len(whole.prompt) < len(whole) // 4
+    assert tokenize([row], renderer, len(whole)) == ([whole], 0)
+    assert tokenize([row], renderer, len(whole) - 1) == ([], 1)
+
+
 def test_divergence_is_told(tmp_path: Path) -> None:
     model = tiny_model("llama")
     with torch.no_grad():
