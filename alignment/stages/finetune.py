@@ -22,8 +22,9 @@ from alignment.utils.files import sha256_file
 from alignment.utils.json_lines import read_jsonl
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "3"
-KEEPS = ("2",)  # since then only templates with an end other than EOS differ
+CODE_VERSION = "4"
+KEEPS = ("2", "3")
+# 3: templates with an end other than EOS; 4: long answers stay that fit with their short prompts
 READS = ("finetune", "compute")
 
 

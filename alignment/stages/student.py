@@ -14,8 +14,9 @@ from alignment.stages import finetune
 from alignment.stages.context import StageContext
 from alignment.stages.pretrain import pretrain_world
 
-CODE_VERSION = "2"
-KEEPS = ("1",)  # since then only templates with an end other than EOS differ
+CODE_VERSION = "3"
+KEEPS = ("1", "2")
+# 2: templates with an end other than EOS; 3: long answers stay that fit with their short prompts
 READS = ("finetune", "compute")
 
 
