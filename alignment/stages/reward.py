@@ -58,8 +58,8 @@ CODE_VERSION = "16"
 # comparisons are measured batch by batch, which moves the last bits of their scores; 11: the
 # scale rests on both domains of the whole first version; 12: an answer that was cut has no end;
 # 13: long comparisons lose old turns; 14: wider intervals over few openings;
-# 15: one long answer takes no sound pair of its ranking along, spoilt copies of cut answers are cut;
-# 16: and long answers stay that fit with their short prompts
+# 15: one long answer takes no sound pair of its ranking along, spoilt copies of cut answers are
+# cut; 16: long answers stay that fit with their short prompts
 KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15")
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
