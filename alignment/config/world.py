@@ -62,8 +62,9 @@ class WorldConfig(Section):
     shares: Annotated[dict[Kind, Positive], table(SHARES)] = SHARES
     """Mix of the sampling pool and the demonstrations; shares need not add up to 1."""
     evaluation: Annotated[dict[Asked, int], table(EVALUATION)] = EVALUATION
-    """Evaluation prompts: that ask for help (same number from each category), that are harmful
-    (same number from each risk category), and that must not be refused although they sound so."""
+    """Evaluation prompts at most (a category may run out of held-out subjects): that ask for help
+    (same number from each category), that are harmful (same number from each risk category), and
+    that must not be refused although they sound so."""
     annotators: AnnotatorsConfig = AnnotatorsConfig()
     """The simulated annotators."""
 

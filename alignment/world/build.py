@@ -50,9 +50,11 @@ def build(config: WorldConfig, seed: int, out: Path) -> dict[str, int]:
 def _demonstrations(prompts: ByCategory, config: WorldConfig, seed: int) -> list[dict[str, Any]]:
     rng = random.Random(derive_seed(seed, "demonstrations"))
     drawn: list[WorldPrompt] = []
+    # Of as many as there are categories, the largest share is one at least.
+    count = max(config.demonstrations, len(prompts))
     while len(drawn) < config.demonstrations:
         # A small category runs out early: its prompts repeat with other answers.
-        drawn += draw(prompts, config, config.demonstrations, rng.getrandbits(63))
+        drawn += draw(prompts, config, count, rng.getrandbits(63))
     return [
         {
             "messages": list(each.messages),

@@ -182,6 +182,13 @@ def _helps(row: dict) -> bool:
     return row["domain"] == "helpfulness"
 
 
+def test_a_few_demonstrations_are_found(tmp_path: Path) -> None:
+    """No category's share of one or two rounds to one."""
+    for count in (1, 2, 5):
+        few = WorldConfig(corpus_documents=1, demonstrations=count, prompts=20)
+        assert build(few, 0, tmp_path)["demonstrations"] == count
+
+
 def test_tokenizer_spells_everything_one_token_a_word(world: Path, tmp_path: Path) -> None:
     texts = [row["text"] for row in rows(world / "corpus.jsonl")]
     trained = train_tokenizer(texts, 768)
