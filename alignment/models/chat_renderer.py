@@ -172,6 +172,11 @@ class ChatRenderer:
         limit = min(limits) if limits and min(limits) > 0 else None
         return Tokens(self.prompt(messages, limit=limit), response)
 
+    def side_by_side(self, messages: Conversation, responses: Sequence[list[int]]) -> list[Tokens]:
+        """Answers to be compared, behind one prompt, which leaves room for the longest of them."""
+        prompt = self.join(messages, max(responses, key=len)).prompt
+        return [Tokens(prompt, response) for response in responses]
+
     def text(self, response: Sequence[int]) -> str:
         """The text of response ids up to the first end token, without special tokens, stripped."""
         ids = list(takewhile(lambda id: id not in self.ends, response))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignment.models.chat_renderer import ChatRenderer, Tokens
-from alignment.preferences.schema import Comparison, framed, opening
+from alignment.models.chat_renderer import Tokens
+from alignment.preferences.schema import framed, opening
 from alignment.rewards.mixture import Source
 from alignment.rewards.model import RewardModel
 
@@ -70,7 +70,8 @@ def measure(model: RewardModel, sources: Sequence[Source], tokens_per_batch: int
     for number, source in enumerate(sources):
         row = source.comparison
         parts.setdefault((source.batch, row.domain), []).append(number)
-        items.append(both_sides(row, model.renderer))
+        answers = [model.renderer.response(text, finished=ended) for text, ended in row.answers]
+        items.append(model.renderer.side_by_side(row.conversation, answers))
     raw = np.empty((len(items), 2))
     for numbers in parts.values():
         both = [item for number in numbers for item in items[number]]
@@ -92,13 +93,6 @@ def measure(model: RewardModel, sources: Sequence[Source], tokens_per_batch: int
         bins=np.array([row.safety_bin or "" for row in rows], dtype=object),
         opening=_numbered([framed(*opening(row.conversation)) for row in rows]),
     )
-
-
-def both_sides(row: Comparison, renderer: ChatRenderer) -> list[Tokens]:
-    """Both answers of a comparison behind one prompt, which leaves room for the longer one."""
-    answers = [renderer.response(text, finished=ended) for text, ended in row.answers]
-    prompt = renderer.join(row.conversation, max(answers, key=len)).prompt
-    return [Tokens(prompt, answer) for answer in answers]
 
 
 def cut_scores_higher(

@@ -260,9 +260,20 @@ class RewardModel:
     def score_texts(
         self, rows: Sequence[tuple[Conversation, str, bool]], tokens_per_batch: int = 16384
     ) -> np.ndarray:
-        """Raw scores of (messages, answer, finished) rows."""
-        items = [self.renderer.tokens(m, text, finished=done) for m, text, done in rows]
-        return self.score(items, tokens_per_batch)
+        """Raw scores of (messages, answer, finished) rows.
+
+        Those of one conversation are to be compared: they are read behind the same prompt.
+        """
+        answers = [self.renderer.response(text, finished=done) for _, text, done in rows]
+        places: dict[tuple[tuple[str, str], ...], list[int]] = {}
+        for place, (messages, _, _) in enumerate(rows):
+            key = tuple((message["role"], message["content"]) for message in messages)
+            places.setdefault(key, []).append(place)
+        items: dict[int, Tokens] = {}
+        for group in places.values():
+            beside = self.renderer.side_by_side(rows[group[0]][0], [answers[n] for n in group])
+            items.update(zip(group, beside, strict=True))
+        return self.score([items[place] for place in range(len(rows))], tokens_per_batch)
 
     def standardise(self, raw: np.ndarray) -> np.ndarray:
         """(raw − mean) / std of the reference set."""

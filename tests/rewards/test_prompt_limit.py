@@ -136,6 +136,29 @@ def test_both_sides_are_measured_behind_one_prompt(monkeypatch: pytest.MonkeyPat
     assert read[3] == Tokens(shorter, whole.response[:-1])
 
 
+def test_answers_to_one_prompt_are_compared_behind_one_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In best-of-K and evaluation too the context leaves the longest answer the least."""
+    reward = a_model(None)
+    conversation, other = dialogue(6), dialogue(2)
+    reward.renderer.context = len(reward.renderer.tokens(conversation, "blue sea")) - 1
+    read: list[Tokens] = []
+
+    def score(items: list[Tokens], *_: Any) -> np.ndarray:
+        read.extend(items)
+        return np.zeros(len(items))
+
+    monkeypatch.setattr(reward, "score", score)
+    rows = [(conversation, "hot", True), (other, "hot", False), (conversation, "blue sea", True)]
+    reward.score_texts(rows)
+    shorter = reward.renderer.prompt(conversation[2:])
+    whole = reward.renderer.prompt(other)
+    assert [item.prompt for item in read] == [shorter, whole, shorter]
+    answers = [reward.renderer.response(text, finished=ended) for _, text, ended in rows]
+    assert [item.response for item in read] == answers
+
+
 def test_one_long_answer_takes_no_sound_pair_of_its_ranking_along() -> None:
     texts = ["blue sea", "hot", "good", "blue " * 20]
     rows = [

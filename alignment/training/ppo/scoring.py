@@ -126,7 +126,10 @@ class ModelScorer:
         elif self._same:
             raw = self._model.score([self._ended(episode) for episode in own])
         else:
-            raw = self._model.score_texts([(e.prompt.messages, e.text, e.finished) for e in own])
+            tokens = self._model.renderer.tokens  # of each alone: processes share them out
+            raw = self._model.score(
+                [tokens(e.prompt.messages, e.text, finished=e.finished) for e in own]
+            )
         scores = distributed.gather_rows(torch.from_numpy(raw), len(episodes))
         return self._model.standardise(scores.numpy())
 
