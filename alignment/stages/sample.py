@@ -30,10 +30,11 @@ from alignment.utils import graceful_stop
 from alignment.utils.files import atomic_write_json, digest_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "7"
+CODE_VERSION = "8"
 # Since 4 templates with an end other than EOS differ; since 5 temperature searches of programs that
-# fine-tune on unfinished answers, since 6 again.
-KEEPS = ("4", "5", "6")
+# fine-tune on unfinished answers, since 6 again, since 7 those
+# with prompts that the context cuts.
+KEEPS = ("4", "5", "6", "7")
 READS = ("sample", "combine", "compute")
 SEARCHED = "temperature.json"  # in the scratch directory: a search that is done
 
