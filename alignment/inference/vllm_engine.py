@@ -52,7 +52,7 @@ class VLLMEngine:
         except ImportError as error:
             raise ConfigError(
                 "sample.engine is vllm, but vLLM is not installed",
-                remedy="pip install 'align-rlhf[vllm]', or set sample.engine: transformers",
+                remedy="in align's folder pip install -e '.[vllm]', or sample.engine: transformers",
             ) from error
         self._renderer = renderer
         self._llm: Any = LLM(

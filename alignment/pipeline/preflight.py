@@ -253,7 +253,7 @@ def _check_engine(config: ProgramConfig) -> None:
         raise ConfigError(
             "vLLM is not installed",
             where="sample.engine",
-            remedy="pip install 'align-rlhf[vllm]', or set sample.engine: transformers",
+            remedy="in align's folder pip install -e '.[vllm]', or sample.engine: transformers",
         )
     if config.finetune.sft.lora is not None or config.finetune.rejection.lora is not None:
         raise ConfigError(
