@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Sequence
+import tempfile
 from pathlib import Path
 
 import pytest
+from warm_align import start
 
 PROGRAM = """
 name: small
@@ -45,17 +45,17 @@ def align(
     *words: str, cwd: Path, check: bool = True, timeout: float = 500
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as a person would."""
-    process = subprocess.run(
-        command(words), cwd=cwd, text=True, capture_output=True, timeout=timeout, check=False
-    )
-    if check and process.returncode:
-        raise AssertionError(f"align {' '.join(words)}\n{process.stdout}\n{process.stderr}")
-    return process
-
-
-def command(words: Sequence[str]) -> list[str]:
-    """The command line of `align` in this environment."""
-    return [sys.executable, "-m", "alignment.cli.main", *words]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "stdout"), Path(folder, "stderr")
+        process = start(words, cwd, output)
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+        code = process.exitcode
+        stdout, stderr = (path.read_text(encoding="utf-8") for path in output)
+    if code is None or (check and code):
+        raise AssertionError(f"align {' '.join(words)}: {code}\n{stdout}\n{stderr}")
+    return subprocess.CompletedProcess(words, code, stdout, stderr)
 
 
 def write_program(folder: Path) -> Path:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from warm_align import start
 
-from tests.loop.conftest import align, command, write_program
+from tests.loop.conftest import align, write_program
 
 STAGES = {
     "base": ["prepare", "pretrain"],
@@ -131,7 +130,7 @@ def test_killed_in_four_stages_it_ends_with_the_same_bits(finished: Path, tmp_pa
     write_program(tmp_path)
     words = ["run", "small.yaml", "--no-prefect", "--set", "tracking.enabled=false"]
     for key in KILLED:
-        _kill_during(command(words), tmp_path, key)
+        _kill_during(words, tmp_path, key)
         words = ["resume", "-w", "workspace", "--no-prefect"]
     align(*words, cwd=tmp_path)
     found, calm = status(tmp_path), status(finished)
@@ -145,15 +144,16 @@ def test_killed_in_four_stages_it_ends_with_the_same_bits(finished: Path, tmp_pa
 
 
 def _kill_during(words: list[str], folder: Path, key: str) -> None:
-    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    output = folder / "stdout", folder / "stderr"
+    process = start(words, folder, output)
     home = folder / "workspace" / "versions" / key
     deadline = time.monotonic() + 300
     while not list(home.glob(".*.partial/scratch/*")) and not list(home.glob("*/manifest.json")):
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.exitcode is None, output[1].read_text()
         assert time.monotonic() < deadline, f"{key} never began"
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
 
 
 @pytest.mark.parametrize(
