@@ -190,7 +190,7 @@ def _check_steps(program: ProgramConfig, config: ProgramConfig, version: str) ->
 
 
 def check_first_rewards(program: ProgramConfig, helpful: int, safety: int) -> None:
-    """Check that the first version's reward models take enough steps.
+    """Check that the first version's reward models, guards too, take enough steps.
 
     Args:
         helpful, safety: comparisons of the program's own at most. With what people delivered there
@@ -209,9 +209,17 @@ def check_first_rewards(program: ProgramConfig, helpful: int, safety: int) -> No
         "helpfulness": helpful + rest,
         "safety": min(helpful + safety, round(safety / settings.mixture.safety_share)),
     }
-    for domain, count in most.items():
-        stage, name = f"reward_{domain}", f"the {domain} reward model"
-        _check_training(program, version, stage, name, "rewards.batch", count, settings)
+    guarded = settings.guard_share
+    parts = {"reward": 1 - guarded} | (
+        {"guard": guarded * (1 + settings.guard_spoilt)} if guarded else {}
+    )
+    for part, share in parts.items():
+        for domain, count in most.items():
+            name = f"the {domain} {'guard' if part == 'guard' else 'reward model'}"
+            # A hash decides who is a guard's: more than three deviations over the mean are not.
+            rows = min(count, math.ceil(share * count + 3 * math.sqrt(share * count)))
+            stage = f"{part}_{domain}"
+            _check_training(program, version, stage, name, "rewards.batch", rows, settings)
 
 
 def _check_training(

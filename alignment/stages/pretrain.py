@@ -14,7 +14,9 @@ from alignment.utils.files import sha256_file
 from alignment.utils.json_lines import read_jsonl
 from alignment.world.tokenizer import train_tokenizer
 
-CODE_VERSION = "2"
+CODE_VERSION = "3"
+# 3: start weights of a deviation that goes with the width
+KEEPS = ("2",)
 READS = ("base", "compute")
 
 
