@@ -28,17 +28,17 @@ def script(name: str, *words: str, timeout: float) -> subprocess.CompletedProces
 
 
 @pytest.mark.timeout(1800)
-def test_three_minutes_of_soak(tmp_path: Path) -> None:
+def test_a_minute_of_soak(tmp_path: Path) -> None:
     done = script(
         "soak.py",
         str(tmp_path / "soak"),
-        *("--minutes", "3", "--kills", "4", "--visits", "1", "--span", "10", "--seed", "5"),
-        *("--versions", "12"),
+        *("--minutes", "1", "--kills", "3", "--visits", "1", "--span", "10", "--seed", "5"),
+        *("--versions", "2"),
         timeout=1700,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout[done.stdout.index("{\n") :])
-    assert told["kills_in_all"] == 4
+    assert told["kills_in_all"] == 3
     assert told["versions_done"] >= 1
     assert sum(told["exit_codes_of_align_run"].values()) == 2
     assert told["problems"] == []
