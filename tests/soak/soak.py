@@ -119,7 +119,8 @@ def parse() -> argparse.Namespace:
 
 def write_config(folder: Path, versions: int) -> Path:
     """The soak's program, with PPO in every third version and in the last."""
-    rows = [{"name": f"rlhf-v{n}", "ppo": n % 3 == 0 or n == versions} for n in range(1, versions + 1)]
+    numbers = range(1, versions + 1)
+    rows = [{"name": f"rlhf-v{n}", "ppo": n % 3 == 0 or n == versions} for n in numbers]
     text = (HERE / "soak.yaml").read_text()
     text = text.replace("WORKSPACE", str(folder / "workspace"))
     path = folder / "soak.yaml"
