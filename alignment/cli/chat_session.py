@@ -176,3 +176,5 @@ def _side_by_side(
                 else:
                     texts[number] += piece
             live.update(panels())
+    if not console.is_terminal:
+        console.line()  # Live ends its last line on terminals only

@@ -35,25 +35,20 @@ def lineage(
         print_json(origin.to_dict())
         return
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
     console.print(f"{origin.of} was made from {in_words(origin.batches)}:")
-    table = Table(box=None, pad_edge=False)
-    for title in ("stage", "outputs", "code", "seed"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("from", overflow="fold")
+    wide = max(len(step.key) for step in origin.steps)
+    rows = [("stage", "outputs", "code", "seed", "")]
     for step in origin.steps:
         # Inputs of the same version are named by their stage alone.
         sources = [key.removeprefix(f"{step.version}/") for key in step.inputs.values()]
-        table.add_row(
-            step.key,
-            step.digest[:12],
-            step.code_version,
-            str(step.seed),
-            ", ".join(dict.fromkeys(sources)),
-        )
-    console.print(table)
+        values = (step.key, step.digest[:12], step.code_version, str(step.seed))
+        rows.append((*values, ", ".join(dict.fromkeys(sources))))
+    for key, digest, code, seed, inputs in rows:
+        console.print(f"{key:<{wide}}  {digest:<12}  {code:<4}  {seed}", markup=False)
+        if inputs:
+            console.print(f"  from {inputs}", style="dim", markup=False)
     libraries = ", ".join(f"{name} {number}" for name, number in origin.libraries.items())
     console.print(f"[dim]program seed {program.seed}; {libraries}[/]")
     for sentence in origin.withdrawn:

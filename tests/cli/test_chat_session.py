@@ -75,6 +75,7 @@ def test_the_terminal_loop(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
         assert each.name in screen.getvalue()
         assert each.messages[0]["content"] == "hello"
     assert "/reset starts" in screen.getvalue()
+    assert "╯you>" not in screen.getvalue(), "a question begins on a line of its own"
 
 
 def test_end_of_input_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
