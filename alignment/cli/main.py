@@ -81,7 +81,8 @@ def main() -> NoReturn:
         _tell(error)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        print("stopped; `align resume` goes on from here", file=sys.stderr)
+        resumable = words[:1] in (["run"], ["resume"], ["stage"])
+        print("stopped" + "; `align resume` goes on from here" * resumable, file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os._exit(0)

@@ -56,14 +56,19 @@ def reproduce(
     console = Console(highlight=False, stderr=True)
     old = program.workspace.resolve()
     target = into or old.with_name(f"{old.name}-again-{version}")
-    done = make_again(
-        program,
-        version,
-        target,
-        only_version=only_version,
-        progress_factory=lambda node: bar(node, console),
-        say=lambda text: console.print(text),
-    )
+    try:
+        done = make_again(
+            program,
+            version,
+            target,
+            only_version=only_version,
+            progress_factory=lambda node: bar(node, console),
+            say=lambda text: console.print(text),
+        )
+    except KeyboardInterrupt:
+        left = f"remove {target} before you start again, or name another by --into"
+        print(f"stopped; {left}", file=sys.stderr)
+        sys.exit(130)
     if json:
         print_json(done.to_dict())
     else:
