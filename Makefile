@@ -1,6 +1,9 @@
 # Two commands do everything: `make demo` runs the whole loop, `make test` passes the tests.
 # Each sets up .venv first, once; it is rebuilt when the lock changes.
 
+# Compiled modules are kept even where the environment says otherwise: dozens of processes start.
+export PYTHONDONTWRITEBYTECODE :=
+
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
