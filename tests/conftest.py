@@ -28,10 +28,10 @@ if "ALIGN_CACHE_DIR" not in os.environ:
 # Small models gain nothing from a second thread, and threads that wait for a busy core cost much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# `make test` has two workers: each room is one's work, and the longest come first.
+# `make test` has three workers: each room is one's work, and the longest come first.
 LONGEST = (
-    *("soak", "loop", "tracking", "flows", "ppo", "training", "execution", "rewards", "sampling"),
-    *("inference", "fastpath", "utils"),
+    *("soak", "loop", "tracking", "ppo", "flows", "operations", "preferences", "rewards"),
+    *("reporting", "training", "fuzz", "evaluation", "pipeline", "utils", "sampling"),
 )
 
 
