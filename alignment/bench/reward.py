@@ -108,6 +108,8 @@ def run(
         losses.append(figures.loss)
     seconds = time.perf_counter() - began
     return {
+        "bench": "reward",
+        "implementation": "align",
         "pairs_per_s": round(pairs / seconds, 3),
         "first_loss": losses[0],
         "last_loss": losses[-1],
