@@ -24,7 +24,7 @@ from alignment.preferences.stop_set import STOP_FILE
 from alignment.stages.context import StageContext
 from alignment.training.ppo.early_stopping import StopSet
 from alignment.training.ppo.roles import save_critic
-from alignment.training.ppo.scoring import CombinedReward, PromptItem
+from alignment.training.ppo.scoring import PromptItem
 from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import Outcome, PPOTrainer
 from alignment.utils import distributed
@@ -38,9 +38,10 @@ from alignment.utils.seeds import derive_seed
 # learned, whichever was drawn; 10: the critic's figure by the rewards that came, P(safe) only where
 # labels identified it; 11: a stop set of its own, and looks at
 # the starting multiplier; 12: no cut answer is worth more than the worst that ended; 13: reward
-# models read the prompt as they do elsewhere; 14: looks rate cut answers as training does.
-CODE_VERSION = "14"
-KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13")
+# models read the prompt as they do elsewhere; 14: looks rate cut answers as training does; 15: and
+# take the length penalty off.
+CODE_VERSION = "15"
+KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14")
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 
@@ -74,7 +75,7 @@ def run(ctx: StageContext) -> None:
         reward,
         config,
         seed=ctx.seed,
-        stop_set=_stop_set(ctx, heldout, build, reward, renderer),
+        stop_set=_stop_set(ctx, heldout, build, renderer),
         ptx=_texts(ctx, config, renderer, min(context or PTX_TOKENS, PTX_TOKENS))
         if config.ptx.coefficient > 0
         else None,
@@ -131,7 +132,6 @@ def _stop_set(
     ctx: StageContext,
     heldout: list[PromptItem],
     build: Builder,
-    reward: CombinedReward,
     renderer: ChatRenderer,
 ) -> StopSet | None:
     if not heldout:
@@ -139,9 +139,8 @@ def _stop_set(
     guards: dict[str, Path] = {
         d: ctx.inputs[f"guard_{d}"] for d in DOMAINS if f"guard_{d}" in ctx.inputs
     }
-    # Without guard models the training reward decides, on prompts that PPO never trains on.
-    scorer = build.reward(ctx.config.combine, renderer, guards) if guards else reward
-    return StopSet(heldout, scorer.unwhitened)
+    judge = build.reward(ctx.config.combine, renderer, guards).unwhitened if guards else None
+    return StopSet(heldout, judge)
 
 
 def _texts(

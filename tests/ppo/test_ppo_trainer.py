@@ -349,6 +349,20 @@ def test_a_look_rates_no_cut_answer_above_one_that_ended() -> None:
         assert figures["look/score"] == figures["look/training_reward"] == expected
 
 
+def test_a_look_at_the_training_reward_pays_for_tokens_as_training_does() -> None:
+    """Else early stopping is against shorter answers, to which training leads."""
+    trainer = build(None, reward={"length_penalty": 0.5})
+    trainer.reward = PlainReward(lambda episodes: np.full(len(episodes), 3.0))
+    trainer.stop_set = StopSet(PROMPTS, None)
+    alone = trainer._look(0)
+    assert alone["look/tokens"] > 0
+    assert alone["look/score"] == pytest.approx(3.0 - 0.5 * alone["look/tokens"])
+    assert alone["look/training_reward"] == alone["look/score"]
+    trainer.stop_set = StopSet(PROMPTS, lambda episodes: np.full(len(episodes), 2.0))
+    judged = trainer._look(0)
+    assert (judged["look/score"], judged["look/training_reward"]) == (2.0, alone["look/score"])
+
+
 def test_a_look_measures_the_average_that_is_kept() -> None:
     trainer = build(None, stop={"look_every": 1, "patience": None}, ema=0.7)
     assert trainer.stop_set is not None

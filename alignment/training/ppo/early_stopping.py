@@ -15,11 +15,11 @@ class StopSet:
     """Prompts that only early stopping draws, and what scores the answers to them.
 
     Attributes:
-        score: guard models if there are any, else the training reward itself.
+        score: guard models; None if there are none: the training reward judges itself.
     """
 
     prompts: Sequence[PromptItem]
-    score: EpisodeScorer
+    score: EpisodeScorer | None
 
 
 class EarlyStopping:

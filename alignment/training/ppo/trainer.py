@@ -204,8 +204,11 @@ class PPOTrainer:
         seed = derive_seed(self.seed, "guard")  # an old name: another would draw other answers
         with in_place_of(self._speaking, self._average):
             answers, episodes = self._collector.answer(self.stop_set.prompts, seed)
-        scores = self._worth(self.stop_set.score(episodes), episodes)
         proxy = self._worth(self.reward.score(episodes, learn=False).parts["combined"], episodes)
+        # What training climbs: an answer pays for its tokens there too.
+        proxy -= self.config.reward.length_penalty * answers.mask.sum(1).cpu().numpy()
+        judge = self.stop_set.score
+        scores = proxy if judge is None else self._worth(judge(episodes), episodes)
         score, training = float(scores.mean()), float(proxy.mean())
         if self._stopping.observe(iteration, score, training) and self.config.stop.keep == "best":
             self._best = self._weights()
