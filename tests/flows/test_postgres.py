@@ -115,7 +115,10 @@ def servers(postgres: int, tmp_path: Path) -> Iterator[dict[str, str]]:
                 *("--backend-store-uri", f"postgresql://align@{database}/mlflow"),
                 *("--artifacts-destination", str(tmp_path / "artifacts"), "--workers", "1"),
             ],
-            {"MLFLOW_DISABLE_TELEMETRY": "true"},
+            {
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # consumers of a queue nobody uses
+            },
             tmp_path / "mlflow.log",
         ),
     ]

@@ -64,7 +64,7 @@ def test_every_finished_stage_still_counts_as_done(workspace: Path) -> None:
         assert known.manifest(node.version, node.stage) == old, why_run(node, known)
     outdated = {n.module for n in known.plan if newest(known, n).code_version != version_of(n)}
     kept = {"collect", "evaluate", "finetune", "intake", "ppo", "prepare", "promote"}
-    kept |= {"reward", "sample", "select"}
+    kept |= {"pretrain", "reward", "sample", "select"}
     assert outdated == kept, "only KEEPS has these count"
     assert contents(workspace) == before, "a look writes nothing"
 

@@ -1,4 +1,7 @@
-"""One of several processes that run PPO's stage: `python -m ppo_child ROOT INPUTS NAME CHANGES`."""
+"""One of several processes that run PPO's stage: `python -m ppo_child ROOT INPUTS NAMES CHANGES`.
+
+With two names, joined by a comma, the stage runs twice: most of the time goes into imports.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ import alignment.stages.ppo as stage
 from alignment.utils import distributed
 
 
-def main(root: Path, inputs: str, name: str, changes: str) -> None:
+def main(root: Path, inputs: str, names: str, changes: str) -> None:
     torch.set_num_threads(1)
     distributed.join("cpu")
     given = {key: Path(path) for key, path in json.loads(inputs).items()}
     rank = distributed.rank()
-    ctx = context(root, given, name if rank == 0 else f"{name}-{rank}", **json.loads(changes))
-    ctx.scratch = root / name / "scratch"
-    stage.run(ctx)
+    for name in names.split(","):
+        ctx = context(root, given, name if rank == 0 else f"{name}-{rank}", **json.loads(changes))
+        ctx.scratch = root / name / "scratch"
+        stage.run(ctx)
     distributed.leave()
 
 

@@ -18,10 +18,10 @@ from alignment.models.load import load_policy
 
 
 def run(
-    root: Path, inputs: dict[str, Path], name: str, changes: dict[str, Any], count: int
+    root: Path, inputs: dict[str, Path], names: str, changes: dict[str, Any], count: int
 ) -> None:
     described = json.dumps({key: str(path) for key, path in inputs.items()})
-    arguments = [str(root), described, name, json.dumps(changes)]
+    arguments = [str(root), described, names, json.dumps(changes)]
     subprocess.run(
         [sys.executable, "-m", "alignment.execution.launcher", str(count), "ppo_child", *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -42,7 +42,7 @@ def test_two_processes_train_as_one(tmp_path: Path, changes: dict[str, Any]) -> 
     changes = {"iterations": 3, "episodes": 9 - 9 % changes.get("samples_per_prompt", 1), **changes}
     one = context(tmp_path, inputs, "one", **changes)
     stage.run(one)
-    run(tmp_path, inputs, "two", changes, 2)
+    run(tmp_path, inputs, "two,again", changes, 2)
     two = context(tmp_path, inputs, "two", **changes)
     rows = list(zip(one.series.rows(), two.series.rows(), strict=True))
     assert len(rows) == 4
@@ -54,5 +54,4 @@ def test_two_processes_train_as_one(tmp_path: Path, changes: dict[str, Any]) -> 
     left, right = (load_policy(ctx.out / "model") for ctx in (one, two))
     for (name, value), other in zip(left.named_parameters(), right.parameters(), strict=True):
         torch.testing.assert_close(value, other, atol=2e-4, rtol=1e-3, msg=name)
-    run(tmp_path, inputs, "again", changes, 2)
     assert digests(tmp_path / "again" / "out") == digests(two.out)
