@@ -1,18 +1,21 @@
 """What a new comparison is beside those that are there: new, known, a contradiction, a correction.
 
 A verdict on a pair that has one already takes its place only if it says that it corrects it: by
-`corrects`, or because the tool has changed the same person's verdict since. Everything else is a
-duplicate, or is reported and left to a person.
+`corrects`, or because the tool has changed the same person's verdict since. Verdicts of other
+people stand beside it, alike or not: else the first to arrive would win, and disagreement, which
+the reward model's calibration needs, would vanish. Where it is not known who judged, a verdict may
+as well be a correction that does not say so: it is a duplicate, or is left to a person.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from alignment.preferences.gather import Repeats, pair_of, says
 from alignment.preferences.identity import Identity, Rows
 from alignment.preferences.recorded import RecordedVerdicts, Verdict
 from alignment.preferences.rows import Draft, RowError
@@ -47,40 +50,72 @@ class Standing:
         self._excluded = excluded
         self._everything = everything
         self._correcting = correcting
-        self._here: set[int] = set()
+        self._here: dict[int, int] = {}  # comparison → what its row says
+        self.repeats = Repeats()
+        """Pairs that stand in the current delivery several times."""
+        self.beside: Counter[str] = Counter()
+        """Comparisons on pairs on which other people's verdict stands: they `agree` or `differ`."""
         self._recorded: dict[str, RecordedVerdicts] = {}
         self.replaced: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        """Batch → (row of the current batch, row there) of all verdicts on the same pair."""
+        """Batch → (row of the current batch, row there) of the verdicts on the same pair whose
+        place it takes, now or when they count again."""
         self.corrections = 0
         self._ties = 0
+
+    def judge(self, draft: Draft, identity: Identity) -> list[Place]:
+        """Hold a comparison against those of earlier batches.
+
+        Returns:
+            The verdicts that stand beside it, of other people.
+
+        Raises:
+            RowError: it is known, or contradicts what stands without correcting it.
+        """
+        standing = [(place, True) for place in self._places(identity.own) if self._counts(place)]
+        standing += [
+            (place, False) for place in self._places(identity.swapped) if self._counts(place)
+        ]
+        named = _named(draft, identity)
+        if named is not None and not standing:
+            raise RowError("unknown_correction", "corrects", named)
+        beside: list[Place] = []
+        error, corrects = None, False
+        for place, agrees in standing:
+            try:
+                if self._stands_beside(draft, place, agrees):
+                    beside.append(place)
+                else:
+                    corrects = True
+            except RowError as found:
+                error = error or found
+        if error is not None and not corrects:
+            raise error
+        return beside
 
     def add(self, draft: Draft, identity: Identity) -> None:
         """Add a comparison of the current batch; its row there is the next one.
 
         Raises:
-            RowError: it is known, or contradicts what stands without correcting it.
+            RowError: as `judge`; or the pair stands in the batch already.
         """
-        if identity.own in self._here:
-            raise RowError("duplicate", "row")
-        if identity.swapped in self._here:
-            raise RowError(
-                "conflict", "chosen", "the opposite verdict stands earlier in this batch"
-            )
-        same = [self._place(row) for row in self._rows.find(identity.own)]
-        opposite = [self._place(row) for row in self._rows.find(identity.swapped)]
-        named = _named(draft, identity)
-        standing = [(place, True) for place in same if self._counts(place)]
-        standing += [(place, False) for place in opposite if self._counts(place)]
-        if named is not None and not standing:
-            raise RowError("unknown_correction", "corrects", named)
-        for place, agrees in standing:
-            self._judge(draft, place, agrees)
-        self.corrections += bool(standing)
+        beside = self.judge(draft, identity)
+        for reason, own in (("duplicate", identity.own), ("conflict", identity.swapped)):
+            if own in self._here:
+                copy = reason == "duplicate" and self._here[own] == says(draft)
+                self.repeats.add(pair_of(identity), copy=copy)
+                raise RowError(reason, "row")
+        same, opposite = self._places(identity.own), self._places(identity.swapped)
+        self.corrections += any(
+            place not in beside and self._counts(place) for place in (*same, *opposite)
+        )
+        self.beside["agree"] += any(place in beside for place in same)
+        self.beside["differ"] += any(place in beside for place in opposite)
         row = len(self._here)
-        self._here.add(identity.own)
+        self._here[identity.own] = says(draft)
         if self._correcting:
-            for batch, there in (*same, *opposite):
-                self.replaced[batch].append((row, there))
+            for place in (*same, *opposite):
+                if place not in beside:
+                    self.replaced[place[0]].append((row, place[1]))
 
     def tie(self, draft: Draft, identity: Identity) -> int | None:
         """Set aside the verdict that stands on a pair, where its people correct it to a tie.
@@ -107,20 +142,32 @@ class Standing:
         before = self._verdict(place)
         return _says_so(draft, before, _same_people(before, draft))
 
-    def _judge(self, draft: Draft, place: Place, agrees: bool) -> None:
-        """Raise the `RowError` unless the draft corrects the verdict at `place`."""
+    def _stands_beside(self, draft: Draft, place: Place, agrees: bool) -> bool:
+        """Whether the draft and the verdict at `place` are other people's and both count; if not,
+        the draft corrects it.
+
+        Raises:
+            RowError: the draft is a duplicate, or contradicts it without saying that it corrects.
+        """
         before = self._verdict(place)
-        if agrees and (before.strength, before.safety_bin) == (draft.strength, draft.safety_bin):
+        others = self._correcting and _other_people(before, draft)
+        alike = (before.strength, before.safety_bin) == (draft.strength, draft.safety_bin)
+        if agrees and alike and not others:
             raise RowError("duplicate_earlier", "row")
         same_people = _same_people(before, draft)
         if self._correcting and _says_so(draft, before, same_people):
-            return
+            return False
+        if others:
+            return True
         batch = self._name(place[0])
         if not agrees:
             raise RowError("conflict_earlier", "chosen", f"the opposite verdict stands in {batch}")
         if same_people is False or not self._correcting:
             raise RowError("duplicate_earlier", "row")
         raise RowError("differs_earlier", "strength", f"{batch} has {before.strength}")
+
+    def _places(self, id: int) -> list[Place]:
+        return [self._place(row) for row in self._rows.find(id)]
 
     def _counts(self, place: Place) -> bool:
         batch, row = place
@@ -164,9 +211,19 @@ def _says_so(draft: Draft, before: Verdict, same_people: bool | None) -> bool:
     return same_people is True and draft.judged > before.judged
 
 
+def _names(draft: Draft) -> set[str | None]:
+    return {name for name, _ in draft.people or []} or {draft.annotator}
+
+
 def _same_people(before: Verdict, draft: Draft) -> bool | None:
     """Whether all who judged then judge now; None where it is not known."""
-    names = {name for name, _ in draft.people or []} or {draft.annotator}
+    names = _names(draft)
     if None in names or None in before.people:
         return None
     return before.people <= names
+
+
+def _other_people(before: Verdict, draft: Draft) -> bool:
+    """Whether it is known that nobody who judged then judges now."""
+    names = _names(draft)
+    return None not in names | before.people and before.people.isdisjoint(names)

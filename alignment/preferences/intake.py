@@ -20,6 +20,7 @@ from alignment.config.vocabulary import DOMAINS, Domain
 from alignment.errors import AlignError, DataError, StoreError
 from alignment.preferences.corrections import Standing
 from alignment.preferences.exports import load_keys
+from alignment.preferences.gather import Gathering, Repeats, Row, combined
 from alignment.preferences.identity import identify
 from alignment.preferences.refusals import Refusals
 from alignment.preferences.report import BatchReport
@@ -118,15 +119,8 @@ def _take_in(
                 if batch.withdrawal is not None and against is None:
                     raise WithdrawnError(batch)
                 return BatchReport(batch.report, batch.directory, batch.sequence, already=True)
-        standing, sides = _earlier(store, against)
-        intake = _Intake(reader, standing, BatchWriter(work), correct)
-        try:
-            for number, source in enumerate(sources):
-                intake.take(source, number, progress)
-            heldout = intake.split(sides)
-            intake.writer.finish(heldout)
-        finally:
-            intake.writer.close()
+        intake, heldout, sides = _read(store, sources, reader, against, correct, progress, work)
+        standing = intake.standing
         intake.check_share(store, work, identity)
         leakage = _leakage(intake, sides, heldout)
         rows = intake.rows()
@@ -142,6 +136,8 @@ def _take_in(
         }
         if standing.corrections:
             report["corrections"] = standing.corrections
+        if standing.beside.total():
+            report["beside"] = dict(standing.beside)
         atomic_write_json(work / "report.json", report)
         files = {path.name: sha256_file(path) for path in sorted(work.iterdir())}
         manifest: dict[str, Any] = {
@@ -158,6 +154,37 @@ def _take_in(
             manifest["replaces"] = standing.replaced
         batch = store.commit(work, manifest)
     return BatchReport(report, batch.directory, batch.sequence, already=False)
+
+
+def _read(
+    store: PreferenceStore,
+    sources: Sequence[Source],
+    reader: SourceReader,
+    against: Sequence[str] | None,
+    correct: bool,
+    progress: Progress,
+    work: Path,
+) -> tuple[_Intake, np.ndarray, EarlierSplit]:
+    """The delivery as read, with its files in `work`, its held-out rows and the earlier split."""
+    repeats = Repeats()
+    while True:
+        standing, sides = _earlier(store, against)
+        intake = _Intake(reader, standing, BatchWriter(work), Gathering(repeats), correct)
+        try:
+            for number in range(len(sources)):
+                intake.take(sources, number, progress)
+            repeats = standing.repeats
+            if repeats.several:  # after a second reading there are none
+                progress.say(
+                    f"{len(repeats.several):,} pairs have several verdicts: reading once more to "
+                    "put them together"
+                )
+                continue
+            heldout = intake.split(sides)
+            intake.writer.finish(heldout)
+            return intake, heldout, sides
+        finally:
+            intake.writer.close()
 
 
 def _earlier(
@@ -229,14 +256,16 @@ class _Intake:
     reader: SourceReader
     standing: Standing
     writer: BatchWriter
+    gathering: Gathering
     correct: bool = False
     tally: Tally = field(default_factory=Tally)
     refusals: Refusals = field(default_factory=Refusals)
     accepted: int = 0
     sources: list[dict[str, Any]] = field(default_factory=list)
 
-    def take(self, source: Source, number: int, progress: Progress) -> None:
-        """Read one source to its end."""
+    def take(self, sources: Sequence[Source], number: int, progress: Progress) -> None:
+        """Read one of the sources to its end."""
+        source = sources[number]
         unused: Counter[str] = Counter()
         row_format, drafts = self.reader.open(source, unused)
         progress.begin(f"reading {source.name}", None, "rows")
@@ -253,13 +282,14 @@ class _Intake:
                     raise draft
                 draft.corrects = draft.corrects or self.correct
                 identity = identify(draft)
-                self.standing.add(draft, identity)
+                row = Row(draft, identity, record, number)
+                if self.gathering.wants(identity):
+                    self.standing.judge(draft, identity)
+                    self._together(self.gathering.add(row), sources)
+                else:
+                    self._accept(row)
             except RowError as error:
                 self._refuse(error, record, source.name)
-                continue
-            self.writer.accept(draft, identity, number, line)
-            self.tally.add(draft)
-            self.accepted += 1
         read = self.read - before
         progress.advance(read % STEP)
         self.sources.append(
@@ -275,6 +305,35 @@ class _Intake:
                 },
             }
         )
+
+    def _accept(self, row: Row, *, named: bool = True) -> None:
+        """Raises the `RowError` if the store or the batch has it."""
+        draft, identity, record, source = row
+        self.standing.add(draft, identity)
+        self.writer.accept(draft, identity, source, record.line)
+        self.tally.add(draft, named=named)
+        self.accepted += 1
+
+    def _together(self, rows: Sequence[Row], sources: Sequence[Source]) -> None:
+        """Make one comparison of all rows on a pair, at the first one's place."""
+        if not rows:
+            return
+        first, *others = rows
+        for row in others:
+            error = RowError("joined", "row", f"line {first.record.line}")
+            self._refuse(error, row.record, sources[row.source].name)
+        try:
+            draft = combined([row.draft for row in rows], self.reader.config)
+            # Copies cannot be told from people who agree where nobody is named, and copies of
+            # unanimous pairs are dropped: agreement is only measured where people are named.
+            named = all(name is not None for name, _ in draft.people or [])
+            self._accept(first._replace(draft=draft, identity=identify(draft)), named=named)
+        except RowError as error:
+            if error.tied is not None:
+                self._tie(error.tied)
+            if any(name is None for name, _ in error.people or []):
+                error.people = None
+            self._refuse(error, first.record, sources[first.source].name)
 
     def _tie(self, draft: Draft) -> None:
         """A tie takes the place of an earlier verdict that it corrects."""

@@ -71,9 +71,20 @@ def _parts(report: BatchReport) -> list[Any]:
     corrections = values.get("corrections", 0)
     if corrections:
         parts.append(Text(f"{corrections:,} verdicts correct earlier ones and take their place"))
+    parts += [Text(line, style="yellow") for line in _beside(values)]
     parts += ["", _sides(values), "", _figures(values)]
     parts += _unused(values)
     return parts
+
+
+def _beside(values: dict[str, Any]) -> list[str]:
+    """What stands twice in the store now."""
+    beside = values.get("beside", {})
+    said = {
+        "differ": "contradict other people's of earlier batches: both count",
+        "agree": "agree with other people's of earlier batches, on the same pairs: both count",
+    }
+    return [f"{beside[name]:,} verdicts {line}" for name, line in said.items() if beside.get(name)]
 
 
 def _unused(values: dict[str, Any]) -> list[Any]:
@@ -150,10 +161,21 @@ def _figures(values: dict[str, Any]) -> Any:
             "annotators agree",
             f"{people['agreement']:.1%} on {people['voted_pairs']:,} pairs, ties included",
         )
+        alpha = people.get("alpha")  # batches of before have none
+        if alpha is not None:
+            table.add_row(
+                "beyond chance", f"Krippendorff's alpha {alpha:.2f} (1 always, 0 by chance)"
+            )
         by_name = people.get("agreement_by_name", {})
         if by_name:
             each = [f"{name} {share:.0%}" for name, share in list(by_name.items())[:12]]
             table.add_row("each with the others", ", ".join(each))
+    if people.get("voted_unnamed"):
+        table.add_row(
+            "unnamed votes",
+            f"{people['voted_unnamed']:,} pairs have contradicting rows that name nobody: each row "
+            "was a vote, agreement cannot be told",
+        )
     if values["rankings"]:
         table.add_row("rankings", f"{values['rankings']:,}")
     leakage = values["leakage"]

@@ -41,7 +41,7 @@ REASONS: dict[str, str] = {
     "unknown_task": "an annotation of a task that was never exported",
     "bad_vote": "a verdict that cannot be read",
     "conflict": "the opposite verdict on the same pair in this batch",
-    "conflict_earlier": "the opposite verdict on the same pair in an earlier batch",
+    "conflict_earlier": "the opposite verdict in an earlier batch, not known as another person's",
     "differs_earlier": "the same verdict in an earlier batch, of another strength or safety label",
     "unknown_correction": "a correction of a comparison that no batch has",
     "duplicate": "the same comparison earlier in this batch",
@@ -70,7 +70,10 @@ DROPPED = frozenset(
 DISPUTED = frozenset({"conflict", "conflict_earlier", "differs_earlier", "no_side"})
 """Quarantined for a person to decide. They do not count as bad rows either: the file is sound."""
 CONTRADICTIONS = ("conflict_earlier", "differs_earlier")
-SAY_SO = "if such verdicts correct those that stand, say so: `align ingest FILE --correct`"
+SAY_SO = (
+    "if such verdicts correct those that stand, say so: `align ingest FILE --correct`; if they are "
+    "other people's, name the `annotator` of both"
+)
 """What to do about contradictions."""
 _FILLERS = "\u115f\u1160\u2800\u3164\uffa0"
 """Hangul fillers and the empty Braille cell: letters and signs that show nothing."""
@@ -144,6 +147,8 @@ class Draft:
     """When the last of its verdicts was given or changed, by the tool's clock, in UTC."""
     corrects: bool | str = False
     """Whether it says that it corrects a verdict on its pair, or the id of that comparison."""
+    unrated: bool = False
+    """The row says no strength; `strength` is `intake.strength`."""
     notes: tuple[str, ...] = ()
     """What was changed or guessed on reading, for the report."""
     prompt_characters: int = 0

@@ -6,6 +6,7 @@ import fnmatch
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class SourceReader:
         for record in rows:
             try:
                 value = _sound(record, row_format, unused)
-                drafts = row_format.read(value, self.config, self.keys)
+                drafts = row_format.read(value, self._unrated, self.keys)
             except RowError as error:
                 yield record, error
                 continue
@@ -127,7 +128,14 @@ class SourceReader:
             except RowError as error:
                 yield first, error
 
+    @cached_property
+    def _unrated(self) -> IntakeConfig:
+        """The settings under which a reader gives a row that says no strength none."""
+        return self.config.model_copy(update={"strength": ""})
+
     def _complete(self, draft: Draft, default: str | None) -> None:
+        if not draft.strength:
+            draft.strength, draft.unrated = self.config.strength, True
         if draft.domain is not None and draft.domain not in DOMAINS and self.domain is not None:
             draft.notes += (f"a domain of its own, replaced by {self.domain}",)
             draft.domain = self.domain

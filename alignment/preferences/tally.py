@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from alignment.config.vocabulary import DOMAINS, STRENGTHS, version_order
+from alignment.preferences.agreement import Alpha, agreement
 from alignment.preferences.rows import Draft, Votes
 from alignment.preferences.schema import LLAMA2_BINS, SAFETY_BINS
 
@@ -33,12 +34,18 @@ class Tally:
         self.chosen = array("i")
         self.rejected = array("i")
         self.agreements = array("d")
+        self.alpha = Alpha()
+        self.unnamed = 0
         self.alike: Counter[str] = Counter()
         self.compared: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
 
-    def add(self, draft: Draft) -> None:
-        """Count one accepted comparison."""
+    def add(self, draft: Draft, *, named: bool = True) -> None:
+        """Count one accepted comparison.
+
+        Args:
+            named: its votes are known to be of different people.
+        """
         domain = draft.domain or ""
         self.strengths[domain, draft.strength] += 1
         self.domains[domain] += 1
@@ -56,7 +63,9 @@ class Tally:
         self.notes.update(
             CUT for by in (draft.chosen_by, draft.rejected_by) if by and not by.finished
         )
-        if draft.people is not None:
+        if not named:
+            self.unnamed += 1
+        elif draft.people is not None:
             self.add_people(draft.people)
         else:
             self.annotators.update([draft.annotator] if draft.annotator is not None else [])
@@ -75,7 +84,8 @@ class Tally:
         if len(people) < 2:
             return
         counts = Counter(vote for _, vote in people)
-        self.agreements.append(_agreement(counts))
+        self.agreements.append(agreement(counts))
+        self.alpha.add(counts)
         for name, vote in people:
             if name is not None:
                 self.alike[name] += counts[vote] - 1
@@ -116,6 +126,8 @@ class Tally:
                 "busiest": _commonest(self.annotators),
                 "voted_pairs": len(self.agreements),
                 "agreement": round(float(np.mean(self.agreements)), 4) if self.agreements else None,
+                "alpha": self.alpha.value(),
+                "voted_unnamed": self.unnamed,
                 "agreement_by_name": {
                     name: _share(self.alike[name], self.compared[name])
                     for name in _commonest(self.compared)
@@ -139,12 +151,6 @@ class Tally:
 def printable(name: str) -> str:
     """A name from a row that nobody has checked, without lone surrogates."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _agreement(counts: Counter[str]) -> float:
-    """Share of pairs of people who gave the same vote, from the number of each vote."""
-    people = counts.total()
-    return sum(n * (n - 1) for n in counts.values()) / (people * (people - 1))
 
 
 def _summary(values: np.ndarray) -> dict[str, float | None]:

@@ -45,7 +45,7 @@ from alignment.utils.json_lines import read_jsonl
 CODE_VERSION = "11"
 # Batches that are in the store stay as they were taken in. 8: gold scores of the new world, whose
 # pairs no older one had; 9: null says that an answer ended; 10: gold scores again; 11: a ranking
-# says who wrote a cut answer.
+# says who wrote a cut answer; 12: several verdicts on one pair are put together.
 KEEPS = ("2", "3", "4", "5", "6", "7", "8", "9", "10")
 READS = ("intake", "world")
 
@@ -225,5 +225,11 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
     if len(reports) == 1:
         longer = reports[0]["longer_wins"]["share"]
         newer = reports[0]["newer_wins"]["share"]
-        figures = {"longer_wins": longer, "newer_wins": newer}
+        people = reports[0]["annotators"]
+        figures = {
+            "longer_wins": longer,
+            "newer_wins": newer,
+            "annotator_agreement": people["agreement"],
+            "annotator_alpha": people.get("alpha"),
+        }
         ctx.metric(**{name: value for name, value in figures.items() if value is not None})

@@ -110,21 +110,26 @@ def test_nobody_corrects_another_persons_verdict_without_naming_it(done: Any) ->
     store = store_of(done)
     ids = [store.batch("1").id]
     (own,) = [c.id for c in store.training(ids) + store.heldout(ids) if c.chosen == "good a 0"]
-    refused = [turned(first, annotator="ben", corrects=True), *rows("new", 3)]
-    assert deliver(done, "c", refused).values["reasons"] == {"conflict_earlier": 1}
+    beside = [turned(first, annotator="ben", corrects=True), *rows("new", 3)]
+    report = deliver(done, "c", beside).values
+    assert (report["reasons"], report["beside"]) == ({}, {"agree": 0, "differ": 1})
+    assert excluded_rows(store) == {}, "both count"
     wrong = [turned(first, annotator="ben", corrects="0" * 16), *rows("more", 9)]
     assert deliver(done, "d", wrong).values["reasons"] == {"unknown_correction": 1}
     right = [turned(first, annotator="ben", corrects=own)]
     assert deliver(done, "e", right).values["corrections"] == 1
+    assert excluded_rows(store).keys() == {*ids, store.batch("3").id}, "on the pair it stands alone"
 
 
 def test_another_strength_is_a_correction_too(done: Any) -> None:
     first = rows("a")[0] | {"annotator": "ana", "strength": "slightly"}
     report = deliver(done, "c", [first, *rows("new", 1)])
     assert report.values["reasons"] == {"differs_earlier": 1}
-    # Another person who agrees, but less: a duplicate, as ever.
+    # Another person who agrees, but less, counts beside her; once.
+    report = deliver(done, "d", [first | {"annotator": "ben"}])
+    assert report.values["beside"] == {"agree": 1, "differ": 0}
     with pytest.raises(NothingNewError):
-        deliver(done, "d", [first | {"annotator": "ben"}])
+        deliver(done, "e", [first | {"annotator": "ben", "category": "sent again"}])
     path = done.workspace.parent / "c.jsonl"
     # The very same file, now as corrections.
     report = ingest(store_of(done), [path], done.intake, correct=True)
@@ -197,13 +202,14 @@ def test_a_tools_later_export_corrects_what_people_changed(tmp_path: Path, task:
     tasks[5] = task(5, ("ana", "left", EARLY), ("ben", "right", LATE), ("cy", "right", LATE))
     tasks[6] = task(6, ("ana", "right", LATE), ("ben", "right", LATE))
     report = deliver(program, "again", tasks)
-    assert report.values["reasons"] == {"conflict_earlier": 2, "duplicate_earlier": 2}
+    assert report.values["reasons"] == {"conflict_earlier": 1, "duplicate_earlier": 2}
+    assert report.values["beside"] == {"agree": 0, "differ": 1}
     assert report.values["corrections"] == 3
     store = store_of(program)
     assert {store.batch(id).sequence: sorted(r) for id, r in excluded_rows(store).items()} == {
         1: [2, 5, 6]
     }
-    assert waiting_comparisons(store) == 7
+    assert waiting_comparisons(store) == 8
 
 
 def test_a_single_comparison_is_withdrawn_and_restored(done: Any, stages: Any) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from alignment.config.intake import IntakeConfig
 from alignment.errors import DataError
+from alignment.preferences.agreement import Alpha
 from alignment.preferences.annotation import ARGILLA_SETTINGS, export_tasks
 from alignment.preferences.exports import load_keys
 from alignment.preferences.intake import ingest
@@ -287,3 +291,115 @@ def test_a_time_that_is_none_is_passed_over(when: Any, tmp_path: Path) -> None:
     }
     assert moment(when) == ""
     assert take([task], tmp_path)[0].values["rows"]["accepted"] == 1
+
+
+def rated(number: int, winner: str, who: str | None, **more: Any) -> dict[str, Any]:
+    """A row of our own schema, one a person."""
+    sides = {"chosen": "A", "rejected": "B"} if winner == "A" else {"chosen": "B", "rejected": "A"}
+    row = {"conversation": [{"role": "user", "content": f"question {number}"}], **sides, **more}
+    return row if who is None else row | {"annotator": who}
+
+
+def deliver(store: PreferenceStore, name: str, *rows: dict[str, Any]) -> BatchReport:
+    path = store.root.parent / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ingest(store, [path], CONFIG)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_the_majority_decides_and_not_the_first_to_arrive(tmp_path: Path, named: bool) -> None:
+    """W11: 40 pairs, one row for A, then two for B; all 40 stood for A."""
+    store = PreferenceStore(tmp_path / "preferences")
+    people = ("ana", "ben", "cy") if named else (None, None, None)
+    votes = zip("ABB", people, strict=True)
+    rows = [rated(number, side, who) for side, who in votes for number in range(40)]
+    report = deliver(store, "several.jsonl", *rows).values
+    assert report["rows"] == {"read": 120, "accepted": 40, "quarantined": 0, "dropped": 80}
+    assert report["reasons"] == {"joined": 80}
+    found = store.training([report["batch"]])
+    assert {row.chosen for row in found} == {"B"}
+    assert {tuple(row.votes or ()) for row in found} == {("rejected", "chosen", "chosen")}
+    # Two of three: by `intake.agreement`, not `intake.strength`, for no row states one.
+    assert {row.strength for row in found} == {"slightly"}
+    people_say = report["annotators"]
+    if named:
+        assert people_say["agreement"] == pytest.approx(1 / 3, abs=1e-4)
+        assert people_say["agreement_by_name"] == {"ana": 0.0, "ben": 0.5, "cy": 0.5}
+        # Do = 2/3; in both orders 120 votes of 240 a side: De = 1 − 2·120·119/(240·239) = 0.5021.
+        assert people_say["alpha"] == pytest.approx(1 - (2 / 3) / 0.502092, abs=1e-4)
+    else:
+        assert (people_say["agreement"], people_say["voted_unnamed"]) == (None, 40)
+
+
+def test_what_the_rows_of_a_pair_state_is_put_together(tmp_path: Path) -> None:
+    store = PreferenceStore(tmp_path / "preferences")
+    stated = {"domain": "safety", "strength": "significantly", "safety_bin": "chosen_safe"}
+    report = deliver(
+        store,
+        "rows.jsonl",
+        rated(0, "A", "ana", **stated),
+        rated(1, "A", "ana"),
+        rated(1, "B", "ben"),
+        rated(0, "A", "ben", **stated | {"strength": "slightly", "safety_bin": "both_safe"}),
+        rated(0, "B", "cy", **stated),
+        rated(0, "A", "dee", **stated | {"strength": "better"}),
+        rated(2, "A", "ana"),
+        rated(2, "B", "ana"),  # she changed her mind
+        rated(3, "A", None),
+        rated(3, "A", None),
+    ).values
+    assert report["reasons"] == {"joined": 5, "tie": 1, "duplicate": 1}
+    found = {row.conversation[0]["content"]: row for row in store.training([report["batch"]])}
+    assert found.keys() == {f"question {number}" for number in (0, 2, 3)}
+    first = found["question 0"]
+    assert (first.strength, first.safety_bin) == ("better", "chosen_safe")
+    assert first.votes == ["chosen", "chosen", "rejected", "chosen"]
+    assert (found["question 2"].chosen, found["question 2"].votes) == ("B", None)
+    assert (found["question 2"].annotator, found["question 3"].votes) == ("ana", None)
+
+
+def test_other_peoples_verdicts_of_later_batches_stand_beside_the_first(tmp_path: Path) -> None:
+    store = PreferenceStore(tmp_path / "preferences")
+    first = deliver(store, "a.jsonl", *(rated(number, "A", "ana") for number in range(4)))
+    second = deliver(
+        store,
+        "b.jsonl",
+        rated(0, "B", "ben"),
+        rated(0, "B", "cy"),
+        rated(1, "A", "ben"),
+        rated(2, "B", "ana"),
+        rated(3, "B", None),
+        rated(0, "A", "ana", category="sent again"),
+    )
+    assert second.values["beside"] == {"agree": 1, "differ": 1}
+    assert second.values["reasons"] == {
+        "joined": 1,
+        "conflict_earlier": 2,
+        "duplicate_earlier": 1,
+    }
+    found = store.training([first.id, second.id])
+    assert [row.chosen for row in found if row.conversation[0]["content"] == "question 0"] == [
+        "A",
+        "B",
+    ]
+    assert "1 verdicts contradict other people's" in shown(second)
+
+
+def shown(report: BatchReport) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report.render())
+    return console.export_text()
+
+
+def test_alpha_by_hand() -> None:
+    alpha = Alpha()
+    assert alpha.value() is None
+    for votes in ({"first": 2}, {"second": 2}, {"first": 1, "second": 1}, {"tie": 2}):
+        alpha.add(Counter(votes))
+    # 8 votes: 2 ties, 6 others. Do = 2/8. In both orders 16 votes, 6, 6 and 4:
+    # De = 1 − (30 + 30 + 12)/240 = 0.7; α = 1 − 0.25/0.7.
+    assert alpha.value() == pytest.approx(1 - 0.25 / 0.7, abs=1e-4)
+    flipped = Alpha()
+    for votes in ({"second": 2}, {"second": 2}, {"second": 1, "first": 1}, {"tie": 2}):
+        flipped.add(Counter(votes))
+    assert flipped.value() == alpha.value(), "the order of the answers means nothing"
