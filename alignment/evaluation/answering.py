@@ -1,8 +1,10 @@
-"""Samples one answer to each evaluation prompt; a killed run resumes where it stopped."""
+"""Samples one answer to each evaluation prompt, and many to a few of them; a killed run resumes
+where it stopped."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,12 @@ from transformers import PreTrainedModel
 
 from alignment.config.evaluate import EvaluateConfig
 from alignment.evaluation.divergence import measure
+from alignment.evaluation.diversity import SAMPLES, diversity_figures, number_of_prompts
 from alignment.evaluation.responses import side_name
 from alignment.evaluation.standings import bounded
 from alignment.evaluation.winrate import LEVEL
-from alignment.inference.engine import TransformersEngine
-from alignment.inference.types import SamplingSettings
+from alignment.inference.engine import TransformersEngine, sample_seeds
+from alignment.inference.types import Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.limits import prompt_limit
 from alignment.models.load import Dtype, context_length, load_policy, load_tokenizer
@@ -48,6 +51,8 @@ class ArmAnswers:
 
     table: pd.DataFrame
     figures: dict[str, float]
+    tokens: int
+    """Tokens drawn, those of the samples behind `self_bleu_per_prompt` included."""
 
 
 def choose_prompts(prompts: Sequence[Prompt], per_domain: int | None) -> list[Prompt]:
@@ -81,7 +86,8 @@ def answer(
     scratch: Path,
     progress: Progress,
 ) -> ArmAnswers:
-    """Answer every prompt once and measure the distances.
+    """Answer every prompt once and measure the distances; answer a few prompts many times and
+    measure how the answers repeat each other, unless the likeliest tokens are taken.
 
     An answer depends on the seed and its prompt's id alone, so all arms of a version sample with
     the same random numbers.
@@ -100,17 +106,9 @@ def answer(
     rendered = [renderer.prompt(prompt.messages) for prompt in prompts]
     label = side_name(arm.version, arm.name)
     progress.begin(f"answers of {label}", total=len(prompts), unit="prompts")
-    answers: list[dict[str, Any]] = []
-    for start in range(0, len(prompts), config.checkpoint_every):
-        stop = min(start + config.checkpoint_every, len(prompts))
-        shard = scratch / f"answers-{arm.name}-{start:06d}.json"
-        if not shard.exists():
-            seeds = [[derive_seed(seed, prompt.id)] for prompt in prompts[start:stop]]
-            drawn = _draw(model, renderer, rendered[start:stop], seeds, config)
-            atomic_write_json(shard, drawn)
-            graceful_stop.stop_if_requested()
-        answers += read_json(shard)
-        progress.advance(stop - start)
+    drawing = _Drawing(TransformersEngine(model, renderer), config, scratch, progress)
+    seeds = [[derive_seed(seed, prompt.id)] for prompt in prompts]
+    answers = [reply for (reply,) in drawing.all(f"drawn-{arm.name}", rendered, seeds)]
     table = pd.DataFrame(
         {
             "side": label,
@@ -129,22 +127,67 @@ def answer(
         Tokens(prompt, reply["token_ids"]) for prompt, reply in zip(rendered, answers, strict=True)
     ]
     figures = _distances(arm, model, items, table, renderer.pad, config, seed, dtype, progress)
-    return ArmAnswers(table, figures)
+    tokens = int(table.n_tokens.sum())
+    if config.generation.temperature > 0:
+        few = prompts_of_diversity(prompts)
+        progress.begin(f"diversity of {label}", total=len(few), unit="prompts")
+        samples = drawing.all(
+            f"diversity-{arm.name}",
+            [renderer.prompt(prompt.messages) for prompt in few],
+            sample_seeds(derive_seed(seed, "diversity"), [prompt.id for prompt in few], SAMPLES),
+        )
+        tokens += sum(len(reply["token_ids"]) for replies in samples for reply in replies)
+        figures |= diversity_figures(
+            [[reply["text"] for reply in replies] for replies in samples],
+            seed=derive_seed(seed, "bootstrap", "diversity"),
+            resamplings=config.bootstrap_samples,
+            level=LEVEL,
+        )
+    return ArmAnswers(table, figures, tokens)
 
 
-def _draw(
-    model: PreTrainedModel,
-    renderer: ChatRenderer,
-    prompts: Sequence[list[int]],
-    seeds: Sequence[Sequence[int]],
-    config: EvaluateConfig,
-) -> list[dict[str, Any]]:
-    settings = SamplingSettings.of(config.generation)
-    drawn = TransformersEngine(model, renderer).sample(prompts, seeds, settings)
-    return [
-        {"token_ids": sampled.token_ids, "finished": sampled.finished, "text": sampled.text}
-        for (sampled,) in drawn
-    ]
+def prompts_of_diversity(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts that are answered many times: of all domains alike, those with the lowest ids."""
+    wanted = number_of_prompts(len(prompts))
+    ranked = sorted(prompts, key=lambda prompt: prompt.id)
+    rank: Counter[str] = Counter()
+    order = []
+    for prompt in ranked:
+        order.append((rank[prompt.domain], prompt.id, prompt))
+        rank[prompt.domain] += 1
+    return [prompt for _, _, prompt in sorted(order, key=lambda entry: entry[:2])[:wanted]]
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """Draws answers and saves them every `config.checkpoint_every` answers."""
+
+    engine: TransformersEngine
+    config: EvaluateConfig
+    scratch: Path
+    progress: Progress
+
+    def all(
+        self, name: str, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]]
+    ) -> list[list[dict[str, Any]]]:
+        """Prompt by prompt an answer for each of its seeds; all prompts have equally many."""
+        settings = SamplingSettings.of(self.config.generation)
+        step = max(1, self.config.checkpoint_every // max(map(len, seeds), default=1))
+        answers: list[list[dict[str, Any]]] = []
+        for start in range(0, len(prompts), step):
+            part = slice(start, start + step)
+            shard = self.scratch / f"{name}-{start:06d}.json"
+            if not shard.exists():
+                drawn = self.engine.sample(prompts[part], seeds[part], settings)
+                atomic_write_json(shard, [list(map(_reply, samples)) for samples in drawn])
+                graceful_stop.stop_if_requested()
+            answers += read_json(shard)
+            self.progress.advance(len(prompts[part]))
+        return answers
+
+
+def _reply(sample: Sample) -> dict[str, Any]:
+    return {"token_ids": sample.token_ids, "finished": sample.finished, "text": sample.text}
 
 
 def _distances(

@@ -13,7 +13,7 @@ import pandas as pd
 from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.judging import Row, find_rate
 from alignment.evaluation.responses import judges_of, subject_numbers
-from alignment.evaluation.textstats import distinct_n, repeated_share, self_bleu
+from alignment.evaluation.textstats import distinct_n, repeated_share
 from alignment.evaluation.winrate import LEVEL
 from alignment.utils.files import read_json
 from alignment.utils.seeds import derive_seed
@@ -23,9 +23,6 @@ Figures = dict[str, float]
 
 _JUDGED = ("score/", "win/", "win_")
 _NOT_A_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
-
-SELF_BLEU_TEXTS = 100
-"""Self-BLEU is taken over at most so many answers, the same prompts for every version."""
 
 
 def bounded(name: str, interval: Interval) -> Figures:
@@ -70,7 +67,6 @@ def _share(rows: pd.DataFrame, column: str) -> Interval:
 def text_figures(table: pd.DataFrame) -> Figures:
     """Length, share without EOS, variety and repetition of the answers."""
     texts = list(table.text)
-    few = list(table.sort_values("prompt_id").text[:SELF_BLEU_TEXTS])
     return {
         "length": float(table.n_tokens.mean()),
         "length_p90": float(table.n_tokens.quantile(0.9)),
@@ -78,7 +74,6 @@ def text_figures(table: pd.DataFrame) -> Figures:
         "no_eos": float((~table.finished).mean()),
         "distinct_1": distinct_n(texts, 1),
         "distinct_2": distinct_n(texts, 2),
-        "self_bleu": self_bleu(few),
         "repeated_4grams": repeated_share(texts),
     }
 

@@ -50,9 +50,9 @@ def repeated_share(texts: Iterable[str], n: int = 4) -> float:
 def self_bleu(texts: Sequence[str], n: int = 4) -> float:
     """Mean BLEU of each text against all the others (Zhu et al. 2018, arXiv 1802.01886).
 
-    1 when all texts are the same, near 0 when they share nothing; Llama 2, Fig 21, watches it
-    rise. BLEU has uniform weights over 1…n-grams, the brevity penalty of the closest reference, and
-    counts of orders above 1 smoothed by +1 (Lin & Och 2004), because short texts have few 4-grams.
+    1 when all texts are the same, near 0 when they share nothing. BLEU has uniform weights over
+    1…n-grams, the brevity penalty of the closest reference, and counts of orders above 1 smoothed
+    by +1 (Lin & Och 2004), because short texts have few 4-grams.
 
     Texts without a word are left out; NaN if fewer than two remain. Linear in the amount of text:
     the clipped count of an n-gram needs its highest count among the others only, so the two highest

@@ -159,7 +159,7 @@ def _work(node: Node, program: ProgramConfig, size: Size) -> tuple[float, float]
             return (2 * TRAIN + 5 * READ) * tokens, 2 * _training_mb(size, step) + roles
         case "evaluate":
             prompts = 2 * (program.evaluate.prompts_per_domain or 400)
-            return READ * 6 * prompts * TYPICAL_TOKENS, _reading_mb(size, 16384, models=3)
+            return READ * 7 * prompts * TYPICAL_TOKENS, _reading_mb(size, 16384, models=3)
         case "collect":
             rows = program.collect.generation.generation_batch_size * TYPICAL_TOKENS
             tokens = 2 * program.collect.pairs * TYPICAL_TOKENS

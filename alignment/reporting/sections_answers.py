@@ -24,7 +24,7 @@ TEXT_FIGURES = (
     ("entropy", "entropy,\nnats/token", 1, "{:.2f}"),
     ("distinct_1", "distinct\nwords, %", 100, "{:.1f}"),
     ("distinct_2", "distinct\npairs, %", 100, "{:.1f}"),
-    ("self_bleu", "Self-BLEU", 1, "{:.3f}"),
+    ("self_bleu_per_prompt", "Self-BLEU\nwithin a prompt", 1, "{:.3f}"),
     ("repeated_4grams", "repeated\n4-grams, %", 100, "{:.1f}"),
     ("empty", "empty,\n%", 100, "{:.1f}"),
     ("alike", "all alike,\n%", 100, "{:.1f}"),

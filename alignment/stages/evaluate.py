@@ -1,10 +1,11 @@
 """Compare this version with all earlier ones on both axes, and measure its costs.
 
-It samples one answer to each fixed evaluation prompt from the policy. If the version ends with PPO,
-it also samples from the checkpoint before PPO (Llama 2, Fig 11, shows V5 both ways), and from the
-smaller student if there is one. This version's reward models score the answers of all earlier
-versions again, so that one judge makes every comparison (Fig 20). In the built-in world two
-constant answers are compared too: what manners or refusals alone are worth.
+It samples one answer to each fixed evaluation prompt from the policy, and 25 to a few of them,
+which shows how far it has collapsed. If the version ends with PPO, it also samples from the
+checkpoint before PPO (Llama 2, Fig 11, shows V5 both ways), and from the smaller student if there
+is one. This version's reward models score the answers of all earlier versions again, so that one
+judge makes every comparison (Fig 20). In the built-in world two constant answers are compared too:
+what manners or refusals alone are worth.
 
 Outputs: responses.parquet (own answers), scores.parquet (all sides by the newest judges),
 winrates.json (every pair of sides), standings.json (figures of every side), forgetting.json,
@@ -77,8 +78,9 @@ CODE_VERSION = "15"
 # interval of nothing but ties; 10: no rate at equal length where lengths cannot identify it; 11: a
 # category is forgotten on ten common prompts; 12: other gold scores and constants, which only
 # programs of the new world meet, as those of 13; 14: no cut answer wins by reward
-# models; 15: which read answers to one prompt behind one, where the context cuts it
-KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14")
+# models; 15: which read answers to one prompt behind one, where the context cuts it; 16: Self-BLEU
+# within prompts
+KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15")
 READS = ("base", "world", "evaluate", "compute")
 
 
@@ -95,7 +97,7 @@ def run(ctx: StageContext) -> None:
     for answers in answered.values():
         _describe(ctx, answers.table, prompts)
     ctx.metric(
-        tokens_generated=sum(answers.table.n_tokens.sum() for answers in answered.values()),
+        tokens_generated=sum(answers.tokens for answers in answered.values()),
         leaked_prompts=len(chosen) - len(prompts),
     )
     own = pd.concat([answers.table for answers in answered.values()], ignore_index=True)

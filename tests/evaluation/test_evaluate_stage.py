@@ -115,7 +115,9 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
     winrates = read_json(v1.out / "winrates.json")
     assert winrates["judges"] == ["rm", "guard"]
     assert {row["judge"] for row in winrates["rows"]} == {"rm", "guard"}
-    assert v1.metrics["tokens_generated"] == read_table(v1.out / "responses.parquet").n_tokens.sum()
+    once = read_table(v1.out / "responses.parquet").n_tokens.sum()
+    assert v1.metrics["tokens_generated"] > 2 * once, "one prompt is answered 25 times by each arm"
+    assert 0 < v1.metrics["self_bleu_per_prompt"] < 1
     assert v1.metrics["leaked_prompts"] == 0
     own = read_table(v1.out / "responses.parquet")
     assert sorted(own.arm.unique()) == ["final", "no_ppo"]
@@ -132,7 +134,7 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
     again = context(tmp_path / "again", "rlhf-v1", inputs)
     from alignment.evaluation import answering
 
-    real, calls = answering._draw, []
+    real, calls = answering.TransformersEngine.sample, []
 
     def dies(*arguments):
         calls.append(1)
@@ -140,10 +142,10 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(answering, "_draw", dies)
+    monkeypatch.setattr(answering.TransformersEngine, "sample", dies)
     with pytest.raises(KeyboardInterrupt):
         evaluate.run(again)
-    monkeypatch.setattr(answering, "_draw", real)
+    monkeypatch.setattr(answering.TransformersEngine, "sample", real)
     again = context(tmp_path / "again", "rlhf-v1", inputs)
     evaluate.run(again)
     again.write_notes()

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 
 from alignment.config.evaluate import REFUSAL_PHRASES
+from alignment.evaluation.diversity import diversity_figures, number_of_prompts
 from alignment.evaluation.textstats import (
     RefusalDetector,
     distinct_n,
@@ -92,3 +93,22 @@ def test_refusals(text, refuses):
 
 def test_no_phrases_detects_nothing():
     assert RefusalDetector(())("I cannot help") is False
+
+
+def test_diversity_is_measured_within_a_prompt():
+    """W15: over one answer to each of many prompts a collapsed policy seemed the more diverse."""
+    collapsed = [[f"answer {n} to question {n}"] * 25 for n in range(20)]
+    # "a b" against "a c": ½ of the words, (0 + 1)/(1 + 1) of the pairs, so √(½ · ½) = ½;
+    # "a b" against "c d": 0. The empty answers say nothing.
+    diverse = [["a b", "a c"], ["a b", "c d"], ["", ""]]
+    options = {"seed": 1, "resamplings": 100, "level": 0.95}
+    alike = diversity_figures(collapsed, **options)
+    assert alike["self_bleu_per_prompt"] == alike["self_bleu_per_prompt_low"] == pytest.approx(1)
+    assert diversity_figures(diverse, **options)["self_bleu_per_prompt"] == pytest.approx(0.25)
+    assert self_bleu([first for first, *_ in collapsed]) < 0.8
+    assert diversity_figures([["", ""]], **options) == {}
+
+
+def test_diversity_costs_no_more_than_the_answers():
+    counts = {0: 0, 1: 1, 30: 1, 400: 16, 2000: 20}
+    assert {prompts: number_of_prompts(prompts) for prompts in counts} == counts

@@ -170,7 +170,7 @@ class PlantedProgram:
         scored = pd.concat(sides.values(), ignore_index=True)
         write_table(ctx.out / SCORES, scored.drop(columns=["text"]))
         answered = {
-            str(table.side[0]): ArmAnswers(table, {"kl_sft": kl, "entropy": 1.0})
+            str(table.side[0]): ArmAnswers(table, {"kl_sft": kl, "entropy": 1.0}, tokens=0)
             for table in tables
         }
         evaluate_stage._report(ctx, sides, answered, earlier, [], prompts or make_prompts())
