@@ -17,7 +17,7 @@ from alignment.cli.common import (
     load_workspace,
     print_json,
 )
-from alignment.config.vocabulary import Domain
+from alignment.config.vocabulary import Domain, Origin
 from alignment.errors import AlignError, ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def ingest(
     domain: Domain | None = None,
     format: str | None = None,
     correct: Annotated[bool, Parameter(negative=())] = False,
+    origin: Origin = "own",
     json: JsonOption = False,
 ) -> None:
     """Take files of preferences into the workspace as one batch.
@@ -46,6 +47,7 @@ def ingest(
     ```
     align ingest week-07.jsonl
     align ingest harmless.jsonl.gz --domain safety
+    align ingest hh-rlhf/helpful-base --origin open
     align ingest labels.json --format label-studio --workspace workspaces/hh
     ```
 
@@ -60,6 +62,8 @@ def ingest(
     correct
         A verdict that differs from an earlier one of the same person corrects it. (Otherwise a row
         must say so itself; else it is reported and quarantined.)
+    origin
+        `own`: of your annotators; `open`: a public data set. Reward models mix the two differently.
     """
     from rich.console import Console
     from rich.text import Text
@@ -81,6 +85,7 @@ def ingest(
             domain=domain,
             format=format,
             correct=correct,
+            origin=origin,
             progress=progress,
         )
     taken = list(store.batch(report.id).versions)

@@ -21,13 +21,35 @@ MARGINS: dict[str, Margins] = {
 """Margin m(strength) of the ranking loss, in raw score units (Llama 2, Table 27)."""
 
 
-class MixtureConfig(Section):
-    """Which comparisons each reward model learns from (Llama 2 §3.2.2)."""
+WITHOUT_OPEN = 0.1
+"""`rewards.mixture.helpfulness_rest` where there are no open comparisons."""
 
-    helpfulness_rest: float = Field(default=1.0, ge=0)
-    """Helpfulness RM: all helpfulness comparisons, and this many times as many of the rest."""
+
+class MixtureConfig(Section):
+    """Which comparisons each reward model learns from (Llama 2 §3.2.2). Open ones are those that
+    came with `align ingest --origin open`, own ones all others."""
+
+    helpfulness_rest: float | None = Field(default=None, ge=0)
+    """Helpfulness RM: all own helpfulness comparisons, and this many times as many of the rest: own
+    safety and all open ones. Unset: 1, the paper's, where open ones are as many as the own
+    helpfulness ones; 0.1 where there are none, since a rest of safety alone teaches the model to
+    prefer refusals, which departs from the paper; in between in proportion."""
     safety_share: float = Field(default=0.9, gt=0, le=1)
-    """Safety RM: all safety comparisons make up this share; helpfulness ones fill the rest."""
+    """Safety RM: all safety comparisons, own and open, make up this share; helpfulness ones fill
+    the rest."""
+
+    def rest(self, domain: Domain, core: int, open: int) -> int:
+        """How many comparisons of the rest are mixed with the `core` ones.
+
+        Args:
+            core: comparisons of the model's own domain, all of which it learns from.
+            open: open ones among the rest.
+        """
+        if domain == "safety":
+            return round(core * (1.0 - self.safety_share) / self.safety_share)
+        if self.helpfulness_rest is not None:
+            return round(self.helpfulness_rest * core)
+        return round(WITHOUT_OPEN * core + (1 - WITHOUT_OPEN) * min(open, core))
 
 
 class RewardsConfig(Section):

@@ -9,6 +9,8 @@ Domain = Literal["helpfulness", "safety"]
 Strength = Literal["significantly", "better", "slightly", "negligibly"]
 
 DOMAINS: tuple[Domain, ...] = get_args(Domain)
+Origin = Literal["own", "open"]
+"""Where the comparisons of a batch come from: own annotators, or open data."""
 """The two campaigns of Llama 2, each with a reward model of its own."""
 STRENGTHS: tuple[Strength, ...] = get_args(Strength)
 """The four strengths of a preference, clearest first (Llama 2 §3.2.1)."""

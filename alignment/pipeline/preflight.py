@@ -204,7 +204,7 @@ def check_first_rewards(program: ProgramConfig, helpful: int, safety: int) -> No
         return
     version = program.versions[0].name
     settings = for_version(program, version).rewards
-    rest = min(safety, round(settings.mixture.helpfulness_rest * helpful))
+    rest = min(safety, settings.mixture.rest("helpfulness", helpful, 0))
     most = {
         "helpfulness": helpful + rest,
         "safety": min(helpful + safety, round(safety / settings.mixture.safety_share)),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from alignment.config.intake import IntakeConfig
-from alignment.config.vocabulary import DOMAINS, Domain
+from alignment.config.vocabulary import DOMAINS, Domain, Origin
 from alignment.errors import AlignError, DataError, StoreError
 from alignment.preferences.corrections import Standing
 from alignment.preferences.exports import load_keys
@@ -65,6 +65,7 @@ def ingest(
     format: str | None = None,
     against: Sequence[str] | None = None,
     correct: bool = False,
+    origin: Origin = "own",
     progress: Progress | None = None,
 ) -> BatchReport:
     """Ingest files as one batch.
@@ -77,6 +78,7 @@ def ingest(
             delivery by people. A stage names the batches of its own lineage, so that its batch does
             not depend on results made under other settings.
         correct: every verdict that differs from the same person's earlier one corrects it.
+        origin: where the comparisons come from, for the reward models' mixtures.
 
     Returns:
         The report; `already` is set if the same delivery was ingested before.
@@ -93,7 +95,7 @@ def ingest(
     sources = find_sources(paths)
     reader = SourceReader(config, domain, format, load_keys(store.root))
     try:
-        return _take_in(store, sources, reader, against, correct, progress)
+        return _take_in(store, sources, reader, against, correct, origin, progress)
     except OSError as error:
         raise AlignError(
             f"the delivery was not taken in: {error}",
@@ -108,12 +110,13 @@ def _take_in(
     reader: SourceReader,
     against: Sequence[str] | None,
     correct: bool,
+    origin: Origin,
     progress: Progress,
 ) -> BatchReport:
     with store.writing(progress.say) as work:
         if against is not None:
             against = _as_before(store, sources, reader, against)
-        identity = _identity(store, sources, reader, against, correct)
+        identity = _identity(store, sources, reader, against, correct, origin)
         for batch in store.batches():
             if batch.manifest["identity"] == identity:
                 if batch.withdrawal is not None and against is None:
@@ -134,6 +137,8 @@ def _take_in(
             **intake.tally.to_dict(),
             "leakage": leakage,
         }
+        if origin != "own":
+            report["data_origin"] = origin
         if standing.corrections:
             report["corrections"] = standing.corrections
         if standing.beside.total():
@@ -144,6 +149,7 @@ def _take_in(
             "identity": identity,
             "digest": digest_json([files["comparisons.parquet"], files["index.parquet"]]),
             "origin": "delivery" if against is None else "stage",
+            "data_origin": origin,
             "against": None if against is None else list(against),
             "sources": intake.sources,
             "rows": rows,
@@ -215,12 +221,14 @@ def _identity(
     reader: SourceReader,
     against: Sequence[str] | None,
     correct: bool,
+    origin: Origin = "own",
 ) -> str:
     """Digest of a delivery's bytes; a stage's delivery adds all settings that shape the batch."""
     delivered = sorted(source.digest for source in sources)
     if against is None:
-        # The same files once more, now as corrections, are another delivery.
-        return digest_json([delivered, "corrections"] if correct else delivered)
+        # The same files once more, now as corrections or of another origin, are another delivery.
+        marks = ["corrections"] * correct + ["open"] * (origin == "open")
+        return digest_json([delivered, *marks] if marks else delivered)
     shape = reader.config.model_dump(mode="json", exclude={"path", "source"})
     excluded = {id: sorted(rows) for id, rows in excluded_rows(store).items() if id in against}
     more = [excluded] if excluded else []

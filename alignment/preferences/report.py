@@ -54,7 +54,11 @@ def _parts(report: BatchReport) -> list[Any]:
     state = "was ingested as" if report.already else "is"
     files = ", ".join(source["file"] for source in values["sources"])
     parts: list[Any] = [
-        Text(f"{files} {state} batch {report.sequence} ({values['batch']})", style="bold"),
+        Text(
+            f"{files} {state} batch {report.sequence} ({values['batch']})"
+            + (", open data" if values.get("data_origin") == "open" else ""),
+            style="bold",
+        ),
         Text(
             f"{rows['read']:,} read = {rows['accepted']:,} accepted + "
             f"{rows['quarantined']:,} quarantined + {rows['dropped']:,} dropped"

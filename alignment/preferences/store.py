@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.config.vocabulary import Domain, version_order
+from alignment.config.vocabulary import Domain, Origin, version_order
 from alignment.errors import DataError, LockedError, StoreError
 from alignment.preferences.schema import Comparison
 from alignment.preferences.withdrawals import Event, read_events, withdrawn
@@ -68,6 +68,12 @@ class Batch:
         return str(self.manifest["digest"])
 
     @property
+    def data_origin(self) -> Origin:
+        """Whose comparisons these are; batches of before 0.2 do not say, and are `own`."""
+        origin: Origin = self.manifest.get("data_origin", "own")
+        return origin
+
+    @property
     def counts(self) -> dict[str, dict[str, int]]:
         """`training` and `heldout` → domain → comparisons."""
         return dict(self.manifest["counts"])
@@ -87,6 +93,7 @@ class Batch:
         fields = ("id", "sequence", "arrived", "origin", "sources", "rows", "counts", "digest")
         return {key: self.manifest[key] for key in fields} | {
             "name": self.name,
+            "data_origin": self.data_origin,
             "versions": list(self.versions),
             "withdrawn": None if self.withdrawal is None else asdict(self.withdrawal),
         }

@@ -25,7 +25,8 @@ def batch_table(batches: Sequence[Batch]) -> Table:
         rows = batch.manifest["rows"]
         table.add_row(
             batch.name,
-            ", ".join(source["file"] for source in batch.manifest["sources"]),
+            ", ".join(source["file"] for source in batch.manifest["sources"])
+            + (" (open data)" if batch.data_origin == "open" else ""),
             *(f"{rows[name]:,}" for name in ("read", "accepted", "quarantined", "dropped")),
             f"{sum(batch.counts['heldout'].values()):,}",
             _taken(batch),

@@ -10,6 +10,7 @@ training; loops and scrambled words are ours).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def spoilt(sources: Sequence[Source], share: float, seed: int) -> list[Source]:
             rejected_by=by,
             category=row.category,
         )
-        negatives.append(Source(source.batch, comparison))
+        negatives.append(replace(source, comparison=comparison))
     return negatives
 
 

@@ -192,6 +192,8 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
         batches.append(
             {"id": id, "digest": batch.digest, "rows": batch.manifest["rows"], "counts": counts}
         )
+        if batch.data_origin != "own":
+            batches[-1]["origin"] = batch.data_origin
         reports.append(report.values)
         if batch.comparisons:  # else it only corrects earlier ones to ties
             draw(report.values, ctx.out / f"report-{id}.png")

@@ -37,7 +37,7 @@ from alignment.rewards.heldout_scores import Measured, cut_scores_higher, measur
 from alignment.rewards.identified import unidentified
 from alignment.rewards.initial import initial_model
 from alignment.rewards.learning_curve import growth
-from alignment.rewards.mixture import Source, mix, write_mixture
+from alignment.rewards.mixture import Source, is_core, mix, write_mixture
 from alignment.rewards.model import RewardModel
 from alignment.rewards.reference_set import demonstrations, reference_answers
 from alignment.rewards.stage_metrics import metrics, plain
@@ -59,8 +59,9 @@ CODE_VERSION = "16"
 # scale rests on both domains of the whole first version; 12: an answer that was cut has no end;
 # 13: long comparisons lose old turns; 14: wider intervals over few openings;
 # 15: one long answer takes no sound pair of its ranking along, spoilt copies of cut answers are
-# cut; 16: long answers stay that fit with their short prompts
-KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15")
+# cut; 16: long answers stay that fit with their short prompts; 17: mixtures over origins, which
+# batches of before do not have
+KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16")
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
 FEW_ANSWERS = 64  # answers of a domain below which the scale is said to be rough
@@ -81,6 +82,8 @@ def run(ctx: StageContext) -> None:
         training += spoilt_pairs
         ctx.metric(spoilt=len(spoilt_pairs))
     rows = mix(domain, training, settings.mixture, ctx.seed)
+    rest = [row for row, core in zip(rows, is_core(domain, rows), strict=True) if not core]
+    ctx.metric(mixture_rest=len(rest), mixture_open=sum(row.origin == "open" for row in rest))
     start = _start(ctx)
     tokenizer = load_tokenizer(start)
     limit: int | None = ctx.options.get("max_prompt_tokens")
@@ -213,18 +216,20 @@ def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], dict[st
     store = PreferenceStore(ctx.workspace / "preferences")
     training: list[Source] = []
     heldout: list[Source] = []
-    versions = {
-        batch["id"]: version
+    batches = [
+        (batch, version)
         for version, directory in ctx.inputs_of("intake").items()
         for batch in read_json(directory / "batch.json")["batches"]
-    }
+    ]
+    versions = {batch["id"]: version for batch, version in batches}
+    origins = {batch["id"]: batch.get("origin", "own") for batch, _ in batches}
     excluded = recorded_exclusions(ctx.inputs_of("intake").values())
     for id in versions:
         rows = store.training([id], beside=list(versions), excluded=excluded)
-        training += [Source(id, row) for row in rows]
+        training += [Source(id, row, origins[id]) for row in rows]
         for domain in DOMAINS:
             comparisons = store.heldout([id], domain=domain, excluded=excluded)[:MEASURE_ROWS]
-            heldout += [Source(id, row) for row in comparisons]
+            heldout += [Source(id, row, origins[id]) for row in comparisons]
     return training, heldout, versions
 
 

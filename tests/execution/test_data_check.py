@@ -100,8 +100,8 @@ def test_too_few_comparisons_for_the_first_guards(prepared: Path) -> None:
     rows = [{"domain": domain} for domain in DOMAINS for _ in range(400)]
     write_jsonl(prepared / "arrivals" / "01" / "comparisons.jsonl", rows)
     check_prepared(program(prepared, rewards={"batch": 8}), prepared)
-    # A tenth of the helpfulness model's 800 is 80, with three deviations 107: 14 batches of 8.
-    with pytest.raises(AlignError, match=r"the helpfulness guard .* takes 14 optimiser steps"):
+    # A tenth of the helpfulness model's 440 is 44, with three deviations 64: 8 batches of 8.
+    with pytest.raises(AlignError, match=r"the helpfulness guard .* takes 8 optimiser steps"):
         check_prepared(program(prepared, rewards={"batch": 8, "guard_share": 0.1}), prepared)
     check_prepared(program(prepared, rewards={"batch": 2, "guard_share": 0.1}), prepared)
 

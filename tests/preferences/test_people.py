@@ -17,7 +17,7 @@ from alignment.errors import DataError
 from alignment.preferences.agreement import Alpha
 from alignment.preferences.annotation import ARGILLA_SETTINGS, export_tasks
 from alignment.preferences.exports import load_keys
-from alignment.preferences.intake import ingest
+from alignment.preferences.intake import NothingNewError, ingest
 from alignment.preferences.readers.judged import moment
 from alignment.preferences.report import BatchReport
 from alignment.preferences.store import PreferenceStore
@@ -403,3 +403,20 @@ def test_alpha_by_hand() -> None:
     for votes in ({"second": 2}, {"second": 2}, {"second": 1, "first": 1}, {"tie": 2}):
         flipped.add(Counter(votes))
     assert flipped.value() == alpha.value(), "the order of the answers means nothing"
+
+
+def test_where_a_batch_comes_from_is_kept(tmp_path: Path) -> None:
+    store = PreferenceStore(tmp_path / "preferences")
+    mine = deliver(store, "mine.jsonl", rated(0, "A", "ana"))
+    path = tmp_path / "open.jsonl"
+    path.write_text(json.dumps(rated(1, "A", None)) + "\n")
+    report = ingest(store, [path], CONFIG, origin="open")
+    assert [batch.data_origin for batch in store.batches()] == ["own", "open"]
+    assert "open data" in shown(report)
+    assert ingest(store, [path], CONFIG, origin="open").already
+    with pytest.raises(NothingNewError):
+        ingest(store, [path], CONFIG)  # own after all: another delivery of the same rows
+    manifest = json.loads((mine.directory / "manifest.json").read_text())
+    manifest.pop("data_origin")  # a batch of an older release
+    (mine.directory / "manifest.json").write_text(json.dumps(manifest))
+    assert store.batches()[0].data_origin == "own"

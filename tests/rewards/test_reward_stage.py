@@ -165,8 +165,9 @@ def test_both_domains(tmp_path: Path, inputs: dict[str, Path]) -> None:
     assert helpful["accuracy/significantly"] > 0.85
     assert helpful["accuracy/negligibly"] < 0.8
     assert helpful["accuracy_low"] <= helpful["accuracy"] <= helpful["accuracy_high"]
-    # The mixtures: 300 own and 300 of the rest; 300 own and 10 % of the whole.
-    assert helpful["pairs"] + helpful["dropped"] == 600
+    # The mixtures: 300 own and, without open data, a tenth as many; 300 own and 10 % of the whole.
+    assert helpful["pairs"] + helpful["dropped"] == 330
+    assert (helpful["mixture_rest"], helpful["mixture_open"]) == (30, 0)
     assert safe["pairs"] + safe["dropped"] == 333
     assert safe["unsafe_recall"] > 0.9
     assert ctx.datasets[0]["rows"] == 333
@@ -282,7 +283,7 @@ def test_guard_learns_from_other_prompts_and_is_compared(
 def test_a_guard_learns_from_spoilt_answers_too(tmp_path: Path, inputs: dict[str, Path]) -> None:
     rows, out = {}, {}
     for name, spoilt in (("main", 0.0), ("main", 1.0), ("guard", 0.0), ("guard", 1.0)):
-        shares = {"guard_share": 0.5, "guard_spoilt": spoilt}
+        shares = {"guard_share": 0.5, "guard_spoilt": spoilt, "mixture": {"helpfulness_rest": 1}}
         ctx = context(tmp_path, inputs, "helpfulness", f"{name}{spoilt}", **shares)
         ctx.options["guard"] = name == "guard"
         stage.run(ctx)
