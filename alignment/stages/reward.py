@@ -50,7 +50,7 @@ from alignment.utils.files import atomic_write_bytes, atomic_write_json, digest_
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "16"
+CODE_VERSION = "17"
 # 5: the learning-rate schedule ends one step later; 6: the end of answers that the template writes,
 # and no comparison beyond the context of the model; 7: the card says which end was learned, which
 # one of version 6 does not; 8: the card counts labels, intervals are over openings;
