@@ -106,9 +106,14 @@ def bump(stage: str) -> str:
     version = str(int(stage_declaration(stage).code_version) + 1)
     bumped = re.sub(r'(?m)^CODE_VERSION = "\d+"$', f'CODE_VERSION = "{version}"', text)
     atomic_write_text(path, bumped)
-    stage_declaration.cache_clear()
-    _tree.cache_clear()
+    read_again()
     return version
+
+
+def read_again() -> None:
+    """Forget what the modules contain: a file has changed."""
+    for cached in (stage_declaration, _tree, _imports, _hash):
+        cached.cache_clear()
 
 
 def read_lock() -> dict[str, Any]:
@@ -129,8 +134,10 @@ def _path(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _imports(module: str) -> Iterator[str]:
+@cache
+def _imports(module: str) -> tuple[str, ...]:
     """Modules of ours that `module` imports at run time, inside functions too."""
+    found = []
     for node in _run_time(_tree(module)):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -141,7 +148,8 @@ def _imports(module: str) -> Iterator[str]:
         for name in names:
             ours = name.startswith("alignment.") and not name.startswith(DISPLAY)
             if ours and _path(name).is_file():
-                yield name
+                found.append(name)
+    return tuple(found)
 
 
 def _run_time(node: ast.AST) -> Iterator[ast.AST]:
@@ -152,6 +160,7 @@ def _run_time(node: ast.AST) -> Iterator[ast.AST]:
         yield from _run_time(child)
 
 
+@cache
 def _hash(module: str) -> str:
     body = [line for line in _tree(module).body if not ast.unparse(line).startswith("KEEPS = ")]
     return hashlib.sha256(repr(_shape(body)).encode()).hexdigest()[:12]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.tracking.store import SERVED, has_own_database, local_database, moved_from
+from alignment.tracking.store import SERVED, has_own_database, local_database, moved_from, open_anew
 from alignment.utils.locks import file_lock
 
 log = logging.getLogger("alignment.tracking")
@@ -74,6 +74,7 @@ def set_file_aside(database: Path) -> str | None:
         if side.exists():
             side.rename(aside.with_name(aside.name + suffix))
     database.rename(aside)
+    open_anew(database)
     return str(aside)
 
 

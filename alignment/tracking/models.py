@@ -7,6 +7,7 @@ the workspace, sha256 of every weight file, bytes) and who made it from what.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,12 @@ def model_type(manifest: Manifest) -> str:
 
 
 class Models:
-    """The logged models of one experiment."""
+    """The logged models of one experiment.
+
+    Attributes:
+        by_digest: digest of the stage's outputs → id, of those that are logged.
+        due: digests of those that the ledger has and that are to be logged.
+    """
 
     def __init__(self, store: Store):
         self.client = store.client
@@ -40,6 +46,11 @@ class Models:
             for model in pages(self.client.search_logged_models, [self.experiment])
             if DIGEST in model.tags
         }
+        self.due: set[str] = set()
+
+    def missing(self, digests: Iterable[str]) -> bool:
+        """Whether a model among them is still to be logged: its stage could not be written."""
+        return any(digest in self.due and digest not in self.by_digest for digest in digests)
 
     def inputs_of(self, manifest: Manifest) -> list[str]:
         """Ids of the models a stage read."""

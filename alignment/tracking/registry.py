@@ -41,6 +41,8 @@ class Registry:
         for history in versions:
             if naming.version_number(history.version) is None or not _judged(history):
                 continue
+            if models.missing(item.digest for item in finished_models(self.program, history)):
+                return  # the versions of a registered model come in the order of the series
             self._register(history, models, runs)
             newest = history.version
         champion = Decisions.load(self.program).champion

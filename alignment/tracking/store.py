@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from weakref import WeakKeyDictionary
 
 from alignment.config.location import written_out
 from alignment.config.program import ProgramConfig
@@ -246,6 +247,17 @@ class Store:
             self.client.set_experiment_tag(experiment.experiment_id, WORKSPACE, here)
 
 
+def open_anew(database: Path) -> None:
+    """Drop this process's connections to a SQLite file that was renamed, as MLflow keeps them open
+    for good: it would go on writing to the old file."""
+    for connection, file in list(_connections.items()):
+        if file == database:
+            connection.invalidate(soft=True)  # the next question connects again
+
+
+_connections: WeakKeyDictionary[Any, Path] = WeakKeyDictionary()
+
+
 @cache
 def _quick_sqlite() -> None:
     """Let SQLite write ahead and leave the flushing to the system.
@@ -258,10 +270,11 @@ def _quick_sqlite() -> None:
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
 
-    def set_pragmas(connection: Any, _record: Any) -> None:
+    def set_pragmas(connection: Any, record: Any) -> None:
         if "sqlite" in type(connection).__module__:
             cursor = connection.cursor()
             _, _, file = cursor.execute("PRAGMA database_list").fetchone()
+            _connections[record] = Path(file)
             if network_mount(Path(file)) is None:
                 cursor.execute("PRAGMA journal_mode = WAL")
                 cursor.execute("PRAGMA synchronous = NORMAL")

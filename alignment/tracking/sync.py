@@ -6,7 +6,7 @@ Every call may die anywhere; the next one finishes the work. A stage run carries
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -70,6 +70,7 @@ class Sync:
         versions = [v for v in read_history(self.program, dead_pid=dead_pid) if v.begun]
         self.refuse_anothers(versions)
         self.standings = Standings.of(self.program, versions)
+        self.models.due = {m.digest for m in self._made(versions) if holds_model(m)}
         for history in versions:
             self._version(history, alive)
         self._attempt("RLHF progress", lambda: self._progress(versions))
@@ -95,6 +96,14 @@ class Sync:
                     remedy="give this program a name of its own there: tracking.experiment; or "
                     "put the other history into MLflow's bin: align mlflow rebuild",
                 )
+
+    def _made(self, versions: list[VersionHistory]) -> Iterator[Manifest]:
+        """What attempts left, unless their run was deleted in MLflow."""
+        for item in (item for v in versions for tries in v.tries.values() for item in tries):
+            run = self.runs.stages.get(naming.attempt_key(item.attempt))
+            deleted = run is not None and run.info.lifecycle_stage == "deleted"
+            if item.manifest and item.directory and not deleted:
+                yield item.manifest
 
     def _attempt(self, what: str, work: Callable[[], Any]) -> Any:
         """Do `work`; a failure is noted and the rest goes on, unless the store seems to be down."""
@@ -170,7 +179,8 @@ class Sync:
                 f"Log: `{tags['rlhf.log']}` in the workspace."
             )
         params, figures = self._outputs(run, item)
-        if over:
+        read = item.manifest.inputs.values() if item.manifest else ()
+        if over and not self.models.missing(source["digest"] for source in read):
             tags[PUBLISHED] = attempt.status
         self.runs.write(
             run, tags=tags, params=params, figures=figures, points=_curves(item), stamp=ended
@@ -214,7 +224,8 @@ class Sync:
             tags["rlhf.promoted"] = str(bool(standings.verdicts[version]["promoted"])).lower()
         tags = {name: value for name, value in tags.items() if value}
         ended = naming.milliseconds(history.ended())
-        state = digest_json([status, tags, figures, whole, ended])[:32]
+        missing = self.models.missing(item.digest for item in history.current.values())
+        state = digest_json([status, tags, figures, whole, ended, *(["again"] * missing)])[:32]
         if parent.data.tags.get(DESCRIBED) == state:
             return
         if whole:

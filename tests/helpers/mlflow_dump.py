@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from typing import Any
 
 RANDOM = ("mlflow.parentRunId", "rlhf.described", "mlflow.user", "mlflow.source.name")
@@ -24,7 +26,9 @@ def dump(store: Any) -> dict[str, Any]:
     for run in runs:
         key = run.data.tags.get("rlhf.attempt", _title(run))
         assert key not in found, f"two runs for {key}"
-        found[key] = _run(client, client.get_run(run.info.run_id), names, models)
+        found[key] = _run(
+            client, client.get_run(run.info.run_id), names, models, _curves(store, run)
+        )
     found["registry"] = {
         model.name: {
             int(version.version): (
@@ -43,7 +47,31 @@ def _title(run: Any) -> str:
     return str(run.info.run_name).removesuffix(" ★")
 
 
-def _run(client: Any, run: Any, names: dict[str, str], models: dict[str, str]) -> dict[str, Any]:
+def _curves(store: Any, run: Any) -> dict[str, list[tuple[int, float]]]:
+    """Every point of a run; out of a database that is a file by one question, not by hundreds."""
+    if store.uri.startswith("sqlite:///"):
+        curves: dict[str, list[tuple[int, float]]] = {}
+        with contextlib.closing(sqlite3.connect(store.uri.removeprefix("sqlite:///"))) as file:
+            asked = "SELECT key, step, value FROM metrics WHERE run_uuid = ?"
+            for name, step, value in file.execute(asked, (run.info.run_id,)):
+                curves.setdefault(name, []).append((step, value))
+        return {name: sorted(points) for name, points in curves.items()}
+    return {
+        name: sorted(
+            (point.step, point.value)
+            for point in store.client.get_metric_history(run.info.run_id, name)
+        )
+        for name in run.data.metrics
+    }
+
+
+def _run(
+    client: Any,
+    run: Any,
+    names: dict[str, str],
+    models: dict[str, str],
+    curves: dict[str, list[tuple[int, float]]],
+) -> dict[str, Any]:
     tags = run.data.tags
     inputs = run.inputs
     outputs = run.outputs.model_outputs if run.outputs else []
@@ -54,12 +82,10 @@ def _run(client: Any, run: Any, names: dict[str, str], models: dict[str, str]) -
         "times": (run.info.start_time, run.info.end_time),
         "tags": {k: v for k, v in tags.items() if k not in RANDOM},
         "params": run.data.params,
+        # What a version costs grows with its stages, and every sum that was written stays.
         "curves": {
-            name: [
-                (point.step, point.value)
-                for point in client.get_metric_history(run.info.run_id, name)
-            ]
-            for name in run.data.metrics
+            name: points[-1:] if "rlhf.kind" in tags and name.startswith("price/") else points
+            for name, points in curves.items()
         },
         "datasets": sorted(
             (item.dataset.name, item.dataset.digest, item.tags[0].value)

@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 
 from alignment.pipeline import code_versions
-from alignment.pipeline.slices import stage_declaration
 
 
 def test_every_change_is_declared() -> None:
@@ -53,13 +52,11 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(code_versions, "LOCK", tmp_path / "stages" / "code_versions.json")
 
     def run(*words: str) -> int:
-        code_versions._tree.cache_clear()
-        stage_declaration.cache_clear()
+        code_versions.read_again()
         return code_versions.main(words)
 
     yield run, tmp_path / "maths.py", tmp_path / "stages" / "toy.py"
-    code_versions._tree.cache_clear()
-    stage_declaration.cache_clear()
+    code_versions.read_again()
 
 
 def test_a_change_needs_a_word_and_a_comment_does_not(stage: Any, capsys: Any) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
+from alignment.preferences import stop_set
 from alignment.preferences.prompts import Prompt
 from alignment.preferences.stop_set import MOST, reserve
 
@@ -51,10 +54,11 @@ def test_turns_of_one_dialogue_stay_on_one_side() -> None:
     assert len(stop) == 4 * len(openings[1])
 
 
-def test_a_great_dialogue_is_not_reserved() -> None:
+def test_a_great_dialogue_is_not_reserved(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one dialogue the whole pool would be, and nothing be left to learn on."""
+    monkeypatch.setattr(stop_set, "MOST", 60)
     assert [len(side) for side in reserve(pool(1, turns=100))] == [100, 0]
     rest, stop = reserve([*pool(1, turns=300), *pool(60, turns=5)[5:]])
     assert len(stop) == 55
     assert len(rest) == 540
-    assert len(reserve(pool(30, turns=500))[1]) == 500  # a second one would make it more than MOST
+    assert len(reserve(pool(30, turns=50))[1]) == 50  # a second one would make it more than MOST
