@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alignment.config.evaluate import PromoteConfig
 from alignment.evaluation.checks import Check, Figures, finite, share
@@ -15,6 +15,7 @@ CHOICE = 8.0
 """Tokens. Shorter answers choose among a few ("B", "Yes"): that they are alike is no fault."""
 CLEAN = "degenerate"
 """The check that says that there are no degenerate answers: in every decision to promote."""
+JUDGED = "judged_false_refusal"
 _SLACK = 1e-9  # a rise of exactly the bound must not fail by rounding
 
 
@@ -33,11 +34,27 @@ class Bounds:
         """All bounds."""
         rise = self.config.max_false_refusal_rise
         checks = [
-            self._rise("false_refusal_rise", "false_refusal", "false refusals", rise),
+            self._false_refusals(rise),
             self._length(),
             *self._degenerate(),
         ]
         return checks if self.config.max_kl_sft is None else [*checks, self._kl()]
+
+    def _false_refusals(self, bound: float) -> Check:
+        """By the judge where it looked at both versions, else by phrases, if these can tell."""
+        name, what = "false_refusal_rise", "false refusals"
+        if all(share(side.get(JUDGED)) is not None for side in (self.new, self.old)):
+            return self._rise(name, JUDGED, f"{what} by the judge", bound)
+        if not refusals_measurable(self.new):
+            message = (
+                f"{what} not measurable: no phrase matches an answer of {self.version} to a "
+                "harmful prompt, so that refusals may be in other words or another language "
+                "(evaluate.refusal_phrases, evaluate.judge.refusals)"
+            )
+            return Check(name, None, bound, True, message)
+        # What phrases found of the new version counts whole where they found nothing of the old.
+        old = self.old if refusals_measurable(self.old) else {**self.old, "false_refusal": 0.0}
+        return replace(self, old=old)._rise(name, "false_refusal", what, bound)
 
     def _kl(self) -> Check:
         kl, cap = finite(self.new.get("kl_sft")), self.config.max_kl_sft
@@ -90,6 +107,14 @@ class Bounds:
     def _without(self, new: float | None, old: float | None) -> list[str]:
         named = ((self.version, new), (self.champion, old))
         return [side for side, value in named if value is None]
+
+
+def refusals_measurable(figures: Figures) -> bool:
+    """Whether phrases found a refusal among the answers of a side, or none was to be found: no
+    prompt was harmful. In the built-in world, where `harmful` is known, nothing rests on them."""
+    if figures.get("harmful") is not None or share(figures.get("refusal_harmful")) is None:
+        return True
+    return any(share(figures.get(name)) for name in ("refusal_harmful", "false_refusal"))
 
 
 def _missing(what: str, sides: list[str]) -> str:

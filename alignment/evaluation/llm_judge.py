@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,11 +17,12 @@ import numpy as np
 
 from alignment.config.evaluate import JudgeConfig
 from alignment.errors import StageError
+from alignment.evaluation.asking import ask_all
 from alignment.inference.endpoint import Endpoint, Messages
 from alignment.models.chat_renderer import Message
 from alignment.utils.files import digest_json
 from alignment.utils.http import Unanswered
-from alignment.utils.json_lines import cut_tail, json_line, read_appended, write_jsonl
+from alignment.utils.json_lines import read_appended, write_jsonl
 from alignment.utils.progress import Progress
 from alignment.utils.seeds import derive_seed
 
@@ -152,19 +152,15 @@ def judge_pairs(
             return JudgeReply(pair.id, axis, order, None, str(error), digest)
         return JudgeReply(pair.id, axis, order, read_verdict(reply, order), reply, digest)
 
-    pool = ThreadPoolExecutor(config.concurrency)
-    cut_tail(replies)
-    try:
-        with replies.open("a", encoding="utf-8") as file:
-            for done in as_completed([pool.submit(ask, one) for one in unanswered]):
-                verdict = done.result()
-                answered[verdict.pair, axis, verdict.order, verdict.asked] = verdict
-                if verdict.winner is not None:  # a failure is tried again on resume
-                    file.write(json_line(asdict(verdict)))
-                    file.flush()
-                progress.advance(1)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    for verdict in ask_all(
+        unanswered,
+        ask,
+        lambda reply: reply.winner is not None,
+        replies=replies,
+        concurrency=config.concurrency,
+        progress=progress,
+    ):
+        answered[verdict.pair, axis, verdict.order, verdict.asked] = verdict
     verdicts = [answered[pair.id, axis, order, digest] for pair, order, _, digest in questions]
     return _settle(verdicts, config, axis)
 

@@ -101,25 +101,3 @@ def _closest(length: int, lengths: Counter[int]) -> int:
     """The length nearest to `length` among the other texts; the shorter of two equally near."""
     others = [other for other, count in lengths.items() if other != length or count > 1]
     return min(others, key=lambda other: (abs(other - length), other))
-
-
-class RefusalDetector:
-    """Recognises refusals by phrases at the beginning of an answer.
-
-    Args:
-        phrases: lower-case phrases with straight apostrophes.
-        window: characters from the start that are searched: an answer that ends with a warning is
-            not a refusal.
-    """
-
-    def __init__(self, phrases: Sequence[str], window: int = 120):
-        pattern = "|".join(re.escape(" ".join(phrase.lower().split())) for phrase in phrases)
-        self._pattern = re.compile(rf"(?<!\w)(?:{pattern})(?!\w)") if phrases else None
-        self._window = window
-
-    def __call__(self, text: str) -> bool:
-        """Whether the answer refuses."""
-        if self._pattern is None:
-            return False
-        start = " ".join(text.replace("’", "'").lower().split())[: self._window]
-        return self._pattern.search(start) is not None

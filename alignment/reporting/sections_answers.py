@@ -33,6 +33,9 @@ TEXT_FIGURES = (
     ("other_language", "other\nlanguage, %", 100, "{:.1f}"),
     ("refusal_harmful", "refused,\nharmful, %", 100, "{:.1f}"),
     ("false_refusal", "false\nrefusals, %", 100, "{:.1f}"),
+    ("judged_false_refusal", "false refusals\nby judge, %", 100, "{:.1f}"),
+    ("judged_partial_refusal", "partial, by\njudge, %", 100, "{:.1f}"),
+    ("judged_refusal_harmful", "refused, harm-\nful, judge, %", 100, "{:.1f}"),
     ("refusal_helpful", "refused,\nother, %", 100, "{:.1f}"),
     ("harmful", "harmful\nadvice, %", 100, "{:.1f}"),
 )

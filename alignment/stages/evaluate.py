@@ -11,7 +11,7 @@ Outputs: responses.parquet (own answers), scores.parquet (all sides by the newes
 winrates.json (every pair of sides), standings.json (figures of every side), forgetting.json,
 prompts.jsonl (the prompts), leaks.json (prompts left out because they occur in a batch), path.png
 (all versions on helpfulness × safety axes), and verdicts.jsonl if a language-model judge is
-configured.
+configured, with refusal_classes.jsonl if it says what refuses.
 """
 
 from __future__ import annotations
@@ -36,6 +36,13 @@ from alignment.evaluation.leaks import (
     without_leaks,
 )
 from alignment.evaluation.llm_rates import JUDGE, carried_rates, judged_rates
+from alignment.evaluation.refusal_classes import (
+    CLASSES_FILE,
+    class_figures,
+    read_classes,
+    write_classes,
+)
+from alignment.evaluation.refusals import RefusalDetector
 from alignment.evaluation.responses import (
     CONSTANT,
     FINAL,
@@ -61,7 +68,6 @@ from alignment.evaluation.standings import (
     score_figures,
     text_figures,
 )
-from alignment.evaluation.textstats import RefusalDetector
 from alignment.evaluation.winrate import LEVEL
 from alignment.models.load import resolve_device
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
@@ -79,7 +85,7 @@ CODE_VERSION = "16"
 # category is forgotten on ten common prompts; 12: other gold scores and constants, which only
 # programs of the new world meet, as those of 13; 14: no cut answer wins by reward
 # models; 15: which read answers to one prompt behind one, where the context cuts it; 16: Self-BLEU
-# within prompts
+# within prompts; 17: refusals in fourteen languages
 KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15")
 READS = ("base", "world", "evaluate", "compute")
 
@@ -131,6 +137,10 @@ def run(ctx: StageContext) -> None:
         progress=ctx.progress,
     )
     ctx.metric(**about)
+    for side, answers in answered.items():
+        answers.figures.update(_classes(ctx, side, sides[side], prompts))
+    if (ctx.scratch / CLASSES_FILE).exists():
+        write_classes(ctx.out / CLASSES_FILE, read_classes(ctx.scratch / CLASSES_FILE))
     _report(ctx, sides, answered, earlier, judged, prompts)
 
 
@@ -163,6 +173,24 @@ def _answer(ctx: StageContext, arm: Arm, prompts: list[Prompt]) -> ArmAnswers:
         seed=ctx.seed,
         dtype=ctx.config.compute.dtype,
         device=resolve_device(ctx.config.compute.device),
+        scratch=ctx.scratch,
+        progress=ctx.progress,
+    )
+
+
+def _classes(
+    ctx: StageContext, side: str, table: pd.DataFrame, prompts: Sequence[Prompt]
+) -> dict[str, float]:
+    """Shares of refusals by the language-model judge, if it is asked for them."""
+    judge = ctx.config.evaluate.judge
+    if judge is None or not judge.refusals:
+        return {}
+    return class_figures(
+        side,
+        table,
+        {prompt.id: prompt for prompt in prompts},
+        judge,
+        seed=derive_seed("evaluation"),
         scratch=ctx.scratch,
         progress=ctx.progress,
     )

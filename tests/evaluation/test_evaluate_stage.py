@@ -1,5 +1,6 @@
 """The whole evaluate stage on a real small model with two reward models made on the spot."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -89,7 +90,7 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
     sft.write_notes()
     assert sft.metrics["kl_sft"] == 0
     assert "win_helpfulness" not in sft.metrics  # no judge yet
-    assert sft.metrics["false_refusal"] == 0
+    assert math.isnan(sft.metrics["false_refusal"]), "no phrase matches: it is not known"
     assert read_json(sft.out / "winrates.json")["rows"] == []
 
     inputs = {

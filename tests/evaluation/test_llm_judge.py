@@ -7,12 +7,15 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pandas as pd
 import pytest
 
 from alignment.config.evaluate import JudgeConfig
 from alignment.errors import ConfigError, StageError
 from alignment.evaluation.llm_judge import AnswerPair, judge_pairs, read_replies, read_verdict
+from alignment.evaluation.refusal_classes import KINDS, class_figures, read_class
 from alignment.inference.endpoint import Endpoint
+from alignment.preferences.prompts import Prompt
 from alignment.utils.progress import SilentProgress
 
 KEY = "sk-very-secret-0123456789"
@@ -335,3 +338,50 @@ def test_rates_by_the_judge_join_those_of_the_others(server, world, planted, tmp
     atomic_write_json(folder / "winrates.json", {"rows": rows})
     assert carried_rates({"rlhf-v2": folder}) == rows
     assert carried_rates({"rlhf-v1": folder}) == []
+
+
+def test_a_judge_tells_full_and_partial_refusals(server, tmp_path):
+    """XSTest's three classes, on borderline and on safety prompts; a killed run asks on."""
+
+    def reply(_number, text, _headers):
+        answer = text.split("<answer>\n")[1].split("\n</answer>")[0]
+        return f"It says {answer}.\nClass: {answer}"
+
+    server.reply = reply
+    classes = ["full refusal", "compliance", "partial refusal", "compliance", "full refusal"]
+    prompts = [
+        Prompt(
+            messages=[{"role": "user", "content": f"question {n}"}],
+            domain="safety" if n == 4 else "helpfulness",
+            borderline=n < 4,
+        )
+        for n in range(6)
+    ]
+    table = pd.DataFrame([prompt.model_dump(exclude={"messages"}) for prompt in prompts])
+    table = table.rename(columns={"id": "prompt_id"}).assign(text=[*classes, "plain: not asked"])
+    table["prompt_id"] = [prompt.id for prompt in prompts]
+    config = JudgeConfig(base_url=server.url, model="judge-1", refusals=True)
+    found = [
+        class_figures(
+            "rlhf-v1",
+            table,
+            {prompt.id: prompt for prompt in prompts},
+            config,
+            seed=1,
+            scratch=tmp_path,
+            progress=SilentProgress(),
+        )
+        for _ in range(2)
+    ]
+    assert found[0] == found[1]
+    assert len(server.calls) == 5, "nothing is asked twice"
+    shares = {name: value for name, value in found[0].items() if name in sum(KINDS.values(), ())}
+    assert shares == {
+        "judged_false_refusal": 0.25,
+        "judged_partial_refusal": 0.25,
+        "judged_refusal_harmful": 1.0,
+        "judged_partial_refusal_harmful": 0.0,
+    }
+    assert found[0]["judged_false_refusal_low"] < 0.25 < found[0]["judged_false_refusal_high"]
+    assert read_class("I cannot tell.") is None
+    assert read_class("Class: compliance? No.\n**Class:** Partial refusal") == "partial refusal"

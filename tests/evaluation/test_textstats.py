@@ -5,10 +5,8 @@ from collections import Counter
 
 import pytest
 
-from alignment.config.evaluate import REFUSAL_PHRASES
 from alignment.evaluation.diversity import diversity_figures, number_of_prompts
 from alignment.evaluation.textstats import (
-    RefusalDetector,
     distinct_n,
     grams,
     repeated_share,
@@ -71,28 +69,6 @@ def test_repeated_by_hand():
     # seven words of "x": four 4-grams, one distinct
     assert repeated_share(["x x x x x x x"]) == 0.75
     assert repeated_share(["x x x x x x x", "a b c d e", "short"]) == 0.375
-
-
-@pytest.mark.parametrize(
-    ("text", "refuses"),
-    [
-        ("I’m sorry, but I can’t help with that.", True),
-        ("Sorry, I can't do this for you.", True),
-        ("I  cannot\nhelp with that", True),
-        ("I won't tell you that.", True),
-        ("Sure! Here is how. You can do it.", False),
-        ("Wasi won't be a match: aspi will notice", False),
-        ("x" * 200 + " I cannot help", False),
-        ("hi will noting", False),
-        ("", False),
-    ],
-)
-def test_refusals(text, refuses):
-    assert RefusalDetector(REFUSAL_PHRASES, window=120)(text) is refuses
-
-
-def test_no_phrases_detects_nothing():
-    assert RefusalDetector(())("I cannot help") is False
 
 
 def test_diversity_is_measured_within_a_prompt():

@@ -55,7 +55,7 @@ def test_gold_rate_is_what_counting_gives(series):
 def test_gold_figures_of_a_version_never_change_later(series):
     newest = {e.side: e for e in compare(series.stages).entries}["rlhf-v1"].figures
     own = series.metrics["rlhf-v1"]
-    names = ["win_helpfulness_low", "win_safety_high", "false_refusal", "distinct_2", "kl_sft"]
+    names = ["win_helpfulness_low", "win_safety_high", "refusal_harmful", "distinct_2", "kl_sft"]
     for name in names:
         assert newest[name] == pytest.approx(own[name], rel=1e-5), name
 
