@@ -78,7 +78,7 @@ from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "16"
+CODE_VERSION = "17"
 # 4: the KL in other batches; 5: more figures; 6: the end of answers that templates write; 7: the
 # degenerate answers of scripts without spaces; 8: leaks in another spelling of accents; 9: the
 # interval of nothing but ties; 10: no rate at equal length where lengths cannot identify it; 11: a
@@ -86,7 +86,7 @@ CODE_VERSION = "16"
 # programs of the new world meet, as those of 13; 14: no cut answer wins by reward
 # models; 15: which read answers to one prompt behind one, where the context cuts it; 16: Self-BLEU
 # within prompts; 17: refusals in fourteen languages
-KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15")
+KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16")
 READS = ("base", "world", "evaluate", "compute")
 
 
