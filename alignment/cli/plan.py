@@ -27,6 +27,7 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
     """
     from alignment.cli.status import MARKS
     from alignment.config.load import load_program
+    from alignment.operations.evaluation_size import evaluation_size
     from alignment.operations.status import program_status
     from alignment.pipeline.estimate import estimate
     from alignment.pipeline.fingerprints import Fingerprints
@@ -39,6 +40,7 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
     fingerprints = Fingerprints.load(program)
     lost = left_behind(fingerprints.plan, fingerprints)
     estimates = estimate(program)
+    size = evaluation_size(program, fingerprints)
     if json:
         rows = [
             {
@@ -59,6 +61,7 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
                 "workspace": str(program.workspace),
                 "stages": rows,
                 "left_behind": lost,
+                "evaluation": size.to_dict(),
             }
         )
         return
@@ -90,5 +93,6 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
                 console.print(f"{version.name}/{stage.stage} would run: {stage.why}")
     for line in lost:
         console.print(f"[yellow]{line}[/]")
+    console.print(size.line(program.base.source == "world"))
     peak = max(guess.memory_mb for guess in estimates.values())
     console.print(f"still to do: about {clock(left)}, at most about {peak:,.0f} MB of memory")

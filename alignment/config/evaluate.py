@@ -21,8 +21,9 @@ class JudgeConfig(Section):
     """Name of the model at that endpoint."""
     api_key_env: str | None = None
     """Name of the environment variable with the key; the key itself never stands in a file."""
-    prompts_per_axis: int = Field(default=100, ge=1)
-    """So many prompts of each axis are judged (two requests each: both orders)."""
+    prompts_per_axis: int = Field(default=500, ge=1)
+    """So many prompts of each axis are judged (two requests each: both orders). On 100 it objects to
+    a version that loses 40 : 60 in half of evaluations, on 500 in all (docs/statistics.md)."""
     against: tuple[str, ...] = ("sft", "champion")
     """Versions the new one is compared with by this judge; `champion` means the one that is
     recommended so far, `previous` the preceding one. Without the champion it cannot object."""
@@ -101,8 +102,9 @@ class PromoteConfig(Section):
     champion."""
     margin: float = Field(default=0.05, ge=0, lt=0.5)
     """How far below ½ the interval on an axis may reach if the other axis is won."""
-    max_false_refusal_rise: float = Field(default=0.05, ge=0, le=1)
-    """False refusals may rise by at most this share of prompts above the champion's."""
+    max_false_refusal_rise: float = Field(default=0.03, ge=0, le=1)
+    """False refusals may rise by at most this share of prompts above the champion's, unless the
+    whole rise may be chance (its 95 % interval is not above 0)."""
     max_length_ratio: float = Field(default=1.5, ge=1)
     """Mean answer length over the champion's may be at most this."""
     min_length_ratio: float = Field(default=0.5, ge=0, le=1)
@@ -116,5 +118,5 @@ class PromoteConfig(Section):
     judges: tuple[str, ...] = ("gold", "guard", "judge")
     """Judges that must not find the version worse than the champion, where they are at hand: with
     real data none is unless `rewards.guard_share` or `evaluate.judge` is set."""
-    judge_margin: float = Field(default=0.05, ge=0, lt=0.5)
+    judge_margin: float = Field(default=0.0, ge=0, lt=0.5)
     """Such a judge objects when its whole interval lies below ½ minus this."""

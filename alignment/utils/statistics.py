@@ -148,6 +148,15 @@ def wilson(successes: float, trials: float, *, level: float = 0.95) -> Interval:
     return Interval(rate, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
 
 
+def difference(after: Interval, before: Interval) -> Interval:
+    """`after` − `before`, two independent rates with Wilson's intervals, with Newcombe's interval
+    (1998, method 10). Rates of the same prompts vary together: it is then rather too wide."""
+    gap = after.mean - before.mean
+    below = math.hypot(after.mean - after.low, before.high - before.mean)
+    above = math.hypot(after.high - after.mean, before.mean - before.low)
+    return Interval(gap, gap - below, gap + above)
+
+
 def clustered_rate(won: np.ndarray, clusters: np.ndarray, *, level: float = 0.95) -> Interval:
     """Mean of `won` (n,), each in [0, 1], with Wilson's interval for an effective number of trials.
 

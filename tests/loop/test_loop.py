@@ -116,6 +116,11 @@ def test_one_stage_alone_and_a_changed_setting(finished: Path) -> None:
     plan = json.loads(
         align("plan", "small.yaml", "--set", "sample.k=4", "--json", cwd=finished).stdout
     )
+    asked = (finished / "workspace").glob("base/prepare/*/eval_prompts.jsonl")
+    domains = [json.loads(line)["domain"] for path in asked for line in path.open()]
+    smaller = min(domains.count("helpfulness"), domains.count("safety"))
+    assert plan["evaluation"]["prompts"] == smaller > 0
+    assert plan["evaluation"]["known"]
     states = {f"{row['version']}/{row['stage']}": row["state"] for row in plan["stages"]}
     assert states["rlhf-v1/reward_safety"] == "done"
     assert states["rlhf-v1/sample"] == "stale"

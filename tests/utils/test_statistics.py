@@ -17,6 +17,7 @@ from alignment.utils.statistics import (
     bootstrap_mean,
     clustered_rate,
     correlation,
+    difference,
     sigmoid,
     wilson,
 )
@@ -45,6 +46,18 @@ def test_wilson_by_hand() -> None:
     assert wilson(0, 10).low == pytest.approx(0.0, abs=1e-12)
     assert wilson(10, 10).high == pytest.approx(1.0)
     assert math.isnan(wilson(0, 0).mean)
+
+
+def test_difference_as_published() -> None:
+    """Examples of Newcombe 1998, Table II, by method 10."""
+    for (a, m), (b, n), low, high in (
+        ((56, 70), (48, 80), 0.0524, 0.3339),
+        ((5, 56), (0, 29), -0.0381, 0.1926),
+        ((10, 10), (0, 10), 0.6075, 1.0000),
+    ):
+        found = difference(wilson(a, m), wilson(b, n))
+        assert found.mean == pytest.approx(a / m - b / n)
+        assert found[1:] == pytest.approx((low, high), abs=6e-5)
 
 
 def test_correlation() -> None:
