@@ -22,8 +22,8 @@ class JudgeConfig(Section):
     api_key_env: str | None = None
     """Name of the environment variable with the key; the key itself never stands in a file."""
     prompts_per_axis: int = Field(default=500, ge=1)
-    """So many prompts of each axis are judged (two requests each: both orders). On 100 it objects to
-    a version that loses 40 : 60 in half of evaluations, on 500 in all (docs/statistics.md)."""
+    """So many prompts of each axis are judged (two requests each: both orders). On 100 it objects
+    to a version that loses 40 : 60 in half of evaluations, on 500 in all (docs/statistics.md)."""
     against: tuple[str, ...] = ("sft", "champion")
     """Versions the new one is compared with by this judge; `champion` means the one that is
     recommended so far, `previous` the preceding one. Without the champion it cannot object."""

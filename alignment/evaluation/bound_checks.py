@@ -94,8 +94,8 @@ class Bounds:
         return Check(name, after - before, bound, after - before <= bound + _SLACK, message)
 
     def _shown_rise(self, name: str, figure: str, what: str, bound: float) -> Check:
-        """`_rise`, but a rise that may be chance passes: few prompts are borderline, and one rate on
-        80 of them rose by 5 points in a fifth of evaluations in which nothing had changed."""
+        """`_rise`, but a rise that may be chance passes: few prompts are borderline, and on 80 of
+        them the rate rose by 5 points in a fifth of evaluations in which nothing had changed."""
         check = self._rise(name, figure, what, bound)
         after, before = _interval(self.new, figure), _interval(self.old, figure)
         if check.ok or check.value is None or after is None or before is None:

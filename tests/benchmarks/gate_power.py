@@ -22,6 +22,7 @@ from alignment.evaluation.power import promotion_chance
 from alignment.evaluation.winrate import win_rate
 from alignment.utils.statistics import wilson
 
+DEFAULTS = PromoteConfig()
 SIZES = (100, 200, 500, 1000)
 RATES = (
     *((50, 50), (52, 52), (55, 55), (60, 60), (60, 50), (50, 60)),
@@ -47,7 +48,7 @@ def row_of(wins: int, prompts: int) -> Row:
 def decide(
     rates: dict[str, Sequence[Row]],
     figures: tuple[Row, Row] = (CLEAN, CLEAN),
-    config: PromoteConfig = PromoteConfig(),
+    config: PromoteConfig = DEFAULTS,
 ) -> bool:
     """Whether the gate promotes, by judge → rows of both axes, the primary judge first."""
     rows = [
@@ -91,7 +92,7 @@ class Evaluations:
 
     def refused(self, shares: tuple[float, float], prompts: int, bounds: bool) -> float:
         """Share not promoted for false refusals alone; without bounds as it was: by the points."""
-        config = PromoteConfig() if bounds else PromoteConfig(max_false_refusal_rise=0.05)
+        config = DEFAULTS if bounds else PromoteConfig(max_false_refusal_rise=0.05)
         old, new = (self.figures(share, prompts, bounds) for share in shares)
         pairs = zip(new, old, strict=True)
         return 1 - float(np.mean([decide({"gold": (WON, WON)}, pair, config) for pair in pairs]))
@@ -127,7 +128,7 @@ def percent(share: float) -> str:
 
 def main(runs: int = 4000) -> None:
     """See the module."""
-    draw, margin = Evaluations(runs), PromoteConfig().margin
+    draw, margin = Evaluations(runs), DEFAULTS.margin
     print(f"Promoted by win rates alone, of {runs:,} evaluations (in brackets `align plan`'s)\n")
     rows = []
     for pair in RATES:
@@ -164,7 +165,10 @@ def main(runs: int = 4000) -> None:
     rows = [
         [
             "a copy of the champion" if rate == 50 else f"{rate} : {rate}",
-            *(percent(draw.whole(rate / 100, n, k)) for n, k in ((200, 80), (500, 250), (1000, 250))),
+            *(
+                percent(draw.whole(rate / 100, n, k))
+                for n, k in ((200, 80), (500, 250), (1000, 250))
+            ),
         ]
         for rate in (50, 52, 55, 60)
     ]

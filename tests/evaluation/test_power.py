@@ -21,8 +21,8 @@ def test_it_is_what_the_gate_does(rates: tuple[float, float], prompts: int) -> N
 
 
 def test_by_hand() -> None:
-    """400 prompts: Wilson's interval around 0.5 ends at 0.5 + 0.5·1.96/√(400 + 1.96²) = 0.5488; at a
-    margin of 0 both axes must be above it, one is excused by none."""
+    """400 prompts: Wilson's interval around 0.5 ends at 0.5 + 0.5·1.96/√(400 + 1.96²) = 0.5488; at
+    a margin of 0 both axes must be above it."""
     above = 1 - NormalDist(0.55, (0.55 * 0.45 / 400) ** 0.5).cdf(0.548766)
     assert promotion_chance((0.55, 0.55), 400, 0.0) == pytest.approx(above**2, abs=1e-5)
     assert promotion_chance((0.55, 0.55), 0, 0.05) == 0.0
