@@ -2,7 +2,7 @@
 
 Prompts are story openings of 8 to 12 words, and every episode has exactly `new_tokens` tokens. One
 mini-batch of `batch` episodes is one optimiser step, repeated for `epochs`. The time includes
-everything except loading. Roles:
+everything except loading and the reward model's trial of its layout. Roles:
 
 * `four`: policy, critic, reference and one reward model as full copies;
 * `five`: a second reward model beside them;
@@ -29,7 +29,7 @@ from alignment.config.lora import LoraConfig
 from alignment.config.ppo import PPOConfig, StopConfig
 from alignment.config.rewards import CombineConfig
 from alignment.config.vocabulary import DOMAINS
-from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import Dtype, load_policy, load_scalar, load_tokenizer, resolve_device
 from alignment.rewards.adapter import inject
 from alignment.rewards.card import RewardCard
@@ -149,6 +149,7 @@ def _four(
     critic = load_scalar(model, dtype=dtype, device=device)
     scalar = load_scalar(model, dtype=dtype, device=device)
     reward = RewardModel(scalar, load_tokenizer(model), RewardCard("helpfulness"))
+    reward.score([Tokens([renderer.eos], [renderer.eos])])
     return full_copies(policy, critic=critic), PlainReward(ModelScorer(reward, renderer))
 
 

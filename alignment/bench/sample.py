@@ -37,7 +37,8 @@ def run(
     device: str = "auto",
     dtype: Dtype = "float32",
 ) -> dict[str, Any]:
-    """Sample and score once, and measure.
+    """Sample and score once, and measure; what is tried once for a model (passes, layouts) is timed
+    apart, as `trial_seconds`.
 
     Args:
         ends: further token ids that end an answer; a frequent one gives answers of all lengths.
@@ -56,6 +57,12 @@ def run(
     engine = TransformersEngine(policy, renderer)
     settings = SamplingSettings(max_new_tokens=max_new_tokens, batch_size=batch_size)
     seeds = sample_seeds(0, [str(number) for number in range(prompts)], k)
+    trial = time.perf_counter()
+    engine.sample(rows[:1], [seeds[0][:1]], SamplingSettings(max_new_tokens=1))
+    for reward in rewards:
+        reward.score([Tokens(rows[0], [renderer.eos])])
+    _wait(place)
+    trial = time.perf_counter() - trial
     began, cpu = time.perf_counter(), time.process_time()
     samples = engine.sample(rows, seeds, settings)
     _wait(place)
@@ -78,6 +85,7 @@ def run(
         "samples": len(items),
         "tokens": tokens,
         "seconds": round(seconds, 3),
+        "trial_seconds": round(trial, 3),
         "generate_seconds": round(generated - began, 3),
         "score_seconds": round(began + seconds - generated, 3),
         "cpu_seconds": round(cpu, 3),

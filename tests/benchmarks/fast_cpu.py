@@ -6,9 +6,10 @@ Models are random Llamas made on the spot, with the tokenizer of the small real 
 size: reward training beside TRL's RewardTrainer, best-of-16 with two reward models beside
 `generate` and two classifiers, and PPO beside TRL 1.12's, the last one, if `--trl-python` names an
 interpreter that has it (see ppo_vs_trl.py). Every run has a process of its own; in every round all
-sides take turns. The work is in proportion to the model, so that a round takes about ten minutes on
-two idle cores. Prints each JSON line as it comes, then a table of medians in Markdown; ratios are
-to the usual way, for PPO without TRL 1.12 to the plain one.
+sides take turns. Which passes pay is tried before the first round: a machine does so once. The work
+is in proportion to the model, so that a round takes about ten minutes on two idle cores. Prints
+each JSON line as it comes, then a table of medians in Markdown; ratios are to the usual way, for
+PPO without TRL 1.12 to the plain one.
 """
 
 from __future__ import annotations
@@ -173,6 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
             for kind in given.kinds:
                 sides = runs(size, kind, model, given.data, given.trl_python)
                 lines: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+                last_json(sides["auto"], environment)
                 for _ in range(given.rounds):
                     for side, command in sides.items():
                         lines[side].append(last_json(command, environment))
