@@ -37,6 +37,18 @@ def a_model(limit: int | None) -> RewardModel:
     )
 
 
+def recorded(reward: RewardModel, monkeypatch: pytest.MonkeyPatch) -> list[Tokens]:
+    """What the reward model is asked to score from now on; every score is 0."""
+    read: list[Tokens] = []
+
+    def score(items: list[Tokens], *_: Any) -> np.ndarray:
+        read.extend(items)
+        return np.zeros(len(items))
+
+    monkeypatch.setattr(reward, "score", score)
+    return read
+
+
 @pytest.mark.parametrize("limit", [LIMIT, None])
 def test_the_prompt_is_the_same_in_training_measurement_selection_and_ppo(
     limit: int | None, monkeypatch: pytest.MonkeyPatch
@@ -47,13 +59,7 @@ def test_the_prompt_is_the_same_in_training_measurement_selection_and_ppo(
     row = Comparison(
         conversation=conversation, chosen="blue sea", rejected="hot", domain="helpfulness"
     )
-    read: list[Tokens] = []
-
-    def score(items: list[Tokens], *_: Any) -> np.ndarray:
-        read.extend(items)
-        return np.zeros(len(items))
-
-    monkeypatch.setattr(reward, "score", score)
+    read = recorded(reward, monkeypatch)
     measure(reward, [Source("batch", row)], 1024)
     reward.score_texts([(conversation, "blue sea", True)])
     drawn = policy.tokens(conversation, "blue sea")
@@ -121,13 +127,7 @@ def test_both_sides_are_measured_behind_one_prompt(monkeypatch: pytest.MonkeyPat
     )
     whole = reward.renderer.tokens(row.conversation, "blue sea")
     reward.renderer.context = len(whole) - 1
-    read: list[Tokens] = []
-
-    def score(items: list[Tokens], *_: Any) -> np.ndarray:
-        read.extend(items)
-        return np.zeros(len(items))
-
-    monkeypatch.setattr(reward, "score", score)
+    read = recorded(reward, monkeypatch)
     measure(reward, [Source("batch", row)], 1024)
     cut_scores_higher(reward, [Source("batch", row)], 1024)
     shorter = reward.renderer.prompt(row.conversation[2:])
@@ -143,13 +143,7 @@ def test_answers_to_one_prompt_are_compared_behind_one_prompt(
     reward = a_model(None)
     conversation, other = dialogue(6), dialogue(2)
     reward.renderer.context = len(reward.renderer.tokens(conversation, "blue sea")) - 1
-    read: list[Tokens] = []
-
-    def score(items: list[Tokens], *_: Any) -> np.ndarray:
-        read.extend(items)
-        return np.zeros(len(items))
-
-    monkeypatch.setattr(reward, "score", score)
+    read = recorded(reward, monkeypatch)
     rows = [(conversation, "hot", True), (other, "hot", False), (conversation, "blue sea", True)]
     reward.score_texts(rows)
     shorter = reward.renderer.prompt(conversation[2:])
