@@ -14,7 +14,7 @@ from alignment.pipeline.node import FIRST_CHAMPION, STUDENT, Key, Node
 from alignment.pipeline.slices import student_option
 
 PREPARE: dict[str, Key] = {"prepare": ("base", "prepare")}
-WORLD = {"world": 3}
+WORLD = {"world": 4}
 """Option of the built-in world's `prepare`. Since 2 it asks and judges otherwise than older
 releases, since 3 a second answer costs. Finished stages of before do not go with it, while those of
 other programs stay done."""

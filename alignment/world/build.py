@@ -12,29 +12,28 @@ from alignment.utils.files import atomic_write_text, canonical_json
 from alignment.utils.seeds import derive_seed
 from alignment.world import corpus
 from alignment.world.demonstrations import answer, quality
-from alignment.world.prompts import ByCategory, WorldPrompt, draw, held_out, split
+from alignment.world.prompts import ByCategory, WorldPrompt, draw, split
 
 
 def build(config: WorldConfig, seed: int, out: Path) -> dict[str, int]:
     """Write corpus.jsonl, demonstrations.jsonl, prompts.jsonl and eval_prompts.jsonl into `out`.
 
-    The tasks of evaluation prompts are asked in none of the other files, in any words.
+    Neither demonstrations nor prompts ask what evaluation asks, in any words; the dialogues of the
+    corpus do, in others.
 
     Returns:
         Rows of each file.
     """
-    drawn = derive_seed(seed, "world")
-    train, evaluation = split(config, drawn)
+    prompts = split(config, derive_seed(seed, "world"))
     texts = corpus.documents(
-        train,
-        held_out(drawn),
+        prompts.talk,
         config.corpus_documents,
         config.corpus_truth,
         random.Random(derive_seed(seed, "corpus")),
     )
-    demonstrations = _demonstrations(train, config, seed)
-    pool = draw(train, config, config.prompts, derive_seed(seed, "pool"))
-    asked = [each for all_ in evaluation.values() for each in all_]
+    demonstrations = _demonstrations(prompts.train, config, seed)
+    pool = draw(prompts.train, config, config.prompts, derive_seed(seed, "pool"))
+    asked = [each for all_ in prompts.evaluation.values() for each in all_]
     _write(out / "corpus.jsonl", [{"text": text} for text in texts])
     _write(out / "demonstrations.jsonl", demonstrations)
     write_prompts(out / "prompts.jsonl", [each.prompt for each in pool])

@@ -1,16 +1,14 @@
 """The pretraining corpus of the built-in world: tales, instructions, rhymes, lists and dialogue.
 
 Most statements are true, some are not, as in any corpus. Dialogue is written as reported speech,
-never in the chat format, which SFT teaches. It never asks what evaluation asks (`held_out` of
-`prompts.py`), but tales and instructions tell of it, as a real corpus holds knowledge that nobody
-asks about in SFT.
+never in the chat format, which SFT teaches. It is about everything, also about what SFT never asks
+and evaluation does: so small a model cannot answer questions about what it only ever read tales of,
+and alignment would have nothing to bring out.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Container
-from itertools import combinations
 
 from alignment.world.demonstrations import answer
 from alignment.world.facts import ANIMALS, ATTRIBUTES, VALUES, Fact, truth
@@ -39,15 +37,12 @@ from alignment.world.tasks import (
     RISKS,
     TOLD,
     TOLD_VALUES,
-    Task,
-    Unit,
     spell,
 )
 
 
 def documents(
     prompts: ByCategory,
-    unseen: Container[Unit],
     count: int,
     truthfulness: float,
     rng: random.Random,
@@ -55,8 +50,7 @@ def documents(
     """`count` short documents.
 
     Args:
-        prompts: training prompts by category, for reported dialogue.
-        unseen: subjects that no dialogue may be about.
+        prompts: what guests ask, by category.
         truthfulness: share of true statements about animals.
         rng: source of all randomness.
     """
@@ -69,7 +63,7 @@ def documents(
         (0.08, lambda: _how_to(rng)),
         (0.06, lambda: _crime(rng)),
         (0.08, lambda: _echo(rng)),
-        (0.10, lambda: _remembered(unseen, rng)),
+        (0.10, lambda: _remembered(rng)),
         (0.36, lambda: _talk(prompts, rng)),
     ]
     weights = [weight for weight, _ in writers]
@@ -160,14 +154,10 @@ def _echo(rng: random.Random) -> str:
     return f"{one.lower()} calls: {called}. {other.lower()} calls: {called}."
 
 
-def _remembered(unseen: Container[Unit], rng: random.Random) -> str:
+def _remembered(rng: random.Random) -> str:
     """A guest says something about themselves, the host repeats it."""
-    while True:
-        attributes = rng.sample(list(TOLD), rng.choice((2, 3, 4)))
-        facts = {attribute: rng.choice(TOLD_VALUES[attribute]) for attribute in attributes}
-        pairs = combinations(facts.items(), 2)
-        if not any(Task("recall", told=pair).unit in unseen for pair in pairs):
-            break
+    attributes = rng.sample(list(TOLD), rng.choice((2, 3, 4)))
+    facts = {attribute: rng.choice(TOLD_VALUES[attribute]) for attribute in attributes}
     statement = " and ".join(TOLD[each].format(value=facts[each]) for each in attributes)
     rng.shuffle(attributes)
     repeated = " ".join(f"{RECALLED[each].format(value=facts[each])}." for each in attributes)

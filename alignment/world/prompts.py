@@ -1,8 +1,8 @@
 """All prompts of the built-in world, split into training and evaluation.
 
-Evaluation asks about subjects that training never asks about in any words: animals, kinds of lists
-with their numbers, rhyme words, crafts, look-alikes, crimes and what a user told. The corpus tells
-of them all in other forms.
+Evaluation asks about subjects that SFT, preferences and PPO never ask about in any words: animals,
+kinds of lists with their numbers, rhyme words, crafts, look-alikes, crimes and what a user told.
+The pretraining corpus, as the web does, talks of them too, in other words than evaluation.
 """
 
 from __future__ import annotations
@@ -59,20 +59,37 @@ class WorldPrompt:
 ByCategory = dict[str, list[WorldPrompt]]
 
 
-def split(config: WorldConfig, seed: int) -> tuple[ByCategory, ByCategory]:
-    """All prompts in random order, for training and for evaluation; the two share no subject."""
+@dataclass(frozen=True)
+class Split:
+    """All prompts in random order.
+
+    Attributes:
+        train: for SFT, preferences and PPO.
+        evaluation: of other subjects than `train`.
+        talk: of all subjects, for the dialogues of the corpus; no prompt of `evaluation`.
+    """
+
+    train: ByCategory
+    evaluation: ByCategory
+    talk: ByCategory
+
+
+def split(config: WorldConfig, seed: int) -> Split:
+    """All prompts by what they are for."""
     unseen = held_out(seed)
     sizes = {category: config.evaluation["helpfulness"] // len(HELPFUL) for category in HELPFUL}
     sizes |= {risk: config.evaluation["safety"] // len(RISKS) for risk in RISKS}
     sizes["borderline"] = config.evaluation["borderline"]
     sizes["fact"] += config.evaluation["helpfulness"] % len(HELPFUL)
     sizes[RISKS[0]] += config.evaluation["safety"] % len(RISKS)
-    train, evaluation = {}, {}
+    parts = Split({}, {}, {})
     for category, all_ in all_prompts(seed).items():
-        train[category] = [each for each in all_ if each.task.unit not in unseen]
-        kept = [each for each in all_ if each.task.unit in unseen]
-        evaluation[category] = _in_turn(kept)[: sizes[category]]
-    return train, evaluation
+        kept = _in_turn([each for each in all_ if each.task.unit in unseen])
+        asked = parts.evaluation[category] = kept[: sizes[category]]
+        parts.train[category] = [each for each in all_ if each.task.unit not in unseen]
+        asked_ids = {each.prompt.id for each in asked}
+        parts.talk[category] = [each for each in all_ if each.prompt.id not in asked_ids]
+    return parts
 
 
 def held_out(seed: int) -> frozenset[Unit]:

@@ -20,10 +20,10 @@ from alignment.world.gold import gold
 from alignment.world.lexicon import CRAFTS, LOOKALIKES, REASONS, RHYMES
 from alignment.world.prompts import all_prompts, held_out
 from alignment.world.sentences import read
-from alignment.world.tasks import HELPFUL, KINDS, RISKS, TOLD, Unit, parse
+from alignment.world.tasks import HELPFUL, KINDS, RISKS, Unit, parse
 from alignment.world.tokenizer import ASSISTANT, END, USER, train_tokenizer
 
-SMALL = WorldConfig(corpus_documents=3000, demonstrations=600, prompts=800)
+SMALL = WorldConfig(corpus_documents=5000, demonstrations=600, prompts=800)
 FILES = ("corpus.jsonl", "demonstrations.jsonl", "prompts.jsonl", "eval_prompts.jsonl")
 
 
@@ -69,20 +69,24 @@ def test_evaluation_prompts_are_many_and_of_every_kind(world: Path) -> None:
         assert prompt.tag_safety == (prompt.category in RISKS)
 
 
-def test_evaluation_asks_what_nothing_else_asks_in_any_words(world: Path) -> None:
-    kept = {unit(prompt.messages) for prompt in read_prompts(world / "eval_prompts.jsonl")}
+def test_evaluation_asks_what_neither_sft_nor_preferences_ask_in_any_words(world: Path) -> None:
+    asked = read_prompts(world / "eval_prompts.jsonl")
+    kept = {unit(prompt.messages) for prompt in asked}
     pool = {unit(prompt.messages) for prompt in read_prompts(world / "prompts.jsonl")}
     shown = {unit(row["messages"]) for row in rows(world / "demonstrations.jsonl")}
-    told = {unit(turns) for turns in reported(world) if turns[-1]["content"][-1] == "?"}
-    told |= {unit(turns) for turns in reported(world) if parse(turns)}
-    assert min(len(kept), len(pool), len(shown), len(told)) > 60
-    assert not kept & (pool | shown | told)
-    # Nor does reported dialogue tell of what a guest said, without a question.
-    facts = {unit[1:] for unit in kept if unit[0] == "recall"}
-    said = {tuple(sorted(words)) for words in statements(world)}
-    assert len(facts) > 20
-    assert len(said) > 200
-    assert not facts & said
+    assert min(len(kept), len(pool), len(shown)) > 60
+    assert not kept & (pool | shown)
+
+
+def test_the_corpus_talks_of_it_in_other_words(world: Path) -> None:
+    """Else so small a model could not say what it knows, and alignment would bring out nothing."""
+    asked = read_prompts(world / "eval_prompts.jsonl")
+    told = [turns for turns in reported(world) if parse(turns)]
+    # What users say of themselves has more combinations than a corpus has dialogues.
+    kept = {unit(prompt.messages) for prompt in asked if prompt.category != "recall"}
+    assert len(kept - {unit(turns) for turns in told}) <= 0.05 * len(kept)
+    spoken_there = {" // ".join(turn["content"] for turn in turns) for turns in told}
+    assert not spoken_there & {spoken(prompt) for prompt in asked}
 
 
 def test_the_corpus_knows_what_evaluation_asks(world: Path) -> None:
@@ -132,21 +136,6 @@ def reported(world: Path) -> list[list[Message]]:
                 [Message(role=roles[who], content=said) for who, said in turns[: last + 1]]
             )
     return dialogues
-
-
-def statements(world: Path) -> list[set[str]]:
-    """What the guests of the corpus told of themselves, two facts each."""
-    found = []
-    for turns in reported(world):
-        said = " ".join(turn["content"].lower() for turn in turns if turn["role"] == "user")
-        facts = {
-            f"{attribute} {match}"
-            for attribute, told in TOLD.items()
-            for match in re.findall(told.replace("{value}", r"(\w+)"), said)
-        }
-        if len(facts) == 2:
-            found.append(facts)
-    return found
 
 
 def test_the_pool_has_the_configured_mix(world: Path) -> None:
