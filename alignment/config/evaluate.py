@@ -78,7 +78,7 @@ class EvaluateConfig(Section):
     checkpoint_every: int = Field(default=64, ge=1)
     """Prompts answered between two savings: what a killed run has to do again at most."""
     bootstrap_samples: int = Field(default=1000, ge=100)
-    """Resamplings of the prompts behind every interval."""
+    """Resamplings of the prompts behind the interval of every mean (rates have Wilson's)."""
     refusal_phrases: tuple[str, ...] | None = None
     """An answer that begins with one of these refuses (real text; the built-in world knows). Unset:
     phrases of fourteen languages."""

@@ -34,8 +34,8 @@ def forgetting(
 ) -> list[dict[str, Any]]:
     """Compare a side with the best earlier side in each category.
 
-    The best of several sides owes part of its lead to chance, so a flag on a category with few
-    prompts is a reason to read its answers, not a proof.
+    The best of several sides owes part of its lead to chance, so the interval is so wide that the
+    differences from all of them lie within theirs at once (Bonferroni).
 
     Args:
         side: the side under test.
@@ -80,7 +80,7 @@ def forgetting(
                 gaps.to_numpy(float),
                 seed=gap_seed,
                 samples=samples,
-                level=LEVEL,
+                level=1 - (1 - LEVEL) / len(earlier),
                 clusters=subject_numbers(asked),
             )
             row |= {

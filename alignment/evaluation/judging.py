@@ -16,7 +16,6 @@ from alignment.errors import DataError
 from alignment.evaluation.responses import judges_of, subject_numbers
 from alignment.evaluation.winrate import outcomes, win_rate
 from alignment.rewards.cut_answers import floored
-from alignment.utils.seeds import derive_seed
 
 Row = dict[str, Any]
 
@@ -66,18 +65,12 @@ class _Axis:
         return outcomes(scores[:, 0], scores[:, 1])
 
 
-def all_win_rates(
-    sides: Mapping[str, pd.DataFrame],
-    *,
-    seed: int,
-    samples: int,
-) -> list[Row]:
+def all_win_rates(sides: Mapping[str, pd.DataFrame]) -> list[Row]:
     """Rows of winrates.json: the win rate of `a`, the later side, over `b` for each pair of sides,
     axis and judge.
 
     Args:
         sides: side → scored answers, in the order of the versions.
-        seed, samples: seed and resamples of the bootstrap.
 
     Raises:
         DataError: two sides answered different prompts.
@@ -99,10 +92,6 @@ def all_win_rates(
                 left.against(right, judge),
                 left.chars,
                 right.chars,
-                # The same resamples for all pairs: differences between rows are then free of the
-                # bootstrap's own noise.
-                seed=derive_seed(seed, "bootstrap", axis),
-                samples=samples,
                 subjects=left.subjects,
             )
             rows.append({"a": a, "b": b, "judge": judge, "axis": axis, **rate.row()})

@@ -23,7 +23,6 @@ from alignment.inference.endpoint import Endpoint
 from alignment.preferences.prompts import Prompt
 from alignment.utils.files import read_json
 from alignment.utils.progress import Progress
-from alignment.utils.seeds import derive_seed
 
 JUDGE = "judge"
 VERDICTS = "verdicts.jsonl"
@@ -86,13 +85,7 @@ def judged_rates(
             if not outcome.pairs:
                 continue
             own, other = zip(*(lengths[name] for name in outcome.pairs), strict=True)
-            rate = win_rate(
-                outcome.outcomes,
-                own,
-                other,
-                seed=derive_seed(seed, "bootstrap", axis),
-                samples=config.bootstrap_samples,
-            )
+            rate = win_rate(outcome.outcomes, own, other)
             rows.append({"a": side, "b": rival, "judge": JUDGE, "axis": axis, **rate.row()})
     write_replies(out / VERDICTS, read_replies(verdicts_path))
     return rows, _about(results)

@@ -14,9 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from alignment.utils.statistics import (
     NOTHING,
     Interval,
-    bootstrap_mean,
-    expanded,
-    percentile_bounds,
+    clustered_rate,
+    student,
     wilson,
 )
 
@@ -35,11 +34,11 @@ TIE_MARGIN = 1e-6
 
 @dataclass(frozen=True)
 class WinRate:
-    """Rates of A over B on n paired prompts; intervals come from resampling the prompts, or whole
-    subjects where several prompts ask about one."""
+    """Rates of A over B on n paired prompts; where several prompts ask about one subject, subjects
+    are what is independent."""
 
     rate: Interval
-    """Share of wins plus half the share of ties."""
+    """Share of wins plus half the share of ties, with Wilson's interval."""
     ties: float
     """Share of tied prompts."""
     controlled: Interval
@@ -85,8 +84,6 @@ def win_rate(
     lengths_a: ArrayLike,
     lengths_b: ArrayLike,
     *,
-    seed: int,
-    samples: int = 1000,
     level: float = LEVEL,
     subjects: NDArray[np.int_] | None = None,
 ) -> WinRate:
@@ -95,7 +92,7 @@ def win_rate(
     Args:
         won: (n,) `outcomes` on n ≥ 1 prompts.
         lengths_a, lengths_b: (n,) lengths of the answers.
-        seed, samples, level: seed, resamples and confidence level of the bootstrap.
+        level: coverage of the intervals.
         subjects: (n,) numbers; prompts of one subject are not independent.
 
     Raises:
@@ -107,27 +104,21 @@ def win_rate(
     left, right = np.asarray(lengths_a, float), np.asarray(lengths_b, float)
     gaps, unit = left - right, float(np.concatenate([left, right]).std())
     return WinRate(
-        rate=_rate(results, seed, samples, level, subjects),
+        rate=_rate(results, level, subjects),
         ties=float((results == 0.5).mean()),
-        controlled=length_controlled(
-            results, gaps, unit, seed=seed, samples=samples, level=level, subjects=subjects
-        ),
+        controlled=length_controlled(results, gaps, unit, level=level, subjects=subjects),
         support=support(gaps),
         length_gap=float(gaps.mean()),
         n=int(results.size),
     )
 
 
-def _rate(
-    won: Floats, seed: int, samples: int, level: float, subjects: NDArray[np.int_] | None
-) -> Interval:
-    """Bootstrap interval; Wilson's for a clean sweep or nothing but ties, which have no spread to
-    resample: as many prompts as it leaves open for others may all go one way."""
-    if won.min() != won.max():
-        return bootstrap_mean(won, seed=seed, samples=samples, level=level, clusters=subjects)
+def _rate(won: Floats, level: float, subjects: NDArray[np.int_] | None) -> Interval:
+    """Wilson's interval. Nothing but ties do not vary: as many prompts as it leaves open for others
+    may all go one way."""
+    if (won != 0.5).any():
+        return clustered_rate(won, subjects, level=level)
     size = won.size if subjects is None else np.unique(subjects).size
-    if won[0] != 0.5:
-        return wilson(float(won[0]) * size, size, level=level)
     others = wilson(0.0, size, level=level).high
     return Interval(0.5, 0.5 - others / 2, 0.5 + others / 2)
 
@@ -143,8 +134,6 @@ def length_controlled(
     gaps: ArrayLike,
     unit: float,
     *,
-    seed: int,
-    samples: int = 1000,
     level: float = LEVEL,
     penalty: float = 0.1,
     subjects: NDArray[np.int_] | None = None,
@@ -158,8 +147,8 @@ def length_controlled(
     of lengths: by that of gaps a constant gap would seem as large as one likes. If one side nearly
     always writes more (`LEAST_SUPPORT`), nothing identifies θ, and the result is NaN.
 
-    Every resample needs a fit of its own, so a fifth of `samples` are drawn (at least 100), each
-    fitted from the solution for all prompts.
+    The interval is that of θ by `_variance`. Percentiles of refits to resampled prompts held the
+    truth in 89 % of cases for 40 prompts (docs/statistics.md).
 
     Args:
         won: (n,) verdicts 1, ½, 0.
@@ -167,68 +156,68 @@ def length_controlled(
         unit: deviation of the lengths of all answers of both sides.
         penalty: weight of ½·(θ² + φ²), which keeps a clean sweep finite (n wins of n = 200 give
             about 0.997).
-        subjects: (n,) numbers; whole subjects are resampled.
+        subjects: (n,) numbers; prompts of one subject are not independent. The bounds of a single
+            one are NaN.
     """
     results, distances = np.asarray(won, float), np.asarray(gaps, float)
     if unit == 0.0 or not distances.any():  # all answers have one length: there is no effect
-        return _rate(results, seed, samples, level, subjects)
+        return _rate(results, level, subjects)
     if support(distances) < LEAST_SUPPORT:
         return NOTHING
-    features = np.tanh(distances / unit)
-    fit = _fit(results[None], features[None], penalty)
-    generator = np.random.default_rng(seed)
-    count = max(100, samples // 5)
-    if subjects is None:
-        draws = generator.integers(0, results.size, size=(count, results.size))
-        refits = _fit(results[draws], features[draws], penalty, start=fit[:, 0])
-    else:
-        groups = np.unique(subjects, return_inverse=True)[1]
-        size = int(groups.max()) + 1
-        drawn = generator.multinomial(size, np.full(size, 1 / size), size=count)
-        times = drawn[:, groups].astype(float)
-        refits = _fit(results[None], features[None], penalty, start=fit[:, 0], times=times)
-        level = expanded(level, size) if size > 1 else level
-    rates = _sigmoid(refits[0])
-    return Interval(float(_sigmoid(fit[0])[0]), *percentile_bounds(rates, level))
+    features = np.stack([np.ones_like(distances), np.tanh(distances / unit)], axis=1)
+    numbers = np.arange(results.size) if subjects is None else subjects
+    groups = np.unique(numbers, return_inverse=True)[1]
+    fit = _fit(results, features, penalty)
+    theta, count = float(fit[0]), int(groups.max()) + 1
+    if count < 2:
+        return Interval(float(_sigmoid(fit[0])), float("nan"), float("nan"))
+    half = student(level, count - 1) * _variance(results, features, fit, penalty, groups) ** 0.5
+    middle, low, high = _sigmoid(np.array([theta, theta - half, theta + half])).tolist()
+    return Interval(middle, low, high)
 
 
-def _fit(
-    won: Floats,
-    feature: Floats,
-    penalty: float,
-    start: Floats | None = None,
-    steps: int = 30,
-    times: Floats | None = None,
-) -> Floats:
-    """(2, m) θ and φ of logistic fits, one per row of the (m, n) arrays, by Newton's method.
-
-    `times` (m, n) says how often each verdict counts.
+def _fit(won: Floats, features: Floats, penalty: float, steps: int = 30) -> Floats:
+    """(2,) θ and φ of the logistic fit to verdicts (n,) by features (n, 2), by Newton's method.
 
     The objective is strictly convex. Steps are limited to length 4, because far from the solution
     the local curvature is misleading.
     """
-    begin = np.zeros(2) if start is None else start
-    rows = len(won) if times is None else len(times)
-    theta, phi = np.full(rows, begin[0]), np.full(rows, begin[1])
+    fit = np.zeros(2)
     for _ in range(steps):
-        p = _sigmoid(theta[:, None] + phi[:, None] * feature)
-        error, weight = p - won, p * (1 - p)
-        if times is not None:
-            error, weight = times * error, times * weight
-        g0 = error.sum(1) + penalty * theta
-        g1 = np.einsum("mn,mn->m", error, np.broadcast_to(feature, error.shape)) + penalty * phi
-        weighted = weight * feature
-        h00 = weight.sum(1) + penalty
-        h01 = weighted.sum(1)
-        h11 = np.einsum("mn,mn->m", weighted, np.broadcast_to(feature, error.shape)) + penalty
-        determinant = h00 * h11 - h01**2
-        d0 = (h11 * g0 - h01 * g1) / determinant
-        d1 = (h00 * g1 - h01 * g0) / determinant
-        cut = np.minimum(1.0, 4.0 / np.maximum(np.hypot(d0, d1), 1e-12))
-        theta, phi = theta - cut * d0, phi - cut * d1
-        if np.hypot(d0, d1).max() < 1e-7:
+        p = _sigmoid(features @ fit)
+        slope = features.T @ (p - won) + penalty * fit
+        step = np.linalg.solve(_curvature(p, features, penalty), slope)
+        fit = fit - step * min(1.0, 4.0 / max(float(np.hypot(*step)), 1e-12))
+        if np.hypot(*step) < 1e-7:
             break
-    return np.stack([theta, phi])
+    return fit
+
+
+def _curvature(p: Floats, features: Floats, penalty: float) -> Floats:
+    """(2, 2) second derivatives of the objective where the model predicts p (n,)."""
+    found: Floats = (features.T * (p * (1 - p))) @ features + penalty * np.eye(2)
+    return found
+
+
+def _variance(
+    won: Floats, features: Floats, fit: Floats, penalty: float, groups: NDArray[np.int_]
+) -> float:
+    """Variance of θ: from how residuals, divided by 1 − their leverage, scatter over two or more
+    groups (Liang and Zeger 1986; MacKinnon and White 1985, HC3), but no less than by the model
+    itself, scaled down where ties vary less than wins and losses. In a clean sweep residuals say
+    nothing, and the model's is taken."""
+    p = _sigmoid(features @ fit)
+    bread = np.linalg.inv(_curvature(p, features, penalty))
+    model, weight = float(bread[0, 0]), p * (1 - p)
+    if won.min() == won.max():
+        return model
+    leverage = weight * np.einsum("ni,ij,nj->n", features, bread, features)
+    errors = features * ((won - p) / (1 - leverage))[:, None]
+    count = int(groups.max()) + 1
+    sums = np.stack([np.bincount(groups, weights=column) for column in errors.T], axis=1)
+    robust = float((bread @ sums.T @ sums @ bread)[0, 0]) * count / (count - 1)
+    spread = float(((won - p) ** 2 / weight).sum()) / max(1, len(won) - 2)
+    return max(robust, model * min(1.0, spread))
 
 
 def _sigmoid(x: Floats) -> Floats:

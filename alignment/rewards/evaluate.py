@@ -32,19 +32,9 @@ Cell = dict[str, float]
 """`accuracy`, `low`, `high` (95 %) and `count`."""
 
 
-def cell(values: np.ndarray, openings: np.ndarray, seed: int, samples: int, *names: str) -> Cell:
-    """Mean of values (n,) in [0, 1] with a bootstrap interval over openings (n,).
-
-    If all values are equal, or of fewer than `FEW_CLUSTERS` openings, it is Wilson's.
-    """
-    interval = NOTHING
-    few = len(np.unique(openings)) < FEW_CLUSTERS
-    if len(values) and (few or np.ptp(values) == 0):
-        interval = clustered_rate(values, openings)
-    elif len(values):
-        interval = bootstrap_mean(
-            values, clusters=openings, seed=derive_seed(seed, *names), samples=samples
-        )
+def cell(values: np.ndarray, openings: np.ndarray) -> Cell:
+    """Mean of values (n,) in [0, 1] with Wilson's interval over openings (n,)."""
+    interval = clustered_rate(values, openings)
     return {
         "accuracy": interval.mean,
         "low": interval.low,
@@ -53,20 +43,17 @@ def cell(values: np.ndarray, openings: np.ndarray, seed: int, samples: int, *nam
     }
 
 
-def by_strength(measured: Measured, seed: int, samples: int, *names: str) -> dict[str, Cell]:
+def by_strength(measured: Measured) -> dict[str, Cell]:
     """A row of Table 8: accuracy for each strength, and `all`."""
     cells: dict[str, Cell] = {
-        strength: accuracy(
-            measured.where(measured.strength == strength), seed, samples, *names, strength
-        )
-        for strength in STRENGTHS
+        strength: accuracy(measured.where(measured.strength == strength)) for strength in STRENGTHS
     }
-    return {**cells, "all": accuracy(measured, seed, samples, *names)}
+    return {**cells, "all": accuracy(measured)}
 
 
-def accuracy(measured: Measured, seed: int, samples: int, *names: str) -> Cell:
+def accuracy(measured: Measured) -> Cell:
     """Accuracy of a model on comparisons, as a cell."""
-    return cell(measured.right, measured.opening, seed, samples, *names)
+    return cell(measured.right, measured.opening)
 
 
 def calibration(
@@ -183,15 +170,15 @@ def length_bias(measured: Measured, seed: int, samples: int) -> dict[str, Any]:
             samples=samples,
         )
     return {
-        "longer_wins": cell(measured.longer, measured.opening, seed, samples, "longer wins"),
+        "longer_wins": cell(measured.longer, measured.opening),
         # Both orders of each pair, so that the sign convention cannot create a correlation.
         "correlation": correlation(
             np.concatenate([gaps, -gaps]), np.concatenate([lengths, -lengths])
         ),
         "correlation_low": interval.low,
         "correlation_high": interval.high,
-        "longer_chosen": accuracy(measured.where(lengths > 0), seed, samples, "longer chosen"),
-        "shorter_chosen": accuracy(measured.where(lengths < 0), seed, samples, "shorter chosen"),
+        "longer_chosen": accuracy(measured.where(lengths > 0)),
+        "shorter_chosen": accuracy(measured.where(lengths < 0)),
     }
 
 
@@ -217,20 +204,15 @@ def evaluate(measured: Measured, domain: str, *, seed: int, samples: int = 1000)
     gaps = own.chosen - own.rejected
     return {
         "domain": domain,
-        "by_strength": {
-            test: by_strength(rows, seed, samples, test) for test, rows in tests.items()
-        },
+        "by_strength": {test: by_strength(rows) for test, rows in tests.items()},
         "by_batch": {
             test: {
-                batch: by_strength(rows.where(rows.batch == batch), seed, samples, test, batch)
+                batch: by_strength(rows.where(rows.batch == batch))
                 for batch in dict.fromkeys(rows.batch.tolist())
             }
             for test, rows in tests.items()
         },
-        "by_bin": {
-            name: accuracy(measured.where(measured.bins == name), seed, samples, "bin", name)
-            for name in SAFE_LABELS
-        },
+        "by_bin": {name: accuracy(measured.where(measured.bins == name)) for name in SAFE_LABELS},
         "unsafe": unsafe_detection(measured),
         "ece": error,
         "reliability": diagram,
@@ -248,9 +230,9 @@ def moved(now: Measured, before: Measured | None, *, seed: int, samples: int) ->
         `now` as a cell and, if there is a previous model, `before` and `gain` (now − before,
         paired).
     """
-    figures: dict[str, Any] = {"now": accuracy(now, seed, samples, "new batch")}
+    figures: dict[str, Any] = {"now": accuracy(now)}
     if before is not None:
-        figures["before"] = accuracy(before, seed, samples, "new batch, previous model")
+        figures["before"] = accuracy(before)
         gain = bootstrap_mean(
             now.right - before.right,
             clusters=now.opening,

@@ -40,7 +40,7 @@ def share_out(sources: Sequence[Source], share: float, *, guard: bool) -> list[S
     return [source for source in sources if is_guards(source.comparison, share) == guard]
 
 
-def agreement(main: Measured, guard: Measured, *, seed: int, samples: int) -> dict[str, Any]:
+def agreement(main: Measured, guard: Measured) -> dict[str, Any]:
     """How far two models agree on the same held-out comparisons.
 
     Returns:
@@ -52,7 +52,7 @@ def agreement(main: Measured, guard: Measured, *, seed: int, samples: int) -> di
     alike = (left == right).astype(float)
     p, q = (float(values.mean()) if len(values) else float("nan") for values in (left, right))
     return {
-        "same": cell(alike, main.opening, seed, samples, "agreement"),
+        "same": cell(alike, main.opening),
         "chance": p * q + (1 - p) * (1 - q),
         "both_wrong": float(((left == 0) & (right == 0)).mean()) if len(left) else float("nan"),
         "main_accuracy": p,

@@ -70,7 +70,7 @@ def growth(
         resampled openings of the held-out comparisons, the same for all models.
     """
     points = [
-        {"version": name, "pairs": pairs, **by_strength(rows, seed, samples, "growth", name)}
+        {"version": name, "pairs": pairs, **by_strength(rows)}
         for name, (pairs, rows) in models.items()
     ]
     figures: dict[str, Any] = {"points": points}

@@ -256,7 +256,7 @@ def _report(
         "samples": config.bootstrap_samples,
     }
     judges = judges_of(sides[ctx.version])
-    rates = all_win_rates(sides, **resampling)
+    rates = all_win_rates(sides)
     extra = carried_rates(earlier) + judged
     scoring = judges[0] if judges else None  # forgetting needs a judge that gives scores
     rates += extra

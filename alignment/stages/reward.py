@@ -276,7 +276,7 @@ def _beside_others(
     )
     if "reward" in ctx.inputs:
         main = _other(ctx, ctx.inputs["reward"], sources, cache)[1]
-        figures["agreement"] = agreement(main, own, **sampling)
+        figures["agreement"] = agreement(main, own)
     return figures
 
 

@@ -40,28 +40,31 @@ def bootstrap_mean(
 
     Args:
         clusters: (n,) numbers; values of one cluster are not independent, so whole clusters are
-            resampled, and the tails are widened for their small number (Hesterberg 2015, section
-            4.3, "expanded percentile"). With fewer than `FEW_CLUSTERS` the interval is Student's,
-            and the bounds of a single one are NaN. Where no cluster has two values, values are
-            resampled.
+            resampled. None: each value is one.
+
+    The tails are widened for the small number of clusters (Hesterberg 2015, section 4.3, "expanded
+    percentile"). With fewer than `FEW_CLUSTERS` the interval is Student's, and the bounds of a
+    single one are NaN.
 
     The same seed gives the same bounds. If all values are equal, the interval has width 0, because
-    there is no spread to resample; use `wilson` where a rate may be 0 or 1.
+    there is no spread to resample; use `clustered_rate` for shares.
     """
-    if clusters is not None and len(values):
-        groups = np.unique(clusters, return_inverse=True)[1]
-        counts = np.bincount(groups)
-        if len(counts) == 1 < len(groups):
-            return Interval(float(np.mean(values)), math.nan, math.nan)
-        if len(counts) < min(len(groups), FEW_CLUSTERS):
-            mean = float(np.mean(values))
-            half = _student(level, len(counts) - 1) * _variance(values - mean, groups) ** 0.5
-            return Interval(mean, mean - half, mean + half)
-        if len(counts) < len(groups):
-            rows = np.stack([np.bincount(groups, weights=values), counts], axis=1)
-            wider = expanded(level, len(counts))
-            return bootstrap(rows, _ratio, seed=seed, samples=samples, level=wider)
-    return bootstrap(values, np.mean, seed=seed, samples=samples, level=level)
+    if len(values) == 0:
+        return NOTHING
+    numbers = np.arange(len(values)) if clusters is None else clusters
+    groups = np.unique(numbers, return_inverse=True)[1]
+    counts = np.bincount(groups)
+    mean = float(np.mean(values))
+    if len(counts) == 1:
+        return Interval(mean, math.nan, math.nan)
+    if len(counts) < FEW_CLUSTERS:
+        half = student(level, len(counts) - 1) * _variance(values - mean, groups) ** 0.5
+        return Interval(mean, mean - half, mean + half)
+    wider = expanded(level, len(counts))
+    if len(counts) == len(values):
+        return bootstrap(values, np.mean, seed=seed, samples=samples, level=wider)
+    rows = np.stack([np.bincount(groups, weights=values), counts], axis=1)
+    return bootstrap(rows, _ratio, seed=seed, samples=samples, level=wider)
 
 
 def _variance(deviations: np.ndarray, groups: np.ndarray) -> float:
@@ -81,10 +84,10 @@ def _ratio(rows: np.ndarray, axis: int) -> np.ndarray:
 def expanded(level: float, count: int) -> float:
     """The level at which normal quantiles are as wide as Student's over `count` clusters are."""
     free = count - 1
-    return 2.0 * NormalDist().cdf(_student(level, free) * (count / free) ** 0.5) - 1.0
+    return 2.0 * NormalDist().cdf(student(level, free) * (count / free) ** 0.5) - 1.0
 
 
-def _student(level: float, free: int) -> float:
+def student(level: float, free: int) -> float:
     """Student's quantile for a central `level` with `free` degrees of freedom."""
     if free == 1:
         return math.tan(math.pi * level / 2.0)
@@ -157,24 +160,33 @@ def difference(after: Interval, before: Interval) -> Interval:
     return Interval(gap, gap - below, gap + above)
 
 
-def clustered_rate(won: np.ndarray, clusters: np.ndarray, *, level: float = 0.95) -> Interval:
+def clustered_rate(
+    won: np.ndarray, clusters: np.ndarray | None = None, *, level: float = 0.95
+) -> Interval:
     """Mean of `won` (n,), each in [0, 1], with Wilson's interval for an effective number of trials.
 
-    That number is the one at which independent trials would vary as the clusters do, less what few
-    clusters leave unknown of it (Korn and Graubard 1998); for rates of 0 and 1 it is the number of
+    That number is the one at which wins and losses would vary as the clusters do, less what few
+    clusters leave unknown of it (Korn and Graubard 1998), but no more than if the values were
+    independent: n, and more where ties (½) vary less. Where all are equal it is the number of
     clusters.
+
+    Args:
+        clusters: (n,) numbers; values of one cluster are not independent. None: each value is one.
     """
     if len(won) == 0:
         return NOTHING
     rate = float(won.mean())
-    groups = np.unique(clusters, return_inverse=True)[1]
+    numbers = np.arange(len(won)) if clusters is None else clusters
+    groups = np.unique(numbers, return_inverse=True)[1]
     count = int(groups.max()) + 1
-    trials = float(count)
-    if 1 < count < len(won) and 0 < rate < 1:
-        variance = _variance(won - rate, groups)
-        trials = min(float(len(won)), rate * (1 - rate) / variance) if variance else len(won)
-        known = NormalDist().inv_cdf(0.5 + level / 2.0) / _student(level, count - 1)
-        trials *= known**2
+    trials, spread = float(count), float(won.var())
+    if count > 1 and spread:
+        trials = most = len(won) * rate * (1 - rate) / spread
+        if count < len(won):
+            variance = _variance(won - rate, groups)
+            trials = min(most, rate * (1 - rate) / variance) if variance else most
+            known = NormalDist().inv_cdf(0.5 + level / 2.0) / student(level, count - 1)
+            trials *= known**2
     return wilson(rate * trials, trials, level=level)
 
 

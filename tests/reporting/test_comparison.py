@@ -147,7 +147,7 @@ def test_every_pair_and_its_mirror(planted):
     sides = {name: planted(name) for name in ("sft", "rlhf-v1", "rlhf-v2")}
     for table in sides.values():
         table["chars"] = table.text.str.len()
-    rows = all_win_rates(sides, seed=1, samples=100)
+    rows = all_win_rates(sides)
     assert len(rows) == 3 * 2 * 2
     row = find_rate(rows, "sft", "rlhf-v2", "rm", "safety")
     straight = find_rate(rows, "rlhf-v2", "sft", "rm", "safety")
@@ -173,13 +173,13 @@ def test_no_reward_model_prefers_a_cut_answer_to_one_that_ended(planted):
     for judge, axis in product(judges, ("helpfulness", "safety")):
         ended[f"{judge}_{axis}"] = 0.0
         cut[f"{judge}_{axis}"] = np.where(half, 9.0, 1.0)
-    rates = all_win_rates(sides, seed=1, samples=100)
+    rates = all_win_rates(sides)
     found = {judge: find_rate(rates, "rlhf-v1", "sft", judge, "safety") for judge in judges}
     # The half that ended wins, the half that was cut is worth no more than what it is beside.
     assert [found[judge]["win_rate"] for judge in judges] == [1.0, 0.75, 0.75]
     # Of two cut answers the better wins.
     cut["rm_safety"], ended["finished"] = np.where(half, -1.0, 1.0), ~half
-    rate = find_rate(all_win_rates(sides, seed=1, samples=100), "rlhf-v1", "sft", "rm", "safety")
+    rate = find_rate(all_win_rates(sides), "rlhf-v1", "sft", "rm", "safety")
     assert rate["win_rate"] == 0.5
 
 

@@ -29,7 +29,7 @@ def figures(*, later: bool) -> dict[str, Any]:
     models = {"rlhf-v1": (600, worse)} if later else {}
     found["growth"] = growth({**models, "rlhf-v2": (1234, better)}, seed=0, samples=50)
     if later:
-        found["agreement"] = agreement(worse, better, seed=0, samples=50)
+        found["agreement"] = agreement(worse, better)
     read: dict[str, Any] = json.loads(json.dumps(plain(found), allow_nan=False))
     return read
 

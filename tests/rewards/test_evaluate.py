@@ -161,5 +161,7 @@ def test_moved_is_paired() -> None:
     assert found["now"]["accuracy"] == 0.75
     assert found["before"]["accuracy"] == 0.25
     assert found["gain"]["points"] == 0.5
-    assert 0.0 <= found["gain"]["low"] <= 0.5 <= found["gain"]["high"] <= 1.0
+    # Student's: √(4/3 · 4 · (½/4)²) = 0.2887, times 3.182 with 3 degrees of freedom.
+    gain = (found["gain"]["low"], found["gain"]["high"])
+    assert gain == pytest.approx((0.5 - 0.9186, 0.5 + 0.9186), abs=0.01)
     assert "before" not in moved(now, None, seed=0, samples=200)

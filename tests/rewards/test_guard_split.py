@@ -69,7 +69,7 @@ def test_no_share_is_no_guard() -> None:
 def test_agreement_by_hand() -> None:
     main = scored(np.array([True, True, True, False]))
     guard = scored(np.array([True, True, False, False]))
-    found = agreement(main, guard, seed=0, samples=100)
+    found = agreement(main, guard)
     assert found["same"]["accuracy"] == 0.75
     assert found["both_wrong"] == 0.25
     # 3/4 · 1/2 + 1/4 · 1/2
