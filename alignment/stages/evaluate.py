@@ -78,15 +78,15 @@ from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "17"
+CODE_VERSION = "18"
 # 4: the KL in other batches; 5: more figures; 6: the end of answers that templates write; 7: the
 # degenerate answers of scripts without spaces; 8: leaks in another spelling of accents; 9: the
 # interval of nothing but ties; 10: no rate at equal length where lengths cannot identify it; 11: a
 # category is forgotten on ten common prompts; 12: other gold scores and constants, which only
 # programs of the new world meet, as those of 13; 14: no cut answer wins by reward
 # models; 15: which read answers to one prompt behind one, where the context cuts it; 16: Self-BLEU
-# within prompts; 17: refusals in fourteen languages
-KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16")
+# within prompts; 17: refusals in fourteen languages; 18: intervals that hold what they promise
+KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17")
 READS = ("base", "world", "evaluate", "compute")
 
 

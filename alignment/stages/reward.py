@@ -50,7 +50,7 @@ from alignment.utils.files import atomic_write_bytes, atomic_write_json, digest_
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "17"
+CODE_VERSION = "18"
 # 5: the learning-rate schedule ends one step later; 6: the end of answers that the template writes,
 # and no comparison beyond the context of the model; 7: the card says which end was learned, which
 # one of version 6 does not; 8: the card counts labels, intervals are over openings;
@@ -60,8 +60,8 @@ CODE_VERSION = "17"
 # 13: long comparisons lose old turns; 14: wider intervals over few openings;
 # 15: one long answer takes no sound pair of its ranking along, spoilt copies of cut answers are
 # cut; 16: long answers stay that fit with their short prompts; 17: mixtures over origins, which
-# batches of before do not have
-KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16")
+# batches of before do not have; 18: Wilson's intervals
+KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17")
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
 FEW_ANSWERS = 64  # answers of a domain below which the scale is said to be rough
