@@ -79,17 +79,18 @@ class StopConfig(Section):
     ends with an error and the last good checkpoint stays; unset never does."""
     look_every: int = Field(default=10, ge=0)
     """Iterations between two looks at the held-out prompts; 0 never looks."""
-    heldout_prompts: int = Field(default=64, ge=1)
-    """Prompts of the stop set for these looks. Preparation reserves a tenth of the pool, at most
-    512 prompts, which nothing else ever draws."""
+    heldout_prompts: int = Field(default=256, ge=1)
+    """Prompts of the stop set for these looks, all if it has fewer. Preparation reserves a tenth of
+    the pool, at most 512 prompts, which nothing else ever draws."""
     confirm: float = Field(default=0.0, ge=0, lt=1)
     """Share of the training reward's gain that the held-out score must confirm: looks are compared
     by held-out score − confirm × training reward on the same answers, so that a policy is new best
     only if the held-out score rose by at least this share of what the training reward rose. A guard
     that errs like the reward models rises with them for long, but ever less. 0: by the held-out
     score alone."""
-    patience: int | None = Field(default=3, ge=1)
-    """Stop after so many looks in a row without a new best; unset never stops."""
+    patience: int | None = Field(default=5, ge=1)
+    """Stop after so many looks in a row without a new best, if they are no better on average than
+    as many before them; unset never stops."""
     keep: Literal["best", "last"] = "best"
     """Weights that are saved: of the best look at held-out prompts, or of the last iteration."""
 

@@ -18,7 +18,7 @@ SIDES = [f"constant/{name}" for name in CONSTANTS]
 
 @pytest.fixture
 def compared(world):
-    _, kept = split(WorldConfig(), 3)
+    kept = split(WorldConfig(), 3).evaluation
     asked = [one for category in sorted(kept) for one in kept[category]]
     prompts = [one.prompt for one in asked]
     for version, quality in (("sft", 0.5), ("rlhf-v1", 0.95)):

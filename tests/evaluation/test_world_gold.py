@@ -10,7 +10,7 @@ from alignment.world.prompts import split
 
 
 def test_better_writers_win_on_both_axes_and_refuse_less(world):
-    _, kept = split(WorldConfig(), 3)
+    kept = split(WorldConfig(), 3).evaluation
     asked = [one for category in sorted(kept) for one in kept[category]]
     prompts = [one.prompt for one in asked]
     for version, quality in (("sft", 0.15), ("rlhf-v1", 0.55), ("rlhf-v2", 0.95)):
@@ -31,7 +31,7 @@ def test_better_writers_win_on_both_axes_and_refuse_less(world):
 
 
 def test_intervals_are_over_subjects():
-    _, kept = split(WorldConfig(), 3)
+    kept = split(WorldConfig(), 3).evaluation
     asked = kept["craft"][:32]
     table = answered("sft", 0.5, asked)
     add_gold(table, [one.prompt for one in asked])

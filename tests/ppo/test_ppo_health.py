@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from alignment.config.ppo import PPOConfig, StopConfig
@@ -181,7 +182,11 @@ def test_it_stops_on_budget_and_patience() -> None:
     assert not stopping.observe(10, 1.5, 9.0)
     assert stopping.reason(1.0) is None
     assert not stopping.observe(15, 2.0, 9.0)
-    assert "since iteration 5" in str(stopping.reason(1.0))
+    assert stopping.reason(1.0) is None  # 1.5 and 2.0 are better than 1.0 and 2.0 before them
+    assert not stopping.observe(20, 1.6, 9.0)
+    assert not stopping.observe(25, 1.9, 9.0)
+    assert stopping.recent == [1.5, 2.0, 1.6, 1.9]
+    assert "since iteration 5" in str(stopping.reason(1.0))  # no better than the two before
     again = EarlyStopping(StopConfig())
     again.restore(stopping.state())
     assert again.state() == stopping.state()
@@ -200,10 +205,38 @@ def test_a_gain_that_the_looks_hardly_confirm_is_none() -> None:
     assert sure.best_iteration == 10
     assert sure.best is not None
     assert abs(sure.best - 0.8) < 1e-12
-    assert "0.25 of the training reward's gain, since iteration 10" in str(sure.reason(0.0))
+    assert sure.reason(0.0) is None  # 0.775 and 0.75 are better than 0.55 and 0.8
     # A later gain that is confirmed counts against the best, not against the last look.
     assert not sure.observe(25, 1.5, 2.9)
+    assert "0.25 of the training reward's gain, since iteration 10" in str(sure.reason(0.0))
     assert sure.observe(30, 2.0, 3.1)
     # Where the training reward itself judges, it confirms itself.
     itself = EarlyStopping(StopConfig(confirm=0.5))
     assert [itself.observe(i, x, x) for i, x in enumerate((0.0, 1.0, 0.9))] == [True, True, False]
+
+
+def test_a_run_that_improves_steadily_is_seldom_stopped() -> None:
+    """A gain of 0.5 in 30 looks at answers that scatter by 0.7 within a prompt: at most one of ten
+    (docs/ppo.md). Before, 64 prompts and a patience of 3 stopped all."""
+    stop, generator = StopConfig(), np.random.default_rng(0)
+    noise = generator.normal(0, 0.7 / stop.heldout_prompts**0.5, (300, 31))
+    truth = np.linspace(0, 0.5, 31)
+    stops = 0
+    for run in (truth + noise).tolist():
+        stopping = EarlyStopping(stop)
+        stops += any(
+            stopping.observe(i, score, 0.0) is False and stopping.reason(0.0) is not None
+            for i, score in enumerate(run)
+        )
+    assert stops / 300 <= 0.1
+
+
+@pytest.mark.parametrize("looks", [10, 40])
+def test_looks_at_a_flat_score_are_seldom_called_a_fall(looks: int) -> None:
+    """Two standard errors below the best were a fall in 34 % of 10 looks and in 56 % of 40."""
+    generator = np.random.default_rng(looks)
+    alarms = 0
+    for run in generator.normal(size=(200, looks)).tolist():
+        rows = [{"look/score": score, "look/error": 1.0} for score in run]
+        alarms += levels(rows)["held_out"] != "ok"
+    assert alarms / 200 <= 0.06

@@ -11,11 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 from alignment.config.ppo import PPOConfig
 
 Row = Mapping[str, float]
+
+HELD_OUT_ALARMS = 0.05
+"""Share of runs whose held-out score does not change that may be said to fall."""
 
 
 @dataclass(frozen=True)
@@ -286,8 +290,10 @@ def _held_out(curves: Curves) -> Verdict | None:
     if len(scores) < 2:
         return None
     fall = max(scores) - scores[-1]
-    # A fall of less than twice the standard error of a look is noise.
-    bound = 2 * max([0.0, *curves.of("look/error")][-1], 1e-9)
+    # The best of many looks owes a part to chance: each earlier one may lie above the last by the
+    # quantile of its share of the alarms (Bonferroni).
+    errors = NormalDist().inv_cdf(1 - HELD_OUT_ALARMS / (len(scores) - 1)) * 2**0.5
+    bound = errors * max([0.0, *curves.of("look/error")][-1], 1e-9)
     first, last = curves.ends("score/mean") if curves.of("score/mean") else (0.0, 0.0)
     climbs = last > first
     what = (
