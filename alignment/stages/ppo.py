@@ -39,9 +39,9 @@ from alignment.utils.seeds import derive_seed
 # labels identified it; 11: a stop set of its own, and looks at
 # the starting multiplier; 12: no cut answer is worth more than the worst that ended; 13: reward
 # models read the prompt as they do elsewhere; 14: looks rate cut answers as training does; 15: and
-# take the length penalty off.
-CODE_VERSION = "15"
-KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14")
+# take the length penalty off; 16: it stops later, and calls less a fall.
+CODE_VERSION = "16"
+KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15")
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 
