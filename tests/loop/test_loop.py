@@ -116,8 +116,9 @@ def test_one_stage_alone_and_a_changed_setting(finished: Path) -> None:
     plan = json.loads(
         align("plan", "small.yaml", "--set", "sample.k=4", "--json", cwd=finished).stdout
     )
-    asked = (finished / "workspace").glob("base/prepare/*/eval_prompts.jsonl")
-    domains = [json.loads(line)["domain"] for path in asked for line in path.open()]
+    asked = (finished / "workspace" / "versions").glob("base/prepare/*/eval_prompts.jsonl")
+    lines = [line for path in asked for line in path.read_text(encoding="utf-8").splitlines()]
+    domains = [json.loads(line)["domain"] for line in lines]
     smaller = min(domains.count("helpfulness"), domains.count("safety"))
     assert plan["evaluation"]["prompts"] == smaller > 0
     assert plan["evaluation"]["known"]
