@@ -40,6 +40,24 @@ def test_bootstrap_width_is_the_normal_one_for_many_values() -> None:
     assert (interval.high - interval.low) / 2 == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.parametrize("count", [4, 10, 20])
+def test_bootstrap_of_few_values_covers_the_truth(count: int) -> None:
+    """Plain percentiles hold the mean of 10 values in 89 % of cases, of 4 in 77 %."""
+    generator = np.random.default_rng(count)
+    hits = 0
+    for trial in range(600):
+        found = bootstrap_mean(generator.normal(size=count), seed=trial, samples=400)
+        hits += found.low <= 0.0 <= found.high
+    assert 0.91 <= hits / 600 <= 0.98
+
+
+def test_one_value_has_no_interval() -> None:
+    found = bootstrap_mean(np.array([0.5]), seed=0)
+    assert found.mean == 0.5
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
 def test_wilson_by_hand() -> None:
     # 8 of 10: centre (0.8 + 3.8415/20)/1.38415 = 0.71674, half-width 0.22658.
     interval = wilson(8, 10)
