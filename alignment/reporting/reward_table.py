@@ -130,11 +130,12 @@ def sentences(stage: str, figures: Mapping[str, Any]) -> Iterator[str]:
     newest = figures["newest"]
     if newest.get("before") and newest["gain"]["points"] is not None:
         gain = newest["gain"]
+        bounds = [gain[end] for end in ("low", "high") if gain[end] is not None]
+        shown = f" [{', '.join(f'{100 * bound:+.1f}' for bound in bounds)}]" if bounds else ""
         yield (
             f"  the new batch: {interval(newest['now'])} %, the previous model "
             f"{interval(newest['before'])} % before anything was trained on it "
-            f"({100 * gain['points']:+.1f} points [{100 * gain['low']:+.1f}, "
-            f"{100 * gain['high']:+.1f}])"
+            f"({100 * gain['points']:+.1f} points{shown})"
         )
     agreement = figures.get("agreement")
     if agreement and agreement["same"]["accuracy"] is not None:

@@ -89,7 +89,6 @@ def forgetting(_stages: Stages, comparison: Comparison) -> dict[str, Any] | None
             f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]",
             str(row["n"]),
         ]
-        for row in sorted(compared, key=lambda row: row["high"])
-        if is_forgotten(row)
+        for row in sorted(filter(is_forgotten, compared), key=lambda row: row["high"])
     ]
     return {"rows": rows, "compared": len(compared)}

@@ -9,8 +9,9 @@ import pytest
 from alignment.errors import AlignError, DataError
 from alignment.evaluation.judging import all_win_rates, find_rate, turned
 from alignment.evaluation.responses import read_table, side_order, side_title
-from alignment.reporting.comparison import compare
+from alignment.reporting.comparison import Comparison, compare
 from alignment.reporting.headline import HEADLINES, headline
+from alignment.reporting.sections_versions import forgetting
 from alignment.utils.files import atomic_write_json
 
 
@@ -133,6 +134,23 @@ def test_forgetting_is_flagged_where_it_was_planted(world, planted):
     assert lost["best"] == "rlhf-v1"
     assert lost["difference"] == pytest.approx(lost["score"] - lost["best_score"], abs=1e-5)
     assert metrics["forgotten_categories"] == 1
+
+
+def test_a_category_of_one_prompt_has_no_interval_and_does_not_stop_the_report():
+    row = {"side": "rlhf-v1", "domain": "safety", "category": "x", "score": 0.1, "best_score": 0.5}
+    row |= {
+        "best": "sft",
+        "difference": -0.4,
+        "low": -0.6,
+        "high": -0.2,
+        "n": 30,
+        "forgotten": True,
+    }
+    alone = {**row, "category": "y", "n": 1, "low": None, "high": None, "forgotten": False}
+    found = forgetting({}, Comparison("rlhf-v1", [], 0.95, [], [], {}, {"rlhf-v1": [alone, row]}))
+    assert found is not None
+    assert [shown[2] for shown in found["rows"]] == ["x"]
+    assert found["compared"] == 2
 
 
 def test_other_prompts_are_an_error(world, planted):

@@ -64,6 +64,12 @@ def test_a_later_version_with_a_guard() -> None:
     assert "both wrong on 30.0 %" in text
 
 
+def test_a_gain_on_one_opening_has_no_interval() -> None:
+    found = figures(later=True)
+    found["newest"]["gain"] |= {"low": None, "high": None}
+    assert "+10.0 points)" in shown({"reward_helpfulness": found})
+
+
 def test_a_narrow_terminal_loses_no_figure() -> None:
     found = {"reward_helpfulness": figures(later=True), "guard_helpfulness": figures(later=True)}
     wide, narrow = shown(found), shown(found, width=80)
