@@ -1,1 +1,1 @@
-"""What a person types: one file a command, and nothing that another room would need."""
+"""What a person types: commands of a few lines, and nothing that another room would need."""

@@ -1,4 +1,4 @@
-"""The `align` command. Every command is a few lines over the library, in a file of its own."""
+"""The `align` command. Every command is a few lines over the library."""
 
 from __future__ import annotations
 

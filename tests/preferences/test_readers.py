@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from alignment.config.intake import IntakeConfig
+from alignment.config.intake import FormatName, IntakeConfig
 from alignment.errors import DataError
 from alignment.preferences.intake import ingest
 from alignment.preferences.prepare_files import native
@@ -355,6 +355,10 @@ def test_an_answer_ended_unless_it_says_that_it_did_not() -> None:
         (draft,) = named("native").read({**row, "chosen_by": by}, IntakeConfig(), {})
         assert isinstance(draft, Draft)
         assert draft.chosen_by == ("sft", 1.0, ended)
+
+
+def test_intake_format_knows_every_reader() -> None:
+    assert set(get_args(FormatName)) == {reader.name for reader in FORMATS}
 
 
 def test_who_wrote_a_cut_answer_of_a_ranking_must_be_said() -> None:

@@ -319,19 +319,19 @@ def _held_out(curves: Curves) -> Verdict | None:
     )
 
 
-CHECKS: Mapping[str, Callable[[Curves], Verdict | None]] = {
-    "policy/first_ratio_error": _first_ratio,
-    "kl/reference": _kl,
-    "kl/k3": _moved,
-    "policy/entropy": _entropy,
-    "answer/tokens": _length,
-    "score/deviation": _reward_varies,
-    "score/mean": _parts_vary,
-    "critic/explained_variance": _critic,
-    "policy/clip_share": _step_size,
-    "look/score": _held_out,
-}
-"""Curve that a check needs → the check."""
+CHECKS: Sequence[tuple[str, Callable[[Curves], Verdict | None]]] = (
+    ("policy/first_ratio_error", _first_ratio),
+    ("kl/reference", _kl),
+    ("kl/k3", _moved),
+    ("policy/entropy", _entropy),
+    ("answer/tokens", _length),
+    ("score/deviation", _reward_varies),
+    ("score/mean", _parts_vary),
+    ("critic/explained_variance", _critic),
+    ("policy/clip_share", _step_size),
+    ("look/score", _held_out),
+)
+"""The curve that a check needs, and the check."""
 
 
 def verdicts(
@@ -350,5 +350,5 @@ def verdicts(
         half, forward: see `Curves`.
     """
     curves = Curves(rows, max_new_tokens, config or PPOConfig(), half, forward)
-    checked = [check(curves) for needed, check in CHECKS.items() if curves.of(needed)]
+    checked = [check(curves) for needed, check in CHECKS if curves.of(needed)]
     return [verdict for verdict in checked if verdict is not None]
