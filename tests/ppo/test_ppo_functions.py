@@ -185,15 +185,16 @@ def test_value_loss_by_hand() -> None:
 
 
 def test_token_logprobs_and_entropy_by_hand() -> None:
-    logits = torch.tensor([[0.0, math.log(3.0)], [0.0, 0.0]])
+    # Not 3 to 1: ¼ log ¼ = ½ log ½, and the entropy over another axis is the same.
+    logits = torch.tensor([[0.0, math.log(4.0)], [0.0, 0.0]])
     taken = token_logprobs(logits, torch.tensor([1, 0]))
-    torch.testing.assert_close(taken, torch.tensor([math.log(0.75), math.log(0.5)]))
-    expected = [-(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), math.log(2.0)]
+    torch.testing.assert_close(taken, torch.tensor([math.log(0.8), math.log(0.5)]))
+    expected = [-(0.2 * math.log(0.2) + 0.8 * math.log(0.8)), math.log(2.0)]
     torch.testing.assert_close(entropy(logits), torch.tensor(expected))
     # The vocabulary is the last axis, whatever stands before it: here (episodes, tokens, v).
     episodes = torch.stack([logits, logits.flip(0), logits])
     taken = token_logprobs(episodes, torch.tensor([[1, 0], [0, 0], [0, 1]]))
-    by_hand = [[0.75, 0.5], [0.5, 0.25], [0.25, 0.5]]
+    by_hand = [[0.8, 0.5], [0.5, 0.2], [0.2, 0.5]]
     torch.testing.assert_close(taken, torch.tensor(by_hand).log())
     rows = torch.tensor([expected, expected[::-1], expected])
     torch.testing.assert_close(entropy(episodes), rows)
