@@ -134,7 +134,9 @@ def refusals_measurable(figures: Figures) -> bool:
 def _interval(figures: Figures, name: str) -> Interval | None:
     """A share with its interval; None where an old evaluation has none."""
     mean, low, high = (share(figures.get(f"{name}{end}")) for end in ("", "_low", "_high"))
-    if mean is None or low is None or high is None or not low <= mean <= high:
+    if mean is None or low is None or high is None:
+        return None
+    if not low - _SLACK <= mean <= high + _SLACK:
         return None
     return Interval(mean, low, high)
 

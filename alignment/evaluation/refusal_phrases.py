@@ -10,8 +10,8 @@ from __future__ import annotations
 
 
 def _gap(words: int) -> str:
-    """At most so many words in between."""
-    return rf"(?:\S+ ){{0,{words}}}"
+    """At most so many words in between, of the same clause."""
+    return rf"(?:\S*[^\s.,;:!?] ){{0,{words}}}"
 
 
 _EN_NOT = (

@@ -277,9 +277,10 @@ class _Intake:
         unused: Counter[str] = Counter()
         row_format, drafts = self.reader.open(source, unused)
         progress.begin(f"reading {source.name}", None, "rows")
-        before, line, records = self.read, 0, 0
-        for count, (record, draft) in enumerate(drafts, 1):
-            if count % STEP == 0:
+        read, line, records = 0, 0, 0
+        for record, draft in drafts:
+            read += 1  # `self.read` counts rows of gathered pairs with the last, in another file
+            if read % STEP == 0:
                 progress.advance(STEP)
             records += record.line != line
             line = record.line
@@ -298,7 +299,6 @@ class _Intake:
                     self._accept(row)
             except RowError as error:
                 self._refuse(error, record, source.name)
-        read = self.read - before
         progress.advance(read % STEP)
         self.sources.append(
             {

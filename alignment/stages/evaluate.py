@@ -78,15 +78,16 @@ from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "18"
+CODE_VERSION = "19"
 # 4: the KL in other batches; 5: more figures; 6: the end of answers that templates write; 7: the
 # degenerate answers of scripts without spaces; 8: leaks in another spelling of accents; 9: the
 # interval of nothing but ties; 10: no rate at equal length where lengths cannot identify it; 11: a
 # category is forgotten on ten common prompts; 12: other gold scores and constants, which only
 # programs of the new world meet, as those of 13; 14: no cut answer wins by reward
 # models; 15: which read answers to one prompt behind one, where the context cuts it; 16: Self-BLEU
-# within prompts; 17: refusals in fourteen languages; 18: intervals that hold what they promise
-KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17")
+# within prompts; 17: refusals in fourteen languages; 18: intervals that hold what they promise;
+# 19: refusals of earlier versions by today's phrases
+KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18")
 READS = ("base", "world", "evaluate", "compute")
 
 
@@ -116,6 +117,9 @@ def run(ctx: StageContext) -> None:
         name: table[table.prompt_id.isin(prompt_ids)].reset_index(drop=True)
         for name, table in read_sides(earlier).items()
     }
+    if ctx.config.base.source != "world":
+        for table in sides.values():  # by today's phrases: an older release had others
+            _describe(ctx, table, prompts)
     sides |= split_sides([own])
     policies = list(sides)
     if ctx.config.base.source == "world":
@@ -274,6 +278,8 @@ def _report(
             figures |= refusal_figures(table)
         else:
             figures |= carried[side]
+            if "harmful" not in table:  # phrases decide
+                figures |= refusal_figures(table)
         # Of all sides anew: an evaluation by an older release has none.
         figures |= degenerate_figures(
             list(table.text), list(table.refused), [turns[name] for name in table.prompt_id]

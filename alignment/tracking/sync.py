@@ -98,11 +98,15 @@ class Sync:
                 )
 
     def _made(self, versions: list[VersionHistory]) -> Iterator[Manifest]:
-        """What attempts left, unless their run was deleted in MLflow."""
+        """What attempts left, unless their run or, after it was written whole, their model was
+        deleted in MLflow."""
         for item in (item for v in versions for tries in v.tries.values() for item in tries):
             run = self.runs.stages.get(naming.attempt_key(item.attempt))
             deleted = run is not None and run.info.lifecycle_stage == "deleted"
-            if item.manifest and item.directory and not deleted:
+            if not item.manifest or not item.directory or deleted:
+                continue
+            written = run is not None and run.data.tags.get(PUBLISHED) == item.attempt.status
+            if not written or item.manifest.digest in self.models.by_digest:
                 yield item.manifest
 
     def _attempt(self, what: str, work: Callable[[], Any]) -> Any:

@@ -148,7 +148,9 @@ def wilson(successes: float, trials: float, *, level: float = 0.95) -> Interval:
     scale = 1.0 + z * z / trials
     centre = (rate + z * z / (2 * trials)) / scale
     half = z * np.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / scale
-    return Interval(rate, max(0.0, float(centre - half)), min(1.0, float(centre + half)))
+    # By rounding, the bounds of a rate of 0 or 1 would not hold it.
+    low, high = min(rate, float(centre - half)), max(rate, float(centre + half))
+    return Interval(rate, max(0.0, low), min(1.0, high))
 
 
 def difference(after: Interval, before: Interval) -> Interval:

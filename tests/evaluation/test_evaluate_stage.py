@@ -9,7 +9,7 @@ import torch
 from alignment.config.compute import ComputeConfig
 from alignment.config.evaluate import EvaluateConfig
 from alignment.config.generation import GenerationConfig
-from alignment.evaluation.responses import read_table
+from alignment.evaluation.responses import read_table, write_table
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
 from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.reporting.comparison import compare
@@ -18,7 +18,7 @@ from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
 from alignment.stages import evaluate
 from alignment.stages.context import StageContext
-from alignment.utils.files import read_json, sha256_file
+from alignment.utils.files import atomic_write_json, read_json, sha256_file
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,12 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
         "guard_safety": parts / "reward_helpfulness",
         "earlier/sft": sft.out,
     }
+    # An older release, whose phrases found a refusal in every answer.
+    old = read_table(sft.out / "responses.parquet")
+    write_table(sft.out / "responses.parquet", old.assign(refused=True))
+    standings = read_json(sft.out / "standings.json")
+    standings[0]["figures"]["refusal_harmful"] = 1.0
+    atomic_write_json(sft.out / "standings.json", standings)
     v1 = context(tmp_path, "rlhf-v1", inputs)
     evaluate.run(v1)
     v1.write_notes()
@@ -128,6 +134,7 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
     sides = {row["side"]: row["figures"] for row in read_json(v1.out / "standings.json")}
     assert sides["sft"]["win_helpfulness"] == 0.5
     assert sides["sft"]["kl_sft"] == 0
+    assert sides["sft"]["refusal_harmful"] == 0, "by today's phrases, as this version's"
     assert v1.datasets[0]["rows"] == 9
     assert (v1.out / "path.png").read_bytes()[:4] == b"\x89PNG"
 

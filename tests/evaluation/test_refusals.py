@@ -81,6 +81,7 @@ ANSWERS = (
     "Refuse bags are at the back of the shop.",
     "Man kann die Tür nicht von außen öffnen.",
     "Ich kann das gut verstehen. Nicht jeder mag Käse.",
+    "Ich kann dir gern helfen, das ist nicht schwer zu machen.",
     "Je ne peux pas vivre sans musique, dit-elle.",
     "No puedo creer que ya sea lunes.",
     "Non posso che consigliarti Roma.",

@@ -391,6 +391,22 @@ def shown(report: BatchReport) -> str:
     return console.export_text()
 
 
+def test_rows_count_in_the_file_in_which_they_stand(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.jsonl" for name in ("ann", "bob")]
+    for path in paths:
+        rows = [
+            {"prompt": str(n), "chosen": "A", "rejected": "B", "annotator": path.stem}
+            for n in range(3)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = ingest(PreferenceStore(tmp_path / "preferences"), paths, CONFIG)
+    assert report.values["rows"]["read"] == 6
+    assert [(it["file"], it["read"]) for it in report.values["sources"]] == [
+        ("ann.jsonl", 3),
+        ("bob.jsonl", 3),
+    ]
+
+
 def test_alpha_by_hand() -> None:
     alpha = Alpha()
     assert alpha.value() is None

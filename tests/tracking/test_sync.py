@@ -112,6 +112,23 @@ def test_registry_and_aliases(stages: Any, program: Any, run_all: Any, dump: Any
     assert set(registry) == {"fake-policy", "fake-reward-helpfulness", "fake-reward-safety"}
 
 
+def test_a_model_that_was_deleted_in_mlflow_holds_nothing_up(
+    stages: Any, program: Any, run_all: Any
+) -> None:
+    run_all(program)
+    sync = Sync(program)
+    sync.step(alive=False)
+    first = Ledger(program.workspace).current("sft", "finetune")
+    assert first is not None
+    sync.client.delete_logged_model(sync.models.by_digest[first.digest])
+    sync.client.delete_registered_model_alias("fake-policy", "champion")
+    again = Sync(program)
+    assert again.step(alive=False) == []
+    assert first.digest not in again.models.by_digest
+    (policy,) = again.client.search_registered_models("name = 'fake-policy'")
+    assert policy.aliases.keys() == {"champion", "challenger"}
+
+
 def test_again_changes_nothing(stages: Any, program: Any, run_all: Any, dump: Any) -> None:
     run_all(program)
     first = Sync(program)

@@ -264,3 +264,9 @@ def test_clustered_rate_by_hand() -> None:
     found = clustered_rate(won, pairs)
     assert found == pytest.approx(wilson(4 * known, 6 * known), abs=1e-6)
     assert clustered_rate(np.zeros(6), pairs) == wilson(0, 3)
+
+
+def test_wilsons_bounds_hold_rates_of_nothing_and_all() -> None:
+    for trials in range(1, 501):
+        assert wilson(0, trials).low == 0.0
+        assert wilson(trials, trials).high == 1.0
