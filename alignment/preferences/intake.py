@@ -328,7 +328,9 @@ class _Intake:
             return
         first, *others = rows
         for row in others:
-            error = RowError("joined", "row", f"line {first.record.line}")
+            error = RowError(
+                "joined", "row", f"line {first.record.line} of {sources[first.source].name}"
+            )
             self._refuse(error, row.record, sources[row.source].name)
         try:
             draft = combined([row.draft for row in rows], self.reader.config)

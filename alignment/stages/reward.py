@@ -84,6 +84,12 @@ def run(ctx: StageContext) -> None:
     rows = mix(domain, training, settings.mixture, ctx.seed)
     rest = [row for row, core in zip(rows, is_core(domain, rows), strict=True) if not core]
     ctx.metric(mixture_rest=len(rest), mixture_open=sum(row.origin == "open" for row in rest))
+    available, used = (sum(row.origin == "open" for row in each) for each in (training, rows))
+    if used < available:
+        ctx.progress.say(
+            f"{available - used:,} of {available:,} open comparisons are not used: beside own "
+            "ones, rewards.mixture takes no more"
+        )
     start = _start(ctx)
     tokenizer = load_tokenizer(start)
     limit: int | None = ctx.options.get("max_prompt_tokens")
