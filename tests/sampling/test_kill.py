@@ -38,7 +38,9 @@ def _finished(root: Path, inputs: dict[str, Path]) -> dict[str, str]:
     process = _start(root, inputs)
     process.join(300)
     assert process.exitcode == 0
-    files = sorted(path for path in (root / "out").rglob("*") if path.is_file())
+    # What a killed process was writing begins with a dot; the ledger removes it (`begin`).
+    found = (root / "out").rglob("[!.]*")
+    files = sorted(path for path in found if path.is_file())
     return {str(path.relative_to(root)): sha256_file(path) for path in files}
 
 
