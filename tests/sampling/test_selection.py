@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from itertools import permutations
@@ -52,6 +53,19 @@ def _candidate(prompt: str, text: str, reward: float, **more: Any) -> Candidate:
         "safety_prompt": False,
     }
     return Candidate(prompt_id=prompt, text=text, reward=reward, **{**values, **more})
+
+
+def test_of_one_text_the_answer_that_ended_counts_then_the_better_one() -> None:
+    answers = [
+        _candidate("p", "a", 9.0, finished=False),
+        _candidate("p", "a", 1.0),
+        _candidate("p", "a", 2.0),
+    ]
+    config = SelectConfig(finished_only=False)
+    for order in itertools.permutations(answers):
+        ranked, counts = eligible(order, config)
+        assert [(c.finished, c.reward) for c in ranked["p"]] == [(True, 2.0)]
+        assert counts["duplicates"] == 2
 
 
 def test_top_one_never_takes_what_a_filter_stops() -> None:

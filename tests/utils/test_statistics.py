@@ -143,6 +143,24 @@ def test_auc_by_hand_and_as_mann_whitney() -> None:
     assert area(positive.tolist(), negative.tolist()).mean == pytest.approx(u / (40 * 25))
 
 
+def test_auc_interval_by_a_plain_loop() -> None:
+    """Obuchowski 1997: what each answer adds to the area, summed over its cluster. Where one rises
+    as the other falls, this is wider than Newcombe's."""
+    generator = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(12), 10)
+    level = generator.normal(0, 2, 12)[clusters]
+    high, low = level + 1, -level + generator.normal(0, 1, 120)
+    wins = [[(a > b) + 0.5 * (a == b) for b in low] for a in high]
+    mean = sum(map(sum, wins)) / 120**2
+    added = [0.0] * 12
+    for number in range(120):
+        added[clusters[number]] += (sum(wins[number]) / 120 - mean) / 120
+        added[clusters[number]] += (sum(row[number] for row in wins) / 120 - mean) / 120
+    half = stats.norm.ppf(0.975) * (12 / 11 * sum(each**2 for each in added)) ** 0.5
+    found = auc(high, low, clusters=(clusters, clusters))
+    assert found == pytest.approx((mean, mean - half, mean + half))
+
+
 def test_auc_interval_covers_the_truth() -> None:
     """Both answers of 60 pairs share their prompt's level; AUC = Φ(1/√(2 + 2·½)). Newcombe's
     interval does not know that this makes pairs clearer, and is a little too wide."""
