@@ -143,6 +143,17 @@ def test_auc_by_hand_and_as_mann_whitney() -> None:
     assert area(positive.tolist(), negative.tolist()).mean == pytest.approx(u / (40 * 25))
 
 
+def test_a_clustered_rate_of_two_clusters_by_hand() -> None:
+    """Rates of 0.2 and 0.6 in ten values each: the variance of the mean is 2/1·2·(0.2/2)² = 0.04,
+    so 0.24/0.04 = 6 trials, of which Student's quantile with one degree of freedom leaves few."""
+    won = np.array([1.0] * 2 + [0.0] * 8 + [1.0] * 6 + [0.0] * 4)
+    for level in (0.9, 0.95):
+        z, t = stats.norm.ppf(0.5 + level / 2), stats.t.ppf(0.5 + level / 2, 1)
+        trials = 6 * (z / t) ** 2
+        found = clustered_rate(won, np.repeat([0, 1], 10), level=level)
+        assert found == pytest.approx(wilson(0.4 * trials, trials, level=level))
+
+
 def test_auc_interval_by_a_plain_loop() -> None:
     """Obuchowski 1997: what each answer adds to the area, summed over its cluster. Where one rises
     as the other falls, this is wider than Newcombe's."""
