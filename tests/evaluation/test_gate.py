@@ -570,3 +570,20 @@ def test_the_judges_classes_go_before_phrases():
     risen = {**judged, "judged_false_refusal": 0.3}
     assert not gate(BEATS, standings={"new": risen, "old": judged}).promoted
     assert "not measurable" in gate(BEATS, standings={"new": judged, "old": BLIND}).verdict
+
+
+def test_a_decision_says_what_it_is_about():
+    rows = rates((0.6, 0.7), (0.6, 0.7), "gold")
+    decision = gate(rows, ["gold"])
+    assert (decision.version, decision.champion, decision.judge) == ("new", "new", "gold")
+    assert (decision.previous_champion, decision.promoted) == ("old", True)
+    head, _, reasons = decision.verdict.partition(": ")
+    assert head.endswith("new becomes champion in place of old")
+    assert reasons.split("; ")[0].startswith("beats old on helpfulness (")
+    assert len(reasons.split("; ")) == len(decision.checks)
+    # A side without an evaluation was not measured: no crash, and no promotion.
+    for side in ("new", "old"):
+        alone = gate(rows, ["gold"], standings={side: HEALTHY})
+        assert not alone.promoted
+        assert "not measured: false refusals of" in alone.verdict
+    assert gate([], []).judge is None
