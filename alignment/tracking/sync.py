@@ -228,8 +228,9 @@ class Sync:
             tags["rlhf.promoted"] = str(bool(standings.verdicts[version]["promoted"])).lower()
         tags = {name: value for name, value in tags.items() if value}
         ended = naming.milliseconds(history.ended())
-        missing = self.models.missing(item.digest for item in history.current.values())
-        state = digest_json([status, tags, figures, whole, ended, *(["again"] * missing)])[:32]
+        # Models that are logged only later must be linked then, even if nothing else has changed.
+        made = [m.digest for m in history.current.values() if m.digest in self.models.by_digest]
+        state = digest_json([status, tags, figures, whole, ended, made])[:32]
         if parent.data.tags.get(DESCRIBED) == state:
             return
         if whole:

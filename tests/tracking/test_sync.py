@@ -224,6 +224,28 @@ def test_an_end_that_is_not_recorded_yet_comes_later(
         assert runs[name]["times"][1] == milliseconds("2099-01-01T00:00:00Z")
 
 
+def test_a_model_whose_end_is_recorded_within_the_same_second_is_linked(
+    stages: Any, program: Any, dump: Any
+) -> None:
+    """A look between the two finds BASE done and its model not logged yet; to the next look the
+    version's times, in whole seconds, are the same."""
+    nodes = build_plan(program, Decisions.load(program))[:2]
+    with Runner(program) as runner:
+        for node in nodes:
+            runner.run_node(node)
+    path = Ledger(program.workspace).stage_dir("base", "pretrain") / "attempts" / "001.json"
+    done = read_json(path)
+    done["ended"] = done["started"]
+    atomic_write_json(path, done | {"status": "running", "ended": None, "seconds": None})
+    sync = Sync(program)
+    with workspace_lock(program.workspace):
+        assert sync.step(alive=True) == []
+    assert dump(sync.store)["BASE"]["made"] == []
+    atomic_write_json(path, done)
+    assert sync.step(alive=True) == []
+    assert len(dump(sync.store)["BASE"]["made"]) == 1
+
+
 @pytest.mark.parametrize("call", ["log_batch", "log_inputs", "set_terminated", "log_artifact"])
 def test_dying_while_writing(
     call: str, stages: Any, program: Any, run_all: Any, dump: Any, monkeypatch: pytest.MonkeyPatch
