@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from alignment.cli.common import WorkspaceOption, load_workspace
 
@@ -16,7 +18,7 @@ def chat(
     max_new_tokens: int = 256,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Talk with a version in the terminal, or with two side by side.
+    """Talk with a version in the terminal, or with two side by side, through the program's engine.
 
     For example:
 
@@ -35,22 +37,25 @@ def chat(
     temperature
         0 answers greedily.
     """
-    from alignment.cli.chat_session import open_session, talk
+    from alignment.cli.chat_session import Session, open_served, open_session, talk
     from alignment.cli.results import policy_dir
 
     program = load_workspace(workspace)
     names = [version] if vs is None else [version, vs]
-    sessions = [
-        open_session(
-            policy_dir(program, name),
-            name=name,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            device=program.compute.device,
-        )
-        for name in names
-    ]
-    talk(sessions)
+    sessions: list[Session] = []
+    with ExitStack() as stack:
+        for name in names:
+            path = policy_dir(program, name)
+            settings: dict[str, Any] = {
+                "name": name,
+                "temperature": temperature,
+                "max_new_tokens": max_new_tokens,
+            }
+            if program.inference.engine == "transformers":
+                sessions.append(open_session(path, program.compute.device, **settings))
+            else:
+                sessions.append(stack.enter_context(open_served(path, program, **settings)))
+        talk(sessions)
 
 
 def export(version: str, directory: Path, /, *, workspace: WorkspaceOption = None) -> None:

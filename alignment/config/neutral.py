@@ -17,6 +17,8 @@ from typing import Any
 _SAVES = "only how often the state is saved"
 _REACHES = "only how the endpoint is reached; a verdict that cannot be had fails or is left out"
 
+_SERVES = "only where and how a server runs; a check before the first draw shows what it serves"
+
 NEUTRAL: dict[str, str] = {
     "base.pretrain.checkpoint_every": _SAVES,
     "finetune.sft.checkpoint_every": _SAVES,
@@ -26,6 +28,9 @@ NEUTRAL: dict[str, str] = {
     "ppo.checkpoint_every": _SAVES,
     "evaluate.checkpoint_every": _SAVES + "; the text of an answer never depends on its batch",
     "compute.fast_cpu": "only rounding, as another processor would; choices are kept apart",
+    "inference.vllm.python": _SERVES,
+    "inference.vllm.gpu_memory_utilization": _SERVES,
+    "inference.endpoint.url": _SERVES,
     "evaluate.judge.api_key_env": _REACHES,
     "evaluate.judge.concurrency": _REACHES,
     "evaluate.judge.timeout": _REACHES,

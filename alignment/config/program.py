@@ -12,6 +12,7 @@ from alignment.config.compute import ComputeConfig
 from alignment.config.evaluate import EvaluateConfig, PromoteConfig
 from alignment.config.finetune import FinetuneConfig, StudentConfig
 from alignment.config.generation import GenerationConfig
+from alignment.config.inference import InferenceConfig
 from alignment.config.intake import DataConfig, IntakeConfig
 from alignment.config.location import expanded
 from alignment.config.optimizer import OptimizerConfig
@@ -87,6 +88,7 @@ class ProgramConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     cost: CostConfig = CostConfig()
     compute: ComputeConfig = ComputeConfig()
+    inference: InferenceConfig = InferenceConfig()
     orchestration: OrchestrationConfig = OrchestrationConfig()
     versions: tuple[VersionConfig, ...] = Field(default_factory=paper_versions, min_length=1)
     """The turns of the loop, in order."""

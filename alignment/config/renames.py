@@ -85,6 +85,8 @@ RENAMES: dict[str, str] = {
     "finetune.sft.micro_batch": "finetune.sft.per_device_train_batch_size",
     "finetune.rejection.micro_batch": "finetune.rejection.per_device_train_batch_size",
     "rewards.tokens_per_batch": "rewards.max_tokens_per_micro_batch",
+    "sample.engine": "inference.engine (endpoint for server)",
+    "sample.url": "inference.endpoint.url",
     **_within("sample", GENERATION),
     **{f"sample.{name}": f"sample.generation.{name}" for name in ("top_p", "top_k", "stop")},
     **_within("collect", GENERATION),
@@ -172,6 +174,7 @@ def _translated(document: Mapping[str, Any]) -> dict[str, Any]:
     _margin(values.get("rewards", {}))
     _threshold(values.get("combine", {}))
     _target(values.get("ppo", {}).get("kl", {}))
+    _engine(values)
     words = {old: f"{table}.{word}" for old, (table, word) in WORDS.items()}
     for old, new in (RENAMES | words).items():
         name, here = _parent(values, old)
@@ -228,6 +231,14 @@ def _target(kl: dict[str, Any]) -> None:
     if "adaptive" in kl:
         target = kl.pop("target", 6.0)
         kl["target"] = target if kl.pop("adaptive") else None
+
+
+def _engine(values: dict[str, Any]) -> None:
+    """`sample.engine: server` → `inference.engine: endpoint`."""
+    name, sample = _parent(values, "sample.engine")
+    if name in sample:
+        engine = sample.pop(name)
+        _put(values, "inference.engine", "endpoint" if engine == "server" else engine)
 
 
 def _parent(values: dict[str, Any], key: str) -> tuple[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from alignment.config.generation import GenerationConfig
 from alignment.config.section import Override, Section
@@ -26,10 +26,6 @@ Temperatures = Annotated[
 class SampleConfig(Section):
     """K answers for each prompt from the newest policy (Llama 2 §3.2.3)."""
 
-    engine: Literal["transformers", "vllm", "server"] = "transformers"
-    """Who generates: our own loop over transformers, vLLM in this process, or a server by `url`."""
-    url: str | None = None
-    """Address of an OpenAI-compatible server that serves the policy; `engine: server` needs it."""
     prompts: int = Field(default=4096, ge=1)
     """How many prompts of the pool a version samples for; each version draws its own."""
     skip_categories: tuple[str, ...] = ()
@@ -55,12 +51,6 @@ class SampleConfig(Section):
         if not isinstance(value, str) and not 0 < value <= 10:
             raise ValueError("temperature must lie in (0, 10]")
         return value
-
-    @model_validator(mode="after")
-    def _served(self) -> SampleConfig:
-        if (self.engine == "server") != (self.url is not None):
-            raise ValueError("url belongs to engine: server, and engine: server needs a url")
-        return self
 
 
 class SelectConfig(Section):

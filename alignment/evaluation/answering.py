@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,15 @@ from alignment.evaluation.diversity import SAMPLES, diversity_figures, number_of
 from alignment.evaluation.responses import side_name
 from alignment.evaluation.standings import bounded
 from alignment.evaluation.winrate import LEVEL
-from alignment.inference.engine import TransformersEngine, sample_seeds
-from alignment.inference.types import Sample, SamplingSettings
-from alignment.models.chat_renderer import ChatRenderer, Tokens
-from alignment.models.limits import prompt_limit
-from alignment.models.load import Dtype, context_length, load_policy, load_tokenizer
+from alignment.inference.engine import sample_seeds
+from alignment.inference.engine_factory import Opened
+from alignment.inference.types import Engine, Sample, SamplingSettings
+from alignment.models.chat_renderer import Tokens
+from alignment.models.load import Dtype, load_policy
 from alignment.preferences.prompts import Prompt
 from alignment.utils import graceful_stop
 from alignment.utils.files import atomic_write_json, read_json
-from alignment.utils.progress import Progress
+from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
 from alignment.utils.statistics import bootstrap_mean
 
@@ -79,6 +80,7 @@ def answer(
     arm: Arm,
     prompts: Sequence[Prompt],
     config: EvaluateConfig,
+    open_policy: Callable[[], AbstractContextManager[Opened]],
     *,
     seed: int,
     dtype: Dtype,
@@ -93,6 +95,7 @@ def answer(
     the same random numbers.
 
     Args:
+        open_policy: opens the engine of the arm's policy.
         seed: of the version.
         dtype, device: precision and device of all models.
         scratch: answers are saved here every `config.checkpoint_every` prompts.
@@ -100,15 +103,24 @@ def answer(
     Raises:
         ConfigError: `max_new_tokens` leaves no room for a prompt in the model's context.
     """
-    model = load_policy(arm.policy, dtype=dtype, device=device)
-    limit = prompt_limit(context_length(model.config), config.generation, section="evaluate")
-    renderer = ChatRenderer(load_tokenizer(arm.policy), limit)
-    rendered = [renderer.prompt(prompt.messages) for prompt in prompts]
     label = side_name(arm.version, arm.name)
-    progress.begin(f"answers of {label}", total=len(prompts), unit="prompts")
-    drawing = _Drawing(TransformersEngine(model, renderer), config, scratch, progress)
     seeds = [[derive_seed(seed, prompt.id)] for prompt in prompts]
-    answers = [reply for (reply,) in drawing.all(f"drawn-{arm.name}", rendered, seeds)]
+    few = prompts_of_diversity(prompts) if config.generation.temperature > 0 else []
+    with open_policy() as opened:
+        renderer = opened.renderer
+        rendered = [renderer.prompt(prompt.messages) for prompt in prompts]
+        progress.begin(f"answers of {label}", total=len(prompts), unit="prompts")
+        drawing = _Drawing(opened.engine, config, scratch, progress)
+        answers = [reply for (reply,) in drawing.all(f"drawn-{arm.name}", rendered, seeds)]
+        if few:
+            progress.begin(f"diversity of {label}", total=len(few), unit="prompts")
+        samples = drawing.all(
+            f"diversity-{arm.name}",
+            [renderer.prompt(prompt.messages) for prompt in few],
+            sample_seeds(derive_seed(seed, "diversity"), [prompt.id for prompt in few], SAMPLES),
+        )
+    # A server has left the device by now.
+    model = opened.model or load_policy(arm.policy, dtype=dtype, device=device)
     table = pd.DataFrame(
         {
             "side": label,
@@ -128,14 +140,7 @@ def answer(
     ]
     figures = _distances(arm, model, items, table, renderer.pad, config, seed, dtype, progress)
     tokens = int(table.n_tokens.sum())
-    if config.generation.temperature > 0:
-        few = prompts_of_diversity(prompts)
-        progress.begin(f"diversity of {label}", total=len(few), unit="prompts")
-        samples = drawing.all(
-            f"diversity-{arm.name}",
-            [renderer.prompt(prompt.messages) for prompt in few],
-            sample_seeds(derive_seed(seed, "diversity"), [prompt.id for prompt in few], SAMPLES),
-        )
+    if few:
         tokens += sum(len(reply["token_ids"]) for replies in samples for reply in replies)
         figures |= diversity_figures(
             [[reply["text"] for reply in replies] for replies in samples],
@@ -159,10 +164,20 @@ def prompts_of_diversity(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 @dataclass(frozen=True)
+class _Saying(SilentProgress):
+    """Passes on what an engine says; prompts are counted here."""
+
+    progress: Progress
+
+    def say(self, message: str) -> None:
+        self.progress.say(message)
+
+
+@dataclass(frozen=True)
 class _Drawing:
     """Draws answers and saves them every `config.checkpoint_every` answers."""
 
-    engine: TransformersEngine
+    engine: Engine
     config: EvaluateConfig
     scratch: Path
     progress: Progress
@@ -178,7 +193,8 @@ class _Drawing:
             part = slice(start, start + step)
             shard = self.scratch / f"{name}-{start:06d}.json"
             if not shard.exists():
-                drawn = self.engine.sample(prompts[part], seeds[part], settings)
+                saying = _Saying(self.progress)
+                drawn = self.engine.sample(prompts[part], seeds[part], settings, saying)
                 atomic_write_json(shard, [list(map(_reply, samples)) for samples in drawn])
                 graceful_stop.stop_if_requested()
             answers += read_json(shard)

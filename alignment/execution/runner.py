@@ -17,6 +17,7 @@ from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.data_check import check_prepared, without_labels
+from alignment.execution.engine_check import check_engines
 from alignment.execution.failures import in_words, kind_of, smaller
 from alignment.execution.isolated_stage import run_isolated
 from alignment.execution.observer import Observer, notify
@@ -183,6 +184,7 @@ class Runner:
         """Check once what later stages need of the data, before the first stage that reads them."""
         if "prepare" in node.inputs and not self._data_checked:
             prepared = self.fingerprints.directories(node)["prepare"]
+            check_engines(self.program)
             check_prepared(self.program, prepared)
             if (note := without_labels(self.program, prepared)) is not None:
                 self._say(note)

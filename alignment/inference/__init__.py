@@ -1,1 +1,1 @@
-"""Who computes answers? Our own loop, vLLM in this process, or a server."""
+"""Who computes answers? Our own loop, a vLLM server that we start, or an endpoint."""

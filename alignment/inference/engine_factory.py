@@ -1,21 +1,29 @@
-"""Builds an engine from the configuration."""
+"""Opens the engine that the configuration names, for one policy."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from transformers import AutoConfig, PreTrainedModel
+from transformers import GenerationConfig as EndsOfAnswers
 
 from alignment.config.compute import ComputeConfig
 from alignment.config.generation import GenerationConfig
-from alignment.config.sampling import SampleConfig
-from alignment.errors import ConfigError
+from alignment.config.inference import InferenceConfig
+from alignment.inference.canary import Proof, score_by, weights_digest
 from alignment.inference.engine import TransformersEngine
+from alignment.inference.served import Asked, EndpointEngine, ServedEngine, VLLMEngine
 from alignment.inference.types import Engine
+from alignment.inference.vllm_environment import installed
+from alignment.inference.vllm_plan import plan_server
 from alignment.models.adapters import is_adapter
 from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.export import export_policy
 from alignment.models.limits import prompt_limit
 from alignment.models.load import (
-    context_length,
     context_of,
     load_policy,
     load_tokenizer,
@@ -23,41 +31,92 @@ from alignment.models.load import (
 )
 
 
+@dataclass(frozen=True)
+class Opened:
+    """An engine for one policy."""
+
+    engine: Engine
+    renderer: ChatRenderer
+    """Renders prompts within the policy's context."""
+    model: PreTrainedModel | None
+    """The policy, if it is loaded in this process."""
+
+
+@contextmanager
 def open_engine(
-    model: Path, config: SampleConfig, compute: ComputeConfig, beside: int = 0
-) -> tuple[Engine, ChatRenderer]:
-    """The engine that `sample.engine` names, for the policy in `model`, and its renderer.
+    model: Path,
+    inference: InferenceConfig,
+    compute: ComputeConfig,
+    generation: GenerationConfig,
+    *,
+    keep: Path,
+    log: Path,
+    section: str | None = None,
+    beside: int = 0,
+    on_proof: Callable[[Proof], None] = lambda _proof: None,
+) -> Iterator[Opened]:
+    """The engine that `inference.engine` names, for the policy in `model`.
+
+    A vLLM server starts at the first draw and has ended, whole, when the context is left.
 
     Args:
+        keep: directory of the caller that survives a kill; answers are kept there as they come.
+        log: file for a server's output.
+        section: that `generation` belongs to, for errors.
         beside: bytes of memory on the same device that must stay free for other models.
+        on_proof: receives what a server showed before its first draw.
 
     Raises:
-        ConfigError: vLLM is configured but not installed, or it cannot load the policy because
-            that is an adapter.
+        ConfigError: answers are longer than the context, vLLM has no environment, or the policy
+            does not fit.
     """
-    if config.engine == "transformers":
-        return transformers_engine(model, compute, config.generation)
-    from alignment.inference.vllm_engine import ServerEngine, VLLMEngine
-
-    limit = prompt_limit(context_of(model), config.generation)
+    limit = prompt_limit(context_of(model), generation, section=section)
     renderer = ChatRenderer(load_tokenizer(model), limit)
-    if config.url is not None:
-        # The key is not a setting, because settings end up in manifests.
-        key = os.environ.get("ALIGN_SERVER_KEY", "")
-        return ServerEngine(config.url, renderer, key=key), renderer
-    if is_adapter(model):
-        raise ConfigError(
-            "vLLM in this process needs a full checkpoint, but the policy is an adapter",
-            remedy="align export it, serve that and set sample.engine: server with its url",
+    if inference.engine == "transformers":
+        policy = load_policy(model, dtype=compute.dtype, device=resolve_device(compute.device))
+        yield Opened(TransformersEngine(policy, renderer), renderer, policy)
+        return
+    full = _merged(model, keep / "merged") if is_adapter(model) else model
+    context = None if limit is None else limit + generation.max_new_tokens
+    asked = Asked(
+        model=full,
+        weights=weights_digest(full),
+        dtype=compute.dtype,
+        renderer=renderer,
+        ends=renderer.ends | _stops(full),
+        context=context,
+        score=score_by(full, compute.dtype, resolve_device(compute.device)),
+    )
+    engine: ServedEngine
+    if inference.engine == "vllm":
+        plan = plan_server(
+            installed(inference.vllm),
+            full,
+            asked.weights,
+            inference.vllm,
+            compute,
+            context=context,
+            beside=beside,
         )
-    return VLLMEngine(model, renderer, compute.dtype, beside), renderer
+        engine = VLLMEngine(plan, log, asked, keep / "drawn", on_proof)
+    else:
+        engine = EndpointEngine(str(inference.endpoint.url), asked, keep / "drawn", on_proof)
+    try:
+        yield Opened(engine, renderer, None)
+    finally:
+        engine.close()
 
 
-def transformers_engine(
-    model: Path, compute: ComputeConfig, generation: GenerationConfig
-) -> tuple[Engine, ChatRenderer]:
-    """Our own loop over the policy in `model`, and a renderer that fits its context."""
-    policy = load_policy(model, dtype=compute.dtype, device=resolve_device(compute.device))
-    limit = prompt_limit(context_length(policy.config), generation)
-    renderer = ChatRenderer(load_tokenizer(model), limit)
-    return TransformersEngine(policy, renderer), renderer
+def _merged(adapter: Path, target: Path) -> Path:
+    """The adapter merged into its base as a checkpoint in `target`, which is written once."""
+    return target if target.is_dir() else export_policy(adapter, target)
+
+
+def _stops(model: Path) -> frozenset[int]:
+    """Ids that end an answer by the checkpoint's own settings (`inference.engine.end_ids`)."""
+    if (model / "generation_config.json").is_file():
+        settings = EndsOfAnswers.from_pretrained(str(model))
+    else:
+        settings = EndsOfAnswers.from_model_config(AutoConfig.from_pretrained(str(model)))
+    stops = settings.eos_token_id
+    return frozenset([stops] if isinstance(stops, int) else stops or ())

@@ -88,7 +88,7 @@ class Sample:
 
 
 class Engine(Protocol):
-    """Anything that draws answers: our transformers loop, vLLM, a server."""
+    """Anything that draws answers: our own loop, a vLLM server, an endpoint."""
 
     def sample(
         self,

@@ -96,7 +96,7 @@ def new_cache(config: Any, reserve: int) -> tuple[DynamicCache, bool]:
             raise ConfigError(
                 f"layer {index} of this model keeps a {type(layer).__name__}, "
                 "which the transformers engine cannot repeat for K samples",
-                remedy="set sample.engine: vllm",
+                remedy="set inference.engine: vllm",
             )
     if not cache.layers:
         cache.layer_class_to_replicate = lambda: GrowingLayer(reserve)  # type: ignore[assignment]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -247,29 +246,14 @@ def _check_training(
 
 
 def _check_engine(config: ProgramConfig) -> None:
-    """Check the device, and whether the engine for sampling can do its work."""
+    """Check the device and the address of an endpoint; `execution.engine_check` checks vLLM."""
     from alignment.models.load import resolve_device
     from alignment.utils.http import is_http
 
     resolve_device(config.compute.device)
-    sample = config.sample
-    if sample.url is not None and not is_http(sample.url):
-        raise ConfigError(f"{sample.url!r} is not an HTTP address", where="sample.url")
-    if sample.engine != "vllm":
-        return
-    if find_spec("vllm") is None:
-        raise ConfigError(
-            "vLLM is not installed",
-            where="sample.engine",
-            remedy="in align's folder pip install -e '.[vllm]', or sample.engine: transformers",
-        )
-    if config.finetune.sft.lora is not None or config.finetune.rejection.lora is not None:
-        raise ConfigError(
-            "vLLM in this process needs a full checkpoint, and fine-tuning makes adapters",
-            where="sample.engine",
-            remedy="set sample.engine: transformers, or finetune.sft.lora and "
-            "finetune.rejection.lora to null",
-        )
+    url = config.inference.endpoint.url
+    if url is not None and not is_http(url):
+        raise ConfigError(f"{url!r} is not an HTTP address", where="inference.endpoint.url")
 
 
 def _check_adapters(program: ProgramConfig, config: ProgramConfig, climbs: bool) -> None:

@@ -12,19 +12,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alignment.config.sampling import CollectConfig
-from alignment.inference.engine_factory import transformers_engine
 from alignment.inference.types import Sample, SamplingSettings
 from alignment.preferences.prompts import read_prompts
 from alignment.sampling.pairs import PlannedAnswer, PlannedPair, make_pair, plan_pairs
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages.context import StageContext
+from alignment.stages.policy_engine import policy_engine, write_proofs
 from alignment.utils import graceful_stop
 from alignment.utils.files import digest_json
 from alignment.utils.json_lines import write_jsonl
 
 CODE_VERSION = "5"
 KEEPS = ("3", "4")  # 4: templates with an end other than EOS; 5: says what was cut
-READS = ("collect", "compute")
+READS = ("collect", "compute", "inference")
 
 SHARD = 1024  # answers drawn between two checkpoints
 
@@ -45,6 +45,7 @@ def run(ctx: StageContext) -> None:
         ids.add(row["id"])
         rows.append(row)
     write_jsonl(ctx.out / "pairs.jsonl", rows)
+    write_proofs(ctx)
     ctx.dataset("pairs to annotate", digest_json([row["id"] for row in rows]), len(rows), "pairs")
     every = [sample for samples in drawn.values() for sample in samples]
     ctx.metric(
@@ -74,23 +75,24 @@ def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, 
         for start in range(0, len(places), SHARD)
     ]
     shards = Shards(ctx.scratch / "shards", request)
-    samples_of: dict[tuple[int, int], list[Sample]] = {}
     for version in dict.fromkeys(owner for owner, _, _ in pieces):
-        engine = renderer = None
-        for number, (owner, temperature, places) in enumerate(pieces):
-            if owner != version:
-                continue
-            if not shards.has(number):
-                if engine is None or renderer is None:
-                    source = "policy" if version == ctx.version else "earlier"
-                    engine, renderer = transformers_engine(
-                        ctx.inputs[source] / "model", ctx.config.compute, config.generation
-                    )
+        missing = [
+            number
+            for number, (owner, _, _) in enumerate(pieces)
+            if owner == version and not shards.has(number)
+        ]
+        if not missing:
+            continue
+        source = "policy" if version == ctx.version else "earlier"
+        model = ctx.inputs[source] / "model"
+        with policy_engine(ctx, source, model, config.generation) as opened:
+            for number in missing:
+                _, temperature, places = pieces[number]
                 settings = SamplingSettings.of(config.generation, temperature=temperature)
                 sides: list[PlannedAnswer] = [planned[pair].sides[which] for pair, which in places]
                 prompts = [planned[pair].prompt for pair, _ in places]
-                drawn = engine.sample(
-                    [renderer.prompt(prompt.messages) for prompt in prompts],
+                drawn = opened.engine.sample(
+                    [opened.renderer.prompt(prompt.messages) for prompt in prompts],
                     [side.seeds for side in sides],
                     settings,
                     ctx.progress,
@@ -98,6 +100,8 @@ def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, 
                 ids = [prompt.id for prompt in prompts]
                 shards.write(number, to_table(ids, drawn, temperature, version))
                 graceful_stop.stop_if_requested()
-            for place, samples in zip(places, from_table(shards.read(number)), strict=True):
-                samples_of[place] = samples
-    return samples_of
+    return {
+        place: samples
+        for number, (_, _, places) in enumerate(pieces)
+        for place, samples in zip(places, from_table(shards.read(number)), strict=True)
+    }

@@ -75,6 +75,7 @@ from alignment.preferences.store import PreferenceStore
 from alignment.reporting.comparison import Comparison, Entry
 from alignment.rewards.cache import ScoreCache
 from alignment.stages.context import StageContext
+from alignment.stages.policy_engine import policy_engine, write_proofs
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.utils.seeds import derive_seed
 
@@ -88,7 +89,7 @@ CODE_VERSION = "19"
 # within prompts; 17: refusals in fourteen languages; 18: intervals that hold what they promise;
 # 19: refusals of earlier versions by today's phrases
 KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18")
-READS = ("base", "world", "evaluate", "compute")
+READS = ("base", "world", "evaluate", "compute", "inference")
 
 
 def run(ctx: StageContext) -> None:
@@ -146,6 +147,7 @@ def run(ctx: StageContext) -> None:
     if (ctx.scratch / CLASSES_FILE).exists():
         write_classes(ctx.out / CLASSES_FILE, read_classes(ctx.scratch / CLASSES_FILE))
     _report(ctx, sides, answered, earlier, judged, prompts)
+    write_proofs(ctx)
 
 
 def _leaks(ctx: StageContext, prompts: list[Prompt]) -> list[Leak]:
@@ -174,6 +176,9 @@ def _answer(ctx: StageContext, arm: Arm, prompts: list[Prompt]) -> ArmAnswers:
         arm,
         prompts,
         ctx.config.evaluate,
+        lambda: policy_engine(
+            ctx, arm.name, arm.policy, ctx.config.evaluate.generation, section="evaluate"
+        ),
         seed=ctx.seed,
         dtype=ctx.config.compute.dtype,
         device=resolve_device(ctx.config.compute.device),

@@ -1,7 +1,8 @@
 """Sample K answers to each prompt from the newest policy (Llama 2 §3.2.3), at a tuned temperature.
 
 Outputs: samples.parquet; temperature.json (the chosen value, and the search if there was one);
-prompts.jsonl (the prompts of this version).
+prompts.jsonl (the prompts of this version); engine.json
+if a server drew the samples (`policy_engine`).
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ import pyarrow as pa
 
 from alignment.config.sampling import SampleConfig
 from alignment.inference.engine import sample_seeds
-from alignment.inference.engine_factory import open_engine
-from alignment.inference.types import Engine, Sample, SamplingSettings
-from alignment.models.chat_renderer import ChatRenderer
+from alignment.inference.engine_factory import Opened
+from alignment.inference.types import Sample, SamplingSettings
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.rewards.cache import ScoreCache
 from alignment.sampling.best_of import distinct_rate
 from alignment.sampling.prompt_sampling import draw_prompts, without_categories
 from alignment.sampling.reward_scoring import AnswerToScore, RewardScorer, scoring_bytes
-from alignment.sampling.shards import Shards, to_table, write_table
+from alignment.sampling.shards import Shards, from_table, to_table, write_table
 from alignment.sampling.temperature import best_temperature
 from alignment.stages.context import StageContext
+from alignment.stages.policy_engine import policy_engine, write_proofs
 from alignment.utils import graceful_stop
 from alignment.utils.files import atomic_write_json, digest_json, read_json
 from alignment.utils.seeds import derive_seed
@@ -35,7 +36,7 @@ CODE_VERSION = "8"
 # fine-tune on unfinished answers, since 6 again, since 7 those
 # with prompts that the context cuts.
 KEEPS = ("4", "5", "6", "7")
-READS = ("sample", "combine", "compute")
+READS = ("sample", "combine", "compute", "inference")
 SEARCHED = "temperature.json"  # in the scratch directory: a search that is done
 
 
@@ -48,15 +49,16 @@ def run(ctx: StageContext) -> None:
     write_prompts(ctx.out / "prompts.jsonl", prompts)
     ids = [prompt.id for prompt in prompts]
     ctx.dataset("sampling prompts", digest_json(ids), len(ids), "prompts")
-    model, compute = ctx.inputs["policy"] / "model", ctx.config.compute
     searches = config.temperature == "search" and not (ctx.scratch / SEARCHED).is_file()
-    beside = scoring_bytes(_reward_stages(ctx), compute) if searches else 0
-    engine, renderer = open_engine(model, config, compute, beside)
+    beside = scoring_bytes(_reward_stages(ctx), ctx.config.compute) if searches else 0
     settings = SamplingSettings.of(config.generation)
-    temperature = _temperature(ctx, engine, renderer, settings, pool, prompts)
-    settings = replace(settings, temperature=temperature)
-    table = _sample(ctx, engine, renderer, settings, prompts)
+    model = ctx.inputs["policy"] / "model"
+    with policy_engine(ctx, "policy", model, config.generation, beside=beside) as opened:
+        temperature = _temperature(ctx, opened, settings, pool, prompts)
+        settings = replace(settings, temperature=temperature)
+        table = _sample(ctx, opened, settings, prompts)
     write_table(ctx.out / "samples.parquet", table)
+    write_proofs(ctx)
     _figures(ctx, table, temperature)
 
 
@@ -67,11 +69,7 @@ def sampler_version(version: str) -> str:
 
 
 def _sample(
-    ctx: StageContext,
-    engine: Engine,
-    renderer: ChatRenderer,
-    settings: SamplingSettings,
-    prompts: list[Prompt],
+    ctx: StageContext, opened: Opened, settings: SamplingSettings, prompts: list[Prompt]
 ) -> pa.Table:
     config: SampleConfig = ctx.config.sample
     version = ctx.options.get("sampler", sampler_version(ctx.version))
@@ -88,9 +86,9 @@ def _sample(
         part = prompts[start : start + config.shard_prompts]
         if not shards.has(number):
             ids = [prompt.id for prompt in part]
-            tokens = [renderer.prompt(prompt.messages) for prompt in part]
+            tokens = [opened.renderer.prompt(prompt.messages) for prompt in part]
             seeds = sample_seeds(derive_seed(ctx.seed, "samples"), ids, config.k)
-            samples = engine.sample(tokens, seeds, settings, ctx.progress)
+            samples = opened.engine.sample(tokens, seeds, settings, ctx.progress)
             shards.write(number, to_table(ids, samples, settings.temperature, version))
             graceful_stop.stop_if_requested()
         parts.append(shards.read(number))
@@ -99,8 +97,7 @@ def _sample(
 
 def _temperature(
     ctx: StageContext,
-    engine: Engine,
-    renderer: ChatRenderer,
+    opened: Opened,
     settings: SamplingSettings,
     pool: list[Prompt],
     prompts: list[Prompt],
@@ -113,7 +110,7 @@ def _temperature(
         return value
     done = ctx.scratch / SEARCHED
     if not done.is_file():
-        record = _search(ctx, engine, renderer, settings, _search_prompts(ctx, pool, prompts))
+        record = _search(ctx, opened, settings, _search_prompts(ctx, pool, prompts))
         atomic_write_json(done, record)
     record = read_json(done)
     atomic_write_json(ctx.out / "temperature.json", record)
@@ -134,22 +131,24 @@ def _search_prompts(ctx: StageContext, pool: list[Prompt], prompts: list[Prompt]
 
 
 def _search(
-    ctx: StageContext,
-    engine: Engine,
-    renderer: ChatRenderer,
-    settings: SamplingSettings,
-    prompts: list[Prompt],
+    ctx: StageContext, opened: Opened, settings: SamplingSettings, prompts: list[Prompt]
 ) -> dict[str, Any]:
     config: SampleConfig = ctx.config.sample
-    tokens = [renderer.prompt(prompt.messages) for prompt in prompts]
+    tokens = [opened.renderer.prompt(prompt.messages) for prompt in prompts]
     # The same seeds at every temperature, so that common noise cancels in the differences.
     ids = [prompt.id for prompt in prompts]
     seeds = sample_seeds(derive_seed(ctx.seed, "search"), ids, config.k)
     drawn: list[list[list[Sample]]] = []
-    for temperature in config.grid:
-        ctx.progress.say(f"temperature search: {temperature}")
-        at = replace(settings, temperature=temperature)
-        drawn.append(engine.sample(tokens, seeds, at, ctx.progress))
+    request = {**asdict(settings), "stop": list(settings.stop), "prompts": ids, "k": config.k}
+    shards = Shards(ctx.scratch / "search", {**request, "grid": list(config.grid)})
+    for number, temperature in enumerate(config.grid):
+        if not shards.has(number):
+            ctx.progress.say(f"temperature search: {temperature}")
+            at = replace(settings, temperature=temperature)
+            samples = opened.engine.sample(tokens, seeds, at, ctx.progress)
+            shards.write(number, to_table(ids, samples, temperature, ctx.version))
+            graceful_stop.stop_if_requested()
+        drawn.append(from_table(shards.read(number)))
     cache = ScoreCache(ctx.workspace)
     stages = _reward_stages(ctx)
     scorer = RewardScorer.load(*stages, ctx.config.combine, ctx.config.compute, cache)

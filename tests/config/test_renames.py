@@ -148,6 +148,17 @@ def test_a_program_of_0_1_means_what_it_meant() -> None:
     assert (seen.promote.parent, seen.promote.judges) == ("previous", ("gold",))
 
 
+def test_the_engine_of_sampling_is_everybodys_now() -> None:
+    for old, engine in (("transformers", "transformers"), ("vllm", "vllm"), ("server", "endpoint")):
+        url = "http://127.0.0.1:9" if old == "server" else None
+        values = translate({"sample": {"engine": old, "url": url, "k": 3}})
+        assert values == {
+            "sample": {"k": 3},
+            "inference": {"engine": engine, "endpoint": {"url": url}},
+        }
+        check_program(HEAD | values)
+
+
 @pytest.mark.parametrize("name", sorted(OLD))
 def test_sections_are_translated_alone(name: str) -> None:
     assert translate({name: OLD[name]}) == {name: translate(OLD)[name]}

@@ -9,7 +9,9 @@ import torch
 from alignment.config.compute import ComputeConfig
 from alignment.config.evaluate import EvaluateConfig
 from alignment.config.generation import GenerationConfig
+from alignment.config.inference import InferenceConfig
 from alignment.evaluation.responses import read_table, write_table
+from alignment.inference.engine import TransformersEngine
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
 from alignment.preferences.prompts import Prompt, write_prompts
 from alignment.reporting.comparison import compare
@@ -62,6 +64,7 @@ def context(root, version, inputs):
             checkpoint_every=4,
         ),
         compute=ComputeConfig(device="cpu"),
+        inference=InferenceConfig(),
     )
     return StageContext(
         version=version,
@@ -140,9 +143,7 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
 
     # Killed after the first shard of answers, then called again with the same scratch.
     again = context(tmp_path / "again", "rlhf-v1", inputs)
-    from alignment.evaluation import answering
-
-    real, calls = answering.TransformersEngine.sample, []
+    real, calls = TransformersEngine.sample, []
 
     def dies(*arguments):
         calls.append(1)
@@ -150,10 +151,10 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(answering.TransformersEngine, "sample", dies)
+    monkeypatch.setattr(TransformersEngine, "sample", dies)
     with pytest.raises(KeyboardInterrupt):
         evaluate.run(again)
-    monkeypatch.setattr(answering.TransformersEngine, "sample", real)
+    monkeypatch.setattr(TransformersEngine, "sample", real)
     again = context(tmp_path / "again", "rlhf-v1", inputs)
     evaluate.run(again)
     again.write_notes()

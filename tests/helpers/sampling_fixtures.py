@@ -137,6 +137,7 @@ def make_context(tmp_path: Path, stage_inputs: dict[str, Path]) -> Callable[...,
     from types import SimpleNamespace
 
     from alignment.config.compute import ComputeConfig
+    from alignment.config.inference import InferenceConfig
     from alignment.config.rewards import CombineConfig
     from alignment.config.sampling import CollectConfig, SampleConfig, SelectConfig
     from alignment.stages.context import StageContext
@@ -148,6 +149,7 @@ def make_context(tmp_path: Path, stage_inputs: dict[str, Path]) -> Callable[...,
             collect=CollectConfig(**given.get("collect", {})),
             combine=CombineConfig(),
             compute=ComputeConfig(device="cpu"),
+            inference=InferenceConfig(**given.get("inference", {})),
         )
         out, scratch = tmp_path / where / stage / "out", tmp_path / where / stage / "scratch"
         out.mkdir(parents=True, exist_ok=True)

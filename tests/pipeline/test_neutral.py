@@ -35,9 +35,9 @@ def depends_on(program: ProgramConfig) -> list[Any]:
 
 @pytest.mark.parametrize("key", NEUTRAL)
 def test_a_neutral_setting_changes_no_fingerprint(key: str) -> None:
-    value = {"api_key_env": "OTHER", "timeout": 7.5, "fast_cpu": "off"}.get(
-        key.rpartition(".")[2], 17
-    )
+    values = {"api_key_env": "OTHER", "timeout": 7.5, "fast_cpu": "off"}
+    values |= {"python": "x", "url": "http://x", "gpu_memory_utilization": 0.5}
+    value = values.get(key.rpartition(".")[2], 17)
     before, after = load_program(DEMO, BASE), load_program(DEMO, [*BASE, f"{key}={value}"])
     assert before != after, "the key exists, and this is another value"
     assert depends_on(before) == depends_on(after)
@@ -53,6 +53,9 @@ def test_a_neutral_setting_changes_no_fingerprint(key: str) -> None:
         ("compute.threads=3", "ppo"),
         ("compute.processes=2", "finetune"),
         ("sample.shard_prompts=3", "sample"),
+        ("inference.engine=vllm", "sample"),
+        ("inference.engine=vllm", "collect"),
+        ("inference.vllm.tensor_parallel_size=2", "evaluate"),
     ],
 )
 def test_any_other_setting_changes_that_of_its_stages(setting: str, module: str) -> None:

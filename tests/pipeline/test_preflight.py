@@ -218,14 +218,8 @@ def test_engines_and_judges_that_cannot_do_their_work(
         "not an HTTP address",
         evaluate={"judge": judge | {"base_url": "localhost:9"}},
     )
-    refused(
-        "sample.url", "not an HTTP address", sample={"engine": "server", "url": "localhost:8000"}
-    )
-    monkeypatch.setattr("alignment.pipeline.preflight.find_spec", lambda _name: None)
-    refused("sample.engine", "not installed", sample={"engine": "vllm"})
-    monkeypatch.setattr("alignment.pipeline.preflight.find_spec", lambda _name: object())
-    lora = {"finetune": {"sft": {"lora": {}}}}
-    refused("sample.engine", "full checkpoint", sample={"engine": "vllm"}, **lora)
+    endpoint = {"engine": "endpoint", "endpoint": {"url": "localhost:8000"}}
+    refused("inference.endpoint.url", "not an HTTP address", inference=endpoint)
     ptx = {"ptx": {"coefficient": 1.0, "source": "corpus"}}
     versions = [{"name": "rlhf-v1", "ppo": True}]
     refused("ppo.ptx.source", "needs the corpus", ppo=ptx, versions=versions)

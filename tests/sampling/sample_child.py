@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from alignment.config.compute import ComputeConfig
+from alignment.config.inference import InferenceConfig
 from alignment.config.rewards import CombineConfig
 from alignment.config.sampling import SampleConfig
 from alignment.stages import sample
@@ -25,6 +26,7 @@ def run_sample(root: str, inputs: dict[str, str], settings: dict[str, Any]) -> N
         sample=SampleConfig(**settings),
         combine=CombineConfig(),
         compute=ComputeConfig(device="cpu"),
+        inference=InferenceConfig(),
     )
     sample.run(
         StageContext(

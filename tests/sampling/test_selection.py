@@ -473,8 +473,6 @@ def test_temperature_search_takes_the_best_expected_best_of_k() -> None:
         {"temperature": 0},
         {"grid": []},
         {"grid": [1.0, 1.0]},
-        {"engine": "server"},
-        {"url": "http://localhost:1"},
         {"generation": {"stop": [""]}},
         {"k": 0},
     ],
