@@ -58,6 +58,7 @@ VERBS = {
     "export": ("chat:export", "Write a version as a plain Hugging Face directory."),
     "serve": ("serve:serve", "Serve a program: schedules, events, pages."),
     "down": ("serve:down", "Stop what `align serve` started."),
+    "vllm": ("vllm:app", "Install the environment of its own that the engine vllm needs."),
     "doctor": ("doctor:doctor", "Find what crashes left behind, and mend it."),
     "ui": ("ui:ui", "Start the MLflow and Prefect pages."),
     "bench": ("bench:bench", "Measure speed and memory."),

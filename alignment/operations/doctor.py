@@ -16,8 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError, LockedError, redact
+from alignment.inference.vllm_environment import installed, interpreter, trouble
 from alignment.operations.network_disk import network_notices
 from alignment.pipeline.approval import find_decision
 from alignment.pipeline.disk_space import check_space
@@ -89,6 +91,7 @@ def _findings(program: ProgramConfig, hashes: bool, *, busy: bool) -> Iterator[F
     yield from _disk(program)
     for what, remedy in network_notices(program):
         yield Finding(what, str(program.workspace), remedy, harmless=True)
+    yield from _engines(program)
     yield from _attempts(program, busy)
     yield from _directories(program, busy)
     yield from _older_code(program)
@@ -106,6 +109,22 @@ def _disk(program: ProgramConfig) -> Iterator[Finding]:
         except AlignError as error:
             yield Finding(error.message, str(program.workspace), error.remedy or "")
             return
+
+
+def _engines(program: ProgramConfig) -> Iterator[Finding]:
+    """Whether vLLM works, where it is the engine of a version."""
+    names = program.version_names[1:]
+    settings = [for_version(program, name).inference for name in names]
+    for config in dict.fromkeys(one.vllm for one in settings if one.engine == "vllm"):
+        try:
+            why, where = trouble(config), str(interpreter(config))
+            if why is not None:
+                yield Finding(why, where, "remove it, then align vllm install")
+            else:
+                what = f"vLLM {installed(config).version} works"
+                yield Finding(what, where, "nothing to do", harmless=True)
+        except AlignError as error:
+            yield Finding(error.message, error.where or "", error.remedy or "")
 
 
 def _locks(program: ProgramConfig) -> Iterator[Finding]:
