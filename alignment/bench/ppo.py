@@ -144,13 +144,14 @@ def run(
 def _four(
     model: Path, renderer: ChatRenderer, device: torch.device, dtype: Dtype
 ) -> tuple[Roles, Reward]:
-    policy = load_policy(model, dtype=dtype, device=device)
+    policy = load_policy(model, device=device)
     torch.manual_seed(0)
-    critic = load_scalar(model, dtype=dtype, device=device)
+    critic = load_scalar(model, device=device)
     scalar = load_scalar(model, dtype=dtype, device=device)
     reward = RewardModel(scalar, load_tokenizer(model), RewardCard("helpfulness"))
     reward.score([Tokens([renderer.eos], [renderer.eos])])
-    return full_copies(policy, critic=critic), PlainReward(ModelScorer(reward, renderer))
+    roles = full_copies(policy, critic=critic, dtype=dtype)
+    return roles, PlainReward(ModelScorer(reward, renderer))
 
 
 def _in_another_process(model: Path, directory: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alignment.cli.common import WorkspaceOption, load_workspace
 
@@ -58,14 +58,21 @@ def chat(
         talk(sessions)
 
 
-def export(version: str, directory: Path, /, *, workspace: WorkspaceOption = None) -> None:
+def export(
+    version: str,
+    directory: Path,
+    /,
+    *,
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None,
+    workspace: WorkspaceOption = None,
+) -> None:
     """Write a version as a plain Hugging Face directory (adapters merged).
 
     For example:
 
     ```
     align export rlhf-v5 my-model
-    align export champion my-model
+    align export champion my-model --dtype bfloat16
     ```
 
     Parameters
@@ -74,10 +81,13 @@ def export(version: str, directory: Path, /, *, workspace: WorkspaceOption = Non
         `base`, `sft`, `rlhf-v1` …, `champion`; `rlhf-v1/student` where there is a student.
     directory
         New or empty directory to write to.
+    dtype
+        Number format of the weights; default: that of the version, which is float32 so that the
+        next version loses nothing. bfloat16 takes half the space.
     """
     from alignment.cli.results import policy_dir
     from alignment.models.export import export_policy as write
 
     program = load_workspace(workspace)
-    write(policy_dir(program, version), directory)
+    write(policy_dir(program, version), directory, dtype)
     print(directory)

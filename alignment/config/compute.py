@@ -32,7 +32,8 @@ class ComputeConfig(Section):
     device: str = "auto"
     """`auto` (first GPU, else CPU), `cpu`, `cuda`, `cuda:1`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of weights and activations."""
+    """Number format that models compute in. What learns has float32 master weights either way, and
+    versions are stored in float32."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch in each process; unset leaves torch's choice. Results are repeatable for
     one setting."""

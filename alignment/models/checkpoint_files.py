@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -54,6 +55,20 @@ def stored_parameters(directory: Path) -> int:
                 f"{file} is cut off or damaged: {error}", remedy="download the model again"
             ) from None
     return total
+
+
+def stored_tensor(directory: Path, *endings: str) -> Any:
+    """The tensor of a checkpoint whose name ends with one of `endings`, in its stored format.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for file in sorted(directory.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118
+                if name.endswith(endings):
+                    return weights.get_tensor(name)
+    raise ConfigError(f"{directory} holds no {' or '.join(endings)}")
 
 
 def check_tokenizer_files(directory: Path) -> None:

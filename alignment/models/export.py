@@ -10,10 +10,16 @@ from alignment.errors import AlignError, ConfigError
 from alignment.models.adapters import is_adapter
 from alignment.models.chat_renderer import TRANSCRIPT_TEMPLATE
 from alignment.models.import_checkpoint import MODEL_FILES
-from alignment.models.load import check_model_directory, load_policy, load_tokenizer, save_model
+from alignment.models.load import (
+    Dtype,
+    check_model_directory,
+    load_policy,
+    load_tokenizer,
+    save_model,
+)
 
 
-def export_policy(policy_dir: Path, target: Path) -> Path:
+def export_policy(policy_dir: Path, target: Path, dtype: Dtype | None = None) -> Path:
     """Write the policy at `policy_dir` to `target` atomically.
 
     Adapters are merged. A tokenizer without a chat template gets the plain transcript as template,
@@ -22,6 +28,7 @@ def export_policy(policy_dir: Path, target: Path) -> Path:
     Args:
         policy_dir: model directory, or a stage directory with one in `model/`.
         target: new or empty directory.
+        dtype: number format of the weights; None keeps that of the version, float32.
 
     Returns:
         The directory written.
@@ -43,7 +50,7 @@ def export_policy(policy_dir: Path, target: Path) -> Path:
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        _write(source, partial)
+        _write(source, partial, dtype)
         partial.rename(target)  # over an empty directory this is allowed
     except OSError as error:
         raise AlignError(f"cannot write {target}: {error.strerror or error}") from error
@@ -52,14 +59,14 @@ def export_policy(policy_dir: Path, target: Path) -> Path:
     return target
 
 
-def _write(source: Path, target: Path) -> None:
+def _write(source: Path, target: Path, dtype: Dtype | None) -> None:
     tokenizer = load_tokenizer(source)
     bare = tokenizer.chat_template is None
     if bare:
         bos = "{{ bos_token }}" if tokenizer.bos_token_id is not None else ""
         tokenizer.chat_template = TRANSCRIPT_TEMPLATE.replace("{{ bos_token }}", bos)
-    if is_adapter(source):
-        save_model(load_policy(source), tokenizer, target)
+    if dtype is not None or is_adapter(source):
+        save_model(load_policy(source, dtype=dtype or "float32"), tokenizer, target)
         return
     for pattern in MODEL_FILES:
         for file in sorted(source.glob(pattern)):

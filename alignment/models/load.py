@@ -26,7 +26,7 @@ from alignment.errors import ConfigError
 from alignment.models.adapters import adapter_base, is_adapter, is_reward_adapter
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.chat_template import freeze
-from alignment.models.checkpoint_files import check_whole, stored_parameters
+from alignment.models.checkpoint_files import check_whole, stored_parameters, stored_tensor
 
 # transformers' progress bars would interfere with ours.
 logging.disable_progress_bar()
@@ -114,12 +114,14 @@ def load_policy(
     if is_adapter(path):
         from peft import PeftModel
 
-        base = load_policy(adapter_base(path), dtype=dtype, device=device)
+        # Merged in float32: a base in bfloat16 would be rounded twice.
+        base = load_policy(adapter_base(path), dtype="float32" if merge else dtype, device=device)
         with warnings.catch_warnings():  # of transformers' names that peft still uses
             warnings.simplefilter("ignore", FutureWarning)
             model: Any = PeftModel.from_pretrained(base, str(path), is_trainable=not merge)
             # peft froze the base under the adapter; merged, it is an ordinary model again.
-            model = model.merge_and_unload().requires_grad_(True) if merge else model
+            if merge:
+                model = model.merge_and_unload().requires_grad_(True).to(getattr(torch, dtype))
         return cast(PreTrainedModel, model.eval())
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         str(path),
@@ -136,18 +138,17 @@ def load_scalar(
 ) -> PreTrainedModel:
     """A sequence classifier with one output (a reward model or a critic) in eval mode.
 
-    A reward adapter is merged into its base. A chat checkpoint gets a new scalar head, drawn from
-    N(0, 1/(d+1)) with torch's current random state, as in OpenAI's code ("N implementation
-    details", reward model 8).
+    The head is in float32 whatever `dtype` is. A reward adapter is merged into its base. A chat
+    checkpoint gets a new head, drawn from N(0, 1/(d+1)) with torch's current random state, as in
+    OpenAI's code ("N implementation details", reward model 8).
     """
     check_model_directory(str(path))
     if is_reward_adapter(path):
         from peft import PeftModel
 
-        whole: Any = PeftModel.from_pretrained(
-            load_scalar(adapter_base(path), dtype=dtype), str(path)
-        )
+        whole: Any = PeftModel.from_pretrained(load_scalar(adapter_base(path)), str(path))
         merged: Any = whole.merge_and_unload().requires_grad_(True)
+        _all_but_head(merged, dtype)
         return merged.to(device).eval()  # type: ignore[no-any-return]
     config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, num_labels=1)
     fresh = not any("SequenceClassification" in name for name in config.architectures or [])
@@ -163,10 +164,24 @@ def load_scalar(
             use_safetensors=True,
         )
     _without_router_logits(model)
+    head = scalar_head(model).float()
     if fresh:
-        head = scalar_head(model)
         torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+    elif dtype != "float32":
+        stored = stored_tensor(Path(path), "score.weight", "classifier.weight")
+        with torch.no_grad():
+            head.weight.copy_(stored)
     return cast(PreTrainedModel, model.to(device).eval())
+
+
+def _all_but_head(model: PreTrainedModel, dtype: Dtype) -> None:
+    """Have a classifier compute in `dtype`, except for its head."""
+    head = scalar_head(model)
+    weight = head.weight.detach().clone()
+    model.to(getattr(torch, dtype))
+    head.float()
+    with torch.no_grad():
+        head.weight.copy_(weight)
 
 
 def _without_router_logits(model: Any) -> None:

@@ -102,7 +102,7 @@ def todays_fingerprint(
 ) -> str | None:
     """The fingerprint that the work behind `manifest` has today, or None if it has none."""
     declared = stage_declaration(node.module)
-    still_valid = any_code or manifest.code_version in declared.keeps
+    still_valid = any_code or declared.keeps_work(manifest.code_version, manifest.config)
     code_version = declared.code_version if still_valid else manifest.code_version
     sources = program.base.source, program.intake.source
     asked = digest_json(dict(node.options))

@@ -31,7 +31,8 @@ def why_run(node: Node, fingerprints: Fingerprints) -> str:
     config, code_version, inputs = fingerprints.request(node)
     reasons = _taken_back(node, fingerprints)
     told = bool(reasons) and node.module != "intake"
-    if old.code_version not in (code_version, *stage_declaration(node.module).keeps):
+    kept = stage_declaration(node.module).keeps_work(old.code_version, old.config)
+    if old.code_version != code_version and not kept:
         reasons.append(f"code version {old.code_version} → {code_version}")
     try:
         then = todays_slice(old, node, fingerprints.program)

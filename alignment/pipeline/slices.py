@@ -26,11 +26,19 @@ class Declaration:
         reads: `READS`, the sections of the configuration that the stage reads.
         keeps: `KEEPS`, older code versions whose finished outputs stay valid, for example because
             only the rounding differs. Their unfinished attempts start over.
+        keeps_in_bfloat16: `BFLOAT16_KEEPS`, those of work with `compute.dtype: bfloat16`; as
+            `keeps` where it is not declared.
     """
 
     code_version: str
     reads: tuple[str, ...]
     keeps: tuple[str, ...] = ()
+    keeps_in_bfloat16: tuple[str, ...] = ()
+
+    def keeps_work(self, code_version: str, config: Mapping[str, Any]) -> bool:
+        """Whether outputs that an older code made with the recorded settings stay valid."""
+        half = config.get("compute", {}).get("dtype") == "bfloat16"
+        return code_version in (self.keeps_in_bfloat16 if half else self.keeps)
 
 
 @cache
@@ -40,10 +48,11 @@ def stage_declaration(module: str) -> Declaration:
     for statement in ast.parse((STAGES / f"{module}.py").read_text(encoding="utf-8")).body:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             name = statement.targets[0].id
-            if name in ("CODE_VERSION", "READS", "KEEPS"):
+            if name in ("CODE_VERSION", "READS", "KEEPS", "BFLOAT16_KEEPS"):
                 declared[name] = ast.literal_eval(statement.value)
     keeps = tuple(declared.get("KEEPS", ()))
-    return Declaration(declared["CODE_VERSION"], tuple(declared["READS"]), keeps)
+    in_bfloat16 = tuple(declared.get("BFLOAT16_KEEPS", keeps))
+    return Declaration(declared["CODE_VERSION"], tuple(declared["READS"]), keeps, in_bfloat16)
 
 
 def config_slice(program: ProgramConfig, sections: Sequence[str]) -> dict[str, Any]:

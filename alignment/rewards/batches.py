@@ -40,10 +40,11 @@ class Style:
 
 
 def forward(model: PreTrainedModel, inputs: Inputs) -> Tensor:
-    """Scores (A,) in float32: the scalar head on the hidden state of each answer's last token.
+    """Scores (A,): the scalar head, in float32, on the hidden state of each answer's last token.
 
-    The head is applied to A positions, not to all R × L. Right padding needs no mask, because under
-    causal attention no token attends to later ones.
+    In bfloat16 a score would have 8 bits, and answers of nearly the same worth would tie. The head
+    is applied to A positions, not to all R × L. Right padding needs no mask, because under causal
+    attention no token attends to later ones.
     """
     extra = {}
     if inputs.mask is not None:
@@ -55,8 +56,9 @@ def forward(model: PreTrainedModel, inputs: Inputs) -> Tensor:
         packed.set_plan(inputs.plan)
     output = backbone(model)(input_ids=inputs.ids, use_cache=False, **extra)
     last = output.last_hidden_state[inputs.row, inputs.column]
-    head: Tensor = scalar_head(model)(last)
-    return head.squeeze(-1).float()
+    with torch.autocast(last.device.type, enabled=False):
+        scores: Tensor = scalar_head(model)(last.float())
+    return scores.squeeze(-1)
 
 
 class Batcher:

@@ -24,6 +24,7 @@ from alignment.config.rewards import RewardsConfig
 from alignment.models.enough_steps import check_steps
 from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.models.row_layout import Inputs, Row
+from alignment.models.update_share import UpdateShare, lost_updates
 from alignment.rewards.adapter import dropouts
 from alignment.rewards.batches import Batcher, forward
 from alignment.rewards.examples import Element
@@ -42,6 +43,8 @@ class Report:
     steps: int
     first_loss: float = float("nan")
     last_loss: float = float("nan")
+    updated_share: float = 1.0
+    """Share of the parameters with a gradient that a step changes, in the mean over the steps."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -192,6 +195,7 @@ def train(
         warmup=warmup_steps(steps, settings.warmup_ratio, settings.warmup_steps),
         min_lr_ratio=settings.min_lr_ratio,
     )
+    update = UpdateShare(trained)
     state = checkpoint.TrainingState({"model": model}, {"adamw": optimizer}, {"cosine": schedule})
     done = 0
     if checkpoints is not None and checkpoint.latest(checkpoints) is not None:
@@ -216,11 +220,15 @@ def train(
                 remedy="lower rewards.learning_rate",
             )
         rate = float(schedule.get_last_lr()[0])
+        update.before_step()
         optimizer.step()
+        share = update.after_step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
         state.extra.setdefault("first_loss", figures.loss)
         state.extra["last_loss"] = figures.loss
+        before = state.extra.get("updated_share", share)
+        state.extra["updated_share"] = before + (share - before) / (step + 1)
         if series is not None:
             series.log(
                 step + 1,
@@ -229,6 +237,7 @@ def train(
                 accuracy=figures.accuracy,
                 learning_rate=rate,
                 gradient_norm=norm,
+                updated_share=share,
             )
         progress.advance(1, loss=figures.loss, accuracy=figures.accuracy)
         due = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
@@ -239,7 +248,11 @@ def train(
     if settings.gradient_checkpointing:
         model.activation_checkpointing_disable()
     model.eval()
-    return Report(steps, **state.extra, notes=[refusal] if refusal else [])
+    report = Report(steps, **state.extra, notes=[refusal] if refusal else [])
+    if (lost := lost_updates(report.updated_share)) is not None:
+        progress.say(f"{lost} (rewards.learning_rate)")
+        report.notes.append(lost)
+    return report
 
 
 def _batch(elements: Sequence[Element], size: int, step: int, seed: int) -> list[Element]:

@@ -22,9 +22,11 @@ from alignment.utils.files import sha256_file
 from alignment.utils.json_lines import read_jsonl
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "4"
-KEEPS = ("2", "3")
-# 3: templates with an end other than EOS; 4: long answers stay that fit with their short prompts
+CODE_VERSION = "5"
+KEEPS = ("2", "3", "4")
+# 3: templates with an end other than EOS; 4: long answers stay that fit with their short prompts;
+# 5: the share of parameters that a step changes; saved in float32, which bfloat16 had rounded
+BFLOAT16_KEEPS = ()
 READS = ("finetune", "compute")
 
 
@@ -57,7 +59,7 @@ def run(ctx: StageContext) -> None:
     )
     if not distributed.is_first():
         return
-    save_policy(model, tokenizer, ctx.out / "model", start=start, dtype=compute.dtype)
+    save_policy(model, tokenizer, ctx.out / "model", start=start)
     ctx.metric(**figures)
     if figures:
         ctx.metric(tokens_trained=config.epochs * figures["answer_tokens"])

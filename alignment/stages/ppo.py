@@ -39,9 +39,11 @@ from alignment.utils.seeds import derive_seed
 # labels identified it; 11: a stop set of its own, and looks at
 # the starting multiplier; 12: no cut answer is worth more than the worst that ended; 13: reward
 # models read the prompt as they do elsewhere; 14: looks rate cut answers as training does; 15: and
-# take the length penalty off; 16: it stops later, and calls less a fall.
-CODE_VERSION = "16"
-KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15")
+# take the length penalty off; 16: it stops later, and calls less a fall; 17: float32 masters under
+# bfloat16, in which small steps were lost.
+CODE_VERSION = "17"
+KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16")
+BFLOAT16_KEEPS = ()
 READS = ("ppo", "combine", "compute")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 

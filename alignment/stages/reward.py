@@ -50,7 +50,7 @@ from alignment.utils.files import atomic_write_bytes, atomic_write_json, digest_
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "18"
+CODE_VERSION = "19"
 # 5: the learning-rate schedule ends one step later; 6: the end of answers that the template writes,
 # and no comparison beyond the context of the model; 7: the card says which end was learned, which
 # one of version 6 does not; 8: the card counts labels, intervals are over openings;
@@ -60,8 +60,10 @@ CODE_VERSION = "18"
 # 13: long comparisons lose old turns; 14: wider intervals over few openings;
 # 15: one long answer takes no sound pair of its ranking along, spoilt copies of cut answers are
 # cut; 16: long answers stay that fit with their short prompts; 17: mixtures over origins, which
-# batches of before do not have; 18: Wilson's intervals
-KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17")
+# batches of before do not have; 18: Wilson's intervals; 19: a head in float32, calibrated in the
+# format in which it is asked
+KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18")
+BFLOAT16_KEEPS = ()
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
 FEW_ANSWERS = 64  # answers of a domain below which the scale is said to be rough
@@ -118,6 +120,9 @@ def run(ctx: StageContext) -> None:
         reward.save_adapter(start, ctx.out / "model")
     else:
         reward.save(ctx.out / "model")
+    dtype = ctx.config.compute.dtype
+    if dtype != "float32":  # calibrated and measured in the format in which it will be asked
+        reward = RewardModel.load(ctx.out / "model", dtype=dtype, device=model.device)
     reward.cache = cache = ScoreCache(ctx.workspace)
     for name in DOMAINS:
         if (count := len(reference.get(name, ()))) < FEW_ANSWERS:
@@ -148,6 +153,7 @@ def run(ctx: StageContext) -> None:
         "steps": report.steps,
         "first_loss": report.first_loss,
         "last_loss": report.last_loss,
+        "updated_share": report.updated_share,
         "notes": report.notes,
     }
     figures |= _beside_others(ctx, reward, measured, heldout, cache)
@@ -291,7 +297,8 @@ def _other(
 ) -> tuple[RewardCard, Measured]:
     """Measure another stage's model on the same comparisons; cached scores are reused."""
     device = resolve_device(ctx.config.compute.device)
-    model = RewardModel.load(stage / "model", device=device, cache=cache)
+    dtype = ctx.config.compute.dtype
+    model = RewardModel.load(stage / "model", dtype=dtype, device=device, cache=cache)
     return model.card, measure(model, sources, ctx.config.rewards.max_tokens_per_micro_batch)
 
 

@@ -14,9 +14,11 @@ from alignment.stages import finetune
 from alignment.stages.context import StageContext
 from alignment.stages.pretrain import pretrain_world
 
-CODE_VERSION = "3"
-KEEPS = ("1", "2")
-# 2: templates with an end other than EOS; 3: long answers stay that fit with their short prompts
+CODE_VERSION = "4"
+KEEPS = ("1", "2", "3")
+BFLOAT16_KEEPS = ()
+# 2: templates with an end other than EOS; 3: long answers stay that fit with their short prompts;
+# 4: see `finetune`
 READS = ("finetune", "compute")
 
 

@@ -51,16 +51,17 @@ def save_policy(
     directory: Path,
     *,
     start: str | Path,
-    dtype: Dtype = "float32",
 ) -> None:
     """Save a model that `trainable_policy` loaded: a full checkpoint, or the adapter alone.
 
+    In float32 whatever training computed in: in bfloat16 most of a version's small updates would
+    fall back to the old weights. `align export` writes other formats.
+
     Args:
         start: the checkpoint that it was loaded from.
-        dtype: number format of a full checkpoint.
     """
     if hasattr(model, "peft_config"):
         base = adapter_base(start) if is_adapter(start) else start
         save_adapter(model, tokenizer, directory, base)
     else:
-        save_model(model.to(getattr(torch, dtype)), tokenizer, directory)
+        save_model(model, tokenizer, directory)

@@ -33,6 +33,7 @@ from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
 from alignment.models.enough_steps import check_steps
 from alignment.models.load import context_length, quiet
 from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
+from alignment.models.update_share import UpdateShare, lost_updates
 from alignment.training.packing import Window, collate, isolates, pack, row_of, singles
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_not_finite
@@ -124,8 +125,9 @@ def finetune(
 
     Returns:
         Figures: `loss` (mean of the last tenth of the steps, nats per answer token), `first_loss`,
-        `examples`, `left_out`, `windows` (one epoch), `answer_tokens` (one epoch), `steps`. Empty
-        in all processes except the first, which has the curve.
+        `examples`, `left_out`, `windows` (one epoch), `answer_tokens` (one epoch), `steps`,
+        `updated_share` (see `update_share`). Empty in all processes except the first, which has the
+        curve.
 
     Raises:
         ConfigError: the batches are so large that there are too few steps.
@@ -174,6 +176,7 @@ def finetune(
         progress,
         every=config.checkpoint_every,
         total=steps,
+        update=UpdateShare(model.parameters()),
     )
     done = checkpoints.restore()
     progress.begin("fine-tune", steps, "step")
@@ -198,6 +201,10 @@ def finetune(
         return {}
     curve = [row["loss"] for row in series.rows() if "loss" in row]
     last = curve[-max(1, steps // 10) :]
+    shares = [row["updated_share"] for row in series.rows() if "updated_share" in row]
+    share = sum(shares) / len(shares)
+    if (lost := lost_updates(share)) is not None:
+        progress.say(f"{lost} ({key.removesuffix('batch')}learning_rate)")
     answers = sum(len(item.response) for item in items)
     return {
         "loss": sum(last) / len(last),
@@ -207,6 +214,7 @@ def finetune(
         "windows": float(len(rows) // config.epochs),
         "answer_tokens": float(answers),
         "steps": float(steps),
+        "updated_share": share,
     }
 
 
@@ -309,7 +317,9 @@ class _Checkpoints(TrainerCallback):
     progress: Progress
     every: int
     total: int
+    update: UpdateShare
     offset: int = 0
+    share: float = 1.0
 
     def restore(self) -> int:
         """Load the newest checkpoint if there is one; returns its step."""
@@ -323,6 +333,14 @@ class _Checkpoints(TrainerCallback):
         """Load the checkpoint again: the trainer's start-up drew from the random states."""
         if state.global_step == 0 and self.offset:
             checkpoint.load(self.directory, self.state)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Look at the weights before the step."""
+        self.update.before_step()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """And after it."""
+        self.share = self.update.after_step()
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Record a finished step."""
@@ -338,7 +356,7 @@ class _Checkpoints(TrainerCallback):
                 remedy="lower the learning rate of finetune",
             )
         if distributed.is_first():
-            self.series.log(step, **figures)
+            self.series.log(step, **figures, updated_share=self.share)
         if step % self.every == 0 or step == self.total or graceful_stop.stop_requested():
             if distributed.is_first():
                 checkpoint.save(self.directory, step, self.state)

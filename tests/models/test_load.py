@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from model_helpers import FAMILIES, bytes_tokenizer, tiny_model
+from safetensors.torch import load_file
 
 from alignment.config.lora import LoraConfig
 from alignment.errors import AlignError, ConfigError
@@ -206,3 +207,21 @@ def test_export_never_overwrites(tmp_path: Path) -> None:
     with pytest.raises(AlignError):
         export_policy(tmp_path / "stage", tmp_path / "file" / "below")
     assert {path.name for path in tmp_path.iterdir()} == {"stage", "empty", "file"}
+
+
+def test_export_writes_the_format_that_is_asked_for(tmp_path: Path) -> None:
+    save_model(tiny_model("llama"), bytes_tokenizer(), tmp_path / "model")
+    out = export_policy(tmp_path / "model", tmp_path / "half", "bfloat16")
+    stored = load_file(out / "model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_scalar_head_is_float32_whatever_the_rest_is(tmp_path: Path) -> None:
+    save_model(tiny_model("llama"), bytes_tokenizer(), tmp_path / "chat")
+    torch.manual_seed(0)
+    whole = load_scalar(tmp_path / "chat")
+    save_model(whole, bytes_tokenizer(), tmp_path / "reward")
+    half = load_scalar(tmp_path / "reward", dtype="bfloat16")
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(scalar_head(half).weight, scalar_head(whole).weight)

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from alignment.pipeline import code_versions
+from alignment.pipeline.slices import stage_declaration
 
 
 def test_every_change_is_declared() -> None:
@@ -81,3 +82,10 @@ def test_the_hash_is_of_the_code_and_not_of_the_python_that_read_it() -> None:
     shape = code_versions._shape(ast.parse('def f(x):\n    """Doc."""\n    return x\n'))
     assert "Doc" not in repr(shape)
     assert "type_params" not in repr(shape)
+
+
+def test_work_in_bfloat16_is_kept_apart() -> None:
+    declared = stage_declaration("ppo")
+    assert declared.keeps_work("16", {"compute": {"dtype": "float32"}})
+    assert not declared.keeps_work("16", {"compute": {"dtype": "bfloat16"}}), "it learned nothing"
+    assert stage_declaration("sample").keeps_work("7", {"compute": {"dtype": "bfloat16"}})

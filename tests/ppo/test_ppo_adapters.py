@@ -82,6 +82,26 @@ def test_merging_keeps_what_the_policy_says() -> None:
         torch.testing.assert_close(merged(input_ids=ids).logits, before, atol=1e-5, rtol=1e-4)
 
 
+def test_an_adapter_over_a_rounded_backbone_is_merged_in_float32() -> None:
+    shared, trainer = build(None)
+    trainer.train()
+    learned = shared.adapter("policy")
+    with torch.no_grad():
+        for parameter in learned.values():
+            parameter.mul_(1e-3)  # an update that a weight in bfloat16 would mostly lose
+    shared.model.to(torch.bfloat16)
+    for parameter in learned.values():
+        parameter.data = parameter.data.float()
+    merged = shared.merged(tiny_llama(10)).state_dict()
+    plain = tiny_llama(10).state_dict()
+    layer = "model.layers.0.self_attn.q_proj"
+    down, up = (next(p for n, p in learned.items() if f"{layer}.lora_{side}" in n) for side in "AB")
+    scaling = shared.peft.peft_config["policy"].lora_alpha / shared.peft.peft_config["policy"].r
+    update = merged[f"{layer}.weight"] - plain[f"{layer}.weight"]
+    assert merged[f"{layer}.weight"].dtype == torch.float32
+    torch.testing.assert_close(update, scaling * up @ down, atol=1e-7, rtol=1e-3)
+
+
 def test_resume_holds_adapters_only_and_is_exact(tmp_path: Path) -> None:
     whole, trainer = build(tmp_path / "whole")
     trainer.train()

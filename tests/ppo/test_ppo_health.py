@@ -20,6 +20,8 @@ WELL = {
     "answer/cut_share": 0.0,
     "critic/explained_variance": 0.6,
     "policy/clip_share": 0.05,
+    "policy/updated_share": 0.98,
+    "critic/updated_share": 0.95,
     "score/mean": 1.0,
     "score/deviation": 0.8,
 }
@@ -50,7 +52,7 @@ def curve(**ends: tuple[float, float]) -> list[dict[str, float]]:
 
 def test_good_health_is_said_too() -> None:
     found = verdicts(curve(), max_new_tokens=32)
-    assert len(found) == 8
+    assert len(found) == 9
     assert all(verdict.level == "ok" and not verdict.remedy for verdict in found)
     assert verdicts([], max_new_tokens=32) == []
 
@@ -61,6 +63,8 @@ ILL: list[tuple[str, dict[str, tuple[float, float]], dict[str, Any]]] = [
     ("first_ratio", {"policy__first_ratio_error": (0.0, 0.5)}, {"half": True}),
     ("negative_kl", {"kl__reference": (0.0, -2.0)}, {}),
     ("moved", {"kl__k3": (0.0, 1e-7)}, {}),
+    ("updates", {"policy__updated_share": (0.9, 0.1)}, {}),
+    ("updates", {"critic__updated_share": (0.9, 0.1)}, {}),
     ("entropy", {"policy__entropy": (2.0, 0.05)}, {}),
     ("entropy", {"policy__entropy": (2.0, 0.3)}, {}),
     ("entropy", {"policy__entropy": (1.0, 4.5)}, {}),

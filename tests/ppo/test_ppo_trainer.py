@@ -14,6 +14,7 @@ from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
 from alignment.errors import ConfigError, StageError
 from alignment.models.chat_renderer import Tokens
+from alignment.models.load import Dtype
 from alignment.training.ppo.collect import Collector
 from alignment.training.ppo.early_stopping import StopSet
 from alignment.training.ppo.experience import Experience
@@ -54,13 +55,13 @@ def small(episodes: Any) -> np.ndarray:
     return np.array([-np.mean(e.tokens.response) / 4 for e in episodes])
 
 
-def build(directory: Path | None, **changes: Any) -> PPOTrainer:
+def build(directory: Path | None, dtype: Dtype = "float32", **changes: Any) -> PPOTrainer:
     config = PPOConfig.model_validate({**EVERYTHING, **changes})
     policy = tiny_llama(10)
     critic = tiny_llama(10, 4) if config.algorithm == "ppo" else None
     stop_set = StopSet(PROMPTS[:3], small) if config.stop.look_every else None
     return PPOTrainer(
-        full_copies(policy, critic=critic),
+        full_copies(policy, critic=critic, dtype=dtype),
         renderer(),
         PROMPTS,
         CombinedReward(evens, small, CombineConfig(method="constrained")),
@@ -87,6 +88,40 @@ def test_the_first_ratio_is_one(old: str, way: str) -> None:
     trainer = build(None, old_logprobs=old, critic_warmup_iterations=0)
     for iteration in range(3):
         assert trainer.iterate(iteration)["policy/first_ratio_error"] <= 1e-5
+
+
+def test_in_bfloat16_small_steps_add_up_and_the_reference_is_the_start(tmp_path: Path) -> None:
+    """At 1e-6 a weight in bfloat16 would hardly ever move; its float32 master does."""
+    slow = {"learning_rate": 1e-6, "critic_warmup_iterations": 0, "warmup_iterations": 0}
+    start = weights(build(None))
+    runs = {}
+    for dtype in ("float32", "bfloat16"):
+        trainer = build(None, dtype, **slow)
+        model = trainer.roles.policy.model
+        first = trainer.iterate(0)
+        if dtype == "bfloat16":
+            assert first["kl/k3"] == 0.0, "policy and reference round the same weights"
+            assert next(model.parameters()).dtype == torch.bfloat16
+        trainer.iterate(1)
+        trainer.roles.policy.settle(model)
+        runs[dtype] = torch.cat(
+            [(p - start[n]).abs().flatten() for n, p in weights(trainer).items()]
+        )
+    moved = {dtype: float((gaps > 0).float().mean()) for dtype, gaps in runs.items()}
+    assert moved["bfloat16"] >= 0.95 * moved["float32"] > 0.5
+    assert float(runs["bfloat16"].mean()) == pytest.approx(float(runs["float32"].mean()), rel=0.1)
+
+
+def test_in_bfloat16_resuming_gives_the_same_bits(tmp_path: Path) -> None:
+    ends = {}
+    for name, kinds in (("whole", [4]), ("parts", [2, 4])):
+        for iterations in kinds:
+            trainer = build(tmp_path / name, "bfloat16", iterations=iterations, checkpoint_every=1)
+            trainer.train()
+        trainer.roles.policy.settle(trainer.roles.policy.model)
+        ends[name] = weights(trainer)
+    assert same(ends["whole"], ends["parts"])
+    assert all(value.dtype == torch.float32 for value in ends["whole"].values())
 
 
 def note_kept(trainer: PPOTrainer) -> set[str]:

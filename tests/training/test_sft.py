@@ -187,7 +187,7 @@ def test_lora_trains_the_adapter_and_continues_it(tmp_path: Path) -> None:
         trainable_policy(start, LoraConfig(r=8, alpha=8))
     full = trainable_policy(start, None)
     assert all(parameter.requires_grad for parameter in full.parameters())
-    save_policy(full, bytes_tokenizer(CHATML), tmp_path / "full", start=start, dtype="bfloat16")
+    save_policy(full, bytes_tokenizer(CHATML), tmp_path / "full", start=start)
     assert not (tmp_path / "full/adapter_config.json").exists()
     assert load_policy(tmp_path / "full", dtype="bfloat16").dtype == torch.bfloat16
 

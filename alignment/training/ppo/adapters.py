@@ -16,7 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel, get_peft_model
+from peft import (
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -26,6 +31,7 @@ from alignment.errors import DataError
 from alignment.models.adapters import drawing, lora_config
 from alignment.models.chat_renderer import Tokens
 from alignment.models.load import backbone, load_tokenizer
+from alignment.models.master_weights import ParameterView
 from alignment.models.padding import pad
 from alignment.rewards.cache import Answer
 from alignment.rewards.card import RewardCard
@@ -34,15 +40,6 @@ from alignment.training.ppo.forward import pieces
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueHead, ValueRole
 
 POLICY, CRITIC, REFERENCE = "policy", "critic", "reference"
-
-
-class ParameterView(nn.Module):
-    """Some parameters of another module, so that a checkpoint holds only these."""
-
-    def __init__(self, parameters: dict[str, nn.Parameter]):
-        super().__init__()
-        for name, parameter in parameters.items():
-            self.register_parameter(name.replace(".", "/"), parameter)
 
 
 class SharedBackbone:
@@ -156,10 +153,21 @@ class SharedBackbone:
         head = heads[0][0].to(self.model.device)
         return AdapterReward(self, name, head, load_tokenizer(directory), card)
 
-    def merged(self) -> PreTrainedModel:
-        """The policy as a plain model with its adapter merged; the other roles become unusable."""
+    def merged(self, base: PreTrainedModel | None = None) -> PreTrainedModel:
+        """The policy as a plain model with its adapter merged; the other roles become unusable.
+
+        Args:
+            base: the checkpoint below all adapters in float32, where the backbone holds it in
+                bfloat16: a merge there would round a good part of the update away.
+        """
         self._switch(POLICY)
-        merged: PreTrainedModel = self.peft.merge_and_unload(adapter_names=[POLICY])
+        whole = self.peft
+        if base is not None:
+            described = self.peft.peft_config[POLICY]
+            learned = get_peft_model_state_dict(self.peft, adapter_name=POLICY)
+            whole = get_peft_model(base, described, adapter_name=POLICY)
+            set_peft_model_state_dict(whole, learned, adapter_name=POLICY)
+        merged: PreTrainedModel = whole.merge_and_unload(adapter_names=[POLICY])
         return merged
 
 

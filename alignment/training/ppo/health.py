@@ -15,6 +15,7 @@ from statistics import NormalDist
 from typing import Literal
 
 from alignment.config.ppo import PPOConfig
+from alignment.models.update_share import FEW
 
 Row = Mapping[str, float]
 
@@ -138,12 +139,28 @@ def _moved(curves: Curves) -> Verdict | None:
         healthy=furthest > bound,
         ok=f"The policy left its reference (by {furthest:.2g} nats an answer).",
         ill=f"The policy did not move: its KL to the reference is at most {furthest:.1g} nats.",
-        remedy="Raise ppo.learning_rate"
-        + (
-            ", or compute in float32 (compute.dtype), which keeps small steps."
-            if curves.half
-            else "."
-        ),
+        remedy="Raise ppo.learning_rate.",
+    )
+
+
+def _updates(curves: Curves) -> Verdict:
+    """Whether the steps arrive in the weights; of the role that keeps less of them."""
+    shares = {
+        role: min(curves.smooth(name))
+        for role in ("policy", "critic")
+        if curves.of(name := f"{role}/updated_share")
+    }
+    role = min(shares, key=lambda role: shares[role])
+    rate = "critic_learning_rate" if role == "critic" else "learning_rate"
+    return bounded(
+        "updates",
+        shares[role],
+        FEW,
+        healthy=shares[role] >= FEW,
+        ok=f"Steps change {shares[role]:.0%} of the parameters that they are to change.",
+        ill=f"Updates of the {role} are lost: its steps change {shares[role]:.0%} of the "
+        "parameters that they are to change; the rest is rounded away.",
+        remedy=f"Raise ppo.{rate}.",
     )
 
 
@@ -323,6 +340,7 @@ CHECKS: Sequence[tuple[str, Callable[[Curves], Verdict | None]]] = (
     ("policy/first_ratio_error", _first_ratio),
     ("kl/reference", _kl),
     ("kl/k3", _moved),
+    ("policy/updated_share", _updates),
     ("policy/entropy", _entropy),
     ("answer/tokens", _length),
     ("score/deviation", _reward_varies),

@@ -20,20 +20,49 @@ from transformers import AutoModel, PreTrainedModel
 
 from alignment.errors import ConfigError
 from alignment.fastpath import use_for_training
-from alignment.models.load import backbone, scalar_head
+from alignment.models.load import Dtype, backbone, scalar_head
+from alignment.models.master_weights import MasterWeights
 from alignment.training.ppo.losses import token_logprobs
 
 Switch = Callable[[], AbstractContextManager[None]]
 """Selects the weights that a shared backbone uses."""
 
 
-class LanguageRole:
+class _Role:
+    """What learns in a role, and how its weights come into use."""
+
+    def __init__(
+        self, trained: list[nn.Parameter], switch: Switch, masters: MasterWeights | None
+    ) -> None:
+        self.parameters = trained
+        self.masters = masters
+        self._switch = switch
+
+    def active(self) -> AbstractContextManager[None]:
+        """A context that computes with this role's weights, as they are now."""
+        self.publish()
+        return self._switch()
+
+    def publish(self) -> None:
+        """Compute with the weights that were learned last."""
+        if self.masters is not None:
+            self.masters.publish()
+
+    def settle(self, module: nn.Module) -> None:
+        """End the training: `module` has its float32 weights again."""
+        if self.masters is not None:
+            self.masters.return_to(module)
+            self.masters = None
+
+
+class LanguageRole(_Role):
     """A causal language model in one role.
 
     Args:
         model: gives logits; called without attention mask (right padding, causal).
         trained: parameters that learn in this role; empty for a reference.
         switch: activates the role's weights.
+        masters: float32 weights of a model that computes in bfloat16; they are what learns then.
 
     Attributes:
         size: parameters of the model.
@@ -41,12 +70,15 @@ class LanguageRole:
     """
 
     def __init__(
-        self, model: PreTrainedModel, trained: list[nn.Parameter], switch: Switch = nullcontext
+        self,
+        model: PreTrainedModel,
+        trained: list[nn.Parameter],
+        switch: Switch = nullcontext,
+        masters: MasterWeights | None = None,
     ):
+        super().__init__(trained, switch, masters)
         self.model = model
-        self.parameters = trained
         self.size = _size(model)
-        self.active = switch
         with self.active():
             direct = _head_is_linear(model)
             self._body = _Body(backbone(model)) if direct else None
@@ -106,7 +138,7 @@ class ValueHead(nn.Module):
         return hidden.float() @ self.weight + self.bias
 
 
-class ValueRole:
+class ValueRole(_Role):
     """A critic: a backbone of `size` parameters, and a head that gives each position a value."""
 
     def __init__(
@@ -115,12 +147,12 @@ class ValueRole:
         head: ValueHead,
         trained: list[nn.Parameter],
         switch: Switch = nullcontext,
+        masters: MasterWeights | None = None,
     ):
+        super().__init__(trained, switch, masters)
         self.body = body
         self.head = head
-        self.parameters = trained
         self.size = _size(body)
-        self.active = switch
         self._places = _Body(body)
 
     @property
@@ -162,29 +194,43 @@ def full_copies(
     *,
     critic: PreTrainedModel | None,
     scale: tuple[float, float] = (0.0, 1.0),
+    dtype: Dtype = "float32",
 ) -> Roles:
     """Roles that are full copies and share no weights; the reference is the policy as it is now.
 
     Args:
-        policy: trained in place.
+        policy: in float32; trained in place.
         critic: a reward model (scalar head kept, standardised), a causal model (new head of
-            zeros), or None for RLOO; trained in place.
+            zeros), or None for RLOO; in float32, trained in place.
+        dtype: what the models compute in. What learns is float32 either way.
         scale: mean and deviation of the reward model's raw scores; the critic starts with the value
             (score − mean) / deviation.
     """
-    frozen = copy.deepcopy(policy.eval()).requires_grad_(False)
-    policy.requires_grad_(True)
-    modules: dict[str, nn.Module] = {"policy": policy}
+    masters = _masters(policy.eval().requires_grad_(True), dtype)
+    learning = policy if masters is None else masters
+    modules: dict[str, nn.Module] = {"policy": learning}
+    frozen = copy.deepcopy(policy).requires_grad_(False)
     value = None
     if critic is not None:
-        value = critic_from(critic, scale)
-        modules["critic"] = nn.ModuleDict({"body": value.body, "head": value.head})
-    speaker = LanguageRole(policy, list(policy.parameters()))
+        value = critic_from(critic, scale, dtype)
+        body = value.body if value.masters is None else value.masters
+        modules["critic"] = nn.ModuleDict({"body": body, "head": value.head})
+    speaker = LanguageRole(policy, list(learning.parameters()), masters=masters)
     return Roles(speaker, LanguageRole(frozen, []), value, modules)
 
 
-def critic_from(model: PreTrainedModel, scale: tuple[float, float] = (0.0, 1.0)) -> ValueRole:
-    """A critic made from a reward model, or from a language model with a head of zeros."""
+def _masters(module: nn.Module, dtype: Dtype) -> MasterWeights | None:
+    """Master weights, where the module is to compute in another format than float32."""
+    return None if dtype == "float32" else MasterWeights(module, getattr(torch, dtype))
+
+
+def critic_from(
+    model: PreTrainedModel, scale: tuple[float, float] = (0.0, 1.0), dtype: Dtype = "float32"
+) -> ValueRole:
+    """A critic made from a reward model, or from a language model with a head of zeros.
+
+    See `full_copies`; the value head is float32 whatever `dtype` is.
+    """
     body = backbone(model.eval())
     body.requires_grad_(True)
     head = ValueHead(int(model.config.get_text_config().hidden_size))
@@ -196,7 +242,9 @@ def critic_from(model: PreTrainedModel, scale: tuple[float, float] = (0.0, 1.0))
             bias = 0.0 if linear.bias is None else float(linear.bias[0])
             head.bias.fill_((bias - mean) / deviation)
     head = head.to(next(body.parameters()).device)
-    return ValueRole(body, head, [*body.parameters(), *head.parameters()])
+    masters = _masters(body, dtype)
+    learning = body if masters is None else masters
+    return ValueRole(body, head, [*learning.parameters(), *head.parameters()], masters=masters)
 
 
 @torch.no_grad()
@@ -213,8 +261,9 @@ def _head_is_linear(model: PreTrainedModel) -> bool:
 
 
 def save_critic(role: ValueRole, directory: Path) -> None:
-    """Save a critic: the backbone in transformers' format, and its head beside it."""
+    """Save a critic: the backbone in transformers' format, and its head beside it, in float32."""
     directory.mkdir(parents=True, exist_ok=True)
+    role.settle(role.body)
     body: Any = role.body
     body.save_pretrained(directory)
     head = {name: tensor.detach().cpu() for name, tensor in role.head.state_dict().items()}

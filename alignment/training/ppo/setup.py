@@ -51,9 +51,10 @@ class Builder:
 
     def __post_init__(self) -> None:
         self._shared: SharedBackbone | None = None
+        self._copies: Roles | None = None
         self._base = self.start
         if self.config.lora is None:
-            self._policy = load_policy(self.start, dtype=self.dtype, device=self.device)
+            self._policy = load_policy(self.start, device=self.device)
             return
         from alignment.training.ppo.adapters import SharedBackbone  # peft takes seconds
 
@@ -72,15 +73,17 @@ class Builder:
         with_critic = self.config.algorithm == "ppo"
         if self._shared is not None:
             return self._shared.roles(critic=with_critic)
-        if not with_critic:
-            return full_copies(self._policy, critic=None)
+        critic, scale = self._critic() if with_critic else (None, (0.0, 1.0))
+        self._copies = full_copies(self._policy, critic=critic, scale=scale, dtype=self.dtype)
+        return self._copies
+
+    def _critic(self) -> tuple[PreTrainedModel, tuple[float, float]]:
+        """What a critic of its own starts as, and the scale of its scores."""
         if self.config.critic_init == "policy":
-            critic = load_policy(self.start, dtype=self.dtype, device=self.device)
-            return full_copies(self._policy, critic=critic)
+            return load_policy(self.start, device=self.device), (0.0, 1.0)
         source = self.rewards[self.config.critic_init] / "model"
-        critic = load_scalar(source, dtype=self.dtype, device=self.device)
         card = read_card(source)
-        return full_copies(self._policy, critic=critic, scale=(card.mean - card.bias, card.std))
+        return load_scalar(source, device=self.device), (card.mean - card.bias, card.std)
 
     def reward(
         self, combine: CombineConfig, renderer: ChatRenderer, guards: dict[str, Path] | None = None
@@ -123,8 +126,13 @@ class Builder:
         return RewardModel.load(directory, self.dtype, self.device)
 
     def final(self) -> PreTrainedModel:
-        """The policy as a plain model; with a shared backbone the other roles become unusable."""
-        return self._policy if self._shared is None else self._shared.merged()
+        """The policy as a plain float32 model; with a shared backbone other roles are unusable."""
+        if self._shared is None:
+            if self._copies is not None:
+                self._copies.policy.settle(self._policy)
+            return self._policy
+        rounded = self.dtype != "float32"
+        return self._shared.merged(load_policy(self._base) if rounded else None)
 
     @property
     def shares(self) -> bool:

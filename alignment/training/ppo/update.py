@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from alignment.config.ppo import PPOConfig
 from alignment.models.chat_renderer import Tokens
+from alignment.models.update_share import UpdateShare
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.forward import (
     Pass,
@@ -90,7 +91,8 @@ def update_policy(
                 del means["policy/exact_entropy"]
             if ptx is not None:
                 means["loss/ptx"] = _ptx_step(role, ptx(number), config)
-            means["grad_norm/policy"] = _step(role.parameters, optimizer, "policy", config)
+            norm, share = _step(role, optimizer, "policy", config)
+            means |= {"grad_norm/policy": norm, "policy/updated_share": share}
             if number == 0:
                 first_error = distributed.largest(worst)
             for name, mean in means.items():
@@ -118,10 +120,12 @@ def update_critic(
                 for name, value in part_figures.items():
                     sums[name] += value
             sums = distributed.totals(sums)
+            norm, share = _step(role, optimizer, "critic", config)
             figures = {
                 "loss/value": sums["loss"],
                 "critic/clip_share": sums["clipped"] / tokens,
-                "grad_norm/critic": _step(role.parameters, optimizer, "critic", config),
+                "grad_norm/critic": norm,
+                "critic/updated_share": share,
             }
             for name, value in figures.items():
                 totals[name] = totals.get(name, 0.0) + value / len(batches)
@@ -253,16 +257,24 @@ def _ptx_step(role: LanguageRole, texts: Sequence[Tokens], config: PPOConfig) ->
 
 
 def _step(
-    parameters: list[nn.Parameter],
+    role: LanguageRole | ValueRole,
     optimizer: torch.optim.Optimizer,
     name: str,
     config: PPOConfig,
-) -> float:
-    """Clip the gradient, take a step and clear the gradient; returns its norm before clipping."""
-    distributed.sum_gradients(parameters)
-    norm = float(nn.utils.clip_grad_norm_(parameters, config.optimizer.max_grad_norm))
+) -> tuple[float, float]:
+    """Clip the gradient, take a step and clear the gradient.
+
+    Returns:
+        The gradient's norm before clipping, and the share of parameters that the step changed.
+    """
+    distributed.sum_gradients(role.parameters)
+    norm = float(nn.utils.clip_grad_norm_(role.parameters, config.optimizer.max_grad_norm))
     rate = "critic_learning_rate" if name == "critic" else "learning_rate"
     stop_if_not_finite(norm, f"the gradient of the {name}", remedy=f"lower ppo.{rate}")
+    update = UpdateShare(role.parameters)
+    update.before_step()
     optimizer.step()
+    share = update.after_step()
     optimizer.zero_grad(set_to_none=True)
-    return norm
+    role.publish()
+    return norm, share
