@@ -69,7 +69,7 @@ def split(
     return heldout
 
 
-def _lowest(openings: np.ndarray, rows: int) -> np.ndarray:
+def _lowest(openings: np.ndarray, rows: int) -> list[np.uint64]:
     """Openings with the lowest hash that have `rows` rows in all; larger ones are skipped."""
     unique, counts = np.unique(openings, return_counts=True)
     picked = []
@@ -79,4 +79,4 @@ def _lowest(openings: np.ndarray, rows: int) -> np.ndarray:
         if count <= rows:
             picked.append(opening)
             rows -= int(count)
-    return np.array(picked, dtype=np.uint64)
+    return picked

@@ -126,7 +126,7 @@ def fit_threshold(
         raise ValueError("give either precision or recall")
     if not unsafe.any():
         raise ValueError("no unsafe answer to fit a threshold on")
-    order = np.argsort(probability, kind="stable")
+    order = np.argsort(probability)
     values, hits = probability[order], np.cumsum(unsafe[order])
     # A cut is possible only between two different values.
     ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))

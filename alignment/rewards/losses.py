@@ -6,7 +6,6 @@ comparison's strength, σ the logistic function.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -29,10 +28,10 @@ def ranking_loss(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0)
 
 
 def label_loss(scores: Tensor, safe: Tensor) -> Tensor:
-    """−log σ(±r): + where the answer is safe, − where it is not. Both (n,), returns (n,).
+    """−log σ(±r): + where the answer is safe (1), − where it is not (0). Both (n,), returns (n,).
 
     Llama 2 mentions an auxiliary safety loss without a formula. This is the sign term of
     Safe-RLHF's cost model (2310.12773, eq. 6) on each answer's own label. Score 0 then means "as
     likely safe as not", which is the threshold 0.5 of Table 29.
     """
-    return softplus(torch.where(safe > 0.5, -scores, scores))
+    return softplus((1 - 2 * safe) * scores)

@@ -110,6 +110,8 @@ def test_explained_variance() -> None:
     assert float(explained_variance(flat, returns, mask)) == pytest.approx(0.0, abs=1e-6)
     assert float(explained_variance(-returns, returns, mask)) == pytest.approx(-3.0, abs=1e-5)
     assert float(explained_variance(returns, flat, mask)) == 0.0
+    assert float(explained_variance(returns, returns, mask & False)) == 0.0  # no tokens
+    assert explained_variance(returns.double(), flat.double(), mask).dtype == torch.float64
 
 
 def test_policy_loss_by_hand() -> None:
@@ -289,6 +291,12 @@ def test_penalties() -> None:
     )
     torch.testing.assert_close(none_ended, torch.tensor([8.5, -2.5]))
     plain = torch.tensor([1.0, -3.0])
+    # In the format of the scores: a third for each token.
+    exact = shape_scores(
+        plain.double(), torch.tensor([10, 4]), torch.tensor([T, T]), length_penalty=1 / 3
+    )
+    by_hand = [value - n / 3 for value, n in zip(plain.tolist(), (10, 4), strict=True)]
+    assert exact.tolist() == pytest.approx(by_hand, abs=1e-12)
     assert torch.equal(shape_scores(plain, torch.tensor([10, 4]), torch.tensor([F, T])), plain)
 
 

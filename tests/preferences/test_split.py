@@ -39,6 +39,14 @@ def test_what_is_held_out_already_counts_towards_the_part() -> None:
     assert np.flatnonzero(split(openings, helpful, earlier, rows=1, share=0.5)).tolist() == [8]
 
 
+def test_openings_are_told_apart_by_all_their_64_bits() -> None:
+    near = np.array([2**63 + 1, 2**63 + 2], np.uint64)
+    earlier = EarlierSplit.of(near, np.array([True, False]))
+    assert earlier.openings.tolist() == near.tolist()
+    held = split(near, np.zeros(2, bool), earlier, rows=1, share=0.5)
+    assert held.tolist() == [True, False]
+
+
 def test_nothing_is_held_out_of_nothing() -> None:
     none = np.zeros(0, np.uint64)
     assert len(split(none, none.astype(bool), NOBODY, rows=1000, share=0.1)) == 0

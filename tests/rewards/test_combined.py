@@ -75,6 +75,7 @@ def test_constrained_and_its_multiplier() -> None:
     for _ in range(10_000):
         state.update(-5.0, config)
     assert state.value == pytest.approx(config.multiplier_limit)
+    assert Multiplier.start(config).update(1e6, config) == math.exp(-20.0)
 
 
 def test_multiplier_finds_the_balance() -> None:

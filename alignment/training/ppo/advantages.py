@@ -22,18 +22,17 @@ def generalised_advantages(
     Returns:
         advantages (b, t), returns (b, t); both 0 outside the mask.
     """
-    real = mask.to(values.dtype)
-    values = values * real
-    rewards = rewards * real
+    values = values * mask
+    rewards = rewards * mask
     advantages = torch.zeros_like(values)
     running = torch.zeros_like(values[:, 0])
     following = torch.zeros_like(values[:, 0])
     for i in range(values.shape[1] - 1, -1, -1):
         delta = rewards[:, i] + gamma * following - values[:, i]
-        running = (delta + gamma * lam * running) * real[:, i]
+        running = (delta + gamma * lam * running) * mask[:, i]
         advantages[:, i] = running
         following = values[:, i]
-    return advantages, (advantages + values) * real
+    return advantages, (advantages + values) * mask
 
 
 def discounted_returns(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
@@ -70,7 +69,6 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     1 is a perfect critic, 0 a constant one, and a critic below 0 does harm.
     """
     real_returns = returns[mask]
-    spread = real_returns.var(unbiased=False)
-    if real_returns.numel() == 0 or spread == 0:
-        return torch.zeros((), dtype=returns.dtype, device=returns.device)
+    if real_returns.numel() == 0 or (spread := real_returns.var(unbiased=False)) == 0:
+        return returns.new_zeros(())
     return 1 - (real_returns - values[mask]).var(unbiased=False) / spread

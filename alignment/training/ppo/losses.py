@@ -54,20 +54,19 @@ def policy_loss(
         clip: ε.
         tokens: real tokens of the mini-batch.
     """
-    real = mask.to(logprobs.dtype)
     # Without the mask, exp of a padded position could overflow, and 0 × inf would give NaN.
-    log_ratio = (logprobs - old) * real
+    log_ratio = (logprobs - old) * mask
     ratio = log_ratio.exp()
     straight = ratio * advantages
     cut = ratio.clamp(1 - clip, 1 + clip) * advantages
-    loss = -(torch.minimum(straight, cut) * real).sum() / tokens
+    loss = -(torch.minimum(straight, cut) * mask).sum() / tokens
     with torch.no_grad():
         return PolicyLoss(
             loss=loss,
             clipped=((cut < straight) & mask).sum(),
-            approximate_kl=((ratio - 1 - log_ratio) * real).sum(),
-            ratio=(ratio * real).sum(),
-            ratio_error=((ratio - 1).abs() * real).max() if real.numel() else ratio.sum(),
+            approximate_kl=((ratio - 1 - log_ratio) * mask).sum(),
+            ratio=(ratio * mask).sum(),
+            ratio_error=((ratio - 1).abs() * mask).max() if mask.numel() else ratio.sum(),
         )
 
 
@@ -86,11 +85,10 @@ def value_loss(
     Returns:
         the loss, and how many tokens were clipped (detached).
     """
-    real = mask.to(values.dtype)
     error = (values - returns) ** 2
     if clip is None:
-        return 0.5 * (error * real).sum() / tokens, torch.zeros_like(error.sum()).detach()
+        return 0.5 * (error * mask).sum() / tokens, torch.zeros_like(error.sum()).detach()
     near = old + (values - old).clamp(-clip, clip)
     near_error = (near - returns) ** 2
-    loss = 0.5 * (torch.maximum(error, near_error) * real).sum() / tokens
+    loss = 0.5 * (torch.maximum(error, near_error) * mask).sum() / tokens
     return loss, ((near_error > error) & mask).sum().detach()
