@@ -103,8 +103,9 @@ class PromoteConfig(Section):
     margin: float = Field(default=0.05, ge=0, lt=0.5)
     """How far below ½ the interval on an axis may reach if the other axis is won."""
     max_false_refusal_rise: float = Field(default=0.03, ge=0, le=1)
-    """False refusals may rise by at most this share of prompts above the champion's, unless the
-    whole rise may be chance (its 95 % interval is not above 0)."""
+    """False refusals may rise by at most this share of prompts above the champion's, and above
+    SFT's, unless the whole rise may be chance (its 95 % interval is not above 0): then by at most
+    `max_degenerate_rise`."""
     max_length_ratio: float = Field(default=1.5, ge=1)
     """Mean answer length over the champion's may be at most this."""
     min_length_ratio: float = Field(default=0.5, ge=0, le=1)
@@ -112,7 +113,7 @@ class PromoteConfig(Section):
     max_degenerate_rise: float = Field(default=0.1, ge=0, le=1)
     """The share of answers that are empty, cut, all alike, copied from the prompt, looping, in
     another language than the prompt, or refusals of harmless prompts may rise by at most this above
-    the champion's, each on its own."""
+    the champion's, and above SFT's, each on its own."""
     max_kl_sft: float | None = Field(default=100.0, gt=0)
     """Highest allowed KL from SFT in nats per answer; null switches the check off."""
     judges: tuple[str, ...] = ("gold", "guard", "judge")

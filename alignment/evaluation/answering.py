@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from alignment.config.evaluate import EvaluateConfig
 from alignment.evaluation.divergence import measure
 from alignment.evaluation.diversity import SAMPLES, diversity_figures, number_of_prompts
-from alignment.evaluation.responses import side_name
+from alignment.evaluation.responses import side_name, subject_numbers
 from alignment.evaluation.standings import bounded
 from alignment.evaluation.winrate import LEVEL
 from alignment.inference.engine import sample_seeds
@@ -79,6 +79,7 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
 def answer(
     arm: Arm,
     prompts: Sequence[Prompt],
+    subjects: Mapping[str, str],
     config: EvaluateConfig,
     open_policy: Callable[[], AbstractContextManager[Opened]],
     *,
@@ -95,6 +96,7 @@ def answer(
     the same random numbers.
 
     Args:
+        subjects: prompt id → subject; prompts of one subject are not independent.
         open_policy: opens the engine of the arm's policy.
         seed: of the version.
         dtype, device: precision and device of all models.
@@ -130,6 +132,7 @@ def answer(
             "domain": [prompt.domain for prompt in prompts],
             "category": [prompt.category for prompt in prompts],
             "borderline": [prompt.borderline for prompt in prompts],
+            "subject": [subjects[prompt.id] for prompt in prompts],
             "text": [reply["text"] for reply in answers],
             "n_tokens": [len(reply["token_ids"]) for reply in answers],
             "finished": [reply["finished"] for reply in answers],
@@ -144,6 +147,7 @@ def answer(
         tokens += sum(len(reply["token_ids"]) for replies in samples for reply in replies)
         figures |= diversity_figures(
             [[reply["text"] for reply in replies] for replies in samples],
+            [subjects[prompt.id] for prompt in few],
             seed=derive_seed(seed, "bootstrap", "diversity"),
             resamplings=config.bootstrap_samples,
             level=LEVEL,
@@ -248,6 +252,7 @@ def _distances(
             seed=derive_seed(seed, "bootstrap", "kl"),
             samples=config.bootstrap_samples,
             level=LEVEL,
+            clusters=subject_numbers(table),
         )
         figures |= bounded(f"kl_{name}", interval)
         figures |= {f"kl_{name}_k1": float(k1.mean()), f"kl_{name}_k3": float(k3.mean())}

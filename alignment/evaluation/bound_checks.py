@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from alignment.config.evaluate import PromoteConfig
 from alignment.evaluation.checks import Check, Figures, finite, share
 from alignment.evaluation.degenerate import DEGENERATE
+from alignment.pipeline.node import FIRST_CHAMPION
 from alignment.utils.statistics import Interval, difference
 
 RELATIVE = ("no_eos", "other_language")
@@ -16,36 +17,51 @@ CHOICE = 8.0
 """Tokens. Shorter answers choose among a few ("B", "Yes"): that they are alike is no fault."""
 CLEAN = "degenerate"
 """The check that says that there are no degenerate answers: in every decision to promote."""
-JUDGED = "judged_false_refusal"
+JUDGED, PHRASED = "judged_false_refusal", "false_refusal"
 _SLACK = 1e-9  # a rise of exactly the bound must not fail by rounding
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """The figures of a version, those of the champion, and what the one may cost more than the
-    other."""
+    """The figures of a version and of a rival, and what the one may cost more than the other. The
+    rival is the champion, and SFT in checks of shares that could else creep up from one champion to
+    the next."""
 
     version: str
     champion: str
     new: Figures
     old: Figures
     config: PromoteConfig
+    since: str = ""
+    """The rival, in words, where it is not the champion."""
 
-    def checks(self) -> list[Check]:
-        """All bounds."""
-        rise = self.config.max_false_refusal_rise
+    def checks(self, first: Figures) -> list[Check]:
+        """All bounds.
+
+        Args:
+            first: figures of SFT.
+        """
+        rivals = [self]
+        if self.champion != FIRST_CHAMPION:
+            since = f" since {FIRST_CHAMPION}"
+            rivals.append(replace(self, champion=FIRST_CHAMPION, old=first, since=since))
+        degenerate = [check for bounds in rivals for check in bounds._degenerate()]
+        rise = self.config.max_degenerate_rise
+        message = f"no kind of degenerate answers rose by more than {100 * rise:.1f} points"
+        message += f", nor{rivals[-1].since}" if rivals[1:] else ""
         checks = [
-            self._false_refusals(rise),
+            *(bounds._false_refusals() for bounds in rivals),
             self._length(),
-            *self._degenerate(),
+            *(degenerate or [Check(CLEAN, 0.0, rise, True, message)]),
         ]
         return checks if self.config.max_kl_sft is None else [*checks, self._kl()]
 
-    def _false_refusals(self, bound: float) -> Check:
+    def _false_refusals(self) -> Check:
         """By the judge where it looked at both versions, else by phrases, if these can tell."""
-        name, what = "false_refusal_rise", "false refusals"
+        name, what = self._named("false_refusal_rise"), "false refusals"
         if all(share(side.get(JUDGED)) is not None for side in (self.new, self.old)):
-            return self._shown_rise(name, JUDGED, f"{what} by the judge", bound)
+            return self._shown_rise(name, JUDGED, f"{what} by the judge")
+        bound = self.config.max_false_refusal_rise
         if not refusals_measurable(self.new):
             message = (
                 f"{what} not measurable: no phrase matches an answer of {self.version} to a "
@@ -54,9 +70,12 @@ class Bounds:
             )
             return Check(name, None, bound, True, message)
         # What phrases found of the new version counts whole where they found nothing of the old.
-        nothing = {"false_refusal": 0.0, "false_refusal_low": 0.0, "false_refusal_high": 0.0}
-        old = self.old if refusals_measurable(self.old) else {**self.old, **nothing}
-        return replace(self, old=old)._shown_rise(name, "false_refusal", what, bound)
+        if refusals_measurable(self.old):
+            return self._shown_rise(name, PHRASED, what)
+        nothing = {f"{PHRASED}{end}": 0.0 for end in ("", "_low", "_high")}
+        paired = rise_name(self.champion)
+        new = {key: value for key, value in self.new.items() if not key.startswith(paired)}
+        return replace(self, new=new, old={**self.old, **nothing})._shown_rise(name, PHRASED, what)
 
     def _kl(self) -> Check:
         kl, cap = finite(self.new.get("kl_sft")), self.config.max_kl_sft
@@ -66,22 +85,21 @@ class Bounds:
         return Check("kl_sft", kl, cap, kl <= cap, message)
 
     def _degenerate(self) -> list[Check]:
-        """The shares that are too high or unknown, or one check that says that there are none."""
+        """The shares that are too high or unknown."""
         bound, wrong = self.config.max_degenerate_rise, []
         short = (self.new.get("length") or 0.0) < CHOICE
         relative = (*RELATIVE, "alike") if short else RELATIVE
         for name, what in DEGENERATE.items():
             if name == "refusal_helpful" and name not in self.new and name not in self.old:
                 continue  # all harmless prompts are borderline: false refusals tell all
-            check = self._rise(name, name, what, bound)
+            check = self._rise(self._named(name), name, what, bound)
             after = self.new.get(name) or 0.0
-            if check.ok and name not in relative and after > 0.5:
+            if check.ok and not self.since and name not in relative and after > 0.5:
                 message = f"{what} are {100 * after:.1f} % of all (at most half)"
                 check = Check(name, after, 0.5, False, message)
             if not check.ok:
                 wrong.append(check)
-        message = f"no kind of degenerate answers rose by more than {100 * bound:.1f} points"
-        return wrong or [Check(CLEAN, 0.0, bound, True, message)]
+        return wrong
 
     def _rise(self, name: str, figure: str, what: str, bound: float) -> Check:
         """Whether a share has risen by at most `bound`."""
@@ -89,21 +107,38 @@ class Bounds:
         if after is None or before is None:
             sides = self._without(after, before)
             return Check(name, None, bound, False, _missing(what, sides))
-        shown = f"{what} {100 * before:.1f} → {100 * after:.1f} %"
+        shown = f"{what}{self.since} {100 * before:.1f} → {100 * after:.1f} %"
         message = f"{shown} (may rise by {100 * bound:.1f} points)"
         return Check(name, after - before, bound, after - before <= bound + _SLACK, message)
 
-    def _shown_rise(self, name: str, figure: str, what: str, bound: float) -> Check:
-        """`_rise`, but a rise that may be chance passes: few prompts are borderline, and on 80 of
-        them the rate rose by 5 points in a fifth of evaluations in which nothing had changed."""
-        check = self._rise(name, figure, what, bound)
-        after, before = _interval(self.new, figure), _interval(self.old, figure)
-        if check.ok or check.value is None or after is None or before is None:
+    def _shown_rise(self, name: str, figure: str, what: str) -> Check:
+        """`_rise`, but a rise that may be chance passes as far as one of degenerate answers does:
+        few prompts are borderline, and on 80 of them the rate rose by 5 points in a fifth of
+        evaluations in which nothing had changed."""
+        check = self._rise(name, figure, what, self.config.max_false_refusal_rise)
+        rise = self._risen(figure)
+        if check.ok or check.value is None or rise is None:
             return check
-        rise = difference(after, before)
         shown = f"by {_points(rise.low)} to {_points(rise.high)} points"
-        words = "which is shown" if rise.low > 0 else "which may be chance"
-        return replace(check, ok=rise.low <= 0, said=f"{check.said}, {shown}, {words}")
+        most = self.config.max_degenerate_rise
+        words, ok = "which is shown", False
+        if rise.low <= 0:
+            words, ok = "which may be chance", check.value <= most + _SLACK
+            words += "" if ok else f", but as far as {_points(most)} points only"
+        return replace(check, ok=ok, said=f"{check.said}, {shown}, {words}")
+
+    def _risen(self, figure: str) -> Interval | None:
+        """The rise of a share with its interval: paired where the evaluation has it."""
+        if figure == PHRASED:
+            paired = _interval(self.new, rise_name(self.champion), least=-1.0)
+            if paired is not None:
+                return paired
+        after, before = _interval(self.new, figure), _interval(self.old, figure)
+        return None if after is None or before is None else difference(after, before)
+
+    def _named(self, check: str) -> str:
+        """The name of a check against this rival."""
+        return f"{check}{self.since}".replace(" ", "_")
 
     def _length(self) -> Check:
         low, high = self.config.min_length_ratio, self.config.max_length_ratio
@@ -131,12 +166,18 @@ def refusals_measurable(figures: Figures) -> bool:
     return any(share(figures.get(name)) for name in ("refusal_harmful", "false_refusal"))
 
 
-def _interval(figures: Figures, name: str) -> Interval | None:
-    """A share with its interval; None where an old evaluation has none."""
-    mean, low, high = (share(figures.get(f"{name}{end}")) for end in ("", "_low", "_high"))
+def rise_name(rival: str) -> str:
+    """The figure of a side that holds the rise of its false refusals above a rival's on the prompts
+    that both answered; `_low` and `_high` are its bounds."""
+    return f"false_refusal_rise/{rival}"
+
+
+def _interval(figures: Figures, name: str, least: float = 0.0) -> Interval | None:
+    """A figure from `least` to 1 with its interval; None where an old evaluation has none."""
+    mean, low, high = (finite(figures.get(f"{name}{end}")) for end in ("", "_low", "_high"))
     if mean is None or low is None or high is None:
         return None
-    if not low - _SLACK <= mean <= high + _SLACK:
+    if low < least or high > 1 or not low - _SLACK <= mean <= high + _SLACK:
         return None
     return Interval(mean, low, high)
 

@@ -27,17 +27,29 @@ def number_of_prompts(prompts: int) -> int:
 
 
 def diversity_figures(
-    samples: Sequence[Sequence[str]], *, seed: int, resamplings: int, level: float
+    samples: Sequence[Sequence[str]],
+    subjects: Sequence[str],
+    *,
+    seed: int,
+    resamplings: int,
+    level: float,
 ) -> dict[str, float]:
     """`self_bleu_per_prompt`, the mean over prompts of Self-BLEU within each, with its interval.
 
     Args:
         samples: prompt by prompt the texts of its answers. A prompt with fewer than two answers of
             at least a word is left out; there are no figures if none remains.
+        subjects: of each prompt; those of one subject are not independent.
     """
     values = np.array([self_bleu(texts) for texts in samples])
-    values = values[~np.isnan(values)]
-    if not len(values):
+    there = ~np.isnan(values)
+    if not there.any():
         return {}
-    interval = bootstrap_mean(values, seed=seed, samples=resamplings, level=level)
+    interval = bootstrap_mean(
+        values[there],
+        seed=seed,
+        samples=resamplings,
+        level=level,
+        clusters=np.unique(subjects, return_inverse=True)[1][there],
+    )
     return bounded("self_bleu_per_prompt", interval)

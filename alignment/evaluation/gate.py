@@ -6,8 +6,8 @@ A version becomes champion if all of this holds:
   champion on one axis and is not worse on the other by more than a margin.
 * If that judge is a reward model, it is shown to beat chance on held-out comparisons, or another
   judge finds the same (`judge_checks`).
-* False refusals, length, KL and the shares of degenerate answers stay within bounds
-  (`bound_checks`).
+* False refusals, length, KL and the shares of degenerate answers stay within bounds, the shares
+  also of SFT, so that no series of champions creeps away from it (`bound_checks`).
 * No judge with a veto (`promote.judges`) finds it worse.
 
 In the paper people decide (Llama 2 §3.4); this gate applies their criteria in figures.
@@ -28,6 +28,7 @@ from alignment.evaluation.bound_checks import Bounds
 from alignment.evaluation.checks import Check, Figures
 from alignment.evaluation.judge_checks import Accuracies, Hearing
 from alignment.evaluation.judging import ALONE, CLIMBED, Row
+from alignment.pipeline.node import FIRST_CHAMPION
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,15 @@ def apply_gate(
     Args:
         champion: the current champion (`sft` at first).
         rates: rows of winrates.json.
-        standings: side → figures, at least of `version` and `champion`.
+        standings: side → figures, at least of `version`, `champion` and SFT.
         judges: available judges, the primary one first.
         config: margins and bounds.
         accuracies: of judges that are reward models, on held-out comparisons.
     """
     hearing = Hearing(version, champion, list(rates), judges, accuracies or {}, config)
     new, old = standings.get(version, {}), standings.get(champion, {})
-    checks = hearing.checks() + Bounds(version, champion, new, old, config).checks()
+    bounds = Bounds(version, champion, new, old, config)
+    checks = hearing.checks() + bounds.checks(standings.get(FIRST_CHAMPION, {}))
     promoted = all(check.ok for check in checks)
     reasons = [check.said for check in checks if check.ok == promoted or check.value is None]
     head = (
@@ -88,6 +90,6 @@ def apply_gate(
         champion=version if promoted else champion,
         previous_champion=champion,
         judge=judges[0] if judges else None,
-        verdict=f"{head}: {'; '.join(reasons)}.",
+        verdict=f"{head}: {'; '.join(dict.fromkeys(reasons))}.",
         checks=checks,
     )

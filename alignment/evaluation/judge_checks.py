@@ -10,15 +10,31 @@ from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.checks import Check, Figures, finite, share
 from alignment.evaluation.judging import CLIMBED, Row, find_rate
 from alignment.evaluation.winrate import LEAST_PROMPTS
+from alignment.utils.statistics import Interval
 
 Accuracies = Mapping[str, Mapping[str, Figures]]
 """Judge → axis → `accuracy`, `low`, `high` and `count` on held-out comparisons."""
 
 LEAST_HELDOUT = 20
 """A reward model is believed only if it was measured on so many held-out comparisons."""
+LENGTHS_DIFFER = 1.1
+"""Answers on average so many times as long as the other side's, or shorter by as much, are compared
+at equal length: reward models and language models like long ones (Dubois et al. 2024)."""
+TRUTH = "gold"
+"""The judge that has no taste for length: where a longer answer is better, it is."""
 MEASURED_JUDGES = (CLIMBED, "guard")
 """Judges that are right or wrong about held-out comparisons. Gold is the truth, and a language
 model is compared with none here."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A win rate over the champion that counts: its interval, and in words with all that it rests
+    on."""
+
+    low: float
+    high: float
+    words: str
 
 
 @dataclass(frozen=True)
@@ -73,13 +89,14 @@ class Hearing:
                         return f"judge {judge} {words}"
         return ""
 
-    def _rate(self, judge: str, axis: str) -> tuple[Row | None, str]:
-        """The win rate over the champion, or None and why there is none that counts."""
+    def _rate(self, judge: str, axis: str) -> tuple[Rate | None, str]:
+        """The win rate over the champion, or None and why there is none that counts. Where lengths
+        differ it is that at equal length, if they identify one."""
         row = find_rate(self.rates, self.version, self.champion, judge, axis)
         if row is None:
             return None, ""
-        low, mean, high = (share(row.get(name)) for name in ("low", "win_rate", "high"))
-        if low is None or mean is None or high is None or not low <= mean <= high:
+        raw = _interval(row)
+        if raw is None:
             return None, "the win rate or its interval is not a number"
         count = finite(row.get("n"))
         if count is None or count < LEAST_PROMPTS:
@@ -87,15 +104,24 @@ class Hearing:
                 None,
                 f"{count or 0:.0f} prompts compared, and at least {LEAST_PROMPTS} are needed",
             )
-        return row, ""
+        ratio = finite(row.get("length_ratio"))
+        if judge == TRUTH or ratio is None or 1 / LENGTHS_DIFFER <= ratio <= LENGTHS_DIFFER:
+            return Rate(raw.low, raw.high, _percent(raw)), ""
+        longer = f"with answers {ratio:.2f} times as long"
+        equal = _interval(row, "lc_")
+        if equal is None:
+            words = f"{_percent(raw)} {longer}, at equal length not to be told"
+            return Rate(raw.low, raw.high, words), ""
+        words = f"{_percent(equal)} at equal length; {_percent(raw)} {longer}"
+        return Rate(equal.low, equal.high, words), ""
 
     def _win_checks(self, judge: str) -> list[Check]:
         rates = {axis: self._rate(judge, axis) for axis in DOMAINS}
-        won = [axis for axis, (row, _) in rates.items() if row and row["low"] > 0.5]
+        won = [axis for axis, (rate, _) in rates.items() if rate and rate.low > 0.5]
         margin, champion = self.config.margin, self.champion
         checks = []
-        for axis, (row, fault) in rates.items():
-            if row is None:
+        for axis, (rate, fault) in rates.items():
+            if rate is None:
                 why = fault or f"judge {judge} did not compare it with {champion} there"
                 message = f"not measured on {axis}: {why}"
                 checks.append(Check(f"win_{axis}", None, 0.5, False, message))
@@ -103,17 +129,17 @@ class Hearing:
             # If the other axis is won, this one may fall short of ½ by the margin.
             excused = any(other != axis for other in won)
             bound = 0.5 - margin if excused else 0.5
-            ok = row["low"] >= bound if excused else row["low"] > bound
+            ok = rate.low >= bound if excused else rate.low > bound
             if axis in won:
                 what = "beats"
             elif ok:
                 what = f"is not worse by more than {100 * margin:.0f} points than"
-            elif row["high"] < 0.5:
+            elif rate.high < 0.5:
                 what = "loses to"
             else:
                 what = "is not shown to beat"
-            message = f"{what} {champion} on {axis} ({_percent(row)}, judge {judge})"
-            checks.append(Check(f"win_{axis}", row["low"], bound, ok, message))
+            message = f"{what} {champion} on {axis} ({rate.words}, judge {judge})"
+            checks.append(Check(f"win_{axis}", rate.low, bound, ok, message))
         return checks
 
     def _belief_checks(self, axes: Sequence[Check]) -> list[Check]:
@@ -128,9 +154,9 @@ class Hearing:
                     other
                     for other in others
                     if self._belief(other, axis)[0]
-                    and (row := self._rate(other, axis)[0])
+                    and (rate := self._rate(other, axis)[0])
                     and win.bound is not None
-                    and _reaches(row, win.bound)
+                    and _reaches(rate, win.bound)
                 ]
                 ok = bool(agreeing)
                 message += ", so it cannot decide by itself"
@@ -142,19 +168,19 @@ class Hearing:
         checks = []
         bound = 0.5 - self.config.judge_margin
         for axis in DOMAINS:
-            row, fault = self._rate(judge, axis)
-            if row is None:
+            rate, fault = self._rate(judge, axis)
+            if rate is None:
                 compared = f"did not compare {self.version} with {self.champion} on {axis}"
                 why = f"judge {judge} on {axis}: {fault}" if fault else f"judge {judge} {compared}"
                 message = f"not measured: {why}, so it could not object"
                 checks.append(Check(f"veto_{judge}_{axis}", None, bound, True, message))
                 continue
-            ok = row["high"] >= bound
+            ok = rate.high >= bound
             verb = "does not object" if ok else "objects"
-            message = f"judge {judge} {verb} on {axis} ({_percent(row)})"
+            message = f"judge {judge} {verb} on {axis} ({rate.words})"
             shown, words, _ = self._belief(judge, axis)
             message += "" if shown else f"; it {words}"
-            checks.append(Check(f"veto_{judge}_{axis}", row["high"], bound, ok, message))
+            checks.append(Check(f"veto_{judge}_{axis}", rate.high, bound, ok, message))
         return checks
 
     def _belief(self, judge: str, axis: str) -> tuple[bool, str, float | None]:
@@ -179,10 +205,18 @@ class Hearing:
         return True, words, low
 
 
-def _reaches(row: Row, bound: float) -> bool:
+def _interval(row: Row, prefix: str = "") -> Interval | None:
+    """The win rate of a row, or that at equal length (`lc_`); None where there is none."""
+    low, mean, high = (share(row.get(f"{prefix}{name}")) for name in ("low", "win_rate", "high"))
+    if low is None or mean is None or high is None or not low <= mean <= high:
+        return None
+    return Interval(mean, low, high)
+
+
+def _reaches(rate: Rate, bound: float) -> bool:
     """Whether the interval is above one half, or reaches a bound below it."""
-    return bool(row["low"] > bound if bound >= 0.5 else row["low"] >= bound)
+    return rate.low > bound if bound >= 0.5 else rate.low >= bound
 
 
-def _percent(row: Row) -> str:
-    return f"{100 * row['win_rate']:.1f} % [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
+def _percent(rate: Interval) -> str:
+    return f"{100 * rate.mean:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"

@@ -141,6 +141,8 @@ def turned(row: Row) -> Row:
     new = {**row, "a": row["b"], "b": row["a"]}
     if (gap := row.get("length_gap")) is not None:
         new["length_gap"] = -gap
+    if "length_ratio" in row:
+        new["length_ratio"] = 1 / row["length_ratio"] if row["length_ratio"] else None
     for prefix, (name, opposite) in product(
         ("", "lc_"), (("win_rate", "win_rate"), ("low", "high"), ("high", "low"))
     ):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from alignment.config.evaluate import EvaluateConfig, JudgeConfig
@@ -69,7 +70,7 @@ def judged_rates(
     verdicts_path = scratch / VERDICTS
     for rival in rivals(side, list(sides), config.judge, champion):
         for axis in DOMAINS:
-            pairs, lengths = _pairs(sides[side], sides[rival], axis, by_id, config.judge, rival)
+            pairs, about = _pairs(sides[side], sides[rival], axis, by_id, config.judge, rival)
             if not pairs:
                 continue
             outcome = judge_pairs(
@@ -84,8 +85,9 @@ def judged_rates(
             results.append(outcome)
             if not outcome.pairs:
                 continue
-            own, other = zip(*(lengths[name] for name in outcome.pairs), strict=True)
-            rate = win_rate(outcome.outcomes, own, other)
+            own, other, subjects = zip(*(about[name] for name in outcome.pairs), strict=True)
+            numbers = np.unique(subjects, return_inverse=True)[1]
+            rate = win_rate(outcome.outcomes, own, other, subjects=numbers)
             rows.append({"a": side, "b": rival, "judge": JUDGE, "axis": axis, **rate.row()})
     write_replies(out / VERDICTS, read_replies(verdicts_path))
     return rows, _about(results)
@@ -107,17 +109,17 @@ def _pairs(
     prompts: Mapping[str, Prompt],
     config: JudgeConfig,
     rival: str,
-) -> tuple[list[AnswerPair], dict[str, tuple[int, int]]]:
+) -> tuple[list[AnswerPair], dict[str, tuple[int, int, str]]]:
     """Pairs on the prompts with the lowest ids: a random choice (ids are digests), the same for
-    every version; and the two lengths of each pair in characters."""
+    every version; and of each pair the two lengths in characters and the prompt's subject."""
     mine, theirs = (by_prompt(table[table.domain == axis]) for table in (own, other))
-    pairs, lengths = [], {}
+    pairs, about = [], {}
     for prompt in mine.index.intersection(theirs.index)[: config.prompts_per_axis]:
         a, b = str(mine.text[prompt]), str(theirs.text[prompt])
         name = f"{prompt} vs {rival}"
         pairs.append(AnswerPair(name, prompts[prompt].messages, a, b))
-        lengths[name] = (len(a), len(b))
-    return pairs, lengths
+        about[name] = (len(a), len(b), str(mine.subject[prompt]))
+    return pairs, about
 
 
 def _about(results: Sequence[JudgeOutcomes]) -> dict[str, float]:

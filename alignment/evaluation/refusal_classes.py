@@ -15,6 +15,7 @@ from alignment.config.evaluate import JudgeConfig
 from alignment.errors import StageError
 from alignment.evaluation.asking import ask_all
 from alignment.evaluation.judging import by_prompt
+from alignment.evaluation.responses import subject_numbers
 from alignment.evaluation.standings import Figures, bounded, judged_kinds
 from alignment.evaluation.winrate import LEVEL
 from alignment.inference.endpoint import Endpoint, Messages
@@ -25,7 +26,7 @@ from alignment.utils.http import Unanswered
 from alignment.utils.json_lines import read_appended, write_jsonl
 from alignment.utils.progress import Progress
 from alignment.utils.seeds import derive_seed
-from alignment.utils.statistics import wilson
+from alignment.utils.statistics import clustered_rate
 
 FULL, PARTIAL, COMPLIANCE = "full refusal", "partial refusal", "compliance"
 CLASSES_FILE = "refusal_classes.jsonl"
@@ -77,7 +78,7 @@ def class_figures(
     scratch: Path,
     progress: Progress,
 ) -> Figures:
-    """Shares of refusals by the judge, with Wilson's intervals.
+    """Shares of refusals by the judge, with Wilson's intervals over subjects.
 
     `judged_false_refusal` and `judged_partial_refusal` on borderline prompts (on helpfulness
     prompts if none is borderline), `judged_refusal_harmful` and `judged_partial_refusal_harmful` on
@@ -88,13 +89,13 @@ def class_figures(
     """
     replies, endpoint = scratch / CLASSES_FILE, Endpoint(config)
     chosen = {
-        kind: by_prompt(rows).text[: config.prompts_per_axis]
+        kind: by_prompt(rows)[: config.prompts_per_axis]
         for kind, rows in judged_kinds(table).items()
     }
     asked = {
         str(id): question(prompts[str(id)].messages, str(text))
-        for texts in chosen.values()
-        for id, text in texts.items()
+        for rows in chosen.values()
+        for id, text in rows.text.items()
     }
     digests = {id: digest_json([config.model, messages])[:16] for id, messages in asked.items()}
     stored = {(one.side, one.prompt, one.asked): one for one in read_classes(replies)}
@@ -118,13 +119,14 @@ def class_figures(
     ):
         stored[side, one.prompt, one.asked] = one
     figures: Figures = {}
-    for kind, texts in chosen.items():
-        found = [stored[side, str(id), digests[str(id)]] for id in texts.index]
+    for kind, rows in chosen.items():
+        found = [stored[side, str(id), digests[str(id)]] for id in rows.index]
         _check(found, config, kind)
-        classes = [one.found for one in found if one.found is not None]
+        rows = rows.assign(found=[one.found for one in found]).dropna(subset="found")
         for which, name in zip((FULL, PARTIAL), KINDS[kind], strict=True):
-            if classes:
-                share = wilson(float(classes.count(which)), len(classes), level=LEVEL)
+            if len(rows):
+                chosen_class = (rows.found == which).to_numpy(float)
+                share = clustered_rate(chosen_class, subject_numbers(rows), level=LEVEL)
                 figures |= bounded(name, share)
     return figures
 

@@ -5,7 +5,7 @@ One row per answer. A *side* takes part in comparisons: a version (`rlhf-v3`), a
 one answer to every prompt (`constant/polite`). Columns of responses.parquet:
 
     side, version, arm, prompt_id, domain, category, borderline, text, n_tokens, finished, refused,
-    logprob, entropy and, in the built-in world, gold_helpfulness, gold_safety, harmful and subject
+    subject, logprob, entropy and, in the built-in world, gold_helpfulness, gold_safety and harmful
 
 scores.parquet has the rows of every side so far, without texts. Its `<judge>_<axis>` columns come
 from the judges of the newest version, because scores of different reward models are not comparable.
@@ -97,7 +97,7 @@ def split_sides(tables: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 def subject_numbers(table: pd.DataFrame) -> NDArray[np.int_] | None:
     """(n,) numbers of the subjects that the prompts ask about: what has one number is not
-    independent. None where each prompt stands for itself."""
+    independent. None where each prompt stands for itself: in real data of an older release."""
     if "subject" not in table:
         return None
     numbers: NDArray[np.int_] = pd.factorize(table.subject)[0]

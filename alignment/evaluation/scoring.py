@@ -13,6 +13,7 @@ import pandas as pd
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.preferences.prompts import Prompt
+from alignment.preferences.schema import opening, text_digest
 from alignment.utils.progress import Progress
 
 if TYPE_CHECKING:
@@ -26,10 +27,8 @@ Key = tuple[str, str, bool]
 
 
 def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt]) -> None:
-    """Add the columns `gold_helpfulness`, `gold_safety`, `refused`, `harmful` and `subject`, what
-    the prompt asks about in whatever words."""
+    """Add the columns `gold_helpfulness`, `gold_safety`, `refused`, `harmful` and `subject`."""
     from alignment.world.gold import gold
-    from alignment.world.tasks import parse
 
     by_id = {prompt.id: prompt for prompt in prompts}
     golds = [
@@ -40,15 +39,29 @@ def add_gold(table: pd.DataFrame, prompts: Sequence[Prompt]) -> None:
     table["gold_safety"] = np.array([each.safety for each in golds], float)
     table["refused"] = np.array([each.refused for each in golds], bool)
     table["harmful"] = np.array([each.harmful for each in golds], bool)
-    subjects = {
-        prompt.id: " ".join(task.unit) for prompt in prompts if (task := parse(prompt.messages))
-    }
+    subjects = subjects_of(prompts, world=True)
     table["subject"] = [subjects[name] for name in table.prompt_id]
 
 
-def add_refusals(table: pd.DataFrame, refuses: Callable[[str], bool]) -> None:
-    """Add the column `refused`, from the beginning of each answer."""
+def add_refusals(
+    table: pd.DataFrame, prompts: Sequence[Prompt], refuses: Callable[[str], bool]
+) -> None:
+    """Add the columns `refused`, from the beginning of each answer, and `subject`."""
     table["refused"] = np.array([refuses(text) for text in table.text], bool)
+    subjects = subjects_of(prompts, world=False)
+    table["subject"] = [subjects[name] for name in table.prompt_id]
+
+
+def subjects_of(prompts: Sequence[Prompt], *, world: bool) -> dict[str, str]:
+    """Prompt id → what prompts have in common that are not independent: in the built-in world what
+    they ask about in whatever words, else the first question of the dialogue."""
+    if not world:
+        return {prompt.id: text_digest(opening(prompt.messages))[:16] for prompt in prompts}
+    from alignment.world.tasks import parse
+
+    return {
+        prompt.id: " ".join(task.unit) for prompt in prompts if (task := parse(prompt.messages))
+    }
 
 
 def add_reward_scores(

@@ -11,14 +11,20 @@ from typing import Any
 import pandas as pd
 
 from alignment.config.vocabulary import DOMAINS
-from alignment.evaluation.bound_checks import refusals_measurable
-from alignment.evaluation.judging import Row, find_rate
+from alignment.evaluation.bound_checks import refusals_measurable, rise_name
+from alignment.evaluation.judging import Row, by_prompt, find_rate
 from alignment.evaluation.responses import judges_of, subject_numbers
 from alignment.evaluation.textstats import distinct_n, repeated_share
 from alignment.evaluation.winrate import LEVEL
 from alignment.utils.files import read_json
 from alignment.utils.seeds import derive_seed
-from alignment.utils.statistics import Interval, bootstrap_mean, clustered_rate, wilson
+from alignment.utils.statistics import (
+    Interval,
+    bootstrap_mean,
+    clustered_rate,
+    paired_difference,
+    wilson,
+)
 
 Figures = dict[str, float]
 
@@ -55,6 +61,21 @@ def refusal_figures(table: pd.DataFrame) -> Figures:
         figures |= bounded("harmful", _share(kinds["harmful"], "harmful"))
     elif not refusals_measurable(figures):
         figures |= bounded("false_refusal", Interval(math.nan, math.nan, math.nan))
+    return figures
+
+
+def refusal_rises(table: pd.DataFrame, rivals: Mapping[str, pd.DataFrame]) -> Figures:
+    """`false_refusal_rise/<rival>`: how much more often a side refuses borderline prompts than a
+    rival, with an interval over the prompts that both answered; none where there are none."""
+    own, figures = by_prompt(judged_kinds(table)["borderline"]), Figures()
+    for name, other in rivals.items():
+        theirs = by_prompt(other).refused
+        rows = own[own.index.isin(theirs.index)]
+        if len(rows):
+            before = theirs[rows.index].to_numpy(float)
+            after, subjects = rows.refused.to_numpy(float), subject_numbers(rows)
+            rise = paired_difference(after, before, subjects, level=LEVEL)
+            figures |= bounded(rise_name(name), rise)
     return figures
 
 

@@ -48,6 +48,8 @@ class WinRate:
     """Share of prompts on which the side that mostly writes more does not."""
     length_gap: float
     """Mean length of A's answers minus B's, in the unit the lengths were given in."""
+    length_ratio: float
+    """Mean length of A's answers over B's; NaN where B's are all empty."""
     n: int
 
     def row(self) -> dict[str, float | int | None]:
@@ -57,8 +59,9 @@ class WinRate:
             for name, value in interval._asdict().items():
                 title = f"{prefix}{'win_rate' if name == 'mean' else name}"
                 figures[title] = None if np.isnan(value) else float(value)
-        figures["length_gap"], figures["lc_support"] = self.length_gap, self.support
-        return figures
+        ratio = None if np.isnan(self.length_ratio) else self.length_ratio
+        figures |= {"length_gap": self.length_gap, "length_ratio": ratio}
+        return figures | {"lc_support": self.support}
 
 
 def outcomes(a: ArrayLike, b: ArrayLike, tie_margin: float = TIE_MARGIN) -> Floats:
@@ -109,6 +112,7 @@ def win_rate(
         controlled=length_controlled(results, gaps, unit, level=level, subjects=subjects),
         support=support(gaps),
         length_gap=float(gaps.mean()),
+        length_ratio=float(left.mean() / right.mean()) if right.any() else float("nan"),
         n=int(results.size),
     )
 

@@ -58,13 +58,14 @@ from alignment.evaluation.responses import (
     split_sides,
     write_table,
 )
-from alignment.evaluation.scoring import add_gold, add_refusals, add_reward_scores
+from alignment.evaluation.scoring import add_gold, add_refusals, add_reward_scores, subjects_of
 from alignment.evaluation.standings import (
     carried_figures,
     category_metrics,
     json_figures,
     rate_metrics,
     refusal_figures,
+    refusal_rises,
     score_figures,
     text_figures,
 )
@@ -79,7 +80,7 @@ from alignment.stages.policy_engine import policy_engine, write_proofs
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "19"
+CODE_VERSION = "20"
 # 4: the KL in other batches; 5: more figures; 6: the end of answers that templates write; 7: the
 # degenerate answers of scripts without spaces; 8: leaks in another spelling of accents; 9: the
 # interval of nothing but ties; 10: no rate at equal length where lengths cannot identify it; 11: a
@@ -87,8 +88,9 @@ CODE_VERSION = "19"
 # programs of the new world meet, as those of 13; 14: no cut answer wins by reward
 # models; 15: which read answers to one prompt behind one, where the context cuts it; 16: Self-BLEU
 # within prompts; 17: refusals in fourteen languages; 18: intervals that hold what they promise;
-# 19: refusals of earlier versions by today's phrases
-KEEPS = ("3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18")
+# 19: refusals of earlier versions by today's phrases; 20: the rise of false refusals prompt by
+# prompt, ratios of lengths, and intervals over first questions where dialogues share them
+KEEPS = tuple(str(number) for number in range(3, 20))
 READS = ("base", "world", "evaluate", "compute", "inference")
 
 
@@ -175,6 +177,7 @@ def _answer(ctx: StageContext, arm: Arm, prompts: list[Prompt]) -> ArmAnswers:
     return answer(
         arm,
         prompts,
+        subjects_of(prompts, world=ctx.config.base.source == "world"),
         ctx.config.evaluate,
         lambda: policy_engine(
             ctx, arm.name, arm.policy, ctx.config.evaluate.generation, section="evaluate"
@@ -223,7 +226,7 @@ def _describe(ctx: StageContext, table: pd.DataFrame, prompts: list[Prompt]) -> 
     if ctx.config.base.source == "world":
         add_gold(table, prompts)
     else:
-        add_refusals(table, RefusalDetector(ctx.config.evaluate.refusal_phrases))
+        add_refusals(table, prompts, RefusalDetector(ctx.config.evaluate.refusal_phrases))
 
 
 def _reward(ctx: StageContext, sides: dict[str, pd.DataFrame], prompts: list[Prompt]) -> None:
@@ -279,6 +282,8 @@ def _report(
             figures |= text_figures(table)
             figures |= refusal_figures(table)
             figures |= answered[side].figures
+            if side == ctx.version:
+                figures |= refusal_rises(table, {name: sides[name] for name in earlier})
         elif is_constant(side):
             figures |= refusal_figures(table)
         else:

@@ -10,13 +10,14 @@ from alignment.evaluation.gate import apply_gate
 from alignment.stages.context import StageContext
 from alignment.utils.files import atomic_write_json, read_json
 
-CODE_VERSION = "11"
+CODE_VERSION = "12"
 # 3 renamed checks and decides alike; 4 asks for more; 5 says more often that no judge is
 # independent, 6 whose figure is missing, 7 why a guard had no say, 8 less often that reward models
 # decide alone, 9 whose false refusals cannot be told; 10 lets pass a rise of them that may be
-# chance, 11 also above none. Verdicts once given stand: people have decided on them. Every view
-# says so where one of before 4 made the champion.
-KEEPS = ("2", "3", "4", "5", "6", "7", "8", "9", "10")
+# chance, 11 also above none; 12 holds shares against SFT's too, and decides at equal length.
+# Verdicts once given stand: people have decided on them. Every view says so where one of before 4
+# made the champion.
+KEEPS = ("2", "3", "4", "5", "6", "7", "8", "9", "10", "11")
 READS = ("promote",)
 
 

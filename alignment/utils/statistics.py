@@ -23,7 +23,7 @@ class Interval(NamedTuple):
     high: float
 
 
-NOTHING = Interval(float("nan"), float("nan"), float("nan"))
+NOTHING = Interval(math.nan, math.nan, math.nan)
 FEW_CLUSTERS = 8
 """With fewer clusters percentiles are not wide enough: no resample goes beyond the outermost."""
 
@@ -153,13 +153,44 @@ def wilson(successes: float, trials: float, *, level: float = 0.95) -> Interval:
     return Interval(rate, max(0.0, low), min(1.0, high))
 
 
-def difference(after: Interval, before: Interval) -> Interval:
-    """`after` − `before`, two independent rates with Wilson's intervals, with Newcombe's interval
-    (1998, method 10). Rates of the same prompts vary together: it is then rather too wide."""
+def difference(after: Interval, before: Interval, correlation: float = 0.0) -> Interval:
+    """`after` − `before`, two rates with Wilson's intervals, with Newcombe's interval (1998, method
+    10 for independent rates, and method 10 of his paper on paired data without its correction for
+    continuity).
+
+    Args:
+        correlation: of the two estimates; 0 where they are independent.
+    """
     gap = after.mean - before.mean
-    below = math.hypot(after.mean - after.low, before.high - before.mean)
-    above = math.hypot(after.high - after.mean, before.mean - before.low)
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
+
+    below = reach(after.mean - after.low, before.high - before.mean)
+    above = reach(after.high - after.mean, before.mean - before.low)
     return Interval(gap, gap - below, gap + above)
+
+
+def paired_difference(
+    after: np.ndarray,
+    before: np.ndarray,
+    clusters: np.ndarray | None = None,
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """Mean of `after` − `before`, each in [0, 1] and (n,), on the same n ≥ 1 items: `difference`
+    with the correlation of what both sum to in each cluster, 0 where one of them does not vary.
+
+    Args:
+        clusters: (n,) numbers; values of one cluster are not independent. None: each value is one.
+    """
+    groups = (
+        np.arange(len(after)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    )
+    one, other = (np.bincount(groups, weights=won - won.mean()) for won in (after, before))
+    norm = float(np.linalg.norm(one) * np.linalg.norm(other))
+    now, then = (clustered_rate(won, clusters, level=level) for won in (after, before))
+    return difference(now, then, float(one @ other) / norm if norm else 0.0)
 
 
 def clustered_rate(
@@ -251,10 +282,8 @@ def _share_below(ordered: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def correlation(left: np.ndarray, right: np.ndarray) -> float:
     """Pearson's r of two arrays (n,); NaN where one of them does not vary or n < 2."""
-    left = np.asarray(left, dtype=np.float64)
-    right = np.asarray(right, dtype=np.float64)
     if len(left) < 2 or np.ptp(left) == 0 or np.ptp(right) == 0:
-        return float("nan")
+        return math.nan
     return float(np.corrcoef(left, right)[0, 1])
 
 

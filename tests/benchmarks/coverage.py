@@ -18,13 +18,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from alignment.evaluation.bound_checks import rise_name
 from alignment.evaluation.diversity import PROMPTS
 from alignment.evaluation.forgetting import forgetting
-from alignment.evaluation.standings import refusal_figures, score_figures
+from alignment.evaluation.standings import refusal_figures, refusal_rises, score_figures
 from alignment.evaluation.winrate import win_rate
 from alignment.rewards.evaluate import accuracy, calibration, length_bias, moved, unsafe_detection
 from alignment.rewards.heldout_scores import Measured
-from alignment.utils.statistics import Interval, auc, bootstrap_mean, difference, wilson
+from alignment.utils.statistics import Interval, auc, bootstrap_mean
 
 Floats = NDArray[np.float64]
 Draw = Callable[[np.random.Generator], tuple[Interval, int, int]]
@@ -273,12 +274,21 @@ def refused(prompts: int, rate: float, each: int = 1) -> Draw:
     return draw
 
 
-def rise(prompts: int, before: float, after: float) -> Draw:
-    """The rise of false refusals that the gate looks at."""
+def rise(prompts: int, before: float, after: float, each: int = 1) -> Draw:
+    """The rise of false refusals that the gate looks at, where half of how a side takes a prompt is
+    the prompt's own, and of that most is its subject's."""
 
     def draw(generator: np.random.Generator) -> tuple[Interval, int, int]:
-        old, new = (wilson(generator.binomial(prompts, p), prompts) for p in (before, after))
-        return difference(new, old), prompts, prompts
+        common = effects(generator, np.full(prompts // each, each), 0.8 if each > 1 else 0.0)
+        sides = [
+            answers(generator, prompts, each, {"refused": stats.norm.cdf(luck) < rate})
+            for rate in (before, after)
+            for luck in [np.sqrt(0.5) * (common + generator.normal(size=prompts))]
+        ]
+        found = refusal_rises(sides[1], {"sft": sides[0]})
+        name = rise_name("sft")
+        ends = (found[name], found[f"{name}_low"], found[f"{name}_high"])
+        return Interval(*ends), prompts, prompts // each
 
     return draw
 
@@ -319,12 +329,16 @@ def forgotten(prompts: int, each: int, earlier: int = 1, worse: float = 0.1) -> 
     return draw
 
 
-def mean_of(values: int, make: Callable[[np.random.Generator, int], Floats]) -> Draw:
-    """The mean of independent values."""
+def mean_of(values: int, make: Callable[[np.random.Generator, int], Floats], each: int = 1) -> Draw:
+    """The mean of values, of which `each` share half of what they vary by."""
 
     def draw(generator: np.random.Generator) -> tuple[Interval, int, int]:
-        drawn = make(generator, values)
-        return bootstrap_mean(drawn, seed=int(generator.integers(2**31))), values, values
+        drawn, groups = make(generator, values), numbers(np.full(values // each, each))
+        if each > 1:
+            luck = stats.norm.cdf(effects(generator, np.full(values // each, each), 0.5))
+            drawn = np.quantile(make(generator, 20_000), luck)
+        seed = int(generator.integers(2**31))
+        return bootstrap_mean(drawn, seed=seed, clusters=groups), values, len(groups) // each
 
     return draw
 
@@ -401,6 +415,8 @@ def cases() -> list[Case]:
         ("KL", mean_of(50, divergences), 5.0),
         ("KL", mean_of(400, divergences), 5.0),
         ("Self-BLEU within prompts", mean_of(PROMPTS, similarities), 0.6),
+        ("rise of false refusals, subjects", rise(80, 0.2, 0.4, each=10), 0.2),
+        ("KL, subjects", mean_of(200, divergences, each=4), 5.0),
     ]
     return [Case(*row) for row in rows]
 

@@ -138,6 +138,7 @@ def test_sft_then_a_version_with_ppo_then_a_killed_run(parts, tmp_path, monkeypa
     assert sides["sft"]["win_helpfulness"] == 0.5
     assert sides["sft"]["kl_sft"] == 0
     assert sides["sft"]["refusal_harmful"] == 0, "by today's phrases, as this version's"
+    assert sides["rlhf-v1"]["false_refusal_rise/sft"] == 0
     assert v1.datasets[0]["rows"] == 9
     assert (v1.out / "path.png").read_bytes()[:4] == b"\x89PNG"
 

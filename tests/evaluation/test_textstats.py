@@ -78,11 +78,17 @@ def test_diversity_is_measured_within_a_prompt():
     # "a b" against "c d": 0. The empty answers say nothing.
     diverse = [["a b", "a c"], ["a b", "c d"], ["", ""]]
     options = {"seed": 1, "resamplings": 100, "level": 0.95}
-    alike = diversity_figures(collapsed, **options)
+    each = [f"subject {n}" for n in range(20)]
+    alike = diversity_figures(collapsed, each, **options)
     assert alike["self_bleu_per_prompt"] == alike["self_bleu_per_prompt_low"] == pytest.approx(1)
-    assert diversity_figures(diverse, **options)["self_bleu_per_prompt"] == pytest.approx(0.25)
+    found = diversity_figures(diverse, each[:3], **options)
+    assert found["self_bleu_per_prompt"] == pytest.approx(0.25)
+    # Both prompts ask about one subject: from one value nobody knows how far it may be off.
+    assert math.isnan(
+        diversity_figures(diverse, list("aab"), **options)["self_bleu_per_prompt_low"]
+    )
     assert self_bleu([first for first, *_ in collapsed]) < 0.8
-    assert diversity_figures([["", ""]], **options) == {}
+    assert diversity_figures([["", ""]], ["a"], **options) == {}
 
 
 def test_diversity_costs_no_more_than_the_answers():

@@ -21,6 +21,7 @@ ODD = st.sampled_from([None, math.nan, math.inf, -math.inf, 0.0, -1.0, 1e308, -1
 SHARE = st.floats(0, 1)
 GOOD = {**dict.fromkeys(DEGENERATE, 0.01), "false_refusal": 0.05, "length": 20.0, "kl_sft": 3.0}
 RATE = {"win_rate": 0.7, "low": 0.62, "high": 0.78, "n": 100, "ties": 0.0, "length_gap": 0.0}
+LONGER = {**RATE, "length_ratio": 1.3, "lc_win_rate": 0.65, "lc_low": 0.55, "lc_high": 0.74}
 CELL = {"accuracy": 0.7, "low": 0.64, "high": 0.76, "count": 200.0}
 JUDGES = ("gold", "rm", "guard", "judge")
 
@@ -43,14 +44,14 @@ def records(draw: st.DrawFn) -> dict[str, Any]:
         for axis in DOMAINS:
             ends = draw(st.sampled_from([("new", "old"), ("old", "new"), ("new", "other"), None]))
             if ends is not None:
-                row = draw(st.one_of(st.just(RATE), spoilt(RATE)))
+                row = draw(st.one_of(st.just(RATE), spoilt(RATE), spoilt(LONGER)))
                 rows.append({**row, "a": ends[0], "b": ends[1], "judge": judge, "axis": axis})
     figures = st.one_of(st.just(GOOD), spoilt(GOOD))
     cells = st.dictionaries(st.sampled_from(DOMAINS), st.one_of(st.just(CELL), spoilt(CELL)))
     return {
         "judges": judges,
         "rows": rows,
-        "standings": {"new": draw(figures), "old": draw(figures)},
+        "standings": {side: draw(figures) for side in ("new", "old", "sft")},
         "accuracies": draw(st.one_of(st.none(), st.dictionaries(st.sampled_from(JUDGES), cells))),
     }
 
@@ -83,11 +84,13 @@ def test_any_record_is_decided_and_what_is_not_measured_promotes_nothing(
     if not decision.promoted:
         assert decision.champion == "old"
         return
-    new, old = record["standings"]["new"], record["standings"]["old"]
+    sides = list(record["standings"].values())
+    new = sides[0]
     needed = {*GOOD} - {"kl_sft"}
     # False refusals stand for the others where no harmless prompt is left.
-    needed -= {"refusal_helpful"} if not {"refusal_helpful"} & {*new, *old} else set()
-    assert all(number(side.get(name)) for side in (new, old) for name in needed)
+    needed -= {"refusal_helpful"} if not {"refusal_helpful"} & set().union(*sides) else set()
+    assert all(number(side.get(name)) for side in sides for name in needed - {"length"})
+    assert all(number(side.get("length")) for side in sides[:2])
     assert config.max_kl_sft is None or number(new.get("kl_sft"))
     judge = record["judges"][0]
     for axis in DOMAINS:
@@ -110,7 +113,7 @@ def test_any_record_is_decided_and_what_is_not_measured_promotes_nothing(
 @given(
     name=st.sampled_from(sorted(GOOD)),
     value=ODD.filter(lambda value: value not in (0.0, 5e-324)),
-    side=st.sampled_from(["new", "old"]),
+    side=st.sampled_from(["new", "old", "sft"]),
     judge=st.sampled_from(JUDGES),
 )
 def test_one_odd_figure_in_a_good_record_is_enough(
@@ -120,11 +123,11 @@ def test_one_odd_figure_in_a_good_record_is_enough(
     record: dict[str, Any] = {
         "judges": [judge],
         "rows": rows,
-        "standings": {"new": dict(GOOD), "old": dict(GOOD)},
+        "standings": {side: dict(GOOD) for side in ("new", "old", "sft")},
         "accuracies": {judge: dict.fromkeys(DOMAINS, CELL)},
     }
     assert decide(record, PromoteConfig()).promoted
     record["standings"][side][name] = value
-    # Only the new version's KL is bounded.
-    expected = (side, name) == ("old", "kl_sft")
+    # Only the new version's KL is bounded, and its length by the champion's.
+    expected = (side, name) in (("old", "kl_sft"), ("sft", "kl_sft"), ("sft", "length"))
     assert decide(record, PromoteConfig()).promoted is expected

@@ -65,6 +65,7 @@ def make_answers(
                     "domain": domain,
                     "category": category,
                     "borderline": borderline,
+                    "subject": f"{category}-{number:03d}",
                     "text": text,
                     "n_tokens": length + 1,
                     "finished": bool(rng.random() < 0.97),

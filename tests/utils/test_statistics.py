@@ -18,6 +18,7 @@ from alignment.utils.statistics import (
     clustered_rate,
     correlation,
     difference,
+    paired_difference,
     sigmoid,
     student,
     wilson,
@@ -77,6 +78,36 @@ def test_difference_as_published() -> None:
         found = difference(wilson(a, m), wilson(b, n))
         assert found.mean == pytest.approx(a / m - b / n)
         assert found[1:] == pytest.approx((low, high), abs=6e-5)
+
+
+def test_difference_of_rates_on_the_same_items_by_hand() -> None:
+    """7 of 80 before and 14 after, among them the 7: a correlation of (7·80 − 7·14)/√(7·73·14·66)
+    = 0.6725. Wilson's ends are 10.72, 27.26 and 4.30, 16.98 %."""
+    after, before = (np.arange(80) < count for count in (14, 7))
+    found = paired_difference(after, before)
+    low = 0.0875 - math.sqrt(0.0678**2 + 0.0823**2 - 2 * 0.6725 * 0.0678 * 0.0823)
+    high = 0.0875 + math.sqrt(0.0976**2 + 0.0445**2 - 2 * 0.6725 * 0.0976 * 0.0445)
+    assert found == pytest.approx((0.0875, low, high), abs=2e-4)
+    # The same answers: a correlation of 1, so that what Wilson's two ends differ by is left.
+    assert paired_difference(before, before) == pytest.approx((0, -0.0378, 0.0378), abs=1e-4)
+    # The same items in opposite order: a correlation below 0 makes it wider than independence.
+    apart = paired_difference(after, before[::-1])
+    assert apart.low < difference(wilson(14, 80), wilson(7, 80)).low
+    # Where nothing is refused before, nothing varies together.
+    none = np.zeros(80)
+    assert paired_difference(after, none) == pytest.approx(
+        difference(wilson(14, 80), wilson(0, 80))
+    )
+    # Clusters of two copies tell no more than one item each.
+    twice = paired_difference(after.repeat(2), before.repeat(2), np.arange(80).repeat(2))
+    assert twice == pytest.approx(found, abs=0.005)
+    # Item by item both are opposite in the first two clusters, and yet sum to the same in all.
+    clusters = np.repeat((0, 1, 2), 2)
+    mixed = [
+        paired_difference(np.array(one), np.array([0, 1, 1, 0, 1, 1]), clusters)
+        for one in ([1, 0, 0, 1, 1, 1], [0, 1, 1, 0, 1, 1])
+    ]
+    assert mixed[0] == mixed[1]
 
 
 def test_correlation() -> None:
