@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from transformers import AutoTokenizer
 from alignment.config.compute import ComputeConfig
 from alignment.config.evaluate import EvaluateConfig
 from alignment.config.generation import GenerationConfig
+from alignment.config.inference import InferenceConfig
 from alignment.config.rewards import MARGINS
 from alignment.evaluation import answering
 from alignment.inference.engine import TransformersEngine
-from alignment.inference.engine_factory import transformers_engine
+from alignment.inference.engine_factory import Opened, open_engine
 from alignment.inference.types import Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Message
 from alignment.models.export import export_policy
@@ -85,9 +87,23 @@ def renderings(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict
 
     monkeypatch.setattr(TransformersEngine, "sample", draw)
     generation = GenerationConfig(max_new_tokens=32)
-    engine, own = transformers_engine(folder / "model", ComputeConfig(device="cpu"), generation)
     settings = SamplingSettings.of(generation)
-    drawn = engine.sample([own.prompt(DIALOGUE)], [[1]], settings)[0][0]
+
+    def opened() -> AbstractContextManager[Opened]:
+        compute = ComputeConfig(device="cpu")
+        return open_engine(
+            folder / "model",
+            InferenceConfig(),
+            compute,
+            generation,
+            keep=folder,
+            log=folder / "log",
+        )
+
+    with opened() as own:
+        assert isinstance(own.engine, TransformersEngine)
+        engine = own.engine
+        drawn = engine.sample([own.renderer.prompt(DIALOGUE)], [[1]], settings)[0][0]
     read["best-of-K draws"] = [*asked.pop(), *drawn.token_ids]
     (episode,) = rollout(engine, [renderer.prompt(DIALOGUE)], settings, 1).tokens(asked)
     read["PPO"] = episode.ids
@@ -106,6 +122,7 @@ def renderings(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict
         [prompt],
         {prompt.id: "mat"},
         EvaluateConfig(bootstrap_samples=100),
+        opened,
         seed=1,
         dtype="float32",
         device=torch.device("cpu"),
