@@ -90,7 +90,9 @@ CODE_VERSION = "20"
 # within prompts; 17: refusals in fourteen languages; 18: intervals that hold what they promise;
 # 19: refusals of earlier versions by today's phrases; 20: the rise of false refusals prompt by
 # prompt, ratios of lengths, and intervals over first questions where dialogues share them
-KEEPS = tuple(str(number) for number in range(3, 20))
+KEEPS = (
+    "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19",
+)  # fmt: skip
 READS = ("base", "world", "evaluate", "compute", "inference")
 
 
