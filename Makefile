@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXTRA := $(PIP) install --quiet --no-build-isolation -c requirements.lock -e .
 
-.PHONY: demo test lint bench fuzz mutate docs clean
+.PHONY: demo test test-vllm lint bench fuzz mutate docs clean
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -31,6 +31,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
+
+# Against a real vLLM, in the environment of `align vllm install` or of ALIGN_TEST_VLLM=its/bin/python.
+test-vllm: $(STAMP)
+	@ALIGN_TEST_VLLM=$${ALIGN_TEST_VLLM:-1} $(BIN)/python -m pytest -s --timeout 0 tests/vllm
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .

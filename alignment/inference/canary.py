@@ -46,7 +46,7 @@ _SETTINGS = SamplingSettings(max_new_tokens=24, temperature=1.3)
 _ROOM = 1.2  # times its weights: a forward pass of the checkpoint needs a little more
 
 Score = Callable[[Sequence[Sequence[int]], Sequence[Sample]], list[list[float]]]
-"""(prompts, answers) → log-probability of each answer's tokens at the canary's temperature."""
+"""(prompts, answers) → log-probability of each answer's tokens."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,9 @@ def canaries(
     ], settings
 
 
-def score_by(model: Path, dtype: Dtype, device: torch.device) -> Score:
+def score_by(
+    model: Path, dtype: Dtype, device: torch.device, temperature: float = _SETTINGS.temperature
+) -> Score:
     """Scoring by the checkpoint in `model`, which is loaded for the call and freed afterwards.
 
     It is loaded on the CPU where a server has left no room on the GPU.
@@ -154,7 +156,7 @@ def score_by(model: Path, dtype: Dtype, device: torch.device) -> Score:
                 return [[-math.inf] * len(answer.token_ids) for answer in answers]
             ids = torch.tensor([[*prompt, *answer.token_ids]], device=where)
             logits = policy(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
-            scores = torch.log_softmax(logits.float() / _SETTINGS.temperature, dim=-1)
+            scores = torch.log_softmax(logits.float() / temperature, dim=-1)
             rows.append(scores.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist())
         del policy
         give_back()

