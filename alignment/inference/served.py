@@ -9,11 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignment.errors import StageError
 from alignment.inference.canary import Proof, Score, prove
 from alignment.inference.completions import Completions, NoAnswer
 from alignment.inference.drawn import Drawn
 from alignment.inference.server_command import ServerPlan
-from alignment.inference.server_process import ServerProcess
+from alignment.inference.server_process import NotStarted, ServerProcess
 from alignment.inference.types import SILENT, Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import Dtype
@@ -160,13 +161,14 @@ class VLLMEngine(ServedEngine):
             client = self._connect(progress)
             self._prove(client, progress)
             drawn.draw(client, progress)
-        except NoAnswer:
-            if self._server is not None and self._server.healthy():
-                raise
-            self._in_vain = 0 if len(drawn) > before else self._in_vain + 1
+        except (NoAnswer, NotStarted) as lost:
+            error: StageError = lost
             if self._server is not None:
+                if self._server.healthy():
+                    raise
                 error = self._server.error("the vLLM server ended")
             self.close()
+            self._in_vain = 0 if len(drawn) > before else self._in_vain + 1
             if self._in_vain >= _STARTS:
                 raise error from None
             progress.say(

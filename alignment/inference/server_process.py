@@ -26,6 +26,10 @@ _TAKEN = "address already in use"
 _TRIES = 3
 
 
+class NotStarted(StageError):
+    """A server ended before it was ready."""
+
+
 class ServerProcess:
     """A vLLM server on a free port of this machine, for us alone.
 
@@ -37,7 +41,8 @@ class ServerProcess:
         key: the bearer token that it wants, new for each server.
 
     Raises:
-        StageError: it ends before it answers; the end of its log is in the message.
+        StageError: it does not answer; NotStarted: it ended before it did. The end of its log is in
+            the message.
     """
 
     def __init__(self, plan: ServerPlan, log: Path, progress: Progress):
@@ -76,7 +81,8 @@ class ServerProcess:
         while not answers(f"{self.url}/health"):
             now = time.monotonic()
             if not self.running:
-                raise self.error("vLLM ended before it was ready")
+                error = self.error("vLLM ended before it was ready")
+                raise NotStarted(error.message, where=error.where, remedy=error.remedy)
             if now - started > _PATIENCE:
                 raise self.error(f"vLLM was not ready after {_PATIENCE / 60:.0f} minutes")
             if now - said > _SAY_EVERY:
