@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alignment.config.section import Section
 from alignment.errors import ConfigError
@@ -46,3 +46,12 @@ class ComputeConfig(Section):
     processes: int = Field(default=1, ge=1)
     """Processes of this machine that share reward training, fine-tuning and PPO: one for each GPU,
     or several on a CPU with many cores. Losses equal one process's up to rounding."""
+    sharding: Literal["none", "full"] = "none"
+    """`full`: weights, gradients and the optimiser's state are split over the processes (torch's
+    `fully_shard`), for models that do not fit one device whole. `none`: every process holds all."""
+
+    @model_validator(mode="after")
+    def _several(self) -> Self:
+        if self.sharding == "full" and self.processes == 1:
+            raise ValueError("sharding: full splits a model over several processes; set processes")
+        return self

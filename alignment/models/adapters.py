@@ -145,16 +145,24 @@ def check_continues(path: str | Path, config: LoraSettings) -> None:
 
 
 def save_adapter(
-    model: Any, tokenizer: PreTrainedTokenizerBase, directory: Path, base: str | Path
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    base: str | Path,
+    weights: dict[str, Any] | None = None,
 ) -> None:
     """Write the adapter (safetensors), its tokenizer and the name of its base.
+
+    `weights` are all of the model's, where it is sharded and does not hold them itself.
 
     The configuration is sorted, because peft keeps target names in a set, whose order differs
     between processes.
     """
     directory.mkdir(parents=True, exist_ok=True)
     # "auto" would look for the base by its name to see whether its vocabulary grew. It cannot here.
-    model.save_pretrained(directory, safe_serialization=True, save_embedding_layers=False)
+    model.save_pretrained(
+        directory, safe_serialization=True, save_embedding_layers=False, state_dict=weights
+    )
     tokenizer.save_pretrained(directory)
     described = read_json(directory / ADAPTER_CONFIG)
     described["base_model_name_or_path"] = base_name(base, directory)

@@ -166,12 +166,25 @@ def load_scalar(
     _without_router_logits(model)
     head = scalar_head(model).float()
     if fresh:
-        torch.nn.init.normal_(head.weight, std=(head.in_features + 1) ** -0.5)
+        draw_head(head.weight)
     elif dtype != "float32":
         stored = stored_tensor(Path(path), "score.weight", "classifier.weight")
         with torch.no_grad():
             head.weight.copy_(stored)
     return cast(PreTrainedModel, model.to(device).eval())
+
+
+def draw_head(weight: torch.Tensor) -> None:
+    """Fill a scalar head (1, d) with a new draw, see `load_scalar`."""
+    torch.nn.init.normal_(weight, std=(weight.shape[1] + 1) ** -0.5)
+
+
+def has_scalar_head(path: str | Path) -> bool:
+    """Whether the model in a directory is a sequence classifier, full or adapter."""
+    if is_adapter(path):
+        return is_reward_adapter(path)
+    config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+    return any("SequenceClassification" in name for name in config.architectures or [])
 
 
 def _all_but_head(model: PreTrainedModel, dtype: Dtype) -> None:
@@ -246,10 +259,16 @@ def backbone(model: PreTrainedModel) -> torch.nn.Module:
     return below
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
     """Write a checkpoint that `from_pretrained` loads (safetensors, tokenizer beside it).
 
-    Its generation config stops at the end that the chat template writes after answers.
+    `weights` are the model's, where it is sharded and does not hold them itself. Its generation
+    config stops at the end that the chat template writes after answers.
     """
     directory.mkdir(parents=True, exist_ok=True)
     settings = getattr(model, "generation_config", None)
@@ -259,7 +278,7 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direc
         stops = [stops] if isinstance(stops, int) else list(stops or [tokenizer.eos_token_id])
         if end not in stops:
             settings.eos_token_id = [*stops, end]
-    model.save_pretrained(directory)
+    model.save_pretrained(directory, state_dict=weights)
     tokenizer.save_pretrained(directory)
     for file in directory.glob("*.safetensors"):
         file.chmod(0o644)  # safetensors gives the owner alone access

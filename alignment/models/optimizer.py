@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_cosine_with_min_lr_schedule_with_warmup
 
 from alignment.config.optimizer import OptimizerConfig
+from alignment.utils import distributed
 
 
 def make_optimizer(
@@ -21,6 +22,7 @@ def make_optimizer(
     `learning_rate` is the highest rate, which a schedule scales.
     """
     learning = [parameter for parameter in parameters if parameter.requires_grad]
+    split = any(distributed.is_shard(parameter) for parameter in learning)
     groups = [
         {"params": [p for p in learning if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
@@ -30,7 +32,9 @@ def make_optimizer(
         lr=learning_rate,
         betas=config.betas,
         eps=config.adam_epsilon,
-        fused=True,
+        # Sharded and other parameters cannot be in one fused call.
+        fused=not split,
+        foreach=False if split else None,
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from alignment.utils import distributed
+
 FEW = 0.5
 """Under this share most of what a step was to change stays as it was."""
 _SAMPLE = 16  # about how many places are looked at along each dimension of a tensor
@@ -48,8 +50,8 @@ class UpdateShare:
 
 def _sample(tensor: Tensor) -> Tensor:
     """Entries at even distances; a view, so that it shows what a step does to the tensor."""
-    sample = tensor.detach()
-    for dimension, size in enumerate(tensor.shape):
+    sample = distributed.local(tensor.detach())
+    for dimension, size in enumerate(sample.shape):
         every = slice(None, None, max(1, size // _SAMPLE))
         sample = sample[(slice(None),) * dimension + (every,)]
     return sample

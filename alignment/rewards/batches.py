@@ -22,6 +22,7 @@ from alignment.fastpath import packing, pays
 from alignment.models.load import backbone, context_length, scalar_head
 from alignment.models.padding import micro_batches
 from alignment.models.row_layout import Costs, Inputs, Row, assemble, common_prefix, rows_of
+from alignment.models.sharding import inside, is_sharded
 
 Name = Literal["packed", "rows", "plain"]
 
@@ -46,6 +47,11 @@ def forward(model: PreTrainedModel, inputs: Inputs) -> Tensor:
     is applied to A positions, not to all R × L. Right padding needs no mask, because under causal
     attention no token attends to later ones.
     """
+    return inside(model, _scores, model, inputs).squeeze(-1)
+
+
+def _scores(model: PreTrainedModel, inputs: Inputs) -> Tensor:
+    """(A, 1)."""
     extra = {}
     if inputs.mask is not None:
         extra["attention_mask"] = inputs.mask
@@ -58,7 +64,7 @@ def forward(model: PreTrainedModel, inputs: Inputs) -> Tensor:
     last = output.last_hidden_state[inputs.row, inputs.column]
     with torch.autocast(last.device.type, enabled=False):
         scores: Tensor = scalar_head(model)(last.float())
-    return scores.squeeze(-1)
+    return scores
 
 
 class Batcher:
@@ -149,6 +155,10 @@ class Batcher:
         dtype = self.amp or self.model.dtype
         return assemble(rows, pad=self.pad, device=self.model.device, dtype=dtype)
 
+    def nothing(self) -> Inputs:
+        """A pass that counts nothing, for a process that has no work while others have."""
+        return self.inputs(self.rows([(0, 0)], [0]))
+
 
 def costs_of(model: PreTrainedModel) -> Costs:
     """Costs of a token's matrix products and of one query-key product in the model's layers.
@@ -182,7 +192,7 @@ def choose_style(model: PreTrainedModel, max_length: int) -> Style:
         return Style("plain", reason)
     reason = _why_wrong(model, "rows", max_length)
     general = Style("rows") if reason is None else Style("plain", reason)
-    if model.device.type != "cpu" or packing() is None:
+    if model.device.type != "cpu" or packing() is None or is_sharded(model):
         return general
     if _why_wrong(model, "packed", max_length) is not None:
         return general

@@ -11,16 +11,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from alignment.models.adapters import is_adapter
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
+from alignment.models.sharded_load import load_sharded
 from alignment.utils import distributed
 
 
 def initial_model(
-    start: Path, scratch: Path, *, seed: int, device: torch.device | str = "cpu"
+    start: Path,
+    scratch: Path,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    sharded: bool = False,
 ) -> PreTrainedModel:
     """`start` with a scalar head instead of the vocabulary; the head is drawn from `seed`.
 
     Weights are float32 whatever the compute format, because updates of 1e-5 vanish in bfloat16. An
-    adapter is first merged into its base, in a directory under `scratch`.
+    adapter is first merged into its base, in a directory under `scratch`. `sharded` splits the
+    model over all processes.
     """
     if is_adapter(start):
         merged = scratch / f"merged-{distributed.rank()}"
@@ -29,6 +36,8 @@ def initial_model(
         start = merged
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        if sharded:
+            return load_sharded(start, "scalar", device=device)
         return load_scalar(start, device=device)
 
 

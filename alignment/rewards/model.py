@@ -13,7 +13,7 @@ There are three scales, each an increasing function of the others:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -28,6 +28,8 @@ from alignment.models.chat_renderer import ChatRenderer, Conversation, Tokens
 from alignment.models.digest import weights_digest
 from alignment.models.load import Dtype, context_length, load_scalar, load_tokenizer, save_model
 from alignment.models.row_layout import Row
+from alignment.models.sharded_load import load_sharded
+from alignment.models.sharding import is_sharded, rounds
 from alignment.rewards.adapter import merge, save_reward_adapter
 from alignment.rewards.batches import Batcher, Name, choose_style, forward
 from alignment.rewards.cache import Answer, ScoreCache, piece_digest
@@ -73,8 +75,13 @@ class RewardModel:
         dtype: Dtype = "float32",
         device: torch.device | str = "cpu",
         cache: ScoreCache | None = None,
+        *,
+        sharded: bool = False,
     ) -> RewardModel:
         """The reward model that `save` or `save_adapter` wrote; an adapter is folded in.
+
+        Args:
+            sharded: split it over all processes, which must then score equally often.
 
         Raises:
             DataError: the directory has no `reward.json`, or an adapter's checkpoint is not the
@@ -82,7 +89,10 @@ class RewardModel:
         """
         card = read_card(directory)
         check_backbone(Path(directory), card)
-        model = load_scalar(directory, dtype=dtype, device=device)
+        if sharded:
+            model = load_sharded(directory, "scalar", dtype=dtype, learns=False, device=device)
+        else:
+            model = load_scalar(directory, dtype=dtype, device=device)
         loaded = cls(model, load_tokenizer(directory), card)
         pad_apart(model, loaded.tokenizer)
         loaded.source = Path(directory)
@@ -136,7 +146,7 @@ class RewardModel:
         if self._digest is None:
             how = [weights_digest(self.source), str(self.model.dtype), self.model.device.type]
             on_cpu = self.model.device.type == "cpu"
-            if on_cpu and use_for_scoring(self.model, self._plain_scores) is None:
+            if on_cpu and self._fast() is None:
                 how.append("plain")
             self._digest = digest_json(how)
         return self._digest
@@ -147,14 +157,16 @@ class RewardModel:
         Answers to the same prompt share its computation where that is cheaper. Items longer than
         the model's context lose tokens at the front.
         """
-        if not items:
+        if not items and not is_sharded(self.model):
             return np.empty(0)
         # Sorted distinct items, so that neither order nor repetition changes a batch.
         keys = [self._cut_front(item) for item in items]
         distinct = sorted(set(keys))
         scores: dict[Answer, float] = {}
         # The pieces depend only on the request, not on what is cached of it.
-        for piece in _pieces(distinct, PIECE):
+        pieces = _pieces(distinct, PIECE)
+        pieces += [[]] * (rounds(self.model, len(pieces)) - len(pieces))
+        for piece in pieces:
             computed = self._cached_or_computed(piece, tokens_per_batch)
             scores.update(zip(piece, computed, strict=True))
         return np.array([scores[key] for key in keys]) + self.card.bias
@@ -164,7 +176,7 @@ class RewardModel:
         if self.cache is None or self.source is None:
             return self._compute(keys, tokens_per_batch)
         on_cpu = self.model.device.type == "cpu"
-        fast = use_for_scoring(self.model, self._plain_scores) is not None
+        fast = self._fast() is not None
         style = "fast" if fast else self._style(max(len(p) + len(a) for p, a in keys))
         how = (tokens_per_batch, style, torch.get_num_threads() if on_cpu else None)
         piece = piece_digest(keys, how)
@@ -176,8 +188,8 @@ class RewardModel:
 
     def _compute(self, keys: list[Answer], tokens_per_batch: int) -> np.ndarray:
         """z of each (prompt, answer); `keys` are sorted and distinct."""
-        longest = max(len(p) + len(a) for p, a in keys)
-        fast = use_for_scoring(self.model, self._plain_scores)
+        longest = rounds(self.model, max((len(p) + len(a) for p, a in keys), default=1))
+        fast = self._fast()
         scorer = None if fast is None else fast(longest)
         batcher = self._batcher(longest, tokens_per_batch, scorer)
         unique: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
@@ -198,14 +210,20 @@ class RewardModel:
         scores = self._score_rows(rows, len(sequences), batcher, scorer)
         return np.array([scores[unique[prompt][answer]] for prompt, answer in keys])
 
+    def _fast(self) -> Callable[[int], Scorer] | None:
+        """The hand-written pass, where it pays."""
+        if is_sharded(self.model):
+            return None
+        return use_for_scoring(self.model, self._plain_scores)
+
     def choose_pass(self) -> None:
         """Measure now which pass is faster, unless that is known; later work would disturb it."""
-        use_for_scoring(self.model, self._plain_scores)
+        self._fast()
 
     @property
     def workers(self) -> int:
         """How many reward models to score with at once."""
-        fast = use_for_scoring(self.model, self._plain_scores)
+        fast = self._fast()
         return 1 if fast is None else workers_for(self.model)
 
     def _batcher(self, longest: int, tokens: int, scorer: Scorer | None) -> Batcher:
@@ -231,8 +249,12 @@ class RewardModel:
     ) -> np.ndarray:
         scores = np.empty(count, dtype=np.float64)
         with torch.inference_mode(), nullcontext() if scorer else batcher.running():
-            for numbers in batcher.cut([[row] for row in rows]):
-                batch = [rows[n] for n in numbers]
+            batches = batcher.cut([[row] for row in rows])
+            for number in range(rounds(self.model, len(batches))):
+                if number >= len(batches):  # others have more
+                    forward(self.model, batcher.nothing())
+                    continue
+                batch = [rows[n] for n in batches[number]]
                 if scorer is not None:
                     values, answers = scorer.score(batch)
                 else:

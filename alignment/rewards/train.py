@@ -24,6 +24,7 @@ from alignment.config.rewards import RewardsConfig
 from alignment.models.enough_steps import check_steps
 from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.models.row_layout import Inputs, Row
+from alignment.models.sharding import clip_gradients, rounds
 from alignment.models.update_share import UpdateShare, lost_updates
 from alignment.rewards.adapter import dropouts
 from alignment.rewards.batches import Batcher, forward
@@ -97,7 +98,9 @@ def backward(
     device = model.device
     size = batch or len(elements)
     total = torch.zeros(3, dtype=torch.float64, device=device)
-    for numbers, inputs in micro_batches(batcher, elements):
+    batches = list(micro_batches(batcher, elements))
+    idle = rounds(model, len(batches)) - len(batches)
+    for numbers, inputs in batches:
         chosen, rejected, margins, weights = [], [], [], []
         labelled, labels, label_weights = [], [], []
         start = 0
@@ -128,6 +131,9 @@ def backward(
             loss.backward()
         right = (weight * ((r_c > r_r).float() + 0.5 * (r_c == r_r).float())).sum()
         total += torch.stack([loss, ranking, right]).detach().double()
+    for _ in range(idle):  # other processes have more
+        with batcher.running():
+            (0.0 * forward(model, batcher.nothing()).sum()).backward()
     values = total.tolist()
     return Figures(*values)
 
@@ -212,7 +218,7 @@ def train(
         part = backward(model, own, batcher, auxiliary_weight=auxiliary_weight, batch=len(batch))
         figures = Figures(**distributed.totals(vars(part)))
         distributed.sum_gradients(trained)
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.optimizer.max_grad_norm))
+        norm = clip_gradients(trained, settings.optimizer.max_grad_norm)
         for name, figure in (("loss", figures.loss), ("gradient", norm)):
             stop_if_not_finite(
                 figure,
@@ -242,8 +248,7 @@ def train(
         progress.advance(1, loss=figures.loss, accuracy=figures.accuracy)
         due = (step + 1) % settings.checkpoint_every == 0 or step + 1 == steps
         if checkpoints is not None and (due or graceful_stop.stop_requested()):
-            if distributed.is_first():
-                checkpoint.save(checkpoints, step + 1, state)
+            checkpoint.save(checkpoints, step + 1, state)
             graceful_stop.stop_if_requested()
     if settings.gradient_checkpointing:
         model.activation_checkpointing_disable()

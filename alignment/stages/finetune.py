@@ -44,6 +44,7 @@ def run(ctx: StageContext) -> None:
         dtype=compute.dtype,
         device=resolve_device(compute.device),
         seed=derive_seed(ctx.seed, "adapter"),
+        sharded=compute.sharding == "full" and distributed.size() > 1,
     )
     figures = finetune(
         model,
@@ -57,9 +58,9 @@ def run(ctx: StageContext) -> None:
         progress=ctx.progress,
         key=f"finetune.{'rejection' if 'select' in ctx.inputs else 'sft'}.batch",
     )
+    save_policy(model, tokenizer, ctx.out / "model", start=start)
     if not distributed.is_first():
         return
-    save_policy(model, tokenizer, ctx.out / "model", start=start)
     ctx.metric(**figures)
     if figures:
         ctx.metric(tokens_trained=config.epochs * figures["answer_tokens"])

@@ -63,6 +63,7 @@ def run(ctx: StageContext) -> None:
         device,
         ctx.seed,
         ctx.progress.say,
+        compute.sharding == "full" and distributed.size() > 1,
     )
     roles = build.roles()
     context = context_length(roles.policy.model.config)
@@ -86,11 +87,13 @@ def run(ctx: StageContext) -> None:
         progress=ctx.progress,
     )
     outcome = trainer.train()
-    if not distributed.is_first():
-        return
-    save_model(build.final(), tokenizer, ctx.out / "model")
+    policy, weights = build.final()
+    if policy is not None and distributed.is_first():
+        save_model(policy, tokenizer, ctx.out / "model", weights)
     if roles.critic is not None and not build.shares:
         save_critic(roles.critic, ctx.out / "critic")
+    if not distributed.is_first():
+        return
     _report(ctx, outcome, len(heldout))
 
 

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import context_of, load_tokenizer, resolve_device
+from alignment.models.sharding import gather, is_sharded, shard
 from alignment.preferences.store import PreferenceStore
 from alignment.preferences.what_counts import recorded_exclusions
 from alignment.reporting.reward_plots import accuracy_picture, calibration_picture, growth_picture
@@ -104,7 +106,7 @@ def run(ctx: StageContext) -> None:
     reference = reference_answers(heldout, first, renderer, REFERENCE_ROWS)  # may fail: not later
     model, report = _train(ctx, built, start, renderer)
     if not distributed.is_first():
-        return  # all processes hold the same weights now
+        return  # the first one measures and writes
     card = RewardCard(
         domain=domain,
         margin=settings.margin_name,
@@ -199,12 +201,24 @@ def _elements(
 def _train(
     ctx: StageContext, built: Elements, start: Path, renderer: ChatRenderer
 ) -> tuple[Any, Report]:
-    """The trained model, with its adapter not merged, and the report of the training."""
+    """The trained model, with its adapter not merged, and the report of the training.
+
+    A model that was sharded is whole again in the first process, and gone in the others.
+    """
     settings = ctx.config.rewards
     device = resolve_device(ctx.config.compute.device)
-    model = initial_model(start, ctx.scratch, seed=derive_seed(ctx.seed, "head"), device=device)
-    if settings.lora is not None:
-        inject(model, settings.lora, seed=derive_seed(ctx.seed, "adapter"))
+    sharded = ctx.config.compute.sharding == "full" and distributed.size() > 1
+
+    def initial(*, by_rows: bool) -> PreTrainedModel:
+        head = derive_seed(ctx.seed, "head")
+        model = initial_model(start, ctx.scratch, seed=head, device=device, sharded=by_rows)
+        if settings.lora is not None:
+            inject(model, settings.lora, seed=derive_seed(ctx.seed, "adapter"))
+        return model
+
+    model = initial(by_rows=sharded and settings.lora is None)
+    if sharded and not is_sharded(model):
+        shard(model)
     series = Series(ctx.scratch / "series.jsonl") if distributed.is_first() else None
     report = train(
         model,
@@ -220,6 +234,13 @@ def _train(
     )
     if series is not None:
         shutil.copyfile(series.path, ctx.series.path)
+    if sharded:
+        weights = gather(model)
+        del model
+        if not distributed.is_first():
+            return None, report
+        model = initial(by_rows=False)
+        model.load_state_dict(weights)
     return model, report
 
 

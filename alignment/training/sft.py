@@ -9,17 +9,22 @@ These parts are our own:
   step s means training on the rest of the list.
 * Checkpoints are safetensors and JSON, because the trainer's own are pickles.
 
-With several processes each gets its share of every batch, and the first one writes. A short last
-batch is filled by repeating rows, as accelerate does.
+With several processes each gets its share of every batch, and the first one writes. With whole
+copies a short last batch is filled by repeating rows, as accelerate does.
+
+A model that is sharded (`alignment.models.sharding`) exchanges weights and gradients by itself. So
+the trainer must not wrap it: in each process it trains on that process's rows as if it were alone,
+and the losses are divided by the answer tokens of all.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -33,8 +38,9 @@ from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
 from alignment.models.enough_steps import check_steps
 from alignment.models.load import context_length, quiet
 from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
+from alignment.models.sharding import clip_gradients, is_sharded
 from alignment.models.update_share import UpdateShare, lost_updates
-from alignment.training.packing import Window, collate, isolates, pack, row_of, singles
+from alignment.training.packing import IGNORE, Window, collate, isolates, pack, row_of, singles
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_not_finite
 from alignment.utils.metrics_log import Series
@@ -177,6 +183,8 @@ def finetune(
         every=config.checkpoint_every,
         total=steps,
         update=UpdateShare(model.parameters()),
+        sharded=list(model.parameters()) if is_sharded(model) else (),
+        max_grad_norm=config.optimizer.max_grad_norm,
     )
     done = checkpoints.restore()
     progress.begin("fine-tune", steps, "step")
@@ -256,6 +264,15 @@ def _trainer(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
+    class Trainer(SFTTrainer):
+        def get_batch_samples(self, *args: Any, **more: Any) -> tuple[list[Any], Any]:
+            """The micro-batches of a step, and their number of answer tokens in all processes."""
+            batches, tokens = super().get_batch_samples(*args, **more)
+            if sharded and tokens is not None:
+                tokens = distributed.sum_over_all(torch.as_tensor(tokens))
+            return batches, tokens
+
+    sharded = is_sharded(model)
     device = next(model.parameters()).device
     own, rest = divmod(config.batch, distributed.size())
     if rest:
@@ -266,7 +283,7 @@ def _trainer(
         )
     limit = min(own, config.per_device_train_batch_size)
     micro = max(size for size in range(1, limit + 1) if own % size == 0)
-    with warnings.catch_warnings(), quiet():
+    with warnings.catch_warnings(), quiet(), _alone() if sharded else nullcontext():
         warnings.simplefilter("ignore")
         arguments = SFTConfig(
             output_dir=str(scratch / "trainer"),
@@ -274,7 +291,8 @@ def _trainer(
             gradient_accumulation_steps=own // micro,
             num_train_epochs=1,  # `rows` holds all epochs
             train_sampling_strategy="sequential",
-            max_grad_norm=config.optimizer.max_grad_norm,
+            # Of a sharded model `_Checkpoints` clips: the trainer sees this process's rows only.
+            max_grad_norm=0.0 if sharded else config.optimizer.max_grad_norm,
             gradient_checkpointing=False,  # on by default in TRL; `finetune` switches it itself
             bf16=bf16,
             use_cpu=device.type == "cpu",
@@ -291,16 +309,46 @@ def _trainer(
             disable_tqdm=True,
             seed=derive_seed(0, "trainer") % 2**31,  # does not affect the result
         )
-        trainer = SFTTrainer(
+        trainer = Trainer(
             model=model,
             args=arguments,
-            train_dataset=Dataset.from_list(list(rows)),
+            train_dataset=Dataset.from_list(
+                _own_rows(rows, config.batch, own) if sharded else list(rows)
+            ),
             processing_class=cast(Any, renderer.tokenizer),
             data_collator=lambda batch: collate(batch, renderer.pad),
             optimizers=optimizers,
         )
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def _own_rows(
+    rows: Sequence[dict[str, list[int]]], batch: int, own: int
+) -> list[dict[str, list[int]]]:
+    """This process's rows of every batch; a short one is filled with rows that count nothing."""
+    nothing = {**rows[0], "labels": [IGNORE] * len(rows[0]["labels"])}
+    filled = [*rows, *[nothing] * (-len(rows) % batch)]
+    first = distributed.rank() * own
+    return [
+        row
+        for start in range(0, len(filled), batch)
+        for row in filled[start + first : start + first + own]
+    ]
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Have accelerate take this process for the only one."""
+    from accelerate.state import AcceleratorState
+
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        yield
+    finally:
+        os.environ.update(before)
 
 
 @dataclass(eq=False)
@@ -318,8 +366,12 @@ class _Checkpoints(TrainerCallback):
     every: int
     total: int
     update: UpdateShare
+    sharded: Sequence[torch.nn.Parameter] = ()
+    """The parameters of a sharded model, whose gradients are clipped here."""
+    max_grad_norm: float = 1.0
     offset: int = 0
     share: float = 1.0
+    norm: float = 0.0
 
     def restore(self) -> int:
         """Load the newest checkpoint if there is one; returns its step."""
@@ -335,7 +387,9 @@ class _Checkpoints(TrainerCallback):
             checkpoint.load(self.directory, self.state)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look at the weights before the step."""
+        """Clip the gradients of a sharded model, and look at the weights before the step."""
+        if self.sharded:
+            self.norm = clip_gradients(self.sharded, self.max_grad_norm)
         self.update.before_step()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -349,6 +403,11 @@ class _Checkpoints(TrainerCallback):
             return
         step = self.offset + state.global_step
         figures = {ours: float(logs[name]) for name, ours in CURVES.items() if name in logs}
+        if self.sharded:
+            everywhere = distributed.totals(figures)
+            mean = {name: everywhere[name] / distributed.size() for name in everywhere}
+            # The loss is a part of one mean over all processes' tokens.
+            figures = {**mean, "loss": everywhere["loss"], "grad_norm": self.norm}
         for name in ("loss", "grad_norm"):
             stop_if_not_finite(
                 figures.get(name, 0.0),
@@ -358,8 +417,7 @@ class _Checkpoints(TrainerCallback):
         if distributed.is_first():
             self.series.log(step, **figures, updated_share=self.share)
         if step % self.every == 0 or step == self.total or graceful_stop.stop_requested():
-            if distributed.is_first():
-                checkpoint.save(self.directory, step, self.state)
+            checkpoint.save(self.directory, step, self.state)
             graceful_stop.stop_if_requested()
         self.progress.advance(1, loss=figures["loss"])
 

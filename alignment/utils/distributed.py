@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -90,6 +90,58 @@ def _share_of(count: int, number: int, of: int) -> range:
     return range(count * number // of, count * (number + 1) // of)
 
 
+def chunk(rows: int, number: int | None = None, of: int | None = None) -> tuple[int, int]:
+    """First row of a process's part of a sharded tensor, and the first after it.
+
+    As torch splits: all parts have the size of the first, and the last ones may be empty. By
+    default it is this process's part.
+    """
+    number, of = (rank() if number is None else number), (size() if of is None else of)
+    each = -(-rows // of)
+    return min(number * each, rows), min((number + 1) * each, rows)
+
+
+def is_shard(tensor: Tensor) -> bool:
+    """Whether the tensor is this process's part of a sharded one (a DTensor)."""
+    return hasattr(tensor, "placements")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's rows of a sharded tensor; any other tensor itself. A view either way."""
+    rows: Any = tensor
+    return rows.to_local() if is_shard(tensor) else rows  # type: ignore[no-any-return]
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor with all its rows, which all processes must ask for; any other itself."""
+    rows: Any = tensor
+    return rows.full_tensor() if is_shard(tensor) else rows  # type: ignore[no-any-return]
+
+
+def like(parameter: Any, rows: Tensor) -> Tensor:
+    """This process's rows of a tensor, as a tensor that is split as `parameter` is."""
+    if not is_shard(parameter):
+        return rows
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        rows,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if _joined():
+        import torch
+
+        torch.distributed.barrier()
+
+
 def sum_over_all(tensor: Tensor) -> Tensor:
     """The sum of this tensor over all processes; a new tensor if there are several."""
     if not _joined():
@@ -155,7 +207,8 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         return
     import torch
 
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    # Those of a sharded parameter are summed as the backward pass goes on.
+    learning = [p for p in parameters if p.requires_grad and not is_shard(p)]
     if not learning:
         return
     device = learning[0].device

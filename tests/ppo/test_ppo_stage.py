@@ -174,6 +174,9 @@ def shout(conversation: Any, answer: str) -> float:
     return float("fire" in answer) + len(conversation)
 
 
+_SHARDED: dict[str, Any] = {"sharding": "full", "processes": 2}
+
+
 def context(root: Path, inputs: dict[str, Path], name: str, **changes: Any) -> StageContext:
     out, scratch = root / name / "out", root / name / "scratch"
     out.mkdir(parents=True, exist_ok=True)
@@ -181,7 +184,7 @@ def context(root: Path, inputs: dict[str, Path], name: str, **changes: Any) -> S
     config: Any = SimpleNamespace(
         ppo=PPOConfig.model_validate({**SETTINGS, **changes}),
         combine=CombineConfig(),
-        compute=ComputeConfig(device="cpu"),
+        compute=ComputeConfig(device="cpu", **_SHARDED if name.startswith("sharded") else {}),
     )
     return StageContext(
         version="rlhf-v5",

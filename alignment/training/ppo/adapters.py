@@ -33,11 +33,13 @@ from alignment.models.chat_renderer import Tokens
 from alignment.models.load import backbone, load_tokenizer
 from alignment.models.master_weights import ParameterView
 from alignment.models.padding import pad
+from alignment.models.sharding import inside, rounds, shard
 from alignment.rewards.cache import Answer
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
 from alignment.training.ppo.forward import pieces
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueHead, ValueRole
+from alignment.utils import distributed
 
 POLICY, CRITIC, REFERENCE = "policy", "critic", "reference"
 
@@ -49,6 +51,7 @@ class SharedBackbone:
         model: the full checkpoint below all adapters; its own weights are frozen.
         seed: of the adapters' random start, N(0, 1/r); the other factor starts at zero.
         start: adapter directory that PPO starts from; None starts from the model itself.
+        sharded: split backbone and adapters over all processes.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class SharedBackbone:
         *,
         seed: int = 0,
         start: Path | None = None,
+        sharded: bool = False,
     ):
         model.eval()
         model.requires_grad_(False)
@@ -75,6 +79,8 @@ class SharedBackbone:
         self.peft.eval()
         base: Any = self.peft.get_base_model()
         self.model: PreTrainedModel = base
+        if sharded:
+            shard(base)
         self._learning = {**self.adapter(POLICY), **self.adapter(CRITIC)}
         self._active: str | None = None
         self._switch(POLICY)
@@ -123,7 +129,8 @@ class SharedBackbone:
             head = head.to(self.model.device)
             trained = [*own.values(), *head.parameters()]
             body = backbone(self.model)
-            value = ValueRole(body, head, trained, partial(self.active, CRITIC))
+            critic_of = partial(self.active, CRITIC)
+            value = ValueRole(body, head, trained, critic_of, root=self.model)
             modules["critic"] = nn.ModuleDict({"adapter": ParameterView(own), "head": head})
         return Roles(
             LanguageRole(self.model, list(policy.values()), partial(self.active, POLICY)),
@@ -153,18 +160,26 @@ class SharedBackbone:
         head = heads[0][0].to(self.model.device)
         return AdapterReward(self, name, head, load_tokenizer(directory), card)
 
-    def merged(self, base: PreTrainedModel | None = None) -> PreTrainedModel:
+    def learned(self) -> dict[str, Tensor]:
+        """The policy's adapter, whole; all processes call it."""
+        state = get_peft_model_state_dict(self.peft, adapter_name=POLICY)
+        return {name: distributed.whole(tensor) for name, tensor in state.items()}
+
+    def merged(
+        self, base: PreTrainedModel | None = None, learned: dict[str, Tensor] | None = None
+    ) -> PreTrainedModel:
         """The policy as a plain model with its adapter merged; the other roles become unusable.
 
         Args:
-            base: the checkpoint below all adapters in float32, where the backbone holds it in
-                bfloat16: a merge there would round a good part of the update away.
+            base: the checkpoint below all adapters in float32, where the backbone is sharded, or
+                holds it in bfloat16: a merge there would round a good part of the update away.
+            learned: what `learned` gave before, if it was asked.
         """
         self._switch(POLICY)
         whole = self.peft
         if base is not None:
             described = self.peft.peft_config[POLICY]
-            learned = get_peft_model_state_dict(self.peft, adapter_name=POLICY)
+            learned = self.learned() if learned is None else learned
             whole = get_peft_model(base, described, adapter_name=POLICY)
             set_peft_model_state_dict(whole, learned, adapter_name=POLICY)
         merged: PreTrainedModel = whole.merge_and_unload(adapter_names=[POLICY])
@@ -195,10 +210,21 @@ class AdapterReward(RewardModel):
         body = backbone(self._shared.model)
         device = self._head.device
         with self._shared.active(self._name):
-            for where in pieces(items, range(len(items)), tokens_per_batch):
+            batches = pieces(items, range(len(items)), tokens_per_batch)
+            for number in range(rounds(self._shared.model, len(batches))):
+                if number >= len(batches):  # other processes have more
+                    nothing = torch.zeros((1, 1), dtype=torch.long, device=device)
+                    inside(self._shared.model, _hidden, body, nothing)
+                    continue
+                where = batches[number]
                 ids = pad([items[i].ids for i in where], 0).to(device)
-                hidden = body(input_ids=ids, use_cache=False).last_hidden_state
+                hidden = inside(self._shared.model, _hidden, body, ids)
                 ends = torch.tensor([len(items[i]) - 1 for i in where], device=device)
                 last = hidden[torch.arange(len(where), device=device), ends]
                 scores[where] = (last.float() @ self._head.float()).double().cpu().numpy()
         return scores
+
+
+def _hidden(body: Any, ids: Tensor) -> Tensor:
+    states: Tensor = body(input_ids=ids, use_cache=False).last_hidden_state
+    return states

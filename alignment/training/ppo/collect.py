@@ -16,6 +16,7 @@ from alignment.config.ppo import PPOConfig
 from alignment.inference.engine import TransformersEngine
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
+from alignment.models.sharding import compute_format, whole
 from alignment.training.ppo.forward import Pass, passes, piece_of, table
 from alignment.training.ppo.roles import LanguageRole, Roles, ValueRole
 from alignment.training.ppo.rollout import LEAST_ROWS, Answers, rollout
@@ -91,7 +92,8 @@ class Collector:
     def answer(self, prompts: Sequence[PromptItem], seed: int) -> tuple[Answers, list[Episode]]:
         """One answer to each prompt."""
         ids = [prompt.ids for prompt in prompts]
-        with self._roles.policy.active():
+        policy = self._roles.policy
+        with policy.active(), whole(policy.model):
             answers = rollout(self._engine, ids, self._settings, seed)
         episodes = [
             Episode(prompt, tokens, done, self._renderer)
@@ -164,7 +166,7 @@ class Collector:
         results = self._see(policy, tokens, keeps)
         forward = self._table(results, answers)
         if wish == "auto" and not keeps and self.exact is None:
-            single = next(policy.model.parameters()).dtype == torch.float32
+            single = compute_format(policy.model) == torch.float32
             near = float((forward - answers.logprobs).abs().max()) <= _AGREE
             self.exact = single and near
             return answers.logprobs if self.exact else forward, []

@@ -16,6 +16,7 @@ from torch import Tensor
 from alignment.config.ppo import PPOConfig
 from alignment.models.chat_renderer import Tokens
 from alignment.models.padding import micro_batches, pad
+from alignment.models.sharding import rounds
 from alignment.training.ppo.losses import entropy, token_logprobs
 from alignment.training.ppo.roles import LanguageRole, ValueRole
 from alignment.utils import distributed
@@ -148,7 +149,12 @@ def passes(
 
     share = distributed.share(len(episodes))
     with role.active():
-        return list((together or Together()).each(look, pieces(episodes, share, limit)))
+        own = pieces(episodes, share, limit)
+        idle = rounds(role.module, len(own)) - len(own)
+        done = list((together or Together()).each(look, own))
+        for _ in range(idle):
+            look([0])  # other processes have more
+        return done
 
 
 def table(results: Sequence[Pass], episodes: int, width: int, device: torch.device) -> Tensor:

@@ -22,7 +22,9 @@ from alignment.errors import ConfigError
 from alignment.fastpath import use_for_training
 from alignment.models.load import Dtype, backbone, scalar_head
 from alignment.models.master_weights import MasterWeights
+from alignment.models.sharding import gather, inside, is_sharded
 from alignment.training.ppo.losses import token_logprobs
+from alignment.utils import distributed
 
 Switch = Callable[[], AbstractContextManager[None]]
 """Selects the weights that a shared backbone uses."""
@@ -81,20 +83,29 @@ class LanguageRole(_Role):
         self.size = _size(model)
         with self.active():
             direct = _head_is_linear(model)
-            self._body = _Body(backbone(model)) if direct else None
+            self._body = _Body(backbone(model), alone=not is_sharded(model)) if direct else None
         self.fast = self._body is not None and self._body.lean is not None
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def module(self) -> nn.Module:
+        """What computes this role."""
+        return self.model
+
     def logits(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Logits (n, v) at n positions of ids (b, s); only these if the head is a linear layer."""
         if self._body is not None:
-            chosen: Tensor = self.model.get_output_embeddings()(self._body(ids, row, column))
-            return chosen
+            return inside(self.model, self._chosen_logits, ids, row, column)
         logits: Tensor = self.model(input_ids=ids, use_cache=False).logits
         return logits[row, column]
+
+    def _chosen_logits(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        assert self._body is not None
+        logits: Tensor = self.model.get_output_embeddings()(self._body(ids, row, column))
+        return logits
 
     def logprobs(
         self, ids: Tensor, row: Tensor, column: Tensor, targets: Tensor, temperature: float
@@ -110,11 +121,11 @@ class LanguageRole(_Role):
 
 class _Body:
     """Hidden states at chosen positions, from the hand-written pass `lean` if there is one and it
-    covers the input, else from transformers."""
+    covers the input, else from transformers; `alone` allows such a pass."""
 
-    def __init__(self, body: nn.Module):
+    def __init__(self, body: nn.Module, *, alone: bool):
         self._body = body
-        self.lean = use_for_training(body)
+        self.lean = use_for_training(body) if alone else None
 
     def __call__(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """(n, width)."""
@@ -139,7 +150,10 @@ class ValueHead(nn.Module):
 
 
 class ValueRole(_Role):
-    """A critic: a backbone of `size` parameters, and a head that gives each position a value."""
+    """A critic: a backbone of `size` parameters, and a head that gives each position a value.
+
+    `root` is the module that the backbone is a part of, if that is what may be sharded.
+    """
 
     def __init__(
         self,
@@ -148,12 +162,14 @@ class ValueRole(_Role):
         trained: list[nn.Parameter],
         switch: Switch = nullcontext,
         masters: MasterWeights | None = None,
+        root: nn.Module | None = None,
     ):
         super().__init__(trained, switch, masters)
         self.body = body
         self.head = head
         self.size = _size(body)
-        self._places = _Body(body)
+        self.module = body if root is None else root
+        self._places = _Body(body, alone=not is_sharded(self.module))
 
     @property
     def device(self) -> torch.device:
@@ -161,7 +177,7 @@ class ValueRole(_Role):
 
     def values(self, ids: Tensor, row: Tensor, column: Tensor) -> Tensor:
         """Values (n,) float32 at n positions of ids (b, s)."""
-        value: Tensor = self.head(self._places(ids, row, column))
+        value: Tensor = self.head(inside(self.module, self._places, ids, row, column))
         return value
 
 
@@ -192,27 +208,31 @@ class Roles:
 def full_copies(
     policy: PreTrainedModel,
     *,
-    critic: PreTrainedModel | None,
+    critic: PreTrainedModel | ValueRole | None,
     scale: tuple[float, float] = (0.0, 1.0),
     dtype: Dtype = "float32",
+    reference: PreTrainedModel | None = None,
 ) -> Roles:
     """Roles that are full copies and share no weights; the reference is the policy as it is now.
 
     Args:
-        policy: in float32; trained in place.
+        policy: in float32, or sharded; trained in place.
         critic: a reward model (scalar head kept, standardised), a causal model (new head of
-            zeros), or None for RLOO; in float32, trained in place.
+            zeros), a critic, or None for RLOO; in float32, trained in place.
         dtype: what the models compute in. What learns is float32 either way.
+        reference: a frozen model of its own, which sharded roles need; None copies the policy.
         scale: mean and deviation of the reward model's raw scores; the critic starts with the value
             (score − mean) / deviation.
     """
     masters = _masters(policy.eval().requires_grad_(True), dtype)
     learning = policy if masters is None else masters
     modules: dict[str, nn.Module] = {"policy": learning}
-    frozen = copy.deepcopy(policy).requires_grad_(False)
-    value = None
+    frozen = copy.deepcopy(policy).requires_grad_(False) if reference is None else reference
+    value: ValueRole | None = None
     if critic is not None:
-        value = critic_from(critic, scale, dtype)
+        if isinstance(critic, PreTrainedModel):
+            critic = critic_from(critic, scale, dtype)
+        value = critic
         body = value.body if value.masters is None else value.masters
         modules["critic"] = nn.ModuleDict({"body": body, "head": value.head})
     speaker = LanguageRole(policy, list(learning.parameters()), masters=masters)
@@ -220,8 +240,13 @@ def full_copies(
 
 
 def _masters(module: nn.Module, dtype: Dtype) -> MasterWeights | None:
-    """Master weights, where the module is to compute in another format than float32."""
-    return None if dtype == "float32" else MasterWeights(module, getattr(torch, dtype))
+    """Master weights, where the module is to compute in another format than float32.
+
+    A sharded module has its own: it rounds what it gathers.
+    """
+    if dtype == "float32" or is_sharded(module):
+        return None
+    return MasterWeights(module, getattr(torch, dtype))
 
 
 def critic_from(
@@ -231,16 +256,33 @@ def critic_from(
 
     See `full_copies`; the value head is float32 whatever `dtype` is.
     """
-    body = backbone(model.eval())
-    body.requires_grad_(True)
-    head = ValueHead(int(model.config.get_text_config().hidden_size))
-    if model.get_output_embeddings() is None:
-        linear = scalar_head(model)
+    linear = scalar_head(model) if model.get_output_embeddings() is None else None
+    weights = () if linear is None else (linear.weight, linear.bias)
+    return critic_over(backbone(model.eval()), *weights, scale=scale, dtype=dtype)
+
+
+def critic_over(
+    body: nn.Module,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    scale: tuple[float, float] = (0.0, 1.0),
+    dtype: Dtype = "float32",
+) -> ValueRole:
+    """A critic over a backbone, which may be sharded.
+
+    Args:
+        weight, bias: (1, width) and (1,) of a reward model's head; without them the value head is
+            zero.
+        scale: see `full_copies`.
+    """
+    described: Any = body.requires_grad_(True)
+    head = ValueHead(int(described.config.get_text_config().hidden_size))
+    if weight is not None:
         mean, deviation = scale
         with torch.no_grad():
-            head.weight.copy_(linear.weight[0].float() / deviation)
-            bias = 0.0 if linear.bias is None else float(linear.bias[0])
-            head.bias.fill_((bias - mean) / deviation)
+            head.weight.copy_(weight[0].float() / deviation)
+            head.bias.fill_(((0.0 if bias is None else float(bias[0])) - mean) / deviation)
     head = head.to(next(body.parameters()).device)
     masters = _masters(body, dtype)
     learning = body if masters is None else masters
@@ -255,17 +297,28 @@ def _head_is_linear(model: PreTrainedModel) -> bool:
         raise ConfigError(f"{type(model).__name__} has no output embedding to speak with")
     ids = torch.arange(1, 5, device=next(model.parameters()).device)[None]
     ids = ids % int(model.config.get_text_config().vocab_size)
-    hidden = backbone(model)(input_ids=ids, use_cache=False).last_hidden_state
     whole = model(input_ids=ids, use_cache=False).logits
-    return bool(torch.allclose(head(hidden), whole, rtol=1e-3, atol=1e-4))
+
+    def parts() -> Tensor:
+        body = backbone(model)(input_ids=ids, use_cache=False)
+        logits: Tensor = head(body.last_hidden_state)
+        return logits
+
+    return bool(torch.allclose(inside(model, parts), whole, rtol=1e-3, atol=1e-4))
 
 
 def save_critic(role: ValueRole, directory: Path) -> None:
-    """Save a critic: the backbone in transformers' format, and its head beside it, in float32."""
-    directory.mkdir(parents=True, exist_ok=True)
+    """Save a critic: the backbone in transformers' format, and its head beside it, in float32.
+
+    All processes call it; the first one writes.
+    """
     role.settle(role.body)
     body: Any = role.body
-    body.save_pretrained(directory)
+    weights = gather(body) if is_sharded(body) else None
+    if not distributed.is_first():
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    body.save_pretrained(directory, state_dict=weights)
     head = {name: tensor.detach().cpu() for name, tensor in role.head.state_dict().items()}
     save_file(head, directory / "value_head.safetensors")
 

@@ -121,9 +121,7 @@ class ModelScorer:
     def __call__(self, episodes: Sequence[Episode]) -> np.ndarray:
         part = distributed.share(len(episodes))
         own = episodes[part.start : part.stop]
-        if not own:
-            raw = np.empty(0)
-        elif self._same:
+        if self._same:
             raw = self._model.score([self._ended(episode) for episode in own])
         else:
             tokens = self._model.renderer.tokens  # of each alone: processes share them out

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignment.config.ppo import PPOConfig
@@ -16,14 +17,24 @@ from alignment.config.rewards import CombineConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.models.adapters import adapter_base, is_adapter
 from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.checkpoint_files import stored_tensor
 from alignment.models.digest import weights_digest
 from alignment.models.load import Dtype, load_policy, load_scalar
+from alignment.models.sharded_load import load_sharded
+from alignment.models.sharding import gather
 from alignment.rewards.card import read_card
 from alignment.rewards.identified import unidentified
 from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted
-from alignment.training.ppo.roles import Roles, full_copies
+from alignment.training.ppo.roles import (
+    Roles,
+    ValueRole,
+    critic_from,
+    critic_over,
+    full_copies,
+)
 from alignment.training.ppo.scoring import CombinedReward, ModelScorer
+from alignment.utils import distributed
 from alignment.utils.import_string import load_callable
 
 if TYPE_CHECKING:
@@ -39,6 +50,7 @@ class Builder:
         rewards: domain → directory of its reward stage.
         seed: of fresh adapters.
         say: called with a line if a reward model cannot share the backbone.
+        sharded: split every model over all processes.
     """
 
     start: Path
@@ -48,13 +60,14 @@ class Builder:
     device: torch.device
     seed: int
     say: Callable[[str], None]
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         self._shared: SharedBackbone | None = None
         self._copies: Roles | None = None
         self._base = self.start
         if self.config.lora is None:
-            self._policy = load_policy(self.start, device=self.device)
+            self._policy = self._load(self.start)
             return
         from alignment.training.ppo.adapters import SharedBackbone  # peft takes seconds
 
@@ -66,6 +79,7 @@ class Builder:
             self.config.lora,
             seed=self.seed,
             start=self.start if over else None,
+            sharded=self.sharded,
         )
 
     def roles(self) -> Roles:
@@ -73,17 +87,33 @@ class Builder:
         with_critic = self.config.algorithm == "ppo"
         if self._shared is not None:
             return self._shared.roles(critic=with_critic)
-        critic, scale = self._critic() if with_critic else (None, (0.0, 1.0))
-        self._copies = full_copies(self._policy, critic=critic, scale=scale, dtype=self.dtype)
+        frozen = self._load(self.start, learns=False) if self.sharded else None
+        self._copies = full_copies(
+            self._policy,
+            critic=self._critic() if with_critic else None,
+            dtype=self.dtype,
+            reference=frozen,
+        )
         return self._copies
 
-    def _critic(self) -> tuple[PreTrainedModel, tuple[float, float]]:
-        """What a critic of its own starts as, and the scale of its scores."""
-        if self.config.critic_init == "policy":
-            return load_policy(self.start, device=self.device), (0.0, 1.0)
-        source = self.rewards[self.config.critic_init] / "model"
-        card = read_card(source)
-        return load_scalar(source, device=self.device), (card.mean - card.bias, card.std)
+    def _load(self, path: Path, *, learns: bool = True) -> PreTrainedModel:
+        """A policy with its own weights."""
+        if self.sharded:
+            return load_sharded(path, "policy", dtype=self.dtype, learns=learns, device=self.device)
+        return load_policy(path, device=self.device)
+
+    def _critic(self) -> ValueRole:
+        """The critic as it starts."""
+        by_policy = self.config.critic_init == "policy"
+        path = self.start if by_policy else self.rewards[self.config.critic_init] / "model"
+        card = None if by_policy else read_card(path)
+        scale = (0.0, 1.0) if card is None else (card.mean - card.bias, card.std)
+        if not self.sharded:
+            load = load_policy if by_policy else load_scalar
+            return critic_from(load(path, device=self.device), scale, self.dtype)
+        body = load_sharded(path, "body", dtype=self.dtype, device=self.device)
+        head = None if by_policy else stored_tensor(Path(path), "score.weight", "classifier.weight")
+        return critic_over(body, head, scale=scale, dtype=self.dtype)
 
     def reward(
         self, combine: CombineConfig, renderer: ChatRenderer, guards: dict[str, Path] | None = None
@@ -123,16 +153,24 @@ class Builder:
                 f"{name} is not an adapter over the policy's backbone, so it is loaded separately "
                 "(rewards.lora: {} with rewards.init: base or sft would share it)"
             )
-        return RewardModel.load(directory, self.dtype, self.device)
+        return RewardModel.load(directory, self.dtype, self.device, sharded=self.sharded)
 
-    def final(self) -> PreTrainedModel:
-        """The policy as a plain float32 model; with a shared backbone other roles are unusable."""
+    def final(self) -> tuple[PreTrainedModel | None, dict[str, Tensor] | None]:
+        """The policy as a plain float32 model, and its weights where it is sharded.
+
+        All processes call it; only the first one's is used. With a shared backbone the other roles
+        are unusable afterwards.
+        """
         if self._shared is None:
             if self._copies is not None:
                 self._copies.policy.settle(self._policy)
-            return self._policy
-        rounded = self.dtype != "float32"
-        return self._shared.merged(load_policy(self._base) if rounded else None)
+            return self._policy, gather(self._policy) if self.sharded else None
+        if not self.sharded and self.dtype == "float32":
+            return self._shared.merged(), None
+        learned = self._shared.learned()
+        if not distributed.is_first():
+            return None, None
+        return self._shared.merged(load_policy(self._base), learned), None
 
     @property
     def shares(self) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError
 from alignment.models.chat_renderer import ChatRenderer, Tokens
+from alignment.models.sharding import compute_format
 from alignment.rewards.cut_answers import floored
 from alignment.training.ppo.collect import Collector
 from alignment.training.ppo.early_stopping import EarlyStopping, StopSet
@@ -30,7 +31,7 @@ from alignment.training.ppo.prompts import PromptStream
 from alignment.training.ppo.rewards import RunningMoments
 from alignment.training.ppo.roles import Roles
 from alignment.training.ppo.scoring import Episode, PromptItem, Reward
-from alignment.training.ppo.weight_average import average, in_place_of, put, snapshot
+from alignment.training.ppo.weight_average import average, in_place_of, learning, put, snapshot
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_exploded
 from alignment.utils.metrics_log import Series
@@ -165,7 +166,7 @@ class PPOTrainer:
             self._history,
             max_new_tokens=config.generation.max_new_tokens,
             config=config,
-            half=next(self.roles.policy.model.parameters()).dtype != torch.float32,
+            half=compute_format(self.roles.policy.model) != torch.float32,
             forward=self._collector.forward,
         )
         return Outcome(self._iteration, self._stopped, kept_iteration, self._history, health)
@@ -267,7 +268,7 @@ class PPOTrainer:
         )
 
     def _save(self) -> None:
-        if self._checkpoints is not None and distributed.is_first():
+        if self._checkpoints is not None:
             checkpoint.save(self._checkpoints, self._iteration, self._state())
 
     def _resume(self) -> None:
@@ -289,7 +290,8 @@ class PPOTrainer:
         groups: dict[str, dict[str, Tensor]] = {"average": {}, "best": {}}
         for key, value in state.tensors.items():
             group, name = key.split("/", 1)
-            groups[group][name] = value.to(self.roles.policy.device)
+            parameter = learning(self._speaking)[name]
+            groups[group][name] = distributed.like(parameter, value.to(parameter.device))
         self._average = groups["average"] or None
         self._best = groups["best"] or None
         self._progress.say(f"PPO goes on after iteration {self._iteration}")

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
 from alignment.models.chat_renderer import Tokens
+from alignment.models.sharding import clip_gradients, rounds
 from alignment.models.update_share import UpdateShare
 from alignment.training.ppo.experience import Experience
 from alignment.training.ppo.forward import (
@@ -80,7 +81,7 @@ def update_policy(
             worst = 0.0
             part = partial(_policy_part, role, experience, tokens, config)
             work = _pieces("policy", experience, batch, piece_of(config, role))
-            for figures in _add_gradients(part, work, role.parameters, together):
+            for figures in _add_gradients(part, work, role, together):
                 worst = max(worst, figures.pop("error"))
                 for name, value in figures.items():
                     sums[name] += value
@@ -116,7 +117,7 @@ def update_critic(
             sums = {"loss": 0.0, "clipped": 0.0}
             part = partial(_critic_part, role, experience, tokens, config)
             work = _pieces("critic", experience, batch, piece_of(config, role))
-            for part_figures in _add_gradients(part, work, role.parameters, together):
+            for part_figures in _add_gradients(part, work, role, together):
                 for name, value in part_figures.items():
                     sums[name] += value
             sums = distributed.totals(sums)
@@ -149,27 +150,30 @@ def _pieces(
 def _add_gradients(
     part: Callable[[Any], Part],
     pieces: Sequence[Pass | list[int]],
-    parameters: list[nn.Parameter],
+    role: LanguageRole | ValueRole,
     together: Together,
 ) -> Iterator[dict[str, float]]:
-    """Add the gradients of all pieces' losses to the parameters, in the order of the pieces.
+    """Add the gradients of all pieces' losses to the role's, in the order of the pieces.
 
     Yields:
         the figures of each piece.
     """
     if not together.apart:
+        idle = rounds(role.module, len(pieces)) - len(pieces)
         for piece in pieces:
             loss, figures = part(piece)
             loss.backward()
             yield figures
+        for _ in range(idle):
+            (0.0 * part([0])[0]).backward()  # other processes have more
         return
 
     def work(piece: Pass | list[int]) -> tuple[tuple[Tensor | None, ...], dict[str, float]]:
         loss, figures = part(piece)
-        return torch.autograd.grad(loss, parameters, allow_unused=True), figures
+        return torch.autograd.grad(loss, role.parameters, allow_unused=True), figures
 
     for gradients, figures in together.each(work, pieces):
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, gradient in zip(role.parameters, gradients, strict=True):
             if gradient is not None:
                 accumulated = parameter.grad
                 parameter.grad = gradient if accumulated is None else accumulated.add_(gradient)
@@ -247,10 +251,12 @@ def _ptx_step(role: LanguageRole, texts: Sequence[Tokens], config: PPOConfig) ->
     tokens = float(sum(len(text.response) for text in texts))
     total = 0.0
     share = distributed.share(len(texts))
-    for where in pieces(texts, share, piece_of(config, role)):
-        packed = pack(texts, where, role.device)
+    own = pieces(texts, share, piece_of(config, role))
+    for number in range(rounds(role.module, len(own))):
+        counts = number < len(own)  # else other processes have more
+        packed = pack(texts, own[number] if counts else [0], role.device)
         log_probs, _ = logprobs(role, packed, 1.0)
-        loss = -log_probs.sum() / tokens
+        loss = -log_probs.sum() / tokens * counts
         (config.ptx.coefficient * loss).backward()
         total += float(loss.detach())
     return distributed.total(total)
@@ -268,7 +274,7 @@ def _step(
         The gradient's norm before clipping, and the share of parameters that the step changed.
     """
     distributed.sum_gradients(role.parameters)
-    norm = float(nn.utils.clip_grad_norm_(role.parameters, config.optimizer.max_grad_norm))
+    norm = clip_gradients(role.parameters, config.optimizer.max_grad_norm)
     rate = "critic_learning_rate" if name == "critic" else "learning_rate"
     stop_if_not_finite(norm, f"the gradient of the {name}", remedy=f"lower ppo.{rate}")
     update = UpdateShare(role.parameters)
