@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # Every library's telemetry is off, and nothing may look for a model hub.
 os.environ.update(
@@ -27,6 +28,10 @@ if "ALIGN_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["ALIGN_CACHE_DIR"], ignore_errors=True)
 # Small models gain nothing from a second thread, and threads that wait for a busy core cost much.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# On a busy machine the first example of a test takes longer than the usual 200 ms.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # `make test` has three workers: each room is one's work, and the longest come first.
 LONGEST = (

@@ -12,7 +12,6 @@ EXAMPLES = int(GIVEN or 60)
 fuzzing = settings(
     max_examples=EXAMPLES,
     derandomize=GIVEN is None,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

@@ -37,7 +37,7 @@ def cut(data: bytes, size: int) -> Iterator[bytes]:
     indent=st.none() | st.integers(0, 2),
     escaped=st.booleans(),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_it_is_what_json_reads(
     values: list[Any], size: int, indent: int | None, escaped: bool
 ) -> None:
@@ -49,7 +49,7 @@ def test_it_is_what_json_reads(
     text=st.text('[]{},: "a1\\e-.n', max_size=12).map(lambda text: "[" + text),
     size=st.integers(1, 8),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_it_refuses_what_json_refuses(text: str, size: int) -> None:
     try:
         expected = json.loads(text)

@@ -323,7 +323,7 @@ def outcome(reader: Format, row: dict[str, Any]) -> list[str | Draft]:
 
 @example(row={"preference.responses": [], "preference.responses.users": 1.0})
 @given(row=st.dictionaries(st.sampled_from(NAMES), JSON, max_size=8))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_row_breaks_a_reader(row: dict[str, Any]) -> None:
     for reader in FORMATS:
         for said in outcome(reader, row):

@@ -55,7 +55,7 @@ def test_nothing_is_held_out_of_nothing() -> None:
 
 
 @given(seed=st.integers(0, 10**6), openings=st.integers(1, 300), share=st.floats(0, 0.5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_prompt_stands_on_both_sides_now_or_later(
     seed: int, openings: int, share: float
 ) -> None:

@@ -121,7 +121,7 @@ def test_correlation() -> None:
     assert correlation(np.array([0, 1, 1]), np.array([0, 1, 1])) == pytest.approx(1.0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=60),
     st.integers(0, 2**63 - 1),
@@ -141,7 +141,7 @@ def test_bootstrap_is_scipys(values: list[float], seed: int, level: float) -> No
     assert ours[1:] == pytest.approx((theirs.low, theirs.high), rel=1e-12, abs=1e-12 * scale)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 500), st.data(), st.sampled_from([0.8, 0.95, 0.99]))
 def test_wilson_is_scipys(trials: int, data: st.DataObject, level: float) -> None:
     won = data.draw(st.integers(0, trials))
