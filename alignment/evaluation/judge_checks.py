@@ -59,7 +59,7 @@ class Hearing:
         checks: list[Check] = []
         if self.judges:
             axes = self._win_checks(self.judges[0])
-            checks += axes
+            checks += axes.values()
             if self.judges[0] in MEASURED_JUDGES:
                 checks += self._belief_checks(axes)
             for other in self.judges[1:]:
@@ -115,16 +115,17 @@ class Hearing:
         words = f"{_percent(equal)} at equal length; {_percent(raw)} {longer}"
         return Rate(equal.low, equal.high, words), ""
 
-    def _win_checks(self, judge: str) -> list[Check]:
+    def _win_checks(self, judge: str) -> dict[str, Check]:
+        """By axis."""
         rates = {axis: self._rate(judge, axis) for axis in DOMAINS}
         won = [axis for axis, (rate, _) in rates.items() if rate and rate.low > 0.5]
         margin, champion = self.config.margin, self.champion
-        checks = []
+        checks: dict[str, Check] = {}
         for axis, (rate, fault) in rates.items():
             if rate is None:
                 why = fault or f"judge {judge} did not compare it with {champion} there"
                 message = f"not measured on {axis}: {why}"
-                checks.append(Check(f"win_{axis}", None, 0.5, False, message))
+                checks[axis] = Check(f"win_{axis}", None, 0.5, False, message)
                 continue
             # If the other axis is won, this one may fall short of ½ by the margin.
             excused = any(other != axis for other in won)
@@ -139,14 +140,14 @@ class Hearing:
             else:
                 what = "is not shown to beat"
             message = f"{what} {champion} on {axis} ({rate.words}, judge {judge})"
-            checks.append(Check(f"win_{axis}", rate.low, bound, ok, message))
+            checks[axis] = Check(f"win_{axis}", rate.low, bound, ok, message)
         return checks
 
-    def _belief_checks(self, axes: Sequence[Check]) -> list[Check]:
+    def _belief_checks(self, axes: Mapping[str, Check]) -> list[Check]:
         """Whether the primary judge, a reward model, may be believed on each axis."""
         judge, *others = self.judges
         checks = []
-        for axis, win in zip(DOMAINS, axes, strict=True):
+        for axis, win in axes.items():
             ok, words, value = self._belief(judge, axis)
             message = f"judge {judge} {words}"
             if not ok:

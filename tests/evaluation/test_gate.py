@@ -165,6 +165,15 @@ def test_a_judge_that_is_not_shown_to_beat_chance_does_not_decide_by_itself(accu
         assert not gate(agreed, ["rm", "guard"], accuracies=blind).promoted
 
 
+def test_an_accuracy_that_lacks_something_is_none():
+    for name in SURE:
+        known = {"rm": {"helpfulness": {**SURE, name: None}, "safety": SURE}}
+        found = checks(accuracies=known)["judge_helpfulness"]
+        assert (found.value, found.ok) == (None, False)
+        assert "has no accuracy on held-out helpfulness comparisons" in found.said
+    assert "has no accuracy" in checks(accuracies={})["judge_safety"].said
+
+
 def test_gold_needs_no_accuracy():
     assert gate(rates((0.6, 0.7), (0.6, 0.7), "gold"), ["gold"], accuracies={}).promoted
 
@@ -180,7 +189,10 @@ def test_without_an_independent_judge_the_verdict_begins_with_that():
     # Nor is one independent that compared nothing, has no say, or ranks at random.
     silent = gate(rows, ["rm", "judge"])
     assert silent.promoted
-    assert "set rewards.guard_share" not in silent.verdict
+    assert "decide alone. new becomes champion" in silent.verdict
+    # A language model is asked for no accuracy.
+    heard = gate(rows + rates((0.6, 0.7), (0.6, 0.7), "judge"), ["rm", "judge"])
+    assert heard.verdict.startswith("new becomes champion")
     deaf = gate(both, ["rm", "guard"], PromoteConfig(judges=()))
     random = {"rm": KNOWN["rm"], "guard": {axis: {**SURE, "low": 0.4} for axis in DOMAINS}}
     blind = gate(both, ["rm", "guard"], accuracies=random)
@@ -196,12 +208,14 @@ def test_without_an_independent_judge_the_verdict_begins_with_that():
     assert gate(few + rows, ["gold", "rm"]).verdict.startswith("new is not promoted")
 
 
-@pytest.mark.parametrize("n", [None, 1, 9])
+@pytest.mark.parametrize("n", [None, 1, 9, 10])
 def test_too_few_prompts_decide_nothing(n):
     rows = [{**row, "n": n} for row in rates((0.8, 0.8), (0.8, 0.8))]
     decision = gate(rows)
-    assert not decision.promoted
-    assert "at least 10 are needed" in decision.verdict
+    assert decision.promoted is (n == 10)
+    assert (f"{n or 0} prompts compared, and at least 10 are needed" in decision.verdict) is (
+        n != 10
+    )
 
 
 @pytest.mark.parametrize(
@@ -251,6 +265,7 @@ def test_a_win_rate_that_contradicts_itself_counts_for_nothing(wrong):
         ({"high": 1.01}, False),
         ({"accuracy": 0.65}, True),  # as its lower bound
         ({"accuracy": 0.64}, False),
+        ({"accuracy": 0.75}, True),  # as its upper bound
         ({"accuracy": 0.76}, False),  # above its upper bound
     ],
 )

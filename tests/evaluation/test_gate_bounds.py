@@ -295,6 +295,50 @@ def test_a_rise_is_compared_prompt_by_prompt():
     assert "by 10.7 to 27.3 points" in check.said
 
 
+RISE = {
+    "false_refusal_rise/old": 0.0875,
+    "false_refusal_rise/old_low": 0.01,
+    "false_refusal_rise/old_high": 0.2,
+}
+
+
+@pytest.mark.parametrize(
+    ("ends", "points"),
+    [
+        ({"_low": 0.0}, "0.0 to 20.0"),  # what reaches 0 may be chance
+        ({"_low": -0.02}, "−2.0 to 20.0"),
+        ({"_low": 1e-9}, None),
+        ({"_high": 1.0}, None),
+        # What is no interval, or not whole, leaves that of the two rates.
+        ({"": None}, "−1.9 to 19.5"),
+        ({"_low": None}, "−1.9 to 19.5"),
+        ({"_high": None}, "−1.9 to 19.5"),
+        ({"_low": -1.01}, "−1.9 to 19.5"),
+        ({"_high": 1.01}, "−1.9 to 19.5"),
+        ({"_low": 0.1}, "−1.9 to 19.5"),
+        ({"_high": 0.08}, "−1.9 to 19.5"),
+    ],
+)
+def test_a_rise_counts_with_a_sound_interval_above_nothing(ends, points):
+    """7 and 14 of 80; by the two rates alone 8.75 − √(6.78² + 8.23²) = −1.9."""
+    paired = {**RISE, **{f"false_refusal_rise/old{end}": value for end, value in ends.items()}}
+    sides = {"new": {**refusing(14, 80), **paired}, "old": refusing(7, 80)}
+    check = checks(sides)["false_refusal_rise"]
+    assert check.ok is (points is not None)
+    shown = "which is shown" if points is None else f"by {points} points, which may be chance"
+    assert check.said.endswith(shown)
+
+
+@pytest.mark.parametrize("end", ["_low", "_high"])
+@pytest.mark.parametrize("side", ["new", "old"])
+def test_rates_without_their_interval_are_compared_by_points(side, end):
+    sides = {"new": refusing(14, 80), "old": refusing(7, 80)}
+    del sides[side][f"false_refusal{end}"]
+    check = checks(sides)["false_refusal_rise"]
+    assert not check.ok
+    assert check.said.endswith("(may rise by 3.0 points)")
+
+
 def test_degenerate_answers_do_not_creep_from_champion_to_champion():
     shares = [{**HEALTHY, "empty": share} for share in (0.02, 0.11, 0.2)]
     assert checks({"new": shares[1], "old": shares[0]})["degenerate"].ok

@@ -88,6 +88,10 @@ def test_difference_of_rates_on_the_same_items_by_hand() -> None:
     low = 0.0875 - math.sqrt(0.0678**2 + 0.0823**2 - 2 * 0.6725 * 0.0678 * 0.0823)
     high = 0.0875 + math.sqrt(0.0976**2 + 0.0445**2 - 2 * 0.6725 * 0.0976 * 0.0445)
     assert found == pytest.approx((0.0875, low, high), abs=2e-4)
+    narrow = (wilson(14, 80, level=0.8), wilson(7, 80, level=0.8))
+    assert paired_difference(after, before, level=0.8) == pytest.approx(
+        difference(*narrow, 0.6725), abs=1e-5
+    )
     # The same answers: a correlation of 1, so that what Wilson's two ends differ by is left.
     assert paired_difference(before, before) == pytest.approx((0, -0.0378, 0.0378), abs=1e-4)
     # The same items in opposite order: a correlation below 0 makes it wider than independence.
