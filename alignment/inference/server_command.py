@@ -43,6 +43,8 @@ class ServerPlan:
     data_parallel: int = 1
     gpu_share: float | None = None
     """Of each GPU's memory; None on a CPU."""
+    gpu: str | None = None
+    """The GPU to take, as $CUDA_VISIBLE_DEVICES names it; None takes what is visible to us."""
     cache_gib: int | None = None
     """Memory for keys and values on a CPU; None on GPUs."""
     threads: int = 1
@@ -89,6 +91,8 @@ def environment(plan: ServerPlan, key: str, base: Mapping[str, str] = os.environ
         "VLLM_HOST_IP": HOSTS[0],
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if plan.gpu is not None:
+        variables["CUDA_VISIBLE_DEVICES"] = plan.gpu
     if plan.cache_gib is not None:
         variables |= {
             "VLLM_CPU_KVCACHE_SPACE": str(plan.cache_gib),

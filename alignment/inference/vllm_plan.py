@@ -7,12 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from alignment.config.compute import ComputeConfig
 from alignment.config.inference import VLLMConfig
 from alignment.errors import ConfigError
 from alignment.inference.server_command import ServerPlan
 from alignment.inference.vllm_environment import HEAD_SIZES, Installed
-from alignment.models.load import weight_bytes
+from alignment.models.load import resolve_device, weight_bytes
+from alignment.utils.threads import threads
 
 GIB = 2**30
 _CONTEXT = 0.02  # of the GPU, for what CUDA itself takes
@@ -53,11 +56,29 @@ def plan_server(
     size = weight_bytes(model, compute.dtype)
     if installed.on_cpu:
         check_head(model)
-        threads = compute.threads or len(os.sched_getaffinity(0))
-        return ServerPlan(
-            **common, threads=threads, cache_gib=_cpu_cache(model, size, context, compute, beside)
+        cache = _cpu_cache(model, size, context, compute, beside)
+        return ServerPlan(**common, threads=compute.threads or threads(), cache_gib=cache)
+    device = resolve_device(compute.device)
+    if device.type != "cuda":
+        raise ConfigError(
+            f"vLLM {installed.version} computes on GPUs, and the device is {device}",
+            where=str(installed.python),
+            remedy="align vllm install --device cpu makes an environment for the CPU",
         )
-    return ServerPlan(**common, gpu_share=_gpu_share(size, config, beside))
+    share = _gpu_share(size, config, beside, device)
+    return ServerPlan(**common, gpu_share=share, gpu=visible(device.index))
+
+
+def visible(index: int | None, given: str | None = None) -> str | None:
+    """What $CUDA_VISIBLE_DEVICES has to say for a server on the GPU that we call `index`.
+
+    Args:
+        given: what it says to us; None asks the environment.
+    """
+    if index is None:
+        return None
+    given = os.environ.get("CUDA_VISIBLE_DEVICES") if given is None else given
+    return given.split(",")[index] if given else str(index)
 
 
 def check_head(model: Path) -> None:
@@ -96,20 +117,18 @@ def _shape(model: Path) -> tuple[int | None, int | None, int | None]:
     return getattr(config, "num_hidden_layers", None), keys, size
 
 
-def _gpu_share(size: int, config: VLLMConfig, beside: int) -> float:
+def _gpu_share(size: int, config: VLLMConfig, beside: int, device: torch.device) -> float:
     """The share of each GPU that a server takes at once, for weights and cache, and keeps."""
-    import torch
-
     needed = config.tensor_parallel_size * config.data_parallel_size
-    there = torch.cuda.device_count()
+    there = torch.cuda.device_count() if device.index is None else 1
     if needed > there:
         raise ConfigError(
-            f"the server needs {needed} GPUs, and torch sees {there}",
+            f"the server needs {needed} GPUs, and there are {there} for it ({device})",
             where="inference.vllm.tensor_parallel_size",
             remedy="lower inference.vllm.tensor_parallel_size and data_parallel_size, or set "
             "inference.engine: transformers",
         )
-    free, total = torch.cuda.mem_get_info()
+    free, total = torch.cuda.mem_get_info(device)
     share = min(config.gpu_memory_utilization, (free - beside) / total - _CONTEXT)
     part = size / config.tensor_parallel_size
     if share * total < part * _LEAST:

@@ -11,20 +11,22 @@ import pytest
 from alignment.config.compute import ComputeConfig
 from alignment.config.inference import VLLMConfig
 from alignment.errors import ConfigError
-from alignment.inference.server_command import ServerPlan, command
+from alignment.inference.server_command import ServerPlan, command, environment
 from alignment.inference.vllm_environment import Installed
-from alignment.inference.vllm_plan import GIB, check_head_size, plan_server
+from alignment.inference.vllm_plan import GIB, check_head_size, plan_server, visible
 
 
 @pytest.fixture
 def plan(stage_inputs: dict[str, Path]) -> Any:
-    def make(version: str = "0.32.0", beside: int = 0, **vllm: Any) -> ServerPlan:
+    def make(
+        version: str = "0.32.0", beside: int = 0, device: str = "auto", **vllm: Any
+    ) -> ServerPlan:
         return plan_server(
             Installed(Path("python"), version),
             stage_inputs["policy"] / "model",
             "abc",
             VLLMConfig(**vllm),
-            ComputeConfig(device="cpu"),
+            ComputeConfig(device=device),
             context=100,
             beside=beside,
         )
@@ -35,6 +37,7 @@ def plan(stage_inputs: dict[str, Path]) -> Any:
 def test_room_on_the_gpu_for_the_models_beside_it(
     plan: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     for free, beside, most, share in (
         (80, 0, 0.9, 0.9),
@@ -44,7 +47,7 @@ def test_room_on_the_gpu_for_the_models_beside_it(
         (80, 0, 0.5, 0.5),
     ):
         memory = (free * GIB, 80 * GIB)
-        monkeypatch.setattr("torch.cuda.mem_get_info", lambda memory=memory: memory)
+        monkeypatch.setattr("torch.cuda.mem_get_info", lambda _device, memory=memory: memory)
         made = plan(beside=beside * GIB, gpu_memory_utilization=most)
         assert made.gpu_share == pytest.approx(share, abs=1e-3)
         assert f"{made.gpu_share:.3f}" in command(made, 1)
@@ -56,6 +59,15 @@ def test_room_on_the_gpu_for_the_models_beside_it(
     assert words[words.index("--data-parallel-size") + 1] == "2"
     with pytest.raises(ConfigError, match="needs 9 GPUs"):
         plan(tensor_parallel_size=9)
+    assert plan().gpu is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    second = plan(device="cuda:1")
+    assert environment(second, "key")["CUDA_VISIBLE_DEVICES"] == second.gpu == "6"
+    assert visible(1, given="") == "1"
+    with pytest.raises(ConfigError, match="needs 2 GPUs, and there are 1"):
+        plan(device="cuda:1", tensor_parallel_size=2)
+    with pytest.raises(ConfigError, match=r"computes on GPUs, and the device is cpu"):
+        plan(device="cpu")
 
 
 def test_memory_of_a_cpu(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
