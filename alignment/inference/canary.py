@@ -24,7 +24,6 @@ from alignment.inference.completions import SERVE, Completions
 from alignment.inference.types import Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import Dtype, load_policy, weight_bytes
-from alignment.utils.files import digest_json, sha256_file
 from alignment.utils.memory import give_back
 
 TOLERANCE: dict[Dtype, float] = {"float32": 5e-4, "bfloat16": 0.05, "float16": 0.02}
@@ -55,7 +54,7 @@ class Proof:
 
     engine: str
     weights: str
-    """Digest of the checkpoint that it agrees with (`weights_digest`)."""
+    """Digest of the weights of the checkpoint that it agrees with."""
     dtype: str
     tokens: int
     mean_difference: float
@@ -65,12 +64,6 @@ class Proof:
     def record(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
-
-
-def weights_digest(model: Path) -> str:
-    """Digest of a full checkpoint's weights and shape."""
-    files = [model / "config.json", *sorted(model.glob("*.safetensors"))]
-    return digest_json({file.name: sha256_file(file) for file in files})[:16]
 
 
 def prove(

@@ -13,7 +13,7 @@ from transformers import GenerationConfig as EndsOfAnswers
 from alignment.config.compute import ComputeConfig
 from alignment.config.generation import GenerationConfig
 from alignment.config.inference import InferenceConfig
-from alignment.inference.canary import Proof, score_by, weights_digest
+from alignment.inference.canary import Proof, score_by
 from alignment.inference.engine import TransformersEngine
 from alignment.inference.served import Asked, EndpointEngine, ServedEngine, VLLMEngine
 from alignment.inference.types import Engine
@@ -21,6 +21,7 @@ from alignment.inference.vllm_environment import installed
 from alignment.inference.vllm_plan import plan_server
 from alignment.models.adapters import is_adapter
 from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.digest import weights_digest
 from alignment.models.export import export_policy
 from alignment.models.limits import prompt_limit
 from alignment.models.load import (
@@ -29,6 +30,9 @@ from alignment.models.load import (
     load_tokenizer,
     resolve_device,
 )
+
+
+_SHOWN = 16  # digits of a digest
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def open_engine(
     context = None if limit is None else limit + generation.max_new_tokens
     asked = Asked(
         model=full,
-        weights=weights_digest(full),
+        weights=weights_digest(full)[:_SHOWN],
         dtype=compute.dtype,
         renderer=renderer,
         ends=renderer.ends | _stops(full),

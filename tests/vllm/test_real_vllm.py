@@ -18,7 +18,7 @@ from alignment.config.compute import ComputeConfig
 from alignment.config.generation import GenerationConfig
 from alignment.config.inference import InferenceConfig
 from alignment.errors import StageError
-from alignment.inference.canary import Proof, score_by, weights_digest
+from alignment.inference.canary import Proof, score_by
 from alignment.inference.engine import sample_seeds
 from alignment.inference.engine_factory import Opened, open_engine
 from alignment.inference.server_process import ServerProcess
@@ -26,6 +26,7 @@ from alignment.inference.types import Sample, SamplingSettings
 from alignment.inference.vllm_environment import installed
 from alignment.inference.vllm_plan import plan_server
 from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.digest import weights_digest
 from alignment.models.load import resolve_device
 from alignment.utils.progress import SilentProgress
 
@@ -141,7 +142,7 @@ def test_log_probabilities_are_those_of_the_temperature(
         print(f"the same seeds again: {sum(same)} of {len(same)} answers are equal")
         assert sum(same) > 0.9 * len(same)
     (proof,) = proofs
-    assert proof.weights == weights_digest(make_policy(1))
+    assert proof.weights == weights_digest(make_policy(1))[:16]
     assert proof.mean_difference < CLOSE
 
 
