@@ -31,7 +31,6 @@ from alignment.models.load import (
     resolve_device,
 )
 
-
 _SHOWN = 16  # digits of a digest
 
 
