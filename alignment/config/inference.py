@@ -34,7 +34,7 @@ class EndpointConfig(Section):
 
 
 class InferenceConfig(Section):
-    """Who draws answers in sampling, collection and evaluation, and in `align chat`."""
+    """Who draws answers in sampling, collection, evaluation, PPO and `align chat`."""
 
     engine: Literal["transformers", "vllm", "endpoint"] = "transformers"
     """`transformers`: our own loop. `vllm`: servers that we start, one for each policy. `endpoint`:

@@ -126,7 +126,7 @@ class PPOConfig(Section):
     """Where the ratio's denominator comes from: the rollout itself (free), or one more forward
     pass. `auto` takes the rollout's in float32 once the first batch shows that both agree within
     1e-5; where a small model's mini-batch is the whole batch, the pass that its first step needs
-    anyway."""
+    anyway. Where a vLLM server draws, always the forward pass."""
 
     learning_rate: float = Field(default=1e-6, gt=0)
     """Of the policy; constant after the warm-up. Tiny models want about 1e-4."""

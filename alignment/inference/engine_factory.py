@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import AutoConfig, PreTrainedModel
 from transformers import GenerationConfig as EndsOfAnswers
 
@@ -15,6 +16,7 @@ from alignment.config.generation import GenerationConfig
 from alignment.config.inference import InferenceConfig
 from alignment.inference.canary import Proof, score_by
 from alignment.inference.engine import TransformersEngine
+from alignment.inference.live import LiveEngine
 from alignment.inference.served import Asked, EndpointEngine, ServedEngine, VLLMEngine
 from alignment.inference.types import Engine
 from alignment.inference.vllm_environment import installed
@@ -30,6 +32,7 @@ from alignment.models.load import (
     load_tokenizer,
     resolve_device,
 )
+from alignment.utils.progress import Progress
 
 _SHOWN = 16  # digits of a digest
 
@@ -81,15 +84,7 @@ def open_engine(
         return
     full = _merged(model, keep / "merged") if is_adapter(model) else model
     context = None if limit is None else limit + generation.max_new_tokens
-    asked = Asked(
-        model=full,
-        weights=weights_digest(full)[:_SHOWN],
-        dtype=compute.dtype,
-        renderer=renderer,
-        ends=renderer.ends | _stops(full),
-        context=context,
-        score=score_by(full, compute.dtype, resolve_device(compute.device)),
-    )
+    asked = _asked(full, renderer, compute, context)
     engine: ServedEngine
     if inference.engine == "vllm":
         plan = plan_server(
@@ -108,6 +103,59 @@ def open_engine(
         yield Opened(engine, renderer, None)
     finally:
         engine.close()
+
+
+@contextmanager
+def open_live(
+    model: Path,
+    renderer: ChatRenderer,
+    inference: InferenceConfig,
+    compute: ComputeConfig,
+    *,
+    context: int | None,
+    home: Path,
+    log: Path,
+    progress: Progress,
+) -> Iterator[LiveEngine]:
+    """A vLLM server for a policy in training, which starts from the full checkpoint in `model`.
+
+    It takes at most half of the GPU's memory that is free now: training needs the rest.
+
+    Args:
+        home: directory for the weights on their way.
+        log: file for the server's output.
+    """
+    device = resolve_device(compute.device)
+    beside = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 0
+    asked = _asked(model, renderer, compute, context)
+    plan = plan_server(
+        installed(inference.vllm),
+        model,
+        asked.weights,
+        inference.vllm,
+        compute,
+        context=context,
+        beside=beside,
+    )
+    engine = LiveEngine(plan, log, asked, home, progress)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def _asked(
+    model: Path, renderer: ChatRenderer, compute: ComputeConfig, context: int | None
+) -> Asked:
+    return Asked(
+        model=model,
+        weights=weights_digest(model)[:_SHOWN],
+        dtype=compute.dtype,
+        renderer=renderer,
+        ends=renderer.ends | _stops(model),
+        context=context,
+        score=score_by(model, compute.dtype, resolve_device(compute.device)),
+    )
 
 
 def _merged(adapter: Path, target: Path) -> Path:

@@ -49,6 +49,9 @@ class ServerPlan:
     """Memory for keys and values on a CPU; None on GPUs."""
     threads: int = 1
     """Of OpenMP, on a CPU."""
+    live: bool = False
+    """Whether its weights are replaced while it runs. The calls for that bear no key: whoever has
+    an account on this machine could make them."""
 
 
 def command(plan: ServerPlan, port: int) -> list[str]:
@@ -91,6 +94,8 @@ def environment(plan: ServerPlan, key: str, base: Mapping[str, str] = os.environ
         "VLLM_HOST_IP": HOSTS[0],
         "TOKENIZERS_PARALLELISM": "false",
     }
+    if plan.live:
+        variables["VLLM_SERVER_DEV_MODE"] = "1"
     if plan.gpu is not None:
         variables["CUDA_VISIBLE_DEVICES"] = plan.gpu
     if plan.cache_gib is not None:

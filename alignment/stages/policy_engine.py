@@ -18,7 +18,7 @@ from alignment.utils.files import atomic_write_json, read_json
 
 ENGINE = "engine.json"
 _PROOF = "proof.json"
-_LOGS = "servers"  # in the workspace: the scratch directory goes with the stage
+LOGS = "servers"  # in the workspace: the scratch directory goes with the stage
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def policy_engine(
         ctx.config.compute,
         generation,
         keep=keep,
-        log=ctx.workspace / _LOGS / f"{name}.log",
+        log=ctx.workspace / LOGS / f"{name}.log",
         section=section,
         beside=beside,
         on_proof=lambda proof: atomic_write_json(keep / _PROOF, proof.record()),

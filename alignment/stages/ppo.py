@@ -8,6 +8,8 @@ Outputs: `model/` (the policy), `critic/` (the trained critic), `series.jsonl`, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,12 +18,16 @@ import numpy as np
 from alignment.config.ppo import PPOConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import ConfigError, DataError
+from alignment.inference.engine_factory import open_live
+from alignment.inference.live import LiveEngine
+from alignment.models.adapters import is_adapter
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.limits import prompt_limit
 from alignment.models.load import context_length, load_tokenizer, resolve_device, save_model
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.preferences.stop_set import STOP_FILE
 from alignment.stages.context import StageContext
+from alignment.stages.policy_engine import LOGS
 from alignment.training.ppo.early_stopping import StopSet
 from alignment.training.ppo.roles import save_critic
 from alignment.training.ppo.scoring import PromptItem
@@ -44,7 +50,7 @@ from alignment.utils.seeds import derive_seed
 CODE_VERSION = "17"
 KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16")
 BFLOAT16_KEEPS = ()
-READS = ("ppo", "combine", "compute")
+READS = ("ppo", "combine", "compute", "inference")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 
 
@@ -71,22 +77,23 @@ def run(ctx: StageContext) -> None:
     renderer = ChatRenderer(tokenizer, limit)
     reward = build.reward(ctx.config.combine, renderer)
     learn, heldout = _prompts(ctx, config, renderer)
-    trainer = PPOTrainer(
-        roles,
-        renderer,
-        learn,
-        reward,
-        config,
-        seed=ctx.seed,
-        stop_set=_stop_set(ctx, heldout, build, renderer),
-        ptx=_texts(ctx, config, renderer, min(context or PTX_TOKENS, PTX_TOKENS))
-        if config.ptx.coefficient > 0
-        else None,
-        checkpoints=ctx.scratch / "checkpoints",
-        series=ctx.series,
-        progress=ctx.progress,
-    )
-    outcome = trainer.train()
+    ptx = min(context or PTX_TOKENS, PTX_TOKENS)
+    with _server(ctx, start, renderer, limit) as live:
+        trainer = PPOTrainer(
+            roles,
+            renderer,
+            learn,
+            reward,
+            config,
+            seed=ctx.seed,
+            stop_set=_stop_set(ctx, heldout, build, renderer),
+            ptx=_texts(ctx, config, renderer, ptx) if config.ptx.coefficient > 0 else None,
+            checkpoints=ctx.scratch / "checkpoints",
+            series=ctx.series,
+            progress=ctx.progress,
+            live=live,
+        )
+        outcome = trainer.train()
     policy, weights = build.final()
     if policy is not None and distributed.is_first():
         save_model(policy, tokenizer, ctx.out / "model", weights)
@@ -95,6 +102,37 @@ def run(ctx: StageContext) -> None:
     if not distributed.is_first():
         return
     _report(ctx, outcome, len(heldout))
+
+
+@contextmanager
+def _server(
+    ctx: StageContext, start: Path, renderer: ChatRenderer, limit: int | None
+) -> Iterator[LiveEngine | None]:
+    """The vLLM server that draws the answers, or None: then the policy does, in this process."""
+    config: PPOConfig = ctx.config.ppo
+    engine, reason = ctx.config.inference.engine, None
+    if engine == "endpoint":
+        reason = "an endpoint cannot follow a policy that learns"
+    elif engine == "vllm" and (config.lora is not None or is_adapter(start)):
+        reason = "the policy is an adapter"
+    elif engine == "vllm" and distributed.size() > 1:
+        reason = "several processes share the training"
+    if reason is not None:
+        ctx.progress.say(f"PPO draws its answers in this process: {reason}")
+    if engine != "vllm" or reason is not None:
+        yield None
+        return
+    with open_live(
+        start,
+        renderer,
+        ctx.config.inference,
+        ctx.config.compute,
+        context=None if limit is None else limit + config.generation.max_new_tokens,
+        home=ctx.scratch / "weights",
+        log=ctx.workspace / LOGS / f"{ctx.version}-ppo.log",
+        progress=ctx.progress,
+    ) as live:
+        yield live
 
 
 def _prompts(

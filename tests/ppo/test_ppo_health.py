@@ -244,3 +244,11 @@ def test_looks_at_a_flat_score_are_seldom_called_a_fall(looks: int) -> None:
         rows = [{"look/score": score, "look/error": 1.0} for score in run]
         alarms += levels(rows)["held_out"] != "ok"
     assert alarms / 200 <= 0.06
+
+
+def test_a_server_that_rounds_otherwise() -> None:
+    assert "engine_mismatch" not in levels(curve())
+    assert levels(curve(engine__mismatch=(1e-6, 1e-5)))["engine_mismatch"] == "ok"
+    assert levels(curve(engine__mismatch=(1e-6, 1e-3)))["engine_mismatch"] == "warning"
+    half = checked(curve(engine__mismatch=(1e-3, 2e-2)), half=True)
+    assert half["engine_mismatch"].level == "ok"

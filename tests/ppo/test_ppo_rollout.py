@@ -26,7 +26,8 @@ def roll(model, prompts, *, ends=(), batch_size=64, temperature=1.0, length=9):
     settings = SamplingSettings(
         max_new_tokens=length, temperature=temperature, batch_size=batch_size, exact=False
     )
-    return rollout(TransformersEngine(model, renderer(), ends=ends), prompts, settings, seed=5)
+    engine = TransformersEngine(model, renderer(), ends=ends)
+    return rollout(engine, prompts, settings, seed=5, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

@@ -27,6 +27,7 @@ from transformers import (
 
 import alignment.stages.ppo as stage
 from alignment.config.compute import ComputeConfig
+from alignment.config.inference import InferenceConfig
 from alignment.config.lora import LoraConfig
 from alignment.config.ppo import PPOConfig
 from alignment.config.rewards import CombineConfig
@@ -185,6 +186,7 @@ def context(root: Path, inputs: dict[str, Path], name: str, **changes: Any) -> S
         ppo=PPOConfig.model_validate({**SETTINGS, **changes}),
         combine=CombineConfig(),
         compute=ComputeConfig(device="cpu", **_SHARDED if name.startswith("sharded") else {}),
+        inference=InferenceConfig(),
     )
     return StageContext(
         version="rlhf-v5",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
 from alignment.inference.engine import TransformersEngine
+from alignment.inference.live import LiveEngine
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.sharding import compute_format, whole
@@ -49,10 +50,16 @@ class Collected:
     values: Tensor
     scores: Scores
     kept: dict[str, list[Pass]]
+    gap: Tensor | None = None
+    """(b, t) what the trainer's log-probabilities are above those of the server that drew the
+    answers, 0 on padding; None if the policy drew them in this process."""
 
 
 class Collector:
     """Has the policy answer prompts, and the other roles evaluate the answers.
+
+    Args:
+        live: draws the answers instead of the policy in this process.
 
     Attributes:
         exact: whether decoding gives the training forward's log-probabilities; None until measured.
@@ -64,8 +71,10 @@ class Collector:
         renderer: ChatRenderer,
         config: PPOConfig,
         ends: Collection[int] | None = None,
+        live: LiveEngine | None = None,
     ):
         self._roles = roles
+        self._live = live
         self._renderer = renderer
         self._config = config
         self._engine = TransformersEngine(
@@ -87,14 +96,17 @@ class Collector:
     def forward(self) -> bool:
         """Whether the old log-probabilities are those of the training forward."""
         wish = self._config.old_logprobs
-        return wish == "forward" or (wish == "auto" and not self.exact)
+        return self._live is not None or wish == "forward" or (wish == "auto" and not self.exact)
 
     def answer(self, prompts: Sequence[PromptItem], seed: int) -> tuple[Answers, list[Episode]]:
         """One answer to each prompt."""
         ids = [prompt.ids for prompt in prompts]
         policy = self._roles.policy
         with policy.active(), whole(policy.model):
-            answers = rollout(self._engine, ids, self._settings, seed)
+            if self._live is not None:
+                self._live.publish(policy.model)
+            engine = self._live or self._engine
+            answers = rollout(engine, ids, self._settings, seed, policy.device)
         episodes = [
             Episode(prompt, tokens, done, self._renderer)
             for prompt, tokens, done in zip(
@@ -122,7 +134,11 @@ class Collector:
         scores, reference, (old, spoken), valued = self.together.run(jobs)
         values = self._table(valued, answers)
         kept = {"policy": spoken, "critic": valued} if keeps else {}
-        return Collected(answers, tokens, old, reference, values, scores, kept)
+        gap = None
+        if self._live is not None:
+            gap = (old.detach() - answers.logprobs) * answers.mask
+            self._live.check(float(gap.abs().sum() / answers.mask.sum()))
+        return Collected(answers, tokens, old, reference, values, scores, kept, gap)
 
     def _keeps(self, tokens: Sequence[Tokens]) -> bool:
         """Whether the first gradient step reuses the passes made here.
@@ -161,6 +177,8 @@ class Collector:
         round differently: in float32 the difference does not matter, in bfloat16 it does.
         """
         wish, policy = self._config.old_logprobs, self._roles.policy
+        if self._live is not None:
+            wish = "forward"
         if wish == "rollout" or (wish == "auto" and self.exact and not keeps):
             return answers.logprobs, []
         results = self._see(policy, tokens, keeps)

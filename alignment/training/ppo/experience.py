@@ -22,6 +22,8 @@ from alignment.training.ppo.kl import kl_per_token
 from alignment.training.ppo.masked_ops import masked_mean, masked_variance, whiten
 from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
 
+TRUNCATED = 2.0
+
 
 @dataclass(frozen=True)
 class Experience:
@@ -79,8 +81,20 @@ def compute_advantages(
     figures["advantage/deviation"] = float(masked_variance(advantages, mask).sqrt())
     if config.whiten_advantages:
         advantages = whiten(advantages, mask, shift_mean=True)
+    if batch.gap is not None:
+        advantages = advantages * importance(batch.gap)
     experience = Experience(batch.tokens, old, advantages, batch.values, returns, batch.kept)
     return experience, figures
+
+
+def importance(gap: Tensor) -> Tensor:
+    """Truncated importance weights min(π/μ, C) of tokens that another engine μ drew, which computes
+    the same policy π with other rounding (Ionides 2008; as in verl and TRL, C = 2).
+
+    Args:
+        gap: (b, t) log π − log μ.
+    """
+    return gap.exp().clamp(max=TRUNCATED)
 
 
 def _normalised(scores: Tensor, config: PPOConfig, moments: RunningMoments) -> Tensor:
@@ -113,6 +127,11 @@ def _describe(batch: Collected, totals: Tensor) -> dict[str, float]:
         "answer/cut_share": float((~batch.answers.finished).float().mean()),
         **scores.figures,
     }
+    if batch.gap is not None:
+        figures["engine/mismatch"] = float(masked_mean(batch.gap.abs(), mask))
+        figures["engine/mismatch_largest"] = float(batch.gap.abs().max())
+        cut = (batch.gap > math.log(TRUNCATED)).float()
+        figures["engine/truncated_share"] = float(masked_mean(cut, mask))
     for name, values in scores.parts.items():
         if name != "combined":
             figures[f"score/{name}"] = float(values.mean())

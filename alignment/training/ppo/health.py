@@ -15,6 +15,7 @@ from statistics import NormalDist
 from typing import Literal
 
 from alignment.config.ppo import PPOConfig
+from alignment.inference.canary import TOLERANCE
 from alignment.models.update_share import FEW
 
 Row = Mapping[str, float]
@@ -336,6 +337,23 @@ def _held_out(curves: Curves) -> Verdict | None:
     )
 
 
+def _engine(curves: Curves) -> Verdict | None:
+    worst = max(curves.of("engine/mismatch"))
+    bound = TOLERANCE["bfloat16" if curves.half else "float32"]
+    return bounded(
+        "engine_mismatch",
+        worst,
+        bound,
+        healthy=worst <= bound,
+        ok=f"The server's log-probabilities agree with the trainer's ({worst:.2g} a token).",
+        ill=f"The server's log-probabilities differ from the trainer's by {worst:.2g} a token, "
+        f"more than rounding explains ({bound:g}); importance weights correct for a part.",
+        remedy="See whether the mismatch grows; inference.engine: transformers draws in this "
+        "process.",
+        level="warning",
+    )
+
+
 CHECKS: Sequence[tuple[str, Callable[[Curves], Verdict | None]]] = (
     ("policy/first_ratio_error", _first_ratio),
     ("kl/reference", _kl),
@@ -348,6 +366,7 @@ CHECKS: Sequence[tuple[str, Callable[[Curves], Verdict | None]]] = (
     ("critic/explained_variance", _critic),
     ("policy/clip_share", _step_size),
     ("look/score", _held_out),
+    ("engine/mismatch", _engine),
 )
 """The curve that a check needs, and the check."""
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from alignment.errors import ConfigError
-from alignment.inference.engine import TransformersEngine
-from alignment.inference.types import SamplingSettings
+from alignment.inference.types import Engine, SamplingSettings
 from alignment.models.chat_renderer import Tokens
 from alignment.models.padding import pad
 from alignment.utils import distributed
@@ -46,16 +45,18 @@ class Answers:
 
 
 def rollout(
-    engine: TransformersEngine,
+    engine: Engine,
     prompts: Sequence[Sequence[int]],
     settings: SamplingSettings,
     seed: int,
+    device: torch.device,
 ) -> Answers:
     """Draw one answer to each prompt (repeat a prompt for more); processes share the prompts.
 
     Args:
         engine: the policy's engine, with its weights active.
         seed: of this iteration.
+        device: of the answers' tensors, the same kind in all processes.
 
     Raises:
         ConfigError: a prompt is empty, or exceeds the model's context with its answer.
@@ -67,7 +68,6 @@ def rollout(
     seeds = [[derive_seed(seed, "episode", i)] for i in share]
     samples = [sample for [sample] in engine.sample([prompts[i] for i in share], seeds, settings)]
     width = settings.max_new_tokens
-    device = next(engine.model.parameters()).device
     tokens, logprobs, lengths, finished = (
         distributed.gather_rows(part.to(device), len(prompts))
         for part in (

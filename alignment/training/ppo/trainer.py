@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
 from alignment.errors import ConfigError
+from alignment.inference.live import LiveEngine
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.sharding import compute_format
 from alignment.rewards.cut_answers import floored
@@ -67,6 +68,7 @@ class PPOTrainer:
         ptx: texts for PPO-ptx (`ppo.ptx.coefficient` > 0).
         ends: ids that end an answer; None takes the renderer's EOS and the model's own.
         checkpoints: directory for exact resume; None saves none.
+        live: a server that draws the answers; None draws them in this process.
 
     Raises:
         ConfigError: the config needs a critic or texts that were not given.
@@ -87,6 +89,7 @@ class PPOTrainer:
         checkpoints: Path | None = None,
         series: Series | None = None,
         progress: Progress | None = None,
+        live: LiveEngine | None = None,
     ):
         if config.algorithm == "ppo" and roles.critic is None:
             raise ConfigError("algorithm: ppo needs a critic", where="ppo.algorithm")
@@ -111,7 +114,7 @@ class PPOTrainer:
             seed=seed,
             safety_share=config.safety_share,
         )
-        self._collector = Collector(roles, renderer, config, ends)
+        self._collector = Collector(roles, renderer, config, ends, live)
         self._learner = Learner(
             roles, config, seed=seed, ptx=ptx or (), together=self._collector.together
         )

@@ -1,0 +1,168 @@
+"""PPO whose answers a server draws: its weights follow the policy, its numbers are corrected."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_vllm import Completions
+from toys import Letters, renderer, tiny_llama
+from transformers import LlamaForCausalLM
+
+from alignment.config.ppo import PPOConfig
+from alignment.errors import StageError
+from alignment.inference.engine import TransformersEngine
+from alignment.inference.live import LiveEngine
+from alignment.inference.served import Asked
+from alignment.inference.server_command import ServerPlan
+from alignment.inference.types import SamplingSettings
+from alignment.models.chat_renderer import ChatRenderer
+from alignment.training.ppo.experience import importance
+from alignment.training.ppo.roles import full_copies
+from alignment.training.ppo.scoring import PlainReward, PromptItem
+from alignment.training.ppo.trainer import PPOTrainer
+from alignment.utils.progress import SilentProgress
+
+CONFIG: dict[str, Any] = {
+    "iterations": 3,
+    "episodes": 8,
+    "minibatch": 4,
+    "generation": {"max_new_tokens": 6},
+    "learning_rate": 1e-2,
+    "critic_learning_rate": 1e-2,
+    "warmup_iterations": 0,
+    "critic_warmup_iterations": 0,
+    "stop": {"look_every": 0},
+}
+
+
+class SavedLetters(Letters):
+    def save_pretrained(self, directory: Path) -> None:
+        (directory / "tokenizer.json").touch()
+
+
+class Updated(Completions):
+    """Draws from the checkpoint that it was told to load last."""
+
+    model: Any
+    weights: str
+    calls: list[str]
+    stale = False
+    empties = True
+
+    def do_GET(self) -> None:
+        self.reply(200, {"weight_version": self.weights})
+
+    def do_POST(self) -> None:
+        if self.path.endswith("/completions"):
+            super().do_POST()
+            return
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.calls.append(self.path)
+        if self.path == "/collective_rpc" and not self.stale:
+            assert body["method"] == "reload_weights"
+            type(self).model = LlamaForCausalLM.from_pretrained(body["kwargs"]["weights_path"])
+        if self.path == "/update_weight_version":
+            type(self).weights = body["new_version"]
+        self.reply(200, {"success": self.empties})
+
+    def answer(self, body: dict[str, Any]) -> None:
+        engine = TransformersEngine(self.model, renderer(), ends=body["stop_token_ids"])
+        settings = SamplingSettings(
+            max_new_tokens=body["max_tokens"], temperature=body["temperature"], exact=False
+        )
+        with self.lock:
+            ((one,),) = engine.sample([body["prompt"]], [[body["seed"]]], settings)
+        self.give(one.token_ids, one.logprobs, one.finished, body["prompt"])
+
+
+class InThisProcess:
+    """Stands for `ServerProcess`."""
+
+    running = True
+    key = ""
+    handler: type[Updated]
+
+    def __init__(self, plan: ServerPlan, log: Path, progress: Any):
+        assert plan.live
+        made = {"seen": [], "headers_seen": [], "calls": [], "weights": "default"}
+        model = LlamaForCausalLM.from_pretrained(plan.model)
+        type(self).handler = type("H", (Updated,), {**made, "model": model, "models": (plan.name,)})
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def healthy(self) -> bool:
+        return True
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveEngine]:
+    monkeypatch.setattr("alignment.inference.served.ServerProcess", InThisProcess)
+    reader = ChatRenderer(SavedLetters())  # type: ignore[arg-type]
+    plan = ServerPlan(tmp_path, tmp_path, "policy", "float32", None, cache_gib=1)
+    asked = Asked(tmp_path, "abc", "float32", reader, [0], None, lambda *_: [])
+    engine = LiveEngine(plan, tmp_path / "log", asked, tmp_path / "weights", SilentProgress())
+    yield engine
+    engine.close()
+
+
+def build(live: LiveEngine) -> PPOTrainer:
+    return PPOTrainer(
+        full_copies(tiny_llama(10), critic=tiny_llama(10, 4)),
+        renderer(),
+        [PromptItem((1, *range(2, 2 + i))) for i in range(7)],
+        PlainReward(lambda es: [sum(t % 2 for t in e.tokens.response) for e in es]),
+        PPOConfig.model_validate(CONFIG),
+        seed=11,
+        ends=(0,),
+        live=live,
+    )
+
+
+def test_the_server_answers_by_the_weights_of_the_moment(live: LiveEngine, tmp_path: Path) -> None:
+    trainer = build(live)
+    policy = trainer.roles.policy.model
+    for iteration in range(3):
+        figures = trainer.iterate(iteration)
+        assert figures["engine/mismatch"] < 1e-5
+        assert figures["engine/truncated_share"] == 0
+        assert figures["policy/first_ratio_error"] <= 1e-5
+        assert [path.name for path in (tmp_path / "weights").iterdir()] == [f"00000{iteration + 1}"]
+    handler = InThisProcess.handler
+    assert handler.weights == "policy#3"
+    update = ["/pause?mode=wait", "/collective_rpc", "/reset_prefix_cache"]
+    update += ["/update_weight_version", "/resume"]
+    assert handler.calls == ["/update_weight_version", *update, *update]
+    assert len(handler.seen) == 24
+    live.publish(policy)
+    for name, value in policy.state_dict().items():
+        assert torch.equal(handler.model.state_dict()[name], value)
+
+
+def test_a_server_with_other_weights_is_refused(live: LiveEngine) -> None:
+    trainer = build(live)
+    trainer.iterate(0)
+    InThisProcess.handler.stale = True
+    with pytest.raises(StageError, match="answers by other weights"):
+        trainer.iterate(1)
+    InThisProcess.handler.empties = False
+    with pytest.raises(StageError, match="prefix cache"):
+        trainer.iterate(1)
+
+
+def test_importance_weights_are_truncated_at_two() -> None:
+    gap = torch.tensor([[0.0, math.log(1.5), 1.0], [-math.log(4.0), 0.5, 0.0]])
+    expected = torch.tensor([[1.0, 1.5, 2.0], [0.25, math.exp(0.5), 1.0]])
+    assert torch.allclose(importance(gap), expected)

@@ -1,0 +1,82 @@
+"""PPO's answers by a real vLLM, whose weights follow the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alignment.config.compute import ComputeConfig
+from alignment.config.inference import InferenceConfig
+from alignment.config.ppo import PPOConfig
+from alignment.inference.engine_factory import open_live
+from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.load import load_policy
+from alignment.training.ppo.roles import full_copies
+from alignment.training.ppo.scoring import PlainReward, PromptItem
+from alignment.training.ppo.trainer import PPOTrainer
+from alignment.utils.progress import SilentProgress
+
+pytestmark = pytest.mark.timeout(1800)
+
+CONFIG: dict[str, Any] = {
+    "iterations": 4,
+    "episodes": 32,
+    "minibatch": 16,
+    "generation": {"max_new_tokens": 24},
+    "learning_rate": 3e-3,
+    "critic_learning_rate": 1e-3,
+    "warmup_iterations": 0,
+    "critic_warmup_iterations": 0,
+    "stop": {"look_every": 0},
+}
+
+
+class Printed(SilentProgress):
+    def say(self, message: str) -> None:
+        print(message)
+
+
+def test_weights_reach_the_server_in_every_iteration(
+    inference: InferenceConfig,
+    make_policy: Callable[[int], Path],
+    renderer: ChatRenderer,
+    tmp_path: Path,
+) -> None:
+    start = make_policy(3)
+    policy = load_policy(start)
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    asked = [f"the {word} cat {'runs ' * number}" for number in range(4) for word in ("red", "big")]
+    prompts = [
+        PromptItem(tuple(renderer.prompt([{"role": "user", "content": text}]))) for text in asked
+    ]
+    with open_live(
+        start,
+        renderer,
+        inference,
+        ComputeConfig(threads=1),
+        context=128,
+        home=tmp_path / "weights",
+        log=tmp_path / "log",
+        progress=Printed(),
+    ) as live:
+        trainer = PPOTrainer(
+            full_copies(policy, critic=load_policy(make_policy(4))),
+            renderer,
+            prompts,
+            PlainReward(lambda es: [sum(t % 2 for t in e.tokens.response) for e in es]),
+            PPOConfig.model_validate(CONFIG),
+            seed=1,
+            live=live,
+        )
+        for iteration in range(4):
+            figures = trainer.iterate(iteration)
+            print({name: figures[name] for name in figures if name.startswith("engine/")})
+            assert figures["engine/mismatch"] < 1e-5
+            assert figures["engine/mismatch_largest"] < 1e-4
+    moved = [float((policy.state_dict()[n] - v).abs().mean()) for n, v in before.items()]
+    assert max(moved) > 1e-3, "the policy of the last iteration is another than the first's"
+    assert torch.isfinite(torch.tensor(moved)).all()
