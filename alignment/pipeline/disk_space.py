@@ -19,6 +19,9 @@ ADAPTER_SHARE = 0.05  # parameters of a low-rank adapter per parameter of the mo
 TRAINED = {"pretrain": 1, "finetune": 1, "student": 1, "reward": 1, "ppo": 2}
 """Stage module → models it trains (PPO: policy and critic)."""
 
+DRAWN = {"sample": 1, "collect": 2, "evaluate": 2}
+"""Stage module → policies that answer in it, full or merged for a server."""
+
 
 class DiskFullError(AlignError):
     """The disk has not enough room."""
@@ -29,10 +32,27 @@ class DiskFullError(AlignError):
 def needed_bytes(program: ProgramConfig, node: Node) -> int:
     """Upper estimate of the bytes that a stage has on disk at once.
 
-    They are its outputs and, while it trains, two checkpoints: one whole, one being written.
+    They are its outputs and, while it trains, two checkpoints: one whole, one being written; and
+    weights on their way to a server.
     """
     config = for_version(program, node.version)
     parameters = base_size(program).parameters
+    return int(_handed_over(config, node) * WEIGHTS * parameters) + _written(
+        config, node, parameters
+    )
+
+
+def _handed_over(config: ProgramConfig, node: Node) -> int:
+    """Models that a stage writes for a server to load."""
+    engine = config.inference.engine
+    if node.module == "ppo":
+        return 2 if engine == "vllm" and config.ppo.lora is None else 0  # the old and the new
+    tuning = config.finetune
+    adapters = tuning.sft.lora is not None or tuning.rejection.lora is not None
+    return DRAWN.get(node.module, 0) if engine != "transformers" and adapters else 0
+
+
+def _written(config: ProgramConfig, node: Node, parameters: float) -> int:
     if node.module == "import_base":
         return RESERVE + int(WEIGHTS * parameters)
     if node.module not in TRAINED:

@@ -21,6 +21,7 @@ from alignment.pipeline.approval import Decisions
 from alignment.pipeline.disk_space import DiskFullError, needed_bytes
 from alignment.pipeline.estimate import base_size
 from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.node import Node
 
 
 @pytest.mark.parametrize(
@@ -298,6 +299,19 @@ def test_room_for_training_is_counted_by_hand(program: Any) -> None:
     expected = 50 * 2**20 + int(parameters * 28)
     assert needed_bytes(program, nodes["rlhf-v1/finetune"]) == expected
     assert needed_bytes(program, nodes["rlhf-v1/select"]) == 50 * 2**20
+    # What a server loads: adapters merged, for each policy that answers; PPO's old and new weights.
+    served = program.model_dump() | {"inference": {"engine": "vllm"}}
+    lora = {"finetune": {"sft": {"lora": {}}, "rejection": {}}}
+    for changes, key, models in (
+        ({}, "rlhf-v1/sample", 0),
+        (lora, "rlhf-v1/sample", 1),
+        (lora, "rlhf-v1/evaluate", 2),
+    ):
+        given = check_program(served | changes)
+        assert needed_bytes(given, nodes[key]) == 50 * 2**20 + int(models * 4 * parameters)
+    before = needed_bytes(program, Node("rlhf-v1", "ppo", "ppo", {}, {}))
+    after = needed_bytes(check_program(served), Node("rlhf-v1", "ppo", "ppo", {}, {}))
+    assert after - before == int(2 * 4 * parameters)
 
 
 def test_a_stage_that_was_told_to_end_is_killed_not_failed(stages: Any, program: Any) -> None:
