@@ -10,11 +10,13 @@ them and corrects for the difference.
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from alignment.errors import StageError
@@ -25,7 +27,7 @@ from alignment.inference.server_command import ServerPlan
 from alignment.utils.http import HTTPClient, Refused, Unanswered
 from alignment.utils.progress import Progress
 
-_ALLOWED = 4
+_ALLOWED = 2
 """Times the canary's tolerance by which a batch may differ on average: it is drawn from a policy
 that training has moved, where rounding weighs more."""
 
@@ -54,7 +56,7 @@ class LiveEngine(VLLMEngine):
         before = self._plan.model
         self._number += 1
         directory = self._home / f"{self._number:06d}"
-        policy.save_pretrained(directory)
+        write_untied(policy, directory)
         self._asked.renderer.tokenizer.save_pretrained(directory)
         self._plan = replace(self._plan, model=directory)
         if self._server is not None:
@@ -120,3 +122,22 @@ class LiveEngine(VLLMEngine):
             return client.ask(path, dict, None if body is None else lambda _attempt: body)
         except (Refused, Unanswered) as error:
             raise NoAnswer(f"vLLM: {path}: {error}", where=str(self._log)) from error
+
+
+def write_untied(policy: PreTrainedModel, directory: Path) -> None:
+    """Write a checkpoint in which the output embedding is a tensor of its own.
+
+    Where it is tied to the input embedding, vLLM 0.32 loads new input embeddings and goes on
+    answering with the old output embedding.
+    """
+    directory.mkdir(parents=True)
+    config = copy.deepcopy(policy.config)
+    for part in (config, config.get_text_config()):
+        part.tie_word_embeddings = False
+    config.save_pretrained(directory)
+    tensors, seen = {}, set()
+    for name, tensor in policy.state_dict().items():
+        shared = tensor.data_ptr() in seen
+        seen.add(tensor.data_ptr())
+        tensors[name] = tensor.clone() if shared else tensor.contiguous()
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})

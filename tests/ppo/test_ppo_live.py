@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import torch
 from fake_vllm import Completions
+from safetensors.torch import load_file
 from toys import Letters, renderer, tiny_llama
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignment.config.ppo import PPOConfig
 from alignment.errors import StageError
 from alignment.inference.engine import TransformersEngine
-from alignment.inference.live import LiveEngine
+from alignment.inference.live import LiveEngine, write_untied
 from alignment.inference.served import Asked
 from alignment.inference.server_command import ServerPlan
 from alignment.inference.types import SamplingSettings
@@ -166,3 +167,23 @@ def test_importance_weights_are_truncated_at_two() -> None:
     gap = torch.tensor([[0.0, math.log(1.5), 1.0], [-math.log(4.0), 0.5, 0.0]])
     expected = torch.tensor([[1.0, 1.5, 2.0], [0.25, math.exp(0.5), 1.0]])
     assert torch.allclose(importance(gap), expected)
+
+
+def test_a_tied_output_embedding_is_published_apart(tmp_path: Path) -> None:
+    tied = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=8,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            tie_word_embeddings=True,
+        )
+    )
+    write_untied(tied, tmp_path / "published")
+    assert tied.config.tie_word_embeddings
+    published = LlamaForCausalLM.from_pretrained(tmp_path / "published")
+    assert not published.config.tie_word_embeddings
+    ids = torch.tensor([[1, 2, 3]])
+    assert torch.equal(published(input_ids=ids).logits, tied(input_ids=ids).logits)
+    assert "lm_head.weight" in load_file(tmp_path / "published" / "model.safetensors")

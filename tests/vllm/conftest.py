@@ -41,16 +41,17 @@ def inference() -> InferenceConfig:
 
 
 @pytest.fixture(scope="session")
-def make_policy(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Callable[[int], Path]:
+def make_policy(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Callable[..., Path]:
     """A directory with a random policy whose heads a CPU build of vLLM computes."""
     root = tmp_path_factory.mktemp("policies")
 
-    def make(seed: int) -> Path:
+    def make(seed: int, **more: Any) -> Path:
         directory = root / str(seed)
         if not directory.is_dir():
             torch.manual_seed(seed)
             shape = {"head_dim": 32, "max_position_embeddings": 256, "initializer_range": 0.3}
-            save_model(LlamaForCausalLM(tiny_config(tokenizer, **shape)), tokenizer, directory)
+            config = tiny_config(tokenizer, **shape, **more)
+            save_model(LlamaForCausalLM(config), tokenizer, directory)
         return directory
 
     return make
