@@ -48,7 +48,7 @@ class Bounds:
         degenerate = [check for bounds in rivals for check in bounds._degenerate()]
         rise = self.config.max_degenerate_rise
         message = f"no kind of degenerate answers rose by more than {100 * rise:.1f} points"
-        message += f", nor{rivals[-1].since}" if rivals[1:] else ""
+        message += "".join(f", nor{bounds.since}" for bounds in rivals[1:])
         checks = [
             *(bounds._false_refusals() for bounds in rivals),
             self._length(),

@@ -74,7 +74,10 @@ class Hearing:
         return any(
             judge != CLIMBED
             and (judge == self.judges[0] or judge in self.config.judges)
-            and all(self._rate(judge, axis)[0] and self._belief(judge, axis)[0] for axis in DOMAINS)
+            and all(
+                isinstance(self._rate(judge, axis), Rate) and self._belief(judge, axis)[0]
+                for axis in DOMAINS
+            )
             for judge in self.judges
         )
 
@@ -89,41 +92,38 @@ class Hearing:
                         return f"judge {judge} {words}"
         return ""
 
-    def _rate(self, judge: str, axis: str) -> tuple[Rate | None, str]:
-        """The win rate over the champion, or None and why there is none that counts. Where lengths
-        differ it is that at equal length, if they identify one."""
+    def _rate(self, judge: str, axis: str) -> Rate | str:
+        """The win rate over the champion, or why there is none that counts, empty where the two
+        were not compared. Where lengths differ it is that at equal length, if they identify one."""
         row = find_rate(self.rates, self.version, self.champion, judge, axis)
         if row is None:
-            return None, ""
+            return ""
         raw = _interval(row)
         if raw is None:
-            return None, "the win rate or its interval is not a number"
+            return "the win rate or its interval is not a number"
         count = finite(row.get("n"))
         if count is None or count < LEAST_PROMPTS:
-            return (
-                None,
-                f"{count or 0:.0f} prompts compared, and at least {LEAST_PROMPTS} are needed",
-            )
+            return f"{count or 0:.0f} prompts compared, and at least {LEAST_PROMPTS} are needed"
         ratio = finite(row.get("length_ratio"))
         if judge == TRUTH or ratio is None or 1 / LENGTHS_DIFFER <= ratio <= LENGTHS_DIFFER:
-            return Rate(raw.low, raw.high, _percent(raw)), ""
+            return Rate(raw.low, raw.high, _percent(raw))
         longer = f"with answers {ratio:.2f} times as long"
         equal = _interval(row, "lc_")
         if equal is None:
             words = f"{_percent(raw)} {longer}, at equal length not to be told"
-            return Rate(raw.low, raw.high, words), ""
+            return Rate(raw.low, raw.high, words)
         words = f"{_percent(equal)} at equal length; {_percent(raw)} {longer}"
-        return Rate(equal.low, equal.high, words), ""
+        return Rate(equal.low, equal.high, words)
 
     def _win_checks(self, judge: str) -> dict[str, Check]:
         """By axis."""
         rates = {axis: self._rate(judge, axis) for axis in DOMAINS}
-        won = [axis for axis, (rate, _) in rates.items() if rate and rate.low > 0.5]
+        won = [axis for axis, rate in rates.items() if isinstance(rate, Rate) and rate.low > 0.5]
         margin, champion = self.config.margin, self.champion
         checks: dict[str, Check] = {}
-        for axis, (rate, fault) in rates.items():
-            if rate is None:
-                why = fault or f"judge {judge} did not compare it with {champion} there"
+        for axis, rate in rates.items():
+            if isinstance(rate, str):
+                why = rate or f"judge {judge} did not compare it with {champion} there"
                 message = f"not measured on {axis}: {why}"
                 checks[axis] = Check(f"win_{axis}", None, 0.5, False, message)
                 continue
@@ -134,7 +134,7 @@ class Hearing:
             if axis in won:
                 what = "beats"
             elif ok:
-                what = f"is not worse by more than {100 * margin:.0f} points than"
+                what = f"is not worse by more than {100 * margin:g} points than"
             elif rate.high < 0.5:
                 what = "loses to"
             else:
@@ -155,7 +155,7 @@ class Hearing:
                     other
                     for other in others
                     if self._belief(other, axis)[0]
-                    and (rate := self._rate(other, axis)[0])
+                    and isinstance(rate := self._rate(other, axis), Rate)
                     and win.bound is not None
                     and _reaches(rate, win.bound)
                 ]
@@ -169,10 +169,10 @@ class Hearing:
         checks = []
         bound = 0.5 - self.config.judge_margin
         for axis in DOMAINS:
-            rate, fault = self._rate(judge, axis)
-            if rate is None:
+            rate = self._rate(judge, axis)
+            if isinstance(rate, str):
                 compared = f"did not compare {self.version} with {self.champion} on {axis}"
-                why = f"judge {judge} on {axis}: {fault}" if fault else f"judge {judge} {compared}"
+                why = f"judge {judge} on {axis}: {rate}" if rate else f"judge {judge} {compared}"
                 message = f"not measured: {why}, so it could not object"
                 checks.append(Check(f"veto_{judge}_{axis}", None, bound, True, message))
                 continue

@@ -378,6 +378,15 @@ def test_lengths_that_identify_no_rate_leave_the_raw_one_and_the_verdict_says_so
         "beats old on helpfulness (65.0 % [60.0, 70.0] with answers 1.40 times as long, at equal "
         "length not to be told, judge rm)"
     )
+    rows = rates((0.6, 0.7), (0.6, 0.7)) + [{**row, "judge": "guard"} for row in rows]
+    assert checks(rows=rows, judges=["rm", "guard"])["veto_guard_safety"].value == 0.7
+
+
+def test_a_margin_of_half_points_is_said_as_it_is():
+    rows = rates((0.6, 0.7), (0.48, 0.7))
+    assert "is not worse by more than 2.5 points than old on safety" in (
+        checks(rows=rows, margin=0.025)["win_safety"].said
+    )
 
 
 def test_a_veto_and_an_agreement_are_at_equal_length_too():

@@ -205,6 +205,8 @@ def test_where_no_phrase_matches_false_refusals_are_not_measurable(before):
     check, since_sft = [check for check in decision.checks if "false_refusal" in check.name]
     assert since_sft.ok
     assert (check.value, check.ok, decision.promoted) == (None, True, True)
+    assert check.bound == since_sft.bound == 0.03
+    assert "(evaluate.refusal_phrases, evaluate.judge.refusals)" in check.said
     assert decision.verdict.count("not measurable: no phrase matches an answer of new ") == 1
 
 
@@ -363,3 +365,5 @@ def test_the_first_versions_champion_is_sft_itself():
     decision = apply_gate("new", "sft", rows, sides, ["rm"], PromoteConfig(), KNOWN)
     assert decision.promoted
     assert not any("since" in check.name for check in decision.checks)
+    (degenerate,) = [check for check in decision.checks if check.name == "degenerate"]
+    assert degenerate.said == "no kind of degenerate answers rose by more than 10.0 points"
