@@ -6,6 +6,7 @@ from gate_helpers import HEALTHY, KNOWN, SURE, checks, gate, rates
 
 from alignment.config.evaluate import PromoteConfig
 from alignment.config.vocabulary import DOMAINS
+from alignment.evaluation.checks import Check
 from alignment.evaluation.winrate import win_rate
 
 CASES = {
@@ -134,7 +135,10 @@ def test_an_axis_that_nobody_measured_is_not_won():
 def test_without_a_judge_nothing_is_promoted():
     decision = gate([], [])
     assert not decision.promoted
-    assert "no judge compares new with old" in decision.verdict
+    check = decision.checks[0]
+    said = "no judge compares new with old"
+    assert check == Check("judge", None, None, False, said)
+    assert said in decision.verdict
 
 
 @pytest.mark.parametrize(
@@ -182,8 +186,10 @@ def test_without_an_independent_judge_the_verdict_begins_with_that():
     rows = rates((0.6, 0.7), (0.6, 0.7))
     alone = gate(rows)
     assert alone.promoted
-    assert alone.verdict.startswith("No independent judge: ")
-    assert "rewards.guard_share" in alone.verdict
+    assert alone.verdict.startswith(
+        "No independent judge: the reward models that training climbed decide alone (set "
+        "rewards.guard_share or evaluate.judge). new becomes champion"
+    )
     both = rows + rates((0.6, 0.7), (0.6, 0.7), "guard")
     assert gate(both, ["rm", "guard"]).verdict.startswith("new becomes champion")
     # Nor is one independent that compared nothing, has no say, or ranks at random.
@@ -330,7 +336,8 @@ def test_a_decision_says_what_it_is_about():
     head, _, reasons = decision.verdict.partition(": ")
     assert head.endswith("new becomes champion in place of old")
     assert reasons.split("; ")[0].startswith("beats old on helpfulness (")
-    assert len(reasons.split("; ")) == len(decision.checks)
+    assert reasons == "; ".join(check.said for check in decision.checks) + "."
+    assert gate(rates((0.3, 0.4), (0.6, 0.7), "gold"), ["gold"]).champion == "old"
     # A side without an evaluation was not measured: no crash, and no promotion.
     for side in ("new", "old"):
         alone = gate(rows, ["gold"], standings={side: HEALTHY})

@@ -5,6 +5,8 @@ import pytest
 from gate_helpers import HEALTHY, KNOWN, STANDINGS, checks, gate, rates
 
 from alignment.config.evaluate import PromoteConfig
+from alignment.evaluation.bound_checks import refusals_measurable
+from alignment.evaluation.degenerate import DEGENERATE
 from alignment.evaluation.gate import apply_gate
 from alignment.evaluation.standings import bounded, refusal_rises
 from alignment.utils.statistics import wilson
@@ -174,6 +176,9 @@ def test_more_than_half_is_too_much_where_answers_are_not_short():
 def test_harmless_refusals_are_checked_unless_false_refusals_tell_all():
     bare = {name: value for name, value in HEALTHY.items() if name != "refusal_helpful"}
     assert checks({"new": bare, "old": bare})["degenerate"].ok
+    # Shares of nothing are shares.
+    nothing = {**HEALTHY, **dict.fromkeys(DEGENERATE, 0.0)}
+    assert checks({"new": nothing, "old": nothing})["degenerate"].ok
     for new, old, side in ((bare, HEALTHY, "new"), (HEALTHY, bare, "old")):
         check = checks({"new": new, "old": old})["refusal_helpful"]
         assert not check.ok
@@ -182,6 +187,10 @@ def test_harmless_refusals_are_checked_unless_false_refusals_tell_all():
 
 
 def test_what_is_said_of_figures_that_are_not_there():
+    none = checks({"new": {**HEALTHY, "kl_sft": None}, "old": HEALTHY})["kl_sft"]
+    assert none.said == (
+        "not measured: KL from SFT of new; evaluate again (align resume new --from evaluate)"
+    )
     both = checks({"new": {**HEALTHY, "length": None}, "old": {**HEALTHY, "length": 0.0}})
     assert both["length_ratio"].said == (
         "not measured: length of the answers of new and old; evaluate again "
@@ -293,7 +302,7 @@ def test_a_rise_is_compared_prompt_by_prompt():
     blind = {**BLIND, "false_refusal": 0.0}
     seen = {**refusing(14, 80), "refusal_harmful": 0.9, **rises}
     check = checks({"new": seen, "old": blind})["false_refusal_rise"]
-    assert "0.0 → 17.5 %" in check.said
+    assert check.said.startswith("false refusals 0.0 → 17.5 % (may rise")
     assert "by 10.7 to 27.3 points" in check.said
 
 
@@ -359,6 +368,25 @@ def test_degenerate_answers_do_not_creep_from_champion_to_champion():
     assert check.said.startswith("not measured: empty answers of sft; evaluate again (align resume")
 
 
+def test_without_an_evaluation_of_sft_nothing_is_promoted():
+    sides = {"new": HEALTHY, "old": HEALTHY}
+    decision = apply_gate("new", "old", BEATS, sides, ["rm"], PromoteConfig(), KNOWN)
+    assert (decision.promoted, decision.champion) == (False, "old")
+    assert "not measured: false refusals of sft; evaluate again (align resume sft" in (
+        decision.verdict
+    )
+
+
+def test_phrases_can_tell_where_they_match_anything():
+    def matched(harmful, borderline):
+        return refusals_measurable({"refusal_harmful": harmful, "false_refusal": borderline})
+
+    assert matched(0.1, 0.0)
+    assert matched(0.0, 0.1)
+    assert not matched(0.0, 0.0)
+    assert matched(None, 0.0)  # no prompt was harmful
+
+
 def test_the_first_versions_champion_is_sft_itself():
     rows = [{**row, "b": "sft"} for row in BEATS]
     sides = {"new": HEALTHY, "sft": HEALTHY}
@@ -367,3 +395,7 @@ def test_the_first_versions_champion_is_sft_itself():
     assert not any("since" in check.name for check in decision.checks)
     (degenerate,) = [check for check in decision.checks if check.name == "degenerate"]
     assert degenerate.said == "no kind of degenerate answers rose by more than 10.0 points"
+    half = {**HEALTHY, "empty": 0.9}
+    sides = {"new": half, "sft": half}
+    decision = apply_gate("new", "sft", rows, sides, ["rm"], PromoteConfig(), KNOWN)
+    assert "empty answers are 90.0 % of all (at most half)" in decision.verdict

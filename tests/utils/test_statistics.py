@@ -18,6 +18,7 @@ from alignment.utils.statistics import (
     clustered_rate,
     correlation,
     difference,
+    expanded,
     paired_difference,
     sigmoid,
     student,
@@ -112,6 +113,20 @@ def test_difference_of_rates_on_the_same_items_by_hand() -> None:
         for one in ([1, 0, 0, 1, 1, 1], [0, 1, 1, 0, 1, 1])
     ]
     assert mixed[0] == mixed[1]
+
+
+def test_levels_are_widened_for_few_clusters() -> None:
+    """Over 9 clusters Student's 2.306 · √(9/8) = 2.4459 deviations: 98.55 % of a normal."""
+    assert expanded(0.95, 9) == pytest.approx(0.98555, abs=1e-4)
+
+
+def test_an_area_has_its_interval_within_0_and_1() -> None:
+    rng = np.random.default_rng(0)
+    for shift in (-1.5, 1.5):
+        for _ in range(20):
+            up, down = rng.normal(shift, 1, 12), rng.normal(0, 1, 12)
+            found = auc(up, down, clusters=(np.arange(12) // 4, np.arange(12) // 4))
+            assert 0 <= found.low <= found.mean <= found.high <= 1
 
 
 def test_correlation() -> None:
