@@ -8,7 +8,6 @@ from typing import Any, Literal
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -92,7 +91,6 @@ def _by_rows(
     shard(model, _compute(dtype, learns))
     state: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
-        assert isinstance(parameter, DTensor)
         place = stored_as[name]
         if place in files:
             local = _rows(files[place], place, parameter).to(parameter.dtype)
@@ -130,7 +128,7 @@ def _empty(path: Path, kind: Kind, stored: Dtype) -> Any:
     return model
 
 
-def _rows(file: Path, name: str, parameter: DTensor) -> Tensor:
+def _rows(file: Path, name: str, parameter: Tensor) -> Tensor:
     """This process's rows of a stored tensor."""
     start, stop = distributed.chunk(parameter.shape[0])
     with safe_open(file, framework="pt") as weights:

@@ -19,14 +19,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import (
-    FSDPModule,
-    MixedPrecisionPolicy,
-    fully_shard,
-    register_fsdp_forward_method,
-)
-from torch.distributed.tensor import DTensor
 
 from alignment.errors import ConfigError
 from alignment.models.load import scalar_head
@@ -47,6 +39,14 @@ def shard(model: Any, compute: torch.dtype | None = None) -> None:
     Raises:
         ConfigError: the architecture does not say what its blocks are.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import (  # a third of a second, for every stage
+        FSDPModule,
+        MixedPrecisionPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
+
     device = "cuda" if torch.cuda.is_available() and _device(model).type != "cpu" else "cpu"
     mesh = init_device_mesh(device, (distributed.size(),))
     half = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
@@ -78,7 +78,7 @@ def shard(model: Any, compute: torch.dtype | None = None) -> None:
 
 def is_sharded(module: nn.Module) -> bool:
     """Whether `shard` split this module."""
-    return isinstance(module, FSDPModule)
+    return hasattr(module, _RUN)
 
 
 def compute_format(module: nn.Module) -> torch.dtype:
@@ -114,6 +114,8 @@ def whole(module: nn.Module) -> Iterator[None]:
     if not is_sharded(module):
         yield
         return
+    from torch.distributed.fsdp import FSDPModule
+
     parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
     for part in parts:
         part.set_reshard_after_forward(False, recurse=False)
@@ -130,10 +132,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float
     """Scale the gradients down to `max_norm`; returns their norm before, that of all shards."""
     parameters = list(parameters)
     gradients = [p.grad for p in parameters if p.grad is not None]
-    shards = [g.to_local() for g in gradients if isinstance(g, DTensor)]
+    shards = [distributed.local(g) for g in gradients if distributed.is_shard(g)]
     if not shards:
         return float(nn.utils.clip_grad_norm_(parameters, max_norm))
-    copies = [g for g in gradients if not isinstance(g, DTensor)]
+    copies = [g for g in gradients if not distributed.is_shard(g)]
     squares = distributed.sum_over_all(_squares(shards)) + _squares(copies)
     norm = float(squares.sqrt())
     scale = min(1.0, max_norm / (norm + 1e-6))
