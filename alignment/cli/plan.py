@@ -7,7 +7,15 @@ from pathlib import Path
 from alignment.cli.common import JsonOption, SetOption, print_json
 
 
-def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> None:
+def plan(
+    config: Path,
+    /,
+    *,
+    set_: SetOption = (),
+    hardware: str | None = None,
+    price: float | None = None,
+    json: JsonOption = False,
+) -> None:
     """Show the stages a program would run, and why, with an estimate of time and memory.
 
     Nothing is started and nothing is written.
@@ -18,13 +26,26 @@ def plan(config: Path, /, *, set_: SetOption = (), json: JsonOption = False) -> 
     align plan configs/demo.yaml
     align plan configs/hh.yaml --set base.path=DIR --set intake.path=DIR
     align plan configs/demo.yaml --json
+    align plan configs/llama2.yaml --hardware 8xH100-80GB --price 2.5
     ```
 
     Parameters
     ----------
     config
         The program's YAML file.
+    hardware
+        GPUs that you have or would rent, such as `8xH100-80GB`: memory of each in every stage, what
+        does not fit and what would make it, time and GPU hours.
+    price
+        Of one GPU for an hour; with `--hardware`, gives the cost.
     """
+    if hardware is not None:
+        from alignment.cli.hardware_plan import show
+        from alignment.config.load import load_program
+        from alignment.pipeline.hardware import parse
+
+        show(lambda more: load_program(config, [*set_, *more]), parse(hardware), price, json)
+        return
     from alignment.cli.status import MARKS
     from alignment.config.load import load_program
     from alignment.operations.evaluation_size import evaluation_size

@@ -46,11 +46,24 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Size:
-    """Parameters and shape of a model."""
+    """Parameters and shape of a model.
+
+    Attributes:
+        inner: width of the feed-forward layers.
+        key_values: width of the keys, which is that of the values too.
+    """
 
     parameters: float
     width: int
     layers: int
+    inner: int = 11008
+    key_values: int = 4096
+    vocabulary: int = 32000
+
+    def adapter(self, r: int) -> float:
+        """Parameters of a LoRA adapter of rank r over every linear layer but the head."""
+        sides = 6 * self.width + 2 * self.key_values + 3 * (self.width + self.inner)
+        return float(self.layers * r * sides)
 
 
 def estimate(program: ProgramConfig) -> dict[str, Estimate]:
@@ -86,7 +99,10 @@ def _size(source: PretrainConfig | str | None) -> Size:
         parameters = _llama_parameters(
             source.vocabulary, source.hidden, source.layers, source.intermediate, groups
         )
-        return Size(parameters, source.hidden, source.layers)
+        keys = round(source.hidden * groups)
+        return Size(
+            parameters, source.hidden, source.layers, source.intermediate, keys, source.vocabulary
+        )
     config = Path(source or "").expanduser() / "config.json"
     if not config.is_file():
         return Size(UNKNOWN_PARAMETERS, 4096, 32)
@@ -102,7 +118,7 @@ def _size(source: PretrainConfig | str | None) -> Size:
     groups = int(values.get("num_key_value_heads") or heads) / heads
     vocabulary = int(values.get("vocab_size") or 32000)
     parameters = stored or _llama_parameters(vocabulary, width, layers, inner, groups)
-    return Size(parameters, width, layers)
+    return Size(parameters, width, layers, inner, round(width * groups), vocabulary)
 
 
 def _llama_parameters(vocabulary: int, width: int, layers: int, inner: int, groups: float) -> float:
@@ -114,12 +130,12 @@ def _from_sizes(node: Node, program: ProgramConfig, size: Size) -> Estimate:
     student = program.finetune.student
     if node.module == "student" and student is not None:
         size = _size(student.size or student.path)
-    work, memory = _work(node, program, size)
-    seconds = START_SECONDS + work * size.parameters / machine_speed()
+    operations, memory = work(node, program, size)
+    seconds = START_SECONDS + operations * size.parameters / machine_speed()
     return Estimate(seconds, LIBRARIES_MB + memory, "sizes")
 
 
-def _work(node: Node, program: ProgramConfig, size: Size) -> tuple[float, float]:
+def work(node: Node, program: ProgramConfig, size: Size) -> tuple[float, float]:
     """Operations per parameter, and MB beside the libraries."""
     student = program.finetune.student
     match node.module:

@@ -16,6 +16,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignment.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -52,6 +54,9 @@ def join(device: str = "auto") -> None:
 
     Args:
         device: as in `compute.device`; on GPUs each process takes the one of its local rank.
+
+    Raises:
+        ConfigError: there are fewer GPUs than processes.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world < 2 or _joined():
@@ -60,7 +65,15 @@ def join(device: str = "auto") -> None:
 
     backend = "gloo"
     if device != "cpu" and torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", world)), torch.cuda.device_count()
+        if here > gpus:  # NCCL cannot have two processes on one GPU
+            raise ConfigError(
+                f"{here} processes share a stage, and this machine has {gpus} GPUs",
+                where="compute.processes",
+                remedy=f"set compute.processes: {gpus}"
+                + (" and compute.sharding: none" if gpus == 1 else ""),
+            )
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         backend = "cpu:gloo,cuda:nccl"
     file = os.environ.get(RENDEZVOUS)
     torch.distributed.init_process_group(

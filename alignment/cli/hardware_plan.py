@@ -1,0 +1,75 @@
+"""`align plan --hardware`: what a program needs of given GPUs."""
+
+from __future__ import annotations
+
+from alignment.cli.common import print_json
+from alignment.pipeline.gpu_memory import HEADROOM
+from alignment.pipeline.gpu_plan import BANDWIDTH, UTILISATION, Load, StagePlan, gpu_plan
+from alignment.pipeline.hardware import GIB, Hardware
+from alignment.pipeline.reasons import clock
+
+
+def show(load: Load, hardware: Hardware, price: float | None, json: bool) -> None:
+    """Print the plan as a table, or as JSON."""
+    plans = gpu_plan(load, hardware)
+    if json:
+        print_json({"hardware": str(hardware), "stages": [_row(plan, price) for plan in plans]})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    card = hardware.card
+    table = Table(title=f"on {hardware}", title_justify="left", box=None)
+    for column in ("stage", "GPUs", "memory of each", "", "time", "GPU hours"):
+        table.add_column(column, justify="left" if column in ("stage", "") else "right")
+    for plan in plans:
+        table.add_row(
+            plan.node.key,
+            str(plan.gpus),
+            f"{plan.memory.total / GIB:,.1f} GiB",
+            "fits" if plan.fits else "[red]does not fit[/]",
+            clock(plan.seconds),
+            f"{plan.gpus * plan.seconds / 3600:,.2f}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    for plan in plans:
+        if not plan.fits:
+            console.print(_advice(plan, hardware), soft_wrap=True)
+    hours = sum(plan.gpus * plan.seconds for plan in plans) / 3600
+    cost = "" if price is None else f", {hours * price:,.2f} at {price:g} a GPU hour"
+    console.print(
+        f"one turn of these stages: {hours:,.1f} GPU hours{cost}. Assumed: {UTILISATION:.0%} of "
+        f"{card.operations / 1e12:,.0f} TFLOP/s, {BANDWIDTH:.0%} of {card.bandwidth / 1e12:.2f} "
+        f"TB/s in decoding, answers of 64 tokens; {HEADROOM:.0%} of the memory stays free",
+        soft_wrap=True,
+    )
+
+
+def _advice(plan: StagePlan, hardware: Hardware) -> str:
+    parts = ", ".join(
+        f"{name} {size / GIB:,.1f}"
+        for name, size in sorted(plan.memory.parts.items(), key=lambda part: -part[1])
+        if size > 0.05 * GIB
+    )
+    line = f"{plan.node.key} (GiB): {parts}"
+    if plan.gpus > hardware.count:
+        line += f"; compute.processes asks for {plan.gpus} GPUs"
+    if not plan.change:
+        return f"{line}. No change that was tried makes it fit: take larger cards."
+    return f"{line}. It fits with " + " ".join(f"--set {change}" for change in plan.change)
+
+
+def _row(plan: StagePlan, price: float | None) -> dict[str, object]:
+    hours = plan.gpus * plan.seconds / 3600
+    return {
+        "stage": plan.node.key,
+        "gpus": plan.gpus,
+        "memory_bytes": plan.memory.total,
+        "parts": dict(plan.memory.parts),
+        "fits": plan.fits,
+        "change": list(plan.change),
+        "seconds": plan.seconds,
+        "gpu_hours": hours,
+        "cost": None if price is None else hours * price,
+    }

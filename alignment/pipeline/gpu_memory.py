@@ -1,0 +1,154 @@
+"""Memory of one GPU in each stage that runs a model, by what takes it.
+
+P parameters, N processes, T tokens of a micro-batch, width h, L layers, vocabulary V:
+
+* what learns has a float32 master, its gradient and AdamW's two moments: 16 P bytes, or 16 P / N
+  sharded; what is frozen 4 P, in bfloat16 2 P;
+* activations of a layer in 16 bits take 34 T h bytes without attention scores, which fused kernels
+  do not store (Korthikanti et al. 2022, arXiv 2205.05198, eq. 1); with gradient checkpointing one
+  layer's, and 2 T h for every layer's input; in float32 twice as much;
+* logits and their gradient take 8 T V bytes in float32, for the answer's tokens;
+* keys and values of decoding take 2 · L · kv · bytes for every token of every row.
+
+Not counted: fragmentation and CUDA's own share, for which `HEADROOM` stays free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from alignment.config.lora import LoraConfig
+from alignment.config.program import ProgramConfig
+from alignment.pipeline.estimate import TYPICAL_TOKENS, Size
+from alignment.pipeline.node import Node
+
+HEADROOM = 0.1
+"""Share of a GPU's memory that must stay free."""
+_LAYER = 34  # bytes of activations a token and unit of width, in 16 bits
+_MASTER = 16  # bytes of a parameter that learns, with gradient and moments
+_GPU_MICRO_BATCH = 16_384  # `ppo.max_tokens_per_micro_batch` where it is not set
+SCORED_TOKENS = 16_384
+"""Of a forward pass that scores answers."""
+SHARED = ("reward", "finetune", "ppo")
+"""Stages that use `compute.processes`."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of one GPU in a stage, by part."""
+
+    parts: Mapping[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+
+def need(node: Node, program: ProgramConfig, size: Size) -> Need | None:
+    """What a stage takes of each GPU that it uses; None for stages without a model."""
+    model = _Model(program, size, sharded=node.module in SHARED)
+    match node.module:
+        case "finetune":
+            recipe = program.finetune.sft if node.version == "sft" else program.finetune.rejection
+            tokens = recipe.per_device_train_batch_size * recipe.max_length
+            kept = recipe.gradient_checkpointing
+            return Need(model.training(recipe.lora) | model.activations(tokens, kept, tokens))
+        case "reward":
+            rewards = program.rewards
+            tokens = rewards.max_tokens_per_micro_batch
+            kept = rewards.gradient_checkpointing
+            return Need(model.training(rewards.lora) | model.activations(tokens, kept, 0))
+        case "ppo":
+            return Need(model.ppo(program))
+        case "select":
+            return Need(model.reading(1) | model.passing(SCORED_TOKENS))
+        case "sample" | "evaluate" | "collect":
+            drawn = getattr(program, node.module).generation
+            if program.inference.engine == "vllm":
+                return Need(model.served(program.inference.vllm.tensor_parallel_size))
+            searches = node.module == "sample" and program.sample.temperature == "search"
+            cache = model.cache(drawn.generation_batch_size, drawn.max_new_tokens)
+            return Need(model.reading(3 if searches else 1) | cache)
+    return None
+
+
+class _Model:
+    """The base model's memory under a program's settings."""
+
+    def __init__(self, program: ProgramConfig, size: Size, *, sharded: bool):
+        compute = program.compute
+        self._size = size
+        self._half = compute.dtype == "bfloat16"
+        self._width = 2 if self._half else 4  # bytes of a weight or activation
+        self._split = compute.processes if sharded and compute.sharding == "full" else 1
+        # A block and the embeddings are whole while they compute, with their gradients.
+        blocks = size.parameters / max(1, size.layers)
+        self._gathered = 8 * (blocks + size.vocabulary * size.width) if self._split > 1 else 0.0
+
+    def _frozen(self, copies: float) -> float:
+        return copies * self._width * self._size.parameters / self._split
+
+    def training(self, lora: LoraConfig | None) -> dict[str, float]:
+        """Weights, gradients and moments of one model that learns."""
+        gathered = {"gathered blocks": self._gathered} if self._gathered else {}
+        if lora is None:
+            held = {"weights, gradients, moments": _MASTER * self._size.parameters / self._split}
+            return held | gathered
+        adapter = _MASTER * self._size.adapter(lora.r) / self._split
+        return {"frozen base": self._frozen(1), "adapter": adapter} | gathered
+
+    def activations(self, tokens: float, kept: bool, spoken: float) -> dict[str, float]:
+        """Of a forward and backward pass; `spoken` tokens have logits."""
+        layer = _LAYER * self._width / 2 * self._size.width * tokens
+        inputs = self._width * self._size.width * tokens * self._size.layers
+        whole = layer + inputs if kept else layer * self._size.layers
+        return {"activations": whole, "logits": 8 * spoken * self._size.vocabulary}
+
+    def ppo(self, program: ProgramConfig) -> dict[str, float]:
+        """Policy, critic, reference and both reward models, and a micro-batch or a rollout."""
+        ppo = program.ppo
+        critic = ppo.algorithm == "ppo"
+        learning = 2 if critic else 1
+        parts: dict[str, float] = {}
+        if ppo.lora is None:
+            own = _MASTER * self._size.parameters / self._split
+            rounded = 2 * self._size.parameters if self._half and self._split == 1 else 0.0
+            parts["policy" + (" and critic" if critic else "")] = learning * (own + rounded)
+            parts["reference"] = self._frozen(1)
+        else:
+            adapters = _MASTER * self._size.adapter(ppo.lora.r) / self._split
+            parts["shared base"] = self._frozen(1)
+            parts["adapters"] = learning * adapters
+        shares = ppo.lora is not None and program.rewards.lora is not None
+        parts["reward models"] = 0.0 if shares else self._frozen(2)
+        if self._gathered:
+            parts["gathered blocks"] = self._gathered
+        tokens = min(
+            ppo.max_tokens_per_micro_batch or _GPU_MICRO_BATCH,
+            ppo.minibatch * (ppo.generation.max_new_tokens + TYPICAL_TOKENS),
+        )
+        learn = sum(self.activations(tokens, False, tokens).values())
+        drawn = min(ppo.generation.generation_batch_size, ppo.episodes)
+        draw = sum(self.cache(drawn, ppo.generation.max_new_tokens).values())
+        if self._split > 1 and program.inference.engine == "transformers":
+            draw += self._width * self._size.parameters  # whole in every process
+        name = "a rollout" if draw > learn else "activations of a micro-batch"
+        return {**parts, name: max(learn, draw)}
+
+    def reading(self, models: int) -> dict[str, float]:
+        """Frozen models."""
+        return {"weights": self._frozen(models)}
+
+    def served(self, parallel: int) -> dict[str, float]:
+        """A vLLM server's: the weights, and a fifth of them for its cache at the least."""
+        return {"server": 1.2 * self._width * self._size.parameters / parallel}
+
+    def passing(self, tokens: float) -> dict[str, float]:
+        """Activations of a forward pass without gradients: a few layers' worth."""
+        return {"activations": 2 * _LAYER * self._width / 2 * self._size.width * tokens}
+
+    def cache(self, rows: float, new: float) -> dict[str, float]:
+        """Keys and values of rows that grow to `new` tokens after a typical prompt."""
+        token = 2 * self._size.layers * self._size.key_values * self._width
+        return {"keys and values": token * rows * (new + TYPICAL_TOKENS)}

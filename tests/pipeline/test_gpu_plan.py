@@ -1,0 +1,91 @@
+"""Memory of a GPU by hand, and changes that make a stage fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from alignment.config.load import load_program
+from alignment.errors import ConfigError
+from alignment.pipeline.estimate import base_size
+from alignment.pipeline.gpu_plan import StagePlan, gpu_plan
+from alignment.pipeline.hardware import GIB, parse
+
+LLAMA2 = Path(__file__).parents[2] / "configs" / "llama2.yaml"
+SHAPE = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "intermediate_size": 11008,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+}
+# Four square matrices of attention and three of the feed-forward network a layer, and the table.
+SEVEN = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 32000 * 4096
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE))
+    return tmp_path
+
+
+def plans(model: Path, hardware: str, *changes: str) -> dict[str, StagePlan]:
+    def load(more: object) -> object:
+        settings = [f"base.path={model}", f"workspace={model}/workspace", *changes]
+        return load_program(LLAMA2, [*settings, *more])  # type: ignore[misc]
+
+    return {plan.node.key: plan for plan in gpu_plan(load, parse(hardware))}  # type: ignore[arg-type]
+
+
+def test_the_recipe_fits_the_hardware_that_it_names(model: Path) -> None:
+    found = plans(model, "8xA100-80GB")
+    assert found["rlhf-v5/ppo"].gpus == 8
+    assert all(plan.fits and not plan.change for plan in found.values())
+
+
+def test_the_memory_of_ppo_by_hand(model: Path) -> None:
+    parts = plans(model, "8xH100-80GB")["rlhf-v5/ppo"].memory.parts
+    assert parts["policy and critic"] == 2 * 16 * SEVEN / 8
+    assert parts["reference"] == 2 * SEVEN / 8
+    assert parts["reward models"] == 2 * 2 * SEVEN / 8
+    # Drawing takes the most: the policy whole in bfloat16, and keys and values of 16 rows of 1,024
+    # new tokens after 64.
+    assert parts["a rollout"] == 2 * SEVEN + 2 * 32 * 4096 * 2 * 16 * 1088
+    whole = plans(model, "8xH100-80GB", "compute.sharding=none", "compute.processes=1")
+    alone = whole["rlhf-v5/ppo"].memory.parts
+    assert alone["policy and critic"] == 2 * (16 + 2) * SEVEN
+
+
+def test_a_stage_that_does_not_fit_gets_the_smallest_change_that_mends_it(model: Path) -> None:
+    one = ("compute.sharding=none", "compute.processes=1")
+    found = plans(model, "1xA10-24GB", *one)
+    tuned = found["sft/finetune"]
+    assert not tuned.fits
+    assert tuned.change == ("finetune.sft.lora={}",)
+    again = plans(model, "1xA10-24GB", *one, *tuned.change)["sft/finetune"]
+    assert again.fits
+    assert again.memory.total < 24 * GIB * 0.9 < tuned.memory.total
+    several = plans(model, "2xH100-80GB", *one)["sft/finetune"]
+    assert several.change == ("compute.sharding=full", "compute.processes=2")
+
+
+def test_more_processes_than_gpus_do_not_fit(model: Path) -> None:
+    assert not plans(model, "4xH100-80GB")["sft/finetune"].fits
+
+
+def test_hardware_is_read_or_refused(model: Path) -> None:
+    assert (parse("a100-80gb").count, parse("4 x L4-24GB").card.memory) == (1, 24 * GIB)
+    for wrong in ("8xH100", "0xL4-24GB", "many"):
+        with pytest.raises(ConfigError, match="names no hardware"):
+            parse(wrong)
+    with pytest.raises(ConfigError, match="did you mean H100-80GB"):
+        parse("8xH100-80G")
+
+
+def test_an_adapter_by_hand(model: Path) -> None:
+    program = load_program(LLAMA2, [f"base.path={model}", f"workspace={model}/workspace"])
+    # Two thin matrices beside each: q, k, v, o of 4096 x 4096, three of 4096 x 11008; rank 16.
+    layer = 4 * 16 * (4096 + 4096) + 3 * 16 * (4096 + 11008)
+    assert base_size(program).adapter(16) == 32 * layer
