@@ -131,7 +131,7 @@ class _Model:
         learn = sum(self.activations(tokens, False, tokens).values())
         drawn = min(ppo.generation.generation_batch_size, ppo.episodes)
         draw = sum(self.cache(drawn, ppo.generation.max_new_tokens).values())
-        if self._split > 1 and program.inference.engine == "transformers":
+        if self._split > 1:
             draw += self._width * self._size.parameters  # whole in every process
         name = "a rollout" if draw > learn else "activations of a micro-batch"
         return {**parts, name: max(learn, draw)}

@@ -134,7 +134,6 @@ def _changes(node: Node, hardware: Hardware) -> Iterator[tuple[str, ...]]:
             single += [
                 ("ppo.max_tokens_per_micro_batch=2048",),
                 ("ppo.generation.generation_batch_size=16",),
-                ("inference.engine=vllm",),
                 ("ppo.algorithm=rloo",),
                 ("ppo.lora={}", "ppo.critic_init=policy"),
             ]
