@@ -153,15 +153,19 @@ def _squares(tensors: list[Tensor]) -> Tensor:
 
 
 def gather(module: nn.Module) -> dict[str, Tensor]:
-    """All weights on the CPU of the first process, by name; nothing in the others.
+    """All weights on the CPU of the first process, by name, tied ones once; nothing in the others.
 
     One tensor at a time is whole in the others.
     """
-    weights = {}
-    for name, value in module.state_dict().items():
-        tensor = distributed.whole(value)
+    weights: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in module.state_dict(keep_vars=True).items():
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        tensor = distributed.whole(value.detach())
         if distributed.is_first():
-            weights[name] = tensor.detach().cpu()
+            weights[name] = tensor.cpu()
     return weights
 
 
