@@ -130,6 +130,9 @@ def test_an_axis_that_nobody_measured_is_not_won():
     decision = gate(rows)
     assert not decision.promoted
     assert "not measured on safety: judge rm did not compare it with old" in decision.verdict
+    # Nor does it hide what was measured on the other.
+    found = checks(rows=rates((0.6, 0.7), (0.6, 0.7))[1:])
+    assert (found["win_helpfulness"].value, found["win_safety"].value) == (None, 0.6)
 
 
 def test_without_a_judge_nothing_is_promoted():

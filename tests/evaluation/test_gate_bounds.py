@@ -215,7 +215,10 @@ def test_where_no_phrase_matches_false_refusals_are_not_measurable(before):
     assert since_sft.ok
     assert (check.value, check.ok, decision.promoted) == (None, True, True)
     assert check.bound == since_sft.bound == 0.03
-    assert "(evaluate.refusal_phrases, evaluate.judge.refusals)" in check.said
+    assert check.said.endswith(
+        " to a harmful prompt, so that refusals may be in other words or another language "
+        "(evaluate.refusal_phrases, evaluate.judge.refusals)"
+    )
     assert decision.verdict.count("not measurable: no phrase matches an answer of new ") == 1
 
 
