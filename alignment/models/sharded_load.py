@@ -88,7 +88,7 @@ def _by_rows(
     if not set(stored_as.values()) - new <= set(files):
         return None
     learns = stored == "float32"
-    shard(model, _compute(dtype, learns))
+    shard(model, _compute(dtype, learns), device)
     state: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         place = stored_as[name]

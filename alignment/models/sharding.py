@@ -28,13 +28,18 @@ T = TypeVar("T")
 _RUN, _COMPUTE = "run_inside", "compute_format"
 
 
-def shard(model: Any, compute: torch.dtype | None = None) -> None:
+def shard(
+    model: Any,
+    compute: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> None:
     """Split a model over all processes, in place.
 
     Args:
         model: with the same weights in all processes, or on the meta device. What learns is in
             float32.
         compute: number format of the passes; None computes in that of the weights.
+        device: where the weights will be; None leaves them where they are.
 
     Raises:
         ConfigError: the architecture does not say what its blocks are.
@@ -47,8 +52,8 @@ def shard(model: Any, compute: torch.dtype | None = None) -> None:
         register_fsdp_forward_method,
     )
 
-    device = "cuda" if torch.cuda.is_available() and _device(model).type != "cpu" else "cpu"
-    mesh = init_device_mesh(device, (distributed.size(),))
+    place = next(model.parameters()).device if device is None else torch.device(device)
+    mesh = init_device_mesh(place.type, (distributed.size(),))
     half = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     policy = MixedPrecisionPolicy() if compute is None else half
     names = set(getattr(model, "_no_split_modules", None) or ())
@@ -168,6 +173,3 @@ def gather(module: nn.Module) -> dict[str, Tensor]:
             weights[name] = tensor.cpu()
     return weights
 
-
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
