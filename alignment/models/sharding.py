@@ -172,4 +172,3 @@ def gather(module: nn.Module) -> dict[str, Tensor]:
         if distributed.is_first():
             weights[name] = tensor.cpu()
     return weights
-

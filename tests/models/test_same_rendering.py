@@ -105,7 +105,8 @@ def renderings(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict
         engine = own.engine
         drawn = engine.sample([own.renderer.prompt(DIALOGUE)], [[1]], settings)[0][0]
     read["best-of-K draws"] = [*asked.pop(), *drawn.token_ids]
-    (episode,) = rollout(engine, [renderer.prompt(DIALOGUE)], settings, 1).tokens(asked)
+    place = torch.device("cpu")
+    (episode,) = rollout(engine, [renderer.prompt(DIALOGUE)], settings, 1, place).tokens(asked)
     read["PPO"] = episode.ids
 
     measured: list[Any] = []
