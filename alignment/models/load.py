@@ -27,6 +27,7 @@ from alignment.models.adapters import adapter_base, is_adapter, is_reward_adapte
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.chat_template import freeze
 from alignment.models.checkpoint_files import check_whole, stored_parameters, stored_tensor
+from alignment.models.master_weights import cast_parameters
 
 # transformers' progress bars would interfere with ours.
 logging.disable_progress_bar()
@@ -121,7 +122,8 @@ def load_policy(
             model: Any = PeftModel.from_pretrained(base, str(path), is_trainable=not merge)
             # peft froze the base under the adapter; merged, it is an ordinary model again.
             if merge:
-                model = model.merge_and_unload().requires_grad_(True).to(getattr(torch, dtype))
+                model = model.merge_and_unload().requires_grad_(True)
+                cast_parameters(model, getattr(torch, dtype))
         return cast(PreTrainedModel, model.eval())
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         str(path),
@@ -191,7 +193,7 @@ def _all_but_head(model: PreTrainedModel, dtype: Dtype) -> None:
     """Have a classifier compute in `dtype`, except for its head."""
     head = scalar_head(model)
     weight = head.weight.detach().clone()
-    model.to(getattr(torch, dtype))
+    cast_parameters(model, getattr(torch, dtype))
     head.float()
     with torch.no_grad():
         head.weight.copy_(weight)

@@ -42,7 +42,7 @@ class MasterWeights(ParameterView):
             parameter.register_post_accumulate_grad_hook(_adder(master))
             for parameter, master in zip(self._rounded, self.parameters(), strict=True)
         ]
-        module.to(dtype)  # gives the parameters new storage; the masters keep the old one
+        cast_parameters(module, dtype)  # new storage; the masters keep the old one
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -55,9 +55,19 @@ class MasterWeights(ParameterView):
         """Have the module compute in float32 again, with the masters as its weights."""
         for hook in self._hooks:
             hook.remove()
-        module.float()
         for parameter, master in zip(self._rounded, self.parameters(), strict=True):
             parameter.data = master.data
+        cast_parameters(module, torch.float32)
+
+
+def cast_parameters(module: nn.Module, dtype: torch.dtype) -> None:
+    """Give a module's parameters another format, and leave its buffers alone.
+
+    `module.to(dtype)` would round the frequencies of rotary positions too, which a model that is
+    loaded in `dtype` has in float32: at position 1,000 the angles would be off by radians.
+    """
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def _adder(master: nn.Parameter) -> object:

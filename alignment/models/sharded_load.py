@@ -13,6 +13,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    GenerationConfig,
     PreTrainedModel,
 )
 
@@ -123,6 +124,8 @@ def _empty(path: Path, kind: Kind, stored: Dtype) -> Any:
     with init_empty_weights(include_buffers=False):
         model: Any = auto.from_config(config, dtype=getattr(torch, stored))
     model.tie_weights()
+    if kind == "policy" and (path / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(path)  # where answers end
     if kind == "scalar":
         scalar_head(model).float()
     return model

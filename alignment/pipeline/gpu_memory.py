@@ -58,7 +58,8 @@ def need(node: Node, program: ProgramConfig, size: Size) -> Need | None:
             rewards = program.rewards
             tokens = rewards.max_tokens_per_micro_batch
             kept = rewards.gradient_checkpointing
-            return Need(model.training(rewards.lora) | model.activations(tokens, kept, 0))
+            held = model.training(rewards.lora, whole_base=True)
+            return Need(held | model.activations(tokens, kept, 0))
         case "ppo":
             return Need(model.ppo(program))
         case "select":
@@ -89,14 +90,19 @@ class _Model:
     def _frozen(self, copies: float) -> float:
         return copies * self._width * self._size.parameters / self._split
 
-    def training(self, lora: LoraConfig | None) -> dict[str, float]:
-        """Weights, gradients and moments of one model that learns."""
+    def training(self, lora: LoraConfig | None, *, whole_base: bool = False) -> dict[str, float]:
+        """Weights, gradients and moments of one model that learns.
+
+        Args:
+            whole_base: the frozen base of an adapter is in float32 whatever is computed in.
+        """
         gathered = {"gathered blocks": self._gathered} if self._gathered else {}
         if lora is None:
             held = {"weights, gradients, moments": _MASTER * self._size.parameters / self._split}
             return held | gathered
         adapter = _MASTER * self._size.adapter(lora.r) / self._split
-        return {"frozen base": self._frozen(1), "adapter": adapter} | gathered
+        base = 4 / self._width if whole_base else 1.0
+        return {"frozen base": self._frozen(base), "adapter": adapter} | gathered
 
     def activations(self, tokens: float, kept: bool, spoken: float) -> dict[str, float]:
         """Of a forward and backward pass; `spoken` tokens have logits."""
@@ -122,6 +128,11 @@ class _Model:
             parts["adapters"] = learning * adapters
         shares = ppo.lora is not None and program.rewards.lora is not None
         parts["reward models"] = 0.0 if shares else self._frozen(2)
+        if program.rewards.guard_share > 0 and ppo.stop.look_every:
+            parts["guards"] = self._frozen(2)
+        copies = (ppo.stop.keep == "best") + 2 * (ppo.ema is not None)
+        if ppo.lora is None and copies:
+            parts["best weights and averages"] = copies * 4 * self._size.parameters / self._split
         if self._gathered:
             parts["gathered blocks"] = self._gathered
         tokens = min(

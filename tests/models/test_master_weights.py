@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from model_helpers import tiny_model
 from torch import nn
 
+from alignment.models.load import load_policy
 from alignment.models.master_weights import MasterWeights
 from alignment.models.update_share import UpdateShare, lost_updates
 
@@ -76,3 +80,16 @@ def test_the_share_that_a_step_changes() -> None:
     weight.grad = None
     update.before_step()
     assert update.after_step() == 1.0
+
+
+def test_positions_are_those_of_a_model_that_was_loaded_in_bfloat16(tmp_path: Path) -> None:
+    """Rounded rotary frequencies would be off by radians at late positions."""
+    tiny_model("llama").save_pretrained(tmp_path)
+    loaded = load_policy(tmp_path, dtype="bfloat16")
+    whole = load_policy(tmp_path)
+    masters = MasterWeights(whole, torch.bfloat16)
+    ids = torch.arange(1, 201)[None]
+    with torch.no_grad():
+        assert torch.equal(whole(input_ids=ids).logits, loaded(input_ids=ids).logits)
+    masters.return_to(whole)
+    assert {value.dtype for value in (*whole.parameters(), *whole.buffers())} == {torch.float32}
