@@ -49,6 +49,7 @@ from alignment.rewards.train import Report, train
 from alignment.stages.context import StageContext
 from alignment.utils import distributed
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, digest_json, read_json
+from alignment.utils.memory import give_back
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
@@ -122,9 +123,13 @@ def run(ctx: StageContext) -> None:
         reward.save_adapter(start, ctx.out / "model")
     else:
         reward.save(ctx.out / "model")
-    dtype = ctx.config.compute.dtype
-    if dtype != "float32":  # calibrated and measured in the format in which it will be asked
-        reward = RewardModel.load(ctx.out / "model", dtype=dtype, device=model.device)
+    compute = ctx.config.compute
+    if compute.dtype != "float32" or compute.sharding == "full":
+        # Calibrated and measured in the format in which it will be asked, on the device.
+        device = resolve_device(compute.device)
+        del model, reward
+        give_back()
+        reward = RewardModel.load(ctx.out / "model", dtype=compute.dtype, device=device)
     reward.cache = cache = ScoreCache(ctx.workspace)
     for name in DOMAINS:
         if (count := len(reference.get(name, ()))) < FEW_ANSWERS:
@@ -209,9 +214,9 @@ def _train(
     device = resolve_device(ctx.config.compute.device)
     sharded = ctx.config.compute.sharding == "full" and distributed.size() > 1
 
-    def initial(*, by_rows: bool) -> PreTrainedModel:
+    def initial(*, by_rows: bool, place: torch.device = device) -> PreTrainedModel:
         head = derive_seed(ctx.seed, "head")
-        model = initial_model(start, ctx.scratch, seed=head, device=device, sharded=by_rows)
+        model = initial_model(start, ctx.scratch, seed=head, device=place, sharded=by_rows)
         if settings.lora is not None:
             inject(model, settings.lora, seed=derive_seed(ctx.seed, "adapter"))
         return model
@@ -237,9 +242,10 @@ def _train(
     if sharded:
         weights = gather(model)
         del model
+        give_back()
         if not distributed.is_first():
             return None, report
-        model = initial(by_rows=False)
+        model = initial(by_rows=False, place=torch.device("cpu"))  # to be saved only
         model.load_state_dict(weights)
     return model, report
 
