@@ -272,8 +272,22 @@ def _trainer(
                 tokens = distributed.sum_over_all(torch.as_tensor(tokens))
             return batches, tokens
 
+    class Arguments(SFTConfig):
+        """Of a trainer that takes itself for the only one: it would put every process on the first
+        GPU, and wrap the model for all of them."""
+
+        n_gpu = property(lambda _self: 1)
+        place_model_on_device = property(lambda _self: False)
+
+        @property
+        def device(self) -> torch.device:
+            _ = super().device  # sets up the trainer, and takes the first GPU
+            if place.type == "cuda":
+                torch.cuda.set_device(place)
+            return place
+
     sharded = is_sharded(model)
-    device = next(model.parameters()).device
+    place: torch.device = next(model.parameters()).device
     own, rest = divmod(config.batch, distributed.size())
     if rest:
         raise ConfigError(
@@ -285,7 +299,7 @@ def _trainer(
     micro = max(size for size in range(1, limit + 1) if own % size == 0)
     with warnings.catch_warnings(), quiet(), _alone() if sharded else nullcontext():
         warnings.simplefilter("ignore")
-        arguments = SFTConfig(
+        arguments = (Arguments if sharded else SFTConfig)(
             output_dir=str(scratch / "trainer"),
             per_device_train_batch_size=micro,
             gradient_accumulation_steps=own // micro,
@@ -295,8 +309,8 @@ def _trainer(
             max_grad_norm=0.0 if sharded else config.optimizer.max_grad_norm,
             gradient_checkpointing=False,  # on by default in TRL; `finetune` switches it itself
             bf16=bf16,
-            use_cpu=device.type == "cpu",
-            dataloader_pin_memory=device.type == "cuda",
+            use_cpu=place.type == "cpu",
+            dataloader_pin_memory=place.type == "cuda",
             dataset_kwargs={"skip_prepare_dataset": True},
             remove_unused_columns=False,
             ddp_find_unused_parameters=False,
