@@ -44,11 +44,13 @@ class ComputeConfig(Section):
     workspace, so that later runs give the same bits. The default is what the environment's
     ALIGN_FAST_CPU says, else `auto`."""
     processes: int = Field(default=1, ge=1)
-    """Processes of this machine that share reward training, fine-tuning and PPO: one for each GPU,
-    or several on a CPU with many cores. Losses equal one process's up to rounding."""
+    """Processes of this machine that share every stage that runs a model: one for each GPU, or
+    several on a CPU with many cores. What is drawn and scored is one process's, training equals it
+    up to rounding. A server or an endpoint draws for one process."""
     sharding: Literal["none", "full"] = "none"
     """`full`: weights, gradients and the optimiser's state are split over the processes (torch's
-    `fully_shard`), for models that do not fit one device whole. `none`: every process holds all."""
+    `fully_shard`), for models that do not fit one device whole; of what only reads, reward models.
+    `none`: every process holds all."""
 
     @model_validator(mode="after")
     def _several(self) -> Self:

@@ -3,9 +3,9 @@
 Only what is certain: how often a loop saves its state (a resumed run ends in the same bits), and
 how a judge's endpoint is reached; and `compute.fast_cpu`, for a program keeps to the passes that
 were chosen when it first needed them (`compute-choice.json`). Other settings that move the last
-bits of a result stay in: `compute.threads`, `compute.processes` and everything that cuts a batch
-into pieces change the order of sums, and the number of bootstrap samples changes the intervals that
-are written.
+bits of a result stay in: `compute.threads` and everything that cuts a batch into pieces change the
+order of sums, as `compute.processes` does in training, and the number of bootstrap samples changes
+the intervals that are written.
 """
 
 from __future__ import annotations
@@ -38,11 +38,19 @@ NEUTRAL: dict[str, str] = {
 }
 """Dotted key → why it cannot change a result."""
 
+_DEALS = "processes take whole shards and forward passes, each of which one process computes alike"
 
-def without_neutral(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of nested plain values, section → settings, without the neutral ones."""
+NEUTRAL_IN: dict[str, dict[str, str]] = {
+    module: {"compute.processes": _DEALS, "compute.sharding": _DEALS}
+    for module in ("sample", "select", "collect", "evaluate")
+}
+"""Stage module → dotted key → why it cannot change that stage's result."""
+
+
+def without_neutral(values: Mapping[str, Any], module: str = "") -> dict[str, Any]:
+    """A copy of nested plain values, section → settings, without those neutral in this stage."""
     changing = copy.deepcopy(dict(values))
-    for key in NEUTRAL:
+    for key in (*NEUTRAL, *NEUTRAL_IN.get(module, ())):
         *path, name = key.split(".")
         here: Any = changing
         for part in path:

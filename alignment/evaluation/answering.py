@@ -1,5 +1,5 @@
 """Samples one answer to each evaluation prompt, and many to a few of them; a killed run resumes
-where it stopped."""
+where it stopped. Several processes share the work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from alignment.inference.types import Engine, Sample, SamplingSettings
 from alignment.models.chat_renderer import Tokens
 from alignment.models.load import Dtype, load_policy
 from alignment.preferences.prompts import Prompt
-from alignment.utils import graceful_stop
+from alignment.utils import distributed, graceful_stop
 from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
@@ -192,17 +192,22 @@ class _Drawing:
         """Prompt by prompt an answer for each of its seeds; all prompts have equally many."""
         settings = SamplingSettings.of(self.config.generation)
         step = max(1, self.config.checkpoint_every // max(map(len, seeds), default=1))
-        answers: list[list[dict[str, Any]]] = []
-        for start in range(0, len(prompts), step):
+        starts = range(0, len(prompts), step)
+        shards = {start: self.scratch / f"{name}-{start:06d}.json" for start in starts}
+        claimed = distributed.claim(starts, lambda start: shards[start].exists())
+        for start in claimed:
             part = slice(start, start + step)
-            shard = self.scratch / f"{name}-{start:06d}.json"
-            if not shard.exists():
-                saying = _Saying(self.progress)
-                drawn = self.engine.sample(prompts[part], seeds[part], settings, saying)
-                atomic_write_json(shard, [list(map(_reply, samples)) for samples in drawn])
-                graceful_stop.stop_if_requested()
-            answers += read_json(shard)
+            saying = _Saying(self.progress)
+            drawn = self.engine.sample(prompts[part], seeds[part], settings, saying)
+            atomic_write_json(shards[start], [list(map(_reply, samples)) for samples in drawn])
+            graceful_stop.stop_if_requested()
             self.progress.advance(len(prompts[part]))
+        distributed.barrier()
+        answers: list[list[dict[str, Any]]] = []
+        for start, shard in shards.items():
+            answers += read_json(shard)
+            if start not in claimed:
+                self.progress.advance(len(prompts[start : start + step]))
         return answers
 
 

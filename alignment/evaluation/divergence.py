@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alignment.models import padding
 from alignment.models.chat_renderer import Tokens
+from alignment.utils import distributed
 from alignment.utils.progress import Progress, SilentProgress
 
 
@@ -57,6 +58,8 @@ def measure(
 ) -> Divergence:
     """Compare `policy` with every reference on the policy's own answers.
 
+    All processes call it; each makes some of the forward passes, and all get all results.
+
     Args:
         items: prompt and response ids; an answer without tokens has distance 0.
         pad: id that fills batches.
@@ -71,7 +74,8 @@ def measure(
     device = next(policy.parameters()).device
     progress.begin("KL", total=n, unit="answers")
     # Longest first: what does not fit into memory fails early.
-    for batch in reversed(padding.micro_batches([len(item) for item in items], batch_tokens)):
+    batches = padding.micro_batches([len(item) for item in items], batch_tokens)[::-1]
+    for batch in distributed.deal(batches):
         ids, mask, in_response = _padded([items[i] for i in batch], pad, device)
         counts = [len(items[i].response) for i in batch]
         own = _log_softmax(policy, ids, mask, in_response, temperature)
@@ -87,7 +91,14 @@ def measure(
             _scatter(distances[name].k3, batch, counts, torch.expm1(-gap) + gap)
             _scatter(distances[name].exact, batch, counts, (own.exp() * (own - other)).sum(1))
         progress.advance(len(batch))
-    return Divergence(distances, logprob, entropy)
+    return Divergence(
+        {
+            name: Distance(*map(distributed.merged, (found.k1, found.k3, found.exact)))
+            for name, found in distances.items()
+        },
+        distributed.merged(logprob),
+        distributed.merged(entropy),
+    )
 
 
 def _padded(

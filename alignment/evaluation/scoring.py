@@ -17,9 +17,7 @@ from alignment.preferences.schema import opening, text_digest
 from alignment.utils.progress import Progress
 
 if TYPE_CHECKING:
-    import torch
-
-    from alignment.models.load import Dtype
+    from alignment.config.compute import ComputeConfig
     from alignment.rewards.cache import ScoreCache
 
 Key = tuple[str, str, bool]
@@ -70,8 +68,7 @@ def add_reward_scores(
     models: Mapping[str, Path],
     *,
     judge: str = "rm",
-    dtype: Dtype,
-    device: torch.device,
+    compute: ComputeConfig,
     batch_tokens: int,
     progress: Progress,
     cache: ScoreCache | None = None,
@@ -79,7 +76,7 @@ def add_reward_scores(
     """Add `<judge>_helpfulness` and `<judge>_safety`: standardised scores by one pair of models.
 
     Both models score every answer, for plots of combined rewards; win rates use only the prompts of
-    the axis. Equal answers to a prompt are scored once.
+    the axis. Equal answers to a prompt are scored once. All processes call it, and share the work.
 
     Args:
         sides: side → its answers; columns are added in place.
@@ -107,7 +104,7 @@ def add_reward_scores(
     triples = [(by_id[prompt].messages, text, finished) for prompt, text, finished in distinct]
     for axis in DOMAINS:
         progress.begin(f"{axis} rewards", total=len(triples), unit="answers")
-        model = RewardModel.load(models[axis], dtype=dtype, device=device, cache=cache)
+        model = RewardModel.of_stage(models[axis], compute, cache)
         scores = np.asarray(
             model.standardise(model.score_texts(triples, tokens_per_batch=batch_tokens)), float
         )

@@ -30,6 +30,7 @@ from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import waits_for
 from alignment.pipeline.reasons import why_run
 from alignment.pipeline.records import Attempt, Manifest
+from alignment.pipeline.shared_stages import processes
 from alignment.pipeline.workspace import keep_program, make_workspace
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils import distributed
@@ -41,9 +42,6 @@ from alignment.utils.memory import PeakMemory, give_back
 from alignment.utils.progress import Progress, SilentProgress
 
 log = logging.getLogger("alignment")
-
-# Stages that can share their work among several processes.
-_SHARED = ("reward", "finetune", "ppo")
 
 ProgressFactory = Callable[[Node], AbstractContextManager[Progress]]
 
@@ -297,7 +295,7 @@ class Runner:
 
     def processes(self, node: Node) -> int:
         """How many processes share the node's work."""
-        return self.program.compute.processes if node.module in _SHARED else 1
+        return processes(node, self.program)
 
     @property
     def parallel(self) -> bool:

@@ -23,6 +23,7 @@ from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
 from alignment.pipeline.records import Manifest
+from alignment.pipeline.shared_stages import SPLIT, processes
 
 TRAIN = 6  # operations per parameter and token: forward 2, backward 4
 READ = 2
@@ -132,7 +133,10 @@ def _from_sizes(node: Node, program: ProgramConfig, size: Size) -> Estimate:
         size = _size(student.size or student.path)
     operations, memory = work(node, program, size)
     seconds = START_SECONDS + operations * size.parameters / machine_speed()
-    return Estimate(seconds, LIBRARIES_MB + memory, "sizes")
+    copies = processes(node, program)
+    if program.compute.sharding == "none" or node.module not in SPLIT:
+        memory *= copies
+    return Estimate(seconds, LIBRARIES_MB * copies + memory, "sizes")
 
 
 def work(node: Node, program: ProgramConfig, size: Size) -> tuple[float, float]:

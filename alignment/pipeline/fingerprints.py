@@ -110,8 +110,8 @@ class Fingerprints:
             inputs[name] = manifest.digest if manifest else None
         config = self.config(node)
         inputs |= self._unplanned(node)
-        declared = stage_declaration(node.module)
-        return config_slice(config, declared.reads), declared.code_version, inputs
+        code_version = stage_declaration(node.module).code_version
+        return config_slice(config, node.module), code_version, inputs
 
     def config(self, node: Node) -> ProgramConfig:
         """The program with the settings of the node's version applied."""

@@ -22,6 +22,7 @@ from alignment.config.lora import LoraConfig
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.estimate import TYPICAL_TOKENS, Size
 from alignment.pipeline.node import Node
+from alignment.pipeline.shared_stages import processes
 
 HEADROOM = 0.1
 """Share of a GPU's memory that must stay free."""
@@ -30,8 +31,6 @@ _MASTER = 16  # bytes of a parameter that learns, with gradient and moments
 _GPU_MICRO_BATCH = 16_384  # `ppo.max_tokens_per_micro_batch` where it is not set
 SCORED_TOKENS = 16_384
 """Of a forward pass that scores answers."""
-SHARED = ("reward", "finetune", "ppo")
-"""Stages that use `compute.processes`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Need:
 
 def need(node: Node, program: ProgramConfig, size: Size) -> Need | None:
     """What a stage takes of each GPU that it uses; None for stages without a model."""
-    model = _Model(program, size, sharded=node.module in SHARED)
+    model = _Model(program, size, processes(node, program))
     match node.module:
         case "finetune":
             recipe = program.finetune.sft if node.version == "sft" else program.finetune.rejection
@@ -63,29 +62,32 @@ def need(node: Node, program: ProgramConfig, size: Size) -> Need | None:
         case "ppo":
             return Need(model.ppo(program))
         case "select":
-            return Need(model.reading(1) | model.passing(SCORED_TOKENS))
+            return Need(model.reading(0, 2) | model.passing(SCORED_TOKENS))
         case "sample" | "evaluate" | "collect":
             drawn = getattr(program, node.module).generation
             if program.inference.engine == "vllm":
                 return Need(model.served(program.inference.vllm.tensor_parallel_size))
             searches = node.module == "sample" and program.sample.temperature == "search"
+            sources = {node.inputs.get(name) for name in ("policy", "sft_policy", "parent_policy")}
+            policies = len(sources - {None}) if node.module == "evaluate" else 1
             cache = model.cache(drawn.generation_batch_size, drawn.max_new_tokens)
-            return Need(model.reading(3 if searches else 1) | cache)
+            return Need(model.reading(policies, 2 if searches else 0) | cache)
     return None
 
 
 class _Model:
     """The base model's memory under a program's settings."""
 
-    def __init__(self, program: ProgramConfig, size: Size, *, sharded: bool):
+    def __init__(self, program: ProgramConfig, size: Size, processes: int):
         compute = program.compute
         self._size = size
         self._half = compute.dtype == "bfloat16"
         self._width = 2 if self._half else 4  # bytes of a weight or activation
-        self._split = compute.processes if sharded and compute.sharding == "full" else 1
-        # A block and the embeddings are whole while they compute, with their gradients.
-        blocks = size.parameters / max(1, size.layers)
-        self._gathered = 8 * (blocks + size.vocabulary * size.width) if self._split > 1 else 0.0
+        self._split = processes if compute.sharding == "full" else 1
+        # A block and the embeddings are whole while they compute.
+        block = size.parameters / max(1, size.layers)
+        self._block = block + size.vocabulary * size.width if self._split > 1 else 0.0
+        self._gathered = 8 * self._block  # with their gradients
 
     def _frozen(self, copies: float) -> float:
         return copies * self._width * self._size.parameters / self._split
@@ -147,9 +149,11 @@ class _Model:
         name = "a rollout" if draw > learn else "activations of a micro-batch"
         return {**parts, name: max(learn, draw)}
 
-    def reading(self, models: int) -> dict[str, float]:
-        """Frozen models."""
-        return {"weights": self._frozen(models)}
+    def reading(self, policies: int, rewards: int) -> dict[str, float]:
+        """Frozen models: policies, which are whole in every process, and reward models."""
+        whole = policies * self._width * self._size.parameters
+        gathered = self._width * self._block if rewards else 0.0
+        return {"weights": whole + self._frozen(rewards) + gathered}
 
     def served(self, parallel: int) -> dict[str, float]:
         """A vLLM server's: the weights, and a fifth of them for its cache at the least."""

@@ -10,16 +10,16 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.estimate import READ, TYPICAL_TOKENS, base_size, work
-from alignment.pipeline.gpu_memory import HEADROOM, SHARED, Need, need
+from alignment.pipeline.gpu_memory import HEADROOM, Need, need
 from alignment.pipeline.hardware import Hardware
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
+from alignment.pipeline.shared_stages import DRAWING, SPLIT, processes
 
 UTILISATION = 0.4
 """Share of a card's operations that training and reading reach (assumed)."""
 BANDWIDTH = 0.6
 """Share of a card's memory traffic that decoding reaches (assumed)."""
-DRAWING = ("sample", "collect", "evaluate")
 _MOST = 64  # GPUs that are tried
 
 Load = Callable[[Sequence[str]], ProgramConfig]
@@ -76,11 +76,9 @@ def _stage(node: Node, program: ProgramConfig, hardware: Hardware) -> StagePlan 
 
 def _gpus(node: Node, program: ProgramConfig) -> int:
     vllm = program.inference.vllm
-    if node.module in SHARED:
-        return program.compute.processes
     if node.module in DRAWING and program.inference.engine == "vllm":
         return vllm.tensor_parallel_size * vllm.data_parallel_size
-    return 1
+    return processes(node, program)
 
 
 def _decoding(
@@ -88,7 +86,7 @@ def _decoding(
 ) -> float:
     """Seconds of drawing: every step of a batch of rows reads all weights once."""
     rows: int = getattr(program, node.module).generation.generation_batch_size
-    tokens = work(node, program, base_size(program))[0] / READ
+    tokens = work(node, program, base_size(program))[0] / READ / gpus
     if node.module == "ppo":
         tokens = program.ppo.iterations * program.ppo.episodes * TYPICAL_TOKENS / gpus
     width = 2 if program.compute.dtype == "bfloat16" else 4
@@ -115,7 +113,7 @@ def _changes(node: Node, hardware: Hardware) -> Iterator[tuple[str, ...]]:
     recipe = f"finetune.{'sft' if node.version == 'sft' else 'rejection'}"
     split = ("compute.sharding=full", f"compute.processes={hardware.count}")
     single: list[tuple[str, ...]] = []
-    if node.module in SHARED and hardware.count > 1:
+    if node.module in (*SPLIT, "select") and hardware.count > 1:
         single.append(split)
     match node.module:
         case "finetune":
@@ -149,7 +147,7 @@ def _changes(node: Node, hardware: Hardware) -> Iterator[tuple[str, ...]]:
     for length in range(2, len(single) + 1):
         yield tuple(setting for change in single[:length] for setting in change)
     count = hardware.count
-    while node.module in SHARED and (count := count * 2) <= _MOST:
+    while node.module in SPLIT and (count := count * 2) <= _MOST:
         more = ("compute.sharding=full", f"compute.processes={count}")
         yield (*more, *(s for change in single[1:] for s in change))
 

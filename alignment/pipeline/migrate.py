@@ -91,7 +91,7 @@ def todays_slice(manifest: Manifest, node: Node, program: ProgramConfig) -> dict
         options |= {name: node.options[name] for name in ASKED_SINCE if name in node.options}
     if student is not None:
         options |= student_option(then)
-    return {"config": config_slice(then, stage_declaration(node.module).reads), "options": options}
+    return {"config": config_slice(then, node.module), "options": options}
 
 
 _fingerprints: dict[tuple[str, ...], str | None] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -55,13 +55,14 @@ def stage_declaration(module: str) -> Declaration:
     return Declaration(declared["CODE_VERSION"], tuple(declared["READS"]), keeps, in_bfloat16)
 
 
-def config_slice(program: ProgramConfig, sections: Sequence[str]) -> dict[str, Any]:
-    """The sections a stage reads, as plain JSON values.
+def config_slice(program: ProgramConfig, module: str) -> dict[str, Any]:
+    """The sections that the stages of a module read, as plain JSON values.
 
     Left out are fields marked `planned`, which decide which stages exist and reach stages as
     options, and fields that cannot change a result (`alignment.config.neutral`).
     """
-    return without_neutral({name: _plain(getattr(program, name)) for name in sections})
+    sections = stage_declaration(module).reads
+    return without_neutral({name: _plain(getattr(program, name)) for name in sections}, module)
 
 
 def _plain(value: Any) -> Any:

@@ -22,11 +22,19 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from alignment.config.compute import ComputeConfig
 from alignment.errors import DataError
 from alignment.fastpath import Scorer, use_for_scoring, workers_for
 from alignment.models.chat_renderer import ChatRenderer, Conversation, Tokens
 from alignment.models.digest import weights_digest
-from alignment.models.load import Dtype, context_length, load_scalar, load_tokenizer, save_model
+from alignment.models.load import (
+    Dtype,
+    context_length,
+    load_scalar,
+    load_tokenizer,
+    resolve_device,
+    save_model,
+)
 from alignment.models.row_layout import Row
 from alignment.models.sharded_load import load_sharded
 from alignment.models.sharding import is_sharded, rounds
@@ -35,6 +43,7 @@ from alignment.rewards.batches import Batcher, Name, choose_style, forward
 from alignment.rewards.cache import Answer, ScoreCache, piece_digest
 from alignment.rewards.card import CARD, RewardCard, check_backbone, read_card
 from alignment.rewards.initial import pad_apart
+from alignment.utils import distributed
 from alignment.utils.files import atomic_write_json, digest_json
 from alignment.utils.statistics import sigmoid
 
@@ -50,6 +59,8 @@ class RewardModel:
     Attributes:
         source: directory of the weights; None for a model that was never saved.
         cache: scores computed before; used once `source` is set.
+        dealt: all processes ask for the same scores, and each computes some of the forward passes.
+            Else every process asks for its own.
     """
 
     def __init__(
@@ -65,6 +76,7 @@ class RewardModel:
         self.card = card
         self.source: Path | None = None
         self.cache: ScoreCache | None = None
+        self.dealt = False
         self._digest: str | None = None
         self._styles: dict[int, Name] = {}
 
@@ -77,11 +89,13 @@ class RewardModel:
         cache: ScoreCache | None = None,
         *,
         sharded: bool = False,
+        dealt: bool = False,
     ) -> RewardModel:
         """The reward model that `save` or `save_adapter` wrote; an adapter is folded in.
 
         Args:
             sharded: split it over all processes, which must then score equally often.
+            dealt: see the attribute.
 
         Raises:
             DataError: the directory has no `reward.json`, or an adapter's checkpoint is not the
@@ -97,7 +111,22 @@ class RewardModel:
         pad_apart(model, loaded.tokenizer)
         loaded.source = Path(directory)
         loaded.cache = cache
+        loaded.dealt = dealt and distributed.size() > 1
         return loaded
+
+    @classmethod
+    def of_stage(
+        cls, directory: Path, compute: ComputeConfig, cache: ScoreCache | None = None
+    ) -> RewardModel:
+        """`load` for a stage in which all processes ask for the same scores."""
+        return cls.load(
+            directory,
+            compute.dtype,
+            resolve_device(compute.device),
+            cache,
+            sharded=compute.sharding == "full" and distributed.size() > 1,
+            dealt=True,
+        )
 
     def save(self, directory: Path) -> None:
         """Write weights, tokenizer and card."""
@@ -148,6 +177,8 @@ class RewardModel:
             on_cpu = self.model.device.type == "cpu"
             if on_cpu and self._fast() is None:
                 how.append("plain")
+            if is_sharded(self.model):
+                how.append("sharded")
             self._digest = digest_json(how)
         return self._digest
 
@@ -181,9 +212,12 @@ class RewardModel:
         how = (tokens_per_batch, style, torch.get_num_threads() if on_cpu else None)
         piece = piece_digest(keys, how)
         scores = self.cache.get(self.digest(), piece, len(keys))
+        if self.dealt and distributed.total(scores is not None) < distributed.size():
+            scores = None  # it appeared just now, after some had looked: all do the same
         if scores is None:
             scores = self._compute(keys, tokens_per_batch)
-            self.cache.put(self.digest(), piece, scores)
+            if not self.dealt or distributed.is_first():
+                self.cache.put(self.digest(), piece, scores)
         return scores
 
     def _compute(self, keys: list[Answer], tokens_per_batch: int) -> np.ndarray:
@@ -207,7 +241,7 @@ class RewardModel:
             rows += batcher.rows([sequences[n] for n in numbers], numbers)
         if scorer is not None:
             rows = scorer.arranged(rows)
-        scores = self._score_rows(rows, len(sequences), batcher, scorer)
+        scores = self._score_rows(rows, len(sequences), batcher, scorer, dealt=self.dealt)
         return np.array([scores[unique[prompt][answer]] for prompt, answer in keys])
 
     def _fast(self) -> Callable[[int], Scorer] | None:
@@ -222,7 +256,9 @@ class RewardModel:
 
     @property
     def workers(self) -> int:
-        """How many reward models to score with at once."""
+        """How many reward models to score with at once: one, if it takes messages."""
+        if self.dealt:
+            return 1
         fast = self._fast()
         return 1 if fast is None else workers_for(self.model)
 
@@ -245,11 +281,19 @@ class RewardModel:
         return self._styles[longest]
 
     def _score_rows(
-        self, rows: list[Row], count: int, batcher: Batcher, scorer: Scorer | None
+        self,
+        rows: list[Row],
+        count: int,
+        batcher: Batcher,
+        scorer: Scorer | None,
+        *,
+        dealt: bool = False,
     ) -> np.ndarray:
-        scores = np.empty(count, dtype=np.float64)
+        scores = np.zeros(count, dtype=np.float64)
         with torch.inference_mode(), nullcontext() if scorer else batcher.running():
-            batches = batcher.cut([[row] for row in rows])
+            batches: Sequence[list[int]] = batcher.cut([[row] for row in rows])
+            if dealt:
+                batches = distributed.deal(batches)
             for number in range(rounds(self.model, len(batches))):
                 if number >= len(batches):  # others have more
                     forward(self.model, batcher.nothing())
@@ -261,7 +305,7 @@ class RewardModel:
                     inputs = batcher.inputs(batch)
                     values, answers = forward(self.model, inputs), inputs.answers
                 scores[answers] = values.double().cpu().numpy()
-        return scores
+        return distributed.merged(scores) if dealt else scores
 
     def _plain_scores(self, rows: Sequence[Row]) -> torch.Tensor:
         """Scores of rows by transformers' own forward, in the order of their answers' numbers."""

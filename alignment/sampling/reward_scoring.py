@@ -1,4 +1,4 @@
-"""Scores answers with both reward models and combines the two scores."""
+"""Scores answers with both reward models and combines the two scores; processes share the work."""
 
 from __future__ import annotations
 
@@ -82,10 +82,8 @@ class RewardScorer:
             helpfulness, safety: directories of the two reward stages.
             cache: scores found in it are not computed again.
         """
-        device = resolve_device(compute.device)
         models = [
-            RewardModel.load(stage / "model", dtype=compute.dtype, device=device, cache=cache)
-            for stage in (helpfulness, safety)
+            RewardModel.of_stage(stage / "model", compute, cache) for stage in (helpfulness, safety)
         ]
         return cls(models[0], models[1], fitted(config, safety))
 

@@ -1,4 +1,8 @@
-"""Stores the parts of a long sampling run on disk, so that a restart does not repeat them."""
+"""Stores the parts of a long sampling run on disk, so that a restart does not repeat them.
+
+Several processes each draw whole shards (`claim`), so that the bits of a shard do not depend on
+their number.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignment.inference.types import Sample
+from alignment.utils import distributed
 from alignment.utils.files import atomic_write_json, digest_json, fsync_directory, read_json
 
 SCHEMA = pa.schema(
@@ -41,9 +46,18 @@ class Shards:
         self._directory = directory
         digest = digest_json(request)
         stamp = directory / "request.json"
-        if not stamp.is_file() or read_json(stamp) != digest:
+        if distributed.is_first() and (not stamp.is_file() or read_json(stamp) != digest):
             shutil.rmtree(directory, ignore_errors=True)
             atomic_write_json(stamp, digest)
+        distributed.barrier()
+
+    def claim(self, count: int) -> Sequence[int]:
+        """Of `count` shards those that this process is to write; `wait` for the others' then."""
+        return distributed.claim(range(count), self.has)
+
+    def wait(self) -> None:
+        """Wait until all processes have written what they claimed."""
+        distributed.barrier()
 
     def has(self, number: int) -> bool:
         """Whether shard `number` is complete."""

@@ -18,15 +18,17 @@ from alignment.sampling.pairs import PlannedAnswer, PlannedPair, make_pair, plan
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages.context import StageContext
 from alignment.stages.policy_engine import policy_engine, write_proofs
-from alignment.utils import graceful_stop
+from alignment.utils import distributed, graceful_stop
 from alignment.utils.files import digest_json
 from alignment.utils.json_lines import write_jsonl
 
-CODE_VERSION = "5"
-KEEPS = ("3", "4")  # 4: templates with an end other than EOS; 5: says what was cut
+CODE_VERSION = "6"
+KEEPS = ("3", "4", "5")
+# 4: templates with an end other than EOS; 5: says what was cut; 6: smaller shards, which round
+# otherwise in bfloat16
 READS = ("collect", "compute", "inference")
 
-SHARD = 1024  # answers drawn between two checkpoints
+SHARD = 256  # sides drawn between two checkpoints, and by one process
 
 
 def run(ctx: StageContext) -> None:
@@ -36,6 +38,8 @@ def run(ctx: StageContext) -> None:
     earlier = ctx.options.get("earlier_version", "earlier") if "earlier" in ctx.inputs else None
     planned = plan_pairs(pool, (ctx.version, earlier or ctx.version), config, ctx.seed)
     drawn = _draw(ctx, planned)
+    if not distributed.is_first():
+        return
     rows, ids, same = [], set(), 0
     for number, pair in enumerate(planned):
         row = make_pair(pair, (drawn[number, 0], drawn[number, 1]), ctx.seed)
@@ -75,19 +79,15 @@ def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, 
         for start in range(0, len(places), SHARD)
     ]
     shards = Shards(ctx.scratch / "shards", request)
-    for version in dict.fromkeys(owner for owner, _, _ in pieces):
-        missing = [
-            number
-            for number, (owner, _, _) in enumerate(pieces)
-            if owner == version and not shards.has(number)
-        ]
-        if not missing:
-            continue
+    claimed = shards.claim(len(pieces))
+    for version in dict.fromkeys(pieces[number][0] for number in claimed):
         source = "policy" if version == ctx.version else "earlier"
         model = ctx.inputs[source] / "model"
         with policy_engine(ctx, source, model, config.generation) as opened:
-            for number in missing:
-                _, temperature, places = pieces[number]
+            for number in claimed:
+                owner, temperature, places = pieces[number]
+                if owner != version:
+                    continue
                 settings = SamplingSettings.of(config.generation, temperature=temperature)
                 sides: list[PlannedAnswer] = [planned[pair].sides[which] for pair, which in places]
                 prompts = [planned[pair].prompt for pair, _ in places]
@@ -100,6 +100,7 @@ def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, 
                 ids = [prompt.id for prompt in prompts]
                 shards.write(number, to_table(ids, drawn, temperature, version))
                 graceful_stop.stop_if_requested()
+    shards.wait()
     return {
         place: samples
         for number, (_, _, places) in enumerate(pieces)

@@ -9,6 +9,7 @@ from typing import Any
 
 from alignment.config.program import ProgramConfig
 from alignment.pipeline.node import FIRST_CHAMPION
+from alignment.utils import distributed
 from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.metrics_log import Series
 from alignment.utils.progress import Progress, SilentProgress
@@ -68,6 +69,11 @@ class StageContext:
     def dataset(self, name: str, digest: str, rows: int, role: str) -> None:
         """Record a dataset for the lineage; `role` is `training`, `evaluation`, `prompts`, …"""
         self.datasets.append({"name": name, "digest": digest, "rows": rows, "role": role})
+
+    @property
+    def first_out(self) -> Path:
+        """`out` of the first of several processes, whose outputs alone are committed."""
+        return self.out if distributed.is_first() else self.scratch.parent / "out"
 
     def inputs_of(self, group: str) -> dict[str, Path]:
         """Name → directory of the inputs that are called `group/name`, in order."""

@@ -77,6 +77,7 @@ from alignment.reporting.comparison import Comparison, Entry
 from alignment.rewards.cache import ScoreCache
 from alignment.stages.context import StageContext
 from alignment.stages.policy_engine import policy_engine, write_proofs
+from alignment.utils import distributed
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.utils.seeds import derive_seed
 
@@ -130,6 +131,8 @@ def run(ctx: StageContext) -> None:
     if ctx.config.base.source == "world":
         sides |= _constants(prompts)
     _reward(ctx, sides, every)
+    if not distributed.is_first():
+        return
     for table in sides.values():
         table["chars"] = table.text.str.len()
     scored = pd.concat([sides[name] for name in policies], ignore_index=True)
@@ -245,8 +248,7 @@ def _reward(ctx: StageContext, sides: dict[str, pd.DataFrame], prompts: list[Pro
             prompts,
             models,
             judge=judge,
-            dtype=ctx.config.compute.dtype,
-            device=resolve_device(ctx.config.compute.device),
+            compute=ctx.config.compute,
             batch_tokens=ctx.config.evaluate.max_tokens_per_micro_batch,
             progress=ctx.progress,
             cache=ScoreCache(ctx.workspace),

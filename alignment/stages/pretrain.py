@@ -10,13 +10,14 @@ from alignment.errors import DataError
 from alignment.models.load import resolve_device, save_model
 from alignment.stages.context import StageContext
 from alignment.training.pretrain import pretrain
+from alignment.utils import distributed
 from alignment.utils.files import sha256_file
 from alignment.utils.json_lines import read_jsonl
 from alignment.world.tokenizer import train_tokenizer
 
-CODE_VERSION = "3"
-# 3: start weights of a deviation that goes with the width
-KEEPS = ("2",)
+CODE_VERSION = "4"
+# 3: start weights of a deviation that goes with the width; 4: shared by several processes
+KEEPS = ("2", "3")
 READS = ("base", "compute")
 
 
@@ -45,5 +46,7 @@ def pretrain_world(ctx: StageContext, settings: PretrainConfig) -> None:
         bf16=compute.dtype == "bfloat16",
         progress=ctx.progress,
     )
+    if not distributed.is_first():
+        return
     save_model(model, tokenizer, ctx.out / "model")
     ctx.metric(**figures, tokens_trained=figures["tokens"])

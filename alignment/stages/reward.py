@@ -53,7 +53,7 @@ from alignment.utils.memory import give_back
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "19"
+CODE_VERSION = "20"
 # 5: the learning-rate schedule ends one step later; 6: the end of answers that the template writes,
 # and no comparison beyond the context of the model; 7: the card says which end was learned, which
 # one of version 6 does not; 8: the card counts labels, intervals are over openings;
@@ -64,9 +64,9 @@ CODE_VERSION = "19"
 # 15: one long answer takes no sound pair of its ranking along, spoilt copies of cut answers are
 # cut; 16: long answers stay that fit with their short prompts; 17: mixtures over origins, which
 # batches of before do not have; 18: Wilson's intervals; 19: a head in float32, calibrated in the
-# format in which it is asked
-KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18")
-BFLOAT16_KEEPS = ()
+# format in which it is asked; 20: a model that is sharded is measured so, which rounds otherwise
+KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19")
+BFLOAT16_KEEPS = ("19",)
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
 FEW_ANSWERS = 64  # answers of a domain below which the scale is said to be rough
@@ -106,8 +106,6 @@ def run(ctx: StageContext) -> None:
     }
     reference = reference_answers(heldout, first, renderer, REFERENCE_ROWS)  # may fail: not later
     model, report = _train(ctx, built, start, renderer)
-    if not distributed.is_first():
-        return  # the first one measures and writes
     card = RewardCard(
         domain=domain,
         margin=settings.margin_name,
@@ -118,18 +116,19 @@ def run(ctx: StageContext) -> None:
         guard=_is_guard(ctx),
         labelled=built.labelled,
     )
-    reward = RewardModel(model, tokenizer, card)
-    if settings.lora is not None:
-        reward.save_adapter(start, ctx.out / "model")
-    else:
-        reward.save(ctx.out / "model")
-    compute = ctx.config.compute
-    if compute.dtype != "float32" or compute.sharding == "full":
-        # Calibrated and measured in the format in which it will be asked, on the device.
-        device = resolve_device(compute.device)
+    reward = None if model is None else RewardModel(model, tokenizer, card)
+    saved = ctx.first_out / "model"
+    if reward is not None and distributed.is_first():
+        if settings.lora is not None:
+            reward.save_adapter(start, saved)
+        else:
+            reward.save(saved)
+    distributed.barrier()
+    if reward is None or ctx.config.compute.dtype != "float32" or distributed.size() > 1:
+        # Calibrated and measured as it will be asked: in that format, on the device, by all.
         del model, reward
         give_back()
-        reward = RewardModel.load(ctx.out / "model", dtype=compute.dtype, device=device)
+        reward = RewardModel.of_stage(saved, ctx.config.compute)
     reward.cache = cache = ScoreCache(ctx.workspace)
     for name in DOMAINS:
         if (count := len(reference.get(name, ()))) < FEW_ANSWERS:
@@ -139,13 +138,13 @@ def run(ctx: StageContext) -> None:
             )
     reward.calibrate(demos, [item for answers in reference.values() for item in answers])
     reward.card = replace(reward.card, reference={d: len(a) for d, a in reference.items()})
-    reward.save_card()
+    _save_card(reward)
     write_mixture(ctx.out / "mixture.jsonl", rows)
     ctx.progress.begin("measure", None, "comparison")
     measured = measure(reward, heldout, settings.max_tokens_per_micro_batch)
     if domain == "safety":
         reward.card = replace(reward.card, separation=separation(measured))
-        reward.save_card()
+        _save_card(reward)
         if (reason := unidentified(reward.card)) is not None:
             ctx.progress.say(f"thresholds on P(safe) are off with this model: {reason}")
     figures = evaluate(measured, domain, seed=ctx.seed, samples=BOOTSTRAP_SAMPLES)
@@ -164,6 +163,8 @@ def run(ctx: StageContext) -> None:
         "notes": report.notes,
     }
     figures |= _beside_others(ctx, reward, measured, heldout, cache)
+    if not distributed.is_first():
+        return
     _write(ctx, figures, measured)
     _notes(ctx, figures, rows, built.tokens * settings.epochs)
     cache.report(ctx.progress)
@@ -171,6 +172,11 @@ def run(ctx: StageContext) -> None:
 
 def _is_guard(ctx: StageContext) -> bool:
     return bool(ctx.options.get("guard", False))
+
+
+def _save_card(reward: RewardModel) -> None:
+    if distributed.is_first():
+        reward.save_card()
 
 
 def _elements(
@@ -323,9 +329,7 @@ def _other(
     ctx: StageContext, stage: Path, sources: list[Source], cache: ScoreCache
 ) -> tuple[RewardCard, Measured]:
     """Measure another stage's model on the same comparisons; cached scores are reused."""
-    device = resolve_device(ctx.config.compute.device)
-    dtype = ctx.config.compute.dtype
-    model = RewardModel.load(stage / "model", dtype=dtype, device=device, cache=cache)
+    model = RewardModel.of_stage(stage / "model", ctx.config.compute, cache)
     return model.card, measure(model, sources, ctx.config.rewards.max_tokens_per_micro_batch)
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from alignment.config.sampling import SampleConfig
 from alignment.inference.engine import sample_seeds
 from alignment.inference.engine_factory import Opened
-from alignment.inference.types import Sample, SamplingSettings
+from alignment.inference.types import SamplingSettings
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.rewards.cache import ScoreCache
 from alignment.sampling.best_of import distinct_rate
@@ -27,7 +27,7 @@ from alignment.sampling.shards import Shards, from_table, to_table, write_table
 from alignment.sampling.temperature import best_temperature
 from alignment.stages.context import StageContext
 from alignment.stages.policy_engine import policy_engine, write_proofs
-from alignment.utils import graceful_stop
+from alignment.utils import distributed, graceful_stop
 from alignment.utils.files import atomic_write_json, digest_json, read_json
 from alignment.utils.seeds import derive_seed
 
@@ -57,6 +57,8 @@ def run(ctx: StageContext) -> None:
         temperature = _temperature(ctx, opened, settings, pool, prompts)
         settings = replace(settings, temperature=temperature)
         table = _sample(ctx, opened, settings, prompts)
+    if not distributed.is_first():
+        return
     write_table(ctx.out / "samples.parquet", table)
     write_proofs(ctx)
     _figures(ctx, table, temperature)
@@ -81,18 +83,17 @@ def _sample(
         "shard_prompts": config.shard_prompts,
     }
     shards = Shards(ctx.scratch / "shards", request)
-    parts = []
-    for number, start in enumerate(range(0, len(prompts), config.shard_prompts)):
-        part = prompts[start : start + config.shard_prompts]
-        if not shards.has(number):
-            ids = [prompt.id for prompt in part]
-            tokens = [opened.renderer.prompt(prompt.messages) for prompt in part]
-            seeds = sample_seeds(derive_seed(ctx.seed, "samples"), ids, config.k)
-            samples = opened.engine.sample(tokens, seeds, settings, ctx.progress)
-            shards.write(number, to_table(ids, samples, settings.temperature, version))
-            graceful_stop.stop_if_requested()
-        parts.append(shards.read(number))
-    return pa.concat_tables(parts).combine_chunks()
+    count = -(-len(prompts) // config.shard_prompts)
+    for number in shards.claim(count):
+        part = prompts[number * config.shard_prompts :][: config.shard_prompts]
+        ids = [prompt.id for prompt in part]
+        tokens = [opened.renderer.prompt(prompt.messages) for prompt in part]
+        seeds = sample_seeds(derive_seed(ctx.seed, "samples"), ids, config.k)
+        samples = opened.engine.sample(tokens, seeds, settings, ctx.progress)
+        shards.write(number, to_table(ids, samples, settings.temperature, version))
+        graceful_stop.stop_if_requested()
+    shards.wait()
+    return pa.concat_tables(map(shards.read, range(count))).combine_chunks()
 
 
 def _temperature(
@@ -109,10 +110,12 @@ def _temperature(
         atomic_write_json(ctx.out / "temperature.json", {"temperature": value, "search": None})
         return value
     done = ctx.scratch / SEARCHED
-    if not done.is_file():
+    if done.is_file():
+        record = read_json(done)
+    else:
         record = _search(ctx, opened, settings, _search_prompts(ctx, pool, prompts))
-        atomic_write_json(done, record)
-    record = read_json(done)
+        if distributed.is_first():
+            atomic_write_json(done, record)
     atomic_write_json(ctx.out / "temperature.json", record)
     return float(record["temperature"])
 
@@ -138,17 +141,17 @@ def _search(
     # The same seeds at every temperature, so that common noise cancels in the differences.
     ids = [prompt.id for prompt in prompts]
     seeds = sample_seeds(derive_seed(ctx.seed, "search"), ids, config.k)
-    drawn: list[list[list[Sample]]] = []
     request = {**asdict(settings), "stop": list(settings.stop), "prompts": ids, "k": config.k}
     shards = Shards(ctx.scratch / "search", {**request, "grid": list(config.grid)})
-    for number, temperature in enumerate(config.grid):
-        if not shards.has(number):
-            ctx.progress.say(f"temperature search: {temperature}")
-            at = replace(settings, temperature=temperature)
-            samples = opened.engine.sample(tokens, seeds, at, ctx.progress)
-            shards.write(number, to_table(ids, samples, temperature, ctx.version))
-            graceful_stop.stop_if_requested()
-        drawn.append(from_table(shards.read(number)))
+    for number in shards.claim(len(config.grid)):
+        temperature = config.grid[number]
+        ctx.progress.say(f"temperature search: {temperature}")
+        at = replace(settings, temperature=temperature)
+        samples = opened.engine.sample(tokens, seeds, at, ctx.progress)
+        shards.write(number, to_table(ids, samples, temperature, ctx.version))
+        graceful_stop.stop_if_requested()
+    shards.wait()
+    drawn = [from_table(shards.read(number)) for number in range(len(config.grid))]
     cache = ScoreCache(ctx.workspace)
     stages = _reward_stages(ctx)
     scorer = RewardScorer.load(*stages, ctx.config.combine, ctx.config.compute, cache)

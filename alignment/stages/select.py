@@ -48,6 +48,7 @@ from alignment.sampling.selection import (
 )
 from alignment.sampling.shards import write_table
 from alignment.stages.context import StageContext
+from alignment.utils import distributed
 from alignment.utils.files import atomic_write_json, atomic_write_text, digest_json, read_json
 from alignment.utils.json_lines import write_jsonl
 from alignment.utils.seeds import derive_seed
@@ -76,6 +77,8 @@ def run(ctx: StageContext) -> None:
     ]
     old = read_bag(ctx.inputs_of("earlier")) if ctx.options.get("bag") == "all" else []
     candidates = _judge(ctx, [*own, *old], prompts)
+    if not distributed.is_first():
+        return
     rated = worth(candidates)
     own_candidates, old_candidates = rated[: len(own)], rated[len(own) :]
 

@@ -13,12 +13,13 @@ from alignment.models.import_checkpoint import import_checkpoint
 from alignment.stages import finetune
 from alignment.stages.context import StageContext
 from alignment.stages.pretrain import pretrain_world
+from alignment.utils import distributed
 
-CODE_VERSION = "4"
-KEEPS = ("1", "2", "3")
-BFLOAT16_KEEPS = ()
+CODE_VERSION = "5"
+KEEPS = ("1", "2", "3", "4")
+BFLOAT16_KEEPS = ("4",)
 # 2: templates with an end other than EOS; 3: long answers stay that fit with their short prompts;
-# 4: see `finetune`
+# 4: see `finetune`; 5: shared by several processes
 READS = ("finetune", "compute")
 
 
@@ -30,7 +31,7 @@ def run(ctx: StageContext) -> None:
     config = StudentConfig.model_validate(ctx.options["student"])
     if config.size is not None:
         pretrain_world(ctx, config.size)
-    else:
+    elif distributed.is_first():
         assert config.path is not None
         for note in import_checkpoint(
             config.path,

@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 from alignment.config.finetune import PretrainConfig
 from alignment.errors import DataError
 from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
-from alignment.utils import checkpoint, graceful_stop
+from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_not_finite
 from alignment.utils.metrics_log import Series
 from alignment.utils.progress import Progress, SilentProgress
@@ -96,9 +96,11 @@ def pretrain(
         seed: of weights and order.
         bf16: compute in bfloat16 (autocast); weights and optimiser stay float32.
 
+    Several processes each compute a share of every batch.
+
     Returns:
-        The model in eval mode, and figures: `loss` (mean of the last tenth of the steps, nats per
-        token), `tokens` seen, `parameters`.
+        The model in eval mode, and in the first process figures: `loss` (mean of the last tenth of
+        the steps, nats per token), `tokens` seen, `parameters`.
 
     Raises:
         StageError: loss or gradient is not finite; the last good checkpoint is kept.
@@ -121,17 +123,24 @@ def pretrain(
     series.truncate(done)
     progress.begin("pretrain", config.steps, "step")
     progress.advance(done)
+    share = distributed.share(config.batch)
     for step in range(done, config.steps):
-        batch = rows[batch_rows(step, len(rows), config.batch, seed)].to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-        loss = torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), batch[:, 1:].flatten()
-        )
-        loss.backward()
+        numbers = batch_rows(step, len(rows), config.batch, seed)[share.start : share.stop]
+        lost = 0.0
+        if len(numbers):
+            batch = rows[numbers].to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                logits = model(input_ids=batch[:, :-1], use_cache=False).logits
+            loss = torch.nn.functional.cross_entropy(
+                logits.float().flatten(0, 1), batch[:, 1:].flatten()
+            )
+            loss = loss * (len(numbers) / config.batch)
+            loss.backward()
+            lost = loss.item()
+        distributed.sum_gradients(model.parameters())
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)
         figures = {
-            "loss": loss.item(),
+            "loss": distributed.total(lost),
             "grad_norm": norm.item(),
             "learning_rate": float(schedule.get_last_lr()[0]),
         }
@@ -144,12 +153,15 @@ def pretrain(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule.step()
-        series.log(step + 1, **figures)
+        if distributed.is_first():
+            series.log(step + 1, **figures)
         due = (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps
         if due or graceful_stop.stop_requested():
             checkpoint.save(directory, step + 1, state)
             graceful_stop.stop_if_requested()
         progress.advance(1, loss=figures["loss"])
+    if not distributed.is_first():
+        return model.eval(), {}
     last = [row["loss"] for row in series.rows()[-max(1, config.steps // 10) :]]
     return model.eval(), {
         "loss": sum(last) / len(last),

@@ -2,7 +2,9 @@
 
 Every process runs the same stage on the same inputs. `share` splits the work, `sum_gradients` adds
 the gradients, and `gather_rows` exchanges results, so all processes hold the same weights after
-every step. Only the first process writes. In a single process every function is the identity.
+every step. `deal` and `claim` hand out whole pieces of work instead, each done as one process alone
+would do it, so that its bits do not depend on the number of processes. Only the first process
+writes outputs. In a single process every function is the identity.
 
 `launcher` starts the processes; processes started by torchrun or accelerate can join too.
 """
@@ -11,15 +13,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from alignment.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
+
+Item = TypeVar("Item")
 
 RENDEZVOUS = "ALIGNMENT_RENDEZVOUS"
 """Environment variable that names the file through which the processes meet."""
@@ -103,6 +108,21 @@ def _share_of(count: int, number: int, of: int) -> range:
     return range(count * number // of, count * (number + 1) // of)
 
 
+def deal(items: Sequence[Item]) -> Sequence[Item]:
+    """This process's items of a list that is the same in all: one of every `size()`, in order."""
+    return items[rank() :: size()]
+
+
+def claim(items: Sequence[Item], done: Callable[[Item], bool]) -> Sequence[Item]:
+    """This process's items among those that are not `done`, for results that are kept on disk.
+
+    All processes call it with the same items, and each says with `barrier` when its own are done.
+    """
+    left = [item for item in items if not done(item)]
+    barrier()  # all have looked before one of them changes what there is to see
+    return deal(left)
+
+
 def chunk(rows: int, number: int | None = None, of: int | None = None) -> tuple[int, int]:
     """First row of a process's part of a sharded tensor, and the first after it.
 
@@ -164,6 +184,16 @@ def sum_over_all(tensor: Tensor) -> Tensor:
     total = tensor.detach().clone()
     torch.distributed.all_reduce(total)
     return total
+
+
+def merged(values: np.ndarray) -> np.ndarray:
+    """All processes' results in one array of which each filled a part and left 0 elsewhere."""
+    if not _joined():
+        return values
+    import torch
+
+    together: np.ndarray = sum_over_all(torch.from_numpy(values)).numpy()
+    return together
 
 
 def total(figure: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from alignment.config.load import check_program, load_program
-from alignment.config.neutral import NEUTRAL
+from alignment.config.neutral import NEUTRAL, NEUTRAL_IN
 from alignment.config.program import ProgramConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.pipeline.approval import Decisions
@@ -27,10 +27,7 @@ BASE = [
 def depends_on(program: ProgramConfig) -> list[Any]:
     """What goes into every stage's fingerprint, but for the digests of its inputs."""
     plan = build_plan(program, Decisions(program))
-    return [
-        (node.key, dict(node.options), config_slice(program, stage_declaration(node.module).reads))
-        for node in plan
-    ]
+    return [(node.key, dict(node.options), config_slice(program, node.module)) for node in plan]
 
 
 @pytest.mark.parametrize("key", NEUTRAL)
@@ -59,13 +56,20 @@ def test_a_neutral_setting_changes_no_fingerprint(key: str) -> None:
     ],
 )
 def test_any_other_setting_changes_that_of_its_stages(setting: str, module: str) -> None:
-    reads = stage_declaration(module).reads
     before, after = load_program(DEMO, BASE), load_program(DEMO, [*BASE, setting])
-    assert config_slice(before, reads) != config_slice(after, reads)
+    assert config_slice(before, module) != config_slice(after, module)
     untouched = [s for s in ("promote", "prepare") if stage_declaration(s).reads]
     for other in untouched:
-        sections = stage_declaration(other).reads
-        assert config_slice(before, sections) == config_slice(after, sections)
+        assert config_slice(before, other) == config_slice(after, other)
+
+
+@pytest.mark.parametrize("module", NEUTRAL_IN)
+def test_a_setting_neutral_in_one_stage_is_in_anothers_fingerprint(module: str) -> None:
+    shared = ["compute.processes=2", "compute.sharding=full"]
+    before, after = load_program(DEMO, BASE), load_program(DEMO, [*BASE, *shared])
+    assert before.compute != after.compute
+    assert config_slice(before, module) == config_slice(after, module)
+    assert config_slice(before, "ppo") != config_slice(after, "ppo")
 
 
 def test_domains_stay_two(tmp_path: Path) -> None:

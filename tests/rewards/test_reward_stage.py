@@ -87,19 +87,24 @@ class Store:
         return [row for row in rows if domain in (None, row.domain)]
 
 
-@pytest.fixture
-def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    monkeypatch.setattr(stage, "PreferenceStore", Store)
-    found = {}
+def fill_store() -> None:
+    """Two batches of both domains."""
     for n in (1, 2):
-        rows = {
+        Store.batches[f"b{n}"] = {
             side: [
                 *comparisons("helpfulness", size, 10 * n + size),
                 *comparisons("safety", size, 10 * n + size + 1),
             ]
             for side, size in (("training", 150), ("heldout", 60))
         }
-        Store.batches[f"b{n}"] = rows
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    monkeypatch.setattr(stage, "PreferenceStore", Store)
+    fill_store()
+    found = {}
+    for n in (1, 2):
         folder = tmp_path / f"intake{n}"
         folder.mkdir()
         (folder / "batch.json").write_text(json.dumps({"batches": [{"id": f"b{n}"}]}))

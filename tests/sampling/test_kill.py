@@ -1,13 +1,16 @@
-"""Sampling killed at ten random moments and resumed: nothing is done twice, the bytes agree."""
+"""Sampling killed at random moments and resumed: nothing is done twice, the bytes agree."""
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import random
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+from processes import launch
 from sample_child import run_sample
 
 from alignment.utils.files import sha256_file
@@ -38,6 +41,10 @@ def _finished(root: Path, inputs: dict[str, Path]) -> dict[str, str]:
     process = _start(root, inputs)
     process.join(300)
     assert process.exitcode == 0
+    return _digests(root)
+
+
+def _digests(root: Path) -> dict[str, str]:
     # What a killed process was writing begins with a dot; the ledger removes it (`begin`).
     found = (root / "out").rglob("[!.]*")
     files = sorted(path for path in found if path.is_file())
@@ -75,3 +82,33 @@ def test_ten_random_kills(tmp_path: Path, stage_inputs: dict[str, Path]) -> None
     assert _finished(broken, stage_inputs) == whole
     now = _shards(broken)
     assert {name: now[name] for name in seen} == seen
+
+
+def test_one_of_two_processes_killed_and_resumed_by_another_number(
+    tmp_path: Path, stage_inputs: dict[str, Path]
+) -> None:
+    """Killed one of two, then the launcher with both; resumed by two, and by one."""
+    whole = _finished(tmp_path / "whole", stage_inputs)
+    given = json.dumps({name: str(path) for name, path in stage_inputs.items()})
+    broken = tmp_path / "broken"
+    seen: dict[str, int] = {}
+    for victim in (1, None):
+        launcher = launch(2, "sample_child", broken, given, json.dumps(SETTINGS))
+        deadline = time.monotonic() + 120
+        while len(_shards(broken)) < len(seen) + 4:
+            assert launcher.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        processes = psutil.Process(launcher.pid).children()
+        if victim is None:
+            launcher.kill()
+        else:
+            processes[victim].kill()
+        assert launcher.wait(60) != 0
+        assert psutil.wait_procs(processes, 60)[1] == []
+        now = _shards(broken)
+        assert {name: now[name] for name in seen} == seen
+        seen = now
+    assert 8 <= len(seen) < SETTINGS["prompts"]
+    assert _finished(broken, stage_inputs) == whole
+    assert {name: _shards(broken)[name] for name in seen} == seen

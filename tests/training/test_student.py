@@ -57,7 +57,7 @@ def test_the_plan_has_a_student_beside_every_policy() -> None:
     plain = check_program(_program())
     assert not [node for node in build_plan(plain, Decisions(plain)) if node.stage == "student"]
     # The policy's own training does not change with it.
-    assert config_slice(program, ["finetune"]) == config_slice(plain, ["finetune"])
+    assert config_slice(program, "finetune") == config_slice(plain, "finetune")
 
 
 @pytest.mark.parametrize("given", [{"path": "x", "size": SIZE}, {"revision": "main"}])
