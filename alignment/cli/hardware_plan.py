@@ -23,25 +23,30 @@ def show(load: Load, hardware: Hardware, price: float | None, json: bool) -> Non
     for column in ("stage", "GPUs", "memory of each", "", "time", "GPU hours"):
         table.add_column(column, justify="left" if column in ("stage", "") else "right")
     for plan in plans:
+        runs = plan.runnable
         table.add_row(
             plan.node.key,
             str(plan.gpus),
             f"{plan.memory.total / GIB:,.1f} GiB",
             "fits" if plan.fits else "[red]does not fit[/]",
-            clock(plan.seconds),
-            f"{plan.gpus * plan.seconds / 3600:,.2f}",
+            clock(runs.seconds) if runs else "–",
+            f"{_hours(runs):,.2f}" if runs else "–",
         )
     console = Console(highlight=False)
     console.print(table)
     for plan in plans:
         if not plan.fits:
             console.print(_advice(plan, hardware), soft_wrap=True)
-    hours = sum(plan.gpus * plan.seconds for plan in plans) / 3600
+    hours = sum(_hours(plan.runnable) for plan in plans if plan.runnable)
     cost = "" if price is None else f", {hours * price:,.2f} at {price:g} a GPU hour"
+    changes = "" if all(plan.fits for plan in plans) else " with these changes"
+    missing = [plan.node.key for plan in plans if not plan.runnable]
+    without = f" (without {', '.join(missing)})" if missing else ""
     console.print(
-        f"one turn of these stages: {hours:,.1f} GPU hours{cost}. Assumed: {UTILISATION:.0%} of "
-        f"{card.operations / 1e12:,.0f} TFLOP/s, {BANDWIDTH:.0%} of {card.bandwidth / 1e12:.2f} "
-        f"TB/s in decoding, answers of 64 tokens; {HEADROOM:.0%} of the memory stays free",
+        f"one turn of these stages{changes}{without}: {hours:,.1f} GPU hours{cost}. Assumed: "
+        f"{UTILISATION:.0%} of {card.operations / 1e12:,.0f} TFLOP/s, {BANDWIDTH:.0%} of "
+        f"{card.bandwidth / 1e12:.2f} TB/s in decoding, answers of 64 "
+        f"tokens; {HEADROOM:.0%} of the memory stays free",
         soft_wrap=True,
     )
 
@@ -57,11 +62,20 @@ def _advice(plan: StagePlan, hardware: Hardware) -> str:
         line += f"; compute.processes asks for {plan.gpus} GPUs"
     if not plan.change:
         return f"{line}. No change that was tried makes it fit: take larger cards."
-    return f"{line}. It fits with " + " ".join(f"--set {change}" for change in plan.change)
+    settings = " ".join(f"--set {change}" for change in plan.change)
+    needs = plan.changed.gpus if plan.changed else 0
+    if needs > hardware.count:
+        return f"{line}. It fits {needs} such GPUs in one machine, with {settings}"
+    return f"{line}. It fits with {settings}"
+
+
+def _hours(plan: StagePlan) -> float:
+    """GPU hours."""
+    return plan.gpus * plan.seconds / 3600
 
 
 def _row(plan: StagePlan, price: float | None) -> dict[str, object]:
-    hours = plan.gpus * plan.seconds / 3600
+    runs = plan.runnable
     return {
         "stage": plan.node.key,
         "gpus": plan.gpus,
@@ -69,7 +83,8 @@ def _row(plan: StagePlan, price: float | None) -> dict[str, object]:
         "parts": dict(plan.memory.parts),
         "fits": plan.fits,
         "change": list(plan.change),
-        "seconds": plan.seconds,
-        "gpu_hours": hours,
-        "cost": None if price is None else hours * price,
+        "gpus_with_change": runs.gpus if runs else None,
+        "seconds": runs.seconds if runs else None,
+        "gpu_hours": _hours(runs) if runs else None,
+        "cost": _hours(runs) * price if runs and price is not None else None,
     }

@@ -15,7 +15,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +90,18 @@ def compute_format(module: nn.Module) -> torch.dtype:
     """The number format that a model computes in."""
     compute: torch.dtype | None = getattr(module, _COMPUTE, None)
     return compute or next(module.parameters()).dtype
+
+
+def autocast_format(module: nn.Module, dtype: str) -> torch.dtype | None:
+    """The format in which autocast must run the passes of a model with float32 weights, so that it
+    computes in `dtype`; None where it does so by itself.
+
+    Shards are cast when they are gathered. Autocast would cast them once more, and keep the whole
+    model's copies from the forward to the backward pass.
+    """
+    if dtype == "float32" or getattr(module, _COMPUTE, None) is not None:
+        return None
+    return cast(torch.dtype, getattr(torch, dtype))
 
 
 def inside(module: Any, work: Callable[..., T], *args: Any) -> T:

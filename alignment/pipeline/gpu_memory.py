@@ -88,6 +88,8 @@ class _Model:
         block = size.parameters / max(1, size.layers)
         self._block = block + size.vocabulary * size.width if self._split > 1 else 0.0
         self._gathered = 8 * self._block  # with their gradients
+        # Whole copies round their weights from the forward to the backward pass.
+        self._rounded = 2 * size.parameters if self._half and self._split == 1 else 0.0
 
     def _frozen(self, copies: float) -> float:
         return copies * self._width * self._size.parameters / self._split
@@ -101,7 +103,8 @@ class _Model:
         gathered = {"gathered blocks": self._gathered} if self._gathered else {}
         if lora is None:
             held = {"weights, gradients, moments": _MASTER * self._size.parameters / self._split}
-            return held | gathered
+            rounded = {"rounded weights": self._rounded} if self._rounded else {}
+            return held | rounded | gathered
         adapter = _MASTER * self._size.adapter(lora.r) / self._split
         base = 4 / self._width if whole_base else 1.0
         return {"frozen base": self._frozen(base), "adapter": adapter} | gathered
@@ -121,8 +124,7 @@ class _Model:
         parts: dict[str, float] = {}
         if ppo.lora is None:
             own = _MASTER * self._size.parameters / self._split
-            rounded = 2 * self._size.parameters if self._half and self._split == 1 else 0.0
-            parts["policy" + (" and critic" if critic else "")] = learning * (own + rounded)
+            parts["policy" + (" and critic" if critic else "")] = learning * (own + self._rounded)
             parts["reference"] = self._frozen(1)
         else:
             adapters = _MASTER * self._size.adapter(ppo.lora.r) / self._split

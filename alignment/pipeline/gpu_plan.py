@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
@@ -36,6 +36,7 @@ class StagePlan:
         fits: whether that is less than a GPU's memory but for `HEADROOM`.
         seconds: with the assumed shares of the card's speed.
         change: the settings that make it fit, if some do; empty if it fits as it is.
+        changed: the stage with that change.
     """
 
     node: Node
@@ -44,6 +45,12 @@ class StagePlan:
     fits: bool
     seconds: float
     change: tuple[str, ...] = ()
+    changed: StagePlan | None = None
+
+    @property
+    def runnable(self) -> StagePlan | None:
+        """The stage as it can run on such GPUs; None if no change that was tried makes it fit."""
+        return self if self.fits else self.changed
 
 
 def gpu_plan(load: Load, hardware: Hardware) -> list[StagePlan]:
@@ -96,13 +103,15 @@ def _decoding(
 def _mended(plan: StagePlan, load: Load, hardware: Hardware) -> StagePlan:
     """The plan with the smallest change that makes the stage fit, if there is one."""
     for change in _changes(plan.node, hardware):
-        if _fits(plan.node, change, load, hardware):
-            needed = list(change)
-            for setting in change:  # what the others make superfluous
-                rest = [other for other in needed if other != setting]
-                if rest and _fits(plan.node, rest, load, hardware):
-                    needed = rest
-            return StagePlan(plan.node, plan.gpus, plan.memory, False, plan.seconds, tuple(needed))
+        changed = _fitting(plan.node, change, load, hardware)
+        if changed is None:
+            continue
+        needed = list(change)
+        for setting in change:  # what the others make superfluous
+            rest = [other for other in needed if other != setting]
+            if rest and (simpler := _fitting(plan.node, rest, load, hardware)) is not None:
+                needed, changed = rest, simpler
+        return replace(plan, change=tuple(needed), changed=changed)
     return plan
 
 
@@ -152,12 +161,13 @@ def _changes(node: Node, hardware: Hardware) -> Iterator[tuple[str, ...]]:
         yield (*more, *(s for change in single[1:] for s in change))
 
 
-def _fits(node: Node, change: Sequence[str], load: Load, hardware: Hardware) -> bool:
+def _fitting(node: Node, change: Sequence[str], load: Load, hardware: Hardware) -> StagePlan | None:
+    """The stage with these settings, if it then fits."""
     try:
         program = load(change)
     except AlignError:  # the settings exclude one another
-        return False
+        return None
     # More GPUs than there are, if more processes are tried.
     most = max(program.compute.processes, hardware.count)
     plan = _stage(node, program, Hardware(most, hardware.card))
-    return plan is not None and plan.fits
+    return plan if plan is not None and plan.fits else None

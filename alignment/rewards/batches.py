@@ -22,7 +22,7 @@ from alignment.fastpath import packing, pays
 from alignment.models.load import backbone, context_length, scalar_head
 from alignment.models.padding import micro_batches
 from alignment.models.row_layout import Costs, Inputs, Row, assemble, common_prefix, rows_of
-from alignment.models.sharding import inside, is_sharded
+from alignment.models.sharding import compute_format, inside, is_sharded
 
 Name = Literal["packed", "rows", "plain"]
 
@@ -152,7 +152,7 @@ class Batcher:
         packed = packing() if self.style.name == "packed" else None
         if packed is not None:
             return packed.pack(rows, device=self.model.device)
-        dtype = self.amp or self.model.dtype
+        dtype = self.amp or compute_format(self.model)
         return assemble(rows, pad=self.pad, device=self.model.device, dtype=dtype)
 
     def nothing(self) -> Inputs:

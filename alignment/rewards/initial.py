@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.models.adapters import is_adapter
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.models.load import load_policy, load_scalar, load_tokenizer, save_model
+from alignment.models.load import Dtype, load_policy, load_scalar, load_tokenizer, save_model
 from alignment.models.sharded_load import load_sharded
 from alignment.utils import distributed
 
@@ -20,6 +20,7 @@ def initial_model(
     scratch: Path,
     *,
     seed: int,
+    dtype: Dtype = "float32",
     device: torch.device | str = "cpu",
     sharded: bool = False,
 ) -> PreTrainedModel:
@@ -27,7 +28,7 @@ def initial_model(
 
     Weights are float32 whatever the compute format, because updates of 1e-5 vanish in bfloat16. An
     adapter is first merged into its base, in a directory under `scratch`. `sharded` splits the
-    model over all processes.
+    model over all processes; the shards compute in `dtype`.
     """
     if is_adapter(start):
         merged = scratch / f"merged-{distributed.rank()}"
@@ -37,7 +38,7 @@ def initial_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if sharded:
-            return load_sharded(start, "scalar", device=device)
+            return load_sharded(start, "scalar", dtype=dtype, device=device)
         return load_scalar(start, device=device)
 
 

@@ -14,6 +14,7 @@ from alignment.config.finetune import FinetuneConfig
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_tokenizer, resolve_device
+from alignment.models.sharding import autocast_format
 from alignment.stages.context import StageContext
 from alignment.training.policy import save_policy, trainable_policy
 from alignment.training.sft import Example, finetune
@@ -22,10 +23,11 @@ from alignment.utils.files import sha256_file
 from alignment.utils.json_lines import read_jsonl
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "5"
-KEEPS = ("2", "3", "4")
+CODE_VERSION = "6"
+KEEPS = ("2", "3", "4", "5")
 # 3: templates with an end other than EOS; 4: long answers stay that fit with their short prompts;
-# 5: the share of parameters that a step changes; saved in float32, which bfloat16 had rounded
+# 5: the share of parameters that a step changes; saved in float32, which bfloat16 had rounded;
+# 6: dropout is seeded by step and process; shards compute in bfloat16 by themselves
 BFLOAT16_KEEPS = ()
 READS = ("finetune", "compute")
 
@@ -54,7 +56,7 @@ def run(ctx: StageContext) -> None:
         seed=ctx.seed,
         scratch=ctx.scratch,
         series=ctx.series,
-        bf16=compute.dtype == "bfloat16",
+        bf16=autocast_format(model, compute.dtype) is not None,
         progress=ctx.progress,
         key=f"finetune.{'rejection' if 'select' in ctx.inputs else 'sft'}.batch",
     )

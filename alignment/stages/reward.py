@@ -25,7 +25,7 @@ from alignment.config.vocabulary import DOMAINS
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import context_of, load_tokenizer, resolve_device
-from alignment.models.sharding import gather, is_sharded, shard
+from alignment.models.sharding import autocast_format, gather, is_sharded, shard
 from alignment.preferences.store import PreferenceStore
 from alignment.preferences.what_counts import recorded_exclusions
 from alignment.reporting.reward_plots import accuracy_picture, calibration_picture, growth_picture
@@ -53,7 +53,7 @@ from alignment.utils.memory import give_back
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "20"
+CODE_VERSION = "21"
 # 5: the learning-rate schedule ends one step later; 6: the end of answers that the template writes,
 # and no comparison beyond the context of the model; 7: the card says which end was learned, which
 # one of version 6 does not; 8: the card counts labels, intervals are over openings;
@@ -64,9 +64,10 @@ CODE_VERSION = "20"
 # 15: one long answer takes no sound pair of its ranking along, spoilt copies of cut answers are
 # cut; 16: long answers stay that fit with their short prompts; 17: mixtures over origins, which
 # batches of before do not have; 18: Wilson's intervals; 19: a head in float32, calibrated in the
-# format in which it is asked; 20: a model that is sharded is measured so, which rounds otherwise
-KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19")
-BFLOAT16_KEEPS = ("19",)
+# format in which it is asked; 20: a model that is sharded is measured so, which rounds otherwise;
+# 21: shards compute in bfloat16 by themselves
+KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20")
+BFLOAT16_KEEPS = ()
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
 FEW_ANSWERS = 64  # answers of a domain below which the scale is said to be rough
@@ -218,18 +219,21 @@ def _train(
     """
     settings = ctx.config.rewards
     device = resolve_device(ctx.config.compute.device)
+    compute = ctx.config.compute.dtype
     sharded = ctx.config.compute.sharding == "full" and distributed.size() > 1
 
     def initial(*, by_rows: bool, place: torch.device = device) -> PreTrainedModel:
         head = derive_seed(ctx.seed, "head")
-        model = initial_model(start, ctx.scratch, seed=head, device=place, sharded=by_rows)
+        model = initial_model(
+            start, ctx.scratch, seed=head, dtype=compute, device=place, sharded=by_rows
+        )
         if settings.lora is not None:
             inject(model, settings.lora, seed=derive_seed(ctx.seed, "adapter"))
         return model
 
     model = initial(by_rows=sharded and settings.lora is None)
     if sharded and not is_sharded(model):
-        shard(model)
+        shard(model, None if compute == "float32" else getattr(torch, compute))
     series = Series(ctx.scratch / "series.jsonl") if distributed.is_first() else None
     report = train(
         model,
@@ -241,7 +245,7 @@ def _train(
         series=series,
         progress=ctx.progress,
         auxiliary_weight=settings.auxiliary_weight if ctx.options["domain"] == "safety" else 0.0,
-        amp=torch.bfloat16 if ctx.config.compute.dtype == "bfloat16" else None,
+        amp=autocast_format(model, compute),
     )
     if series is not None:
         shutil.copyfile(series.path, ctx.series.path)

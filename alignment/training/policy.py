@@ -36,14 +36,15 @@ def trainable_policy(
     Without `lora` all weights are trained, in float32 whatever `dtype` is, because an update of
     1e-5 of a weight is lost in bfloat16; an adapter is merged first. With `lora` the base is frozen
     in `dtype` and only the adapter is trained, in float32: an adapter at `path` is continued, and
-    a full checkpoint gets a fresh one. `sharded` splits the model over all processes.
+    a full checkpoint gets a fresh one. `sharded` splits the model over all processes; shards of a
+    full model compute in `dtype`.
 
     Raises:
         ConfigError: the adapter at `path` has another shape than `lora`.
     """
     if lora is None:
         if sharded:
-            return load_sharded(path, "policy", device=device)
+            return load_sharded(path, "policy", dtype=dtype, device=device)
         return load_policy(path, dtype="float32", device=device)
     if is_adapter(path):
         check_continues(path, lora)

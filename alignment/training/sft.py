@@ -125,7 +125,7 @@ def finetune(
 
     Args:
         model: causal language model on its device, full or with a trainable adapter.
-        seed: of the order of rows.
+        seed: of the order of rows and of dropout.
         key: the setting of the batch size, for errors.
         bf16: compute in bfloat16 (autocast); trained weights and optimiser stay float32.
 
@@ -183,6 +183,7 @@ def finetune(
         every=config.checkpoint_every,
         total=steps,
         update=UpdateShare(model.parameters()),
+        seed=seed,
         sharded=list(model.parameters()) if is_sharded(model) else (),
         max_grad_norm=config.optimizer.max_grad_norm,
     )
@@ -380,6 +381,7 @@ class _Checkpoints(TrainerCallback):
     every: int
     total: int
     update: UpdateShare
+    seed: int
     sharded: Sequence[torch.nn.Parameter] = ()
     """The parameters of a sharded model, whose gradients are clipped here."""
     max_grad_norm: float = 1.0
@@ -396,9 +398,10 @@ class _Checkpoints(TrainerCallback):
         return self.offset
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Load the checkpoint again: the trainer's start-up drew from the random states."""
-        if state.global_step == 0 and self.offset:
-            checkpoint.load(self.directory, self.state)
+        """Seed dropout by step and process: a resumed run, whose trainer drew numbers when it
+        started, drops what an uninterrupted one would."""
+        step = self.offset + state.global_step
+        torch.manual_seed(derive_seed(self.seed, "dropout", step, distributed.rank()))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Clip the gradients of a sharded model, and look at the weights before the step."""

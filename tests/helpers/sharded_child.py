@@ -1,8 +1,9 @@
 """Trains checkpoints, sharded where there are several processes.
 
-`python -m sharded_child ROOT CASE…`, with cases such as `sft/llama/full`. ROOT/FAMILY holds the
-checkpoints; ROOT/N/CASE gets curve, weights and checkpoints for N processes. A case that ends in
-`/2` trains two steps only, so that another run goes on from there.
+`python -m sharded_child ROOT CASE…`, with cases such as `sft/llama/full`: a kind of training, a
+family, and `full`, `bfloat16`, `lora` or `dropout`. ROOT/FAMILY holds the checkpoints; ROOT/N/CASE
+gets curve, weights and checkpoints for N processes. A case that ends in `/2` trains two steps only,
+so that another run goes on from there.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
 from model_helpers import CHATML, bytes_tokenizer
 from reward_helpers import random_elements
 from safetensors.torch import save_file
-from sft_helpers import settings, tune
+from sft_helpers import examples, settings, tune
 
 from alignment.config.lora import LoraConfig
 from alignment.config.rewards import RewardsConfig
 from alignment.models import enough_steps
-from alignment.models.sharding import gather, is_sharded, shard
+from alignment.models.load import Dtype
+from alignment.models.sharding import autocast_format, gather, is_sharded, shard
 from alignment.rewards.adapter import inject
 from alignment.rewards.initial import initial_model
 from alignment.rewards.train import train
@@ -30,20 +33,34 @@ from alignment.utils import distributed
 from alignment.utils.metrics_log import Series
 
 
-def sft(start: Path, target: Path, lora: LoraConfig | None) -> None:
+def sft(
+    start: Path, target: Path, lora: LoraConfig | None, dtype: Dtype, steps: int | None
+) -> None:
     """Five steps of fine-tuning; the last batch is short."""
-    model = trainable_policy(start, lora, seed=3, sharded=distributed.size() > 1)
-    rows = settings(packing=False, batch=4, epochs=1, lora=lora)
-    from sft_helpers import examples
-
-    tune(target, rows, model, rows=examples(18))
+    model = trainable_policy(start, lora, dtype=dtype, seed=3, sharded=distributed.size() > 1)
+    config = settings(packing=False, batch=4, epochs=1, lora=lora)
+    half = _autocast(model, dtype) is not None
+    stop = _stop_after(steps) if steps else None
+    try:
+        tune(target, config, model, rows=examples(18), bf16=half, progress=stop)
+    except KeyboardInterrupt:
+        return
     save_policy(model, bytes_tokenizer(CHATML), target / "model", start=start)
 
 
-def reward(start: Path, target: Path, lora: LoraConfig | None, steps: int | None) -> None:
+def _autocast(model: Any, dtype: Dtype) -> torch.dtype | None:
+    """Shards round their own weights: autocast would keep a second copy of them all."""
+    found = autocast_format(model, dtype)
+    assert found is None or not is_sharded(model)
+    return found
+
+
+def reward(
+    start: Path, target: Path, lora: LoraConfig | None, dtype: Dtype, steps: int | None
+) -> None:
     """Five steps on 21 rankings of three: processes have different numbers of micro-batches."""
     several = distributed.size() > 1
-    model = initial_model(start, target, seed=1, sharded=several and lora is None)
+    model = initial_model(start, target, seed=1, dtype=dtype, sharded=several and lora is None)
     if lora is not None:
         inject(model, lora, seed=2)
         if several:
@@ -70,6 +87,7 @@ def reward(start: Path, target: Path, lora: LoraConfig | None, steps: int | None
                 series=series,
                 progress=stop,
                 auxiliary_weight=0.5,
+                amp=_autocast(model, dtype),
             )
     except KeyboardInterrupt:
         return
@@ -101,11 +119,11 @@ def main(root: Path, cases: list[str]) -> None:
         name = "-".join((kind, family, method))
         target = root / f"{rest[1] if len(rest) > 1 else distributed.size()}" / name
         target.mkdir(parents=True, exist_ok=True)
-        lora = LoraConfig(r=4, dropout=0.0) if method == "lora" else None
-        if kind == "sft":
-            sft(root / family, target, lora)
-        else:
-            reward(root / family, target, lora, int(rest[0]) if rest and rest[0] else None)
+        drops = {"lora": 0.0, "dropout": 0.2}
+        lora = LoraConfig(r=4, dropout=drops[method]) if method in drops else None
+        dtype: Dtype = "bfloat16" if method == "bfloat16" else "float32"
+        steps = int(rest[0]) if rest and rest[0] else None
+        (sft if kind == "sft" else reward)(root / family, target, lora, dtype, steps)
     if distributed.is_first():
         (root / f"done-{distributed.size()}").write_text(json.dumps(cases))
     distributed.leave()

@@ -56,6 +56,7 @@ def test_the_memory_of_ppo_by_hand(model: Path) -> None:
     whole = plans(model, "8xH100-80GB", "compute.sharding=none", "compute.processes=1")
     alone = whole["rlhf-v5/ppo"].memory.parts
     assert alone["policy and critic"] == 2 * (16 + 2) * SEVEN
+    assert whole["sft/finetune"].memory.parts["rounded weights"] == 2 * SEVEN
 
 
 def test_a_stage_that_does_not_fit_gets_the_smallest_change_that_mends_it(model: Path) -> None:
@@ -69,6 +70,11 @@ def test_a_stage_that_does_not_fit_gets_the_smallest_change_that_mends_it(model:
     assert again.memory.total < 24 * GIB * 0.9 < tuned.memory.total
     several = plans(model, "2xH100-80GB", *one)["sft/finetune"]
     assert several.change == ("compute.sharding=full", "compute.processes=2")
+    # What it costs is the cost of what can run.
+    shared = plans(model, "2xH100-80GB", *one, *several.change)["sft/finetune"]
+    assert several.runnable is not None
+    assert (several.runnable.gpus, several.runnable.seconds) == (2, shared.seconds)
+    assert several.seconds == 2 * shared.seconds
 
 
 def test_more_processes_than_gpus_do_not_fit(model: Path) -> None:
