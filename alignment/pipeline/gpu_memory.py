@@ -68,8 +68,7 @@ def need(node: Node, program: ProgramConfig, size: Size) -> Need | None:
             if program.inference.engine == "vllm":
                 return Need(model.served(program.inference.vllm.tensor_parallel_size))
             searches = node.module == "sample" and program.sample.temperature == "search"
-            sources = {node.inputs.get(name) for name in ("policy", "sft_policy", "parent_policy")}
-            policies = len(sources - {None}) if node.module == "evaluate" else 1
+            policies = 3 if "parent_policy" in node.inputs else 1  # and SFT's, in most versions
             cache = model.cache(drawn.generation_batch_size, drawn.max_new_tokens)
             return Need(model.reading(policies, 2 if searches else 0) | cache)
     return None

@@ -9,6 +9,7 @@ Output: pairs.jsonl, unlabelled; annotators see only the texts.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from alignment.config.sampling import CollectConfig
@@ -28,7 +29,7 @@ KEEPS = ("3", "4", "5")
 # otherwise in bfloat16
 READS = ("collect", "compute", "inference")
 
-SHARD = 256  # sides drawn between two checkpoints, and by one process
+SHARD = 256  # most sides drawn between two checkpoints, by one process
 
 
 def run(ctx: StageContext) -> None:
@@ -68,16 +69,17 @@ def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, 
     for number, pair in enumerate(planned):
         for which, side in enumerate(pair.sides):
             groups.setdefault((side.version, side.temperature), []).append((number, which))
+    pieces = [
+        (owner, temperature, places)
+        for (owner, temperature), group in sorted(groups.items())
+        for places in _cut(group)
+    ]
     request = {
         "seed": ctx.seed,
         "max_new_tokens": config.generation.max_new_tokens,
         "pairs": [[pair.prompt.id, *(side.temperature for side in pair.sides)] for pair in planned],
+        "shards": [len(places) for _, _, places in pieces],
     }
-    pieces = [
-        (owner, temperature, places[start : start + SHARD])
-        for (owner, temperature), places in sorted(groups.items())
-        for start in range(0, len(places), SHARD)
-    ]
     shards = Shards(ctx.scratch / "shards", request)
     claimed = shards.claim(len(pieces))
     for version in dict.fromkeys(pieces[number][0] for number in claimed):
@@ -106,3 +108,10 @@ def _draw(ctx: StageContext, planned: Sequence[PlannedPair]) -> dict[tuple[int, 
         for number, (_, _, places) in enumerate(pieces)
         for place, samples in zip(places, from_table(shards.read(number)), strict=True)
     }
+
+
+def _cut(places: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """As few shards as there can be, of like size, so that processes get as much work."""
+    count = -(-len(places) // SHARD)
+    ends = [len(places) * number // count for number in range(count + 1)]
+    return [places[start:end] for start, end in itertools.pairwise(ends)]

@@ -59,6 +59,19 @@ def test_the_memory_of_ppo_by_hand(model: Path) -> None:
     assert whole["sft/finetune"].memory.parts["rounded weights"] == 2 * SEVEN
 
 
+def test_the_memory_of_stages_that_draw_and_score_by_hand(model: Path) -> None:
+    found = plans(model, "8xH100-80GB")
+    read = {stage: found[f"rlhf-v1/{stage}"] for stage in ("sample", "select", "evaluate")}
+    assert {plan.gpus for plan in read.values()} == {8}
+    rewards = 2 * SEVEN / 8 + SEVEN / 32 + 32000 * 4096  # two shares, and a block and the table
+    # In bfloat16. A policy is whole, beside the reward models while temperatures are searched.
+    assert read["select"].memory.parts["weights"] == 2 * rewards
+    assert read["sample"].memory.parts["weights"] == 2 * (SEVEN + rewards)
+    assert read["evaluate"].memory.parts["weights"] == 2 * 3 * SEVEN
+    served = plans(model, "8xH100-80GB", "inference.engine=vllm")
+    assert [served[f"rlhf-v1/{stage}"].gpus for stage in read] == [1, 8, 1]
+
+
 def test_a_stage_that_does_not_fit_gets_the_smallest_change_that_mends_it(model: Path) -> None:
     one = ("compute.sharding=none", "compute.processes=1")
     found = plans(model, "1xA10-24GB", *one)
