@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from alignment.config.section import Section
 from alignment.errors import ConfigError
 
 FastCPU = Literal["auto", "off"]
+COMMAND = "{command}"
+"""What `compute.launch` replaces by the module to run and its arguments."""
 
 
 def _fast_cpu() -> FastCPU:
@@ -44,9 +47,16 @@ class ComputeConfig(Section):
     workspace, so that later runs give the same bits. The default is what the environment's
     ALIGN_FAST_CPU says, else `auto`."""
     processes: int = Field(default=1, ge=1)
-    """Processes of this machine that share every stage that runs a model: one for each GPU, or
-    several on a CPU with many cores. What is drawn and scored is one process's, training equals it
+    """Processes that share every stage that runs a model: one for each GPU, or several on a CPU
+    with many cores. What is drawn and scored is one process's, training equals it
     up to rounding. A server or an endpoint draws for one process."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines that the processes are on, as many on each. Several need `launch`, and see the
+    workspace and the environment at the same paths."""
+    launch: str | None = None
+    """The command that starts the processes (torchrun, srun); unset starts them on this machine.
+    `{command}` stands for the arguments of python or torchrun, `{nodes}` and `{per_node}` for
+    numbers of machines and of processes on each. No shell reads it."""
     sharding: Literal["none", "full"] = "none"
     """`full`: weights, gradients and the optimiser's state are split over the processes (torch's
     `fully_shard`), for models that do not fit one device whole; of what only reads, reward models.
@@ -56,4 +66,28 @@ class ComputeConfig(Section):
     def _several(self) -> Self:
         if self.sharding == "full" and self.processes == 1:
             raise ValueError("sharding: full splits a model over several processes; set processes")
+        if self.processes % self.nodes:
+            raise ValueError(
+                f"{self.nodes} nodes cannot have equal shares of {self.processes} processes"
+            )
+        if self.nodes > 1 and self.launch is None:
+            raise ValueError("several nodes need launch, the command that starts the processes")
         return self
+
+    @field_validator("launch")
+    @classmethod
+    def _complete(cls, command: str | None) -> str | None:
+        if command is None:
+            return None
+        try:
+            words = shlex.split(command)
+            for word in words:
+                word.format(command="", nodes=1, per_node=1)
+        except (ValueError, LookupError) as error:
+            raise ValueError(
+                f"{command!r} is no command: {error}; {COMMAND}, {{nodes}} and {{per_node}} are "
+                "what can be filled in"
+            ) from None
+        if COMMAND not in words:
+            raise ValueError(f"{command!r} does not say where {COMMAND} goes, as a word of its own")
+        return command

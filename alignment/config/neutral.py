@@ -17,6 +17,7 @@ from typing import Any
 _SAVES = "only how often the state is saved"
 _REACHES = "only how the endpoint is reached; a verdict that cannot be had fails or is left out"
 
+_STARTS = "only where the processes run, and what starts them"
 _SERVES = "only where and how a server runs; a check before the first draw shows what it serves"
 
 NEUTRAL: dict[str, str] = {
@@ -28,6 +29,8 @@ NEUTRAL: dict[str, str] = {
     "ppo.checkpoint_every": _SAVES,
     "evaluate.checkpoint_every": _SAVES + "; the text of an answer never depends on its batch",
     "compute.fast_cpu": "only rounding, as another processor would; choices are kept apart",
+    "compute.nodes": _STARTS,
+    "compute.launch": _STARTS,
     "inference.vllm.python": _SERVES,
     "inference.vllm.gpu_memory_utilization": _SERVES,
     "inference.endpoint.url": _SERVES,

@@ -2,7 +2,8 @@
 
 The child receives only the workspace and the stage's name; both sides read the ledger. The child
 dies with its parent. An error that it reports is raised here as if the stage had run here. A stage
-can also be spread over several processes (`compute.processes`).
+can also be spread over several processes (`compute.processes`), on several machines
+(`compute.launch`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alignment import errors
-from alignment.errors import AlignError, StageError
+from alignment.config.compute import ComputeConfig
+from alignment.errors import AlignError, ConfigError, StageError
+from alignment.execution.start_command import start_command
 from alignment.pipeline.node import Node
 from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.memory import oom_kills
@@ -37,6 +39,7 @@ def run_isolated(
     partial: Path,
     log: Path,
     *,
+    compute: ComputeConfig,
     processes: int = 1,
     grace: float = 0.0,
     interrupted: Callable[[], int] = lambda: 0,
@@ -46,13 +49,14 @@ def run_isolated(
     Args:
         node: the stage to run; its attempt is open in the ledger.
         partial: the attempt's directory, where the child writes its result.
+        compute: says how several processes are started.
         grace: seconds that the child may run on to its next checkpoint after an interrupt.
         interrupted: how often this process was interrupted; for threads, which receive no signals.
             At two the child is killed at once.
 
     Raises:
         KeyboardInterrupt: `interrupted` is not 0; the child has ended.
-        AlignError: the stage reported this error.
+        AlignError: the stage reported this error, or `compute.launch` names no program.
         StageError: the child died without a report. `failure` is `memory` only if the kernel
             counts an out-of-memory kill: a stage that somebody else killed must not be retried in
             smaller pieces, which would change its bits.
@@ -61,21 +65,22 @@ def run_isolated(
         path.unlink()
     before = oom_kills()
     module = "alignment.execution.stage_main"
-    start = (
-        ["-m", module]
-        if processes == 1
-        else ["-m", "alignment.execution.launcher", str(processes), module]
-    )
+    start = start_command(module, [str(workspace), node.key], processes, compute)
     with log.open("ab") as output:
-        child = subprocess.Popen(
-            [sys.executable, *start, str(workspace), node.key],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            # SIGKILL, because once the parent is gone nobody holds the workspace lock.
-            preexec_fn=die_with_parent(signal.SIGKILL),
-        )
+        try:
+            child = subprocess.Popen(
+                start,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # SIGKILL, because once the parent is gone nobody holds the workspace lock.
+                preexec_fn=die_with_parent(signal.SIGKILL),
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"{start[0]!r} cannot be started: {error.strerror}", where="compute.launch"
+            ) from error
     try:
         code = _wait(child, interrupted)
     except BaseException:
@@ -124,9 +129,15 @@ def interpret(
     ended_by = signal.Signals(number) if number in set(signal.Signals) else None
     reported = [record for record in records if "error" in record]
     # If one process was killed, the others only report a lost peer, or abort.
-    lost = processes > 1 and ended_by not in (None, signal.SIGABRT)
-    if reported and not lost:
-        return ChildOutcome(error=_rebuild(min(reported, key=lambda record: record["at"])))
+    killed = processes > 1 and ended_by not in (None, signal.SIGABRT)
+    causes = [record for record in reported if not record.get("lost")]
+    if causes and not killed:
+        return ChildOutcome(error=_rebuild(min(causes, key=lambda record: record["at"])))
+    if reported and not killed:
+        gone = sorted(set(range(processes)) - {record["rank"] for record in reported})
+        numbers = ", ".join(map(str, gone)) or "unknown"
+        how = f"the loss of a process that told nothing (rank {numbers})"
+        return ChildOutcome(died=how, failure="killed")
     if code == 0 and records:
         return ChildOutcome(peak_mb=float(records[0]["peak_mb"]))
     how = f"exit code {code}" if ended_by is None else f"signal {ended_by.name}"
@@ -137,8 +148,8 @@ def interpret(
 
 def write_result(partial: Path, record: dict[str, Any]) -> None:
     """In the child: write its result. Each of several processes has its own file."""
-    path = partial / _result_name(os.environ.get("RANK", "0"))
-    atomic_write_json(path, record | {"at": time.time()})
+    rank = int(os.environ.get("RANK", "0"))
+    atomic_write_json(partial / _result_name(str(rank)), record | {"at": time.time(), "rank": rank})
 
 
 def _result_name(rank: str) -> str:

@@ -260,6 +260,7 @@ class Runner:
                 partial,
                 log_path,
                 processes=self.processes(node),
+                compute=self.program.compute,
                 grace=self.program.orchestration.grace_seconds,
                 interrupted=lambda: self._interrupted,
             )

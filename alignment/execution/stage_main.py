@@ -1,17 +1,19 @@
 """`python -m alignment.execution.stage_main WORKSPACE VERSION/STAGE`: the child of `run_isolated`.
 
 It does the work of an attempt that the parent opened in the ledger; the parent commits it. If
-several processes are started (by `launcher` or torchrun), they share the work and the first writes.
+several processes are started (by `launcher` or `compute.launch`), they share the work and the first
+writes.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 
 from alignment.errors import AlignError, StageError
-from alignment.execution.failures import kind_of
+from alignment.execution.failures import kind_of, of_a_lost_process
 from alignment.execution.isolated_stage import error_record, write_result
 from alignment.execution.runner import Runner
 from alignment.execution.stage_log import Logged
@@ -19,6 +21,7 @@ from alignment.pipeline.workspace import kept_program
 from alignment.utils import distributed
 from alignment.utils.graceful_stop import held
 from alignment.utils.memory import PeakMemory
+from alignment.utils.processes import die_with_this_parent
 from alignment.utils.progress import Progress, SilentProgress
 
 
@@ -43,7 +46,8 @@ def main(workspace: Path, key: str) -> int:
         return error.exit_code
     except Exception as error:
         failure = StageError(f"{key} failed: {type(error).__name__}: {error}", where=None)
-        write_result(partial, error_record(failure) | {"failure": kind_of(error)})
+        lost = distributed.size() > 1 and of_a_lost_process(error)
+        write_result(partial, error_record(failure) | {"failure": kind_of(error), "lost": lost})
         raise
     peak_mb = distributed.total(memory.peak_mb)
     if distributed.is_first():
@@ -53,4 +57,12 @@ def main(workspace: Path, key: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    die_with_this_parent()  # torchrun's workers would outlive it
+    code = main(Path(sys.argv[1]), sys.argv[2])
+    if "RANK" in os.environ:
+        # Everything is written. Threads of gloo that still wind down when the interpreter ends
+        # sometimes abort the process ("terminate called without an active exception").
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -46,10 +46,19 @@ def die_with_parent(number: signal.Signals = signal.SIGTERM) -> Callable[[], Non
     Returns:
         The function; None on systems other than Linux, which cannot do this.
     """
+    return _asking(number, os.getpid())
+
+
+def die_with_this_parent() -> None:
+    """Have the kernel kill this process when its parent dies, on Linux."""
+    if (ask := _asking(signal.SIGKILL, os.getppid())) is not None:
+        ask()
+
+
+def _asking(number: signal.Signals, parent: int) -> Callable[[], None] | None:
     if not sys.platform.startswith("linux"):
         return None
     libc = ctypes.CDLL(None)  # loaded before the fork: the child must not import
-    parent = os.getpid()
 
     def ask() -> None:
         libc.prctl(PR_SET_PDEATHSIG, number)

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from alignment.execution import isolated_stage
+from alignment.config.compute import ComputeConfig
+from alignment.execution import start_command
 from alignment.execution.isolated_stage import run_isolated
 from alignment.pipeline.node import Node
 from alignment.utils.processes import runs
@@ -51,9 +52,17 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(trap: str, interrupted: Any = lambda: 0) -> None:
         python = str(stage(tmp_path, trap))
-        monkeypatch.setattr(isolated_stage, "sys", SimpleNamespace(executable=python))
+        monkeypatch.setattr(start_command, "sys", SimpleNamespace(executable=python))
         log = tmp_path / "log"
-        run_isolated(tmp_path, NODE, tmp_path, log, grace=LONG, interrupted=interrupted)
+        run_isolated(
+            tmp_path,
+            NODE,
+            tmp_path,
+            log,
+            compute=ComputeConfig(),
+            grace=LONG,
+            interrupted=interrupted,
+        )
 
     return run
 
@@ -123,12 +132,15 @@ def test_a_killed_parent_takes_it_along_at_once(tmp_path: Path) -> None:
         f"""
         from pathlib import Path
         from types import SimpleNamespace
-        from alignment.execution import isolated_stage
+        from alignment.config.compute import ComputeConfig
+        from alignment.execution import isolated_stage, start_command
         from alignment.pipeline.node import Node
         folder = Path({str(tmp_path)!r})
-        isolated_stage.sys = SimpleNamespace(executable={str(stage(tmp_path, STUBBORN))!r})
+        start_command.sys = SimpleNamespace(executable={str(stage(tmp_path, STUBBORN))!r})
         node = Node("rlhf-v1", "reward_safety", "reward")
-        isolated_stage.run_isolated(folder, node, folder, folder / "log", grace=600.0)
+        isolated_stage.run_isolated(
+            folder, node, folder, folder / "log", compute=ComputeConfig(), grace=600.0
+        )
         """
     )
     root = str(Path(__file__).parents[2])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from alignment.config.compute import ComputeConfig
 from alignment.errors import DataError, StageError
 from alignment.execution.failures import kind_of
 from alignment.execution.isolated_stage import ChildOutcome, interpret, run_isolated
@@ -35,9 +36,11 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         counts = list(counted)
         monkeypatch.setattr("alignment.execution.isolated_stage.oom_kills", lambda: counts.pop(0))
         monkeypatch.setattr(
-            "alignment.execution.isolated_stage.sys", SimpleNamespace(executable=str(python))
+            "alignment.execution.start_command.sys", SimpleNamespace(executable=str(python))
         )
-        return run_isolated(tmp_path, NODE, tmp_path, tmp_path / "log", processes=processes)
+        compute = ComputeConfig(processes=processes)
+        log = tmp_path / "log"
+        return run_isolated(tmp_path, NODE, tmp_path, log, compute=compute, processes=processes)
 
     return run
 

@@ -19,6 +19,8 @@ DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 SIZE = {"hidden": 32, "layers": 1, "heads": 2, "kv_heads": 1}
 BASE = [
     "compute.fast_cpu=auto",
+    "compute.processes=4",
+    "compute.launch='mpirun {command}'",
     "evaluate.judge={base_url: 'http://x/v1', model: m}",
     f"finetune.student={{size: {SIZE}}}".replace("'hidden'", "hidden"),
 ]
@@ -34,6 +36,7 @@ def depends_on(program: ProgramConfig) -> list[Any]:
 def test_a_neutral_setting_changes_no_fingerprint(key: str) -> None:
     values = {"api_key_env": "OTHER", "timeout": 7.5, "fast_cpu": "off"}
     values |= {"python": "x", "url": "http://x", "gpu_memory_utilization": 0.5}
+    values |= {"nodes": 2, "launch": "'srun {command}'"}
     value = values.get(key.rpartition(".")[2], 17)
     before, after = load_program(DEMO, BASE), load_program(DEMO, [*BASE, f"{key}={value}"])
     assert before != after, "the key exists, and this is another value"
