@@ -23,11 +23,12 @@ from alignment.utils.files import sha256_file
 from alignment.utils.json_lines import read_jsonl
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "6"
-KEEPS = ("2", "3", "4", "5")
+CODE_VERSION = "7"
+KEEPS = ("2", "3", "4", "5", "6")
 # 3: templates with an end other than EOS; 4: long answers stay that fit with their short prompts;
 # 5: the share of parameters that a step changes; saved in float32, which bfloat16 had rounded;
-# 6: dropout is seeded by step and process; shards compute in bfloat16 by themselves
+# 6: dropout is seeded by step and process; shards compute in bfloat16 by themselves;
+# 7: several processes repeat no row in a short last batch
 BFLOAT16_KEEPS = ()
 READS = ("finetune", "compute")
 

@@ -15,11 +15,11 @@ from alignment.stages.context import StageContext
 from alignment.stages.pretrain import pretrain_world
 from alignment.utils import distributed
 
-CODE_VERSION = "6"
-KEEPS = ("1", "2", "3", "4", "5")
+CODE_VERSION = "7"
+KEEPS = ("1", "2", "3", "4", "5", "6")
 BFLOAT16_KEEPS = ()
 # 2: templates with an end other than EOS; 3: long answers stay that fit with their short prompts;
-# 4 and 6: see `finetune`; 5: shared by several processes
+# 4, 6 and 7: see `finetune`; 5: shared by several processes
 READS = ("finetune", "compute")
 
 

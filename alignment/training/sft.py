@@ -9,8 +9,8 @@ These parts are our own:
   step s means training on the rest of the list.
 * Checkpoints are safetensors and JSON, because the trainer's own are pickles.
 
-With several processes each gets its share of every batch, and the first one writes. With whole
-copies a short last batch is filled by repeating rows, as accelerate does.
+With several processes each gets its share of every batch, and the first one writes. A short last
+batch is filled with rows that count nothing; accelerate would repeat others.
 
 A model that is sharded (`alignment.models.sharding`) exchanges weights and gradients by itself. So
 the trainer must not wrap it: in each process it trains on that process's rows as if it were alone,
@@ -298,6 +298,7 @@ def _trainer(
         )
     limit = min(own, config.per_device_train_batch_size)
     micro = max(size for size in range(1, limit + 1) if own % size == 0)
+    full = _filled(rows, config.batch) if distributed.size() > 1 else list(rows)
     with warnings.catch_warnings(), quiet(), _alone() if sharded else nullcontext():
         warnings.simplefilter("ignore")
         arguments = (Arguments if sharded else SFTConfig)(
@@ -328,7 +329,7 @@ def _trainer(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_list(
-                _own_rows(rows, config.batch, own) if sharded else list(rows)
+                _own_rows(full, config.batch, own) if sharded else full
             ),
             processing_class=cast(Any, renderer.tokenizer),
             data_collator=lambda batch: collate(batch, renderer.pad),
@@ -338,17 +339,21 @@ def _trainer(
     return trainer
 
 
+def _filled(rows: Sequence[dict[str, list[int]]], batch: int) -> list[dict[str, list[int]]]:
+    """`rows`, the last batch filled with rows that count nothing."""
+    nothing = {**rows[0], "labels": [IGNORE] * len(rows[0]["labels"])}
+    return [*rows, *[nothing] * (-len(rows) % batch)]
+
+
 def _own_rows(
     rows: Sequence[dict[str, list[int]]], batch: int, own: int
 ) -> list[dict[str, list[int]]]:
-    """This process's rows of every batch; a short one is filled with rows that count nothing."""
-    nothing = {**rows[0], "labels": [IGNORE] * len(rows[0]["labels"])}
-    filled = [*rows, *[nothing] * (-len(rows) % batch)]
+    """This process's rows of every batch."""
     first = distributed.rank() * own
     return [
         row
-        for start in range(0, len(filled), batch)
-        for row in filled[start + first : start + first + own]
+        for start in range(0, len(rows), batch)
+        for row in rows[start + first : start + first + own]
     ]
 
 

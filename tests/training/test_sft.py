@@ -213,7 +213,8 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         assert process.exitcode == 0
     one, two = (Series(tmp_path / name / "series.jsonl").rows() for name in ("one", "two"))
     assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-5)
-    assert two[0]["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=1e-5)
+    norms = [row["grad_norm"] for row in one]
+    assert [row["grad_norm"] for row in two] == pytest.approx(norms, rel=1e-4)
 
 
 @pytest.mark.parametrize(
