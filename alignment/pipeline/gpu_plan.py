@@ -141,7 +141,7 @@ def _changes(node: Node, hardware: Hardware) -> Iterator[tuple[str, ...]]:
             single += [
                 ("ppo.max_tokens_per_micro_batch=2048",),
                 ("ppo.generation.generation_batch_size=16",),
-                ("ppo.algorithm=rloo",),
+                ("ppo.algorithm=rloo", "ppo.samples_per_prompt=4"),
                 ("ppo.lora={}", "ppo.critic_init=policy"),
             ]
         case "sample" | "collect" | "evaluate":

@@ -45,6 +45,49 @@ def test_the_recipe_fits_the_hardware_that_it_names(model: Path) -> None:
     assert all(plan.fits and not plan.change for plan in found.values())
 
 
+LLAMA32_3B = {
+    "hidden_size": 3072,
+    "num_hidden_layers": 28,
+    "intermediate_size": 8192,
+    "num_attention_heads": 24,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "tie_word_embeddings": True,
+}
+QWEN3_06B = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 28,
+    "intermediate_size": 3072,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 151936,
+    "tie_word_embeddings": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "shape"), [("small-gpu", LLAMA32_3B), ("qwen3-0.6b", QWEN3_06B)]
+)
+def test_small_recipes_fit_one_card_of_24_gigabytes(
+    recipe: str, shape: dict[str, object], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    base = [f"base.path={tmp_path}", f"workspace={tmp_path}/workspace"]
+    path = LLAMA2.with_name(f"{recipe}.yaml")
+    made = gpu_plan(lambda more: load_program(path, [*base, *more]), parse("A10-24GB"))
+    assert {plan.node.key: plan.change for plan in made if not plan.fits} == {}
+    assert "rlhf-v5/ppo" in {plan.node.key for plan in made}
+
+
+def test_rloo_is_proposed_with_the_samples_that_it_needs(model: Path) -> None:
+    one = ("compute.sharding=none", "compute.processes=1", "ppo.stop.look_every=0")
+    (model / "config.json").write_text(json.dumps(QWEN3_06B))
+    tight = ("ppo.episodes=64", "ppo.max_tokens_per_micro_batch=1024", "ppo.stop.keep=last")
+    found = plans(model, "A10-24GB", *one, *tight)["rlhf-v5/ppo"]
+    assert found.change == ("ppo.algorithm=rloo", "ppo.samples_per_prompt=4")
+
+
 def test_the_memory_of_ppo_by_hand(model: Path) -> None:
     parts = plans(model, "8xH100-80GB")["rlhf-v5/ppo"].memory.parts
     assert parts["policy and critic"] == 2 * 16 * SEVEN / 8
