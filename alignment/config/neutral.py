@@ -43,8 +43,10 @@ NEUTRAL: dict[str, str] = {
 
 _DEALS = "processes take whole shards and forward passes, each of which one process computes alike"
 
+_ROUNDS = "only rounding of the reward models' scores, as another processor would"
+
 NEUTRAL_IN: dict[str, dict[str, str]] = {
-    module: {"compute.processes": _DEALS, "compute.sharding": _DEALS}
+    module: {"compute.processes": _DEALS, "compute.sharding": _ROUNDS}
     for module in ("sample", "select", "collect", "evaluate")
 }
 """Stage module → dotted key → why it cannot change that stage's result."""
