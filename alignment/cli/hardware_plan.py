@@ -65,7 +65,7 @@ def _advice(plan: StagePlan, hardware: Hardware) -> str:
     settings = " ".join(f"--set {change}" for change in plan.change)
     needs = plan.changed.gpus if plan.changed else 0
     if needs > hardware.count:
-        return f"{line}. It fits {needs} such GPUs in one machine, with {settings}"
+        return f"{line}. It fits {needs} such GPUs, with {settings}"
     return f"{line}. It fits with {settings}"
 
 

@@ -48,8 +48,8 @@ class ComputeConfig(Section):
     ALIGN_FAST_CPU says, else `auto`."""
     processes: int = Field(default=1, ge=1)
     """Processes that share every stage that runs a model: one for each GPU, or several on a CPU
-    with many cores. What is drawn and scored is one process's, training equals it
-    up to rounding. A server or an endpoint draws for one process."""
+    with many cores. What is drawn and scored is one process's; training equals it up to rounding
+    and the dropout of adapters, which each draws for itself. A server draws for one process."""
     nodes: int = Field(default=1, ge=1)
     """Machines that the processes are on, as many on each. Several need `launch`, and see the
     workspace and the environment at the same paths."""
@@ -82,11 +82,12 @@ class ComputeConfig(Section):
         try:
             words = shlex.split(command)
             for word in words:
-                word.format(command="", nodes=1, per_node=1)
+                if word != COMMAND:
+                    word.format(nodes=1, per_node=1)
         except (ValueError, LookupError) as error:
             raise ValueError(
-                f"{command!r} is no command: {error}; {COMMAND}, {{nodes}} and {{per_node}} are "
-                "what can be filled in"
+                f"{command!r} is no command: {error}; {COMMAND} as a word of its own, "
+                "{nodes} and {per_node} can be filled in, and $NAME from the environment"
             ) from None
         if COMMAND not in words:
             raise ValueError(f"{command!r} does not say where {COMMAND} goes, as a word of its own")

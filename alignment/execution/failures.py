@@ -57,15 +57,18 @@ PIECES: dict[str, tuple[str, ...]] = {
 """Stage module → settings that bound memory and change results only by rounding."""
 
 
-LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "timed out waiting")
-"""What gloo's errors say when another process is gone."""
+LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "remote process exited",
+)
+"""What errors of gloo and NCCL say when another process is gone."""
 
 
 def of_a_lost_process(error: BaseException) -> bool:
     """Whether an error of one of several processes only says that another one is gone."""
-    if type(error).__name__ in ("DistBackendError", "DistNetworkError"):
-        return True
-    return type(error) is RuntimeError and any(words in str(error) for words in LOST)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in LOST)
 
 
 def kind_of(error: BaseException) -> Kind:

@@ -134,10 +134,13 @@ def interpret(
     if causes and not killed:
         return ChildOutcome(error=_rebuild(min(causes, key=lambda record: record["at"])))
     if reported and not killed:
+        first = min(reported, key=lambda record: record["at"])
         gone = sorted(set(range(processes)) - {record["rank"] for record in reported})
-        numbers = ", ".join(map(str, gone)) or "unknown"
-        how = f"the loss of a process that told nothing (rank {numbers})"
-        return ChildOutcome(died=how, failure="killed")
+        if not gone:
+            return ChildOutcome(error=_rebuild(first))
+        numbers = ", ".join(map(str, gone))
+        how = f"the loss of a process that told nothing (rank {numbers}): {first['error']}"
+        return ChildOutcome(died=how, failure="memory" if oom else "killed")
     if code == 0 and records:
         return ChildOutcome(peak_mb=float(records[0]["peak_mb"]))
     how = f"exit code {code}" if ended_by is None else f"signal {ended_by.name}"

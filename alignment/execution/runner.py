@@ -260,7 +260,7 @@ class Runner:
                 partial,
                 log_path,
                 processes=self.processes(node),
-                compute=self.program.compute,
+                compute=self.fingerprints.config(node).compute,
                 grace=self.program.orchestration.grace_seconds,
                 interrupted=lambda: self._interrupted,
             )
@@ -296,7 +296,7 @@ class Runner:
 
     def processes(self, node: Node) -> int:
         """How many processes share the node's work."""
-        return processes(node, self.program)
+        return processes(node, self.fingerprints.config(node))
 
     @property
     def parallel(self) -> bool:

@@ -65,12 +65,18 @@ def need(node: Node, program: ProgramConfig, size: Size) -> Need | None:
             return Need(model.reading(0, 2) | model.passing(SCORED_TOKENS))
         case "sample" | "evaluate" | "collect":
             drawn = getattr(program, node.module).generation
-            if program.inference.engine == "vllm":
-                return Need(model.served(program.inference.vllm.tensor_parallel_size))
             searches = node.module == "sample" and program.sample.temperature == "search"
             policies = 3 if "parent_policy" in node.inputs else 1  # and SFT's, in most versions
-            cache = model.cache(drawn.generation_batch_size, drawn.max_new_tokens)
-            return Need(model.reading(policies, 2 if searches else 0) | cache)
+            held = model.reading(policies, 2 if searches else 0)
+            compared = Need({})
+            if node.module == "evaluate":
+                compared = Need(held | model.compared(program.evaluate.max_tokens_per_micro_batch))
+            if program.inference.engine == "vllm":
+                drawing = Need(model.served(program.inference.vllm.tensor_parallel_size))
+            else:
+                rows = drawn.generation_batch_size
+                drawing = Need(held | model.cache(rows, drawn.max_new_tokens))
+            return max(drawing, compared, key=lambda need: need.total)
     return None
 
 
@@ -105,8 +111,10 @@ class _Model:
             rounded = {"rounded weights": self._rounded} if self._rounded else {}
             return held | rounded | gathered
         adapter = _MASTER * self._size.adapter(lora.r) / self._split
-        base = 4 / self._width if whole_base else 1.0
-        return {"frozen base": self._frozen(base), "adapter": adapter} | gathered
+        base = self._frozen(4 / self._width if whole_base else 1.0)
+        if whole_base:
+            base += self._rounded
+        return {"frozen base": base, "adapter": adapter} | gathered
 
     def activations(self, tokens: float, kept: bool, spoken: float) -> dict[str, float]:
         """Of a forward and backward pass; `spoken` tokens have logits."""
@@ -159,6 +167,10 @@ class _Model:
     def served(self, parallel: int) -> dict[str, float]:
         """A vLLM server's: the weights, and a fifth of them for its cache at the least."""
         return {"server": 1.2 * self._width * self._size.parameters / parallel}
+
+    def compared(self, tokens: float) -> dict[str, float]:
+        """Two policies' log-probabilities of every word at so many places, and their difference."""
+        return {"log-probabilities": 20 * tokens * self._size.vocabulary}
 
     def passing(self, tokens: float) -> dict[str, float]:
         """Activations of a forward pass without gradients: a few layers' worth."""

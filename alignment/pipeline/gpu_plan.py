@@ -147,6 +147,7 @@ def _changes(node: Node, hardware: Hardware) -> Iterator[tuple[str, ...]]:
         case "sample" | "collect" | "evaluate":
             single += [
                 (f"{node.module}.generation.generation_batch_size=16",),
+                ("evaluate.max_tokens_per_micro_batch=1024",),
                 ("sample.temperature=1.0",),
                 ("inference.engine=vllm",),
                 (f"inference.vllm.tensor_parallel_size={hardware.count}",),

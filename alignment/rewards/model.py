@@ -208,7 +208,7 @@ class RewardModel:
             return self._compute(keys, tokens_per_batch)
         on_cpu = self.model.device.type == "cpu"
         fast = self._fast() is not None
-        style = "fast" if fast else self._style(max(len(p) + len(a) for p, a in keys))
+        style = "fast" if fast else self._style(max((len(p) + len(a) for p, a in keys), default=1))
         how = (tokens_per_batch, style, torch.get_num_threads() if on_cpu else None)
         piece = piece_digest(keys, how)
         scores = self.cache.get(self.digest(), piece, len(keys))
@@ -293,6 +293,7 @@ class RewardModel:
         with torch.inference_mode(), nullcontext() if scorer else batcher.running():
             batches: Sequence[list[int]] = batcher.cut([[row] for row in rows])
             if dealt:
+                distributed.check_same(batches, "the forward passes of a reward model")
                 batches = distributed.deal(batches)
             for number in range(rounds(self.model, len(batches))):
                 if number >= len(batches):  # others have more

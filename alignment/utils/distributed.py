@@ -18,7 +18,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, StageError
+from alignment.utils.files import digest_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,10 +118,30 @@ def claim(items: Sequence[Item], done: Callable[[Item], bool]) -> Sequence[Item]
     """This process's items among those that are not `done`, for results that are kept on disk.
 
     All processes call it with the same items, and each says with `barrier` when its own are done.
+    On a file server one may not see yet what another does: done is what all see.
     """
-    left = [item for item in items if not done(item)]
-    barrier()  # all have looked before one of them changes what there is to see
-    return deal(left)
+    missing = [0.0 if done(item) else 1.0 for item in items]
+    if _joined() and items:
+        import torch
+
+        missing = sum_over_all(torch.tensor(missing)).tolist()
+    return deal([item for item, count in zip(items, missing, strict=True) if count])
+
+
+def check_same(plan: Any, what: str) -> None:
+    """Check that all processes have the same plan of work, before they deal it out.
+
+    Raises:
+        StageError: they do not.
+    """
+    if not _joined():
+        return
+    mark = float(int(digest_json(plan)[:12], 16))  # exact in float64
+    if (largest(mark), -largest(-mark)) != (mark, mark):
+        raise StageError(
+            f"the processes cut {what} differently",
+            remedy="run them on machines of one kind, or set compute.fast_cpu: off",
+        )
 
 
 def chunk(rows: int, number: int | None = None, of: int | None = None) -> tuple[int, int]:

@@ -90,6 +90,27 @@ def test_a_record_is_read_only_of_one_that_ended_well() -> None:
     assert interpret(139, [error], oom=False, processes=2).died == "signal SIGSEGV"
 
 
+def lost(rank: int, at: float) -> dict[str, Any]:
+    """What a process tells that only lost another."""
+    return json.loads(told(at, "unknown", "Connection closed")) | {"rank": rank, "lost": True}
+
+
+@pytest.mark.parametrize(("oom", "failure"), [(False, "killed"), (True, "memory")])
+def test_who_told_nothing_is_named(oom: bool, failure: Any) -> None:
+    """torchrun ends with 1 whatever its processes died of."""
+    outcome = interpret(1, [lost(0, 2.0), lost(2, 1.0)], oom, processes=4)
+    died = "the loss of a process that told nothing (rank 1, 3): Connection closed"
+    assert outcome == ChildOutcome(died=died, failure=failure)
+
+
+def test_a_cause_outweighs_a_loss_and_a_loss_of_nobody_is_an_error() -> None:
+    cause = json.loads(told(3.0, "known", "row 3 is bad", "DataError")) | {"rank": 1}
+    found = interpret(1, [lost(0, 2.0), cause], oom=False, processes=2).error
+    assert isinstance(found, DataError)
+    nobody = interpret(1, [lost(0, 2.0), lost(1, 3.0)], oom=False, processes=2)
+    assert str(nobody.error) == "Connection closed"
+
+
 def test_one_that_exits_on_its_own_was_not_killed(child: Any) -> None:
     with pytest.raises(StageError, match="ended with exit code 3") as caught:
         child("exit 3", (3, 4))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from alignment.errors import StageError
 from alignment.utils import distributed
 
 
@@ -33,8 +34,15 @@ def main(target: Path, mode: str) -> None:
         "shares": distributed.total(len(mine)),
         "rows": distributed.gather_rows(rows, 5).tolist(),
         "gradients": [None if w.grad is None else w.grad.tolist() for w in weights],
+        # Each sees another of the items done: none may be left to nobody.
+        "claimed": distributed.total(sum(distributed.claim([1, 2, 4, 8], [1, 2][rank].__eq__))),
         "sum": distributed.sum_over_all(torch.tensor([1.0, rank])).tolist(),
     }
+    distributed.check_same([[1], [2, 3]], "this")
+    try:
+        distributed.check_same([rank], "that")
+    except StageError as error:
+        found["differs"] = error.message
     Path(f"{target}.{rank}").write_text(json.dumps(found))
     distributed.leave()
 
