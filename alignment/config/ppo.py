@@ -159,6 +159,10 @@ class PPOConfig(Section):
     """Save an exponential moving average of the policy, with this decay per iteration
     (InstructGPT: 0.992); unset saves the weights themselves."""
 
+    reference: Literal["start", "sft"] = "start"
+    """What the penalty holds the policy to: the checkpoint that PPO `start`s from, or `sft` as in
+    InstructGPT. Llama 2's π_0 is "the original policy", and the paper does not say which. With
+    `sft`, β bounds what all versions moved, and the KL is above 0 from the first iteration."""
     kl: KLConfig = KLConfig()
     """Penalty for leaving the reference."""
     reward: RewardShapingConfig = RewardShapingConfig()

@@ -250,8 +250,10 @@ def _finetune(turn: _Turn) -> list[Node]:
 def _ppo(turn: _Turn) -> list[Node]:
     if not turn.version.ppo:
         return []
-    policy: Key = (turn.name, "finetune")
-    return [turn.node("ppo", {"policy": policy, **PREPARE, **turn.rewards, **turn.guards})]
+    inputs: dict[str, Key] = {"policy": (turn.name, "finetune"), **PREPARE}
+    if turn.config.ppo.reference == "sft":
+        inputs["reference"] = turn.policy("sft")
+    return [turn.node("ppo", {**inputs, **turn.rewards, **turn.guards})]
 
 
 def _evaluate(turn: _Turn) -> list[Node]:

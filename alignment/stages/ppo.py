@@ -70,6 +70,7 @@ def run(ctx: StageContext) -> None:
         ctx.seed,
         ctx.progress.say,
         compute.sharding == "full" and distributed.size() > 1,
+        ctx.inputs["reference"] / "model" if "reference" in ctx.inputs else None,
     )
     roles = build.roles()
     context = context_length(roles.policy.model.config)

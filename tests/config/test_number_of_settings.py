@@ -11,8 +11,9 @@ from pydantic.fields import FieldInfo
 from alignment.config.program import ProgramConfig
 from alignment.config.section import Overriding
 
-# 250, and seven since: the engine of every stage in one place (four), sharding, several machines
-MOST = 257
+# 250, and eight since: the engine of every stage in one place (four), sharding, several machines,
+# the reference of PPO
+MOST = 258
 
 
 def overrides(field: FieldInfo) -> bool:

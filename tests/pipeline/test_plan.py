@@ -111,3 +111,10 @@ def test_a_temperature_search_knows_whether_selection_takes_unfinished_answers()
     assert list(options.values()) == [{}, {"finished_only": False}, {}]
     fixed = load_program(DEMO, ["select.finished_only=false", "sample.temperature=1.0"])
     assert not any(n.options for n in build_plan(fixed, Decisions(fixed)) if n.stage == "sample")
+
+
+def test_ppo_reads_another_reference_only_where_it_is_asked_for() -> None:
+    for reference, wanted in (("start", None), ("sft", ("sft", "finetune"))):
+        program = load_program(DEMO, [f"ppo.reference={reference}"])
+        nodes = {node.key: node for node in build_plan(program, Decisions(program))}
+        assert nodes["rlhf-v5/ppo"].inputs.get("reference") == wanted

@@ -34,7 +34,7 @@ from alignment.config.rewards import CombineConfig
 from alignment.errors import ConfigError
 from alignment.models.adapters import add_adapter, save_adapter
 from alignment.models.chat_renderer import ChatRenderer
-from alignment.models.load import load_policy, load_tokenizer
+from alignment.models.load import load_policy, load_tokenizer, save_model
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.preferences.stop_set import STOP_FILE
 from alignment.rewards.adapter import inject
@@ -43,6 +43,7 @@ from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted, write_labelled
 from alignment.stages.context import StageContext
 from alignment.training.ppo.roles import load_critic
+from alignment.training.ppo.setup import Builder
 from alignment.utils import checkpoint
 from alignment.utils.progress import SilentProgress
 
@@ -270,6 +271,80 @@ def test_five_roles_share_one_backbone(
     for name in ("score/mean", "score/helpfulness", "score/safety", "answer/tokens"):
         assert first[name] == pytest.approx(other[name], abs=1e-4), name
     assert ctx.series.rows()[-1]["kl/k3"] > 0
+
+
+def other_policy(directory: Path, start: Path, *, adapter: bool = False) -> Path:
+    """A stage's directory with a policy that speaks otherwise than `start`."""
+    torch.manual_seed(3)
+    policy = load_policy(start)
+    if adapter:
+        policy = add_adapter(policy, LoraConfig(r=2), seed=4)
+    for name, parameter in policy.named_parameters():
+        if not adapter or "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    if adapter:
+        save_adapter(policy, load_tokenizer(start), directory / "model", start)
+    else:
+        save_model(policy, load_tokenizer(start), directory / "model")
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("lora", "over_adapter", "reference", "apart"),
+    [
+        (False, False, "full", False),
+        (True, False, "adapter", False),
+        (True, True, "adapter", False),
+        (True, True, "base", False),
+        (True, False, "full", True),
+    ],
+)
+def test_another_policy_can_be_the_reference(
+    tmp_path: Path,
+    inputs: dict[str, Path],
+    lora: bool,
+    over_adapter: bool,
+    reference: str,
+    apart: bool,
+) -> None:
+    """Its log-probabilities are those of that policy's file, whatever else shares the backbone."""
+    base = inputs["policy"] / "model"
+    other = inputs["policy"]
+    if reference != "base":
+        other = other_policy(tmp_path / "sft", base, adapter=reference == "adapter")
+    used = with_adapters(tmp_path, inputs, over_adapter=over_adapter) if lora else inputs
+    changes: dict[str, Any] = {"lora": {}, "critic_init": "policy"} if lora else {}
+    config = PPOConfig.model_validate({**SETTINGS, **changes})
+    said: list[str] = []
+    start = used["policy"] / "model"
+    rewards = {domain: used[f"reward_{domain}"] for domain in ("helpfulness", "safety")}
+    build = Builder(
+        start, rewards, config, "float32", torch.device("cpu"), 5, said.append,
+        reference=other / "model",
+    )  # fmt: skip
+    roles = build.roles()
+    assert any("ppo.reference" in line for line in said) == apart
+    ids = torch.tensor([[2, 3, 6, 7]])
+    where = torch.arange(4)
+    row = torch.zeros(4, dtype=torch.long)
+    with torch.no_grad():
+        for role, directory in ((roles.reference, other / "model"), (roles.policy, start)):
+            with role.active():
+                found = role.logits(ids, row, where)
+            wanted = load_policy(directory)(input_ids=ids).logits[0]
+            assert torch.allclose(found, wanted, atol=1e-5)
+    assert not roles.reference.parameters
+
+
+def test_with_another_reference_the_divergence_is_above_zero_from_the_start(
+    tmp_path: Path, inputs: dict[str, Path]
+) -> None:
+    other = other_policy(tmp_path / "sft", inputs["policy"] / "model")
+    ctx = context(tmp_path, {**inputs, "reference": other}, "sft", iterations=2, reference="sft")
+    stage.run(ctx)
+    assert next(row["kl/k3"] for row in ctx.series.rows() if "kl/k3" in row) > 0.1
+    verdicts = json.loads((ctx.out / "health.json").read_text())["verdicts"]
+    assert "moved" not in {verdict["name"] for verdict in verdicts}
 
 
 def test_a_reward_model_over_another_backbone_is_loaded_on_its_own(

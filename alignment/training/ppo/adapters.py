@@ -118,8 +118,22 @@ class SharedBackbone:
             parameter.requires_grad_(True)
         self._active = name
 
-    def roles(self, *, critic: bool) -> Roles:
-        """Policy, reference and (with `critic`) a critic whose head starts at zero."""
+    def refer_to(self, adapter: Path | None) -> None:
+        """Make an adapter of this base the reference, or the bare base (None)."""
+        if self._reference is not None:
+            self.peft.delete_adapter(REFERENCE)
+        self._reference = None if adapter is None else REFERENCE
+        if adapter is not None:
+            self.peft.load_adapter(str(adapter), adapter_name=REFERENCE, is_trainable=False)
+            self.peft.eval()
+        self._switch(self._active)
+
+    def roles(self, *, critic: bool, reference: PreTrainedModel | None = None) -> Roles:
+        """Policy, reference and (with `critic`) a critic whose head starts at zero.
+
+        Args:
+            reference: a model of its own to be the reference.
+        """
         policy = self.adapter(POLICY)
         modules: dict[str, nn.Module] = {"policy": ParameterView(policy)}
         value = None
@@ -132,9 +146,13 @@ class SharedBackbone:
             critic_of = partial(self.active, CRITIC)
             value = ValueRole(body, head, trained, critic_of, root=self.model)
             modules["critic"] = nn.ModuleDict({"adapter": ParameterView(own), "head": head})
+        if reference is None:
+            frozen = LanguageRole(self.model, [], partial(self.active, self._reference))
+        else:
+            frozen = LanguageRole(reference.eval().requires_grad_(False), [])
         return Roles(
             LanguageRole(self.model, list(policy.values()), partial(self.active, POLICY)),
-            LanguageRole(self.model, [], partial(self.active, self._reference)),
+            frozen,
             value,
             modules,
         )

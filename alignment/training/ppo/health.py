@@ -132,6 +132,8 @@ def _moved(curves: Curves) -> Verdict | None:
     """Whether the policy went anywhere; the other end of the KL is `ppo.stop.kl_limit`'s."""
     if len(curves.of("kl/k3")) <= curves.config.critic_warmup_iterations + 1:
         return None  # measured before each update: nothing has been trained yet
+    if curves.config.reference == "sft":
+        return None  # far from it at the start already; `_updates` sees whether anything moves
     furthest, bound = max(curves.of("kl/k3")), 1e-5
     return bounded(
         "moved",

@@ -227,7 +227,8 @@ def full_copies(
     masters = _masters(policy.eval().requires_grad_(True), dtype)
     learning = policy if masters is None else masters
     modules: dict[str, nn.Module] = {"policy": learning}
-    frozen = copy.deepcopy(policy).requires_grad_(False) if reference is None else reference
+    frozen = copy.deepcopy(policy) if reference is None else reference.eval()
+    frozen.requires_grad_(False)
     value: ValueRole | None = None
     if critic is not None:
         if isinstance(critic, PreTrainedModel):

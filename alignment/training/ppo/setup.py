@@ -51,6 +51,7 @@ class Builder:
         seed: of fresh adapters.
         say: called with a line if a reward model cannot share the backbone.
         sharded: split every model over all processes.
+        reference: model directory of the reference, full or adapter; None: as PPO starts.
     """
 
     start: Path
@@ -61,6 +62,7 @@ class Builder:
     seed: int
     say: Callable[[str], None]
     sharded: bool = False
+    reference: Path | None = None
 
     def __post_init__(self) -> None:
         self._shared: SharedBackbone | None = None
@@ -86,8 +88,11 @@ class Builder:
         """Policy, reference and critic."""
         with_critic = self.config.algorithm == "ppo"
         if self._shared is not None:
-            return self._shared.roles(critic=with_critic)
-        frozen = self._load(self.start, learns=False) if self.sharded else None
+            frozen = self._apart() if self.reference is not None else None
+            return self._shared.roles(critic=with_critic, reference=frozen)
+        frozen = None
+        if self.sharded or self.reference is not None:
+            frozen = self._load(self.reference or self.start, learns=False)
         self._copies = full_copies(
             self._policy,
             critic=self._critic() if with_critic else None,
@@ -96,11 +101,28 @@ class Builder:
         )
         return self._copies
 
+    def _apart(self) -> PreTrainedModel | None:
+        """The reference where the shared backbone cannot be it: neither the bare base, nor an
+        adapter over it."""
+        assert self.reference is not None
+        assert self._shared is not None
+        over = is_adapter(self.reference)
+        base = Path(adapter_base(self.reference)) if over else self.reference
+        if weights_digest(base) == weights_digest(self._base):
+            self._shared.refer_to(self.reference if over else None)
+            return None
+        self.say(
+            "ppo.reference: sft is no adapter over the policy's backbone, so it is loaded "
+            "separately (finetune.sft.lora: {} would share it)"
+        )
+        return self._load(self.reference, learns=False)
+
     def _load(self, path: Path, *, learns: bool = True) -> PreTrainedModel:
         """A policy with its own weights."""
         if self.sharded:
             return load_sharded(path, "policy", dtype=self.dtype, learns=learns, device=self.device)
-        return load_policy(path, device=self.device)
+        dtype: Dtype = "float32" if learns else self.dtype
+        return load_policy(path, dtype=dtype, device=self.device)
 
     def _critic(self) -> ValueRole:
         """The critic as it starts."""
