@@ -127,6 +127,11 @@ class PPOConfig(Section):
     pass. `auto` takes the rollout's in float32 once the first batch shows that both agree within
     1e-5; where a small model's mini-batch is the whole batch, the pass that its first step needs
     anyway. Where a vLLM server draws, always the forward pass."""
+    rollout_weight_cap: float | None = Field(default=2.0, ge=1)
+    """A vLLM server rounds otherwise than the trainer, so each token that it drew counts with the
+    weight π_trainer / π_server, cut at this (truncated importance sampling, Yao et al. 2025;
+    2 in verl, too); unset counts all alike. Our own loop's answers have no such weights. On by
+    default, for without them the gradient is that of another policy, and nothing says so."""
 
     learning_rate: float = Field(default=1e-6, gt=0)
     """Of the policy; constant after the warm-up. Tiny models want about 1e-4."""

@@ -10,6 +10,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fake_vllm import Completions
@@ -24,10 +25,14 @@ from alignment.inference.live import LiveEngine, write_untied
 from alignment.inference.served import Asked
 from alignment.inference.server_command import ServerPlan
 from alignment.inference.types import SamplingSettings
-from alignment.models.chat_renderer import ChatRenderer
-from alignment.training.ppo.experience import importance
+from alignment.models.chat_renderer import ChatRenderer, Tokens
+from alignment.training.ppo.collect import Collected
+from alignment.training.ppo.experience import compute_advantages, importance
+from alignment.training.ppo.losses import policy_loss
+from alignment.training.ppo.rewards import RunningMoments
 from alignment.training.ppo.roles import full_copies
-from alignment.training.ppo.scoring import PlainReward, PromptItem
+from alignment.training.ppo.rollout import Answers
+from alignment.training.ppo.scoring import PlainReward, PromptItem, Scores
 from alignment.training.ppo.trainer import PPOTrainer
 from alignment.utils.progress import SilentProgress
 
@@ -163,10 +168,72 @@ def test_a_server_with_other_weights_is_refused(live: LiveEngine) -> None:
         trainer.iterate(1)
 
 
-def test_importance_weights_are_truncated_at_two() -> None:
+def test_importance_weights_by_hand() -> None:
     gap = torch.tensor([[0.0, math.log(1.5), 1.0], [-math.log(4.0), 0.5, 0.0]])
     expected = torch.tensor([[1.0, 1.5, 2.0], [0.25, math.exp(0.5), 1.0]])
-    assert torch.allclose(importance(gap), expected)
+    assert torch.allclose(importance(gap, 2.0), expected)
+    assert importance(gap, 1.0)[0].tolist() == [1.0, 1.0, 1.0]
+    assert PPOConfig().rollout_weight_cap == 2.0
+
+
+# A bandit of four arms: the trainer's policy, and a server that draws by another.
+POLICY = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+SERVER = torch.tensor([0.4, 0.1, 0.3, 0.2], dtype=torch.float64)  # arm 1: a weight of 2
+WORTH = [3.0, -1.0, 0.5, 2.0]
+
+
+def expected_gradient(cap: float | None, off: bool = True) -> torch.Tensor:
+    """Of the loss by the logits: over all four outcomes, by the probability of each."""
+    config = PPOConfig.model_validate(
+        {"rollout_weight_cap": cap, "whiten_advantages": False, "kl": {"coefficient": 0.0}}
+    )
+    logits = POLICY.log().requires_grad_(True)
+    total = torch.zeros(4, dtype=torch.float64)
+    for arm, chance in enumerate(SERVER if off else POLICY):
+        now = torch.log_softmax(logits, 0)[arm].reshape(1, 1)
+        old, mask, zero = (
+            now.detach().float(),
+            torch.ones(1, 1, dtype=torch.bool),
+            torch.zeros(1, 1),
+        )
+        drew = chance.log().float().reshape(1, 1)
+        answers = Answers([[arm]], drew, mask, torch.tensor([True]))
+        worth = np.array([WORTH[arm]])
+        batch = Collected(
+            answers,
+            [Tokens([1], [arm])],
+            old,
+            zero,
+            zero,
+            Scores(worth, {"combined": worth}, {}),
+            {},
+            old - drew if off else None,
+        )
+        made, _ = compute_advantages(batch, config, coefficient=0.0, moments=RunningMoments())
+        loss = policy_loss(now, old, made.advantages, mask, clip=0.2, tokens=1.0).loss
+        total += chance * torch.autograd.grad(loss, logits)[0]
+    return total
+
+
+def test_weights_make_the_expected_gradient_that_of_the_policy() -> None:
+    # ∂/∂z_j Σ π_i r_i = π_j (r_j − Σ π_i r_i); the loss is the negative.
+    worth = torch.tensor(WORTH, dtype=torch.float64)
+    true = -POLICY * (worth - (POLICY * worth).sum())
+    near = {"atol": 1e-6, "rtol": 0.0}
+    torch.testing.assert_close(expected_gradient(2.0), true, **near)
+    torch.testing.assert_close(expected_gradient(2.0, off=False), true, **near)
+    uncorrected = expected_gradient(None)
+    other = torch.tensor(
+        [
+            [-m * r * (float(i == j) - POLICY[j]) for j in range(4)]
+            for i, (m, r) in enumerate(zip(SERVER.tolist(), WORTH, strict=True))
+        ],
+        dtype=torch.float64,
+    ).sum(0)
+    torch.testing.assert_close(uncorrected, other, **near)
+    assert float((uncorrected - true).abs().max()) > 0.5
+    assert float((expected_gradient(1.5) - true).abs().max()) > 1e-3, "a cap that binds is a bias"
+    assert torch.equal(expected_gradient(None, off=False), expected_gradient(2.0, off=False))
 
 
 def test_a_tied_output_embedding_is_published_apart(tmp_path: Path) -> None:

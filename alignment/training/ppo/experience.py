@@ -22,8 +22,6 @@ from alignment.training.ppo.kl import kl_per_token
 from alignment.training.ppo.masked_ops import masked_mean, masked_variance, whiten
 from alignment.training.ppo.rewards import RunningMoments, place, shape_scores
 
-TRUNCATED = 2.0
-
 
 @dataclass(frozen=True)
 class Experience:
@@ -81,20 +79,27 @@ def compute_advantages(
     figures["advantage/deviation"] = float(masked_variance(advantages, mask).sqrt())
     if config.whiten_advantages:
         advantages = whiten(advantages, mask, shift_mean=True)
-    if batch.gap is not None:
-        advantages = advantages * importance(batch.gap)
+    if batch.gap is not None and config.rollout_weight_cap is not None:
+        advantages = advantages * importance(batch.gap, config.rollout_weight_cap)
+        cut = (batch.gap > math.log(config.rollout_weight_cap)).float()
+        figures["engine/truncated_share"] = float(masked_mean(cut, mask))
     experience = Experience(batch.tokens, old, advantages, batch.values, returns, batch.kept)
     return experience, figures
 
 
-def importance(gap: Tensor) -> Tensor:
+def importance(gap: Tensor, cap: float) -> Tensor:
     """Truncated importance weights min(π/μ, C) of tokens that another engine μ drew, which computes
-    the same policy π with other rounding (Ionides 2008; as in verl and TRL, C = 2).
+    the same policy π with other rounding (Ionides 2008; Yao et al. 2025, "Your efficient RL
+    framework secretly brings you off-policy RL training").
+
+    Times the advantages they weight the clipped surrogate, for min(ρA, clip(ρ)A) w is
+    min(ρAw, clip(ρ)Aw) where w > 0. Below the cap the gradient is that of π, in expectation.
 
     Args:
         gap: (b, t) log π − log μ.
+        cap: C; it bounds the variance, and lets the gradient fall short where π is above C μ.
     """
-    return gap.exp().clamp(max=TRUNCATED)
+    return gap.exp().clamp(max=cap)
 
 
 def _normalised(scores: Tensor, config: PPOConfig, moments: RunningMoments) -> Tensor:
@@ -130,8 +135,6 @@ def _describe(batch: Collected, totals: Tensor) -> dict[str, float]:
     if batch.gap is not None:
         figures["engine/mismatch"] = float(masked_mean(batch.gap.abs(), mask))
         figures["engine/mismatch_largest"] = float(batch.gap.abs().max())
-        cut = (batch.gap > math.log(TRUNCATED)).float()
-        figures["engine/truncated_share"] = float(masked_mean(cut, mask))
     for name, values in scores.parts.items():
         if name != "combined":
             figures[f"score/{name}"] = float(values.mean())

@@ -342,6 +342,7 @@ def _held_out(curves: Curves) -> Verdict | None:
 def _engine(curves: Curves) -> Verdict | None:
     worst = max(curves.of("engine/mismatch"))
     bound = TOLERANCE["bfloat16" if curves.half else "float32"]
+    weighted = curves.config.rollout_weight_cap is not None
     return bounded(
         "engine_mismatch",
         worst,
@@ -349,9 +350,12 @@ def _engine(curves: Curves) -> Verdict | None:
         healthy=worst <= bound,
         ok=f"The server's log-probabilities agree with the trainer's ({worst:.2g} a token).",
         ill=f"The server's log-probabilities differ from the trainer's by {worst:.2g} a token, "
-        f"more than rounding explains ({bound:g}); importance weights correct for a part.",
-        remedy="See whether the mismatch grows; inference.engine: transformers draws in this "
-        "process.",
+        f"more than rounding explains ({bound:g})"
+        + (
+            "; importance weights correct for a part." if weighted else ", and nothing corrects it."
+        ),
+        remedy=("See whether the mismatch grows; " if weighted else "Set ppo.rollout_weight_cap; ")
+        + "inference.engine: transformers draws in this process.",
         level="warning",
     )
 
