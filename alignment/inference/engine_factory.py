@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from transformers import AutoConfig, PreTrainedModel
 from transformers import GenerationConfig as EndsOfAnswers
 
@@ -17,6 +16,7 @@ from alignment.config.inference import InferenceConfig
 from alignment.inference.canary import Proof, score_by
 from alignment.inference.engine import TransformersEngine
 from alignment.inference.live import LiveEngine
+from alignment.inference.live_server import AdapterWeights, FullWeights, LiveServer
 from alignment.inference.served import Asked, EndpointEngine, ServedEngine, VLLMEngine
 from alignment.inference.types import Engine
 from alignment.inference.vllm_environment import installed
@@ -32,6 +32,7 @@ from alignment.models.load import (
     load_tokenizer,
     resolve_device,
 )
+from alignment.utils import distributed
 from alignment.utils.progress import Progress
 
 _SHOWN = 16  # digits of a digest
@@ -95,6 +96,7 @@ def open_engine(
             compute,
             context=context,
             beside=beside,
+            relief="a number for sample.temperature needs no reward models",
         )
         engine = VLLMEngine(plan, log, asked, keep / "drawn", on_proof)
     else:
@@ -116,28 +118,41 @@ def open_live(
     home: Path,
     log: Path,
     progress: Progress,
+    adapter_rank: int | None = None,
+    beside: int = 0,
 ) -> Iterator[LiveEngine]:
-    """A vLLM server for a policy in training, which starts from the full checkpoint in `model`.
-
-    It takes at most half of the GPU's memory that is free now: training needs the rest.
+    """The vLLM servers of a policy in training, one for each machine; all processes call it.
 
     Args:
-        home: directory for the weights on their way.
-        log: file for the server's output.
+        model: full checkpoint of the policy's shape; the base, if the policy is an adapter.
+        home: directory for the weights on their way, which all processes see.
+        log: file for the server's output; those of further machines have a number.
+        adapter_rank: of a policy that is an adapter.
+        beside: bytes of each GPU that training will take beside what it holds now.
     """
-    device = resolve_device(compute.device)
-    beside = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else 0
-    asked = _asked(model, renderer, compute, context)
-    plan = plan_server(
-        installed(inference.vllm),
-        model,
-        asked.weights,
-        inference.vllm,
-        compute,
-        context=context,
-        beside=beside,
-    )
-    engine = LiveEngine(plan, log, asked, home, progress)
+    server: LiveServer | None = None
+    owners = distributed.firsts_of_machines()
+    if distributed.rank() in owners:
+        number = owners.index(distributed.rank())
+        log = log.with_stem(f"{log.stem}-{number}") if number else log
+        plan = plan_server(
+            installed(inference.vllm),
+            model,
+            "training",
+            inference.vllm,
+            compute,
+            context=context,
+            beside=beside,
+            relief="more processes with compute.sharding: full hold less each",
+            taken=distributed.size_here(),
+        )
+        asked = _asked(model, renderer, compute, context, weights="training")
+        if adapter_rank is None:
+            server = FullWeights(replace(plan, live=True), log, asked, progress)
+        else:
+            plan = replace(plan, adapter_rank=adapter_rank)
+            server = AdapterWeights(plan, log, asked, progress)
+    engine = LiveEngine(server, home, renderer.tokenizer, compute.dtype, log)
     try:
         yield engine
     finally:
@@ -145,11 +160,15 @@ def open_live(
 
 
 def _asked(
-    model: Path, renderer: ChatRenderer, compute: ComputeConfig, context: int | None
+    model: Path,
+    renderer: ChatRenderer,
+    compute: ComputeConfig,
+    context: int | None,
+    weights: str | None = None,
 ) -> Asked:
     return Asked(
         model=model,
-        weights=weights_digest(model)[:_SHOWN],
+        weights=weights_digest(model)[:_SHOWN] if weights is None else weights,
         dtype=compute.dtype,
         renderer=renderer,
         ends=renderer.ends | _stops(model),

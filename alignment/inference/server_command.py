@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from alignment.errors import ConfigError
 from alignment.utils.loopback import HOSTS, spare_loopback
 
 if TYPE_CHECKING:  # torch takes seconds
@@ -18,6 +19,7 @@ KEY = "VLLM_API_KEY"
 """Variable with the key that requests must bear; a command line could be read by everybody."""
 
 _BATCHED_TOKENS = 8192
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has room for
 # What belongs to our process and would mislead vLLM, and what is nobody else's business.
 _OURS = re.compile(
     r"(PYTHON|VIRTUAL_ENV|ALIGN_|MLFLOW_|PREFECT_|TORCHELASTIC_|GLOO_)"
@@ -52,6 +54,8 @@ class ServerPlan:
     live: bool = False
     """Whether its weights are replaced while it runs. The calls for that bear no key: whoever has
     an account on this machine could make them."""
+    adapter_rank: int | None = None
+    """Rank of the adapters that are loaded over the model while it runs; the calls bear the key."""
 
 
 def command(plan: ServerPlan, port: int) -> list[str]:
@@ -73,12 +77,30 @@ def command(plan: ServerPlan, port: int) -> list[str]:
         words += ["--data-parallel-size", str(plan.data_parallel)]
     if plan.gpu_share is not None:
         words += ["--gpu-memory-utilization", f"{plan.gpu_share:.3f}"]
+    if plan.adapter_rank is not None:
+        words += ["--enable-lora", "--max-lora-rank", str(_room_for(plan.adapter_rank))]
     if plan.cache_gib is not None:
         # On a CPU a request with a seed whose prompt is cut into chunks ends the engine ("CPU
         # Generator does not use offset").
         tokens = max(_BATCHED_TOKENS, plan.context or 0)
         words += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(tokens)]
     return words
+
+
+def _room_for(rank: int) -> int:
+    """The smallest room in which adapters of a rank fit.
+
+    Raises:
+        ConfigError: vLLM has none so large.
+    """
+    fitting = [room for room in _RANKS if room >= rank]
+    if not fitting:
+        raise ConfigError(
+            f"vLLM takes adapters up to rank {_RANKS[-1]}, and this one has {rank}",
+            where="ppo.lora.r",
+            remedy="lower it, or set inference.engine: transformers",
+        )
+    return fitting[0]
 
 
 def environment(plan: ServerPlan, key: str, base: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -96,6 +118,8 @@ def environment(plan: ServerPlan, key: str, base: Mapping[str, str] = os.environ
     }
     if plan.live:
         variables["VLLM_SERVER_DEV_MODE"] = "1"
+    if plan.adapter_rank is not None:
+        variables["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     if plan.gpu is not None:
         variables["CUDA_VISIBLE_DEVICES"] = plan.gpu
     if plan.cache_gib is not None:

@@ -33,13 +33,20 @@ def plan_server(
     *,
     context: int | None,
     beside: int = 0,
+    relief: str = "",
+    taken: int = 0,
 ) -> ServerPlan:
     """The plan of a server for the full checkpoint in `model`.
+
+    It takes the first GPUs that are visible, beside what is on them; or those after the first
+    `taken`, if they are enough.
 
     Args:
         weights: digest of its weights; the server's name for the model contains it.
         context: most tokens of a prompt and its answer.
         beside: bytes of the same memory that must stay free for other models.
+        relief: what makes those need less, for the error.
+        taken: GPUs, from the first on, that other processes of ours compute on.
 
     Raises:
         ConfigError: the model does not fit on what is there, or vLLM cannot compute it here.
@@ -65,8 +72,21 @@ def plan_server(
             where=str(installed.python),
             remedy="align vllm install --device cpu makes an environment for the CPU",
         )
-    share = _gpu_share(size, config, beside, device)
-    return ServerPlan(**common, gpu_share=share, gpu=visible(device.index))
+    needed = config.tensor_parallel_size * config.data_parallel_size
+    there = torch.cuda.device_count() if device.index is None else 1
+    if needed > there:
+        raise ConfigError(
+            f"the server needs {needed} GPUs, and there are {there} for it ({device})",
+            where="inference.vllm.tensor_parallel_size",
+            remedy="lower inference.vllm.tensor_parallel_size and data_parallel_size, or set "
+            "inference.engine: transformers",
+        )
+    gpu = visible(device.index)
+    if device.index is None and taken and taken + needed <= there:
+        own = range(taken, taken + needed)
+        device, beside, gpu = torch.device("cuda", taken), 0, ",".join(str(visible(n)) for n in own)
+    share = _gpu_share(size, config, beside, device, relief)
+    return ServerPlan(**common, gpu_share=share, gpu=gpu)
 
 
 def visible(index: int | None, given: str | None = None) -> str | None:
@@ -117,17 +137,10 @@ def _shape(model: Path) -> tuple[int | None, int | None, int | None]:
     return getattr(config, "num_hidden_layers", None), keys, size
 
 
-def _gpu_share(size: int, config: VLLMConfig, beside: int, device: torch.device) -> float:
+def _gpu_share(
+    size: int, config: VLLMConfig, beside: int, device: torch.device, relief: str
+) -> float:
     """The share of each GPU that a server takes at once, for weights and cache, and keeps."""
-    needed = config.tensor_parallel_size * config.data_parallel_size
-    there = torch.cuda.device_count() if device.index is None else 1
-    if needed > there:
-        raise ConfigError(
-            f"the server needs {needed} GPUs, and there are {there} for it ({device})",
-            where="inference.vllm.tensor_parallel_size",
-            remedy="lower inference.vllm.tensor_parallel_size and data_parallel_size, or set "
-            "inference.engine: transformers",
-        )
     free, total = torch.cuda.mem_get_info(device)
     share = min(config.gpu_memory_utilization, (free - beside) / total - _CONTEXT)
     part = size / config.tensor_parallel_size
@@ -138,8 +151,7 @@ def _gpu_share(size: int, config: VLLMConfig, beside: int, device: torch.device)
             f"{others}",
             where="inference.vllm",
             remedy="set inference.vllm.tensor_parallel_size to more GPUs, or compute.dtype: "
-            "bfloat16"
-            + ("; a number for sample.temperature needs no reward models" if beside else ""),
+            "bfloat16" + (f"; {relief}" if beside and relief else ""),
         )
     return math.floor(share * 1000) / 1000
 

@@ -4,10 +4,8 @@ P parameters, N processes, T tokens of a micro-batch, width h, L layers, vocabul
 
 * what learns has a float32 master, its gradient and AdamW's two moments: 16 P bytes, or 16 P / N
   sharded; what is frozen 4 P, in bfloat16 2 P;
-* activations of a layer in 16 bits take 34 T h bytes without attention scores, which fused kernels
-  do not store (Korthikanti et al. 2022, arXiv 2205.05198, eq. 1); with gradient checkpointing one
-  layer's, and 2 T h for every layer's input; in float32 twice as much;
-* logits and their gradient take 8 T V bytes in float32, for the answer's tokens;
+* activations take what `models.activations` says; logits and their gradient 8 T V bytes in float32,
+  for the answer's tokens;
 * keys and values of decoding take 2 · L · kv · bytes for every token of every row.
 
 Not counted: fragmentation and CUDA's own share, for which `HEADROOM` stays free.
@@ -20,13 +18,13 @@ from dataclasses import dataclass
 
 from alignment.config.lora import LoraConfig
 from alignment.config.program import ProgramConfig
+from alignment.models.activations import activation_bytes, block_bytes, logit_bytes
 from alignment.pipeline.estimate import TYPICAL_TOKENS, Size
 from alignment.pipeline.node import Node
 from alignment.pipeline.shared_stages import processes
 
 HEADROOM = 0.1
 """Share of a GPU's memory that must stay free."""
-_LAYER = 34  # bytes of activations a token and unit of width, in 16 bits
 _MASTER = 16  # bytes of a parameter that learns, with gradient and moments
 _GPU_MICRO_BATCH = 16_384  # `ppo.max_tokens_per_micro_batch` where it is not set
 SCORED_TOKENS = 16_384
@@ -44,8 +42,22 @@ class Need:
         return sum(self.parts.values())
 
 
-def need(node: Node, program: ProgramConfig, size: Size) -> Need | None:
-    """What a stage takes of each GPU that it uses; None for stages without a model."""
+def _total(need: Need) -> float:
+    return need.total
+
+
+def server_gpus(program: ProgramConfig) -> int:
+    """GPUs of the servers that draw for PPO, one on each machine."""
+    vllm = program.inference.vllm
+    return program.compute.nodes * vllm.tensor_parallel_size * vllm.data_parallel_size
+
+
+def need(node: Node, program: ProgramConfig, size: Size, gpus: int) -> Need | None:
+    """What a stage takes of each GPU that it uses; None for stages without a model.
+
+    Args:
+        gpus: how many there are; a server of PPO takes those that its processes leave.
+    """
     model = _Model(program, size, processes(node, program))
     match node.module:
         case "finetune":
@@ -60,7 +72,14 @@ def need(node: Node, program: ProgramConfig, size: Size) -> Need | None:
             held = model.training(rewards.lora, whole_base=True)
             return Need(held | model.activations(tokens, kept, 0))
         case "ppo":
-            return Need(model.ppo(program))
+            learning = model.ppo(program)
+            if program.inference.engine != "vllm":
+                return Need(learning)
+            server = model.served(program.inference.vllm.tensor_parallel_size)
+            apart = gpus >= program.compute.processes + server_gpus(program)
+            return (
+                max(Need(learning), Need(server), key=_total) if apart else Need(learning | server)
+            )
         case "select":
             return Need(model.reading(0, 2) | model.passing(SCORED_TOKENS))
         case "sample" | "evaluate" | "collect":
@@ -76,7 +95,7 @@ def need(node: Node, program: ProgramConfig, size: Size) -> Need | None:
             else:
                 rows = drawn.generation_batch_size
                 drawing = Need(held | model.cache(rows, drawn.max_new_tokens))
-            return max(drawing, compared, key=lambda need: need.total)
+            return max(drawing, compared, key=_total)
     return None
 
 
@@ -90,9 +109,9 @@ class _Model:
         self._width = 2 if self._half else 4  # bytes of a weight or activation
         self._split = processes if compute.sharding == "full" else 1
         # A block and the embeddings are whole while they compute.
-        block = size.parameters / max(1, size.layers)
-        self._block = block + size.vocabulary * size.width if self._split > 1 else 0.0
-        self._gathered = 8 * self._block  # with their gradients
+        gathered = block_bytes(size.parameters, size.layers, size.vocabulary * size.width)
+        self._gathered = gathered if self._split > 1 else 0.0
+        self._block = self._gathered / 8  # its parameters
         # Whole copies round their weights from the forward to the backward pass.
         self._rounded = 2 * size.parameters if self._half and self._split == 1 else 0.0
 
@@ -118,10 +137,11 @@ class _Model:
 
     def activations(self, tokens: float, kept: bool, spoken: float) -> dict[str, float]:
         """Of a forward and backward pass; `spoken` tokens have logits."""
-        layer = _LAYER * self._width / 2 * self._size.width * tokens
-        inputs = self._width * self._size.width * tokens * self._size.layers
-        whole = layer + inputs if kept else layer * self._size.layers
-        return {"activations": whole, "logits": 8 * spoken * self._size.vocabulary}
+        size = self._size
+        held = activation_bytes(
+            tokens, size.width, size.layers, weight=self._width, checkpointing=kept
+        )
+        return {"activations": held, "logits": logit_bytes(spoken, size.vocabulary)}
 
     def ppo(self, program: ProgramConfig) -> dict[str, float]:
         """Policy, critic, reference and both reward models, and a micro-batch or a rollout."""
@@ -141,16 +161,18 @@ class _Model:
         parts["reward models"] = 0.0 if shares else self._frozen(2)
         if program.rewards.guard_share > 0 and ppo.stop.look_every:
             parts["guards"] = self._frozen(2)
-        copies = (ppo.stop.keep == "best") + 2 * (ppo.ema is not None)
+        best = ppo.stop.keep == "best" and ppo.stop.look_every > 0
+        copies = best + 2 * (ppo.ema is not None)
         if ppo.lora is None and copies:
             parts["best weights and averages"] = copies * 4 * self._size.parameters / self._split
         if self._gathered:
             parts["gathered blocks"] = self._gathered
-        tokens = min(
-            ppo.max_tokens_per_micro_batch or _GPU_MICRO_BATCH,
-            ppo.minibatch * (ppo.generation.max_new_tokens + TYPICAL_TOKENS),
-        )
+        episode = ppo.generation.max_new_tokens + TYPICAL_TOKENS  # a micro-batch holds one at least
+        limit = max(ppo.max_tokens_per_micro_batch or _GPU_MICRO_BATCH, episode)
+        tokens = min(limit, ppo.minibatch * episode)
         learn = sum(self.activations(tokens, False, tokens).values())
+        if program.inference.engine == "vllm":  # it draws, and the policy stays as it is
+            return {**parts, "activations of a micro-batch": learn}
         drawn = min(ppo.generation.generation_batch_size, ppo.episodes)
         draw = sum(self.cache(drawn, ppo.generation.max_new_tokens).values())
         if self._split > 1:
@@ -174,7 +196,7 @@ class _Model:
 
     def passing(self, tokens: float) -> dict[str, float]:
         """Activations of a forward pass without gradients: a few layers' worth."""
-        return {"activations": 2 * _LAYER * self._width / 2 * self._size.width * tokens}
+        return {"activations": activation_bytes(tokens, self._size.width, 2, weight=self._width)}
 
     def cache(self, rows: float, new: float) -> dict[str, float]:
         """Keys and values of rows that grow to `new` tokens after a typical prompt."""

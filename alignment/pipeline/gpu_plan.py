@@ -10,7 +10,7 @@ from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.estimate import READ, TYPICAL_TOKENS, base_size, work
-from alignment.pipeline.gpu_memory import HEADROOM, Need, need
+from alignment.pipeline.gpu_memory import HEADROOM, Need, need, server_gpus
 from alignment.pipeline.hardware import Hardware
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
@@ -68,10 +68,10 @@ def gpu_plan(load: Load, hardware: Hardware) -> list[StagePlan]:
 def _stage(node: Node, program: ProgramConfig, hardware: Hardware) -> StagePlan | None:
     size = base_size(program)
     settings = for_version(program, node.version)
-    memory = need(node, settings, size)
+    memory = need(node, settings, size, hardware.count)
     if memory is None:
         return None
-    gpus = _gpus(node, settings)
+    gpus = _gpus(node, settings, hardware)
     room = hardware.card.memory * (1 - HEADROOM)
     fits = memory.total <= room and gpus <= hardware.count
     operations = work(node, settings, size)[0] * size.parameters
@@ -81,11 +81,16 @@ def _stage(node: Node, program: ProgramConfig, hardware: Hardware) -> StagePlan 
     return StagePlan(node, gpus, memory, fits, seconds)
 
 
-def _gpus(node: Node, program: ProgramConfig) -> int:
-    vllm = program.inference.vllm
-    if node.module in DRAWING and program.inference.engine == "vllm":
-        return vllm.tensor_parallel_size * vllm.data_parallel_size
-    return processes(node, program)
+def _gpus(node: Node, program: ProgramConfig, hardware: Hardware) -> int:
+    vllm, count = program.inference.vllm, processes(node, program)
+    if program.inference.engine != "vllm":
+        return count
+    if node.module in DRAWING:
+        return max(count, vllm.tensor_parallel_size * vllm.data_parallel_size)
+    if node.module != "ppo":
+        return count
+    servers = server_gpus(program)
+    return count + servers if count + servers <= hardware.count else max(count, servers)
 
 
 def _decoding(
@@ -95,7 +100,8 @@ def _decoding(
     rows: int = getattr(program, node.module).generation.generation_batch_size
     tokens = work(node, program, base_size(program))[0] / READ / gpus
     if node.module == "ppo":
-        tokens = program.ppo.iterations * program.ppo.episodes * TYPICAL_TOKENS / gpus
+        draw = server_gpus(program) if program.inference.engine == "vllm" else gpus
+        tokens = program.ppo.iterations * program.ppo.episodes * TYPICAL_TOKENS / draw
     width = 2 if program.compute.dtype == "bfloat16" else 4
     return tokens / rows * width * parameters / (hardware.card.bandwidth * BANDWIDTH)
 

@@ -20,7 +20,6 @@ from alignment.config.vocabulary import DOMAINS
 from alignment.errors import ConfigError, DataError
 from alignment.inference.engine_factory import open_live
 from alignment.inference.live import LiveEngine
-from alignment.models.adapters import is_adapter
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.limits import prompt_limit
 from alignment.models.load import context_length, load_tokenizer, resolve_device, save_model
@@ -29,6 +28,7 @@ from alignment.preferences.stop_set import STOP_FILE
 from alignment.stages.context import StageContext
 from alignment.stages.policy_engine import LOGS
 from alignment.training.ppo.early_stopping import StopSet
+from alignment.training.ppo.memory import beside_server
 from alignment.training.ppo.roles import save_critic
 from alignment.training.ppo.scoring import PromptItem
 from alignment.training.ppo.setup import Builder
@@ -46,10 +46,10 @@ from alignment.utils.seeds import derive_seed
 # the starting multiplier; 12: no cut answer is worth more than the worst that ended; 13: reward
 # models read the prompt as they do elsewhere; 14: looks rate cut answers as training does; 15: and
 # take the length penalty off; 16: it stops later, and calls less a fall; 17: float32 masters under
-# bfloat16, in which small steps were lost.
-CODE_VERSION = "17"
-KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16")
-BFLOAT16_KEEPS = ()
+# bfloat16, in which small steps were lost; 18: vLLM draws for several processes and adapters too.
+CODE_VERSION = "18"
+KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17")
+BFLOAT16_KEEPS = ("17",)
 READS = ("ppo", "combine", "compute", "inference")
 PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
 
@@ -79,7 +79,10 @@ def run(ctx: StageContext) -> None:
     reward = build.reward(ctx.config.combine, renderer)
     learn, heldout = _prompts(ctx, config, renderer)
     ptx = min(context or PTX_TOKENS, PTX_TOKENS)
-    with _server(ctx, start, renderer, limit) as live:
+    stop_set = _stop_set(ctx, heldout, build, renderer)  # its guards take memory too
+    longest = max(len(item.ids) for item in learn) + config.generation.max_new_tokens
+    beside = beside_server(roles, config, longest)
+    with _server(ctx, build, renderer, limit, beside) as live:
         trainer = PPOTrainer(
             roles,
             renderer,
@@ -87,7 +90,7 @@ def run(ctx: StageContext) -> None:
             reward,
             config,
             seed=ctx.seed,
-            stop_set=_stop_set(ctx, heldout, build, renderer),
+            stop_set=stop_set,
             ptx=_texts(ctx, config, renderer, ptx) if config.ptx.coefficient > 0 else None,
             checkpoints=ctx.scratch / "checkpoints",
             series=ctx.series,
@@ -107,24 +110,20 @@ def run(ctx: StageContext) -> None:
 
 @contextmanager
 def _server(
-    ctx: StageContext, start: Path, renderer: ChatRenderer, limit: int | None
+    ctx: StageContext, build: Builder, renderer: ChatRenderer, limit: int | None, beside: int
 ) -> Iterator[LiveEngine | None]:
     """The vLLM server that draws the answers, or None: then the policy does, in this process."""
     config: PPOConfig = ctx.config.ppo
-    engine, reason = ctx.config.inference.engine, None
+    engine = ctx.config.inference.engine
     if engine == "endpoint":
-        reason = "an endpoint cannot follow a policy that learns"
-    elif engine == "vllm" and (config.lora is not None or is_adapter(start)):
-        reason = "the policy is an adapter"
-    elif engine == "vllm" and distributed.size() > 1:
-        reason = "several processes share the training"
-    if reason is not None:
-        ctx.progress.say(f"PPO draws its answers in this process: {reason}")
-    if engine != "vllm" or reason is not None:
+        ctx.progress.say(
+            "PPO draws its answers in this process: an endpoint cannot follow a policy that learns"
+        )
+    if engine != "vllm":
         yield None
         return
     with open_live(
-        start,
+        build.served,
         renderer,
         ctx.config.inference,
         ctx.config.compute,
@@ -132,6 +131,8 @@ def _server(
         home=ctx.scratch / "weights",
         log=ctx.workspace / LOGS / f"{ctx.version}-ppo.log",
         progress=ctx.progress,
+        adapter_rank=build.adapter_rank,
+        beside=beside,
     ) as live:
         yield live
 

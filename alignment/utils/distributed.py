@@ -45,6 +45,11 @@ def size() -> int:
     return int(sys.modules["torch"].distributed.get_world_size()) if _joined() else 1
 
 
+def size_here() -> int:
+    """Number of processes of this stage on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", size()))
+
+
 def rank() -> int:
     """This process's number, from 0."""
     return int(sys.modules["torch"].distributed.get_rank()) if _joined() else 0
@@ -53,6 +58,17 @@ def rank() -> int:
 def is_first() -> bool:
     """Whether this is the process that writes."""
     return rank() == 0
+
+
+def firsts_of_machines() -> list[int]:
+    """The ranks of the processes that are the first on their machine, in order."""
+    if not _joined():
+        return [0]
+    import torch
+
+    flags = torch.zeros(size())
+    flags[rank()] = float(int(os.environ.get("LOCAL_RANK", rank())) == 0)
+    return [int(place) for place in sum_over_all(flags).nonzero()]
 
 
 def join(device: str = "auto") -> None:
@@ -102,10 +118,11 @@ def leave() -> None:
 
 def share(count: int) -> range:
     """This process's contiguous part of `count` items; the sizes of parts differ by at most 1."""
-    return _share_of(count, rank(), size())
+    return share_of(count, rank(), size())
 
 
-def _share_of(count: int, number: int, of: int) -> range:
+def share_of(count: int, number: int, of: int) -> range:
+    """Part `number` of `count` items in `of` contiguous parts."""
     return range(count * number // of, count * (number + 1) // of)
 
 
@@ -196,6 +213,12 @@ def barrier() -> None:
         torch.distributed.barrier()
 
 
+def meet() -> None:
+    """Wait until all processes are here, and leave the GPUs to others meanwhile: a process that
+    waits in a `barrier` of NCCL keeps its GPU busy."""
+    total(0.0)
+
+
 def sum_over_all(tensor: Tensor) -> Tensor:
     """The sum of this tensor over all processes; a new tensor if there are several."""
     if not _joined():
@@ -257,12 +280,12 @@ def gather_rows(rows: Tensor, count: int) -> Tensor:
         return rows
     import torch
 
-    longest = max(len(_share_of(count, number, size())) for number in range(size()))
+    longest = max(len(share_of(count, number, size())) for number in range(size()))
     padded = rows.new_zeros((longest, *rows.shape[1:]))
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in range(size())]
     torch.distributed.all_gather(parts, padded)
-    return torch.cat([part[: len(_share_of(count, n, size()))] for n, part in enumerate(parts)])
+    return torch.cat([part[: len(share_of(count, n, size()))] for n, part in enumerate(parts)])
 
 
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:

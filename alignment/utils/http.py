@@ -89,6 +89,7 @@ class HTTPClient:
         body: Callable[[int], dict[str, Any]] | None = None,
         *,
         seed: int = 0,
+        plain: bool = False,
     ) -> T:
         """Send a request and return the result of `read` on the server's reply.
 
@@ -100,6 +101,7 @@ class HTTPClient:
             read: parses the reply; raises ValueError, LookupError or TypeError to ask again.
             body: gives the body of a POST for an attempt, counted from 0; None sends a GET.
             seed: of the jitter.
+            plain: the reply is a text, not a JSON object; `read` gets it as `text`.
 
         Raises:
             Refused: the server answered with any other status, redirects included.
@@ -116,7 +118,7 @@ class HTTPClient:
                 response = self._send(path, None if body is None else body(attempt))
                 code = response.status_code
                 if response.is_success:
-                    reply = response.json()
+                    reply = {"text": response.text} if plain else response.json()
                     if not isinstance(reply, dict):
                         raise TypeError("the reply is not a JSON object")
                     return read(reply)

@@ -4,7 +4,8 @@ It is started by the command line of `alignment.inference.server_command`. A tok
 prompt and the seed; each costs 0.5 nats. Into $FAKE_VLLM it writes how it was started
 (`started.jsonl`), its process ids (`pids`), and the prompt and seed of each request that it answers
 (`answered.jsonl`). Where `die_after` there holds a number, it dies at the request after so many;
-the file goes, so that the next server lives. A file `never` makes it end before it is ready.
+the file goes, so that the next server lives. A file `never` makes it end before it is ready, a
+file `hang` keeps it from ever answering.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -87,15 +89,66 @@ class Completions(BaseHTTPRequestHandler):
             choice |= {"token_ids": ids, "prompt_token_ids": prompt}
         self.reply(200, {"choices": [choice]})
 
-    def reply(self, status: int, value: Any) -> None:
-        data = json.dumps(value).encode()
+    def reply(self, status: int, value: Any, *, plain: bool = False) -> None:
+        data = (value if plain else json.dumps(value)).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
 
 
-class Counted(Completions):
+class Live(Completions):
+    """Takes new weights while it runs: `calls` are the paths that were asked for that."""
+
+    calls: list[str]
+    version = "default"
+    adapters: dict[str, str]
+    """Name → directory."""
+    empties = True
+
+    def do_GET(self) -> None:
+        if self.path == "/weight_info":
+            self.reply(200, {"weight_version": self.version})
+        elif self.path == "/v1/models" and self.adapters:
+            cards = [{"id": name, "root": root} for name, root in self.adapters.items()]
+            self.reply(200, {"data": [{"id": self.models[0], "root": "base"}, *cards]})
+        else:
+            super().do_GET()
+
+    def do_POST(self) -> None:
+        if self.path.endswith("/completions"):
+            super().do_POST()
+            return
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        cls = type(self)
+        cls.calls.append(self.path)
+        match self.path:
+            case "/collective_rpc":
+                assert body["method"] == "reload_weights"
+                self.load(body["kwargs"]["weights_path"])
+            case "/update_weight_version":
+                cls.version = body["new_version"]
+            case "/v1/load_lora_adapter":
+                assert body["lora_name"] not in cls.adapters, "vLLM refuses it"
+                self.load_adapter(body["lora_path"])
+                cls.adapters[body["lora_name"]] = body["lora_path"]
+                cls.models = (*cls.models, body["lora_name"])
+            case "/v1/unload_lora_adapter":
+                del cls.adapters[body["lora_name"]]
+                cls.models = tuple(name for name in cls.models if name != body["lora_name"])
+        if self.path.startswith("/v1"):
+            self.reply(200, "Success: as vLLM says it, in plain text", plain=True)
+        else:
+            self.reply(200, {"success": self.empties})
+
+    def load(self, path: str) -> None:
+        """Take the checkpoint at `path`."""
+
+    def load_adapter(self, path: str) -> None:
+        """Take the adapter at `path`."""
+
+
+class Counted(Live):
     """Writes down what it answers, and dies when it is told to."""
 
     home: Path
@@ -103,6 +156,8 @@ class Counted(Completions):
 
     def answer(self, body: dict[str, Any]) -> None:
         cls = type(self)
+        while (self.home / "hang").exists():
+            time.sleep(0.1)
         with self.lock:
             if cls.left == 0:
                 os._exit(137)
@@ -132,6 +187,7 @@ def main(words: list[str]) -> None:
     Counted.models = (words[words.index("--served-model-name") + 1],)
     Counted.key = os.environ["VLLM_API_KEY"]
     Counted.seen, Counted.headers_seen, Counted.home = [], [], home
+    Counted.calls, Counted.adapters = [], {}
     port = int(words[words.index("--port") + 1])
     ThreadingHTTPServer(("127.0.0.1", port), Counted).serve_forever()
 

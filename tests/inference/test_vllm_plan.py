@@ -19,7 +19,7 @@ from alignment.inference.vllm_plan import GIB, check_head_size, plan_server, vis
 @pytest.fixture
 def plan(stage_inputs: dict[str, Path]) -> Any:
     def make(
-        version: str = "0.32.0", beside: int = 0, device: str = "auto", **vllm: Any
+        version: str = "0.32.0", beside: int = 0, taken: int = 0, device: str = "auto", **vllm: Any
     ) -> ServerPlan:
         return plan_server(
             Installed(Path("python"), version),
@@ -29,6 +29,8 @@ def plan(stage_inputs: dict[str, Path]) -> Any:
             ComputeConfig(device=device),
             context=100,
             beside=beside,
+            relief="set sample.temperature",
+            taken=taken,
         )
 
     return make
@@ -60,6 +62,11 @@ def test_room_on_the_gpu_for_the_models_beside_it(
     with pytest.raises(ConfigError, match="needs 9 GPUs"):
         plan(tensor_parallel_size=9)
     assert plan().gpu is None
+    # Beside eight processes on the same cards; beside six on the two that are left.
+    both = {"tensor_parallel_size": 2, "beside": 30 * GIB}
+    assert (plan(taken=8, **both).gpu, plan(taken=8, **both).gpu_share) == (None, 0.605)
+    assert (plan(taken=6, **both).gpu, plan(taken=6, **both).gpu_share) == ("6,7", 0.9)
+    assert plan(taken=7, **both).gpu is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     second = plan(device="cuda:1")
     assert environment(second, "key")["CUDA_VISIBLE_DEVICES"] == second.gpu == "6"

@@ -102,6 +102,21 @@ def test_the_memory_of_ppo_by_hand(model: Path) -> None:
     assert whole["sft/finetune"].memory.parts["rounded weights"] == 2 * SEVEN
 
 
+def test_a_server_draws_for_ppo_beside_the_shards_of_its_policy(model: Path) -> None:
+    vllm = ("inference.engine=vllm", "inference.vllm.tensor_parallel_size=4")
+    found = plans(model, "8xH100-80GB", *vllm, "inference.vllm.data_parallel_size=2")
+    parts = found["rlhf-v5/ppo"].memory.parts
+    assert "a rollout" not in parts
+    assert parts["policy and critic"] == 2 * 16 * SEVEN / 8
+    assert parts["server"] == 1.2 * 2 * SEVEN / 4
+    # 2048 tokens, 32 layers in 16 bits, and their logits: nothing of the policy is whole.
+    assert parts["activations of a micro-batch"] == 2048 * (34 * 4096 * 32 + 8 * 32000)
+    apart = plans(model, "12xH100-80GB", *vllm)["rlhf-v5/ppo"]
+    assert apart.gpus == 12
+    assert "server" not in apart.memory.parts
+    assert plans(model, "8xH100-80GB", *vllm)["rlhf-v5/ppo"].gpus == 8
+
+
 def test_the_memory_of_stages_that_draw_and_score_by_hand(model: Path) -> None:
     found = plans(model, "8xH100-80GB")
     read = {stage: found[f"rlhf-v1/{stage}"] for stage in ("sample", "select", "evaluate")}

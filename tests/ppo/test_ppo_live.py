@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import math
-import threading
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fake_vllm import Completions
+from live_fake import InThisProcess
 from safetensors.torch import load_file
 from toys import Letters, renderer, tiny_llama
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from alignment.config.ppo import PPOConfig
 from alignment.errors import StageError
-from alignment.inference.engine import TransformersEngine
-from alignment.inference.live import LiveEngine, write_untied
+from alignment.inference.live import LiveEngine
+from alignment.inference.live_server import FullWeights
 from alignment.inference.served import Asked
 from alignment.inference.server_command import ServerPlan
-from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
+from alignment.models.streaming import write_untied
 from alignment.training.ppo.collect import Collected
 from alignment.training.ppo.experience import compute_advantages, importance
 from alignment.training.ppo.losses import policy_loss
+from alignment.training.ppo.memory import beside_server, to_come
 from alignment.training.ppo.rewards import RunningMoments
 from alignment.training.ppo.roles import full_copies
 from alignment.training.ppo.rollout import Answers
@@ -54,72 +52,15 @@ class SavedLetters(Letters):
         (directory / "tokenizer.json").touch()
 
 
-class Updated(Completions):
-    """Draws from the checkpoint that it was told to load last."""
-
-    model: Any
-    weights: str
-    calls: list[str]
-    stale = False
-    empties = True
-
-    def do_GET(self) -> None:
-        self.reply(200, {"weight_version": self.weights})
-
-    def do_POST(self) -> None:
-        if self.path.endswith("/completions"):
-            super().do_POST()
-            return
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.calls.append(self.path)
-        if self.path == "/collective_rpc" and not self.stale:
-            assert body["method"] == "reload_weights"
-            type(self).model = LlamaForCausalLM.from_pretrained(body["kwargs"]["weights_path"])
-        if self.path == "/update_weight_version":
-            type(self).weights = body["new_version"]
-        self.reply(200, {"success": self.empties})
-
-    def answer(self, body: dict[str, Any]) -> None:
-        engine = TransformersEngine(self.model, renderer(), ends=body["stop_token_ids"])
-        settings = SamplingSettings(
-            max_new_tokens=body["max_tokens"], temperature=body["temperature"], exact=False
-        )
-        with self.lock:
-            ((one,),) = engine.sample([body["prompt"]], [[body["seed"]]], settings)
-        self.give(one.token_ids, one.logprobs, one.finished, body["prompt"])
-
-
-class InThisProcess:
-    """Stands for `ServerProcess`."""
-
-    running = True
-    key = ""
-    handler: type[Updated]
-
-    def __init__(self, plan: ServerPlan, log: Path, progress: Any):
-        assert plan.live
-        made = {"seen": [], "headers_seen": [], "calls": [], "weights": "default"}
-        model = LlamaForCausalLM.from_pretrained(plan.model)
-        type(self).handler = type("H", (Updated,), {**made, "model": model, "models": (plan.name,)})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def healthy(self) -> bool:
-        return True
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture
 def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveEngine]:
     monkeypatch.setattr("alignment.inference.served.ServerProcess", InThisProcess)
     reader = ChatRenderer(SavedLetters())  # type: ignore[arg-type]
-    plan = ServerPlan(tmp_path, tmp_path, "policy", "float32", None, cache_gib=1)
+    plan = ServerPlan(tmp_path, tmp_path, "policy", "float32", None, cache_gib=1, live=True)
     asked = Asked(tmp_path, "abc", "float32", reader, [0], None, lambda *_: [])
-    engine = LiveEngine(plan, tmp_path / "log", asked, tmp_path / "weights", SilentProgress())
+    server = FullWeights(plan, tmp_path / "log", asked, SilentProgress())
+    tokenizer: Any = reader.tokenizer
+    engine = LiveEngine(server, tmp_path / "weights", tokenizer, "float32", tmp_path / "log")
     yield engine
     engine.close()
 
@@ -147,12 +88,12 @@ def test_the_server_answers_by_the_weights_of_the_moment(live: LiveEngine, tmp_p
         assert figures["policy/first_ratio_error"] <= 1e-5
         assert [path.name for path in (tmp_path / "weights").iterdir()] == [f"00000{iteration + 1}"]
     handler = InThisProcess.handler
-    assert handler.weights == "policy#3"
+    assert handler.version == "policy#3"
     update = ["/pause?mode=wait", "/collective_rpc", "/reset_prefix_cache"]
     update += ["/update_weight_version", "/resume"]
     assert handler.calls == ["/update_weight_version", *update, *update]
     assert len(handler.seen) == 24
-    live.publish(policy)
+    live.publish(trainer.roles.policy.write)
     for name, value in policy.state_dict().items():
         assert torch.equal(handler.model.state_dict()[name], value)
 
@@ -236,7 +177,26 @@ def test_weights_make_the_expected_gradient_that_of_the_policy() -> None:
     assert torch.equal(expected_gradient(None, off=False), expected_gradient(2.0, off=False))
 
 
-def test_a_tied_output_embedding_is_published_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ema", "copies"), [(None, 1), (0.9, 3)])
+def test_what_a_server_must_leave_free_by_hand(ema: float | None, copies: int) -> None:
+    stop = {"look_every": 1, "keep": "best"}
+    more = {"ema": ema, "stop": stop, "max_tokens_per_micro_batch": 100}
+    config = PPOConfig.model_validate({**CONFIG, **more})
+    roles = full_copies(tiny_llama(10), critic=tiny_llama(10, 4))
+    # Width 32, one layer: attention 32·(32 + 16 + 16 + 32), three of 32·64, two norms and the last;
+    # embeddings of ten words in and out. The critic has a head of 33 in place of those out.
+    body = 32 * 96 + 3 * 32 * 64 + 3 * 32 + 320
+    learn = 12 * (2 * body + 320 + 33) + 4 * copies * (body + 320)
+    # Four episodes of 20 tokens; one of 120, which is longer than the limit.
+    for longest, tokens in ((20, 80), (120, 120)):
+        seen = tokens * (34 * 2 * 32 + 8 * 10)
+        assert to_come(roles, config, longest) == learn + seen
+    assert beside_server(roles, config, 20) == 0, "on a CPU"
+
+
+def test_a_tied_output_embedding_is_published_apart_and_gathered_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tied = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=8,
@@ -247,10 +207,27 @@ def test_a_tied_output_embedding_is_published_apart(tmp_path: Path) -> None:
             tie_word_embeddings=True,
         )
     )
+    gathered: list[torch.Tensor] = []
+    monkeypatch.setattr(
+        "alignment.models.streaming.distributed.whole",
+        lambda tensor: gathered.append(tensor) or tensor,
+    )
     write_untied(tied, tmp_path / "published")
+    assert len(gathered) == len(list(tied.parameters()))
     assert tied.config.tie_word_embeddings
     published = LlamaForCausalLM.from_pretrained(tmp_path / "published")
     assert not published.config.tie_word_embeddings
     ids = torch.tensor([[1, 2, 3]])
     assert torch.equal(published(input_ids=ids).logits, tied(input_ids=ids).logits)
-    assert "lm_head.weight" in load_file(tmp_path / "published" / "model.safetensors")
+    file = load_file(tmp_path / "published" / "model.safetensors")
+    assert file.keys() == tied.state_dict().keys()
+    assert all(torch.equal(file[name], value) for name, value in tied.state_dict().items())
+
+
+def test_weights_are_published_in_the_format_that_the_policy_computes_in(tmp_path: Path) -> None:
+    roles = full_copies(tiny_llama(10), critic=None, dtype="bfloat16")
+    roles.policy.write(tmp_path / "published")
+    file = load_file(tmp_path / "published" / "model.safetensors")
+    for name, value in roles.policy.model.state_dict().items():
+        assert file[name].dtype == torch.bfloat16
+        assert torch.equal(file[name], value)

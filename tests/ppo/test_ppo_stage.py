@@ -183,11 +183,12 @@ def context(root: Path, inputs: dict[str, Path], name: str, **changes: Any) -> S
     out, scratch = root / name / "out", root / name / "scratch"
     out.mkdir(parents=True, exist_ok=True)
     scratch.mkdir(parents=True, exist_ok=True)
+    inference = InferenceConfig.model_validate(changes.pop("inference", {}))
     config: Any = SimpleNamespace(
         ppo=PPOConfig.model_validate({**SETTINGS, **changes}),
         combine=CombineConfig(),
         compute=ComputeConfig(device="cpu", **_SHARDED if name.startswith("sharded") else {}),
-        inference=InferenceConfig(),
+        inference=inference,
     )
     return StageContext(
         version="rlhf-v5",

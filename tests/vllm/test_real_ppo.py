@@ -15,9 +15,11 @@ from alignment.config.ppo import PPOConfig
 from alignment.inference.engine_factory import open_live
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy
+from alignment.training.ppo.adapters import SharedBackbone
 from alignment.training.ppo.roles import full_copies
 from alignment.training.ppo.scoring import PlainReward, PromptItem
 from alignment.training.ppo.trainer import PPOTrainer
+from alignment.training.ppo.weight_average import snapshot
 from alignment.utils.progress import SilentProgress
 
 pytestmark = pytest.mark.timeout(1800)
@@ -40,16 +42,27 @@ class Printed(SilentProgress):
         print(message)
 
 
+@pytest.mark.parametrize("adapter", [False, True])
 def test_weights_reach_the_server_in_every_iteration(
     inference: InferenceConfig,
     make_policy: Callable[..., Path],
     renderer: ChatRenderer,
     tmp_path: Path,
+    adapter: bool,
 ) -> None:
     # Tied: vLLM itself would go on answering with the old output embedding.
     start = make_policy(3, tie_word_embeddings=True)
     policy = load_policy(start)
-    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    settings, rank = dict(CONFIG), None
+    if adapter:
+        settings |= {"lora": {"r": 4, "alpha": 8}, "critic_init": "policy"}
+    config = PPOConfig.model_validate(settings)
+    if config.lora is None:
+        roles = full_copies(policy, critic=load_policy(make_policy(4)))
+    else:
+        shared = SharedBackbone(policy, config.lora, seed=1)
+        roles, rank = shared.roles(critic=True), shared.rank
+    before = snapshot(roles.modules["policy"])
     asked = [f"the {word} cat {'runs ' * number}" for number in range(4) for word in ("red", "big")]
     prompts = [
         PromptItem(tuple(renderer.prompt([{"role": "user", "content": text}]))) for text in asked
@@ -63,13 +76,14 @@ def test_weights_reach_the_server_in_every_iteration(
         home=tmp_path / "weights",
         log=tmp_path / "log",
         progress=Printed(),
+        adapter_rank=rank,
     ) as live:
         trainer = PPOTrainer(
-            full_copies(policy, critic=load_policy(make_policy(4))),
+            roles,
             renderer,
             prompts,
             PlainReward(lambda es: [sum(t % 2 for t in e.tokens.response) for e in es]),
-            PPOConfig.model_validate(CONFIG),
+            config,
             seed=1,
             live=live,
         )
@@ -78,6 +92,7 @@ def test_weights_reach_the_server_in_every_iteration(
             print({name: figures[name] for name in figures if name.startswith("engine/")})
             assert figures["engine/mismatch"] < 1e-5
             assert figures["engine/mismatch_largest"] < 1e-4
-    moved = [float((policy.state_dict()[n] - v).abs().mean()) for n, v in before.items()]
+    after = snapshot(roles.modules["policy"])
+    moved = [float((after[name] - value).abs().mean()) for name, value in before.items()]
     assert max(moved) > 1e-3, "the policy of the last iteration is another than the first's"
     assert torch.isfinite(torch.tensor(moved)).all()

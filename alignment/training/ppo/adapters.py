@@ -22,7 +22,7 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -151,7 +151,12 @@ class SharedBackbone:
         else:
             frozen = LanguageRole(reference.eval().requires_grad_(False), [])
         return Roles(
-            LanguageRole(self.model, list(policy.values()), partial(self.active, POLICY)),
+            LanguageRole(
+                self.model,
+                list(policy.values()),
+                partial(self.active, POLICY),
+                write=self.write_policy,
+            ),
             frozen,
             value,
             modules,
@@ -182,6 +187,21 @@ class SharedBackbone:
         """The policy's adapter, whole; all processes call it."""
         state = get_peft_model_state_dict(self.peft, adapter_name=POLICY)
         return {name: distributed.whole(tensor) for name, tensor in state.items()}
+
+    @property
+    def rank(self) -> int:
+        """Of the policy's adapter."""
+        return int(self.peft.peft_config[POLICY].r)
+
+    def write_policy(self, directory: Path) -> None:
+        """Write the policy's adapter for a server; all processes call it, the first writes."""
+        weights = self.learned()
+        if not distributed.is_first():
+            return
+        directory.mkdir(parents=True)
+        whole = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+        save_file(whole, directory / "adapter_model.safetensors")
+        self.peft.peft_config[POLICY].save_pretrained(directory)
 
     def merged(
         self, base: PreTrainedModel | None = None, learned: dict[str, Tensor] | None = None

@@ -102,11 +102,14 @@ class Collector:
         """One answer to each prompt."""
         ids = [prompt.ids for prompt in prompts]
         policy = self._roles.policy
-        with policy.active(), whole(policy.model):
+        drawing = (self._settings, seed, policy.device)
+        with policy.active():
             if self._live is not None:
-                self._live.publish(policy.model)
-            engine = self._live or self._engine
-            answers = rollout(engine, ids, self._settings, seed, policy.device)
+                self._live.publish(policy.write)
+                answers = rollout(self._live, ids, *drawing, self._live.share(len(ids)))
+            else:
+                with whole(policy.model):
+                    answers = rollout(self._engine, ids, *drawing)
         episodes = [
             Episode(prompt, tokens, done, self._renderer)
             for prompt, tokens, done in zip(

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from alignment.fastpath import use_for_training
 from alignment.models.load import Dtype, backbone, scalar_head
 from alignment.models.master_weights import MasterWeights
 from alignment.models.sharding import gather, inside, is_sharded
+from alignment.models.streaming import write_untied
 from alignment.training.ppo.losses import token_logprobs
 from alignment.utils import distributed
 
@@ -65,6 +67,7 @@ class LanguageRole(_Role):
         trained: parameters that learn in this role; empty for a reference.
         switch: activates the role's weights.
         masters: float32 weights of a model that computes in bfloat16; they are what learns then.
+        write: writes what a server needs to answer in this role; None: the whole model.
 
     Attributes:
         size: parameters of the model.
@@ -77,9 +80,11 @@ class LanguageRole(_Role):
         trained: list[nn.Parameter],
         switch: Switch = nullcontext,
         masters: MasterWeights | None = None,
+        write: Callable[[Path], None] | None = None,
     ):
         super().__init__(trained, switch, masters)
         self.model = model
+        self.write = partial(write_untied, model) if write is None else write
         self.size = _size(model)
         with self.active():
             direct = _head_is_linear(model)

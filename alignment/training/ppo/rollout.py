@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from alignment.errors import ConfigError
 from alignment.inference.types import Engine, SamplingSettings
 from alignment.models.chat_renderer import Tokens
-from alignment.models.padding import pad
 from alignment.utils import distributed
 from alignment.utils.seeds import derive_seed
 
@@ -50,13 +50,17 @@ def rollout(
     settings: SamplingSettings,
     seed: int,
     device: torch.device,
+    share: range | None = None,
 ) -> Answers:
     """Draw one answer to each prompt (repeat a prompt for more); processes share the prompts.
+
+    They exchange answers on the CPU: those that wait leave their GPUs to a server.
 
     Args:
         engine: the policy's engine, with its weights active.
         seed: of this iteration.
-        device: of the answers' tensors, the same kind in all processes.
+        device: of the answers' tensors.
+        share: what this process draws; None: its equal share.
 
     Raises:
         ConfigError: a prompt is empty, or exceeds the model's context with its answer.
@@ -64,20 +68,22 @@ def rollout(
     """
     if not prompts:
         raise ConfigError("PPO needs prompts")
-    share = distributed.share(len(prompts))
+    share = distributed.share(len(prompts)) if share is None else share
     seeds = [[derive_seed(seed, "episode", i)] for i in share]
     samples = [sample for [sample] in engine.sample([prompts[i] for i in share], seeds, settings)]
-    width = settings.max_new_tokens
-    tokens, logprobs, lengths, finished = (
-        distributed.gather_rows(part.to(device), len(prompts))
-        for part in (
-            pad([sample.token_ids for sample in samples], 0, width=width),
-            pad([sample.logprobs for sample in samples], 0.0, width=width),
-            torch.tensor([len(sample.token_ids) for sample in samples], dtype=torch.long),
-            torch.tensor([sample.finished for sample in samples], dtype=torch.bool),
-        )
+    shape = (len(prompts), settings.max_new_tokens)
+    tokens, logprobs = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    ends = np.zeros((len(prompts), 2), np.int64)
+    for i, sample in zip(share, samples, strict=True):
+        length = len(sample.token_ids)
+        tokens[i, :length], logprobs[i, :length] = sample.token_ids, sample.logprobs
+        ends[i] = length, sample.finished
+    tokens, logprobs = distributed.merged(tokens), distributed.merged(logprobs)
+    lengths, finished = distributed.merged(ends).T
+    mask = np.arange(lengths.max())[None] < lengths[:, None]
+    return Answers(
+        [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)],
+        torch.from_numpy(logprobs[:, : lengths.max()]).to(device),
+        torch.from_numpy(mask).to(device),
+        torch.from_numpy(finished.astype(bool)).to(device),
     )
-    longest = int(lengths.max())
-    mask = torch.arange(longest, device=device)[None] < lengths[:, None]
-    rows = zip(tokens.tolist(), lengths.tolist(), strict=True)
-    return Answers([row[:length] for row, length in rows], logprobs[:, :longest], mask, finished)

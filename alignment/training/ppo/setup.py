@@ -195,6 +195,16 @@ class Builder:
         return self._shared.merged(load_policy(self._base), learned), None
 
     @property
+    def served(self) -> Path:
+        """The full checkpoint that a server of the policy starts from, or has the shape of."""
+        return Path(adapter_base(self.start)) if is_adapter(self.start) else self.start
+
+    @property
+    def adapter_rank(self) -> int | None:
+        """Rank of the policy's adapter; None: the policy is a full checkpoint."""
+        return None if self._shared is None else self._shared.rank
+
+    @property
     def shares(self) -> bool:
         """Whether all roles share one backbone."""
         return self._shared is not None

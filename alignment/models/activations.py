@@ -1,0 +1,34 @@
+"""Memory of activations: one count for `align plan` and for what a server must leave free."""
+
+from __future__ import annotations
+
+_LAYER = 34  # bytes a token and unit of width, in 16 bits
+
+
+def activation_bytes(
+    tokens: float, width: int, layers: int, *, weight: int, checkpointing: bool = False
+) -> float:
+    """Bytes of the activations of a forward and backward pass.
+
+    A layer's take 34 T h bytes in 16 bits without attention scores, which fused kernels do not
+    store (Korthikanti et al. 2022, arXiv 2205.05198, eq. 1); with gradient checkpointing one
+    layer's, and 2 T h for every layer's input; in float32 twice as much.
+
+    Args:
+        tokens: T, of the pass.
+        width: h, of the hidden states.
+        weight: bytes of a number.
+    """
+    layer = _LAYER * weight / 2 * width * tokens
+    return layer + weight * width * tokens * layers if checkpointing else layer * layers
+
+
+def logit_bytes(tokens: float, vocabulary: int) -> float:
+    """Bytes of logits and their gradient, in float32."""
+    return 8 * tokens * vocabulary
+
+
+def block_bytes(parameters: float, layers: int, embedding: float) -> float:
+    """Bytes that a sharded model gathers while it learns: a block and the embeddings, in float32,
+    with their gradients."""
+    return 8 * (parameters / max(1, layers) + embedding)
