@@ -170,7 +170,8 @@ class _Model:
         episode = ppo.generation.max_new_tokens + TYPICAL_TOKENS  # a micro-batch holds one at least
         limit = max(ppo.max_tokens_per_micro_batch or _GPU_MICRO_BATCH, episode)
         tokens = min(limit, ppo.minibatch * episode)
-        learn = sum(self.activations(tokens, False, tokens).values())
+        recomputes = self._split > 1  # in shards, blocks keep their inputs alone
+        learn = sum(self.activations(tokens, recomputes, tokens).values())
         if program.inference.engine == "vllm":  # it draws, and the policy stays as it is
             return {**parts, "activations of a micro-batch": learn}
         drawn = min(ppo.generation.generation_batch_size, ppo.episodes)

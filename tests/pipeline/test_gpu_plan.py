@@ -109,8 +109,8 @@ def test_a_server_draws_for_ppo_beside_the_shards_of_its_policy(model: Path) -> 
     assert "a rollout" not in parts
     assert parts["policy and critic"] == 2 * 16 * SEVEN / 8
     assert parts["server"] == 1.2 * 2 * SEVEN / 4
-    # 2048 tokens, 32 layers in 16 bits, and their logits: nothing of the policy is whole.
-    assert parts["activations of a micro-batch"] == 2048 * (34 * 4096 * 32 + 8 * 32000)
+    # 2048 tokens: a layer in 16 bits, the inputs of all 32, and logits. No policy is whole.
+    assert parts["activations of a micro-batch"] == 2048 * (4096 * (34 + 2 * 32) + 8 * 32000)
     apart = plans(model, "12xH100-80GB", *vllm)["rlhf-v5/ppo"]
     assert apart.gpus == 12
     assert "server" not in apart.memory.parts

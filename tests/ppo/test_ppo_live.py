@@ -22,6 +22,7 @@ from alignment.inference.live_server import FullWeights
 from alignment.inference.served import Asked
 from alignment.inference.server_command import ServerPlan
 from alignment.models.chat_renderer import ChatRenderer, Tokens
+from alignment.models.recompute import can_recompute, recomputing
 from alignment.models.streaming import write_untied
 from alignment.training.ppo.collect import Collected
 from alignment.training.ppo.experience import compute_advantages, importance
@@ -192,6 +193,28 @@ def test_what_a_server_must_leave_free_by_hand(ema: float | None, copies: int) -
         seen = tokens * (34 * 2 * 32 + 8 * 10)
         assert to_come(roles, config, longest) == learn + seen
     assert beside_server(roles, config, 20) == 0, "on a CPU"
+
+
+def test_blocks_are_computed_again_to_the_same_bits() -> None:
+    model = tiny_llama(10, layers=2)
+    assert can_recompute(model)
+    ids = torch.arange(8)[None]
+    seen: list[bool] = []
+    for module in model.modules():
+        if type(module).__name__ == "LlamaMLP":
+            module.register_forward_pre_hook(lambda part, _: seen.append(part.training))
+
+    def gradients() -> list[torch.Tensor]:
+        loss = model(input_ids=ids, use_cache=False).logits.logsumexp(-1).sum()
+        return list(torch.autograd.grad(loss, list(model.parameters())))
+
+    plain, passes = gradients(), len(seen)
+    with recomputing(model):
+        again = gradients()
+    assert (passes, len(seen)) == (2, 2 + 4)
+    assert not any(seen), "dropout would begin"
+    assert not any(module.training for module in model.modules())
+    assert all(map(torch.equal, plain, again))
 
 
 def test_a_tied_output_embedding_is_published_apart_and_gathered_once(

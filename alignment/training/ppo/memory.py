@@ -36,7 +36,8 @@ def to_come(roles: Roles, config: PPOConfig, longest: int) -> int:
     gathered = block_bytes(policy.size, layers, words * width) if is_sharded(policy.model) else 0
     tokens = min(max(piece_of(config, policy), longest), config.minibatch * longest)
     weight = compute_format(policy.model).itemsize
-    activations = activation_bytes(tokens, width, layers, weight=weight)
+    kept = is_sharded(policy.model)  # see `Builder`
+    activations = activation_bytes(tokens, width, layers, weight=weight, checkpointing=kept)
     return round(
         _GRADIENT_AND_MOMENTS * learning
         + 4 * copies * own

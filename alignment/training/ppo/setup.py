@@ -20,6 +20,7 @@ from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.checkpoint_files import stored_tensor
 from alignment.models.digest import weights_digest
 from alignment.models.load import Dtype, load_policy, load_scalar
+from alignment.models.recompute import can_recompute
 from alignment.models.sharded_load import load_sharded
 from alignment.models.sharding import gather
 from alignment.rewards.card import read_card
@@ -70,6 +71,7 @@ class Builder:
         self._base = self.start
         if self.config.lora is None:
             self._policy = self._load(self.start)
+            self._recompute(self._policy)
             return
         from alignment.training.ppo.adapters import SharedBackbone  # peft takes seconds
 
@@ -83,6 +85,13 @@ class Builder:
             start=self.start if over else None,
             sharded=self.sharded,
         )
+        self._recompute(self._policy)
+
+    def _recompute(self, model: PreTrainedModel) -> None:
+        """Spare the activations of a sharded model that learns: it is one of those that hardly
+        fit."""
+        if self.sharded and not can_recompute(model):
+            self.say(f"{type(model).__name__} keeps all its activations: it cannot recompute them")
 
     def roles(self) -> Roles:
         """Policy, reference and critic."""
@@ -134,6 +143,7 @@ class Builder:
             load = load_policy if by_policy else load_scalar
             return critic_from(load(path, device=self.device), scale, self.dtype)
         body = load_sharded(path, "body", dtype=self.dtype, device=self.device)
+        self._recompute(body)
         head = None if by_policy else stored_tensor(Path(path), "score.weight", "classifier.weight")
         return critic_over(body, head, scale=scale, dtype=self.dtype)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
 from alignment.models.chat_renderer import Tokens
+from alignment.models.recompute import recomputing
 from alignment.models.sharding import clip_gradients, rounds
 from alignment.models.update_share import UpdateShare
 from alignment.training.ppo.experience import Experience
@@ -74,7 +75,7 @@ def update_policy(
     """
     totals: dict[str, float] = {}
     first_error = 0.0
-    with role.active():
+    with role.active(), recomputing(role.module):
         for number, batch in enumerate(batches):
             tokens = float(sum(len(experience.episodes[i].response) for i in batch))
             sums = dict.fromkeys(_POLICY_SUMS, 0.0)
@@ -111,7 +112,7 @@ def update_critic(
 ) -> dict[str, float]:
     """Take steps on the clipped value loss; returns figures. See `update_policy`."""
     totals: dict[str, float] = {}
-    with role.active():
+    with role.active(), recomputing(role.module):
         for batch in batches:
             tokens = float(sum(len(experience.episodes[i].response) for i in batch))
             sums = {"loss": 0.0, "clipped": 0.0}
