@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from alignment.inference.engine_factory import Opened
 from alignment.inference.types import Engine, Sample, SamplingSettings
 from alignment.models.chat_renderer import Tokens
 from alignment.models.load import Dtype, load_policy
+from alignment.models.sharded_load import load_sharded
 from alignment.preferences.prompts import Prompt
 from alignment.utils import distributed, graceful_stop
 from alignment.utils.files import atomic_write_json, read_json
@@ -86,6 +88,7 @@ def answer(
     seed: int,
     dtype: Dtype,
     device: torch.device,
+    sharded: bool = False,
     scratch: Path,
     progress: Progress,
 ) -> ArmAnswers:
@@ -100,6 +103,7 @@ def answer(
         open_policy: opens the engine of the arm's policy.
         seed: of the version.
         dtype, device: precision and device of all models.
+        sharded: split them over all processes, if a server draws.
         scratch: answers are saved here every `config.checkpoint_every` prompts.
 
     Raises:
@@ -112,7 +116,8 @@ def answer(
         renderer = opened.renderer
         rendered = [renderer.prompt(prompt.messages) for prompt in prompts]
         progress.begin(f"answers of {label}", total=len(prompts), unit="prompts")
-        drawing = _Drawing(opened.engine, config, scratch, progress)
+        served = opened.model is None
+        drawing = _Drawing(opened.engine, served, config, scratch, progress)
         answers = [reply for (reply,) in drawing.all(f"drawn-{arm.name}", rendered, seeds)]
         if few:
             progress.begin(f"diversity of {label}", total=len(few), unit="prompts")
@@ -121,8 +126,10 @@ def answer(
             [renderer.prompt(prompt.messages) for prompt in few],
             sample_seeds(derive_seed(seed, "diversity"), [prompt.id for prompt in few], SAMPLES),
         )
-    # A server has left the device by now.
-    model = opened.model or load_policy(arm.policy, dtype=dtype, device=device)
+    distributed.meet()  # a server has left the device by now
+    split = sharded and opened.model is None  # what drew in this process is whole
+    load = partial(_load, dtype=dtype, device=device, sharded=split)
+    model = opened.model or load(arm.policy)
     table = pd.DataFrame(
         {
             "side": label,
@@ -141,7 +148,7 @@ def answer(
     items = [
         Tokens(prompt, reply["token_ids"]) for prompt, reply in zip(rendered, answers, strict=True)
     ]
-    figures = _distances(arm, model, items, table, renderer.pad, config, seed, dtype, progress)
+    figures = _distances(arm, model, load, items, table, renderer.pad, config, seed, progress)
     tokens = int(table.n_tokens.sum())
     if few:
         tokens += sum(len(reply["token_ids"]) for replies in samples for reply in replies)
@@ -182,6 +189,8 @@ class _Drawing:
     """Draws answers and saves them every `config.checkpoint_every` answers."""
 
     engine: Engine
+    served: bool
+    """By a server, which the first process owns."""
     config: EvaluateConfig
     scratch: Path
     progress: Progress
@@ -194,7 +203,9 @@ class _Drawing:
         step = max(1, self.config.checkpoint_every // max(map(len, seeds), default=1))
         starts = range(0, len(prompts), step)
         shards = {start: self.scratch / f"{name}-{start:06d}.json" for start in starts}
-        claimed = distributed.claim(starts, lambda start: shards[start].exists())
+        claimed = distributed.claim(
+            starts, lambda start: shards[start].exists(), by_first=self.served
+        )
         for start in claimed:
             part = slice(start, start + step)
             saying = _Saying(self.progress)
@@ -202,13 +213,19 @@ class _Drawing:
             atomic_write_json(shards[start], [list(map(_reply, samples)) for samples in drawn])
             graceful_stop.stop_if_requested()
             self.progress.advance(len(prompts[part]))
-        distributed.barrier()
+        distributed.meet()  # a server may draw on the GPUs of those that wait
         answers: list[list[dict[str, Any]]] = []
         for start, shard in shards.items():
             answers += read_json(shard)
             if start not in claimed:
                 self.progress.advance(len(prompts[start : start + step]))
         return answers
+
+
+def _load(path: Path, *, dtype: Dtype, device: torch.device, sharded: bool) -> PreTrainedModel:
+    if sharded:
+        return load_sharded(path, "policy", dtype=dtype, learns=False, device=device)
+    return load_policy(path, dtype=dtype, device=device)
 
 
 def _reply(sample: Sample) -> dict[str, Any]:
@@ -218,12 +235,12 @@ def _reply(sample: Sample) -> dict[str, Any]:
 def _distances(
     arm: Arm,
     model: PreTrainedModel,
+    load: Callable[[Path], PreTrainedModel],
     items: list[Tokens],
     table: pd.DataFrame,
     pad: int,
     config: EvaluateConfig,
     seed: int,
-    dtype: Dtype,
     progress: Progress,
 ) -> dict[str, float]:
     """KL figures; adds `logprob` and `entropy` to the table.
@@ -231,9 +248,8 @@ def _distances(
     The distance from a reference that is the policy itself is 0. A directory with two names is
     measured once.
     """
-    device = next(model.parameters()).device
     models = {
-        str(path): load_policy(path, dtype=dtype, device=device)
+        str(path): load(path)
         for path in dict.fromkeys(arm.references.values())
         if path != arm.policy
     }

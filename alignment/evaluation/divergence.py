@@ -18,6 +18,7 @@ from torch import Tensor
 
 from alignment.models import padding
 from alignment.models.chat_renderer import Tokens
+from alignment.models.sharding import rounds
 from alignment.utils import distributed
 from alignment.utils.progress import Progress, SilentProgress
 
@@ -58,7 +59,8 @@ def measure(
 ) -> Divergence:
     """Compare `policy` with every reference on the policy's own answers.
 
-    All processes call it; each makes some of the forward passes, and all get all results.
+    All processes call it; each makes some of the forward passes, and all get all results. The
+    models are whole in each, or all sharded.
 
     Args:
         items: prompt and response ids; an answer without tokens has distance 0.
@@ -75,22 +77,27 @@ def measure(
     progress.begin("KL", total=n, unit="answers")
     # Longest first: what does not fit into memory fails early.
     batches = padding.micro_batches([len(item) for item in items], batch_tokens)[::-1]
-    for batch in distributed.deal(batches):
+    own_batches = distributed.deal(batches)
+    for number in range(rounds(policy, len(own_batches))):
+        counted = number < len(own_batches)
+        batch = own_batches[number] if counted else batches[-1]  # other processes have more
         ids, mask, in_response = _padded([items[i] for i in batch], pad, device)
         counts = [len(items[i].response) for i in batch]
         own = _log_softmax(policy, ids, mask, in_response, temperature)
         targets = ids[:, 1:][in_response]
         own_taken = own.gather(1, targets[:, None])[:, 0]
-        own_entropy = -(own.exp() * own).sum(1)
-        _scatter(logprob, batch, counts, own_taken)
-        _scatter(entropy, batch, counts, own_entropy, mean=True)
+        if counted:
+            _scatter(logprob, batch, counts, own_taken)
+            _scatter(entropy, batch, counts, -(own.exp() * own).sum(1), mean=True)
         for name, model in references.items():
             other = _log_softmax(model, ids, mask, in_response, temperature)
+            if not counted:
+                continue
             gap = own_taken - other.gather(1, targets[:, None])[:, 0]
             _scatter(distances[name].k1, batch, counts, gap)
             _scatter(distances[name].k3, batch, counts, torch.expm1(-gap) + gap)
             _scatter(distances[name].exact, batch, counts, (own.exp() * (own - other)).sum(1))
-        progress.advance(len(batch))
+        progress.advance(len(batch) if counted else 0)
     return Divergence(
         {
             name: Distance(*map(distributed.merged, (found.k1, found.k3, found.exact)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from alignment.inference.engine import TransformersEngine
 from alignment.inference.live import LiveEngine
 from alignment.inference.live_server import AdapterWeights, FullWeights, LiveServer
 from alignment.inference.served import Asked, EndpointEngine, ServedEngine, VLLMEngine
-from alignment.inference.types import Engine
+from alignment.inference.types import Engine, Sample
 from alignment.inference.vllm_environment import installed
 from alignment.inference.vllm_plan import plan_server
 from alignment.models.adapters import is_adapter
@@ -49,6 +49,15 @@ class Opened:
     """The policy, if it is loaded in this process."""
 
 
+class _Elsewhere:
+    """The engine of a process for which another draws."""
+
+    def sample(self, prompts: Sequence[Sequence[int]], *_: object) -> list[list[Sample]]:
+        """No prompts, no answers."""
+        assert not prompts, "the first process draws for all"
+        return []
+
+
 @contextmanager
 def open_engine(
     model: Path,
@@ -64,7 +73,8 @@ def open_engine(
 ) -> Iterator[Opened]:
     """The engine that `inference.engine` names, for the policy in `model`.
 
-    A vLLM server starts at the first draw and has ended, whole, when the context is left.
+    A vLLM server starts at the first draw and has ended, whole, when the context is left. The first
+    of several processes draws from it, or from an endpoint.
 
     Args:
         keep: directory of the caller that survives a kill; answers are kept there as they come.
@@ -82,6 +92,9 @@ def open_engine(
     if inference.engine == "transformers":
         policy = load_policy(model, dtype=compute.dtype, device=resolve_device(compute.device))
         yield Opened(TransformersEngine(policy, renderer), renderer, policy)
+        return
+    if not distributed.is_first():  # it owns the server, and draws for all
+        yield Opened(_Elsewhere(), renderer, None)
         return
     full = _merged(model, keep / "merged") if is_adapter(model) else model
     context = None if limit is None else limit + generation.max_new_tokens

@@ -88,9 +88,12 @@ def need(node: Node, program: ProgramConfig, size: Size, gpus: int) -> Need | No
             policies = 3 if "parent_policy" in node.inputs else 1  # and SFT's, in most versions
             held = model.reading(policies, 2 if searches else 0)
             compared = Need({})
+            vllm = program.inference.engine == "vllm"
             if node.module == "evaluate":
-                compared = Need(held | model.compared(program.evaluate.max_tokens_per_micro_batch))
-            if program.inference.engine == "vllm":
+                tokens = program.evaluate.max_tokens_per_micro_batch
+                read = model.reading(0, policies) | model.passing(tokens) if vllm else held
+                compared = Need(read | model.compared(tokens))
+            if vllm:
                 drawing = Need(model.served(program.inference.vllm.tensor_parallel_size))
             else:
                 rows = drawn.generation_batch_size
@@ -182,7 +185,8 @@ class _Model:
         return {**parts, name: max(learn, draw)}
 
     def reading(self, policies: int, rewards: int) -> dict[str, float]:
-        """Frozen models: policies, which are whole in every process, and reward models."""
+        """Frozen models: policies, which are whole in every process, and reward models or others
+        that are split."""
         whole = policies * self._width * self._size.parameters
         gathered = self._width * self._block if rewards else 0.0
         return {"weights": whole + self._frozen(rewards) + gathered}

@@ -15,8 +15,10 @@ DRAWING = ("sample", "collect", "evaluate")
 def processes(node: Node, program: ProgramConfig) -> int:
     """How many processes share a stage.
 
-    A server draws for one process alone, so that its stages have one.
+    A server draws for one process alone, so that its stages have one; but evaluation also compares
+    models, which may have to be sharded.
     """
     ours = node.module in DRAWING and program.inference.engine == "transformers"
+    ours |= node.module == "evaluate" and program.compute.sharding == "full"
     shared = ours or node.module == "select" or node.module in TRAINING
     return program.compute.processes if shared else 1

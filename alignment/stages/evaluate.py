@@ -190,6 +190,7 @@ def _answer(ctx: StageContext, arm: Arm, prompts: list[Prompt]) -> ArmAnswers:
         seed=ctx.seed,
         dtype=ctx.config.compute.dtype,
         device=resolve_device(ctx.config.compute.device),
+        sharded=ctx.config.compute.sharding == "full" and distributed.size() > 1,
         scratch=ctx.scratch,
         progress=ctx.progress,
     )

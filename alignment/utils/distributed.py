@@ -131,18 +131,26 @@ def deal(items: Sequence[Item]) -> Sequence[Item]:
     return items[rank() :: size()]
 
 
-def claim(items: Sequence[Item], done: Callable[[Item], bool]) -> Sequence[Item]:
+def claim(
+    items: Sequence[Item], done: Callable[[Item], bool], *, by_first: bool = False
+) -> Sequence[Item]:
     """This process's items among those that are not `done`, for results that are kept on disk.
 
     All processes call it with the same items, and each says with `barrier` when its own are done.
     On a file server one may not see yet what another does: done is what all see.
+
+    Args:
+        by_first: the first process gets all of them.
     """
     missing = [0.0 if done(item) else 1.0 for item in items]
     if _joined() and items:
         import torch
 
         missing = sum_over_all(torch.tensor(missing)).tolist()
-    return deal([item for item, count in zip(items, missing, strict=True) if count])
+    left = [item for item, count in zip(items, missing, strict=True) if count]
+    if by_first:
+        return left if is_first() else []
+    return deal(left)
 
 
 def check_same(plan: Any, what: str) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,10 @@ from alignment.config.generation import GenerationConfig
 from alignment.config.inference import InferenceConfig
 from alignment.config.rewards import CombineConfig
 from alignment.config.sampling import CollectConfig, SampleConfig, SelectConfig
+from alignment.inference.engine import TransformersEngine
+from alignment.inference.engine_factory import Opened
+from alignment.models.chat_renderer import ChatRenderer
+from alignment.models.load import load_policy, load_tokenizer
 from alignment.stages import collect, evaluate, sample, select
 from alignment.stages.context import StageContext
 from alignment.utils import distributed
@@ -78,10 +84,33 @@ def work(root: Path, inputs: dict[str, Path], sharding: str = "none") -> None:
     atomic_write_json(root / f"dealt-{distributed.rank()}.json", dealt)
 
 
+@contextmanager
+def served(model: Path, *_: Any, **__: Any) -> Iterator[Opened]:
+    """Our own loop in the first process, as a server: nobody gets the model."""
+    policy, renderer = load_policy(model), ChatRenderer(load_tokenizer(model), 64)
+    engine = TransformersEngine(policy, renderer)
+    if not distributed.is_first():
+        engine.sample = None  # type: ignore[method-assign,assignment]  # to call it would fail
+    yield Opened(engine, renderer, None)
+
+
+def evaluate_served(root: Path, inputs: dict[str, Path]) -> None:
+    """Evaluate with answers of a server, and models that no process may load whole."""
+    ctx = context(root, "evaluate", inputs, "full")
+    with (
+        patch("alignment.stages.policy_engine.open_engine", served),
+        patch("alignment.evaluation.answering.load_policy", None),
+    ):
+        evaluate.run(ctx)
+    ctx.write_notes()
+    distributed.barrier()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     distributed.join("cpu")
     given = {name: Path(path) for name, path in json.loads(sys.argv[2]).items()}
     for sharding in ("none", "full"):
         work(Path(sys.argv[1]) / sharding, given, sharding)
+    evaluate_served(Path(sys.argv[1]) / "served", given)
     distributed.leave()

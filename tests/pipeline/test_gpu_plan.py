@@ -127,7 +127,16 @@ def test_the_memory_of_stages_that_draw_and_score_by_hand(model: Path) -> None:
     assert read["sample"].memory.parts["weights"] == 2 * (SEVEN + rewards)
     assert read["evaluate"].memory.parts["weights"] == 2 * 3 * SEVEN
     served = plans(model, "8xH100-80GB", "inference.engine=vllm")
-    assert [served[f"rlhf-v1/{stage}"].gpus for stage in read] == [1, 8, 1]
+    assert [served[f"rlhf-v1/{stage}"].gpus for stage in read] == [1, 8, 8]
+    # Three policies in shards and one block, the activations of two layers, log-probabilities.
+    assert served["rlhf-v1/evaluate"].memory.parts == {
+        "weights": 2 * (3 * SEVEN / 8 + SEVEN / 32 + 32000 * 4096),
+        "activations": 16384 * 2 * 34 * 4096,
+        "log-probabilities": 16384 * 20 * 32000,
+    }
+    few = ("inference.engine=vllm", "evaluate.max_tokens_per_micro_batch=1024")
+    drawing = plans(model, "8xH100-80GB", *few)["rlhf-v1/evaluate"]
+    assert drawing.memory.parts == {"server": 1.2 * 2 * SEVEN}
 
 
 def test_a_stage_that_does_not_fit_gets_the_smallest_change_that_mends_it(model: Path) -> None:

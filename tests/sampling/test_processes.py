@@ -82,3 +82,9 @@ def test_the_same_bytes_from_one_process_and_from_two(
                 assert other[name].to_numpy() == pytest.approx(
                     one[name].to_numpy(), abs=1e-4, nan_ok=True
                 )
+    # Where a server draws for the first process, policies are split too, to measure their KL.
+    one, other = (
+        read_json(root / "evaluate" / "out" / "metrics.json") for root in (two, tmp_path / "served")
+    )
+    assert {"kl_sft", "entropy"} <= {name.rpartition("/")[2] for name in one}
+    assert other == pytest.approx(one, abs=1e-4)
