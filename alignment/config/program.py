@@ -114,10 +114,10 @@ class ProgramConfig(Section):
                 "intake.source: simulated needs the built-in world (base.source: world); "
                 "its annotators cannot judge answers of a real model"
             )
-        if self.orchestration.parallel_rewards and self.compute.launch is not None:
+        if self.orchestration.parallel and self.compute.launch is not None:
             raise ValueError(
                 "compute.launch starts one stage at a time, because two would meet at one address: "
-                "set orchestration.parallel_rewards: false"
+                "set orchestration.parallel: false"
             )
         student = self.finetune.student
         if student is not None and student.size is not None:

@@ -105,6 +105,7 @@ RENAMES: dict[str, str] = {
     "ppo.reward.clip": "ppo.reward.score_clip",
     "ppo.stop.guard_every": "ppo.stop.look_every",
     **_adapter("ppo", "adapters", "share_backbone"),
+    "orchestration.parallel_rewards": "orchestration.parallel",
     "promote.guards": "promote.judges",
     "promote.guard_margin": "promote.judge_margin",
 }

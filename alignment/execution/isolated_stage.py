@@ -21,7 +21,9 @@ from typing import Any, Literal
 from alignment import errors
 from alignment.config.compute import ComputeConfig
 from alignment.errors import AlignError, ConfigError, StageError
+from alignment.execution.launcher import Child
 from alignment.execution.start_command import start_command
+from alignment.execution.warm_start import can_fork, fork_module
 from alignment.pipeline.node import Node
 from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.memory import oom_kills
@@ -65,22 +67,11 @@ def run_isolated(
         path.unlink()
     before = oom_kills()
     module = "alignment.execution.stage_main"
-    start = start_command(module, [str(workspace), node.key], processes, compute)
-    with log.open("ab") as output:
-        try:
-            child = subprocess.Popen(
-                start,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                # SIGKILL, because once the parent is gone nobody holds the workspace lock.
-                preexec_fn=die_with_parent(signal.SIGKILL),
-            )
-        except OSError as error:
-            raise ConfigError(
-                f"{start[0]!r} cannot be started: {error.strerror}", where="compute.launch"
-            ) from error
+    arguments = [str(workspace), node.key]
+    if can_fork(compute):
+        child = fork_module(module, arguments, processes, log)
+    else:
+        child = _start(start_command(module, arguments, processes, compute), log)
     try:
         code = _wait(child, interrupted)
     except BaseException:
@@ -100,6 +91,24 @@ def run_isolated(
         died.failure = outcome.failure
         raise died
     return outcome.peak_mb
+
+
+def _start(command: Sequence[str], log: Path) -> Child:
+    with log.open("ab") as output:
+        try:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # SIGKILL, because once the parent is gone nobody holds the workspace lock.
+                preexec_fn=die_with_parent(signal.SIGKILL),
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"{command[0]!r} cannot be started: {error.strerror}", where="compute.launch"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -176,7 +185,7 @@ def error_record(error: AlignError) -> dict[str, str | None]:
     }
 
 
-def _wait(child: subprocess.Popen[bytes], interrupted: Callable[[], int]) -> int:
+def _wait(child: Child, interrupted: Callable[[], int]) -> int:
     """Wait for the child; returns its exit code."""
     while not interrupted():
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -184,7 +193,7 @@ def _wait(child: subprocess.Popen[bytes], interrupted: Callable[[], int]) -> int
     raise KeyboardInterrupt
 
 
-def _stop(child: subprocess.Popen[bytes], grace: float, interrupted: Callable[[], int]) -> None:
+def _stop(child: Child, grace: float, interrupted: Callable[[], int]) -> None:
     """End the child and the processes it started; at once when interrupted again."""
     try:
         child.terminate()  # a launcher passes this on to its children
@@ -196,4 +205,5 @@ def _stop(child: subprocess.Popen[bytes], grace: float, interrupted: Callable[[]
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
+        child.kill()  # a fork that had no session of its own yet
         child.wait()

@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from alignment.utils.distributed import RENDEZVOUS
 from alignment.utils.processes import die_with_parent
@@ -24,8 +26,24 @@ _LOOK_EVERY = 0.05
 _GRACE = 60.0  # the children's own grace is shorter (`orchestration.grace_seconds`)
 
 
-def launch(count: int, module: str, arguments: list[str]) -> int:
-    """Run `python -m module arguments` in `count` processes.
+class Child(Protocol):
+    """A child process, with the methods of `subprocess.Popen`."""
+
+    pid: int
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+def launch(
+    count: int, start: Callable[[dict[str, str]], Child], environment: Mapping[str, str]
+) -> int:
+    """Run `count` processes, each started by `start` with an environment of its own.
+
+    Args:
+        environment: what theirs extend.
 
     Returns:
         0 if all succeeded; otherwise the exit code of one that failed, or 128 plus the signal's
@@ -33,11 +51,7 @@ def launch(count: int, module: str, arguments: list[str]) -> int:
     """
     with tempfile.TemporaryDirectory(prefix="align-") as directory:
         children = [
-            subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                env=_environment(number, count, Path(directory)),
-                preexec_fn=die_with_parent(signal.SIGKILL),
-            )
+            start({**_defaults(count), **environment, **_own(number, count, Path(directory))})
             for number in range(count)
         ]
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -51,12 +65,16 @@ def launch(count: int, module: str, arguments: list[str]) -> int:
             _end(children)
 
 
-def _environment(number: int, count: int, directory: Path) -> dict[str, str]:
+def _defaults(count: int) -> dict[str, str]:
     threads = max(1, len(os.sched_getaffinity(0)) // count) if sys.platform == "linux" else 1
     return {
         "OMP_NUM_THREADS": str(threads),
         "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
-        **os.environ,
+    }
+
+
+def _own(number: int, count: int, directory: Path) -> dict[str, str]:
+    return {
         "RANK": str(number),
         "LOCAL_RANK": str(number),
         "WORLD_SIZE": str(count),
@@ -65,7 +83,7 @@ def _environment(number: int, count: int, directory: Path) -> dict[str, str]:
     }
 
 
-def _watch(children: list[subprocess.Popen[bytes]]) -> int:
+def _watch(children: list[Child]) -> int:
     while True:
         codes = [child.poll() for child in children]
         if any(codes):
@@ -78,7 +96,7 @@ def _watch(children: list[subprocess.Popen[bytes]]) -> int:
         time.sleep(_LOOK_EVERY)
 
 
-def _ask(children: list[subprocess.Popen[bytes]]) -> None:
+def _ask(children: list[Child]) -> None:
     """Ask the children to end; each goes on to its next checkpoint."""
     for child in children:
         child.terminate()
@@ -88,11 +106,19 @@ def _ask(children: list[subprocess.Popen[bytes]]) -> None:
             child.wait(max(0.0, deadline - time.monotonic()))
 
 
-def _end(children: list[subprocess.Popen[bytes]]) -> None:
+def _end(children: list[Child]) -> None:
     for child in children:
         child.kill()
         child.wait()
 
 
+def _start_module(environment: dict[str, str]) -> Child:
+    return subprocess.Popen(
+        [sys.executable, "-m", *sys.argv[2:]],
+        env=environment,
+        preexec_fn=die_with_parent(signal.SIGKILL),
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(launch(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))
+    sys.exit(launch(int(sys.argv[1]), _start_module, os.environ))

@@ -30,7 +30,7 @@ from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import waits_for
 from alignment.pipeline.reasons import why_run
 from alignment.pipeline.records import Attempt, Manifest
-from alignment.pipeline.shared_stages import processes
+from alignment.pipeline.shared_stages import SIDE_BY_SIDE, processes
 from alignment.pipeline.workspace import keep_program, make_workspace
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils import distributed
@@ -292,7 +292,7 @@ class Runner:
 
     def isolated(self, node: Node) -> bool:
         """Whether the node runs in one or more processes of its own."""
-        return self.processes(node) > 1 or (self.parallel and node.module == "reward")
+        return self.processes(node) > 1 or (self.parallel and node.module in SIDE_BY_SIDE)
 
     def processes(self, node: Node) -> int:
         """How many processes share the node's work."""
@@ -300,8 +300,8 @@ class Runner:
 
     @property
     def parallel(self) -> bool:
-        """Whether independent stages (the two reward models) run in parallel."""
-        return self.program.orchestration.parallel_rewards
+        """Whether stages that do not need each other run side by side."""
+        return self.program.orchestration.parallel
 
     def _note_failure(self, attempt: Attempt, error: BaseException, seconds: float) -> None:
         attempt.status = self.ledger.final_status(attempt).status

@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from alignment.errors import AlignError, StageError
 from alignment.execution.failures import kind_of, of_a_lost_process
@@ -56,13 +58,20 @@ def main(workspace: Path, key: str) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def run(arguments: Sequence[str]) -> NoReturn:
+    """Run the stage that the arguments name, and end this process without winding down.
+
+    Everything is written then. Threads of gloo that still wind down when the interpreter ends
+    sometimes abort the process ("terminate called without an active exception").
+    """
     die_with_this_parent()  # torchrun's workers would outlive it
-    code = main(Path(sys.argv[1]), sys.argv[2])
-    if "RANK" in os.environ:
-        # Everything is written. Threads of gloo that still wind down when the interpreter ends
-        # sometimes abort the process ("terminate called without an active exception").
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(code)
-    sys.exit(code)
+    workspace, key = arguments
+    code = main(Path(workspace), key)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

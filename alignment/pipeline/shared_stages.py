@@ -1,4 +1,4 @@
-"""Which stages share their work among `compute.processes`."""
+"""Which stages share their work among `compute.processes`, and which run side by side."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ SPLIT = ("finetune", "student", "reward", "ppo")
 """Stages whose models `compute.sharding: full` splits while they learn."""
 DRAWING = ("sample", "collect", "evaluate")
 """Stages that draw answers: in our own loop or on a server."""
+SIDE_BY_SIDE = {"reward": "reward", "evaluate": "judging", "collect": "judging"}
+"""Modules whose stages may run at once (`orchestration.parallel`), and with which kind."""
 
 
 def processes(node: Node, program: ProgramConfig) -> int:

@@ -15,9 +15,10 @@ from alignment.utils.files import sha256_file
 from alignment.utils.json_lines import read_jsonl
 from alignment.world.tokenizer import train_tokenizer
 
-CODE_VERSION = "4"
-# 3: start weights of a deviation that goes with the width; 4: shared by several processes
-KEEPS = ("2", "3")
+CODE_VERSION = "6"
+# 3: start weights of a deviation that goes with the width; 4: shared by several processes; 5: with
+# hand-written passes where they pay
+KEEPS = ("2", "3", "4")
 READS = ("base", "compute")
 
 

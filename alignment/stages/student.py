@@ -15,7 +15,7 @@ from alignment.stages.context import StageContext
 from alignment.stages.pretrain import pretrain_world
 from alignment.utils import distributed
 
-CODE_VERSION = "7"
+CODE_VERSION = "8"
 KEEPS = ("1", "2", "3", "4", "5", "6")
 BFLOAT16_KEEPS = ()
 # 2: templates with an end other than EOS; 3: long answers stay that fit with their short prompts;

@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from alignment.config.finetune import PretrainConfig
 from alignment.errors import DataError
+from alignment.fastpath import use_for_training
 from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_not_finite
@@ -124,16 +125,19 @@ def pretrain(
     progress.begin("pretrain", config.steps, "step")
     progress.advance(done)
     share = distributed.share(config.batch)
+    lean = None if bf16 else use_for_training(model.model)
     for step in range(done, config.steps):
         numbers = batch_rows(step, len(rows), config.batch, seed)[share.start : share.stop]
         lost = 0.0
         if len(numbers):
             batch = rows[numbers].to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-            loss = torch.nn.functional.cross_entropy(
-                logits.float().flatten(0, 1), batch[:, 1:].flatten()
-            )
+            loss = None if lean is None else _lean_loss(lean, model, batch)
+            if loss is None:
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    logits = model(input_ids=batch[:, :-1], use_cache=False).logits
+                loss = torch.nn.functional.cross_entropy(
+                    logits.float().flatten(0, 1), batch[:, 1:].flatten()
+                )
             loss = loss * (len(numbers) / config.batch)
             loss.backward()
             lost = loss.item()
@@ -168,6 +172,17 @@ def pretrain(
         "tokens": float(config.steps * config.batch * config.length),
         "parameters": float(sum(parameter.numel() for parameter in model.parameters())),
     }
+
+
+def _lean_loss(lean: Any, model: Any, batch: torch.Tensor) -> torch.Tensor | None:
+    """The loss by a hand-written pass; None where it does not cover the batch."""
+    ids = batch[:, :-1].contiguous()
+    hidden = lean.hidden(ids, torch.arange(ids.numel()))
+    if hidden is None:
+        return None
+    log_probs = lean.token_logprobs(hidden, model.lm_head.weight, batch[:, 1:].flatten(), 1.0)
+    loss: torch.Tensor = -log_probs.mean()
+    return loss
 
 
 def batch_rows(step: int, rows: int, batch: int, seed: int) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """The flow `rlhf-iteration`: the stages of one version, in order.
 
-The two reward models may train side by side (`orchestration.parallel_rewards`).
+Stages that do not need each other may run side by side (`orchestration.parallel`).
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from alignment.pipeline.approval import Decisions, WaitingForDecision
 from alignment.pipeline.invalidate import set_aside
 from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import frontier, waits_for
+from alignment.pipeline.shared_stages import SIDE_BY_SIDE
 from flows.definitions.approval import await_decision
 from flows.definitions.events import PAIRS_WAITING, VERSION_DONE, emit
 from flows.definitions.parameters import Config, FromStage, Version, Workspace
@@ -107,8 +108,9 @@ def advance(session: Session, version: str, from_stage: str) -> AlignError | Non
 
 def carry_out(session: Session, version: str) -> None:
     """Run the stages of a version, in order."""
-    for group in groups(session.of_version(version)):
-        if len(group) > 1 and session.runner.parallel:
+    nodes = session.of_version(version)
+    for group in groups(nodes) if session.runner.parallel else [[node] for node in nodes]:
+        if len(group) > 1:
             futures = [run_stage.with_options(name=node.stage).submit(node.key) for node in group]
             wait_for(session.runner, futures)
             for future in futures:
@@ -160,14 +162,24 @@ def redo(session: Session, version: str, stage: str) -> None:
 
 
 def groups(nodes: Sequence[Node]) -> list[list[Node]]:
-    """Group neighbouring stages that do not depend on each other: reward models, then guards."""
+    """Group stages that may run at once and do not need each other: reward models, then guards, and
+    collection with evaluation, before the gate."""
     result: list[list[Node]] = []
     for node in nodes:
-        last = result[-1] if result else []
-        needed = set(node.inputs.values())
-        alike = bool(last) and node.module == last[-1].module == "reward"
-        if alike and not any((other.version, other.stage) in needed for other in last):
-            last.append(node)
-        else:
+        group = _group_of(node, result)
+        if group is None:
             result.append([node])
+        else:
+            group.append(node)
     return result
+
+
+def _group_of(node: Node, made: Sequence[list[Node]]) -> list[Node] | None:
+    """The group that it can join: of its kind, and no later one has what it needs."""
+    needed, kind = set(node.inputs.values()), SIDE_BY_SIDE.get(node.module)
+    for group in reversed(made):
+        if any((other.version, other.stage) in needed for other in group):
+            return None
+        if kind is not None and kind == SIDE_BY_SIDE.get(group[0].module):
+            return group
+    return None

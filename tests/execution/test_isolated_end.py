@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from alignment.config.compute import ComputeConfig
-from alignment.execution import start_command
+from alignment.execution import isolated_stage, start_command
 from alignment.execution.isolated_stage import run_isolated
 from alignment.pipeline.node import Node
 from alignment.utils.processes import runs
@@ -53,6 +53,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(trap: str, interrupted: Any = lambda: 0) -> None:
         python = str(stage(tmp_path, trap))
         monkeypatch.setattr(start_command, "sys", SimpleNamespace(executable=python))
+        monkeypatch.setattr(isolated_stage, "can_fork", lambda _: False)
         log = tmp_path / "log"
         run_isolated(
             tmp_path,
@@ -137,6 +138,7 @@ def test_a_killed_parent_takes_it_along_at_once(tmp_path: Path) -> None:
         from alignment.pipeline.node import Node
         folder = Path({str(tmp_path)!r})
         start_command.sys = SimpleNamespace(executable={str(stage(tmp_path, STUBBORN))!r})
+        isolated_stage.can_fork = lambda compute: False
         node = Node("rlhf-v1", "reward_safety", "reward")
         isolated_stage.run_isolated(
             folder, node, folder, folder / "log", compute=ComputeConfig(), grace=600.0

@@ -33,6 +33,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         python = tmp_path / "python"
         python.write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
         python.chmod(0o755)
+        monkeypatch.setattr("alignment.execution.isolated_stage.can_fork", lambda _: False)
         counts = list(counted)
         monkeypatch.setattr("alignment.execution.isolated_stage.oom_kills", lambda: counts.pop(0))
         monkeypatch.setattr(
@@ -203,7 +204,6 @@ def test_a_stage_killed_from_outside_is_not_done_in_smaller_pieces(
         tmp_path / "workspace",
         versions=1,
         tracking={"enabled": False},
-        orchestration={"parallel_rewards": True},
     )
 
     def killed(*_given: Any, **_named: Any) -> float:
@@ -212,6 +212,8 @@ def test_a_stage_killed_from_outside_is_not_done_in_smaller_pieces(
         raise error
 
     monkeypatch.setattr("alignment.execution.runner.run_isolated", killed)
+    monkeypatch.setattr("alignment.execution.runner.run_isolated", killed)
+    monkeypatch.setattr(Runner, "isolated", lambda _self, node: node.module == "reward")
     said: list[str] = []
     with Runner(program, say=said.append) as runner:
         for node in runner.plan:

@@ -21,7 +21,7 @@ BASE = [
     "compute.fast_cpu=auto",
     "compute.processes=4",
     "compute.launch='mpirun {command}'",
-    "orchestration.parallel_rewards=false",
+    "orchestration.parallel=false",
     "evaluate.judge={base_url: 'http://x/v1', model: m}",
     f"finetune.student={{size: {SIZE}}}".replace("'hidden'", "hidden"),
 ]

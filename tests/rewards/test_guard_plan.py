@@ -27,12 +27,13 @@ def test_main_models_side_by_side_then_their_guards(tmp_path: Path) -> None:
     assert together == [
         ["reward_helpfulness", "reward_safety"],
         ["guard_helpfulness", "guard_safety"],
+        ["evaluate", "collect"],
     ]
 
 
 def test_no_share_no_guard(tmp_path: Path) -> None:
     together = [group for group in nodes(tmp_path, 0.0) if len(group) > 1]
-    assert together == [["reward_helpfulness", "reward_safety"]]
+    assert together == [["reward_helpfulness", "reward_safety"], ["evaluate", "collect"]]
 
 
 def test_earlier_models_are_measured_beside_the_new_one(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from model_helpers import CHATML, bytes_tokenizer, tiny_model
@@ -17,6 +18,7 @@ from alignment.config.finetune import PretrainConfig
 from alignment.config.lora import LoraConfig
 from alignment.config.program import ProgramConfig
 from alignment.errors import ConfigError, DataError
+from alignment.fastpath.training import LeanBackbone
 from alignment.models.adapters import is_adapter
 from alignment.models.load import load_policy, load_tokenizer, save_model
 from alignment.stages import finetune, import_base, pretrain
@@ -94,6 +96,34 @@ def test_it_learns_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
     config = whole.config
     assert (config.num_key_value_heads, config.tie_word_embeddings) == (2, True)
     assert (config.hidden_act, config.max_position_embeddings) == ("silu", 64)
+
+
+def test_a_hand_written_pass_learns_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+
+    class Counting(LeanBackbone):
+        def hidden(self, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor | None:
+            used.append(len(ids))
+            return super().hidden(ids, places)
+
+    curves = {}
+    for name, given in (("plain", lambda _: None), ("lean", Counting)):
+        monkeypatch.setattr("alignment.training.pretrain.use_for_training", given)
+        (tmp_path / name).mkdir()
+        series = Series(tmp_path / name / "series.jsonl")
+        train(
+            TEXTS,
+            bytes_tokenizer(),
+            PretrainConfig(**SMALL),
+            seed=3,
+            scratch=tmp_path / name,
+            series=series,
+        )
+        curves[name] = [(row["loss"], row["grad_norm"]) for row in series.rows()]
+    assert sum(used) == PretrainConfig(**SMALL).batch * PretrainConfig(**SMALL).steps
+    assert np.allclose(curves["lean"], curves["plain"], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

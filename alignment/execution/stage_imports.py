@@ -1,0 +1,25 @@
+"""What stages need from libraries, imported by the fork server of `warm_start` alone."""
+
+# ruff: noqa: F401
+
+from __future__ import annotations
+
+import signal
+
+import transformers.models.auto.modeling_auto
+import transformers.models.llama.modeling_llama
+import trl.trainer.sft_trainer
+
+import alignment.execution.stage_main
+import alignment.stages.collect
+import alignment.stages.evaluate
+import alignment.stages.finetune
+import alignment.stages.ppo
+import alignment.stages.pretrain
+import alignment.stages.reward
+import alignment.stages.sample
+import alignment.stages.select
+
+# Who ends a run's whole process group means the run, which ends its stages with their grace period.
+for number in (signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)

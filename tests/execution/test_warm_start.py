@@ -1,0 +1,155 @@
+"""Forks of the fork server: what they get, how they end, and that they never outlive who asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from alignment.config.compute import ComputeConfig
+from alignment.execution import warm_start
+from alignment.execution.launcher import Child
+from alignment.execution.warm_start import can_fork, fork_module
+from alignment.utils.processes import runs
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux alone")
+
+TASK = textwrap.dedent(
+    """
+    import json, os, signal, sys, time
+    from pathlib import Path
+
+    def run(arguments):
+        folder, what = Path(arguments[0]), arguments[1]
+        rank = os.environ.get("RANK", "0")
+        told = {
+            "pid": os.getpid(), "modules": "trl" in sys.modules, "place": os.getcwd(),
+            "mark": os.environ.get("MARK"), "world": os.environ.get("WORLD_SIZE", "1"),
+        }
+        (folder / f"{rank}.new").write_text(json.dumps(told))
+        (folder / f"{rank}.new").rename(folder / rank)
+        print("said by", rank, flush=True)
+        if what == "fail" and rank == "0":
+            sys.exit(7)
+        if what == "raise":
+            raise ValueError("it broke")
+        if what == "polite":
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        while what != "end":
+            time.sleep(0.02)
+        os._exit(0)
+    """
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "forked_task.py").write_text(TASK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def begin(folder: Path, what: str, processes: int = 1) -> Child:
+    return fork_module("forked_task", [str(folder), what], processes, folder / "log")
+
+
+def told(folder: Path, rank: int = 0) -> dict[str, object]:
+    """What a process says of itself, once it works."""
+    until = time.monotonic() + 60
+    while not (folder / str(rank)).exists():
+        assert time.monotonic() < until, (folder / "log").read_text()
+        time.sleep(0.01)
+    found: dict[str, object] = json.loads((folder / str(rank)).read_text())
+    return found
+
+
+def test_a_fork_has_the_imports_and_todays_environment_directory_and_log(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert begin(folder, "end").wait(60) == 0  # the fork server runs
+    monkeypatch.setenv("MARK", "new")
+    child = begin(folder, "end")
+    assert child.wait(60) == 0
+    found = told(folder)
+    assert found == {
+        "pid": child.pid,
+        "modules": True,
+        "place": str(folder),
+        "mark": "new",
+        "world": "1",
+    }
+    assert (folder / "log").read_text() == "said by 0\n" * 2
+
+
+@pytest.mark.parametrize(("what", "code"), [("fail", 7), ("raise", 1)])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_failure_is_an_exit_code_and_ends_the_others(
+    folder: Path, what: str, code: int, processes: int
+) -> None:
+    child = begin(folder, what, processes)
+    assert child.wait(60) == code
+    for rank in range(processes):
+        assert told(folder, rank)["world"] == str(processes)
+        assert not runs(int(str(told(folder, rank)["pid"])), None)
+    assert ("ValueError: it broke" in (folder / "log").read_text()) == (what == "raise")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_it_is_asked_to_end_and_killed_as_any_child(folder: Path, processes: int) -> None:
+    child = begin(folder, "polite", processes)
+    pids = [int(str(told(folder, rank)["pid"])) for rank in range(processes)]
+    time.sleep(0.2)
+    child.terminate()
+    assert child.wait(60) == (0 if processes == 1 else 128 + signal.SIGTERM)
+    for rank in range(processes):
+        (folder / str(rank)).unlink()
+    child = begin(folder, "wait", processes)
+    pids += [int(str(told(folder, rank)["pid"])) for rank in range(processes)]
+    with pytest.raises(subprocess.TimeoutExpired):
+        child.wait(0.01)
+    os.killpg(child.pid, signal.SIGKILL)
+    assert child.wait(60) == -signal.SIGKILL
+    until = time.monotonic() + 20
+    while any(runs(pid, None) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(runs(pid, None) for pid in pids)
+
+
+def test_a_killed_parent_takes_them_along(folder: Path) -> None:
+    script = f"""
+from pathlib import Path
+from alignment.execution import warm_start
+warm_start._IMPORTS = []
+child = warm_start.fork_module("forked_task", [{str(folder)!r}, "wait"], 2, Path("log"))
+child.wait()
+"""
+    root = Path(warm_start.__file__).parents[2]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], env={"PYTHONPATH": f"{root}:{folder}"}, cwd=folder
+    )
+    pids = [int(str(told(folder, rank)["pid"])) for rank in (0, 1)]
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 20
+    while any(runs(pid, None) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(runs(pid, None) for pid in pids)
+
+
+def test_no_fork_where_a_gpu_or_a_launcher_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_start, "_GPUS", [tmp_path / "gpu"])
+    assert can_fork(ComputeConfig())
+    assert not can_fork(ComputeConfig(processes=2, launch="torchrun {command}"))
+    (tmp_path / "gpu").touch()
+    assert not can_fork(ComputeConfig())
+    assert can_fork(ComputeConfig(device="cpu"))
