@@ -34,14 +34,14 @@ FREE_BYTES = 200 * 2**20
 
 
 def preflight(program: ProgramConfig, nodes: Sequence[Node] = ()) -> None:
-    """Check models, data, lengths, processes, reward functions, engines, judges, memory and disk.
+    """Check models, data, lengths, reward functions, engines, judges, memory and disk.
 
     Args:
         nodes: the stages to do, whose outputs must fit on the disk.
 
     Raises:
         ConfigError: a model or data are missing or unfit, answers are longer than a model's
-            context, processes cannot share a batch, a reward function cannot be imported, an
+            context, a reward function cannot be imported, an
             engine cannot do its work, or a judge has no key; the error names the key.
         AlignError: the workspace is not writable or another program's, the disk is too full, or
             the memory too small.
@@ -148,14 +148,6 @@ def _check_version(program: ProgramConfig, version: str, contexts: dict[str, int
         generating.append(("evaluate", config.evaluate.generation, context))
     for section, generation, context in generating:
         prompt_limit(context, generation, section=section)
-    recipe = "sft" if version == "sft" else "rejection"
-    batch = getattr(config.finetune, recipe).batch
-    if batch % config.compute.processes:
-        raise ConfigError(
-            f"{config.compute.processes} processes cannot share a batch of {batch} evenly",
-            where=f"finetune.{recipe}.batch",
-            remedy="make it a multiple of compute.processes",
-        )
     _check_steps(program, config, version)
     for part in config.ppo.parts if climbs else ():
         load_callable(part.function, "ppo.parts")

@@ -9,8 +9,9 @@ These parts are our own:
   step s means training on the rest of the list.
 * Checkpoints are safetensors and JSON, because the trainer's own are pickles.
 
-With several processes each gets its share of every batch, and the first one writes. A short last
-batch is filled with rows that count nothing; accelerate would repeat others.
+With several processes each gets its share of every batch, and the first one writes. A batch that is
+short, or no multiple of the processes, is filled with rows that count nothing; accelerate would
+repeat others.
 
 A model that is sharded (`alignment.models.sharding`) exchanges weights and gradients by itself. So
 the trainer must not wrap it: in each process it trains on that process's rows as if it were alone,
@@ -33,7 +34,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from alignment.config.finetune import FinetuneConfig
-from alignment.errors import ConfigError, DataError
+from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
 from alignment.models.enough_steps import check_steps
 from alignment.models.load import context_length, quiet
@@ -289,16 +290,11 @@ def _trainer(
 
     sharded = is_sharded(model)
     place: torch.device = next(model.parameters()).device
-    own, rest = divmod(config.batch, distributed.size())
-    if rest:
-        raise ConfigError(
-            f"{distributed.size()} processes cannot share a batch of {config.batch} evenly",
-            where="finetune batch",
-            remedy="make it a multiple of compute.processes",
-        )
+    own = -(-config.batch // distributed.size())
+    whole = own * distributed.size()
     limit = min(own, config.per_device_train_batch_size)
     micro = max(size for size in range(1, limit + 1) if own % size == 0)
-    full = _filled(rows, config.batch) if distributed.size() > 1 else list(rows)
+    full = _filled(rows, config.batch, whole) if distributed.size() > 1 else list(rows)
     with warnings.catch_warnings(), quiet(), _alone() if sharded else nullcontext():
         warnings.simplefilter("ignore")
         arguments = (Arguments if sharded else SFTConfig)(
@@ -328,9 +324,7 @@ def _trainer(
         trainer = Trainer(
             model=model,
             args=arguments,
-            train_dataset=Dataset.from_list(
-                _own_rows(full, config.batch, own) if sharded else full
-            ),
+            train_dataset=Dataset.from_list(_own_rows(full, whole, own) if sharded else full),
             processing_class=cast(Any, renderer.tokenizer),
             data_collator=lambda batch: collate(batch, renderer.pad),
             optimizers=optimizers,
@@ -339,10 +333,16 @@ def _trainer(
     return trainer
 
 
-def _filled(rows: Sequence[dict[str, list[int]]], batch: int) -> list[dict[str, list[int]]]:
-    """`rows`, the last batch filled with rows that count nothing."""
+def _filled(
+    rows: Sequence[dict[str, list[int]]], batch: int, whole: int
+) -> list[dict[str, list[int]]]:
+    """`rows`, every batch of them filled up to `whole` rows with some that count nothing."""
     nothing = {**rows[0], "labels": [IGNORE] * len(rows[0]["labels"])}
-    return [*rows, *[nothing] * (-len(rows) % batch)]
+    filled: list[dict[str, list[int]]] = []
+    for start in range(0, len(rows), batch):
+        own = rows[start : start + batch]
+        filled += [*own, *[nothing] * (whole - len(own))]
+    return filled
 
 
 def _own_rows(

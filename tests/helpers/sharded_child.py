@@ -36,13 +36,13 @@ from alignment.utils.metrics_log import Series
 def sft(
     start: Path, target: Path, lora: LoraConfig | None, dtype: Dtype, steps: int | None
 ) -> None:
-    """Five steps of fine-tuning; the last batch is short."""
+    """Five steps of fine-tuning, in batches that two processes cannot halve; the last is short."""
     model = trainable_policy(start, lora, dtype=dtype, seed=3, sharded=distributed.size() > 1)
-    config = settings(packing=False, batch=4, epochs=1, lora=lora)
+    config = settings(packing=False, batch=5, epochs=1, lora=lora)
     half = _autocast(model, dtype) is not None
     stop = _stop_after(steps) if steps else None
     try:
-        tune(target, config, model, rows=examples(18), bf16=half, progress=stop)
+        tune(target, config, model, rows=examples(22), bf16=half, progress=stop)
     except KeyboardInterrupt:
         return
     save_policy(model, bytes_tokenizer(CHATML), target / "model", start=start)

@@ -45,6 +45,43 @@ def test_the_recipe_fits_the_hardware_that_it_names(model: Path) -> None:
     assert all(plan.fits and not plan.change for plan in found.values())
 
 
+LLAMA2_70B = {
+    "hidden_size": 8192,
+    "num_hidden_layers": 80,
+    "intermediate_size": 28672,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "vocab_size": 32000,
+}
+
+
+def test_the_recipe_for_70b_fits_the_machines_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA2_70B))
+    path = LLAMA2.with_name("llama2-70b.yaml")
+
+    def load(more: object) -> object:
+        base = [f"base.path={tmp_path}", f"workspace={tmp_path}/workspace"]
+        return load_program(path, [*base, *more])  # type: ignore[misc]
+
+    program = load(())
+    assert program.compute.processes == 12 * 8  # type: ignore[attr-defined]
+    assert program.rewards.learning_rate == 5e-6  # type: ignore[attr-defined]
+    assert program.ppo.kl.coefficient == 0.005  # type: ignore[attr-defined]
+    found = gpu_plan(load, parse("96xA100-80GB"))  # type: ignore[arg-type]
+    assert {plan.node.stage: plan.change for plan in found if not plan.fits} == {}
+    [ppo] = [plan.memory.parts for plan in found if plan.node.stage == "ppo"]
+    seventy = 80 * (2 * 8192**2 + 2 * 8192 * 1024 + 3 * 8192 * 28672) + 32000 * 8192
+    assert ppo["server"] == 1.2 * 2 * seventy / 8
+    assert ppo["policy and critic"] == 2 * 16 * seventy / 96
+    ours = gpu_plan(
+        lambda more: load(["inference.engine=transformers", *more]),  # type: ignore[arg-type]
+        parse("96xA100-80GB"),
+    )
+    [drawn] = [plan for plan in ours if plan.node.stage == "ppo"]
+    assert not drawn.fits
+    assert drawn.memory.parts["a rollout"] > 2 * seventy
+
+
 LLAMA32_3B = {
     "hidden_size": 3072,
     "num_hidden_layers": 28,

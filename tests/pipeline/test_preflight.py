@@ -99,20 +99,6 @@ def test_the_context_of_any_architecture_is_known(tmp_path: Path) -> None:
     assert caught.value.where == "sample.generation.max_new_tokens"
 
 
-@pytest.mark.parametrize("recipe", ["sft", "rejection"])
-def test_a_batch_that_processes_cannot_share(recipe: str, stories: Path, tmp_path: Path) -> None:
-    more = {
-        "data": here(tmp_path),
-        "compute": {"processes": 3},
-        "finetune": {"sft": {"batch": 6}, "rejection": {"batch": 6}},
-    }
-    preflight(program(tmp_path, stories, {"source": "inbox"}, **more))
-    more["finetune"][recipe]["batch"] = 8
-    with pytest.raises(ConfigError, match="cannot share a batch of 8") as caught:
-        preflight(program(tmp_path, stories, {"source": "inbox"}, **more))
-    assert caught.value.where == f"finetune.{recipe}.batch"
-
-
 def test_reward_functions_that_cannot_be_imported(stories: Path, tmp_path: Path) -> None:
     def given(function: str, *, ppo: bool) -> Any:
         return program(

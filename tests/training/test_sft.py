@@ -20,8 +20,9 @@ from alignment.config.optimizer import OptimizerConfig
 from alignment.errors import ConfigError, DataError, StageError
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, save_model
+from alignment.training.packing import IGNORE
 from alignment.training.policy import save_policy, trainable_policy
-from alignment.training.sft import Example, tokenize, training_rows
+from alignment.training.sft import Example, _filled, _own_rows, tokenize, training_rows
 from alignment.utils.metrics_log import Series
 
 
@@ -153,13 +154,24 @@ def test_divergence_is_told(tmp_path: Path) -> None:
         tune(tmp_path, settings(packing=False), model)
 
 
-def test_a_batch_that_processes_cannot_share_evenly_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("processes", "shares"), [(3, [2, 2, 2]), (5, [1, 1, 1, 1, 1])])
+def test_batches_that_processes_cannot_share_evenly_are_filled(
+    monkeypatch: pytest.MonkeyPatch, processes: int, shares: list[int]
 ) -> None:
-    """Three processes would take 1 of 4 rows each: other steps than the schedule was made for."""
-    monkeypatch.setattr("alignment.utils.distributed.size", lambda: 3)
-    with pytest.raises(ConfigError, match="3 processes cannot share a batch of 4 evenly"):
-        tune(tmp_path, settings(packing=False))
+    """Batches of four of nine rows, the last of one, for three processes and for five."""
+    rows = [{"input_ids": [n], "labels": [n]} for n in range(9)]
+    filled = _filled(rows, 4, sum(shares))
+    steps = [filled[start : start + sum(shares)] for start in range(0, len(filled), sum(shares))]
+    real = [[row["labels"][0] for row in step if row["labels"] != [IGNORE]] for step in steps]
+    assert real == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
+    dealt = []
+    for rank in range(processes):
+        monkeypatch.setattr("alignment.utils.distributed.rank", lambda rank=rank: rank)
+        dealt.append(_own_rows(filled, sum(shares), shares[rank]))
+    assert [len(own) for own in dealt] == [3 * share for share in shares]
+    for number, step in enumerate(steps):
+        parts = [own[number * share :][:share] for own, share in zip(dealt, shares, strict=True)]
+        assert [row for part in parts for row in part] == step
 
 
 def test_lora_trains_the_adapter_and_continues_it(tmp_path: Path) -> None:
