@@ -49,7 +49,8 @@ class ComputeConfig(Section):
     processes: int = Field(default=1, ge=1)
     """Processes that share every stage that runs a model: one for each GPU, or several on a CPU
     with many cores. What is drawn and scored is one process's; training equals it up to rounding
-    and the dropout of adapters, which each draws for itself. A server draws for one process."""
+    and the dropout of adapters, which each draws for itself. A server draws for one process, in PPO
+    for all of its machine."""
     nodes: int = Field(default=1, ge=1)
     """Machines that the processes are on, as many on each. Several need `launch`, and see the
     workspace and the environment at the same paths."""

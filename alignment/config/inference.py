@@ -22,7 +22,8 @@ class VLLMConfig(Section):
     """Copies of the model, each on GPUs of its own."""
     gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of each GPU's memory that a server may take for weights and cache. It takes less where
-    other models need room beside it."""
+    other models need room beside it; in PPO it goes to GPUs that no process uses, if they are
+    enough, and else leaves what training is still to take."""
 
 
 class EndpointConfig(Section):

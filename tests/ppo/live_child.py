@@ -1,12 +1,14 @@
 """One of two processes that run PPO's stage with a server: `live_child ROOT INPUTS CASES`.
 
-CASES are name → changes of the settings, in JSON. The server draws in the first process; that of
-the last case is a process of its own.
+CASES are name → changes of the settings, in JSON. The server is in the first process; in the case
+`machines`, where each has a machine to itself, so to say, in both; in `hanging` it is a process of
+its own.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from test_ppo_stage import context
 import alignment.stages.ppo as stage
 from alignment.inference.vllm_environment import Installed
 from alignment.utils import distributed
+
+# Three batches of nine, of which machines draw four and five, and two looks at two answers each.
+DRAWN = (3 * 4 + 2 * 2, 3 * 5 + 2 * 2)
 
 
 class First(InThisProcess):
@@ -40,6 +45,11 @@ def main(root: Path, inputs: str, cases: str) -> None:
         if name == "hanging":
             with patch("alignment.inference.vllm_plan.check_head", lambda _model: None):
                 stage.run(ctx)
+        elif name == "machines":
+            alone = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+            with served(InThisProcess), patch.dict(os.environ, alone):
+                stage.run(ctx)
+            assert len(InThisProcess.handler.seen) in DRAWN, "half of the answers"
         else:
             with served(First), patch("alignment.training.ppo.collect.whole", refused):
                 stage.run(ctx)

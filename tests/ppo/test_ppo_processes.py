@@ -22,11 +22,12 @@ from test_ppo_stage import context, digests, make_inputs
 import alignment.stages.ppo as stage
 from alignment.models.load import load_policy
 
+LOOKS = {"look_every": 2, "heldout_prompts": 4, "keep": "last"}
 LIVE: dict[str, Any] = {
     "iterations": 3,
     "episodes": 9,
     "learning_rate": 1e-2,
-    "stop": {"look_every": 2, "heldout_prompts": 4, "keep": "last"},
+    "stop": LOOKS,
     "inference": {"engine": "vllm"},
 }
 ADAPTERS = {"lora": {"r": 4, "alpha": 8}, "critic_init": "policy"}
@@ -55,7 +56,8 @@ def run(
 )
 def test_two_processes_train_as_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     inputs = make_inputs(tmp_path / "inputs")
-    changes = {"iterations": 3, "episodes": 9 - 9 % changes.get("samples_per_prompt", 1), **changes}
+    episodes = 9 - 9 % changes.get("samples_per_prompt", 1)
+    changes = {"iterations": 3, "episodes": episodes, "stop": LOOKS, **changes}
     one = context(tmp_path, inputs, "one", **changes)
     stage.run(one)
     run(tmp_path, inputs, "two,again,sharded,sharded-again", changes, 2)
@@ -70,6 +72,8 @@ def test_two_processes_train_as_one(tmp_path: Path, changes: dict[str, Any]) -> 
             near = 0.1 if figure.endswith("updated_share") else 1e-5
             assert rows[1][1][figure] == pytest.approx(value, rel=1e-4, abs=near), (name, figure)
         left, right = (load_policy(ctx.out / "model") for ctx in (one, two))
+        start = load_policy(inputs["policy"] / "model").parameters()
+        assert any(not torch.equal(*pair) for pair in zip(start, right.parameters(), strict=True))
         for (place, value), other in zip(left.named_parameters(), right.parameters(), strict=True):
             torch.testing.assert_close(value, other, atol=2e-4, rtol=1e-3, msg=f"{name} {place}")
     assert digests(tmp_path / "again" / "out") == digests(tmp_path / "two" / "out")
@@ -89,6 +93,7 @@ def test_a_server_draws_for_several_processes(tmp_path: Path) -> None:
     cases = {
         "two": LIVE,
         "sharded": LIVE,
+        "machines": LIVE,
         "sharded-adapters": LIVE | ADAPTERS,
         "hanging": LIVE | {"inference": hanging},
     }
@@ -108,7 +113,8 @@ def test_a_server_draws_for_several_processes(tmp_path: Path) -> None:
     assert all(map(psutil.pid_exists, servers))
     both.send_signal(signal.SIGKILL)
     both.wait()
-    for alone, name in (("one", "two"), ("one", "sharded"), ("one-adapter", "sharded-adapters")):
+    for name in ("two", "sharded", "machines", "sharded-adapters"):
+        alone = "one-adapter" if name == "sharded-adapters" else "one"
         left, right = (context(tmp_path, inputs, each, **cases[name]) for each in (alone, name))
         rows = list(zip(left.series.rows(), right.series.rows(), strict=True))
         assert len(rows) == 4

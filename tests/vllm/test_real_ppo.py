@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from alignment.config.compute import ComputeConfig
 from alignment.config.inference import InferenceConfig
 from alignment.config.ppo import PPOConfig
 from alignment.inference.engine_factory import open_live
+from alignment.inference.vllm_environment import installed
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy
 from alignment.training.ppo.adapters import SharedBackbone
@@ -96,3 +100,17 @@ def test_weights_reach_the_server_in_every_iteration(
     moved = [float((after[name] - value).abs().mean()) for name, value in before.items()]
     assert max(moved) > 1e-3, "the policy of the last iteration is another than the first's"
     assert torch.isfinite(torch.tensor(moved)).all()
+
+
+def test_two_processes_feed_a_server_from_their_shards(
+    inference: InferenceConfig, make_policy: Callable[..., Path], tmp_path: Path
+) -> None:
+    start = make_policy(3, tie_word_embeddings=True)
+    python = str(installed(inference.vllm).python)
+    launcher = [sys.executable, "-m", "alignment.execution.launcher", "2"]
+    subprocess.run(
+        [*launcher, "real_child", str(start), str(tmp_path), python],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+        check=True,
+        timeout=900,
+    )
