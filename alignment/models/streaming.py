@@ -10,6 +10,7 @@ import copy
 import json
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,23 +49,24 @@ def write_untied(policy: PreTrainedModel, directory: Path) -> None:
     for name, value in policy.state_dict(keep_vars=True).items():
         groups.setdefault(id(value), ([], value.detach()))[0].append(name)
     tied, compute = list(groups.values()), compute_format(policy)
+    tensors = (distributed.whole(value.to(_stored(value, compute))) for _, value in tied)
     if distributed.is_first():
-        _write(tied, compute, directory / "model.safetensors")
+        _write(tied, tensors, compute, directory / "model.safetensors")
     else:
-        for _, value in tied:
-            distributed.whole(value)
+        for _ in tensors:
+            pass  # the first process has it
 
 
-def _write(tied: list[_Tied], compute: torch.dtype, path: Path) -> None:
+def _write(tied: list[_Tied], tensors: Iterator[Tensor], compute: torch.dtype, path: Path) -> None:
     header = json.dumps(_header(tied, compute)).encode()
     header += b" " * (-len(header) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
-        for names, value in tied:
-            tensor = distributed.whole(value).to(_stored(value, compute)).cpu().contiguous()
-            data = tensor.reshape(-1).view(torch.uint8).numpy().data
+        for names, _ in tied:
+            data = next(tensors).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
             for _ in names:
                 file.write(data)
+            del data  # before the next one comes
         file.flush()
         os.fsync(file.fileno())  # a server on another machine reads it next
 
