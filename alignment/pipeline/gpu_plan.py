@@ -21,6 +21,7 @@ UTILISATION = 0.4
 BANDWIDTH = 0.6
 """Share of a card's memory traffic that decoding reaches (assumed)."""
 _MOST = 64  # GPUs that are tried
+_MACHINE = 8  # GPUs of a machine, at most
 
 Load = Callable[[Sequence[str]], ProgramConfig]
 """The program with some more settings, `key=value`."""
@@ -149,6 +150,8 @@ def _changes(node: Node, hardware: Hardware) -> Iterator[tuple[str, ...]]:
                 ("ppo.generation.generation_batch_size=16",),
                 ("ppo.algorithm=rloo", "ppo.samples_per_prompt=4"),
                 ("ppo.lora={}", "ppo.critic_init=policy"),
+                ("inference.engine=vllm",),
+                (f"inference.vllm.tensor_parallel_size={min(hardware.count, _MACHINE)}",),
             ]
         case "sample" | "collect" | "evaluate":
             single += [

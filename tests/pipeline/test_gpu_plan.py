@@ -79,6 +79,7 @@ def test_the_recipe_for_70b_fits_the_machines_that_it_names(tmp_path: Path) -> N
     )
     [drawn] = [plan for plan in ours if plan.node.stage == "ppo"]
     assert not drawn.fits
+    assert drawn.change == ("inference.engine=vllm",)
     assert drawn.memory.parts["a rollout"] > 2 * seventy
 
 
