@@ -15,9 +15,10 @@ from alignment.config.section import Override, Section
 class KLConfig(Section):
     """How far the policy may move from the reference, and what a nat of it costs."""
 
-    coefficient: float = Field(default=0.01, ge=0)
-    """β, the price of one nat: 0.01 for Llama 2's 7B and 13B, 0.005 for 34B and 70B, 0.02 in
-    InstructGPT. With a `target` it is where β starts."""
+    coefficient: float = Field(default=0.02, ge=0)
+    """β, the price of one nat: 0.02 in InstructGPT; 0.01 for Llama 2's 7B and 13B, 0.005 for 34B
+    and 70B, whose reward is whitened (`combine.method: piecewise`) and no sum of two. With a
+    `target` it is where β starts."""
     estimator: Literal["k1", "k3"] = "k1"
     """`k1`: log π − log π_ref, unbiased, may be negative. `k3`: never negative, less noise; as a
     reward it no longer sums to the exact KL."""
@@ -150,7 +151,8 @@ class PPOConfig(Section):
     gamma: float = Field(default=1.0, gt=0, le=1)
     """Discount; 1 for answers."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    """λ of generalised advantage estimation."""
+    """λ of generalised advantage estimation. Of an answer of 400 tokens the first learn from the
+    critic alone at 0.95, which reaches back some 100: recipes for long answers take 1."""
     whiten_advantages: bool = True
     """Advantages to mean 0 and deviation 1 over the batch."""
     entropy_coefficient: float = Field(default=0.0, ge=0)
@@ -159,7 +161,8 @@ class PPOConfig(Section):
     """What the critic starts from: a reward model (InstructGPT) or the policy with a head of
     zeros."""
     critic_warmup_iterations: int = Field(default=0, ge=0)
-    """First iterations in which only the critic learns ("Secrets of RLHF I", 11)."""
+    """First iterations in which only the critic learns ("Secrets of RLHF I", 11). It starts from
+    one reward model and is to predict both: recipes for large models take 10."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Save an exponential moving average of the policy, with this decay per iteration
     (InstructGPT: 0.992); unset saves the weights themselves."""

@@ -139,7 +139,7 @@ def test_what_would_change_the_meaning_is_not_taken_in(
         ({"margin": 0}, "negligibly"),
         ({"margin": 0.2}, "negligibly"),
         ({"strength": "slightly", "margin": 3}, "slightly"),
-        ({"score_chosen": float("nan"), "score_rejected": None}, "better"),
+        ({"score_chosen": float("nan"), "score_rejected": None}, "negligibly"),
     ],
 )
 def test_scores_and_margins_are_the_strength(
