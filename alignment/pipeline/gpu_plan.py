@@ -21,6 +21,7 @@ UTILISATION = 0.4
 BANDWIDTH = 0.6
 """Share of a card's memory traffic that decoding reaches (assumed)."""
 _MOST = 64  # GPUs that are tried
+_RLOO = ("ppo.algorithm=rloo", "ppo.samples_per_prompt=4", "ppo.critic_warmup_iterations=0")
 _MACHINE = 8  # GPUs of a machine, at most
 
 Load = Callable[[Sequence[str]], ProgramConfig]
@@ -148,7 +149,7 @@ def _changes(node: Node, hardware: Hardware) -> Iterator[tuple[str, ...]]:
             single += [
                 ("ppo.max_tokens_per_micro_batch=2048",),
                 ("ppo.generation.generation_batch_size=16",),
-                ("ppo.algorithm=rloo", "ppo.samples_per_prompt=4"),
+                _RLOO,
                 ("ppo.lora={}", "ppo.critic_init=policy"),
                 ("inference.engine=vllm",),
                 (f"inference.vllm.tensor_parallel_size={min(hardware.count, _MACHINE)}",),

@@ -123,7 +123,10 @@ def test_rloo_is_proposed_with_the_samples_that_it_needs(model: Path) -> None:
     (model / "config.json").write_text(json.dumps(QWEN3_06B))
     tight = ("ppo.episodes=64", "ppo.max_tokens_per_micro_batch=1024", "ppo.stop.keep=last")
     found = plans(model, "A10-24GB", *one, *tight)["rlhf-v5/ppo"]
-    assert found.change == ("ppo.algorithm=rloo", "ppo.samples_per_prompt=4")
+    rloo = ("ppo.algorithm=rloo", "ppo.samples_per_prompt=4")
+    assert found.change == (*rloo, "ppo.critic_warmup_iterations=0")
+    warm = plans(model, "A10-24GB", *one, *tight, "ppo.critic_warmup_iterations=0")["rlhf-v5/ppo"]
+    assert warm.change == rloo, "what it needs, and no more"
 
 
 def test_the_memory_of_ppo_by_hand(model: Path) -> None:
