@@ -9,6 +9,7 @@ can also be spread over several processes (`compute.processes`), on several mach
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -68,9 +69,8 @@ def run_isolated(
     before = oom_kills()
     module = "alignment.execution.stage_main"
     arguments = [str(workspace), node.key]
-    if can_fork(compute):
-        child = fork_module(module, arguments, processes, log)
-    else:
+    child = _fork(module, arguments, processes, log) if can_fork(compute) else None
+    if child is None:
         child = _start(start_command(module, arguments, processes, compute), log)
     try:
         code = _wait(child, interrupted)
@@ -91,6 +91,16 @@ def run_isolated(
         died.failure = outcome.failure
         raise died
     return outcome.peak_mb
+
+
+def _fork(module: str, arguments: Sequence[str], processes: int, log: Path) -> Child | None:
+    try:
+        return fork_module(module, arguments, processes, log)
+    except (OSError, EOFError) as error:  # its socket is in $TMPDIR: full, or too long a path
+        logging.getLogger("alignment").warning(
+            f"no fork server ({error!r}): the stage starts anew, which takes seconds more"
+        )
+        return None
 
 
 def _start(command: Sequence[str], log: Path) -> Child:

@@ -1,10 +1,15 @@
 """What stages need from libraries, imported by the fork server of `warm_start` alone."""
 
-# ruff: noqa: F401
+# ruff: noqa: E402, F401
 
 from __future__ import annotations
 
 import signal
+
+# Who ends a run's whole process group means the run, which ends its stages with their grace period.
+# Blocked and not ignored, so that a fork that is told to end at once finds the signal waiting; and
+# before the imports, which take seconds.
+signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
 
 import transformers.models.auto.modeling_auto
 import transformers.models.llama.modeling_llama
@@ -19,7 +24,3 @@ import alignment.stages.pretrain
 import alignment.stages.reward
 import alignment.stages.sample
 import alignment.stages.select
-
-# Who ends a run's whole process group means the run, which ends its stages with their grace period.
-for number in (signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, signal.SIG_IGN)

@@ -15,9 +15,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -26,25 +27,35 @@ from alignment.execution.launcher import Child, launch
 from alignment.utils.processes import die_with_this_parent
 
 _IMPORTS = ["__main__", "alignment.execution.stage_imports"]
+_LOST = 255  # multiprocessing's exit code of a fork whose fork server is gone
 _GPUS = [Path("/dev") / name for name in ("nvidiactl", "kfd", "dxg")]
 
 
 class Forked:
-    """A fork that is watched and ended as a `subprocess.Popen` is."""
+    """A fork that is watched and ended as a `subprocess.Popen` is. Threads may start some at once."""
+
+    # A start polls all other forks, and of two threads that poll one at once the second loses its
+    # exit code.
+    _one_at_a_time = threading.Lock()
 
     def __init__(self, process: BaseProcess):
         self._process = process
-        process.start()
+        with self._one_at_a_time:
+            process.start()
         self.pid = int(process.pid or 0)
 
     def poll(self) -> int | None:
-        return self._process.exitcode
+        with self._one_at_a_time:
+            code = self._process.exitcode
+        return -signal.SIGKILL if code == _LOST else code  # it died with the fork server
 
     def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        code = self._process.exitcode
-        if code is None:
+        if not connection.wait([self._process.sentinel], timeout):
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+        with self._one_at_a_time:
+            self._process.join()
+        code = self.poll()
+        assert code is not None
         return code
 
     def terminate(self) -> None:
@@ -64,11 +75,21 @@ def fork_module(module: str, arguments: Sequence[str], processes: int, log: Path
     """Call `module.run(arguments)` in so many processes that share the work and append to `log`.
 
     The child has a session of its own. Its environment and directory are this process's.
+
+    Raises:
+        OSError, EOFError: the fork server cannot start, or ended while it imported.
     """
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(_IMPORTS)
+    server.set_forkserver_preload([*_IMPORTS, *_main_module()])
     task = _Task(module, tuple(arguments), dict(os.environ))
     return Forked(server.Process(target=_begin, args=(task, processes, log.absolute(), Path.cwd())))
+
+
+def _main_module() -> list[str]:
+    """What this process runs with `python -m`, which each fork imports: in a deployment Prefect's
+    engine, two seconds. Nothing, where multiprocessing leaves it alone too."""
+    name = getattr(sys.modules["__main__"].__spec__, "name", "__main__")
+    return [] if name.endswith("__main__") else [name]
 
 
 @dataclass(frozen=True)
@@ -84,13 +105,12 @@ def _begin(task: _Task, processes: int, log: Path, place: Path) -> None:
     # Each fork holds the pipe by whose end the fork server learns that nobody needs it any more.
     os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     os.setsid()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # the fork server ignores them
-        signal.signal(number, signal.SIG_DFL)
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.close(descriptor)
     os.chdir(place)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the fork server blocks some
     if processes == 1:
         _do(task)
         return
@@ -106,8 +126,9 @@ def _do(task: _Task) -> None:
     die_with_this_parent()
     os.environ.clear()
     os.environ.update(task.environment)
-    if "OMP_NUM_THREADS" in task.environment:  # torch read another when it was imported
+    threads = task.environment.get("OMP_NUM_THREADS", "").split(",")[0]  # "4,2" is for nested loops
+    if threads.isdigit() and int(threads) > 0:  # torch read another when it was imported
         import torch
 
-        torch.set_num_threads(int(task.environment["OMP_NUM_THREADS"]))
+        torch.set_num_threads(int(threads))
     importlib.import_module(task.module).run(task.arguments)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -33,7 +33,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         python = tmp_path / "python"
         python.write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
         python.chmod(0o755)
-        monkeypatch.setattr("alignment.execution.isolated_stage.can_fork", lambda _: False)
+        monkeypatch.setattr("alignment.execution.isolated_stage.fork_module", no_server)
         counts = list(counted)
         monkeypatch.setattr("alignment.execution.isolated_stage.oom_kills", lambda: counts.pop(0))
         monkeypatch.setattr(
@@ -44,6 +44,19 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return run_isolated(tmp_path, NODE, tmp_path, log, compute=compute, processes=processes)
 
     return run
+
+
+def no_server(*_: object) -> NoReturn:
+    raise OSError("AF_UNIX path too long")
+
+
+def test_without_a_fork_server_it_starts_anew_and_says_so(
+    child: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("alignment.execution.isolated_stage.can_fork", lambda _: True)
+    record = json.dumps({"peak_mb": 12.5, "at": 1.0})
+    assert child(f"echo '{record}' > result-0.json") == 12.5
+    assert "AF_UNIX path too long" in caplog.text
 
 
 def told(at: float, failure: str, error: str = "it broke", kind: str = "StageError") -> str:
@@ -211,7 +224,6 @@ def test_a_stage_killed_from_outside_is_not_done_in_smaller_pieces(
         error.failure = "killed"
         raise error
 
-    monkeypatch.setattr("alignment.execution.runner.run_isolated", killed)
     monkeypatch.setattr("alignment.execution.runner.run_isolated", killed)
     monkeypatch.setattr(Runner, "isolated", lambda _self, node: node.module == "reward")
     said: list[str] = []

@@ -9,7 +9,11 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +33,8 @@ TASK = textwrap.dedent(
     def run(arguments):
         folder, what = Path(arguments[0]), arguments[1]
         rank = os.environ.get("RANK", "0")
+        if what == "polite":
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         told = {
             "pid": os.getpid(), "modules": "trl" in sys.modules, "place": os.getcwd(),
             "mark": os.environ.get("MARK"), "world": os.environ.get("WORLD_SIZE", "1"),
@@ -36,17 +42,36 @@ TASK = textwrap.dedent(
         (folder / f"{rank}.new").write_text(json.dumps(told))
         (folder / f"{rank}.new").rename(folder / rank)
         print("said by", rank, flush=True)
+        while what in ("fail", "raise") and not (folder / str(int(told["world"]) - 1)).exists():
+            time.sleep(0.01)  # whoever is left when one fails is killed, and tells nothing
         if what == "fail" and rank == "0":
             sys.exit(7)
         if what == "raise":
             raise ValueError("it broke")
-        if what == "polite":
-            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         while what != "end":
             time.sleep(0.02)
         os._exit(0)
     """
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_server() -> Iterator[None]:
+    """A fork server of this module: a test before it may have started one, with other imports."""
+    end_server()
+    yield
+    end_server()
+
+
+def end_server() -> None:
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._forkserver_pid is not None:
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+        server._stop()
+
+
+def server_pid() -> int:
+    return int(forkserver._forkserver._forkserver_pid)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -71,10 +96,19 @@ def told(folder: Path, rank: int = 0) -> dict[str, object]:
     return found
 
 
+def ended(pids: Sequence[int]) -> None:
+    until = time.monotonic() + 20
+    while any(runs(pid, None) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(runs(pid, None) for pid in pids)
+
+
 def test_a_fork_has_the_imports_and_todays_environment_directory_and_log(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert begin(folder, "end").wait(60) == 0  # the fork server runs
+    assert begin(folder, "end").wait(180) == 0  # the fork server runs
+    server = server_pid()
+    os.kill(server, signal.SIGTERM)  # as who ends a whole process group does
     monkeypatch.setenv("MARK", "new")
     child = begin(folder, "end")
     assert child.wait(60) == 0
@@ -87,6 +121,7 @@ def test_a_fork_has_the_imports_and_todays_environment_directory_and_log(
         "world": "1",
     }
     assert (folder / "log").read_text() == "said by 0\n" * 2
+    assert server_pid() == server
 
 
 @pytest.mark.parametrize(("what", "code"), [("fail", 7), ("raise", 1)])
@@ -102,11 +137,42 @@ def test_a_failure_is_an_exit_code_and_ends_the_others(
     assert ("ValueError: it broke" in (folder / "log").read_text()) == (what == "raise")
 
 
+class Slow:
+    """Takes half a second to reach a fork."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return time.sleep, (0.5,)
+
+
+def test_what_is_asked_to_end_before_it_has_begun_ends(folder: Path) -> None:
+    arguments: list[Any] = [str(folder), "wait", Slow()]
+    child = fork_module("forked_task", arguments, 1, folder / "log")
+    child.terminate()
+    assert child.wait(20) == -signal.SIGTERM
+    assert not (folder / "0").exists()
+
+
+def test_threads_that_look_at_one_child_see_one_exit_code(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = begin(folder, "end")
+    read = forkserver.read_signed
+
+    def slow(descriptor: int) -> int:
+        time.sleep(0.2)
+        return int(read(descriptor))
+
+    monkeypatch.setattr(forkserver, "read_signed", slow)
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(lambda _: child.wait(60), range(2))) == [0, 0]
+    assert child.poll() == 0
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_it_is_asked_to_end_and_killed_as_any_child(folder: Path, processes: int) -> None:
     child = begin(folder, "polite", processes)
     pids = [int(str(told(folder, rank)["pid"])) for rank in range(processes)]
-    time.sleep(0.2)
+    time.sleep(0.2)  # the launcher, too, is ready
     child.terminate()
     assert child.wait(60) == (0 if processes == 1 else 128 + signal.SIGTERM)
     for rank in range(processes):
@@ -117,10 +183,7 @@ def test_it_is_asked_to_end_and_killed_as_any_child(folder: Path, processes: int
         child.wait(0.01)
     os.killpg(child.pid, signal.SIGKILL)
     assert child.wait(60) == -signal.SIGKILL
-    until = time.monotonic() + 20
-    while any(runs(pid, None) for pid in pids) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not any(runs(pid, None) for pid in pids)
+    ended(pids)
 
 
 def test_a_killed_parent_takes_them_along(folder: Path) -> None:
@@ -138,10 +201,19 @@ child.wait()
     pids = [int(str(told(folder, rank)["pid"])) for rank in (0, 1)]
     parent.kill()
     parent.wait()
-    until = time.monotonic() + 20
-    while any(runs(pid, None) for pid in pids) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not any(runs(pid, None) for pid in pids)
+    ended(pids)
+
+
+def test_a_killed_fork_server_takes_them_along_and_another_one_starts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(warm_start, "_IMPORTS", [])
+    child = begin(folder, "wait", 2)
+    pids = [int(str(told(folder, rank)["pid"])) for rank in (0, 1)]
+    os.kill(server_pid(), signal.SIGKILL)
+    assert child.wait(60) == -signal.SIGKILL
+    ended(pids)
+    assert begin(folder, "end").wait(60) == 0
 
 
 def test_no_fork_where_a_gpu_or_a_launcher_is(
