@@ -26,8 +26,8 @@ class OrchestrationConfig(Section):
 
     parallel: bool = False
     """Run stages that do not need each other side by side, each in a process of its own: the two
-    reward models, the two guards, and evaluation beside collection. Pays where both fit into memory
-    and there are cores or GPUs for both."""
+    reward models, the two guards, and evaluation beside collection, unless each would start a
+    vLLM server. Pays where both fit into memory and there are cores or GPUs for both."""
     min_comparisons: int = Field(default=1, ge=1)
     """`intake.source: inbox`: a version begins when so many new comparisons have been accepted
     since the last one took its own in; until then it waits."""

@@ -30,7 +30,7 @@ from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import waits_for
 from alignment.pipeline.reasons import why_run
 from alignment.pipeline.records import Attempt, Manifest
-from alignment.pipeline.shared_stages import SIDE_BY_SIDE, processes
+from alignment.pipeline.shared_stages import processes, side_by_side
 from alignment.pipeline.workspace import keep_program, make_workspace
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils import distributed
@@ -292,7 +292,8 @@ class Runner:
 
     def isolated(self, node: Node) -> bool:
         """Whether the node runs in one or more processes of its own."""
-        return self.processes(node) > 1 or (self.parallel and node.module in SIDE_BY_SIDE)
+        beside = self.parallel and side_by_side(node, self.program) is not None
+        return beside or self.processes(node) > 1
 
     def processes(self, node: Node) -> int:
         """How many processes share the node's work."""

@@ -10,8 +10,17 @@ SPLIT = ("finetune", "student", "reward", "ppo")
 """Stages whose models `compute.sharding: full` splits while they learn."""
 DRAWING = ("sample", "collect", "evaluate")
 """Stages that draw answers: in our own loop or on a server."""
-SIDE_BY_SIDE = {"reward": "reward", "evaluate": "judging", "collect": "judging"}
-"""Modules whose stages may run at once (`orchestration.parallel`), and with which kind."""
+_SIDE_BY_SIDE = {"reward": "reward", "evaluate": "judging", "collect": "judging"}
+
+
+def side_by_side(node: Node, program: ProgramConfig) -> str | None:
+    """The kind of stages with which a stage may run at once (`orchestration.parallel`), if any.
+
+    Two vLLM servers would each take the same GPUs, or a CPU's memory, for themselves.
+    """
+    if node.module in DRAWING and program.inference.engine == "vllm":
+        return None
+    return _SIDE_BY_SIDE.get(node.module)
 
 
 def processes(node: Node, program: ProgramConfig) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
+from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
 from alignment.operations.outbox import fill_outbox
@@ -16,7 +17,7 @@ from alignment.pipeline.approval import Decisions, WaitingForDecision
 from alignment.pipeline.invalidate import set_aside
 from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import frontier, waits_for
-from alignment.pipeline.shared_stages import SIDE_BY_SIDE
+from alignment.pipeline.shared_stages import side_by_side
 from flows.definitions.approval import await_decision
 from flows.definitions.events import PAIRS_WAITING, VERSION_DONE, emit
 from flows.definitions.parameters import Config, FromStage, Version, Workspace
@@ -108,8 +109,8 @@ def advance(session: Session, version: str, from_stage: str) -> AlignError | Non
 
 def carry_out(session: Session, version: str) -> None:
     """Run the stages of a version, in order."""
-    nodes = session.of_version(version)
-    for group in groups(nodes) if session.runner.parallel else [[node] for node in nodes]:
+    nodes, runner = session.of_version(version), session.runner
+    for group in groups(nodes, runner.program) if runner.parallel else [[node] for node in nodes]:
         if len(group) > 1:
             futures = [run_stage.with_options(name=node.stage).submit(node.key) for node in group]
             wait_for(session.runner, futures)
@@ -161,12 +162,12 @@ def redo(session: Session, version: str, stage: str) -> None:
         remember(**{REDONE: name})
 
 
-def groups(nodes: Sequence[Node]) -> list[list[Node]]:
+def groups(nodes: Sequence[Node], program: ProgramConfig) -> list[list[Node]]:
     """Group stages that may run at once and do not need each other: reward models, then guards, and
     collection with evaluation, before the gate."""
     result: list[list[Node]] = []
     for node in nodes:
-        group = _group_of(node, result)
+        group = _group_of(node, result, program)
         if group is None:
             result.append([node])
         else:
@@ -174,12 +175,14 @@ def groups(nodes: Sequence[Node]) -> list[list[Node]]:
     return result
 
 
-def _group_of(node: Node, made: Sequence[list[Node]]) -> list[Node] | None:
+def _group_of(
+    node: Node, made: Sequence[list[Node]], program: ProgramConfig
+) -> list[Node] | None:
     """The group that it can join: of its kind, and no later one has what it needs."""
-    needed, kind = set(node.inputs.values()), SIDE_BY_SIDE.get(node.module)
+    needed, kind = set(node.inputs.values()), side_by_side(node, program)
     for group in reversed(made):
         if any((other.version, other.stage) in needed for other in group):
             return None
-        if kind is not None and kind == SIDE_BY_SIDE.get(group[0].module):
+        if kind is not None and kind == side_by_side(group[0], program):
             return group
     return None

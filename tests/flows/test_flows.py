@@ -27,7 +27,7 @@ def test_reward_models_form_a_group(program: Any) -> None:
     nodes = [
         node for node in build_plan(program, Decisions.load(program)) if node.version == "rlhf-v1"
     ]
-    found = [[node.stage for node in group] for group in groups(nodes)]
+    found = [[node.stage for node in group] for group in groups(nodes, program)]
     together = [group for group in found if len(group) > 1]
     assert together == [["reward_helpfulness", "reward_safety"], ["evaluate", "collect"]]
     assert sorted(stage for group in found for stage in group) == sorted(n.stage for n in nodes)

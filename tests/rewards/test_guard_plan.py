@@ -14,12 +14,12 @@ from flows.definitions.iteration import groups
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
 
-def nodes(tmp_path: Path, share: float) -> list[list[str]]:
-    settings = [f"workspace={tmp_path}", f"rewards.guard_share={share}"]
+def nodes(tmp_path: Path, share: float, *more: str) -> list[list[str]]:
+    settings = [f"workspace={tmp_path}", f"rewards.guard_share={share}", *more]
     program = load_program(DEMO, settings)
     plan = build_plan(program, Decisions(program))
     mine = [node for node in plan if node.version == "rlhf-v3"]
-    return [[node.stage for node in group] for group in groups(mine)]
+    return [[node.stage for node in group] for group in groups(mine, program)]
 
 
 def test_main_models_side_by_side_then_their_guards(tmp_path: Path) -> None:
@@ -29,6 +29,16 @@ def test_main_models_side_by_side_then_their_guards(tmp_path: Path) -> None:
         ["guard_helpfulness", "guard_safety"],
         ["evaluate", "collect"],
     ]
+
+
+@pytest.mark.parametrize(("engine", "beside"), [("vllm", False), ("endpoint", True)])
+def test_two_servers_of_ours_never_want_the_same_memory(
+    tmp_path: Path, engine: str, beside: bool
+) -> None:
+    served = [f"inference.engine={engine}", "inference.endpoint.url=http://127.0.0.1:1"]
+    found = nodes(tmp_path, 0.0, *served)
+    assert (["evaluate", "collect"] in found) == beside
+    assert (found[-3:] == [["evaluate"], ["promote"], ["collect"]]) == (not beside)
 
 
 def test_no_share_no_guard(tmp_path: Path) -> None:
