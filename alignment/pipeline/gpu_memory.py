@@ -160,6 +160,9 @@ class _Model:
             adapters = _MASTER * self._size.adapter(ppo.lora.r) / self._split
             parts["shared base"] = self._frozen(1)
             parts["adapters"] = learning * adapters
+            # Else SFT and the policy are adapters over one base, or SFT is that base.
+            if ppo.reference == "sft" and program.finetune.rejection.lora is None:
+                parts["reference"] = self._frozen(1)
         shares = ppo.lora is not None and program.rewards.lora is not None
         parts["reward models"] = 0.0 if shares else self._frozen(2)
         if program.rewards.guard_share > 0 and ppo.stop.look_every:

@@ -137,6 +137,11 @@ def test_the_memory_of_ppo_by_hand(model: Path) -> None:
     # Drawing takes the most: the policy whole in bfloat16, and keys and values of 16 rows of 1,024
     # new tokens after 64.
     assert parts["a rollout"] == 2 * SEVEN + 2 * 32 * 4096 * 2 * 16 * 1088
+    adapters = ("ppo.lora={}", "ppo.critic_init=policy", "ppo.reference=sft")
+    apart = plans(model, "8xH100-80GB", *adapters)["rlhf-v5/ppo"].memory.parts
+    assert apart["reference"] == apart["shared base"] == 2 * SEVEN / 8
+    shared = plans(model, "8xH100-80GB", *adapters, "finetune.rejection.lora={}")
+    assert "reference" not in shared["rlhf-v5/ppo"].memory.parts
     whole = plans(model, "8xH100-80GB", "compute.sharding=none", "compute.processes=1")
     alone = whole["rlhf-v5/ppo"].memory.parts
     assert alone["policy and critic"] == 2 * (16 + 2) * SEVEN

@@ -122,7 +122,7 @@ class Builder:
             return None
         self.say(
             "ppo.reference: sft is no adapter over the policy's backbone, so it is loaded "
-            "separately (finetune.sft.lora: {} would share it)"
+            "separately (adapters in finetune.sft.lora and finetune.rejection.lora would share it)"
         )
         return self._load(self.reference, learns=False)
 
