@@ -32,7 +32,7 @@ _GPUS = [Path("/dev") / name for name in ("nvidiactl", "kfd", "dxg")]
 
 
 class Forked:
-    """A fork that is watched and ended as a `subprocess.Popen` is. Threads may start some at once."""
+    """A fork that is watched and ended as a `subprocess.Popen` is, by one thread or many."""
 
     # A start polls all other forks, and of two threads that poll one at once the second loses its
     # exit code.

@@ -175,9 +175,7 @@ def groups(nodes: Sequence[Node], program: ProgramConfig) -> list[list[Node]]:
     return result
 
 
-def _group_of(
-    node: Node, made: Sequence[list[Node]], program: ProgramConfig
-) -> list[Node] | None:
+def _group_of(node: Node, made: Sequence[list[Node]], program: ProgramConfig) -> list[Node] | None:
     """The group that it can join: of its kind, and no later one has what it needs."""
     needed, kind = set(node.inputs.values()), side_by_side(node, program)
     for group in reversed(made):
