@@ -17,7 +17,7 @@ import torch
 from fake_vllm import installed_in
 from live_child import served
 from live_fake import InThisProcess
-from test_ppo_stage import context, digests, make_inputs
+from test_ppo_stage import context, digests, make_inputs, other_policy
 
 import alignment.stages.ppo as stage
 from alignment.models.load import load_policy
@@ -51,11 +51,14 @@ def run(
     [
         {"epochs": 2, "reward": {"whiten": True, "normalise": "running"}},
         {"algorithm": "rloo", "samples_per_prompt": 2, "entropy_coefficient": 0.01},
-        {"lora": {"r": 4, "alpha": 8}, "critic_init": "policy", "ema": 0.5},
+        {"lora": {"r": 4, "alpha": 8}, "critic_init": "policy", "ema": 0.5, "reference": "sft"},
     ],
 )
 def test_two_processes_train_as_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     inputs = make_inputs(tmp_path / "inputs")
+    if "reference" in changes:
+        start = inputs["policy"] / "model"
+        inputs["reference"] = other_policy(tmp_path / "sft", start, adapter=True)
     episodes = 9 - 9 % changes.get("samples_per_prompt", 1)
     changes = {"iterations": 3, "episodes": episodes, "stop": LOOKS, **changes}
     one = context(tmp_path, inputs, "one", **changes)
