@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
@@ -31,6 +32,7 @@ def start(words: Sequence[str], cwd: Path, output: tuple[Path, Path]) -> BasePro
 def _align(
     words: list[str], cwd: Path, environment: Mapping[str, str], output: tuple[Path, Path]
 ) -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a fork server for stages blocks some
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
