@@ -292,7 +292,7 @@ class Runner:
 
     def isolated(self, node: Node) -> bool:
         """Whether the node runs in one or more processes of its own."""
-        beside = self.parallel and side_by_side(node, self.program) is not None
+        beside = self.parallel and side_by_side(node, self.fingerprints.config(node)) is not None
         return beside or self.processes(node) > 1
 
     def processes(self, node: Node) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.states import Completed
 
+from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
@@ -110,7 +111,8 @@ def advance(session: Session, version: str, from_stage: str) -> AlignError | Non
 def carry_out(session: Session, version: str) -> None:
     """Run the stages of a version, in order."""
     nodes, runner = session.of_version(version), session.runner
-    for group in groups(nodes, runner.program) if runner.parallel else [[node] for node in nodes]:
+    config = for_version(runner.program, version)
+    for group in groups(nodes, config) if runner.parallel else [[node] for node in nodes]:
         if len(group) > 1:
             futures = [run_stage.with_options(name=node.stage).submit(node.key) for node in group]
             wait_for(session.runner, futures)
@@ -164,7 +166,11 @@ def redo(session: Session, version: str, stage: str) -> None:
 
 def groups(nodes: Sequence[Node], program: ProgramConfig) -> list[list[Node]]:
     """Group stages that may run at once and do not need each other: reward models, then guards, and
-    collection with evaluation, before the gate."""
+    collection with evaluation, before the gate.
+
+    Args:
+        program: with the version's own settings.
+    """
     result: list[list[Node]] = []
     for node in nodes:
         group = _group_of(node, result, program)

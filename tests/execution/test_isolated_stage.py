@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 
 from alignment.config.compute import ComputeConfig
+from alignment.config.load import load_program
 from alignment.errors import DataError, StageError
 from alignment.execution.failures import kind_of
 from alignment.execution.isolated_stage import ChildOutcome, interpret, run_isolated
@@ -179,6 +180,19 @@ def test_the_launcher_tells_who_was_killed_not_who_lost_him(tmp_path: Path) -> N
     path = f"{Path(__file__).parents[2]}:{tmp_path}"
     done = subprocess.run(command, env={"PYTHONPATH": path}, timeout=60, check=False)
     assert done.returncode == 128 + signal.SIGKILL
+
+
+def test_what_runs_side_by_side_has_a_process_of_its_own(tmp_path: Path) -> None:
+    versions = "[{name: rlhf-v1, set: {inference.engine: vllm}}, {name: rlhf-v2}]"
+    demo = Path(__file__).parents[2] / "configs" / "demo.yaml"
+    program = load_program(demo, [f"workspace={tmp_path}", f"versions={versions}"])
+    assert program.orchestration.parallel
+    runner = Runner(program)
+    found = {node.key for node in runner.plan if runner.isolated(node)}
+    beside = {f"sft/{stage}" for stage in ("evaluate", "collect")}
+    for version in ("rlhf-v1", "rlhf-v2"):
+        beside |= {f"{version}/reward_{domain}" for domain in ("helpfulness", "safety")}
+    assert found == beside | {f"rlhf-v2/{stage}" for stage in ("evaluate", "collect")}
 
 
 def test_a_child_tells_how_it_went(tmp_path: Path, stages: Any) -> None:
