@@ -15,7 +15,7 @@ from alignment.utils.metrics_log import Series
 
 PPO_CURVES = (
     ("score/mean", "reward of the answers"),
-    ("kl/reference", "KL from the start, nats per answer"),
+    ("kl/reference", "KL from the reference, nats per answer"),
     ("answer/tokens", "tokens per answer"),
     ("policy/entropy", "entropy, nats per token"),
 )
