@@ -4,11 +4,12 @@ Importing torch and transformers takes seconds, longer than many stages of a sma
 multiprocessing's fork server imports them once for all stages of a run. Only on Linux, and where
 models compute on a CPU: no fork survives CUDA's start, nor the system libraries of macOS.
 
-The fork server ends with this process, and its forks with it.
+The forks die with this process, and the fork server ends with it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import multiprocessing
 import os
@@ -101,7 +102,8 @@ class _Task:
 
 def _begin(task: _Task, processes: int, log: Path, place: Path) -> None:
     """In the child: do the task, or launch the processes that do."""
-    die_with_this_parent()  # the fork server, which ends with the process that asked
+    die_with_this_parent()  # the fork server
+    _die_with_who_asked()
     # Each fork holds the pipe by whose end the fork server learns that nobody needs it any more.
     os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     os.setsid()
@@ -120,6 +122,21 @@ def _begin(task: _Task, processes: int, log: Path, place: Path) -> None:
         return Forked(forks.Process(target=_do, args=(replace(task, environment=environment),)))
 
     sys.exit(launch(processes, start, task.environment))
+
+
+def _die_with_who_asked() -> None:
+    """Have the kernel kill this process at once when the process that asked for it dies.
+
+    The fork server takes seconds to end then, and whoever waits for the workspace begins at once.
+    """
+    asked = multiprocessing.parent_process()
+    assert asked is not None
+    pipe = int(asked.sentinel)  # its other end closes with that process
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    if connection.wait([pipe], 0):  # it had died before
+        os._exit(128 + signal.SIGKILL)
 
 
 def _do(task: _Task) -> None:
