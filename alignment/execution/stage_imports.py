@@ -1,9 +1,14 @@
-"""What stages need from libraries, imported by the fork server of `warm_start` alone."""
+"""What stages need from libraries, for the fork server of `warm_start` alone.
+
+A process that imports it holds signals back, and ends without unloading anything.
+"""
 
 # ruff: noqa: E402, F401
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 
 # Who ends a run's whole process group means the run, which ends its stages with their grace period.
@@ -24,3 +29,7 @@ import alignment.stages.pretrain
 import alignment.stages.reward
 import alignment.stages.sample
 import alignment.stages.select
+
+# These libraries take seconds to unload, and whoever reads the run's output would wait for it.
+_server = os.getpid()
+atexit.register(lambda: os._exit(0) if os.getpid() == _server else None)

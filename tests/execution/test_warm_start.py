@@ -23,6 +23,9 @@ from alignment.execution.launcher import Child
 from alignment.execution.warm_start import can_fork, fork_module
 from alignment.utils.processes import runs
 
+FULL = tuple(warm_start._IMPORTS)
+LIGHT = ["torch", "alignment.execution.warm_start"]
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are for Linux alone")
 
 TASK = textwrap.dedent(
@@ -36,7 +39,8 @@ TASK = textwrap.dedent(
         if what == "polite":
             signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         told = {
-            "pid": os.getpid(), "modules": "trl" in sys.modules, "place": os.getcwd(),
+            "pid": os.getpid(), "place": os.getcwd(),
+            "modules": {"trl", "slow_end"} <= set(sys.modules),
             "mark": os.environ.get("MARK"), "world": os.environ.get("WORLD_SIZE", "1"),
         }
         (folder / f"{rank}.new").write_text(json.dumps(told))
@@ -67,7 +71,11 @@ def end_server() -> None:
     server: Any = forkserver._forkserver  # type: ignore[attr-defined]
     if server._forkserver_pid is not None:
         os.kill(server._forkserver_pid, signal.SIGKILL)
-        server._stop()
+        stop_server()
+
+
+def stop_server() -> None:
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def server_pid() -> int:
@@ -77,6 +85,9 @@ def server_pid() -> int:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "forked_task.py").write_text(TASK)
+    slow_end = "import atexit, time\natexit.register(time.sleep, 15)\n"
+    (tmp_path / "slow_end.py").write_text(slow_end)
+    monkeypatch.setattr(warm_start, "_IMPORTS", LIGHT)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -106,6 +117,8 @@ def ended(pids: Sequence[int], within: float = 20.0) -> None:
 def test_a_fork_has_the_imports_and_todays_environment_directory_and_log(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    end_server()
+    monkeypatch.setattr(warm_start, "_IMPORTS", ["slow_end", *FULL])
     assert begin(folder, "end").wait(180) == 0  # the fork server runs
     server = server_pid()
     os.kill(server, signal.SIGTERM)  # as who ends a whole process group does
@@ -122,6 +135,10 @@ def test_a_fork_has_the_imports_and_todays_environment_directory_and_log(
     }
     assert (folder / "log").read_text() == "said by 0\n" * 2
     assert server_pid() == server
+    asked_to_end_before_it_has_begun(folder)
+    began = time.monotonic()
+    stop_server()
+    assert time.monotonic() - began < 10, "it unloads nothing"
 
 
 @pytest.mark.parametrize(("what", "code"), [("fail", 7), ("raise", 1)])
@@ -144,7 +161,8 @@ class Slow:
         return time.sleep, (0.5,)
 
 
-def test_what_is_asked_to_end_before_it_has_begun_ends(folder: Path) -> None:
+def asked_to_end_before_it_has_begun(folder: Path) -> None:
+    (folder / "0").unlink()
     arguments: list[Any] = [str(folder), "wait", Slow()]
     child = fork_module("forked_task", arguments, 1, folder / "log")
     child.terminate()
@@ -188,7 +206,6 @@ def test_it_is_asked_to_end_and_killed_as_any_child(folder: Path, processes: int
 
 def test_a_killed_parent_takes_them_along_before_the_fork_server_ends(folder: Path) -> None:
     """With all libraries it takes it three seconds; the lock on the workspace is free at once."""
-    (folder / "slow_end.py").write_text("import atexit, time\natexit.register(time.sleep, 15)\n")
     script = f"""
 from pathlib import Path
 from alignment.execution import warm_start
@@ -206,10 +223,7 @@ child.wait()
     ended(pids, within=5)
 
 
-def test_a_killed_fork_server_takes_them_along_and_another_one_starts(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(warm_start, "_IMPORTS", [])
+def test_a_killed_fork_server_takes_them_along_and_another_one_starts(folder: Path) -> None:
     child = begin(folder, "wait", 2)
     pids = [int(str(told(folder, rank)["pid"])) for rank in (0, 1)]
     os.kill(server_pid(), signal.SIGKILL)
