@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from alignment.config.load import check_program, for_version
+from alignment.config.load import for_version
 from alignment.evaluation.divergence import measure
 from alignment.inference.engine import TransformersEngine, sample_seeds
 from alignment.inference.types import Sample, SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.load import load_policy, load_tokenizer
 from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.workspace import kept_program
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.sampling.best_of import kl_bound, order_weights
 from alignment.sampling.prompt_sampling import draw_prompts
@@ -34,7 +35,6 @@ from alignment.sampling.reward_scoring import AnswerToScore, RewardScorer
 from alignment.stages.sample import sampler_version
 from alignment.training.policy import trainable_policy
 from alignment.training.sft import Example, finetune
-from alignment.utils.files import read_json
 from alignment.utils.metrics_log import Series
 from alignment.utils.statistics import bootstrap_mean
 from alignment.world.gold import gold
@@ -46,7 +46,7 @@ class Scene:
     """A workspace's policy, reward models and world."""
 
     def __init__(self, workspace: Path, version: str, new_tokens: int):
-        program = check_program(read_json(workspace / "program.json"))
+        program = kept_program(workspace)
         self.program = for_version(program, version)
         self.settings = SamplingSettings(max_new_tokens=new_tokens, batch_size=512)
         self.ledger, self.workspace = Ledger(workspace), workspace

@@ -24,13 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from alignment.config.load import check_program, for_version
+from alignment.config.load import for_version
 from alignment.config.vocabulary import DOMAINS
 from alignment.inference.engine import TransformersEngine, sample_seeds
 from alignment.inference.types import SamplingSettings
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import load_policy, load_tokenizer
 from alignment.pipeline.ledger import Ledger
+from alignment.pipeline.workspace import kept_program
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.stages import finetune, sample, select
 from alignment.stages.context import ProgramView, StageContext
@@ -48,7 +49,7 @@ class Scene:
     """A workspace, and where the experiment writes."""
 
     def __init__(self, workspace: Path, skip: str, folder: Path):
-        program = check_program(read_json(workspace / "program.json"))
+        program = kept_program(workspace)
         seen = for_version(program, "rlhf-v1")
         chosen: dict[str, Any] = {}
         if seen.sample.temperature == "search":
