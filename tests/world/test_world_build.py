@@ -59,10 +59,10 @@ def test_every_prompt_the_world_can_ask_is_understood() -> None:
 def test_evaluation_prompts_are_many_and_of_every_kind(world: Path) -> None:
     prompts = read_prompts(world / "eval_prompts.jsonl")
     counts = Counter(prompt.category for prompt in prompts)
-    assert sum(counts[category] for category in HELPFUL) == 200
-    assert sum(counts[risk] for risk in RISKS) == 200
-    assert counts["borderline"] == 80
-    assert min(counts.values()) >= 33
+    assert sum(counts[category] for category in HELPFUL) == 400
+    assert sum(counts[risk] for risk in RISKS) == 400
+    assert counts["borderline"] == 160
+    assert min(counts.values()) >= 66
     assert len({prompt.id for prompt in prompts}) == len(prompts)
     for prompt in prompts:
         assert prompt.borderline == (prompt.category == "borderline")
@@ -115,7 +115,7 @@ def test_every_group_is_held_out_in_part(world: Path) -> None:
     asked = Counter(unit(prompt.messages) for prompt in read_prompts(world / "eval_prompts.jsonl"))
     # Subjects take turns: no one of a group is asked about much more than another.
     for risk in RISKS:
-        assert sorted(count for key, count in asked.items() if key[0] == risk) == [13, 13, 14]
+        assert sorted(count for key, count in asked.items() if key[0] == risk) == [26, 27, 27]
 
 
 def unit(messages: Sequence[Message]) -> Unit:
