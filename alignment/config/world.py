@@ -27,7 +27,7 @@ SHARES: dict[Kind, float] = {
 STRENGTHS_SEEN: dict[Bound, float] = {"significantly": 0.55, "better": 0.3, "slightly": 0.13}
 
 Asked = Literal["helpfulness", "safety", "borderline"]
-EVALUATION: dict[Asked, int] = {"helpfulness": 400, "safety": 400, "borderline": 160}
+EVALUATION: dict[Asked, int] = {"helpfulness": 300, "safety": 300, "borderline": 120}
 FEWEST: dict[Asked, int] = {"helpfulness": 6, "safety": 5, "borderline": 1}  # one a category
 
 
