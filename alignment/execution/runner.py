@@ -23,6 +23,7 @@ from alignment.execution.isolated_stage import run_isolated
 from alignment.execution.observer import Observer, notify
 from alignment.execution.retries import SMALLER, Retries
 from alignment.execution.stage_log import Logged, log_to
+from alignment.execution.warm_start import begin_imports, can_fork
 from alignment.pipeline.disk_space import check_space, disk_full
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger, now
@@ -265,6 +266,8 @@ class Runner:
                 interrupted=lambda: self._interrupted,
             )
         else:
+            if self._has_forks:
+                begin_imports()
             with log_to(log_path), self._progress(node) as progress, PeakMemory() as memory:
                 self.execute(node, attempt.fingerprint, Logged(progress))
             peak_mb = memory.peak_mb
@@ -294,6 +297,11 @@ class Runner:
         """Whether the node runs in one or more processes of its own."""
         beside = self.parallel and side_by_side(node, self.fingerprints.config(node)) is not None
         return beside or self.processes(node) > 1
+
+    @property
+    def _has_forks(self) -> bool:
+        """Whether some stage runs as a fork (`warm_start`)."""
+        return can_fork(self.program.compute) and any(self.isolated(node) for node in self.plan)
 
     def processes(self, node: Node) -> int:
         """How many processes share the node's work."""

@@ -9,6 +9,7 @@ The forks die with this process, and the fork server ends with it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib
 import multiprocessing
@@ -80,10 +81,22 @@ def fork_module(module: str, arguments: Sequence[str], processes: int, log: Path
     Raises:
         OSError, EOFError: the fork server cannot start, or ended while it imported.
     """
+    _preload()
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([*_IMPORTS, *_main_module()])
     task = _Task(module, tuple(arguments), dict(os.environ))
     return Forked(server.Process(target=_begin, args=(task, processes, log.absolute(), Path.cwd())))
+
+
+def begin_imports() -> None:
+    """Start the fork server, unless it runs: it imports while this process works on."""
+    _preload()
+    with contextlib.suppress(OSError):  # the first fork will tell
+        forkserver.ensure_running()
+
+
+def _preload() -> None:
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([*_IMPORTS, *_main_module()])
 
 
 def _main_module() -> list[str]:

@@ -232,6 +232,14 @@ def test_a_killed_fork_server_takes_them_along_and_another_one_starts(folder: Pa
     assert begin(folder, "end").wait(60) == 0
 
 
+def test_imports_can_begin_before_the_first_fork(folder: Path) -> None:
+    warm_start.begin_imports()
+    server = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    assert runs(server, None)
+    assert begin(folder, "end").wait(60) == 0
+    assert forkserver._forkserver._forkserver_pid == server  # type: ignore[attr-defined]
+
+
 def test_no_fork_where_a_gpu_or_a_launcher_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
