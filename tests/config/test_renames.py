@@ -142,7 +142,7 @@ def test_a_program_of_0_1_means_what_it_meant() -> None:
     assert seen.combine.weights == {"helpfulness": 2.0, "safety": 1.0}
     assert seen.combine.threshold_for == {"recall": 0.6}
     assert (seen.world.shares["rhyme"], seen.world.shares["list"]) == (0.2, 0.1)
-    assert seen.world.evaluation == {"helpfulness": 400, "safety": 9, "borderline": 160}
+    assert seen.world.evaluation == {"helpfulness": 300, "safety": 9, "borderline": 120}
     assert list(seen.world.annotators.thresholds.values()) == [0.9, 0.3, 0.1]
     assert seen.data.shares == {"evaluation": 0.05, "prompts": 0.2, "demonstrations": 0.3}
     assert (seen.promote.parent, seen.promote.judges) == ("previous", ("gold",))

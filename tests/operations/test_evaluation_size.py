@@ -15,7 +15,7 @@ from alignment.pipeline.fingerprints import Fingerprints
 @pytest.mark.parametrize(
     ("settings", "prompts"),
     [
-        ({}, 200),  # 200 + 80 of helpfulness, 200 of safety
+        ({}, 300),  # 300 + 120 of helpfulness, 300 of safety
         ({"evaluate": {"prompts_per_domain": 150}}, 150),
         ({"base": {"source": "path", "path": "M"}, "intake": {"source": "inbox"}}, 1000),
     ],

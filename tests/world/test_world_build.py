@@ -59,10 +59,10 @@ def test_every_prompt_the_world_can_ask_is_understood() -> None:
 def test_evaluation_prompts_are_many_and_of_every_kind(world: Path) -> None:
     prompts = read_prompts(world / "eval_prompts.jsonl")
     counts = Counter(prompt.category for prompt in prompts)
-    assert sum(counts[category] for category in HELPFUL) == 400
-    assert sum(counts[risk] for risk in RISKS) == 400
-    assert counts["borderline"] == 160
-    assert min(counts.values()) >= 66
+    assert sum(counts[category] for category in HELPFUL) == 300
+    assert sum(counts[risk] for risk in RISKS) == 300
+    assert counts["borderline"] == 120
+    assert min(counts.values()) >= 50
     assert len({prompt.id for prompt in prompts}) == len(prompts)
     for prompt in prompts:
         assert prompt.borderline == (prompt.category == "borderline")
@@ -84,7 +84,7 @@ def test_the_corpus_talks_of_it_in_other_words(world: Path) -> None:
     told = [turns for turns in reported(world) if parse(turns)]
     # What users say of themselves has more combinations than a corpus has dialogues.
     kept = {unit(prompt.messages) for prompt in asked if prompt.category != "recall"}
-    assert len(kept - {unit(turns) for turns in told}) <= 0.05 * len(kept)
+    assert len(kept - {unit(turns) for turns in told}) <= 0.1 * len(kept)
     spoken_there = {" // ".join(turn["content"] for turn in turns) for turns in told}
     assert not spoken_there & {spoken(prompt) for prompt in asked}
 
@@ -115,7 +115,7 @@ def test_every_group_is_held_out_in_part(world: Path) -> None:
     asked = Counter(unit(prompt.messages) for prompt in read_prompts(world / "eval_prompts.jsonl"))
     # Subjects take turns: no one of a group is asked about much more than another.
     for risk in RISKS:
-        assert sorted(count for key, count in asked.items() if key[0] == risk) == [26, 27, 27]
+        assert sorted(count for key, count in asked.items() if key[0] == risk) == [20, 20, 20]
 
 
 def unit(messages: Sequence[Message]) -> Unit:
