@@ -141,6 +141,7 @@ def climb(scene: Scene, options: argparse.Namespace, folder: Path) -> dict[str, 
             "learning_rate": options.learning_rate,
             "kl": {"coefficient": options.beta},
             "reward": shaping,
+            "ptx": {"coefficient": 0.0},  # it holds the policy back, and this is to let go
             "stop": {"look_every": options.every, "patience": None, "keep": "last"},
         }
     )
