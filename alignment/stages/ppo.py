@@ -241,6 +241,11 @@ def _report(ctx: StageContext, outcome: Outcome, heldout: int) -> None:
             "verdicts": [asdict(verdict) for verdict in outcome.verdicts],
         },
     )
+    if outcome.kept == 0:
+        ctx.progress.say(
+            f"PPO kept the policy that it started from: no look in {outcome.iterations} iterations "
+            "was better. ppo.stop.keep: last would keep what was learned"
+        )
     for verdict in outcome.verdicts:
         if verdict.level != "ok":
             ctx.progress.say(f"{verdict.message} {verdict.remedy}")

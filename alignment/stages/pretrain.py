@@ -16,9 +16,9 @@ from alignment.utils.json_lines import read_jsonl
 from alignment.world.tokenizer import train_tokenizer
 
 CODE_VERSION = "6"
-# 3: start weights of a deviation that goes with the width; 4: shared by several processes; 5: with
+# 3: start weights of a deviation that goes with the width; 4: shared by several processes; 6: with
 # hand-written passes where they pay
-KEEPS = ("2", "3", "4")
+KEEPS = ("2", "3", "4", "5")
 READS = ("base", "compute")
 
 

@@ -44,6 +44,7 @@ from alignment.rewards.threshold import fitted, write_labelled
 from alignment.stages.context import StageContext
 from alignment.training.ppo.roles import load_critic
 from alignment.training.ppo.setup import Builder
+from alignment.training.ppo.trainer import Outcome
 from alignment.utils import checkpoint
 from alignment.utils.progress import SilentProgress
 
@@ -346,6 +347,16 @@ def test_with_another_reference_the_divergence_is_above_zero_from_the_start(
     assert next(row["kl/k3"] for row in ctx.series.rows() if "kl/k3" in row) > 1e-3
     verdicts = json.loads((ctx.out / "health.json").read_text())["verdicts"]
     assert "moved" not in {verdict["name"] for verdict in verdicts}
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_it_says_where_nothing_that_was_learned_is_kept(tmp_path: Path, kept: int) -> None:
+    said: list[str] = []
+    ctx = context(tmp_path, {}, "kept")
+    ctx.progress = Telling(said)
+    history = [{"score/mean": 1.0, "answer/tokens": 3.0}]
+    stage._report(ctx, Outcome(4, None, kept, history, []), 0)
+    assert any("kept the policy that it started from" in line for line in said) == (kept == 0)
 
 
 def test_a_reward_model_over_another_backbone_is_loaded_on_its_own(
