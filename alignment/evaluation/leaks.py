@@ -2,7 +2,7 @@
 
 Evaluation prompts are set apart when a program's data are prepared, but a delivery of preferences
 can contain one. A training conversation matches a prompt if it begins with it, ignoring case, white
-space and the spelling of accents.
+space, punctuation and the spelling of accents.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from alignment.errors import StageError
 from alignment.preferences.prompts import Prompt
-from alignment.preferences.schema import composed
+from alignment.preferences.schema import plain
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.files import read_json
 from alignment.utils.json_lines import read_jsonl
@@ -110,7 +110,4 @@ def without_leaks(
 
 
 def _key(conversation: Conversation) -> tuple[str, ...]:
-    return tuple(
-        f"{message['role']}: {' '.join(composed(str(message['content'])).lower().split())}"
-        for message in conversation
-    )
+    return tuple(f"{message['role']}: {plain(str(message['content']))}" for message in conversation)

@@ -40,9 +40,16 @@ SCHEMA = pa.schema(
 before 0.2 have no `…_finished`."""
 
 INDEX = pa.schema(
-    [("id", pa.uint64()), ("opening", pa.uint64()), ("safety", pa.bool_()), ("heldout", pa.bool_())]
+    [
+        ("id", pa.uint64()),
+        ("opening", pa.uint64()),
+        ("safety", pa.bool_()),
+        ("heldout", pa.bool_()),
+    ],
+    metadata={"openings": "plain"},
 )
-"""Columns of index.parquet, row by row beside the comparisons: for later batches and the split."""
+"""Columns of index.parquet, row by row beside the comparisons: for later batches and the split.
+Without the metadata (before 0.2) openings told case and punctuation apart; see `conversations`."""
 
 LOW_CARDINALITY = [
     "strength",
@@ -82,6 +89,12 @@ def _conversations(conversations: list[list[tuple[str, str]]]) -> pa.ListArray:
     contents = pa.array([turn[1] for turn in flat], _TEXT)
     messages = pa.StructArray.from_arrays([roles, contents], fields=list(_MESSAGE))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), messages)
+
+
+def conversations(table: pa.Table) -> Iterator[list[tuple[str, str]]]:
+    """The turns of each row of a table of `SCHEMA`, as (role, content) pairs."""
+    for turns in table.column("conversation").to_pylist():
+        yield [(turn["role"], turn["content"]) for turn in turns]
 
 
 def comparisons(table: pa.Table) -> Iterator[Comparison]:

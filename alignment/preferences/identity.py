@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from alignment.preferences.rows import Draft, RowError
-from alignment.preferences.schema import composed
+from alignment.preferences.schema import composed, framed, opening_of
 
 
 class Identity(NamedTuple):
@@ -22,8 +22,9 @@ class Identity(NamedTuple):
     swapped: int
     """The same pair with the opposite verdict."""
     opening: int
-    """Everything up to the first user turn. Conversations with the same opening stay on one side of
-    the split: otherwise a training conversation could quote a held-out answer."""
+    """Everything up to the first user turn, without case and punctuation. Conversations with the
+    same opening stay on one side of the split: otherwise a training conversation could quote a
+    held-out answer."""
 
 
 def identify(draft: Draft) -> Identity:
@@ -32,12 +33,10 @@ def identify(draft: Draft) -> Identity:
     Raises:
         RowError: a text holds a lone surrogate, which UTF-8 cannot encode.
     """
-    domain, spoken, opening = draft.domain or "", [], ""
+    domain, spoken = draft.domain or "", []
     for role, content in draft.turns:
         content = composed(content)
         spoken.append(f"{len(role)}:{role}{len(content)}:{content}")
-        if not opening and role == "user":
-            opening = "".join(spoken)
     chosen, rejected = composed(draft.chosen), composed(draft.rejected)
     before = f"{len(domain)}:{domain}{''.join(spoken)}"
     try:
@@ -52,14 +51,14 @@ def identify(draft: Draft) -> Identity:
     return Identity(
         int.from_bytes(prefix.digest()[:8], "big"),
         int.from_bytes(swapped.digest()[:8], "big"),
-        opening_key(opening),
+        opening_key(draft.turns),
     )
 
 
-def opening_key(opening: str) -> int:
-    """64-bit digest of the framed turns of an opening. The salt makes it independent of all other
-    hash splits."""
-    data = opening.encode()
+def opening_key(turns: Iterable[tuple[str, str]]) -> int:
+    """64-bit digest of the opening of a conversation, given as (role, content) pairs. The salt
+    makes it independent of all other hash splits."""
+    data = framed(*opening_of(turns)).encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, salt=b"heldout").digest(), "big")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import string
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -93,12 +94,34 @@ def _spoken(conversation: Iterable[Mapping[str, Any]]) -> list[str]:
     return parts
 
 
+_BLANK = str.maketrans(dict.fromkeys(string.punctuation + string.whitespace, " "))
+
+
+def plain(text: str) -> str:
+    """A text without case, punctuation and surplus space, which make no other question of it.
+
+    A text of nothing else is kept as it is: `?` and `!` are not one question.
+    """
+    if text.isascii():
+        words = text.lower().translate(_BLANK).split()
+    else:
+        folded = unicodedata.normalize("NFKC", text).casefold()
+        letters = (" " if unicodedata.category(c)[0] in "PZC" else c for c in folded)
+        words = "".join(letters).translate(_BLANK).split()
+    return " ".join(words) or composed(text)
+
+
 def opening(conversation: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Roles and contents up to the first user turn: what is split, clustered and resampled."""
+    """Roles and `plain` contents up to the first user turn: what is split, clustered, resampled."""
+    return opening_of((message["role"], message["content"]) for message in conversation)
+
+
+def opening_of(turns: Iterable[tuple[str, str]]) -> list[str]:
+    """The same of (role, content) pairs."""
     parts: list[str] = []
-    for message in conversation:
-        parts += (message["role"], composed(message["content"]))
-        if message["role"] == "user":
+    for role, content in turns:
+        parts += (role, plain(content))
+        if role == "user":
             break
     return parts
 

@@ -21,9 +21,12 @@ class EarlierSplit:
 
     @classmethod
     def of(cls, openings: np.ndarray, heldout: np.ndarray) -> EarlierSplit:
-        """Build it from index columns (n,) of earlier batches."""
-        unique, first = np.unique(openings.astype(np.uint64), return_index=True)
-        return cls(unique, heldout.astype(bool)[first])
+        """Build it from index columns (n,) of earlier batches. An opening on both sides, as batches
+        of before 0.2 can have it in two spellings, is held out."""
+        unique, place = np.unique(openings.astype(np.uint64), return_inverse=True)
+        held = np.zeros(len(unique), dtype=bool)
+        held[place[heldout.astype(bool)]] = True
+        return cls(unique, held)
 
     def look_up(self, openings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Masks (n,) of `openings`: in an earlier batch, and held out there."""

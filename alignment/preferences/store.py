@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import shutil
 import time
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.config.vocabulary import Domain, Origin, version_order
 from alignment.errors import DataError, LockedError, StoreError
+from alignment.preferences.identity import opening_key
 from alignment.preferences.schema import Comparison
 from alignment.preferences.withdrawals import Event, read_events, withdrawn
 from alignment.utils.files import (
@@ -391,7 +394,8 @@ def except_rows(mask: np.ndarray, rows: Collection[int]) -> np.ndarray:
 
 
 def read_index(batch: Batch) -> pa.Table:
-    """The columns of a batch's index.parquet.
+    """The columns of a batch's index.parquet; openings of a batch of before 0.2, which told case
+    and punctuation apart, are computed again.
 
     Raises:
         StoreError: it cannot be read.
@@ -399,12 +403,29 @@ def read_index(batch: Batch) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from alignment.preferences.arrow_schema import INDEX
+
     path = batch.directory / "index.parquet"
     try:
-        return pq.read_table(path)
+        index = pq.read_table(path)
+        if (index.schema.metadata or {}).get(b"openings") == INDEX.metadata[b"openings"]:
+            return index
+        column = pa.array(_openings(batch.directory), pa.uint64())
+        return index.set_column(index.schema.get_field_index("opening"), "opening", column)
     except (pa.ArrowException, OSError) as error:
         raise StoreError(
             f"the index of batch {batch.name} cannot be read: {error}",
             where=str(path),
             remedy="restore it from a copy, or remove the batch and ingest it again",
         ) from error
+
+
+@cache
+def _openings(directory: Path) -> array[int]:
+    """The openings of a batch's comparisons, from their texts. A batch never changes."""
+    import pyarrow.parquet as pq
+
+    from alignment.preferences.arrow_schema import conversations
+
+    table = pq.read_table(directory / "comparisons.parquet", columns=["conversation"])
+    return array("Q", map(opening_key, conversations(table)))

@@ -127,6 +127,12 @@ def sentences(stage: str, figures: Mapping[str, Any]) -> Iterator[str]:
         )
     if figures["ece"] is not None:
         yield f"  calibration: ECE {100 * figures['ece']:.1f} %"
+    near = figures.get("near_copies")  # not in work of before 0.2
+    if near and near["near"]["count"] and near["far"]["count"]:
+        yield (
+            f"  near copies: {interval(near['near'])} % on {near['near']['count']:.0f} comparisons "
+            f"whose prompt training almost has, {interval(near['far'])} % on the others"
+        )
     newest = figures["newest"]
     if newest.get("before") and newest["gain"]["points"] is not None:
         gain = newest["gain"]

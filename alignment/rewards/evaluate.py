@@ -221,6 +221,15 @@ def evaluate(measured: Measured, domain: str, *, seed: int, samples: int = 1000)
     }
 
 
+def beside_near_copies(measured: Measured, near: np.ndarray) -> dict[str, Cell]:
+    """Accuracy on the prompts that training has almost the same of, and on the others.
+
+    Args:
+        near: (n,) mask of these prompts.
+    """
+    return {"near": accuracy(measured.where(near)), "far": accuracy(measured.where(~near))}
+
+
 def moved(now: Measured, before: Measured | None, *, seed: int, samples: int) -> dict[str, Any]:
     """Compare this model with the previous one on the newest batch's held-out comparisons.
 

@@ -16,7 +16,7 @@ configured, with refusal_classes.jsonl if it says what refuses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from alignment.evaluation.forgetting import forgetting
 from alignment.evaluation.judging import all_win_rates, find_rate
 from alignment.evaluation.leaks import (
     LEAKS,
+    Conversation,
     Leak,
     find_leaks,
     training_conversations,
@@ -71,6 +72,7 @@ from alignment.evaluation.standings import (
 )
 from alignment.evaluation.winrate import LEVEL
 from alignment.models.load import resolve_device
+from alignment.preferences.near_copies import near_copies, question
 from alignment.preferences.prompts import Prompt, read_prompts, write_prompts
 from alignment.preferences.store import PreferenceStore
 from alignment.reporting.comparison import Comparison, Entry
@@ -81,7 +83,7 @@ from alignment.utils import distributed
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "20"
+CODE_VERSION = "21"
 # 4: the KL in other batches; 5: more figures; 6: the end of answers that templates write; 7: the
 # degenerate answers of scripts without spaces; 8: leaks in another spelling of accents; 9: the
 # interval of nothing but ties; 10: no rate at equal length where lengths cannot identify it; 11: a
@@ -90,9 +92,11 @@ CODE_VERSION = "20"
 # models; 15: which read answers to one prompt behind one, where the context cuts it; 16: Self-BLEU
 # within prompts; 17: refusals in fourteen languages; 18: intervals that hold what they promise;
 # 19: refusals of earlier versions by today's phrases; 20: the rise of false refusals prompt by
-# prompt, ratios of lengths, and intervals over first questions where dialogues share them
+# prompt, ratios of lengths, and intervals over first questions where dialogues share them;
+# 21: openings without case and punctuation, near copies are counted
 KEEPS = (
     "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19",
+    "20",
 )  # fmt: skip
 READS = ("base", "world", "evaluate", "compute", "inference")
 
@@ -102,7 +106,7 @@ def run(ctx: StageContext) -> None:
     config = ctx.config.evaluate
     every = read_prompts(ctx.inputs["prepare"] / "eval_prompts.jsonl")
     chosen = choose_prompts(every, config.prompts_per_domain)
-    leaks = _leaks(ctx, chosen)
+    leaks, near = _leaks(ctx, chosen)
     prompts = without_leaks(chosen, leaks, config.max_leaked, ctx.progress)
     atomic_write_json(ctx.out / LEAKS, [asdict(leak) for leak in leaks])
     ctx.dataset("evaluation prompts", prompts_digest(prompts), len(prompts), "evaluation")
@@ -112,6 +116,7 @@ def run(ctx: StageContext) -> None:
     ctx.metric(
         tokens_generated=sum(answers.tokens for answers in answered.values()),
         leaked_prompts=len(chosen) - len(prompts),
+        near_copies=near,
     )
     own = pd.concat([answers.table for answers in answered.values()], ignore_index=True)
     write_table(ctx.out / TEXTS, own)
@@ -157,11 +162,27 @@ def run(ctx: StageContext) -> None:
     write_proofs(ctx)
 
 
-def _leaks(ctx: StageContext, prompts: list[Prompt]) -> list[Leak]:
-    """Prompts that any version so far was trained on."""
+def _leaks(ctx: StageContext, prompts: list[Prompt]) -> tuple[list[Leak], int]:
+    """Prompts that any version so far was trained on, and the number of near copies of others."""
     intakes = list(ctx.inputs_of("intake").values())
     store = PreferenceStore(ctx.workspace / "preferences")
-    return find_leaks(prompts, training_conversations(ctx.inputs["prepare"], intakes, store))
+    asked: set[str] = set()
+
+    def training() -> Iterator[tuple[str, Conversation]]:
+        for found in training_conversations(ctx.inputs["prepare"], intakes, store):
+            asked.add(question(found[1]))
+            yield found
+
+    leaks = find_leaks(prompts, training())
+    leaked = {leak.prompt_id for leak in leaks}
+    others = [question(prompt.messages) for prompt in prompts if prompt.id not in leaked]
+    near = int(near_copies(others, asked).sum())
+    if near:
+        ctx.progress.say(
+            f"{near} of {len(others)} evaluation prompts are almost one of the training data's; "
+            "they stay in the evaluation"
+        )
+    return leaks, near
 
 
 def _arms(ctx: StageContext) -> list[Arm]:

@@ -42,12 +42,12 @@ from alignment.utils.files import (
 )
 from alignment.utils.json_lines import read_jsonl
 
-CODE_VERSION = "13"
+CODE_VERSION = "14"
 # Batches that are in the store stay as they were taken in. 8: gold scores of the new world, whose
 # pairs no older one had; 9: null says that an answer ended; 10: gold scores again; 11: a ranking
 # says who wrote a cut answer; 12: several verdicts on one pair are put together;
-# 13: their rows count in their own files.
-KEEPS = ("2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12")
+# 13: their rows count in their own files; 14: openings without case and punctuation.
+KEEPS = ("2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13")
 READS = ("intake", "world")
 
 

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -26,13 +27,14 @@ from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer
 from alignment.models.load import context_of, load_tokenizer, resolve_device
 from alignment.models.sharding import autocast_format, gather, is_sharded, shard
+from alignment.preferences.near_copies import near_copies, question
 from alignment.preferences.store import PreferenceStore
 from alignment.preferences.what_counts import recorded_exclusions
 from alignment.reporting.reward_plots import accuracy_picture, calibration_picture, growth_picture
 from alignment.rewards.adapter import inject
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.card import RewardCard
-from alignment.rewards.evaluate import evaluate, moved, safe_labels, separation
+from alignment.rewards.evaluate import beside_near_copies, evaluate, moved, safe_labels, separation
 from alignment.rewards.examples import Elements, build
 from alignment.rewards.guard_split import agreement, share_out
 from alignment.rewards.heldout_scores import Measured, cut_scores_higher, measure
@@ -53,7 +55,7 @@ from alignment.utils.memory import give_back
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "21"
+CODE_VERSION = "22"
 # 5: the learning-rate schedule ends one step later; 6: the end of answers that the template writes,
 # and no comparison beyond the context of the model; 7: the card says which end was learned, which
 # one of version 6 does not; 8: the card counts labels, intervals are over openings;
@@ -65,9 +67,10 @@ CODE_VERSION = "21"
 # cut; 16: long answers stay that fit with their short prompts; 17: mixtures over origins, which
 # batches of before do not have; 18: Wilson's intervals; 19: a head in float32, calibrated in the
 # format in which it is asked; 20: a model that is sharded is measured so, which rounds otherwise;
-# 21: shards compute in bfloat16 by themselves
-KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20")
-BFLOAT16_KEEPS = ()
+# 21: shards compute in bfloat16 by themselves; 22: openings without case and punctuation, accuracy
+# beside near copies
+KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21")
+BFLOAT16_KEEPS = ("21",)
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
 FEW_ANSWERS = 64  # answers of a domain below which the scale is said to be rough
@@ -151,6 +154,7 @@ def run(ctx: StageContext) -> None:
     figures = evaluate(measured, domain, seed=ctx.seed, samples=BOOTSTRAP_SAMPLES)
     figures["cut"] = _without_end(ctx, reward, heldout)
     figures["versions"] = versions
+    figures["near_copies"] = _near_training(ctx, measured, heldout, rows)
     figures["training"] = {
         "pairs": built.pairs,
         "labelled": built.labelled,
@@ -347,6 +351,24 @@ def _without_end(ctx: StageContext, reward: RewardModel, heldout: list[Source]) 
             "end: selection and PPO never rate a cut answer above one that ended"
         )
     return {"higher": float(higher.mean()) if len(higher) else None, "answers": len(higher)}
+
+
+def _near_training(
+    ctx: StageContext, measured: Measured, heldout: list[Source], rows: list[Source]
+) -> dict[str, Any]:
+    """Accuracy on prompts that training has almost the same of, and on the others."""
+    own = np.flatnonzero(measured.domain == ctx.options["domain"])
+    asked = [question(heldout[number].comparison.conversation) for number in own]
+    learned = (question(row.comparison.conversation) for row in rows)
+    figures = beside_near_copies(measured.where(own), near_copies(asked, learned))
+    near, far = figures["near"], figures["far"]
+    if near["count"]:
+        ctx.progress.say(
+            f"{near['count']} of {len(own)} held-out comparisons are about a prompt that is almost "
+            f"one of the training data's: {near['accuracy']:.1%} right"
+            + (f", {far['accuracy']:.1%} of the others" if far["count"] else "")
+        )
+    return figures
 
 
 def _write(ctx: StageContext, figures: dict[str, Any], measured: Measured) -> None:

@@ -34,10 +34,10 @@ class Told:
 
 
 def test_the_prompt_itself_and_what_goes_on_from_it():
-    asked = [prompt("How old is the sun?"), prompt("Hi", "Hello.", "How old is it?"), prompt("Hi!")]
+    asked = [prompt("How old is the sun?"), prompt("Hi", "Hello.", "How old is it?"), prompt("Ho!")]
     training = [
         ("b1", turns("What is a fox?")),
-        ("b1", turns("how  old is\nthe SUN?")),
+        ("b1", turns("how  old is\nthe SUN")),
         ("b1", turns("Hi", "Hello.", "How old is it?", "Ten.", "And now?")),
         ("b2", turns("Hi", "Good day.", "How old is it?")),
         ("b2", turns("How old is the sun?")),

@@ -16,7 +16,6 @@ from alignment.errors import ConfigError, DataError
 from alignment.preferences.identity import opening_key
 from alignment.preferences.inbox import ingest_inbox
 from alignment.preferences.prompts import read_prompts
-from alignment.preferences.schema import framed
 from alignment.preferences.store import PreferenceStore
 from alignment.stages import intake, prepare
 from alignment.stages.context import StageContext
@@ -60,12 +59,8 @@ def real(shared: Path, **changes: Any) -> dict[str, Any]:
 
 def opening(row: dict[str, Any]) -> int:
     """What `identify` calls the opening, from a JSON row."""
-    parts = ""
-    for message in row.get("conversation") or row["messages"]:
-        parts += framed(message["role"], message["content"])
-        if message["role"] == "user":
-            break
-    return opening_key(parts)
+    messages = row.get("conversation") or row["messages"]
+    return opening_key((message["role"], message["content"]) for message in messages)
 
 
 class Telling(SilentProgress):

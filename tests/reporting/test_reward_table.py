@@ -12,7 +12,7 @@ from reward_helpers import scored
 from rich.console import Console
 
 from alignment.reporting.reward_table import reward_tables
-from alignment.rewards.evaluate import evaluate, moved
+from alignment.rewards.evaluate import beside_near_copies, evaluate, moved
 from alignment.rewards.guard_split import agreement
 from alignment.rewards.learning_curve import growth
 from alignment.rewards.stage_metrics import plain
@@ -26,6 +26,7 @@ def figures(*, later: bool) -> dict[str, Any]:
     found["versions"] = {"b": "rlhf-v2"}
     found["training"] = {"pairs": 1234}
     found["newest"] = {"batch": "b", **moved(better, worse if later else None, seed=0, samples=50)}
+    found["near_copies"] = beside_near_copies(better, place % 4 == 0)
     models = {"rlhf-v1": (600, worse)} if later else {}
     found["growth"] = growth({**models, "rlhf-v2": (1234, better)}, seed=0, samples=50)
     if later:
@@ -62,6 +63,15 @@ def test_a_later_version_with_a_guard() -> None:
     # 60 % are right with both, 30 % wrong with both.
     assert "agrees with the main model on 90.0 [" in text
     assert "both wrong on 30.0 %" in text
+
+
+def test_near_copies_of_training_prompts_are_told_apart() -> None:
+    found = figures(later=False)
+    # Of the multiples of 4 one of five ends in 8, of 7, 8 and 9, which are ranked wrong.
+    assert "near copies: 80.0 [" in (text := shown({"reward_helpfulness": found}))
+    assert "on 100 comparisons whose prompt training almost has, 66.7 [" in text
+    del found["near_copies"]  # as in work of before 0.2
+    assert "near copies" not in shown({"reward_helpfulness": found})
 
 
 def test_a_gain_on_one_opening_has_no_interval() -> None:
