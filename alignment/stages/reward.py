@@ -69,7 +69,9 @@ CODE_VERSION = "22"
 # format in which it is asked; 20: a model that is sharded is measured so, which rounds otherwise;
 # 21: shards compute in bfloat16 by themselves; 22: openings without case and punctuation, accuracy
 # beside near copies
-KEEPS = ("4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21")
+KEEPS = (
+    "4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21",
+)  # fmt: skip
 BFLOAT16_KEEPS = ("21",)
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
