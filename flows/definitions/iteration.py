@@ -10,15 +10,13 @@ from prefect import flow
 from prefect.states import Completed
 
 from alignment.config.load import for_version
-from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.runner import Runner
 from alignment.operations.outbox import fill_outbox
 from alignment.pipeline.approval import Decisions, WaitingForDecision
 from alignment.pipeline.invalidate import set_aside
-from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import frontier, waits_for
-from alignment.pipeline.shared_stages import side_by_side
+from alignment.pipeline.shared_stages import groups
 from flows.definitions.approval import await_decision
 from flows.definitions.events import PAIRS_WAITING, VERSION_DONE, emit
 from flows.definitions.parameters import Config, FromStage, Version, Workspace
@@ -162,31 +160,3 @@ def redo(session: Session, version: str, stage: str) -> None:
     if remembered(REDONE) != name:
         set_aside(session.runner.program, version, stage)
         remember(**{REDONE: name})
-
-
-def groups(nodes: Sequence[Node], program: ProgramConfig) -> list[list[Node]]:
-    """Group stages that may run at once and do not need each other: reward models, then guards, and
-    collection with evaluation, before the gate.
-
-    Args:
-        program: with the version's own settings.
-    """
-    result: list[list[Node]] = []
-    for node in nodes:
-        group = _group_of(node, result, program)
-        if group is None:
-            result.append([node])
-        else:
-            group.append(node)
-    return result
-
-
-def _group_of(node: Node, made: Sequence[list[Node]], program: ProgramConfig) -> list[Node] | None:
-    """The group that it can join: of its kind, and no later one has what it needs."""
-    needed, kind = set(node.inputs.values()), side_by_side(node, program)
-    for group in reversed(made):
-        if any((other.version, other.stage) in needed for other in group):
-            return None
-        if kind is not None and kind == side_by_side(group[0], program):
-            return group
-    return None

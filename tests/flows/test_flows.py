@@ -25,7 +25,7 @@ def test_no_postponed_annotations() -> None:
 
 
 def test_reward_models_form_a_group(program: Any) -> None:
-    from flows.definitions.iteration import groups
+    from alignment.pipeline.shared_stages import groups
 
     nodes = [
         node for node in build_plan(program, Decisions.load(program)) if node.version == "rlhf-v1"

@@ -9,7 +9,7 @@ import pytest
 from alignment.config.load import load_program
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.plan import build_plan
-from flows.definitions.iteration import groups
+from alignment.pipeline.shared_stages import groups
 
 DEMO = Path(__file__).resolve().parents[2] / "configs" / "demo.yaml"
 
