@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from alignment.cli.common import print_json
-from alignment.pipeline.gpu_memory import HEADROOM
-from alignment.pipeline.gpu_plan import BANDWIDTH, UTILISATION, Load, StagePlan, gpu_plan
-from alignment.pipeline.hardware import GIB, Hardware
+from alignment.pipeline.gpu_plan import Load, StagePlan, gpu_plan
+from alignment.pipeline.gpu_time import assumptions
+from alignment.pipeline.hardware import GIB, HEADROOM, Hardware
 from alignment.pipeline.reasons import clock
 
 
@@ -28,7 +28,7 @@ def show(load: Load, hardware: Hardware, price: float | None, json: bool) -> Non
             plan.node.key,
             str(plan.gpus),
             f"{plan.memory.total / GIB:,.1f} GiB",
-            "fits" if plan.fits else "[red]does not fit[/]",
+            _verdict(plan),
             clock(runs.seconds) if runs else "–",
             f"{_hours(runs):,.2f}" if runs else "–",
         )
@@ -44,11 +44,15 @@ def show(load: Load, hardware: Hardware, price: float | None, json: bool) -> Non
     without = f" (without {', '.join(missing)})" if missing else ""
     console.print(
         f"one turn of these stages{changes}{without}: {hours:,.1f} GPU hours{cost}. Assumed: "
-        f"{UTILISATION:.0%} of {card.operations / 1e12:,.0f} TFLOP/s, {BANDWIDTH:.0%} of "
-        f"{card.bandwidth / 1e12:.2f} TB/s in decoding, answers of 64 "
-        f"tokens; {HEADROOM:.0%} of the memory stays free",
+        f"{assumptions(card)}; {HEADROOM:.0%} of the memory stays free",
         soft_wrap=True,
     )
+
+
+def _verdict(plan: StagePlan) -> str:
+    if not plan.fits:
+        return "[red]does not fit[/]"
+    return "fits in shards" if plan.sharding == "full" else "fits whole"
 
 
 def _advice(plan: StagePlan, hardware: Hardware) -> str:
@@ -79,6 +83,7 @@ def _row(plan: StagePlan, price: float | None) -> dict[str, object]:
     return {
         "stage": plan.node.key,
         "gpus": plan.gpus,
+        "sharding": plan.sharding,
         "memory_bytes": plan.memory.total,
         "parts": dict(plan.memory.parts),
         "fits": plan.fits,

@@ -50,9 +50,11 @@ def plan(
     from alignment.config.load import load_program
     from alignment.operations.evaluation_size import evaluation_size
     from alignment.operations.status import program_status
-    from alignment.pipeline.estimate import estimate
+    from alignment.pipeline.estimate import basis_of_time, estimate
     from alignment.pipeline.fingerprints import Fingerprints
+    from alignment.pipeline.hardware import present
     from alignment.pipeline.reasons import clock, left_behind
+    from alignment.pipeline.sharding_choice import outlook
     from alignment.pipeline.workspace import refuse_another
 
     program = load_program(config, set_)
@@ -60,7 +62,9 @@ def plan(
     status = program_status(program)
     fingerprints = Fingerprints.load(program)
     lost = left_behind(fingerprints.plan, fingerprints)
-    estimates = estimate(program)
+    place = present(program.compute.device)
+    estimates = estimate(program, place)
+    shards = outlook(program, fingerprints.plan, place)
     size = evaluation_size(program, fingerprints)
     if json:
         rows = [
@@ -82,6 +86,8 @@ def plan(
                 "workspace": str(program.workspace),
                 "stages": rows,
                 "left_behind": lost,
+                "times": basis_of_time(place),
+                "sharding": {key: choice.sharding for key, choice in shards.items()},
                 "evaluation": size.to_dict(),
             }
         )
@@ -92,17 +98,18 @@ def plan(
     table = Table(title=f"{program.name}  ({program.workspace})", title_justify="left", box=None)
     for column in ("version", "stage", "state", "time", "memory", "estimated from"):
         table.add_column(column, justify="right" if column in ("time", "memory") else "left")
-    left = 0.0
+    left, unknown = 0.0, 0
     for version in status.versions:
         for index, stage in enumerate(version.stages):
             guess = estimates[f"{version.name}/{stage.stage}"]
             if stage.state != "done":
-                left += guess.seconds
+                left += guess.seconds or 0.0
+                unknown += guess.seconds is None
             table.add_row(
                 f"[bold]{version.name}[/]" if index == 0 else "",
                 stage.stage,
                 MARKS[stage.state],
-                clock(guess.seconds),
+                "–" if guess.seconds is None else clock(guess.seconds),
                 f"{guess.memory_mb:,.0f} MB",
                 f"[dim]{guess.basis}[/]",
             )
@@ -115,5 +122,15 @@ def plan(
     for line in lost:
         console.print(f"[yellow]{line}[/]")
     console.print(size.line(program.base.source == "world"))
+    console.print(basis_of_time(place), soft_wrap=True)
+    told: set[tuple[str, str]] = set()
+    for key, choice in shards.items():
+        said = (key.partition("/")[2], str(choice))
+        if said not in told:  # versions are alike
+            console.print(f"{key}: {choice}", soft_wrap=True)
+            told.add(said)
     peak = max(guess.memory_mb for guess in estimates.values())
-    console.print(f"still to do: about {clock(left)}, at most about {peak:,.0f} MB of memory")
+    without = f" without {unknown} stages whose time is unknown" if unknown else ""
+    console.print(
+        f"still to do: about {clock(left)}{without}, at most about {peak:,.0f} MB of memory"
+    )

@@ -58,10 +58,12 @@ class ComputeConfig(Section):
     """The command that starts the processes (torchrun, srun); unset starts them on this machine.
     `{command}` stands for the arguments of python or torchrun, `{nodes}` and `{per_node}` for
     numbers of machines and of processes on each. No shell reads it."""
-    sharding: Literal["none", "full"] = "none"
+    sharding: Literal["none", "full", "auto"] = "none"
     """`full`: weights, gradients and the optimiser's state are split over the processes (torch's
     `fully_shard`), for models that do not fit one device whole; of what only reads, reward models.
-    `none`: every process holds all."""
+    `none`: every process holds all. `auto`: `full` in stages that do not fit otherwise, by the
+    planner's count and the GPUs or main memory that are present, chosen once and kept in the
+    workspace. Results differ by rounding only, so finished stages stay valid either way."""
 
     @model_validator(mode="after")
     def _several(self) -> Self:

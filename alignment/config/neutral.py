@@ -2,7 +2,8 @@
 
 Only what is certain: how often a loop saves its state (a resumed run ends in the same bits), and
 how a judge's endpoint is reached; and `compute.fast_cpu`, for a program keeps to the passes that
-were chosen when it first needed them (`compute-choice.json`). Other settings that move the last
+were chosen when it first needed them (`compute-choice.json`), and `compute.sharding`, whose choices
+are kept too (`sharding-choice.json`). Other settings that move the last
 bits of a result stay in: `compute.threads` and everything that cuts a batch into pieces change the
 order of sums, as `compute.processes` does in training, and the number of bootstrap samples changes
 the intervals that are written.
@@ -18,6 +19,7 @@ _SAVES = "only how often the state is saved"
 _REACHES = "only how the endpoint is reached; a verdict that cannot be had fails or is left out"
 
 _STARTS = "only where the processes run, and what starts them"
+_SPLITS = "only rounding: each process holds a part of the same weights and takes the same steps"
 _SERVES = "only where and how a server runs; a check before the first draw shows what it serves"
 
 NEUTRAL: dict[str, str] = {
@@ -29,6 +31,7 @@ NEUTRAL: dict[str, str] = {
     "ppo.checkpoint_every": _SAVES,
     "evaluate.checkpoint_every": _SAVES + "; the text of an answer never depends on its batch",
     "compute.fast_cpu": "only rounding, as another processor would; choices are kept apart",
+    "compute.sharding": _SPLITS,
     "compute.nodes": _STARTS,
     "compute.launch": _STARTS,
     "inference.vllm.python": _SERVES,
@@ -43,11 +46,8 @@ NEUTRAL: dict[str, str] = {
 
 _DEALS = "processes take whole shards and forward passes, each of which one process computes alike"
 
-_ROUNDS = "only rounding of the reward models' scores, as another processor would"
-
 NEUTRAL_IN: dict[str, dict[str, str]] = {
-    module: {"compute.processes": _DEALS, "compute.sharding": _ROUNDS}
-    for module in ("sample", "select", "collect", "evaluate")
+    module: {"compute.processes": _DEALS} for module in ("sample", "select", "collect", "evaluate")
 }
 """Stage module → dotted key → why it cannot change that stage's result."""
 

@@ -175,8 +175,8 @@ def _unset(program: ProgramConfig) -> int:
     """The value that PPO uses where `ppo.max_tokens_per_micro_batch` is unset."""
     import torch
 
-    from alignment.pipeline.estimate import base_size
-    from alignment.training.ppo.forward import unset_piece
+    from alignment.models.activations import unset_piece
+    from alignment.pipeline.work import base_size
 
     on_gpu = program.compute.device != "cpu" and torch.cuda.is_available()
     return unset_piece("cuda" if on_gpu else "cpu", base_size(program).parameters)

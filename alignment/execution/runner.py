@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.execution.data_check import check_prepared, without_labels
@@ -31,6 +30,7 @@ from alignment.pipeline.node import Node
 from alignment.pipeline.readiness import waits_for
 from alignment.pipeline.reasons import why_run
 from alignment.pipeline.records import Attempt, Manifest
+from alignment.pipeline.sharding_choice import chosen_before, keep, settled
 from alignment.pipeline.shared_stages import processes, side_by_side
 from alignment.pipeline.workspace import keep_program, make_workspace
 from alignment.stages.context import ProgramView, StageContext
@@ -169,6 +169,7 @@ class Runner:
                 raise waiting
             check_space(self.program, node)
             self._check_data(node)
+            keep(node, self.fingerprints.config(node), self.plan, self._say)
             try:
                 manifest = self._try_until_done(node, key)
             except TakenBackError as error:
@@ -228,7 +229,9 @@ class Runner:
     def execute(self, node: Node, key: str, progress: Progress) -> None:
         """Do the work of an open attempt in this process, without the commit."""
         module = importlib.import_module(f"alignment.stages.{node.module}")
-        config = for_version(self.program, node.version)
+        config = self.settings(node)
+        if (choice := chosen_before(node, self.fingerprints.config(node))) is not None:
+            progress.say(str(choice))
         partial = self.ledger.partial_dir(node.version, node.stage, key)
         if (partial / SMALLER).exists():
             config, _ = smaller(config, node.module)
@@ -277,6 +280,8 @@ class Runner:
             raise TakenBackError(f"{node.key} runs again: what counts has changed since it began")
         config, code_version, _ = self.fingerprints.request(node)
         datasets = partial / "out" / "datasets.json"
+        chosen = chosen_before(node, self.fingerprints.config(node))
+        sharded = {} if chosen is None else {"sharded": float(chosen.sharding == "full")}
         return self.ledger.commit(
             attempt,
             {
@@ -288,7 +293,7 @@ class Runner:
                 "libraries": library_versions(),
                 "seconds": round(time.monotonic() - began, 3),
                 "peak_memory_mb": round(peak_mb, 1),
-                "metrics": read_json(partial / "out" / "metrics.json"),
+                "metrics": read_json(partial / "out" / "metrics.json") | sharded,
                 "datasets": read_json(datasets) if datasets.is_file() else [],
             },
         )
@@ -305,7 +310,11 @@ class Runner:
 
     def processes(self, node: Node) -> int:
         """How many processes share the node's work."""
-        return processes(node, self.fingerprints.config(node))
+        return processes(node, self.settings(node))
+
+    def settings(self, node: Node) -> ProgramConfig:
+        """The program with the settings of the node's version, and whether the node is sharded."""
+        return settled(self.fingerprints.config(node), node, self.plan)
 
     @property
     def parallel(self) -> bool:

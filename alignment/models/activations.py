@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+_TINY = 2_000_000  # parameters
 _LAYER = 34  # bytes a token and unit of width, in 16 bits
 
 
@@ -32,3 +33,12 @@ def block_bytes(parameters: float, layers: int, embedding: float) -> float:
     """Bytes that a sharded model gathers while it learns: a block and the embeddings, in float32,
     with their gradients."""
     return 8 * (parameters / max(1, layers) + embedding)
+
+
+def unset_piece(device: str, parameters: float) -> int:
+    """Tokens of a pass where `ppo.max_tokens_per_micro_batch` is unset, by type of device and size
+    of the model."""
+    if device != "cpu":
+        return 16_384
+    # For a tiny model fewer calls save more than activations that fit the processor's cache.
+    return 6144 if parameters < _TINY else 2048

@@ -19,13 +19,14 @@ from alignment.pipeline.ledger import Ledger, verify
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan, policy_key
 from alignment.pipeline.records import Manifest
+from alignment.pipeline.sharding_choice import KEPT as SHARDING
 from alignment.pipeline.workspace import REPRODUCTION
 from alignment.preferences.withdrawals import FOLDER as WITHDRAWALS
 from alignment.utils.files import atomic_write_json
 from alignment.utils.library_versions import library_versions
 
 COPIED = ("approvals", f"preferences/{WITHDRAWALS}", "preferences")
-CHOICES = "compute-choice.json"  # which pass computes decides the last bits: see fastpath.choice
+CHOICES = ("compute-choice.json", SHARDING)  # they decide the last bits: see fastpath.choice
 WEIGHTS = (".safetensors", ".bin")
 
 
@@ -161,8 +162,9 @@ def _prepare(program: ProgramConfig, version: str, target: Path, *, batches: boo
     target.mkdir(parents=True, exist_ok=True)
     of = {"program": program.name, "version": version, "workspace": str(program.workspace)}
     atomic_write_json(target / REPRODUCTION, as_record(of))
-    if (program.workspace / CHOICES).is_file():
-        shutil.copy2(program.workspace / CHOICES, target / CHOICES)
+    for choices in CHOICES:
+        if (program.workspace / choices).is_file():
+            shutil.copy2(program.workspace / choices, target / choices)
     for name in COPIED if batches else COPIED[:2]:
         if (program.workspace / name).is_dir():
             shutil.copytree(program.workspace / name, target / name, dirs_exist_ok=True)

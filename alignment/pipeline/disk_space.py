@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
-from alignment.pipeline.estimate import UNKNOWN_PARAMETERS, base_size
 from alignment.pipeline.node import Node
+from alignment.pipeline.work import UNKNOWN_PARAMETERS, base_size
 
 RESERVE = 50 * 2**20
 """Bytes that every stage may write besides models: samples, tables, pictures, logs."""

@@ -9,17 +9,14 @@ from alignment.config.load import for_version
 from alignment.config.program import ProgramConfig
 from alignment.errors import AlignError
 from alignment.pipeline.approval import Decisions
-from alignment.pipeline.estimate import READ, TYPICAL_TOKENS, base_size, work
-from alignment.pipeline.gpu_memory import HEADROOM, Need, need, server_gpus
+from alignment.pipeline.gpu_time import gpus_of, seconds_on
 from alignment.pipeline.hardware import Hardware
 from alignment.pipeline.node import Node
 from alignment.pipeline.plan import build_plan
-from alignment.pipeline.shared_stages import DRAWING, SPLIT, processes
+from alignment.pipeline.sharding_choice import choose, with_sharding
+from alignment.pipeline.shared_stages import SPLIT
+from alignment.pipeline.stage_memory import Need, need_at_once
 
-UTILISATION = 0.4
-"""Share of a card's operations that training and reading reach (assumed)."""
-BANDWIDTH = 0.6
-"""Share of a card's memory traffic that decoding reaches (assumed)."""
 _MOST = 64  # GPUs that are tried
 _RLOO = ("ppo.algorithm=rloo", "ppo.samples_per_prompt=4", "ppo.critic_warmup_iterations=0")
 _MACHINE = 8  # GPUs of a machine, at most
@@ -34,9 +31,10 @@ class StagePlan:
 
     Attributes:
         gpus: how many of them it uses.
-        memory: of each GPU, by part.
+        memory: of each GPU, by part; with what runs beside it (`orchestration.parallel`).
         fits: whether that is less than a GPU's memory but for `HEADROOM`.
         seconds: with the assumed shares of the card's speed.
+        sharding: none or full, as set or as `auto` would choose on this hardware.
         change: the settings that make it fit, if some do; empty if it fits as it is.
         changed: the stage with that change.
     """
@@ -46,6 +44,7 @@ class StagePlan:
     memory: Need
     fits: bool
     seconds: float
+    sharding: str
     change: tuple[str, ...] = ()
     changed: StagePlan | None = None
 
@@ -68,44 +67,19 @@ def gpu_plan(load: Load, hardware: Hardware) -> list[StagePlan]:
 
 
 def _stage(node: Node, program: ProgramConfig, hardware: Hardware) -> StagePlan | None:
-    size = base_size(program)
     settings = for_version(program, node.version)
-    memory = need(node, settings, size, hardware.count)
+    plan = build_plan(program, Decisions.load(program))
+    if settings.compute.sharding == "auto":
+        chosen = choose(node, settings, plan, hardware.place)
+        settings = with_sharding(settings, chosen.sharding)
+    memory = need_at_once(node, settings, plan, hardware.place)
     if memory is None:
         return None
-    gpus = _gpus(node, settings, hardware)
-    room = hardware.card.memory * (1 - HEADROOM)
+    gpus = gpus_of(node, settings, hardware.count)
+    room = hardware.place.room(gpus)
     fits = memory.total <= room and gpus <= hardware.count
-    operations = work(node, settings, size)[0] * size.parameters
-    seconds = operations / (gpus * hardware.card.operations * UTILISATION)
-    if node.module in (*DRAWING, "ppo"):
-        seconds += _decoding(node, settings, size.parameters, hardware, gpus)
-    return StagePlan(node, gpus, memory, fits, seconds)
-
-
-def _gpus(node: Node, program: ProgramConfig, hardware: Hardware) -> int:
-    vllm, count = program.inference.vllm, processes(node, program)
-    if program.inference.engine != "vllm":
-        return count
-    if node.module in DRAWING:
-        return max(count, vllm.tensor_parallel_size * vllm.data_parallel_size)
-    if node.module != "ppo":
-        return count
-    servers = server_gpus(program)
-    return count + servers if count + servers <= hardware.count else max(count, servers)
-
-
-def _decoding(
-    node: Node, program: ProgramConfig, parameters: float, hardware: Hardware, gpus: int
-) -> float:
-    """Seconds of drawing: every step of a batch of rows reads all weights once."""
-    rows: int = getattr(program, node.module).generation.generation_batch_size
-    tokens = work(node, program, base_size(program))[0] / READ / gpus
-    if node.module == "ppo":
-        draw = server_gpus(program) if program.inference.engine == "vllm" else gpus
-        tokens = program.ppo.iterations * program.ppo.episodes * TYPICAL_TOKENS / draw
-    width = 2 if program.compute.dtype == "bfloat16" else 4
-    return tokens / rows * width * parameters / (hardware.card.bandwidth * BANDWIDTH)
+    seconds = seconds_on(node, settings, hardware.card, gpus)
+    return StagePlan(node, gpus, memory, fits, seconds, settings.compute.sharding)
 
 
 def _mended(plan: StagePlan, load: Load, hardware: Hardware) -> StagePlan:
@@ -129,7 +103,7 @@ def _changes(node: Node, hardware: Hardware) -> Iterator[tuple[str, ...]]:
     section = {"reward": "rewards", "ppo": "ppo"}.get(node.module)
     recipe = f"finetune.{'sft' if node.version == 'sft' else 'rejection'}"
     split = ("compute.sharding=full", f"compute.processes={hardware.count}")
-    single: list[tuple[str, ...]] = []
+    single: list[tuple[str, ...]] = [("orchestration.parallel=false",)]
     if node.module in (*SPLIT, "select") and hardware.count > 1:
         single.append(split)
     match node.module:

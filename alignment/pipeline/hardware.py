@@ -1,14 +1,21 @@
-"""GPUs by name, from their makers' data sheets: memory, dense bfloat16 speed, memory bandwidth."""
+"""What a program computes on: GPUs by name, from their makers' data sheets, or this machine."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from alignment.errors import ConfigError
+from alignment.utils.memory import main_memory
 
 GIB = 2**30
+HEADROOM = 0.1
+"""Share of a GPU's or a machine's memory that must stay free."""
+LIBRARIES = 700 * 2**20
+"""Bytes of a process that has imported torch, transformers and trl."""
+_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, of AMD, of Windows' Linux
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,71 @@ class Hardware:
 
     def __str__(self) -> str:
         return f"{self.count} x {self.card.name}"
+
+    @property
+    def place(self) -> Place:
+        """As something to compute on."""
+        return Place(str(self), self.card.memory, self.count, self.card)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What the processes of a stage compute on.
+
+    Attributes:
+        name: in words.
+        memory: bytes of each GPU, or of the machine.
+        count: GPUs; 0 stands for the CPU, whose memory all processes share.
+        card: its figures, if they are known.
+    """
+
+    name: str
+    memory: float
+    count: int = 0
+    card: Card | None = None
+
+    @property
+    def device(self) -> str:
+        """The type of torch's device."""
+        return "cuda" if self.count else "cpu"
+
+    def room(self, processes: int, stages: int = 1) -> float:
+        """Bytes that so many stages at once may take for their models, a process of each together.
+
+        Args:
+            processes: of a stage, on one machine.
+        """
+        usable = self.memory * (1 - HEADROOM)
+        return usable if self.count else usable / processes - stages * LIBRARIES
+
+
+def present(device: str) -> Place | None:
+    """What this machine has, for a `compute.device`; None if it names a GPU and there is none."""
+    if device != "cpu" and any(Path(driver).exists() for driver in _DRIVERS):
+        import torch
+
+        if torch.cuda.is_available():
+            index = int(device.partition(":")[2] or 0)
+            properties = torch.cuda.get_device_properties(index)
+            count = torch.cuda.device_count()
+            card = known_card(properties.name, properties.total_memory)
+            name = f"{count} x {card.name if card else properties.name}"
+            return Place(name, float(properties.total_memory), count, card)
+    if device.startswith("cuda"):
+        return None
+    memory = main_memory()
+    return Place(f"the CPU with {memory / GIB:.1f} GiB", float(memory))
+
+
+def known_card(name: str, memory: float) -> Card | None:
+    """The card of the table that a driver calls so, such as `NVIDIA A100-SXM4-80GB`."""
+    words = set(re.split(r"[^A-Z0-9]+", name.upper().replace("RTX ", "RTX")))
+    if {"H100", "PCIE"} <= words:  # slower than the table's
+        return None
+    for card in CARDS.values():
+        if card.name.partition("-")[0] in words and 0.9 < memory / card.memory <= 1.01:
+            return card
+    return None
 
 
 def parse(text: str) -> Hardware:

@@ -21,9 +21,10 @@ from alignment.config.rewards import RewardsConfig
 from alignment.errors import AlignError, ConfigError
 from alignment.models.enough_steps import check_steps
 from alignment.pipeline.disk_space import check_program_space
-from alignment.pipeline.estimate import UNKNOWN_PARAMETERS, base_size
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.node import Node
+from alignment.pipeline.sharding_choice import check_sharding
+from alignment.pipeline.work import UNKNOWN_PARAMETERS, base_size
 from alignment.pipeline.workspace import make_workspace, refuse_another
 from alignment.preferences.inbox import domains_without_data
 from alignment.preferences.sources import part_of
@@ -37,7 +38,7 @@ def preflight(program: ProgramConfig, nodes: Sequence[Node] = ()) -> None:
     """Check models, data, lengths, reward functions, engines, judges, memory and disk.
 
     Args:
-        nodes: the stages to do, whose outputs must fit on the disk.
+        nodes: the stages to do, which must fit the memory and their outputs the disk.
 
     Raises:
         ConfigError: a model or data are missing or unfit, answers are longer than a model's
@@ -57,6 +58,7 @@ def preflight(program: ProgramConfig, nodes: Sequence[Node] = ()) -> None:
         )
     check_program_space(program, nodes)
     _check_memory(program)
+    check_sharding(program, nodes)
     if program.base.source == "path":
         _check_data(program)
     _check_collected(program)

@@ -80,6 +80,26 @@ def _resident_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 2**20
 
 
+def main_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process may use: the machine's memory, or its control group's limit.
+
+    Args:
+        root: directory that contains `proc` and `sys`.
+    """
+    limits = [int(psutil.virtual_memory().total)]
+    top = root / "sys/fs/cgroup"
+    within = [[group, *group.parents] for group in _groups(root)]
+    for directory in (place for places in within for place in places if place.is_relative_to(top)):
+        for name in ("memory.max", "memory.limit_in_bytes"):  # versions 2 and 1
+            try:
+                text = (directory / name).read_text(encoding="utf-8").strip()
+            except OSError:
+                continue
+            if text.isdecimal():
+                limits.append(int(text))
+    return min(limits)
+
+
 def oom_kills(root: Path = Path("/")) -> int | None:
     """How many processes the kernel has killed for lack of memory; None if it does not say.
 
@@ -102,8 +122,15 @@ def oom_kills(root: Path = Path("/")) -> int | None:
 
 def _counter_files(root: Path) -> list[Path]:
     """Files that may hold the counter, the most specific first."""
-    groups = root / "sys/fs/cgroup"
-    files = []
+    names = ("memory.events", "memory.oom_control")  # versions 2 and 1
+    files = [directory / name for directory in _groups(root) for name in names]
+    return [*files, root / "proc/vmstat"]
+
+
+def _groups(root: Path) -> list[Path]:
+    """The control groups of this process that count memory."""
+    top = root / "sys/fs/cgroup"
+    found = []
     try:
         ours = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -111,7 +138,7 @@ def _counter_files(root: Path) -> list[Path]:
     for line in ours:
         _, controllers, group = line.split(":", 2)
         if controllers == "":  # version 2
-            files.append(groups / group.lstrip("/") / "memory.events")
+            found.append(top / group.lstrip("/"))
         elif "memory" in controllers.split(","):
-            files.append(groups / "memory" / group.lstrip("/") / "memory.oom_control")
-    return [*files, root / "proc/vmstat"]
+            found.append(top / "memory" / group.lstrip("/"))
+    return found

@@ -10,7 +10,7 @@ import pytest
 from alignment.config.load import load_program
 from alignment.config.program import ProgramConfig
 from alignment.errors import ConfigError
-from alignment.pipeline.estimate import UNKNOWN_PARAMETERS, base_size
+from alignment.pipeline.work import UNKNOWN_PARAMETERS, base_size
 from alignment.tracking.store import store_uri
 
 PLACES = ["workspace", "intake.path", "data.path", "data.borderline", "tracking.uri"]

@@ -19,9 +19,9 @@ from alignment.execution.runner import Runner
 from alignment.operations.status import program_status
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.disk_space import DiskFullError, needed_bytes
-from alignment.pipeline.estimate import base_size
 from alignment.pipeline.ledger import Ledger
 from alignment.pipeline.node import Node
+from alignment.pipeline.work import base_size
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,13 @@ import pytest
 import yaml
 
 from alignment.config.load import check_program
+from alignment.config.program import ProgramConfig
 from alignment.errors import StageError
 from alignment.execution.runner import Runner
+from alignment.pipeline import sharding_choice
+from alignment.pipeline.node import Node
 from alignment.pipeline.records import Manifest
+from alignment.pipeline.sharding_choice import Choice, settings_digest
 from alignment.utils.metrics_log import Series
 from tests.loop.conftest import PROGRAM
 
@@ -54,6 +58,24 @@ def test_two_processes_fine_tune_as_one(tmp_path: Path, pair: tuple[Manifest, Pa
     curves = [Series(place / "series.jsonl").rows() for place in (alone, shared)]
     assert len(curves[0]) == len(curves[1])
     assert sorted(p.name for p in shared.iterdir()) == sorted(p.name for p in alone.iterdir())
+
+
+def test_shards_that_auto_chose_are_taken_by_all_processes_and_told(
+    tmp_path: Path, pair: tuple[Manifest, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tight(node: Node, program: ProgramConfig, *_: Any) -> Choice:
+        return Choice("full", 2e9, 1e9, 1.5e9, "a small CPU", settings_digest(node, program))
+
+    # By the parent alone: its processes read what the workspace says.
+    monkeypatch.setattr(sharding_choice, "choose", tight)
+    auto, sharded = fine_tuned(tmp_path, 2, sharding="auto")
+    whole, _ = pair
+    assert auto.fingerprint == whole.fingerprint, "the choice changes rounding only"
+    assert auto.metrics["sharded"] == 1.0
+    assert "sharded" not in whole.metrics
+    log = sharded.parent / "attempts" / "001.log"
+    assert "sharding full: a process needs" in log.read_text()
+    assert auto.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=1e-5)
 
 
 def test_an_error_of_two_processes_is_told_once(tmp_path: Path) -> None:

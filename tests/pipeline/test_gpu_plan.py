@@ -9,9 +9,9 @@ import pytest
 
 from alignment.config.load import load_program
 from alignment.errors import ConfigError
-from alignment.pipeline.estimate import base_size
 from alignment.pipeline.gpu_plan import StagePlan, gpu_plan
 from alignment.pipeline.hardware import GIB, parse
+from alignment.pipeline.work import base_size
 
 LLAMA2 = Path(__file__).parents[2] / "configs" / "llama2.yaml"
 SHAPE = {
@@ -201,6 +201,29 @@ def test_a_stage_that_does_not_fit_gets_the_smallest_change_that_mends_it(model:
     assert several.runnable is not None
     assert (several.runnable.gpus, several.runnable.seconds) == (2, shared.seconds)
     assert several.seconds == 2 * shared.seconds
+
+
+def test_what_runs_at_once_is_added_up(model: Path) -> None:
+    key = "rlhf-v1/reward_helpfulness"
+    alone = plans(model, "8xA100-80GB")[key].memory
+    both = plans(model, "8xA100-80GB", "orchestration.parallel=true")
+    assert "reward_safety at once" not in alone.parts
+    assert both[key].memory.parts["reward_safety at once"] == alone.total
+    assert both[key].memory.total == 2 * alone.total
+    judged = both["rlhf-v1/evaluate"].memory.parts
+    assert (
+        judged["collect at once"]
+        == both["rlhf-v1/collect"].memory.parts["weights"]
+        + (both["rlhf-v1/collect"].memory.parts["keys and values"])
+    )
+    assert (
+        both["rlhf-v5/ppo"].memory.total == plans(model, "8xA100-80GB")["rlhf-v5/ppo"].memory.total
+    )
+    # 16 bytes a parameter over two GPUs, 50 GiB, beside as much.
+    tight = ("compute.processes=2", "orchestration.parallel=true")
+    mended = plans(model, "2xA100-80GB", *tight)[key]
+    assert not mended.fits
+    assert mended.change == ("orchestration.parallel=false",)
 
 
 def test_more_processes_than_gpus_do_not_fit(model: Path) -> None:

@@ -15,9 +15,9 @@ from alignment.config.load import check_program
 from alignment.errors import AlignError, ConfigError
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.disk_space import DiskFullError
-from alignment.pipeline.estimate import base_size
 from alignment.pipeline.plan import build_plan
 from alignment.pipeline.preflight import preflight
+from alignment.pipeline.work import base_size
 
 
 def program(tmp_path: Path, base: Path | None, intake: dict[str, Any], **more: Any) -> Any:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from alignment.config.ppo import PPOConfig
+from alignment.models.activations import unset_piece
 from alignment.models.chat_renderer import Tokens
 from alignment.models.padding import micro_batches, pad
 from alignment.models.sharding import rounds
@@ -21,8 +22,6 @@ from alignment.training.ppo.losses import entropy, token_logprobs
 from alignment.training.ppo.roles import LanguageRole, ValueRole
 from alignment.utils import distributed
 from alignment.utils.threads import Together
-
-_TINY = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,6 @@ def piece_of(config: PPOConfig, role: LanguageRole | ValueRole) -> int:
     if config.max_tokens_per_micro_batch is not None:
         return config.max_tokens_per_micro_batch
     return unset_piece(role.device.type, role.size)
-
-
-def unset_piece(device: str, parameters: float) -> int:
-    """The default of `ppo.max_tokens_per_micro_batch`, by type of device and size of the model."""
-    if device != "cpu":
-        return 16_384
-    # For a tiny model fewer calls save more than activations that fit the processor's cache.
-    return 6144 if parameters < _TINY else 2048
 
 
 def pieces(episodes: Sequence[Tokens], where: Sequence[int], limit: int) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """What training takes of a GPU beside the models that are loaded, so that a server leaves it free.
 
-`align plan --hardware` counts the same (`pipeline.gpu_memory`).
+`align plan --hardware` counts the same (`pipeline.stage_memory`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Memory of one GPU in each stage that runs a model, by what takes it.
+"""Memory of each process in each stage that runs a model, by what takes it: of its GPU, or of the
+machine where it computes on the CPU.
 
 P parameters, N processes, T tokens of a micro-batch, width h, L layers, vocabulary V:
 
@@ -8,32 +9,36 @@ P parameters, N processes, T tokens of a micro-batch, width h, L layers, vocabul
   for the answer's tokens;
 * keys and values of decoding take 2 · L · kv · bytes for every token of every row.
 
-Not counted: fragmentation and CUDA's own share, for which `HEADROOM` stays free.
+Not counted: fragmentation and CUDA's own share, for which `hardware.HEADROOM` stays free, and the
+libraries of a process (`hardware.LIBRARIES`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from alignment.config.lora import LoraConfig
 from alignment.config.program import ProgramConfig
-from alignment.models.activations import activation_bytes, block_bytes, logit_bytes
-from alignment.pipeline.estimate import TYPICAL_TOKENS, Size
+from alignment.models.activations import (
+    activation_bytes,
+    block_bytes,
+    logit_bytes,
+    unset_piece,
+)
+from alignment.pipeline.hardware import Place
 from alignment.pipeline.node import Node
-from alignment.pipeline.shared_stages import processes
+from alignment.pipeline.shared_stages import beside, processes
+from alignment.pipeline.work import TYPICAL_TOKENS, Size, pretrained, stage_size
 
-HEADROOM = 0.1
-"""Share of a GPU's memory that must stay free."""
 _MASTER = 16  # bytes of a parameter that learns, with gradient and moments
-_GPU_MICRO_BATCH = 16_384  # `ppo.max_tokens_per_micro_batch` where it is not set
 SCORED_TOKENS = 16_384
 """Of a forward pass that scores answers."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of one GPU in a stage, by part."""
+    """Bytes of one process in a stage, by part."""
 
     parts: Mapping[str, float]
 
@@ -52,15 +57,22 @@ def server_gpus(program: ProgramConfig) -> int:
     return program.compute.nodes * vllm.tensor_parallel_size * vllm.data_parallel_size
 
 
-def need(node: Node, program: ProgramConfig, size: Size, gpus: int) -> Need | None:
-    """What a stage takes of each GPU that it uses; None for stages without a model.
+def need(node: Node, program: ProgramConfig, place: Place) -> Need | None:
+    """What a stage takes in each of its processes; None for stages in which no model computes.
 
     Args:
-        gpus: how many there are; a server of PPO takes those that its processes leave.
+        program: with the version's own settings, and `compute.sharding` none or full.
+        place: a server of PPO takes the GPUs that its processes leave.
     """
-    model = _Model(program, size, processes(node, program))
+    model = _Model(program, stage_size(node, program), processes(node, program))
+    shape = pretrained(node, program)
+    if shape is not None:
+        tokens = shape.batch * shape.length
+        return Need(model.training(None) | model.activations(tokens, False, tokens))
     match node.module:
-        case "finetune":
+        case "student" if node.version == "base":
+            return None  # it is imported
+        case "finetune" | "student":
             recipe = program.finetune.sft if node.version == "sft" else program.finetune.rejection
             tokens = recipe.per_device_train_batch_size * recipe.max_length
             kept = recipe.gradient_checkpointing
@@ -72,11 +84,11 @@ def need(node: Node, program: ProgramConfig, size: Size, gpus: int) -> Need | No
             held = model.training(rewards.lora, whole_base=True)
             return Need(held | model.activations(tokens, kept, 0))
         case "ppo":
-            learning = model.ppo(program)
+            learning = model.ppo(program, place.device)
             if program.inference.engine != "vllm":
                 return Need(learning)
             server = model.served(program.inference.vllm.tensor_parallel_size)
-            apart = gpus >= program.compute.processes + server_gpus(program)
+            apart = place.count >= program.compute.processes + server_gpus(program)
             return (
                 max(Need(learning), Need(server), key=_total) if apart else Need(learning | server)
             )
@@ -102,8 +114,23 @@ def need(node: Node, program: ProgramConfig, size: Size, gpus: int) -> Need | No
     return None
 
 
+def need_at_once(
+    node: Node, program: ProgramConfig, plan: Sequence[Node], place: Place
+) -> Need | None:
+    """`need` of a stage, and as further parts that of the stages of `plan` which run beside it."""
+    own = need(node, program, place)
+    if own is None:
+        return None
+    others = {
+        f"{other.stage} at once": found.total
+        for other in beside(node, plan, program)
+        if (found := need(other, program, place)) is not None
+    }
+    return Need({**own.parts, **others})
+
+
 class _Model:
-    """The base model's memory under a program's settings."""
+    """A model's memory under a program's settings."""
 
     def __init__(self, program: ProgramConfig, size: Size, processes: int):
         compute = program.compute
@@ -146,7 +173,7 @@ class _Model:
         )
         return {"activations": held, "logits": logit_bytes(spoken, size.vocabulary)}
 
-    def ppo(self, program: ProgramConfig) -> dict[str, float]:
+    def ppo(self, program: ProgramConfig, device: str) -> dict[str, float]:
         """Policy, critic, reference and both reward models, and a micro-batch or a rollout."""
         ppo = program.ppo
         critic = ppo.algorithm == "ppo"
@@ -174,7 +201,8 @@ class _Model:
         if self._gathered:
             parts["gathered blocks"] = self._gathered
         episode = ppo.generation.max_new_tokens + TYPICAL_TOKENS  # a micro-batch holds one at least
-        limit = max(ppo.max_tokens_per_micro_batch or _GPU_MICRO_BATCH, episode)
+        unset = unset_piece(device, self._size.parameters)
+        limit = max(ppo.max_tokens_per_micro_batch or unset, episode)
         tokens = min(limit, ppo.minibatch * episode)
         recomputes = self._split > 1  # in shards, blocks keep their inputs alone
         learn = sum(self.activations(tokens, recomputes, tokens).values())
