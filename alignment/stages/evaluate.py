@@ -177,7 +177,7 @@ def _leaks(ctx: StageContext, prompts: list[Prompt]) -> tuple[list[Leak], int]:
     leaked = {leak.prompt_id for leak in leaks}
     others = [question(prompt.messages) for prompt in prompts if prompt.id not in leaked]
     near = int(near_copies(others, asked).sum())
-    if near:
+    if near and ctx.config.base.source != "world":  # that one's prompts are made from patterns
         ctx.progress.say(
             f"{near} of {len(others)} evaluation prompts are almost one of the training data's; "
             "they stay in the evaluation"

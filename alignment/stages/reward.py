@@ -364,11 +364,11 @@ def _near_training(
     learned = (question(row.comparison.conversation) for row in rows)
     figures = beside_near_copies(measured.where(own), near_copies(asked, learned))
     near, far = figures["near"], figures["far"]
-    if near["count"]:
+    if near["count"] and far["count"] and near["low"] > far["high"]:
         ctx.progress.say(
-            f"{near['count']} of {len(own)} held-out comparisons are about a prompt that is almost "
-            f"one of the training data's: {near['accuracy']:.1%} right"
-            + (f", {far['accuracy']:.1%} of the others" if far["count"] else "")
+            f"{near['count']:.0f} of {len(own)} held-out comparisons are about a prompt that is "
+            f"almost one of the training data's: of these {near['accuracy']:.1%} are ranked right, "
+            f"of the others {far['accuracy']:.1%}, which is what to expect of new prompts"
         )
     return figures
 
