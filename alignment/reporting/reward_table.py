@@ -119,6 +119,10 @@ def sentences(stage: str, figures: Mapping[str, Any]) -> Iterator[str]:
     """What the tables do not hold, one figure a line."""
     name = title(stage)
     yield f"{name}: {figures['training']['pairs']:,} comparisons learned from"
+    measured = figures["by_strength"][figures["domain"]]["all"]["count"]
+    available = figures.get("available", {}).get(figures["domain"], measured)  # since 0.2
+    if measured < available:
+        yield f"  measured on {measured:,.0f} of {available:,} held-out comparisons, at random"
     length = figures["length"]
     if length["correlation"] is not None:
         yield (

@@ -39,6 +39,7 @@ def metrics(figures: dict[str, Any]) -> dict[str, float]:
     training, newest, growth = figures["training"], figures["newest"], figures["growth"]
     values = {
         **headline(figures),
+        "heldout_available": figures["available"][figures["domain"]],
         "pairs": training["pairs"],
         "dropped": training["dropped_long"] + training["dropped_same"],
         "first_loss": training["first_loss"],

@@ -37,6 +37,7 @@ from alignment.rewards.card import RewardCard
 from alignment.rewards.evaluate import beside_near_copies, evaluate, moved, safe_labels, separation
 from alignment.rewards.examples import Elements, build
 from alignment.rewards.guard_split import agreement, share_out
+from alignment.rewards.heldout_sample import sampled
 from alignment.rewards.heldout_scores import Measured, cut_scores_higher, measure
 from alignment.rewards.identified import unidentified
 from alignment.rewards.initial import initial_model
@@ -55,7 +56,7 @@ from alignment.utils.memory import give_back
 from alignment.utils.metrics_log import Series
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "22"
+CODE_VERSION = "23"
 # 5: the learning-rate schedule ends one step later; 6: the end of answers that the template writes,
 # and no comparison beyond the context of the model; 7: the card says which end was learned, which
 # one of version 6 does not; 8: the card counts labels, intervals are over openings;
@@ -68,11 +69,13 @@ CODE_VERSION = "22"
 # batches of before do not have; 18: Wilson's intervals; 19: a head in float32, calibrated in the
 # format in which it is asked; 20: a model that is sharded is measured so, which rounds otherwise;
 # 21: shards compute in bfloat16 by themselves; 22: openings without case and punctuation, accuracy
-# beside near copies
+# beside near copies; 23: of many held-out comparisons a random sample is measured, was the first
+# ones; labels say whose answers they are
 KEEPS = (
     "4", "5", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21",
+    "22",
 )  # fmt: skip
-BFLOAT16_KEEPS = ("21",)
+BFLOAT16_KEEPS = ("21", "22")
 READS = ("rewards", "compute")
 REFERENCE_ROWS = 256  # demonstrations that fix the bias, and answers that fix the deviation
 FEW_ANSWERS = 64  # answers of a domain below which the scale is said to be rough
@@ -86,7 +89,12 @@ def run(ctx: StageContext) -> None:
     """Choose the comparisons, train, calibrate, save and measure; see the module."""
     settings = ctx.config.rewards
     domain = ctx.options["domain"]
-    training, heldout, versions = _comparisons(ctx)
+    training, heldout, versions, in_all = _comparisons(ctx)
+    if len(heldout) < sum(in_all.values()):
+        ctx.progress.say(
+            f"{len(heldout):,} of {sum(in_all.values()):,} held-out comparisons are measured: "
+            f"at most {MEASURE_ROWS:,} of a batch and domain, drawn at random"
+        )
     training = share_out(training, settings.guard_share, guard=_is_guard(ctx))
     if _is_guard(ctx):
         spoilt_pairs = spoilt(training, settings.guard_spoilt, ctx.seed)
@@ -157,6 +165,7 @@ def run(ctx: StageContext) -> None:
     figures["cut"] = _without_end(ctx, reward, heldout)
     figures["versions"] = versions
     figures["near_copies"] = _near_training(ctx, measured, heldout, rows)
+    figures["available"] = in_all
     figures["training"] = {
         "pairs": built.pairs,
         "labelled": built.labelled,
@@ -266,11 +275,15 @@ def _train(
     return model, report
 
 
-def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], dict[str, str]]:
-    """Training and held-out comparisons of all batches, oldest first, and batch → version."""
+def _comparisons(
+    ctx: StageContext,
+) -> tuple[list[Source], list[Source], dict[str, str], dict[str, int]]:
+    """Training comparisons and those to measure of all batches, oldest first; batch → version;
+    domain → held-out comparisons, of which a sample is measured."""
     store = PreferenceStore(ctx.workspace / "preferences")
     training: list[Source] = []
     heldout: list[Source] = []
+    available: dict[str, int] = dict.fromkeys(DOMAINS, 0)
     batches = [
         (batch, version)
         for version, directory in ctx.inputs_of("intake").items()
@@ -283,9 +296,11 @@ def _comparisons(ctx: StageContext) -> tuple[list[Source], list[Source], dict[st
         rows = store.training([id], beside=list(versions), excluded=excluded)
         training += [Source(id, row, origins[id]) for row in rows]
         for domain in DOMAINS:
-            comparisons = store.heldout([id], domain=domain, excluded=excluded)[:MEASURE_ROWS]
-            heldout += [Source(id, row, origins[id]) for row in comparisons]
-    return training, heldout, versions
+            rows = store.heldout([id], domain=domain, excluded=excluded)
+            available[domain] += len(rows)
+            every = [Source(id, row, origins[id]) for row in rows]
+            heldout += sampled(every, MEASURE_ROWS, "measured")
+    return training, heldout, versions, available
 
 
 def _start(ctx: StageContext) -> Path:
@@ -345,7 +360,8 @@ def _other(
 
 def _without_end(ctx: StageContext, reward: RewardModel, heldout: list[Source]) -> dict[str, Any]:
     """How often an answer scores higher without its end, on held-out answers of the domain."""
-    own = [source for source in heldout if source.comparison.domain == reward.domain][:CUT_ROWS]
+    own = [source for source in heldout if source.comparison.domain == reward.domain]
+    own = sampled(own, CUT_ROWS, "cut")
     higher = cut_scores_higher(reward, own, ctx.config.rewards.max_tokens_per_micro_batch)
     if len(higher) and higher.mean() > 0.5:
         ctx.progress.say(
@@ -374,7 +390,9 @@ def _near_training(
 
 
 def _write(ctx: StageContext, figures: dict[str, Any], measured: Measured) -> None:
-    own = measured.where(measured.domain == figures["domain"]).where(slice(SHOWN_PAIRS))
+    own = measured.where(measured.domain == figures["domain"])
+    order = np.random.default_rng(derive_seed("shown pairs")).permutation(len(own))
+    own = own.where(np.sort(order[:SHOWN_PAIRS]))
     lengths = (own.chosen_tokens - own.rejected_tokens).tolist()
     gaps = list(zip(lengths, (own.chosen - own.rejected).tolist(), strict=True))
     atomic_write_json(ctx.out / "evaluation.json", plain(figures))

@@ -18,6 +18,7 @@ from alignment.config.lora import LoraConfig
 from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
 from alignment.preferences.schema import Comparison
+from alignment.reporting.reward_table import sentences
 from alignment.rewards.cache import ScoreCache
 from alignment.rewards.identified import unidentified
 from alignment.rewards.model import RewardModel
@@ -208,6 +209,22 @@ def test_same_seed_same_bytes(tmp_path: Path, inputs: dict[str, Path]) -> None:
     stage.run(second)
     assert digests(first.out) == digests(second.out)
     assert first.metrics == second.metrics
+
+
+def test_a_part_of_many_held_out_comparisons_is_measured_and_that_is_said(
+    tmp_path: Path, inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "MEASURE_ROWS", 25)
+    ctx = context(tmp_path, inputs, "helpfulness")
+    lines: list[str] = []
+    monkeypatch.setattr(ctx.progress, "say", lines.append)
+    stage.run(ctx)
+    # 60 of each of two domains in each of two batches.
+    assert (ctx.metrics["heldout"], ctx.metrics["heldout_available"]) == (50, 120)
+    assert any(line.startswith("100 of 240 held-out comparisons are measured") for line in lines)
+    evaluation = json.loads((ctx.out / "evaluation.json").read_text())
+    assert evaluation["available"] == {"helpfulness": 120, "safety": 120}
+    assert "measured on 50 of 120" in "".join(sentences("reward_helpfulness", evaluation))
 
 
 def test_previous_model_is_measured_on_the_new_batch(
