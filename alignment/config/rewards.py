@@ -122,7 +122,7 @@ class RewardsConfig(Section):
 
 
 Weight = Annotated[float, Field(ge=0)]
-Wish = Annotated[float, Field(gt=0, le=1)]
+Wish = Annotated[float, Field(gt=0, lt=1)]
 WEIGHTS: dict[Domain, float] = {"helpfulness": 1.0, "safety": 1.0}
 
 
@@ -139,9 +139,10 @@ class CombineConfig(Section):
     """`piecewise`: σ(safety logit) under which the safety score rules whatever the prompt."""
     threshold_for: dict[Literal["precision", "recall"], Wish] | None = None
     """`piecewise`: fit the threshold anew for each safety model, on held-out answers of known
-    safety. `{precision: 0.9}`: this share of the answers below it are unsafe, and as many of the
-    unsafe ones as can be are below (Llama 2's 0.15 had precision 0.89, recall 0.55). `{recall:
-    0.6}`: this share of the unsafe answers lies below, with as few safe ones as can be."""
+    safety. `{precision: 0.9}`: with 90 % confidence this share of the answers below it are unsafe,
+    and as many of the unsafe ones as can be are below (Llama 2's 0.15 had precision 0.89, recall
+    0.55). `{recall: 0.6}`: so large a share of the unsafe answers lies below, with as few safe ones
+    as can be. 200 such answers or more, else little is sure."""
     whiten: bool = True
     """`piecewise`: shift and scale each batch of combined rewards to mean 0, deviation 1."""
     floor: float = 0.0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 
@@ -90,58 +89,3 @@ class Multiplier:
         # exp(-20) is practically 0; without this bound λ could not rise again in time.
         self.log = min(max(self.log, -20.0), math.log(config.multiplier_limit))
         return self.value
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """A threshold on P(safe), with precision and recall of "below" for unsafe answers."""
-
-    threshold: float
-    precision: float
-    recall: float
-
-
-def fit_threshold(
-    probability: np.ndarray,
-    unsafe: np.ndarray,
-    *,
-    precision: float | None = None,
-    recall: float | None = None,
-) -> Threshold:
-    """The threshold with a given precision (and the most recall), or the other way round.
-
-    Both are measured on held-out answers. Llama 2's 0.15 had precision 0.89 and recall 0.55.
-
-    Args:
-        probability: P(safe), (n,).
-        unsafe: booleans (n,), at least one true.
-        precision: lowest precision, in [0, 1].
-        recall: lowest recall, in [0, 1].
-
-    Raises:
-        ValueError: not exactly one of precision and recall is given, no answer is unsafe, or no
-            threshold has the precision.
-    """
-    if (precision is None) == (recall is None):
-        raise ValueError("give either precision or recall")
-    if not unsafe.any():
-        raise ValueError("no unsafe answer to fit a threshold on")
-    order = np.argsort(probability)
-    values, hits = probability[order], np.cumsum(unsafe[order])
-    # A cut is possible only between two different values.
-    ends = np.flatnonzero(np.append(values[1:] != values[:-1], True))
-    precisions = hits[ends] / (ends + 1)
-    recalls = hits[ends] / hits[-1]
-    if precision is not None:
-        possible = np.flatnonzero(precisions >= precision)
-        if len(possible) == 0:
-            raise ValueError(f"no threshold has precision {precision}; best {precisions.max():.3f}")
-        best = possible[np.argmax(recalls[possible])]
-    else:
-        possible = np.flatnonzero(recalls >= cast(float, recall))
-        best = possible[np.argmax(precisions[possible])]
-    end = int(ends[best])
-    above = float(values[end + 1]) if end + 1 < len(values) else 1.0
-    # Strictly above the last value, even if that is 1, because it must lie below the threshold.
-    cut = max((float(values[end]) + above) / 2, float(np.nextafter(values[end], np.inf)))
-    return Threshold(cut, float(precisions[best]), float(recalls[best]))

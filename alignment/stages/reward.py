@@ -397,7 +397,7 @@ def _write(ctx: StageContext, figures: dict[str, Any], measured: Measured) -> No
     gaps = list(zip(lengths, (own.chosen - own.rejected).tolist(), strict=True))
     atomic_write_json(ctx.out / "evaluation.json", plain(figures))
     if figures["domain"] == "safety":
-        write_labelled(ctx.out, *safe_labels(measured)[:2])
+        write_labelled(ctx.out, *safe_labels(measured))
     pictures = {
         "accuracy.png": accuracy_picture(figures, figures["versions"]),
         "calibration.png": calibration_picture(figures, gaps),

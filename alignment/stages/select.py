@@ -24,6 +24,7 @@ from alignment.errors import DataError, StageError
 from alignment.preferences.prompts import Prompt, read_prompts
 from alignment.reporting.sampling_plots import plot_best_of, plot_temperatures
 from alignment.rewards.cache import ScoreCache
+from alignment.rewards.threshold import threshold_on_others
 from alignment.sampling.bag import (
     BAG_FILE,
     BagEntry,
@@ -53,12 +54,13 @@ from alignment.utils.files import atomic_write_json, atomic_write_text, digest_j
 from alignment.utils.json_lines import write_jsonl
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "8"
+CODE_VERSION = "9"
 # 4: RSO's passes in drawn order, a bar for each domain, a bag of top samples. What was selected
 # before stays: `align resume VERSION --from select` selects anew. 5: cut answers come last; 6: the
 # share of earlier versions holds where their answers displace the own ones; 7: nor do cut answers
-# raise a bar; 8: one prompt for all answers to it, where the context cuts it.
-KEEPS = ("3", "4", "5", "6", "7")
+# raise a bar; 8: one prompt for all answers to it, where the context cuts it; 9: fitted thresholds
+# keep what they promise.
+KEEPS = ("3", "4", "5", "6", "7", "8")
 READS = ("select", "combine", "compute")
 EXAMPLES = 5  # prompts shown with their best and worst answer
 
@@ -137,6 +139,8 @@ def _judge(
         needs_probability or ctx.config.combine.method == "piecewise"
     ):
         ctx.progress.say(f"thresholds on P(safe) are off: {scorer.unidentified}")
+    elif distributed.is_first():
+        _tell_threshold(ctx)
     ctx.metric(safe_probability_known=float(scorer.unidentified is None))
     ctx.progress.begin("scoring", len(answers), "answers")
     verdicts = scorer.score(
@@ -159,6 +163,14 @@ def _judge(
         )
         for index, answer in enumerate(answers)
     ]
+
+
+def _tell_threshold(ctx: StageContext) -> None:
+    told = threshold_on_others(ctx.config.combine, ctx.inputs["reward_safety"])
+    if told is not None:
+        text, figures = told
+        ctx.progress.say(text)
+        ctx.metric(**figures)
 
 
 MUCH = 0.5  # share of a domain's prompts that may lose all answers without a word

@@ -208,6 +208,14 @@ def clustered_rate(
     """
     if len(won) == 0:
         return NOTHING
+    trials = independent_trials(won, clusters, level=level)
+    return wilson(float(won.mean()) * trials, trials, level=level)
+
+
+def independent_trials(
+    won: np.ndarray, clusters: np.ndarray | None = None, *, level: float = 0.95
+) -> float:
+    """The effective number of trials behind `clustered_rate`; arguments as there, n ≥ 1."""
     rate = float(won.mean())
     numbers = np.arange(len(won)) if clusters is None else clusters
     groups = np.unique(numbers, return_inverse=True)[1]
@@ -220,7 +228,7 @@ def clustered_rate(
             trials = min(most, rate * (1 - rate) / variance) if variance else most
             known = NormalDist().inv_cdf(0.5 + level / 2.0) / student(level, count - 1)
             trials *= known**2
-    return wilson(rate * trials, trials, level=level)
+    return trials
 
 
 def auc(

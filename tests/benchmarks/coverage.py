@@ -25,6 +25,7 @@ from alignment.evaluation.standings import refusal_figures, refusal_rises, score
 from alignment.evaluation.winrate import win_rate
 from alignment.rewards.evaluate import accuracy, calibration, length_bias, moved, unsafe_detection
 from alignment.rewards.heldout_scores import Measured
+from alignment.rewards.threshold_fit import Kind, cross_fitted, fit_threshold
 from alignment.utils.statistics import Interval, auc, bootstrap_mean
 
 Floats = NDArray[np.float64]
@@ -190,6 +191,38 @@ def apart(answers: int) -> Draw:
         safe, unsafe = (generator.normal(mean, 1, answers) for mean in (1, 0))
         places = np.arange(answers)
         return auc(safe, unsafe, clusters=(places, answers + places)), 2 * answers, 2 * answers
+
+    return draw
+
+
+def labelled(generator: np.random.Generator, pairs: int) -> tuple[Floats, NDArray[np.bool_]]:
+    """P(safe) and whether they are unsafe of two answers to each prompt, which share its level."""
+    common = np.repeat(generator.normal(size=pairs), 2)
+    unsafe = 0.6 * common + generator.normal(0, 0.8, 2 * pairs) < -0.6
+    level = np.repeat(generator.normal(0, 0.5, pairs), 2) + generator.normal(0, 0.9, 2 * pairs)
+    return 1 / (1 + np.exp(np.where(unsafe, 1.6, -1.6) - level)), unsafe
+
+
+def on_others(kind: Kind, wish: float, pairs: int) -> Draw:
+    """How far a fitted threshold's precision (or recall) lies from what is said of it."""
+    every, which = labelled(np.random.default_rng(0), 500_000)
+
+    def draw(generator: np.random.Generator) -> tuple[Interval, int, int]:
+        openings = np.repeat(np.arange(pairs), 2)
+        while True:
+            chance, unsafe = labelled(generator, pairs)
+            try:
+                found = fit_threshold(chance, unsafe, openings, kind, wish)
+                break
+            except ValueError:  # out of reach: nothing is said
+                continue
+        below = every < found.threshold
+        true = which[below].mean() if kind == "precision" else below[which].mean()
+        said = cross_fitted(
+            chance, unsafe, openings, kind, wish, seed=int(generator.integers(2**31))
+        )
+        error = getattr(said, kind)
+        return Interval(*(end - float(true) for end in error)), 2 * pairs, pairs
 
     return draw
 
@@ -417,6 +450,9 @@ def cases() -> list[Case]:
         ("Self-BLEU within prompts", mean_of(PROMPTS, similarities), 0.6),
         ("rise of false refusals, subjects", rise(80, 0.2, 0.4, each=10), 0.2),
         ("KL, subjects", mean_of(200, divergences, each=4), 5.0),
+        ("precision of a fitted threshold", on_others("precision", 0.9, 100), 0.0),
+        ("precision of a fitted threshold", on_others("precision", 0.9, 250), 0.0),
+        ("recall of a fitted threshold", on_others("recall", 0.6, 100), 0.0),
     ]
     return [Case(*row) for row in rows]
 

@@ -147,7 +147,7 @@ def make_context(tmp_path: Path, stage_inputs: dict[str, Path]) -> Callable[...,
             sample=SampleConfig(**given.get("sample", {})),
             select=SelectConfig(**given.get("select", {})),
             collect=CollectConfig(**given.get("collect", {})),
-            combine=CombineConfig(),
+            combine=CombineConfig(**given.get("combine", {})),
             compute=ComputeConfig(device="cpu"),
             inference=InferenceConfig(**given.get("inference", {})),
         )

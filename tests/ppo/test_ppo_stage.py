@@ -420,22 +420,23 @@ def test_a_function_of_ones_own_is_part_of_the_reward(
         stage.run(context(tmp_path, inputs, "missing", parts=[part]))
 
 
-@pytest.mark.parametrize("wish", [{"precision": 1.0}, {"recall": 0.5}])
+@pytest.mark.parametrize("wish", [{"precision": 0.9}, {"recall": 0.8}])
 def test_the_threshold_is_fitted_to_held_out_answers(
     tmp_path: Path, inputs: dict[str, Path], wish: dict[str, float]
 ) -> None:
-    """Unsafe below 0.2 and once at 0.6: precision 1 cuts between 0.2 and 0.3, recall ½ likewise."""
+    """Unsafe up to 0.2 and once at 0.6: both cut between 0.2 and 0.3."""
     safety = tmp_path / "safety"
     RewardModel.load(inputs["reward_safety"] / "model").save(safety / "model")
-    write_labelled(safety, np.array([1, 1, 0, 1, 0]), np.array([0.1, 0.2, 0.3, 0.6, 0.9]))
+    chance = np.array([*np.linspace(0.1, 0.2, 20), 0.3, 0.6, 0.9])
+    write_labelled(safety, (chance < 0.25) | (chance == 0.6), chance, np.arange(23))
     combine = CombineConfig.model_validate({"method": "piecewise", "threshold_for": wish})
     found = fitted(combine, safety)
-    assert 0.2 < found.threshold < 0.3
+    assert 0.19 < found.threshold < 0.3
     ctx = context(tmp_path, {**inputs, "reward_safety": safety}, "fitted", iterations=1)
     ctx.config.combine = combine  # type: ignore[attr-defined]
     stage.run(ctx)
     assert "reward/under_threshold" in ctx.series.rows()[-1]
-    write_labelled(safety, np.array([0]), np.array([0.5]))
+    write_labelled(safety, np.array([False]), np.array([0.5]), np.array([0]))
     with pytest.raises(ConfigError, match="cannot be fitted"):
         fitted(combine, safety)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alignment.config.rewards import CombineConfig
-from alignment.rewards.combined import Multiplier, combine, fit_threshold, whiten
+from alignment.rewards.combined import Multiplier, combine, whiten
 
 H = np.array([1.0, -1.0, 0.5, 2.0])
 S = np.array([0.5, 3.0, -2.0, 0.0])
@@ -90,61 +90,8 @@ def test_multiplier_finds_the_balance() -> None:
     assert state.value == pytest.approx(2.0, abs=1e-2)
 
 
-def test_threshold_by_hand() -> None:
-    chance = np.array([0.05, 0.1, 0.2, 0.3, 0.6, 0.9])
-    unsafe = np.array([True, True, False, True, False, False])
-    strict = fit_threshold(chance, unsafe, precision=0.9)
-    assert (strict.precision, strict.recall) == pytest.approx((1.0, 2 / 3))
-    assert 0.1 < strict.threshold < 0.2
-    wide = fit_threshold(chance, unsafe, recall=1.0)
-    assert (wide.precision, wide.recall) == pytest.approx((0.75, 1.0))
-    assert 0.3 < wide.threshold < 0.6
-
-
-def test_threshold_against_brute_force() -> None:
-    generator = np.random.default_rng(0)
-    for _ in range(20):
-        # Rounded, so that many answers share a probability.
-        chance = np.round(generator.random(40), 1)
-        unsafe = generator.random(40) < 0.4 + 0.3 * (chance < 0.5)
-        found = fit_threshold(chance, unsafe, recall=0.6)
-        best = 0.0
-        for cut in np.arange(0.05, 1.1, 0.1):
-            said = chance < cut
-            if said.any() and (said & unsafe).sum() / unsafe.sum() >= 0.6:
-                best = max(best, (said & unsafe).sum() / said.sum())
-        assert found.precision == pytest.approx(best)
-        said = chance < found.threshold
-        assert (said & unsafe).sum() / said.sum() == pytest.approx(found.precision)
-
-
 def test_the_multiplier_steps_by_its_own_size() -> None:
     config = CombineConfig(method="constrained", multiplier=2.0, multiplier_rate=0.1, floor=0.5)
     multiplier = Multiplier.start(config)
     # log λ += 0.1 · 2 · (0.5 − (−0.5)).
     assert multiplier.update(-0.5, config) == pytest.approx(2.0 * math.exp(0.2))
-
-
-def test_thresholds_lie_halfway_to_the_next_value() -> None:
-    chance = np.array([0.9, 0.2, 0.5, 0.3])
-    unsafe = np.array([False, True, True, False])
-    # In order: 0.2 unsafe, 0.3 safe, 0.5 unsafe, 0.9 safe; precisions 1, ½, ⅔, ½; recalls ½ ½ 1 1.
-    sure = fit_threshold(chance, unsafe, precision=1.0)  # reached exactly
-    assert (sure.threshold, sure.precision, sure.recall) == pytest.approx((0.25, 1.0, 0.5))
-    wide = fit_threshold(chance, unsafe, recall=1.0)
-    assert (wide.threshold, wide.precision, wide.recall) == pytest.approx((0.7, 2 / 3, 1.0))
-    # Behind the last value lies 1.
-    last = fit_threshold(np.array([0.2, 0.6]), np.array([False, True]), recall=1.0)
-    assert (last.threshold, last.precision, last.recall) == pytest.approx((0.8, 0.5, 1.0))
-    all_safe_behind = fit_threshold(np.array([0.2, 0.6]), np.array([True, False]), recall=1.0)
-    assert all_safe_behind.threshold == pytest.approx(0.4)
-
-
-def test_threshold_refuses_the_impossible() -> None:
-    chance = np.array([0.1, 0.9])
-    with pytest.raises(ValueError, match="no unsafe"):
-        fit_threshold(chance, np.array([False, False]), recall=0.5)
-    with pytest.raises(ValueError, match="no threshold has precision"):
-        fit_threshold(chance, np.array([False, True]), precision=0.9)
-    with pytest.raises(ValueError, match="either"):
-        fit_threshold(chance, np.array([False, True]))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -18,6 +19,7 @@ from alignment.config.compute import ComputeConfig
 from alignment.errors import ConfigError, StageError
 from alignment.inference.types import Sample
 from alignment.models.checkpoint_files import stored_parameters
+from alignment.rewards.threshold import write_labelled
 from alignment.sampling.reward_scoring import scoring_bytes
 from alignment.sampling.shards import Shards, from_table, to_table
 from alignment.stages import collect, sample, select
@@ -154,6 +156,28 @@ def test_a_lost_domain_is_refused_and_an_unknown_p_safe_loses_none(
     assert "below_safety_threshold" not in blind.metrics or math.isnan(
         blind.metrics["below_safety_threshold"]
     )
+
+
+def test_a_fitted_threshold_is_told_by_answers_it_was_not_fitted_to(
+    make_context: Callable[..., Any], stage_inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    ctx = make_context("sample", sample={**SMALL, "temperature": 1.0})
+    sample.run(ctx)
+    safety = stage_inputs["reward_safety"]
+    known = _with_card(safety, tmp_path / "known", labelled=900, separation=[0.9, 0.8, 1.0])
+    chance = np.arange(1, 101) / 101
+    write_labelled(known, (chance < 0.4) ^ (chance < 0.02), chance, np.arange(100))
+    fitted = {"method": "piecewise", "threshold_for": {"precision": 0.9}}
+    relaxed = {"finished_only": False, "safety_threshold": None}
+    ctx = make_context(
+        "select", select=relaxed, combine=fitted, inputs={"sample": ctx.out, "reward_safety": known}
+    )
+    lines: list[str] = []
+    ctx.progress.say = lines.append
+    select.run(ctx)
+    assert any("that it was not fitted to it has precision" in line for line in lines)
+    assert 0.39 < ctx.metrics["threshold"] < 0.42
+    assert ctx.metrics["threshold_precision_low"] < ctx.metrics["threshold_precision"] < 1
 
 
 def test_skipped_categories_are_not_sampled_for(
