@@ -220,6 +220,9 @@ def _guards(turn: _Turn) -> list[Node]:
 
 def _sample(turn: _Turn) -> list[Node]:
     inputs = {"policy": turn.policy(turn.parent), **PREPARE, **turn.rewards}
+    if turn.config.sample.fresh_prompts:
+        # Not those of rejected versions, from whose prompts this policy never learned.
+        inputs |= {f"earlier/{version}": (version, "sample") for version in turn.standing}
     options: dict[str, Any] = {}
     if turn.parent != turn.previous:
         options["sampler"] = turn.parent

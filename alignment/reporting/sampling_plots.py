@@ -49,11 +49,15 @@ def plot_best_of(rows: Sequence[Mapping[str, float]], path: Path, title: str) ->
     path.write_bytes(png(figure, 120))
 
 
-def plot_temperatures(record: Mapping[str, Any], path: Path, title: str) -> None:
+def plot_temperatures(
+    record: Mapping[str, Any], own: Mapping[str, float], path: Path, title: str
+) -> None:
     """Figure 8: best-of-n reward against the temperature, one line per n.
 
     Args:
         record: content of temperature.json after a search.
+        own: the last row of `best_of.curves` on the version's own prompts. The chosen temperature
+            is the best on the prompts of the search and looks better there than on others.
     """
     figure, (axes,) = new_figure(6.4, 4.0)
     tried = sorted(record["search"], key=lambda one: one["temperature"])
@@ -70,6 +74,15 @@ def plot_temperatures(record: Mapping[str, Any], path: Path, title: str) -> None
     last = [one["expected"] for one in tried]
     axes.errorbar(temperatures, last, error, fmt="none", color=shades[-1], alpha=0.5, capsize=3)
     axes.axvline(record["temperature"], color="grey", linestyle=":", label="chosen")
+    axes.errorbar(
+        [record["temperature"]],
+        [own["best"]],
+        [1.96 * own["best_error"]],
+        fmt="D",
+        color="tab:red",
+        capsize=3,
+        label=f"best of {own['n']:g} on this\nversion's own prompts",
+    )
     axes.set_xticks(temperatures, [f"{value:g}" for value in temperatures])
     axes.set_xlabel("temperature (★ best of its line; bars: 95 % over prompts)")
     axes.set_ylabel("expected combined reward")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from alignment.errors import ConfigError
 from alignment.preferences.prompts import Prompt
@@ -28,12 +28,19 @@ def without_categories(pool: Sequence[Prompt], categories: Sequence[str]) -> lis
     return remaining
 
 
-def draw_prompts(pool: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
+def draw_prompts(
+    pool: Sequence[Prompt], count: int, seed: int, used: Mapping[str, int] | None = None
+) -> list[Prompt]:
     """A stratified draw of `count` prompts: domains and categories keep their shares of the pool.
 
     Shares are rounded by largest remainder. Within a category the order is a hash of seed and id,
     so the draw does not depend on the order of the pool.
+
+    Args:
+        used: id → how many versions have sampled for a prompt. Within a category those that the
+            fewest have come first: fresh ones, and where these run out repeats.
     """
+    times = used or {}
     if count >= len(pool):
         return _shuffled(pool, seed)
     groups: dict[tuple[str, str, bool], list[Prompt]] = {}
@@ -45,7 +52,13 @@ def draw_prompts(pool: Sequence[Prompt], count: int, seed: int) -> list[Prompt]:
     by_remainder = sorted(names, key=lambda name: (sizes[name] - exact[name], name))
     for name in by_remainder[: count - sum(sizes.values())]:
         sizes[name] += 1
-    drawn = [prompt for name in names for prompt in _shuffled(groups[name], seed)[: sizes[name]]]
+    drawn = [
+        prompt
+        for name in names
+        for prompt in sorted(_shuffled(groups[name], seed), key=lambda p: times.get(p.id, 0))[
+            : sizes[name]
+        ]
+    ]
     return _shuffled(drawn, seed)
 
 

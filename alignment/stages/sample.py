@@ -7,6 +7,7 @@ if a server drew the samples (`policy_engine`).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ from alignment.utils import distributed, graceful_stop
 from alignment.utils.files import atomic_write_json, digest_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "8"
+CODE_VERSION = "9"
 # Since 4 templates with an end other than EOS differ; since 5 temperature searches of programs that
 # fine-tune on unfinished answers, since 6 again, since 7 those
-# with prompts that the context cuts.
-KEEPS = ("4", "5", "6", "7")
+# with prompts that the context cuts; 8: answers are drawn in shards by all processes; 9: fresh
+# prompts, of which the inputs tell, and fitted thresholds that keep what they promise.
+KEEPS = ("4", "5", "6", "7", "8")
 READS = ("sample", "combine", "compute", "inference")
 SEARCHED = "temperature.json"  # in the scratch directory: a search that is done
 
@@ -45,7 +47,8 @@ def run(ctx: StageContext) -> None:
     config: SampleConfig = ctx.config.sample
     everything = read_prompts(ctx.inputs["prepare"] / "prompts.jsonl")
     pool = without_categories(everything, config.skip_categories)
-    prompts = draw_prompts(pool, config.prompts, derive_seed(ctx.seed, "prompts"))
+    used = _used(ctx)
+    prompts = draw_prompts(pool, config.prompts, derive_seed(ctx.seed, "prompts"), used)
     write_prompts(ctx.out / "prompts.jsonl", prompts)
     ids = [prompt.id for prompt in prompts]
     ctx.dataset("sampling prompts", digest_json(ids), len(ids), "prompts")
@@ -54,7 +57,7 @@ def run(ctx: StageContext) -> None:
     settings = SamplingSettings.of(config.generation)
     model = ctx.inputs["policy"] / "model"
     with policy_engine(ctx, "policy", model, config.generation, beside=beside) as opened:
-        temperature = _temperature(ctx, opened, settings, pool, prompts)
+        temperature = _temperature(ctx, opened, settings, pool, prompts, used)
         settings = replace(settings, temperature=temperature)
         table = _sample(ctx, opened, settings, prompts)
     if not distributed.is_first():
@@ -62,6 +65,28 @@ def run(ctx: StageContext) -> None:
     write_table(ctx.out / "samples.parquet", table)
     write_proofs(ctx)
     _figures(ctx, table, temperature)
+    _tell_repeats(ctx, prompts, used)
+
+
+def _used(ctx: StageContext) -> Counter[str]:
+    """Prompt id → how many versions before have sampled for it; empty without `fresh_prompts`."""
+    return Counter(
+        id
+        for directory in ctx.inputs_of("earlier").values()
+        for id in sorted({prompt.id for prompt in read_prompts(directory / "prompts.jsonl")})
+    )
+
+
+def _tell_repeats(ctx: StageContext, prompts: list[Prompt], used: Counter[str]) -> None:
+    if not used:
+        return
+    repeated = sum(prompt.id in used for prompt in prompts)
+    ctx.metric(repeated_prompts=repeated)
+    if repeated:
+        ctx.progress.say(
+            f"earlier versions have sampled for {repeated:,} of the {len(prompts):,} prompts: the "
+            "pool has no more fresh ones in their categories"
+        )
 
 
 def sampler_version(version: str) -> str:
@@ -102,6 +127,7 @@ def _temperature(
     settings: SamplingSettings,
     pool: list[Prompt],
     prompts: list[Prompt],
+    used: Counter[str],
 ) -> float:
     """The configured temperature, or the best of the grid; recorded in temperature.json."""
     config: SampleConfig = ctx.config.sample
@@ -113,24 +139,26 @@ def _temperature(
     if done.is_file():
         record = read_json(done)
     else:
-        record = _search(ctx, opened, settings, _search_prompts(ctx, pool, prompts))
+        record = _search(ctx, opened, settings, _search_prompts(ctx, pool, prompts, used))
         if distributed.is_first():
             atomic_write_json(done, record)
     atomic_write_json(ctx.out / "temperature.json", record)
     return float(record["temperature"])
 
 
-def _search_prompts(ctx: StageContext, pool: list[Prompt], prompts: list[Prompt]) -> list[Prompt]:
+def _search_prompts(
+    ctx: StageContext, pool: list[Prompt], prompts: list[Prompt], used: Counter[str]
+) -> list[Prompt]:
     config: SampleConfig = ctx.config.sample
-    used = {prompt.id for prompt in prompts}
-    rest = [prompt for prompt in pool if prompt.id not in used]
+    own = {prompt.id for prompt in prompts}
+    rest = [prompt for prompt in pool if prompt.id not in own]
     if len(rest) < config.search_prompts:
         ctx.progress.say(
             f"the pool has only {len(rest)} prompts besides this version's own, so the temperature "
             "search uses those too"
         )
         rest = pool
-    return draw_prompts(rest, config.search_prompts, derive_seed(ctx.seed, "search prompts"))
+    return draw_prompts(rest, config.search_prompts, derive_seed(ctx.seed, "search prompts"), used)
 
 
 def _search(

@@ -320,7 +320,7 @@ def _figures(
     atomic_write_json(ctx.out / "curves.json", record)
     plot_best_of(rows, ctx.out / "best_of_n.png", title=ctx.version)
     if temperature["search"]:
-        plot_temperatures(temperature, ctx.out / "temperature.png", title=ctx.version)
+        plot_temperatures(temperature, rows[-1], ctx.out / "temperature.png", title=ctx.version)
 
 
 def _short(value: float) -> float | None:

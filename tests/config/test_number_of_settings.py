@@ -11,9 +11,10 @@ from pydantic.fields import FieldInfo
 from alignment.config.program import ProgramConfig
 from alignment.config.section import Overriding
 
-# 250, and nine since: the engine of every stage in one place (four), sharding, several machines,
-# the reference of PPO, and the weights of what a server drew, which papers switch off to compare
-MOST = 259
+# 250, and ten since: the engine of every stage in one place (four), sharding, several machines,
+# the reference of PPO, the weights of what a server drew, which papers switch off to compare, and
+# whether a version samples for fresh prompts, which those that began without it must do without
+MOST = 260
 
 
 def overrides(field: FieldInfo) -> bool:

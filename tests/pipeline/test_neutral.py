@@ -38,6 +38,7 @@ def test_a_neutral_setting_changes_no_fingerprint(key: str) -> None:
     values = {"api_key_env": "OTHER", "timeout": 7.5, "fast_cpu": "off"}
     values |= {"python": "x", "url": "http://x", "gpu_memory_utilization": 0.5}
     values |= {"sharding": "auto", "nodes": 2, "launch": "'srun {command}'"}
+    values |= {"fresh_prompts": True}
     value = values.get(key.rpartition(".")[2], 17)
     before, after = load_program(DEMO, BASE), load_program(DEMO, [*BASE, f"{key}={value}"])
     assert before != after, "the key exists, and this is another value"

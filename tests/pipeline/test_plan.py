@@ -118,3 +118,21 @@ def test_ppo_reads_another_reference_only_where_it_is_asked_for() -> None:
         program = load_program(DEMO, [f"ppo.reference={reference}"])
         nodes = {node.key: node for node in build_plan(program, Decisions(program))}
         assert nodes["rlhf-v5/ppo"].inputs.get("reference") == wanted
+
+
+def test_fresh_prompts_are_those_that_no_standing_version_sampled_for() -> None:
+    def earlier(*given: str) -> list[list[str]]:
+        program = load_program(DEMO, list(given))
+        plan = build_plan(program, decisions(program, {"rlhf-v2": False}, {}))
+        nodes = [node for node in plan if node.stage == "sample"]
+        return [
+            [source[0] for name, source in node.inputs.items() if name.startswith("earlier/")]
+            for node in nodes
+        ]
+
+    # Nothing was learned from the answers to the prompts of the rejected version.
+    expected = [[], ["rlhf-v1"], ["rlhf-v1"], ["rlhf-v1", "rlhf-v3"]]
+    approved = "promote.approval=person"
+    assert earlier("sample.fresh_prompts=true", approved)[:4] == expected
+    # The demo draws anew, and so do programs of before that say so: their samples stay valid.
+    assert not any(earlier(approved))

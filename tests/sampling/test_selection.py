@@ -414,6 +414,23 @@ def test_the_mixture_keeps_categories_and_forgets_order() -> None:
     assert len(draw_prompts(pool, 1, 7)) == 1
 
 
+def test_fresh_prompts_come_first_then_those_sampled_least() -> None:
+    pool = _pool(240)
+    used: Counter[str] = Counter()
+    for version in range(6):  # 240 hold four versions' 60; drawn anew, the second repeats a quarter
+        drawn = draw_prompts(pool, 60, version, used)
+        repeated = sum(prompt.id in used for prompt in drawn)
+        assert repeated == (0 if version < 4 else 60)
+        # The shares of the pool stay.
+        assert Counter(p.domain for p in drawn) == {"helpfulness": 45, "safety": 15}
+        used.update(prompt.id for prompt in drawn)
+    assert set(used.values()) == {1, 2}
+    whole = draw_prompts(pool, 999, 7, used)
+    assert [p.id for p in whole] == [p.id for p in draw_prompts(pool, 999, 7)]
+    again = draw_prompts(pool, 60, 1, {prompt.id: 3 for prompt in pool})
+    assert [p.id for p in again] == [p.id for p in draw_prompts(pool, 60, 1)]
+
+
 def test_pairs_differ_in_temperature_and_hide_who_wrote_what() -> None:
     config = CollectConfig(pairs=40, safety_share=0.25, temperatures=(0.7, 1.3))
     planned = plan_pairs(_pool(40), ("rlhf-v1", "sft"), config, 3)

@@ -166,7 +166,7 @@ def test_a_fitted_threshold_is_told_by_answers_it_was_not_fitted_to(
     safety = stage_inputs["reward_safety"]
     known = _with_card(safety, tmp_path / "known", labelled=900, separation=[0.9, 0.8, 1.0])
     chance = np.arange(1, 101) / 101
-    write_labelled(known, (chance < 0.4) ^ (chance < 0.02), chance, np.arange(100))
+    write_labelled(known, (chance < 0.4) ^ (chance < 0.01), chance, np.arange(100))
     fitted = {"method": "piecewise", "threshold_for": {"precision": 0.9}}
     relaxed = {"finished_only": False, "safety_threshold": None}
     ctx = make_context(
@@ -203,6 +203,32 @@ def test_each_version_draws_its_own_prompts_and_seeds(make_context: Callable[...
     texts = [pq.read_table(ctx.out / "samples.parquet").to_pylist() for ctx in (first, second)]
     assert {row["version"] for row in texts[1]} == {"rlhf-v1"}
     assert {row["prompt_id"] for row in texts[0]} != {row["prompt_id"] for row in texts[1]}
+
+
+def test_a_version_samples_for_fresh_prompts_first_and_counts_repeats(
+    make_context: Callable[..., Any], stage_inputs: dict[str, Path]
+) -> None:
+    pool = {row["id"] for row in _rows(stage_inputs["prepare"] / "prompts.jsonl")}
+    settings = {**SMALL, "prompts": len(pool) // 2 - 1, "k": 1, "temperature": 1.0}
+    drawn: dict[str, set[str]] = {}
+    inputs: dict[str, Path] = {}
+    for number in (1, 2, 3):
+        version = f"rlhf-v{number}"
+        ctx = make_context(
+            "sample", version, sample=settings, version=version, seed=number, inputs=inputs
+        )
+        lines: list[str] = []
+        ctx.progress.say = lines.append
+        sample.run(ctx)
+        drawn[version] = {row["id"] for row in _rows(ctx.out / "prompts.jsonl")}
+        inputs = {**inputs, f"earlier/{version}": ctx.out}
+        if number == 2:
+            assert ctx.metrics["repeated_prompts"] == 0
+            assert not drawn["rlhf-v1"] & drawn["rlhf-v2"]
+    fresh = pool - drawn["rlhf-v1"] - drawn["rlhf-v2"]
+    assert fresh <= drawn["rlhf-v3"]
+    assert ctx.metrics["repeated_prompts"] == len(drawn["rlhf-v3"] - fresh) > 0
+    assert any("earlier versions have sampled for" in line for line in lines)
 
 
 def test_the_bag_of_all_versions(make_context: Callable[..., Any]) -> None:
