@@ -3,8 +3,8 @@
 Only what is certain: how often a loop saves its state (a resumed run ends in the same bits), and
 how a judge's endpoint is reached; and `compute.fast_cpu`, for a program keeps to the passes that
 were chosen when it first needed them (`compute-choice.json`), and `compute.sharding`, whose choices
-are kept too (`sharding-choice.json`); and `sample.fresh_prompts`, which decides what a stage has for
-inputs. Other settings that move the last
+are kept too (`sharding-choice.json`); and `sample.fresh_prompts`, which decides what a stage has
+for inputs. Other settings that move the last
 bits of a result stay in: `compute.threads` and everything that cuts a batch into pieces change the
 order of sums, as `compute.processes` does in training, and the number of bootstrap samples changes
 the intervals that are written.
