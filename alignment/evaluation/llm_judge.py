@@ -74,9 +74,8 @@ class JudgeOutcomes:
     """(n,) 1 if A won in both orders, 0 if B did, else ½."""
     inconsistent: float
     """Share of pairs whose two verdicts differ."""
-    first_favoured: float
-    """Among differing pairs without a tie, the share in which the first answer read won: ½ (or
-    NaN) without bias."""
+    place: np.ndarray
+    """(n,) 1 if the answer that was read first won in both orders, −1 if the second did, else 0."""
     failed: int
     """Number of pairs left out for lack of a verdict."""
 
@@ -166,7 +165,7 @@ def judge_pairs(
 
 
 def _settle(verdicts: Sequence[JudgeReply], config: JudgeConfig, axis: str) -> JudgeOutcomes:
-    names, outcomes, differing, first = [], [], 0, []
+    names, outcomes, differing, place = [], [], 0, []
     failed, why = 0, ""
     for ab, ba in zip(verdicts[::2], verdicts[1::2], strict=True):
         if ab.winner is None or ba.winner is None:
@@ -177,8 +176,8 @@ def _settle(verdicts: Sequence[JudgeReply], config: JudgeConfig, axis: str) -> J
         agreed = ab.winner == ba.winner
         outcomes.append({"a": 1.0, "b": 0.0, "tie": 0.5}[ab.winner] if agreed else 0.5)
         differing += not agreed
-        if not agreed and "tie" not in (ab.winner, ba.winner):
-            first.append(1.0 if ab.winner == "a" else 0.0)
+        by_place = not agreed and "tie" not in (ab.winner, ba.winner)
+        place.append((1.0 if ab.winner == "a" else -1.0) if by_place else 0.0)
     total = len(verdicts) // 2
     if total and failed / total > config.max_failed:
         raise StageError(
@@ -190,7 +189,7 @@ def _settle(verdicts: Sequence[JudgeReply], config: JudgeConfig, axis: str) -> J
         pairs=names,
         outcomes=np.array(outcomes, float),
         inconsistent=differing / len(names) if names else float("nan"),
-        first_favoured=float(np.mean(first)) if first else float("nan"),
+        place=np.array(place, float),
         failed=failed,
     )
 

@@ -19,6 +19,7 @@ from alignment.evaluation.llm_judge import (
     read_replies,
     write_replies,
 )
+from alignment.evaluation.position_bias import bias_figures
 from alignment.evaluation.winrate import win_rate
 from alignment.inference.endpoint import Endpoint
 from alignment.preferences.prompts import Prompt
@@ -67,6 +68,7 @@ def judged_rates(
     by_id = {prompt.id: prompt for prompt in prompts}
     rows: list[Row] = []
     results: list[JudgeOutcomes] = []
+    named: list[str] = []  # the subject of every judged pair
     verdicts_path = scratch / VERDICTS
     for rival in rivals(side, list(sides), config.judge, champion):
         for axis in DOMAINS:
@@ -86,11 +88,12 @@ def judged_rates(
             if not outcome.pairs:
                 continue
             own, other, subjects = zip(*(about[name] for name in outcome.pairs), strict=True)
+            named += subjects
             numbers = np.unique(subjects, return_inverse=True)[1]
             rate = win_rate(outcome.outcomes, own, other, subjects=numbers)
             rows.append({"a": side, "b": rival, "judge": JUDGE, "axis": axis, **rate.row()})
     write_replies(out / VERDICTS, read_replies(verdicts_path))
-    return rows, _about(results)
+    return rows, _about(results, np.array(named))
 
 
 def carried_rates(earlier: Mapping[str, Path]) -> list[Row]:
@@ -122,13 +125,14 @@ def _pairs(
     return pairs, about
 
 
-def _about(results: Sequence[JudgeOutcomes]) -> dict[str, float]:
+def _about(results: Sequence[JudgeOutcomes], subjects: np.ndarray) -> dict[str, float]:
     total = sum(len(outcome.pairs) for outcome in results)
     if not total:
         return {}
     differing = sum(outcome.inconsistent * len(outcome.pairs) for outcome in results)
     return {
-        "judge/inconsistent": differing / total,
-        "judge/failed": float(sum(outcome.failed for outcome in results)),
-        "judge/pairs": float(total),
+        "inconsistent": differing / total,
+        "failed": float(sum(outcome.failed for outcome in results)),
+        "pairs": float(total),
+        **bias_figures(np.concatenate([outcome.place for outcome in results]), subjects),
     }

@@ -70,6 +70,8 @@ class Comparison:
     accuracy: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
     """Axis → version → accuracy of its reward model with its interval, on the same held-out
     comparisons for all versions: those that the newest reward models were measured on."""
+    lm_judge: dict[str, float] = field(default_factory=dict)
+    """Figures about the language model that judged the newest version (`position_bias`)."""
     batches: list[BatchUse] = field(default_factory=list)
     """The batches of all versions, shown or not, in order."""
 
@@ -122,6 +124,7 @@ class Comparison:
             ],
             "winrates": self.winrates,
             "reward_accuracy": self.accuracy,
+            "lm_judge": self.lm_judge,
             "decisions": self.decisions,
             "approvals": self.words,
             "batches": [batch.to_dict() for batch in self.batches],
@@ -205,6 +208,7 @@ def compare(
         champion=champion,
         words=dict(words or {}),
         accuracy=on_the_same_comparisons(stages[newest]),
+        lm_judge=winrates.get("lm_judge", {}),
         batches=batches(every or stages),
     )
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from alignment.config.vocabulary import DOMAINS
 from alignment.evaluation.forgetting import is_forgotten
+from alignment.evaluation.position_bias import in_words
 from alignment.evaluation.responses import is_constant
 from alignment.reporting.comparison import Comparison, Entry
 from alignment.reporting.cost import TITLES, basis, together
@@ -125,6 +126,7 @@ def notes(comparison: Comparison) -> list[str]:
             "RM acc.: every version's reward models on the same held-out comparisons, those up to "
             f"{comparison.newest} (`align rewards` shows each on its own)."
         )
+    lines += in_words(comparison.lm_judge)
     lines += [
         f"{entry.title}: “{CONSTANTS[entry.side.partition('/')[2]]}” to every prompt, no policy."
         for entry in comparison.entries

@@ -37,6 +37,7 @@ from alignment.evaluation.leaks import (
     without_leaks,
 )
 from alignment.evaluation.llm_rates import JUDGE, carried_rates, judged_rates
+from alignment.evaluation.position_bias import in_words
 from alignment.evaluation.refusal_classes import (
     CLASSES_FILE,
     class_figures,
@@ -83,7 +84,7 @@ from alignment.utils import distributed
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "21"
+CODE_VERSION = "22"
 # 4: the KL in other batches; 5: more figures; 6: the end of answers that templates write; 7: the
 # degenerate answers of scripts without spaces; 8: leaks in another spelling of accents; 9: the
 # interval of nothing but ties; 10: no rate at equal length where lengths cannot identify it; 11: a
@@ -93,10 +94,11 @@ CODE_VERSION = "21"
 # within prompts; 17: refusals in fourteen languages; 18: intervals that hold what they promise;
 # 19: refusals of earlier versions by today's phrases; 20: the rise of false refusals prompt by
 # prompt, ratios of lengths, and intervals over first questions where dialogues share them;
-# 21: openings without case and punctuation, near copies are counted
+# 21: openings without case and punctuation, near copies are counted; 22: the position bias of a
+# language-model judge
 KEEPS = (
     "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19",
-    "20",
+    "20", "21",
 )  # fmt: skip
 READS = ("base", "world", "evaluate", "compute", "inference")
 
@@ -153,12 +155,14 @@ def run(ctx: StageContext) -> None:
         out=ctx.out,
         progress=ctx.progress,
     )
-    ctx.metric(**about)
+    ctx.metric(**{f"judge/{name}": value for name, value in about.items()})
+    for line in in_words(about):
+        ctx.progress.say(line)
     for side, answers in answered.items():
         answers.figures.update(_classes(ctx, side, sides[side], prompts))
     if (ctx.scratch / CLASSES_FILE).exists():
         write_classes(ctx.out / CLASSES_FILE, read_classes(ctx.scratch / CLASSES_FILE))
-    _report(ctx, sides, answered, earlier, judged, prompts)
+    _report(ctx, sides, answered, earlier, judged, about, prompts)
     write_proofs(ctx)
 
 
@@ -283,6 +287,7 @@ def _report(
     answered: dict[str, ArmAnswers],
     earlier: dict[str, Path],
     judged: list[dict[str, Any]],
+    about_judge: dict[str, float],
     prompts: Sequence[Prompt],
 ) -> None:
     config = ctx.config.evaluate
@@ -333,6 +338,7 @@ def _report(
             "level": LEVEL,
             "temperature": config.generation.temperature,
             "judge_accuracy": _judge_accuracy(ctx),
+            **({"lm_judge": json_figures(about_judge)} if about_judge else {}),
             "rows": [_rounded(row) for row in rates],
         },
     )

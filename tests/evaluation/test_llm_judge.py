@@ -116,7 +116,7 @@ def test_position_bias_cancels(server, tmp_path):
     judged, _ = run(server, tmp_path)
     assert judged.outcomes.tolist() == [0.5] * 6
     assert judged.inconsistent == 1
-    assert judged.first_favoured == 1
+    assert judged.place.tolist() == [1] * 6
 
 
 def test_half_biased_judge_keeps_what_it_knows(server, tmp_path):
@@ -332,7 +332,10 @@ def test_rates_by_the_judge_join_those_of_the_others(server, world, planted, tmp
         ("rlhf-v1", "helpfulness", 5, 1.0),
         ("rlhf-v1", "safety", 5, 1.0),
     ]
-    assert about == {"judge/inconsistent": 0.0, "judge/failed": 0.0, "judge/pairs": 20.0}
+    assert (about["inconsistent"], about["failed"], about["pairs"]) == (0.0, 0.0, 20.0)
+    assert about["position_bias"] == 0.0
+    assert about["position_bias_low"] < 0 < about["position_bias_high"]
+    assert "first_favoured" not in about  # no verdict turned round with the order
     assert len(read_replies(world.root / "verdicts.jsonl")) == 40
     folder = tmp_path / "v2"
     atomic_write_json(folder / "winrates.json", {"rows": rows})

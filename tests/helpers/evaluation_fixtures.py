@@ -174,7 +174,7 @@ class PlantedProgram:
             str(table.side[0]): ArmAnswers(table, {"kl_sft": kl, "entropy": 1.0}, tokens=0)
             for table in tables
         }
-        evaluate_stage._report(ctx, sides, answered, earlier, [], prompts or make_prompts())
+        evaluate_stage._report(ctx, sides, answered, earlier, [], {}, prompts or make_prompts())
         ctx.write_notes()
         self.stages.setdefault(version, {})["evaluate"] = ctx.out
         self.metrics[version] = ctx.metrics

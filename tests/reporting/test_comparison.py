@@ -8,10 +8,12 @@ import pytest
 
 from alignment.errors import AlignError, DataError
 from alignment.evaluation.judging import all_win_rates, find_rate, turned
+from alignment.evaluation.position_bias import bias_figures
 from alignment.evaluation.responses import read_table, side_order, side_title
 from alignment.reporting.comparison import Comparison, compare
 from alignment.reporting.headline import HEADLINES, headline
 from alignment.reporting.sections_versions import forgetting
+from alignment.reporting.version_table import notes
 from alignment.utils.files import atomic_write_json
 
 
@@ -223,3 +225,17 @@ def test_headline_figures():
     shown = {h.name: h.show({**figures, "win_safety_high": 0.8}) for h in HEADLINES}
     assert shown["win_safety"] == "70.0 % [60, 80]"
     assert shown["kl_sft"] == "–"
+
+
+def test_what_the_judge_makes_of_places_stands_below_the_table(series):
+    path = series.stages["rlhf-v2"]["evaluate"] / "winrates.json"
+    plain = notes(compare(series.stages))
+    assert not any("LM judge" in line for line in plain)
+    place = np.repeat([1.0, 0.0], [30, 70])
+    about = {"pairs": 100.0, "inconsistent": 0.3, **bias_figures(place, np.arange(100))}
+    atomic_write_json(path, json.loads(path.read_text()) | {"lm_judge": about})
+    found = compare(series.stages)
+    shown = [line for line in notes(found) if "LM judge" in line]
+    assert len(shown) == 2
+    assert shown[1].startswith("Warning: ")
+    assert found.to_dict()["lm_judge"]["position_bias"] == pytest.approx(0.3)
