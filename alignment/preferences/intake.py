@@ -319,7 +319,7 @@ class _Intake:
         draft, identity, record, source = row
         self.standing.add(draft, identity)
         self.writer.accept(draft, identity, source, record.line)
-        self.tally.add(draft, named=named)
+        self.tally.add(draft, opening=identity.opening, named=named)
         self.accepted += 1
 
     def _together(self, rows: Sequence[Row], sources: Sequence[Source]) -> None:

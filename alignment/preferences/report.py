@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.config.vocabulary import STRENGTHS
+from alignment.preferences.newer_wins import newer_in_words
 from alignment.preferences.rows import CONTRADICTIONS, DROPPED, REASONS, SAY_SO
 from alignment.preferences.schema import LLAMA2_BINS
 
@@ -158,7 +159,7 @@ def _figures(values: dict[str, Any]) -> Any:
             )
     newer = values["newer_wins"]
     if newer["share"] is not None:
-        table.add_row("newer wins", f"{newer['share']:.1%} of {newer['pairs']:,}")
+        table.add_row("newer wins", newer_in_words(newer))
     people = values["annotators"]
     if people["agreement"] is not None:
         table.add_row(

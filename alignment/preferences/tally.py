@@ -10,6 +10,7 @@ import numpy as np
 
 from alignment.config.vocabulary import DOMAINS, STRENGTHS, version_order
 from alignment.preferences.agreement import Alpha, agreement
+from alignment.preferences.newer_wins import NewerWins
 from alignment.preferences.rows import Draft, Votes
 from alignment.preferences.schema import LLAMA2_BINS, SAFETY_BINS
 
@@ -17,7 +18,8 @@ CUT = "an answer that was cut at the token limit"
 
 
 class Tally:
-    """Counts accepted comparisons; memory grows by 16 bytes a row."""
+    """Counts accepted comparisons; memory grows by 16 bytes a row, and by 33 more where two
+    versions are compared."""
 
     def __init__(self) -> None:
         self.strengths: Counter[tuple[str, str]] = Counter()
@@ -26,7 +28,7 @@ class Tally:
         self.categories: Counter[str] = Counter()
         self.chosen_by: Counter[tuple[str, float]] = Counter()
         self.rejected_by: Counter[tuple[str, float]] = Counter()
-        self.matches: Counter[tuple[str, str]] = Counter()
+        self.newer = NewerWins()
         self.annotators: Counter[str] = Counter()
         self.groups: set[str] = set()
         self.turns = array("i")
@@ -40,10 +42,11 @@ class Tally:
         self.compared: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
 
-    def add(self, draft: Draft, *, named: bool = True) -> None:
+    def add(self, draft: Draft, *, opening: int, named: bool = True) -> None:
         """Count one accepted comparison.
 
         Args:
+            opening: digest of its opening.
             named: its votes are known to be of different people.
         """
         domain = draft.domain or ""
@@ -58,7 +61,7 @@ class Tally:
         if draft.rejected_by is not None:
             self.rejected_by[draft.rejected_by[:2]] += 1
             if draft.chosen_by is not None:
-                self.matches[draft.chosen_by[0], draft.rejected_by[0]] += 1
+                self.newer.add(draft, opening)
         self.notes.update(draft.notes)
         self.notes.update(
             CUT for by in (draft.chosen_by, draft.rejected_by) if by and not by.finished
@@ -96,7 +99,6 @@ class Tally:
         chosen, rejected = np.asarray(self.chosen), np.asarray(self.rejected)
         gap = chosen - rejected
         unequal = int((gap != 0).sum())
-        newer = self._newer()
         return {
             "domains": {name: self.domains[name] for name in DOMAINS if self.domains[name]},
             "strengths": {
@@ -120,7 +122,7 @@ class Tally:
             },
             "chosen_by": _producers(self.chosen_by),
             "rejected_by": _producers(self.rejected_by),
-            "newer_wins": newer,
+            "newer_wins": self.newer.to_dict(),
             "annotators": {
                 "named": len(self.annotators),
                 "busiest": _commonest(self.annotators),
@@ -136,16 +138,6 @@ class Tally:
             "notes": _commonest(self.notes),
             "rankings": len(self.groups),
         }
-
-    def _newer(self) -> dict[str, Any]:
-        """How often the newer of two different versions won."""
-        wins = pairs = 0
-        for (chosen, rejected), count in self.matches.items():
-            left, right = version_order(chosen), version_order(rejected)
-            if left != right:
-                pairs += count
-                wins += count if left > right else 0
-        return {"pairs": pairs, "share": _share(wins, pairs)}
 
 
 def printable(name: str) -> str:

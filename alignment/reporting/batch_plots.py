@@ -97,9 +97,13 @@ def _producers(axis: Any, values: dict[str, Any]) -> None:
     lost = {
         (one["version"], one["temperature"]): one["comparisons"] for one in values["rejected_by"]
     }
-    newer = values["newer_wins"]["share"]
+    newer = values["newer_wins"]
     title = "Who wins"
-    axis.set_title(title if newer is None else f"{title}: the newer version {newer:.0%}")
+    if newer["share"] is not None:
+        title += f": the newer version {newer['share']:.0%}"
+        if "low" in newer:  # batches of release 0.1 have none
+            title += f" [{newer['low']:.0%}–{newer['high']:.0%}]"
+    axis.set_title(title)
     names = sorted(won.keys() | lost.keys(), key=lambda name: (version_order(name[0]), name[1]))
     names = names[-SHOWN:]
     if not names:

@@ -42,12 +42,13 @@ from alignment.utils.files import (
 )
 from alignment.utils.json_lines import read_jsonl
 
-CODE_VERSION = "14"
+CODE_VERSION = "15"
 # Batches that are in the store stay as they were taken in. 8: gold scores of the new world, whose
 # pairs no older one had; 9: null says that an answer ended; 10: gold scores again; 11: a ranking
 # says who wrote a cut answer; 12: several verdicts on one pair are put together;
-# 13: their rows count in their own files; 14: openings without case and punctuation.
-KEEPS = ("2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13")
+# 13: their rows count in their own files; 14: openings without case and punctuation;
+# 15: an interval of how often the newer version won.
+KEEPS = ("2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14")
 READS = ("intake", "world")
 
 
@@ -227,11 +228,13 @@ def _write(ctx: StageContext, store: PreferenceStore, ids: list[str]) -> None:
     ctx.metric(batches=len(ids), leaked_prompts=leaked, **totals)
     if len(reports) == 1:
         longer = reports[0]["longer_wins"]["share"]
-        newer = reports[0]["newer_wins"]["share"]
+        newer = reports[0]["newer_wins"]
         people = reports[0]["annotators"]
         figures = {
             "longer_wins": longer,
-            "newer_wins": newer,
+            "newer_wins": newer["share"],
+            "newer_wins_low": newer.get("low"),
+            "newer_wins_high": newer.get("high"),
             "annotator_agreement": people["agreement"],
             "annotator_alpha": people.get("alpha"),
         }

@@ -48,8 +48,8 @@ FIVE = [
 
 def tallied() -> Tally:
     tally = Tally()
-    for draft in FIVE:
-        tally.add(draft)
+    for opening, draft in enumerate(FIVE):
+        tally.add(draft, opening=opening)
     return tally
 
 
@@ -76,7 +76,7 @@ def test_figures() -> None:
         "95": 30.0,
     }
     assert found["longer_wins"] == {"pairs": 4, "share": 0.75}
-    assert found["newer_wins"] == {"pairs": 4, "share": 0.75}
+    assert (found["newer_wins"]["pairs"], found["newer_wins"]["share"]) == (4, 0.75)
     assert found["chosen_by"] == [
         {"version": "rlhf-v1", "temperature": 0.7, "comparisons": 1},
         {"version": "rlhf-v2", "temperature": 1.0, "comparisons": 3},
