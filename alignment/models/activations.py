@@ -29,6 +29,24 @@ def logit_bytes(tokens: float, vocabulary: int) -> float:
     return 8 * tokens * vocabulary
 
 
+def fused_logit_bytes(
+    tokens: float, vocabulary: int, width: int, *, weight: int, device: str, learns: bool
+) -> float:
+    """Bytes of TRL's head in fine-tuning, which never holds all logits: of 4,096 tokens by 32,768
+    words a buffer that is made whole, however few there are; on a CPU, where Triton's kernels do
+    not run, seven more of what is used, in float32; and the head's gradient in float32.
+
+    Args:
+        tokens: of the pass.
+        width: h, of the hidden states.
+        weight: bytes of a number that is computed with.
+        learns: whether the head's gradient is made beside one that is counted elsewhere.
+    """
+    rows, words = min(tokens, 4096), min(vocabulary, 32_768)
+    copies = 7 * 4 * rows * words if device == "cpu" else 0.0
+    return rows * 32_768 * weight + copies + learns * 4 * vocabulary * width
+
+
 def block_bytes(parameters: float, layers: int, embedding: float) -> float:
     """Bytes that a sharded model gathers while it learns: a block and the embeddings, in float32,
     with their gradients."""

@@ -6,7 +6,9 @@ P parameters, N processes, T tokens of a micro-batch, width h, L layers, vocabul
 * what learns has a float32 master, its gradient and AdamW's two moments: 16 P bytes, or 16 P / N
   sharded; what is frozen 4 P, in bfloat16 2 P;
 * activations take what `models.activations` says; logits and their gradient 8 T V bytes in float32,
-  for the answer's tokens;
+  for the answer's tokens, in fine-tuning what TRL's head takes;
+* gradients grow while activations go: where a step is one micro-batch, the larger of both counts.
+  PPO's policy and critic learn one after the other, and only one of them has gradients;
 * keys and values of decoding take 2 · L · kv · bytes for every token of every row.
 
 Not counted: fragmentation and CUDA's own share, for which `hardware.HEADROOM` stays free, and the
@@ -23,6 +25,7 @@ from alignment.config.program import ProgramConfig
 from alignment.models.activations import (
     activation_bytes,
     block_bytes,
+    fused_logit_bytes,
     logit_bytes,
     unset_piece,
 )
@@ -31,7 +34,8 @@ from alignment.pipeline.node import Node
 from alignment.pipeline.shared_stages import beside, processes
 from alignment.pipeline.work import TYPICAL_TOKENS, Size, pretrained, stage_size
 
-_MASTER = 16  # bytes of a parameter that learns, with gradient and moments
+_MASTER = 12  # bytes of a parameter that learns, with moments
+_GRADIENT = 4
 SCORED_TOKENS = 16_384
 """Of a forward pass that scores answers."""
 
@@ -64,27 +68,31 @@ def need(node: Node, program: ProgramConfig, place: Place) -> Need | None:
         program: with the version's own settings, and `compute.sharding` none or full.
         place: a server of PPO takes the GPUs that its processes leave.
     """
-    model = _Model(program, stage_size(node, program), processes(node, program))
+    count = processes(node, program)
+    model = _Model(program, stage_size(node, program), count, place.device)
     shape = pretrained(node, program)
     if shape is not None:
-        tokens = shape.batch * shape.length
-        return Need(model.training(None) | model.activations(tokens, False, tokens))
+        tokens = -(-shape.batch // count) * shape.length
+        work = model.activations(tokens, False) | model.logits(tokens)
+        return Need(model.training(None, work, accumulates=False))
     match node.module:
         case "student" if node.version == "base":
             return None  # it is imported
         case "finetune" | "student":
             recipe = program.finetune.sft if node.version == "sft" else program.finetune.rejection
-            tokens = recipe.per_device_train_batch_size * recipe.max_length
-            kept = recipe.gradient_checkpointing
-            return Need(model.training(recipe.lora) | model.activations(tokens, kept, tokens))
+            own = -(-recipe.batch // count)
+            rows = min(own, recipe.per_device_train_batch_size)
+            tokens = rows * recipe.max_length
+            work = model.activations(tokens, recipe.gradient_checkpointing)
+            work |= model.fused_logits(tokens, learns=recipe.lora is None)
+            return Need(model.training(recipe.lora, work, accumulates=own > rows))
         case "reward":
             rewards = program.rewards
             tokens = rewards.max_tokens_per_micro_batch
-            kept = rewards.gradient_checkpointing
-            held = model.training(rewards.lora, whole_base=True)
-            return Need(held | model.activations(tokens, kept, 0))
+            work = model.activations(tokens, rewards.gradient_checkpointing)
+            return Need(model.training(rewards.lora, work, accumulates=True, whole_base=True))
         case "ppo":
-            learning = model.ppo(program, place.device)
+            learning = model.ppo(program, count)
             if program.inference.engine != "vllm":
                 return Need(learning)
             server = model.served(program.inference.vllm.tensor_parallel_size)
@@ -132,9 +140,10 @@ def need_at_once(
 class _Model:
     """A model's memory under a program's settings."""
 
-    def __init__(self, program: ProgramConfig, size: Size, processes: int):
+    def __init__(self, program: ProgramConfig, size: Size, processes: int, device: str):
         compute = program.compute
         self._size = size
+        self._device = device
         self._half = compute.dtype == "bfloat16"
         self._width = 2 if self._half else 4  # bytes of a weight or activation
         self._split = processes if compute.sharding == "full" else 1
@@ -148,32 +157,66 @@ class _Model:
     def _frozen(self, copies: float) -> float:
         return copies * self._width * self._size.parameters / self._split
 
-    def training(self, lora: LoraConfig | None, *, whole_base: bool = False) -> dict[str, float]:
-        """Weights, gradients and moments of one model that learns.
+    def training(
+        self,
+        lora: LoraConfig | None,
+        work: Mapping[str, float],
+        *,
+        accumulates: bool,
+        whole_base: bool = False,
+    ) -> dict[str, float]:
+        """One model that learns.
 
         Args:
+            work: activations of a micro-batch.
+            accumulates: a step has several.
             whole_base: the frozen base of an adapter is in float32 whatever is computed in.
         """
         gathered = {"gathered blocks": self._gathered} if self._gathered else {}
         if lora is None:
-            held = {"weights, gradients, moments": _MASTER * self._size.parameters / self._split}
+            held = {"weights and moments": _MASTER * self._size.parameters / self._split}
             rounded = {"rounded weights": self._rounded} if self._rounded else {}
-            return held | rounded | gathered
-        adapter = _MASTER * self._size.adapter(lora.r) / self._split
+            return held | rounded | gathered | self._backward(work, accumulates=accumulates)
+        adapter = (_MASTER + _GRADIENT) * self._size.adapter(lora.r) / self._split
         base = self._frozen(4 / self._width if whole_base else 1.0)
         if whole_base:
             base += self._rounded
-        return {"frozen base": base, "adapter": adapter} | gathered
+        return {"frozen base": base, "adapter": adapter, **gathered, **work}
 
-    def activations(self, tokens: float, kept: bool, spoken: float) -> dict[str, float]:
-        """Of a forward and backward pass; `spoken` tokens have logits."""
+    def _backward(self, work: Mapping[str, float], *, accumulates: bool) -> dict[str, float]:
+        """Gradients and activations, which replace one another in a step's only micro-batch."""
+        gradients = {"gradients": _GRADIENT * self._size.parameters / self._split}
+        if accumulates:
+            return {**gradients, **work}
+        return max(dict(work), gradients, key=lambda parts: sum(parts.values()))
+
+    def activations(self, tokens: float, kept: bool) -> dict[str, float]:
+        """Of a forward and backward pass, without logits."""
         size = self._size
         held = activation_bytes(
             tokens, size.width, size.layers, weight=self._width, checkpointing=kept
         )
-        return {"activations": held, "logits": logit_bytes(spoken, size.vocabulary)}
+        return {"activations": held}
 
-    def ppo(self, program: ProgramConfig, device: str) -> dict[str, float]:
+    def logits(self, tokens: float) -> dict[str, float]:
+        """Of so many tokens, with their gradient."""
+        return {"logits": logit_bytes(tokens, self._size.vocabulary)}
+
+    def fused_logits(self, tokens: float, *, learns: bool) -> dict[str, float]:
+        """Of fine-tuning, where the head learns or not; in shards its gradient is in a gathered
+        block."""
+        size = self._size
+        held = fused_logit_bytes(
+            tokens,
+            size.vocabulary,
+            size.width,
+            weight=self._width,
+            device=self._device,
+            learns=learns and self._split == 1,
+        )
+        return {"logits": held}
+
+    def ppo(self, program: ProgramConfig, processes: int) -> dict[str, float]:
         """Policy, critic, reference and both reward models, and a micro-batch or a rollout."""
         ppo = program.ppo
         critic = ppo.algorithm == "ppo"
@@ -184,7 +227,7 @@ class _Model:
             parts["policy" + (" and critic" if critic else "")] = learning * (own + self._rounded)
             parts["reference"] = self._frozen(1)
         else:
-            adapters = _MASTER * self._size.adapter(ppo.lora.r) / self._split
+            adapters = (_MASTER + _GRADIENT) * self._size.adapter(ppo.lora.r) / self._split
             parts["shared base"] = self._frozen(1)
             parts["adapters"] = learning * adapters
             # Else SFT and the policy are adapters over one base, or SFT is that base.
@@ -201,19 +244,23 @@ class _Model:
         if self._gathered:
             parts["gathered blocks"] = self._gathered
         episode = ppo.generation.max_new_tokens + TYPICAL_TOKENS  # a micro-batch holds one at least
-        unset = unset_piece(device, self._size.parameters)
+        unset = unset_piece(self._device, self._size.parameters)
         limit = max(ppo.max_tokens_per_micro_batch or unset, episode)
-        tokens = min(limit, ppo.minibatch * episode)
+        share = -(-ppo.minibatch // processes) * episode
+        tokens = min(limit, share)
         recomputes = self._split > 1  # in shards, blocks keep their inputs alone
-        learn = sum(self.activations(tokens, recomputes, tokens).values())
+        work = self.activations(tokens, recomputes) | self.logits(tokens)
+        several = share > limit or ppo.ptx.coefficient > 0
+        if ppo.lora is None:
+            work = self._backward(work, accumulates=several)
+        learn = sum(work.values())
         if program.inference.engine == "vllm":  # it draws, and the policy stays as it is
-            return {**parts, "activations of a micro-batch": learn}
+            return {**parts, **work}
         drawn = min(ppo.generation.generation_batch_size, ppo.episodes)
         draw = sum(self.cache(drawn, ppo.generation.max_new_tokens).values())
         if self._split > 1:
             draw += self._width * self._size.parameters  # whole in every process
-        name = "a rollout" if draw > learn else "activations of a micro-batch"
-        return {**parts, name: max(learn, draw)}
+        return {**parts, "a rollout": draw} if draw > learn else {**parts, **work}
 
     def reading(self, policies: int, rewards: int) -> dict[str, float]:
         """Frozen models: policies, which are whole in every process, and reward models or others

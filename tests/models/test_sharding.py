@@ -23,6 +23,7 @@ CASES = [
     "reward/llama/full",
     "reward/qwen2/lora",
 ]
+BEGUN_WHOLE = ("sft/llama/full", "reward/llama/full")
 RESUMED = ("reward/llama/full", "sft/qwen2/dropout")
 ROUNDED = ("sft/llama/bfloat16", "reward/llama/bfloat16")
 
@@ -47,10 +48,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sharding")
     for family in (*SFT, "qwen2"):
         save_model(tiny_model(family), bytes_tokenizer(CHATML), root / family)
-    run(root, 1, [*CASES, *ROUNDED])
+    run(root, 1, [*CASES, *ROUNDED, *(f"{case}/2/shards" for case in BEGUN_WHOLE)])
     # Two steps, then the rest in another way: resumed to the same bits.
     parts = [f"{case}/{rest}/parts" for case in RESUMED for rest in ("2", "")]
-    run(root, 2, [*CASES, *ROUNDED, *RESUMED[1:], *parts, "reward/llama/full/2/fewer"])
+    split = (f"{case}//shards" for case in BEGUN_WHOLE)
+    run(root, 2, [*CASES, *ROUNDED, *RESUMED[1:], *parts, "reward/llama/full/2/fewer", *split])
     run(root, 1, ["reward/llama/full//fewer"])
     return root
 
@@ -94,6 +96,13 @@ def test_in_bfloat16_too_up_to_its_rounding(root: Path, case: str) -> None:
 def test_resumed_on_as_many_processes_it_ends_in_the_same_bits(root: Path, case: str) -> None:
     whole, parts = (weights(root, name, case) for name in (2, "parts"))
     assert all(torch.equal(tensor, parts[key]) for key, tensor in whole.items())
+
+
+@pytest.mark.parametrize("case", BEGUN_WHOLE)
+def test_begun_whole_and_resumed_in_shards_it_ends_nearly_the_same(root: Path, case: str) -> None:
+    whole, split = (weights(root, name, case) for name in (2, "shards"))
+    for key, tensor in whole.items():
+        torch.testing.assert_close(split[key], tensor, atol=1e-4, rtol=0, msg=key)
 
 
 def test_resumed_on_fewer_processes_it_ends_nearly_the_same(root: Path) -> None:

@@ -72,7 +72,9 @@ def test_the_recipe_for_70b_fits_the_machines_that_it_names(tmp_path: Path) -> N
     [ppo] = [plan.memory.parts for plan in found if plan.node.stage == "ppo"]
     seventy = 80 * (2 * 8192**2 + 2 * 8192 * 1024 + 3 * 8192 * 28672) + 32000 * 8192
     assert ppo["server"] == 1.2 * 2 * seventy / 8
-    assert ppo["policy and critic"] == 2 * 16 * seventy / 96
+    assert ppo["policy and critic"] == 2 * 12 * seventy / 96
+    assert ppo["gradients"] == 4 * seventy / 96
+    assert "activations" not in ppo, "one micro-batch a step, and less than the gradients"
     ours = gpu_plan(
         lambda more: load(["inference.engine=transformers", *more]),  # type: ignore[arg-type]
         parse("96xA100-80GB"),
@@ -121,7 +123,7 @@ def test_small_recipes_fit_one_card_of_24_gigabytes(
 def test_rloo_is_proposed_with_the_samples_that_it_needs(model: Path) -> None:
     one = ("compute.sharding=none", "compute.processes=1", "ppo.stop.look_every=0")
     (model / "config.json").write_text(json.dumps(QWEN3_06B))
-    tight = ("ppo.episodes=64", "ppo.max_tokens_per_micro_batch=1024", "ppo.stop.keep=last")
+    tight = ("ppo.episodes=64", "ppo.max_tokens_per_micro_batch=2048", "ppo.stop.keep=last")
     found = plans(model, "A10-24GB", *one, *tight)["rlhf-v5/ppo"]
     rloo = ("ppo.algorithm=rloo", "ppo.samples_per_prompt=4")
     assert found.change == (*rloo, "ppo.critic_warmup_iterations=0")
@@ -131,7 +133,8 @@ def test_rloo_is_proposed_with_the_samples_that_it_needs(model: Path) -> None:
 
 def test_the_memory_of_ppo_by_hand(model: Path) -> None:
     parts = plans(model, "8xH100-80GB")["rlhf-v5/ppo"].memory.parts
-    assert parts["policy and critic"] == 2 * 16 * SEVEN / 8
+    # Masters and moments; gradients, 4 bytes a parameter of one of both, are gone while it draws.
+    assert parts["policy and critic"] == 2 * 12 * SEVEN / 8
     assert parts["reference"] == 2 * SEVEN / 8
     assert parts["reward models"] == 2 * 2 * SEVEN / 8
     # Drawing takes the most: the policy whole in bfloat16, and keys and values of 16 rows of 1,024
@@ -144,8 +147,30 @@ def test_the_memory_of_ppo_by_hand(model: Path) -> None:
     assert "reference" not in shared["rlhf-v5/ppo"].memory.parts
     whole = plans(model, "8xH100-80GB", "compute.sharding=none", "compute.processes=1")
     alone = whole["rlhf-v5/ppo"].memory.parts
-    assert alone["policy and critic"] == 2 * (16 + 2) * SEVEN
+    assert alone["policy and critic"] == 2 * (12 + 2) * SEVEN
+    assert alone["gradients"] == 4 * SEVEN, "of one at a time, beside later micro-batches"
     assert whole["sft/finetune"].memory.parts["rounded weights"] == 2 * SEVEN
+
+
+def test_the_memory_of_fine_tuning_by_hand(model: Path) -> None:
+    plain = "finetune.sft.gradient_checkpointing=false"
+    one = ("compute.sharding=none", "compute.processes=1", plain, "finetune.sft.max_length=512")
+    rows = "finetune.sft.per_device_train_batch_size"
+    several = plans(model, "8xH100-80GB", *one, "finetune.sft.batch=4", f"{rows}=2")
+    # TRL's head: 1,024 tokens by a buffer of 32,768 words in bfloat16, and its gradient in float32.
+    assert several["sft/finetune"].memory.parts == {
+        "weights and moments": 12 * SEVEN,
+        "rounded weights": 2 * SEVEN,
+        "gradients": 4 * SEVEN,
+        "activations": 1024 * 34 * 4096 * 32,
+        "logits": 1024 * 32768 * 2 + 4 * 32000 * 4096,
+    }
+    single = plans(model, "8xH100-80GB", *one, "finetune.sft.batch=4", f"{rows}=4")
+    assert "activations" not in single["sft/finetune"].memory.parts, "gradients are more"
+    long = (*one[:3], "finetune.sft.max_length=4096", "finetune.sft.batch=4", f"{rows}=4")
+    parts = plans(model, "8xH100-80GB", *long)["sft/finetune"].memory.parts
+    assert "gradients" not in parts
+    assert parts["logits"] == 4096 * 32768 * 2 + 4 * 32000 * 4096, "4,096 tokens at a time"
 
 
 def test_a_server_draws_for_ppo_beside_the_shards_of_its_policy(model: Path) -> None:
@@ -153,10 +178,12 @@ def test_a_server_draws_for_ppo_beside_the_shards_of_its_policy(model: Path) -> 
     found = plans(model, "8xH100-80GB", *vllm, "inference.vllm.data_parallel_size=2")
     parts = found["rlhf-v5/ppo"].memory.parts
     assert "a rollout" not in parts
-    assert parts["policy and critic"] == 2 * 16 * SEVEN / 8
+    assert parts["policy and critic"] == 2 * 12 * SEVEN / 8
+    assert parts["gradients"] == 4 * SEVEN / 8
     assert parts["server"] == 1.2 * 2 * SEVEN / 4
     # 2048 tokens: a layer in 16 bits, the inputs of all 32, and logits. No policy is whole.
-    assert parts["activations of a micro-batch"] == 2048 * (4096 * (34 + 2 * 32) + 8 * 32000)
+    assert parts["activations"] == 2048 * 4096 * (34 + 2 * 32)
+    assert parts["logits"] == 2048 * 8 * 32000
     apart = plans(model, "12xH100-80GB", *vllm)["rlhf-v5/ppo"]
     assert apart.gpus == 12
     assert "server" not in apart.memory.parts

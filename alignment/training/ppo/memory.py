@@ -1,6 +1,7 @@
 """What training takes of a GPU beside the models that are loaded, so that a server leaves it free.
 
-`align plan --hardware` counts the same (`pipeline.stage_memory`).
+`align plan --hardware` counts the same (`pipeline.stage_memory`), but gradients of one role at a
+time, and those or the activations where a step is one micro-batch.
 """
 
 from __future__ import annotations
