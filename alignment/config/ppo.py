@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from alignment.config.generation import GenerationConfig
+from alignment.config.location import Location
 from alignment.config.lora import LoraConfig
 from alignment.config.optimizer import OptimizerConfig
 from alignment.config.section import Override, Section
@@ -83,6 +84,13 @@ class StopConfig(Section):
     heldout_prompts: int = Field(default=256, ge=1)
     """Prompts of the stop set for these looks, all if it has fewer. Preparation reserves a tenth of
     the pool, at most 512 prompts, which nothing else ever draws."""
+    forgetting: float | None = Field(default=0.02, gt=0)
+    """Stop, and do not keep the weights, when the loss on held-out texts is above the start's by
+    more than this share: a policy that exploits the reward models loses what it knew, which no
+    guard that errs like them sees. Unset looks at no texts."""
+    texts: Location | None = None
+    """These texts: JSON lines with `text`, that no training reads, of what the policy should go on
+    knowing; 256 of them are looked at. Unset: in the built-in world some of its own, else none."""
     confirm: float = Field(default=0.0, ge=0, lt=1)
     """Share of the training reward's gain that the held-out score must confirm: looks are compared
     by held-out score − confirm × training reward on the same answers, so that a policy is new best

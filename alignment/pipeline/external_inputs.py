@@ -54,8 +54,9 @@ def _locations(program: ProgramConfig) -> dict[str, list[str | None]]:
     student = program.finetune.student
     if student is not None:
         locations["student"] = [student.path]
-    if program.ppo.parts:
-        locations["ppo"] = [source_of(part.function) for part in program.ppo.parts]
+    locations["ppo"] = [source_of(part.function) for part in program.ppo.parts]
+    if program.ppo.stop.forgetting is not None:
+        locations["ppo"].append(program.ppo.stop.texts)
     if program.base.source == "path":
         locations["import_base"] = [program.base.path]
         locations["prepare"] = [program.intake.path, program.data.path, program.data.borderline]

@@ -28,6 +28,7 @@ from alignment.pipeline.work import UNKNOWN_PARAMETERS, base_size
 from alignment.pipeline.workspace import make_workspace, refuse_another
 from alignment.preferences.inbox import domains_without_data
 from alignment.preferences.sources import part_of
+from alignment.preferences.stop_set import read_texts
 from alignment.preferences.store import PreferenceStore
 from alignment.utils.import_string import load_callable
 
@@ -151,6 +152,8 @@ def _check_version(program: ProgramConfig, version: str, contexts: dict[str, int
     for section, generation, context in generating:
         prompt_limit(context, generation, section=section)
     _check_steps(program, config, version)
+    if climbs and config.ppo.stop.texts is not None and config.ppo.stop.forgetting is not None:
+        read_texts(Path(config.ppo.stop.texts))
     for part in config.ppo.parts if climbs else ():
         load_callable(part.function, "ppo.parts")
     if climbs and config.ppo.ptx.coefficient and config.ppo.ptx.source == "corpus" and own_base:

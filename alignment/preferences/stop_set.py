@@ -9,11 +9,17 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from alignment.errors import DamagedError, DataError
 from alignment.preferences.prompts import Prompt
 from alignment.preferences.schema import framed, opening
+from alignment.utils.json_lines import read_jsonl
 
 STOP_FILE = "stop_prompts.jsonl"
+STOP_TEXTS = "stop_texts.jsonl"
+"""Texts of the built-in world whose loss tells whether a policy forgets; see `read_texts`."""
 SHARE = 0.1
 """Share of the pool that is reserved."""
 MOST = 512
@@ -38,6 +44,31 @@ def reserve(pool: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
     stop = [prompt for prompt, key in zip(pool, keys, strict=True) if key in chosen]
     rest = [prompt for prompt, key in zip(pool, keys, strict=True) if key not in chosen]
     return rest, stop
+
+
+def read_texts(path: Path) -> list[dict[str, Any]]:
+    """The rows of a user's file of texts (`ppo.stop.texts`), JSON lines with `text`.
+
+    Raises:
+        DataError: no such file, a line that is no such row, or no text at all.
+    """
+    remedy = 'JSON lines, each like {"text": "…"}, in UTF-8'
+    try:
+        rows = read_jsonl(path)
+    except DamagedError as error:
+        raise DataError(error.message, where=error.where, remedy=remedy) from None
+    except OSError as error:
+        raise DataError(
+            f"the texts of ppo.stop.texts cannot be read: {error.strerror}",
+            where=str(path),
+            remedy=remedy,
+        ) from None
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("text"), str):
+            raise DataError("a row has no text", where=f"{path}, row {number}", remedy=remedy)
+    if not any(row["text"].strip() for row in rows):
+        raise DataError("there is no text in the file", where=str(path), remedy=remedy)
+    return rows
 
 
 def _digest(key: str) -> bytes:

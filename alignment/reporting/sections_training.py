@@ -18,6 +18,7 @@ PPO_CURVES = (
     ("kl/reference", "KL from the reference, nats per answer"),
     ("answer/tokens", "tokens per answer"),
     ("policy/entropy", "entropy, nats per token"),
+    ("look/text_loss", "loss on held-out texts, nats per token"),
 )
 
 

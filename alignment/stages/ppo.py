@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignment.config.ppo import PPOConfig
+from alignment.config.ppo import PPOConfig, StopConfig
 from alignment.config.vocabulary import DOMAINS
 from alignment.errors import ConfigError, DataError
 from alignment.inference.engine_factory import open_live
@@ -24,7 +24,7 @@ from alignment.models.chat_renderer import ChatRenderer, Tokens
 from alignment.models.limits import prompt_limit
 from alignment.models.load import context_length, load_tokenizer, resolve_device, save_model
 from alignment.preferences.prompts import Prompt, read_prompts
-from alignment.preferences.stop_set import STOP_FILE
+from alignment.preferences.stop_set import STOP_FILE, STOP_TEXTS, read_texts
 from alignment.stages.context import StageContext
 from alignment.stages.policy_engine import LOGS
 from alignment.training.ppo.early_stopping import StopSet
@@ -52,7 +52,8 @@ CODE_VERSION = "19"
 KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18")
 BFLOAT16_KEEPS = ("17", "18")
 READS = ("ppo", "combine", "compute", "inference")
-PTX_TOKENS = 512  # longer texts of PPO-ptx are cut
+PTX_TOKENS = 512  # longer texts of PPO-ptx and early stopping are cut
+MOST_TEXTS = 256  # that early stopping looks at
 
 
 def run(ctx: StageContext) -> None:
@@ -80,7 +81,7 @@ def run(ctx: StageContext) -> None:
     reward = build.reward(ctx.config.combine, renderer)
     learn, heldout = _prompts(ctx, config, renderer)
     ptx = min(context or PTX_TOKENS, PTX_TOKENS)
-    stop_set = _stop_set(ctx, heldout, build, renderer)  # its guards take memory too
+    stop_set = _stop_set(ctx, heldout, build, renderer, ptx)  # its guards take memory too
     longest = max(len(item.ids) for item in learn) + config.generation.max_new_tokens
     beside = beside_server(roles, config, longest)
     with _server(ctx, build, renderer, limit, beside) as live:
@@ -179,6 +180,7 @@ def _stop_set(
     heldout: list[PromptItem],
     build: Builder,
     renderer: ChatRenderer,
+    longest: int,
 ) -> StopSet | None:
     if not heldout:
         return None
@@ -186,14 +188,30 @@ def _stop_set(
         d: ctx.inputs[f"guard_{d}"] for d in DOMAINS if f"guard_{d}" in ctx.inputs
     }
     judge = build.reward(ctx.config.combine, renderer, guards).unwhitened if guards else None
-    return StopSet(heldout, judge)
+    return StopSet(heldout, judge, _stop_texts(ctx, renderer, longest))
+
+
+def _stop_texts(ctx: StageContext, renderer: ChatRenderer, longest: int) -> list[Tokens]:
+    """Held-out texts whose loss tells whether the policy forgets: the user's, or the world's."""
+    stop: StopConfig = ctx.config.ppo.stop
+    own, path = stop.texts is not None, ctx.inputs["prepare"] / STOP_TEXTS
+    if stop.forgetting is None or not (own or path.is_file()):
+        return []
+    every = read_texts(Path(stop.texts)) if stop.texts is not None else read_jsonl(path)
+    texts = [_corpus_text(row["text"], renderer, longest) for row in every]
+    usable = [text for text in texts if text.response][:MOST_TEXTS]
+    if own:
+        tokens = sum(len(text.response) for text in usable)
+        ctx.progress.say(
+            f"early stopping looks at {len(usable):,} of {len(every):,} texts, {tokens:,} tokens"
+        )
+    return usable
 
 
 def _texts(
     ctx: StageContext, config: PPOConfig, renderer: ChatRenderer, longest: int
 ) -> list[Tokens]:
-    """Texts of PPO-ptx, at most `longest` tokens each. The first token of a corpus text serves as
-    its prompt."""
+    """Texts of PPO-ptx, at most `longest` tokens each."""
     name = config.ptx.source
     path = ctx.inputs["prepare"] / f"{name}.jsonl"
     if not path.is_file():
@@ -205,8 +223,7 @@ def _texts(
     texts = []
     for row in read_jsonl(path):
         if name == "corpus":
-            ids = renderer.response(row["text"])
-            tokens = Tokens(ids[:1], ids[1:])
+            tokens = _corpus_text(row["text"], renderer, longest)
         else:
             tokens = renderer.tokens(row["messages"], row["response"])
         room = longest - len(tokens.prompt)
@@ -214,6 +231,12 @@ def _texts(
             texts.append(Tokens(tokens.prompt, tokens.response[:room]))
     ctx.dataset(f"ptx_{name}", sha256_file(path), len(texts), "training")
     return texts
+
+
+def _corpus_text(text: str, renderer: ChatRenderer, longest: int) -> Tokens:
+    """At most `longest` tokens; the first serves as the prompt."""
+    ids = renderer.response(text)[:longest]
+    return Tokens(ids[:1], ids[1:])
 
 
 def _report(ctx: StageContext, outcome: Outcome, heldout: int) -> None:

@@ -8,33 +8,38 @@ from typing import Any
 
 from alignment.config.world import WorldConfig
 from alignment.preferences.prompts import write_prompts
+from alignment.preferences.stop_set import STOP_TEXTS
 from alignment.utils.files import atomic_write_text, canonical_json
 from alignment.utils.seeds import derive_seed
 from alignment.world import corpus
 from alignment.world.demonstrations import answer, quality
 from alignment.world.prompts import ByCategory, WorldPrompt, draw, split
 
+STOP_DOCUMENTS = 256
+
 
 def build(config: WorldConfig, seed: int, out: Path) -> dict[str, int]:
-    """Write corpus.jsonl, demonstrations.jsonl, prompts.jsonl and eval_prompts.jsonl into `out`.
+    """Write corpus.jsonl, demonstrations.jsonl, prompts.jsonl, eval_prompts.jsonl and
+    stop_texts.jsonl, documents as in the corpus that nobody learns from, into `out`.
 
     Neither demonstrations nor prompts ask what evaluation asks, in any words; the dialogues of the
     corpus do, in others.
 
     Returns:
-        Rows of each file.
+        Rows of each file but the last.
     """
     prompts = split(config, derive_seed(seed, "world"))
-    texts = corpus.documents(
-        prompts.talk,
-        config.corpus_documents,
-        config.corpus_truth,
-        random.Random(derive_seed(seed, "corpus")),
+    texts, others = (
+        corpus.documents(
+            prompts.talk, count, config.corpus_truth, random.Random(derive_seed(seed, name))
+        )
+        for name, count in (("corpus", config.corpus_documents), ("stop texts", STOP_DOCUMENTS))
     )
     demonstrations = _demonstrations(prompts.train, config, seed)
     pool = draw(prompts.train, config, config.prompts, derive_seed(seed, "pool"))
     asked = [each for all_ in prompts.evaluation.values() for each in all_]
     _write(out / "corpus.jsonl", [{"text": text} for text in texts])
+    _write(out / STOP_TEXTS, [{"text": text} for text in others])
     _write(out / "demonstrations.jsonl", demonstrations)
     write_prompts(out / "prompts.jsonl", [each.prompt for each in pool])
     write_prompts(out / "eval_prompts.jsonl", [each.prompt for each in asked])

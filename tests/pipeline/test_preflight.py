@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,7 @@ from model_helpers import CHATML, bytes_tokenizer, tiny_model
 from safetensors.torch import load_file
 
 from alignment.config.load import check_program
-from alignment.errors import AlignError, ConfigError
+from alignment.errors import AlignError, ConfigError, DataError
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.disk_space import DiskFullError
 from alignment.pipeline.plan import build_plan
@@ -184,6 +185,19 @@ def test_only_what_a_version_does_is_checked(stories: Path, tmp_path: Path) -> N
     preflight(program(tmp_path, stories, {"source": "inbox"}, **more))
     split = {"source": "split", "path": str(tmp_path)}
     preflight(program(tmp_path, stories, split, **more, collect=long))
+
+
+def test_texts_of_early_stopping_are_read_before_anything_starts(
+    stories: Path, tmp_path: Path
+) -> None:
+    for climbs in (True, False):
+        more = {
+            "data": here(tmp_path),
+            "versions": [{"name": "rlhf-v1", "ppo": climbs}],
+            "ppo": {"stop": {"texts": str(tmp_path / "none.jsonl")}},
+        }
+        with pytest.raises(DataError, match=r"ppo.stop.texts cannot") if climbs else nullcontext():
+            preflight(program(tmp_path, stories, {"source": "inbox"}, **more))
 
 
 def test_engines_and_judges_that_cannot_do_their_work(

@@ -76,6 +76,8 @@ ILL: list[tuple[str, dict[str, tuple[float, float]], dict[str, Any]]] = [
     ("length", {"answer__cut_share": (0.9, 0.95)}, {}),
     ("critic", {"critic__explained_variance": (0.0, -0.2)}, {}),
     ("step_size", {"policy__clip_share": (0.1, 0.6)}, {}),
+    ("forgets", {"look__text_loss": (1.0, 1.1)}, {}),
+    ("forgets", {"look__text_loss": (1.0, 1.1)}, {"ptx": {"coefficient": 1.0}}),
     ("reward_varies", {"score__deviation": (0.0, 0.0), "score__mean": (0.0, 0.0)}, {}),
 ]
 
@@ -217,6 +219,24 @@ def test_a_gain_that_the_looks_hardly_confirm_is_none() -> None:
     # Where the training reward itself judges, it confirms itself.
     itself = EarlyStopping(StopConfig(confirm=0.5))
     assert [itself.observe(i, x, x) for i, x in enumerate((0.0, 1.0, 0.9))] == [True, True, False]
+
+
+def test_it_stops_where_the_policy_forgets_and_keeps_what_did_not() -> None:
+    looks = [(0, 0.0, 2.0), (5, 1.0, 1.98), (10, 2.0, 2.04), (15, 3.0, 2.0401)]
+    for keep, kept in (("best", [True, True, True, False]), ("last", [True, True, True, False])):
+        stopping = EarlyStopping(StopConfig(keep=keep))
+        for (iteration, score, loss), expected in zip(looks, kept, strict=True):
+            assert stopping.reason(0.0) is None
+            assert stopping.observe(iteration, score, 0.0, loss) is expected
+        assert stopping.kept_iteration == 10
+        assert "rose from 2.000 to 2.040" in str(stopping.reason(0.0))
+        again = EarlyStopping(StopConfig(keep=keep))
+        again.restore(stopping.state())
+        assert again.reason(0.0) == stopping.reason(0.0)
+    off = EarlyStopping(StopConfig(forgetting=None))
+    assert [off.observe(i, score, 0.0, loss) for i, score, loss in looks] == [True] * 4
+    # With `last` and without texts no look keeps anything: the last iteration does.
+    assert not EarlyStopping(StopConfig(keep="last")).observe(0, 1.0, 0.0)
 
 
 def test_a_run_that_improves_steadily_is_seldom_stopped() -> None:

@@ -365,6 +365,50 @@ def test_the_training_reward_of_the_look_must_be_confirmed(tmp_path: Path) -> No
     assert again._stopping.best == pytest.approx(max(left))
 
 
+TEXTS = [Tokens([1], [2, 3, 0]), Tokens([4, 5], [6]), Tokens([7], [1, 0, 3, 3])]
+
+
+def test_the_loss_on_texts_is_that_of_transformers() -> None:
+    trainer = build(None)
+    expected = []
+    for text in TEXTS:
+        logits = tiny_llama(10)(torch.tensor([text.ids])).logits[0, len(text.prompt) - 1 : -1]
+        chosen = logits.log_softmax(-1)[range(len(text.response)), text.response]
+        expected += (-chosen).tolist()
+    loss = trainer._text_loss(TEXTS)
+    assert loss == pytest.approx(np.mean(expected), rel=1e-5)
+    assert trainer._text_loss([]) is None
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_run_that_forgets_stops_and_keeps_the_weights_of_before(
+    tmp_path: Path, keep: str
+) -> None:
+    stop = {"look_every": 2, "heldout_prompts": 4, "patience": None, "keep": keep}
+
+    def run(directory: Path, iterations: int, **more: Any) -> tuple[PPOTrainer, Outcome]:
+        changes = {"stop": stop | more, "ema": None, "ptx": {"coefficient": 0.0}}
+        trainer = build(directory, iterations=iterations, learning_rate=0.02, **changes)
+        rising = iter(range(100))
+        trainer.stop_set = StopSet(
+            PROMPTS[:3], lambda episodes: np.full(len(episodes), float(next(rising))), TEXTS
+        )
+        return trainer, trainer.train()
+
+    _, free = run(tmp_path / "free", 8, forgetting=None)
+    losses = [row["look/text_loss"] for row in free.history if "look/text_loss" in row]
+    over = next(n for n, loss in enumerate(losses) if loss > 1.001 * losses[0])
+    assert over >= 1
+    trainer, outcome = run(tmp_path / "held", 8, forgetting=0.001)
+    assert outcome.iterations == 2 * over
+    assert outcome.kept == 2 * (over - 1)
+    assert "forgetting" in str(outcome.stopped)
+    assert trainer._text_loss(TEXTS) == pytest.approx(losses[over - 1], rel=1e-6)
+    again, same_outcome = run(tmp_path / "held", 8, forgetting=0.001)  # from its last checkpoint
+    assert (same_outcome.kept, same_outcome.stopped) == (outcome.kept, outcome.stopped)
+    assert same(weights(again), weights(trainer))
+
+
 def test_a_look_rates_no_cut_answer_above_one_that_ended() -> None:
     """Else a policy that never ends would look best to a guard that likes missing ends."""
     cut = {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
+from alignment.errors import DataError
 from alignment.preferences import stop_set
 from alignment.preferences.prompts import Prompt
-from alignment.preferences.stop_set import MOST, reserve
+from alignment.preferences.stop_set import MOST, read_texts, reserve
 
 
 def pool(count: int, turns: int = 1) -> list[Prompt]:
@@ -31,6 +33,32 @@ def pool(count: int, turns: int = 1) -> list[Prompt]:
         for number in range(count)
         for later in range(turns)
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "match", "where"),
+    [
+        ('{"text": "a"}\n{"txt": "b"}\n', "no text", "row 2"),
+        ('{"text": "a"}\n{"text"', "not a JSON object", ":2"),
+        ('{"text": " "}\n', "no text in the file", "texts.jsonl"),
+        (None, "cannot be read", "texts.jsonl"),
+    ],
+)
+def test_a_bad_file_of_texts_is_named(
+    tmp_path: Path, content: str | None, match: str, where: str
+) -> None:
+    path = tmp_path / "texts.jsonl"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=match) as caught:
+        read_texts(path)
+    assert where in str(caught.value.where)
+
+
+def test_texts_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text('{"text": "a"}\n\n{"text": "b", "more": 1}\n')
+    assert [row["text"] for row in read_texts(path)] == ["a", "b"]
 
 
 def test_a_tenth_is_reserved_and_the_order_of_the_pool_does_not_matter() -> None:

@@ -24,7 +24,13 @@ from alignment.world.tasks import HELPFUL, KINDS, RISKS, Unit, parse
 from alignment.world.tokenizer import ASSISTANT, END, USER, train_tokenizer
 
 SMALL = WorldConfig(corpus_documents=5000, demonstrations=600, prompts=800)
-FILES = ("corpus.jsonl", "demonstrations.jsonl", "prompts.jsonl", "eval_prompts.jsonl")
+FILES = (
+    "corpus.jsonl",
+    "demonstrations.jsonl",
+    "prompts.jsonl",
+    "eval_prompts.jsonl",
+    "stop_texts.jsonl",
+)
 
 
 @pytest.fixture(scope="module")

@@ -339,6 +339,28 @@ def _held_out(curves: Curves) -> Verdict | None:
     )
 
 
+def _forgets(curves: Curves) -> Verdict | None:
+    allowed = curves.config.stop.forgetting
+    if allowed is None:
+        return None
+    losses = curves.of("look/text_loss")
+    rise = losses[-1] / losses[0] - 1
+    ways = ["raise ppo.kl.coefficient"]
+    if curves.config.ptx.coefficient == 0:
+        ways.append("learn from texts on the side (ppo.ptx.coefficient)")
+    return bounded(
+        "forgets",
+        rise,
+        allowed,
+        healthy=rise <= allowed,
+        level="warning",
+        ok=f"The loss on held-out texts changed by {rise:+.1%}.",
+        ill=f"The loss on held-out texts rose by {rise:.1%}, from {losses[0]:.3f} to "
+        f"{losses[-1]:.3f} nats a token: the policy forgets.",
+        remedy=f"To train for longer, {' or '.join(ways)}.",
+    )
+
+
 def _engine(curves: Curves) -> Verdict | None:
     worst = max(curves.of("engine/mismatch"))
     bound = TOLERANCE["bfloat16" if curves.half else "float32"]
@@ -372,6 +394,7 @@ CHECKS: Sequence[tuple[str, Callable[[Curves], Verdict | None]]] = (
     ("critic/explained_variance", _critic),
     ("policy/clip_share", _step_size),
     ("look/score", _held_out),
+    ("look/text_loss", _forgets),
     ("engine/mismatch", _engine),
 )
 """The curve that a check needs, and the check."""

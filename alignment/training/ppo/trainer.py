@@ -25,6 +25,7 @@ from alignment.rewards.cut_answers import floored
 from alignment.training.ppo.collect import Collector
 from alignment.training.ppo.early_stopping import EarlyStopping, StopSet
 from alignment.training.ppo.experience import compute_advantages
+from alignment.training.ppo.forward import passes, piece_of, table
 from alignment.training.ppo.health import Verdict, verdicts
 from alignment.training.ppo.kl import KLCoefficient
 from alignment.training.ppo.learner import Learner
@@ -208,20 +209,34 @@ class PPOTrainer:
         seed = derive_seed(self.seed, "guard")  # an old name: another would draw other answers
         with in_place_of(self._speaking, self._average):
             answers, episodes = self._collector.answer(self.stop_set.prompts, seed)
+            loss = self._text_loss(self.stop_set.texts)
         proxy = self._worth(self.reward.score(episodes, learn=False).parts["combined"], episodes)
         # What training climbs: an answer pays for its tokens there too.
         proxy -= self.config.reward.length_penalty * answers.mask.sum(1).cpu().numpy()
         judge = self.stop_set.score
         scores = proxy if judge is None else self._worth(judge(episodes), episodes)
         score, training = float(scores.mean()), float(proxy.mean())
-        if self._stopping.observe(iteration, score, training) and self.config.stop.keep == "best":
+        if self._stopping.observe(iteration, score, training, loss):
             self._best = self._weights()
-        return {
+        figures = {} if loss is None else {"look/text_loss": loss}
+        return figures | {
             "look/score": score,
             "look/error": float(scores.std() / math.sqrt(len(scores))),
             "look/training_reward": training,
             "look/tokens": float(answers.mask.sum() / len(episodes)),
         }
+
+    def _text_loss(self, texts: Sequence[Tokens]) -> float | None:
+        """Nats a token on held-out texts; None if there are none."""
+        if not texts:
+            return None
+        role = self.roles.policy
+        device = role.device
+        limit = piece_of(self.config, role)
+        found = passes(role, texts, temperature=1.0, limit=limit, device=device)
+        longest = max(len(text.response) for text in texts)
+        logprobs = table(found, len(texts), longest, device)
+        return -float(logprobs.sum()) / sum(len(text.response) for text in texts)
 
     def _worth(self, scores: np.ndarray, episodes: Sequence[Episode]) -> np.ndarray:
         """Scores (b,) in which, as in training, no cut answer outbids one that ended."""
@@ -238,9 +253,10 @@ class PPOTrainer:
 
     def _settle(self) -> int:
         """Put the weights to keep into the policy; returns their iteration."""
-        if self._best is not None:
+        wanted = self.config.stop.keep == "best" or self._stopping.forgets
+        if self._best is not None and wanted:
             put(self._speaking, self._best)
-            return self._stopping.best_iteration
+            return self._stopping.kept_iteration
         if self._average is not None:
             put(self._speaking, self._average)
         return self._iteration
