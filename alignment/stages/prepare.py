@@ -4,7 +4,7 @@
 preferences (see `alignment.preferences.prepare_files`).
 
 Outputs: demonstrations.jsonl, prompts.jsonl, stop_prompts.jsonl (drawn by PPO's early stopping
-alone), eval_prompts.jsonl; corpus.jsonl (world);
+alone), eval_prompts.jsonl; corpus.jsonl and stop_texts.jsonl (world);
 arrivals/NN/*.jsonl (`intake.source: split`), skipped.json (real data).
 """
 
@@ -17,14 +17,14 @@ from alignment.preferences.stop_set import STOP_FILE, reserve
 from alignment.stages.context import StageContext
 from alignment.utils.files import sha256_file
 
-CODE_VERSION = "14"
+CODE_VERSION = "15"
 # As with batches: what was taken in stays as it was. Without a stop set (before 5), PPO holds
 # prompts of the pool out. 8: no dialogue larger than the stop set; 9: another built-in world, whose
 # files have an option of their own in the plan, so that only those are made again;
 # 10: no demonstration that was cut; 11: a ranking says who wrote a cut answer;
 # 12: other demonstrations where there are fewer than categories; 13: another built-in world;
-# 14: openings without case and punctuation.
-KEEPS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13")
+# 14: openings without case and punctuation; 15: texts for early stopping.
+KEEPS = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14")
 READS = ("base", "world", "data", "intake")
 
 

@@ -65,16 +65,18 @@ def best_of_rows(
 
 
 def verdicts(
-    rows: Sequence[dict[str, float]], patience: int, confirm: float
+    rows: Sequence[dict[str, float]], patience: int, confirm: float, forgetting: float
 ) -> list[dict[str, Any]]:
-    """Where gold peaks, and what stopping by each guard keeps of it."""
+    """Where gold peaks, and what each rule of stopping keeps of it."""
     peak = max(rows, key=lambda row: row["gold"])
     found = []
     for name in GUARDS:
-        for share in (0.0, confirm):
-            stopping, stopped = EarlyStopping(StopConfig(patience=patience, confirm=share)), None
+        for share, most in ((0.0, None), (confirm, None), (0.0, forgetting)):
+            config = StopConfig(patience=patience, confirm=share, forgetting=most)
+            stopping, stopped = EarlyStopping(config), None
             for row in rows:
-                stopping.observe(int(row["iteration"]), row[name], row["reward"])
+                looked = (row[name], row["reward"], row.get("text_loss"))
+                stopping.observe(int(row["iteration"]), *looked)
                 if stopping.reason(0.0) is not None:
                     stopped = int(row["iteration"])
                     break
@@ -86,7 +88,14 @@ def verdicts(
             }
             of_peak = round(kept["gold"] / peak["gold"], 4)
             found.append(
-                {"by": name, "confirm": share, **shown, "stopped": stopped, "kept_of_peak": of_peak}
+                {
+                    "by": name,
+                    "confirm": share,
+                    "forgetting": most,
+                    **shown,
+                    "stopped": stopped,
+                    "kept_of_peak": of_peak,
+                }
             )
     return found
 
@@ -133,14 +142,17 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 def _mark_stops(axes: Any, stops: Sequence[dict[str, Any]]) -> None:
     """A ring where each rule's kept weights lie, with what they keep of the peak."""
-    for size, one in zip((13, 17, 21, 25), stops, strict=True):
-        kept, sure = one["kept"], one["confirm"] > 0
-        rule = f", {one['confirm']:g} confirmed" if sure else ""
+    for number, one in enumerate(stops):
+        kept, marker, rule = one["kept"], "o", ""
+        if one["confirm"]:
+            marker, rule = "*", f", {one['confirm']:g} confirmed"
+        if one["forgetting"]:
+            marker, rule = "s", f", {one['forgetting']:.0%} forgotten at most"
         axes.plot(
             kept["sqrt_kl"],
             kept["gold"],
-            marker="*" if sure else "o",
-            markersize=size,
+            marker=marker,
+            markersize=13 + 3 * number,
             markeredgewidth=2,
             fillstyle="none",
             linestyle="none",

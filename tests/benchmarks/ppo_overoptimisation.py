@@ -8,9 +8,10 @@ models and guards are trained on disjoint halves of the version's comparisons, t
 plainly and with spoilt answers (`rewards.guard_spoilt`). PPO climbs the reward models from the
 policy of `--start` and is not stopped. Gold is taken on the prompt's own axis, which is what the
 piecewise reward stands for. At every look at held-out prompts a JSON line tells √KL, training
-reward, guards and gold; with `--best-of` the best of n answers of the start, by the same reward
-models, stand beside. The last lines tell where gold peaks and which look each guard would have
-kept, with and without `ppo.stop.confirm`.
+reward, guards, the loss on held-out texts and gold; with `--best-of` the best of n answers of the
+start, by the same reward models, stand beside. The last lines tell where gold peaks and which look
+each rule would have kept: either guard alone, with `ppo.stop.confirm`, and with
+`ppo.stop.forgetting`.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ import torch
 from best_of_kl import Scene
 from overoptimisation import GUARDS, best_of_rows, draw, verdicts
 
-from alignment.config.ppo import PPOConfig
+from alignment.config.ppo import PPOConfig, StopConfig
 from alignment.config.rewards import CombineConfig
 from alignment.config.vocabulary import DOMAINS
+from alignment.models.chat_renderer import Tokens
 from alignment.pipeline.approval import Decisions
 from alignment.pipeline.plan import build_plan
 from alignment.preferences.prompts import Prompt, read_prompts
+from alignment.preferences.stop_set import STOP_TEXTS
 from alignment.sampling.prompt_sampling import draw_prompts
 from alignment.stages import reward as reward_stage
 from alignment.stages.context import ProgramView, StageContext
@@ -42,7 +45,9 @@ from alignment.training.ppo.forward import passes, table
 from alignment.training.ppo.scoring import CombinedReward, Episode, PromptItem
 from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import PPOTrainer
+from alignment.utils.json_lines import read_jsonl
 from alignment.utils.seeds import derive_seed
+from alignment.world.build import build as build_world
 from alignment.world.gold import gold
 
 CPU = torch.device("cpu")
@@ -120,6 +125,7 @@ class Looks:
             "iteration": len(self.rows) * self._every,
             "sqrt_kl": math.sqrt(kl),
             **{name: float(values.mean()) for name, values in scores.items()},
+            "text_loss": self.trainer.text_loss(),
             "gold": float(np.mean(truths)),
             "gold_error": float(np.std(truths) / math.sqrt(len(truths))),
         }
@@ -142,7 +148,12 @@ def climb(scene: Scene, options: argparse.Namespace, folder: Path) -> dict[str, 
             "kl": {"coefficient": options.beta},
             "reward": shaping,
             "ptx": {"coefficient": 0.0},  # it holds the policy back, and this is to let go
-            "stop": {"look_every": options.every, "patience": None, "keep": "last"},
+            "stop": {
+                "look_every": options.every,
+                "patience": None,
+                "keep": "last",
+                "forgetting": None,
+            },
         }
     )
     combine = scene.program.combine
@@ -162,6 +173,11 @@ def climb(scene: Scene, options: argparse.Namespace, folder: Path) -> dict[str, 
         ]
 
     roles = build.roles()
+    texts = [
+        Tokens(ids[:1], ids[1:])
+        for row in stop_texts(scene)
+        for ids in [renderer.response(row["text"])]
+    ]
     beside = []
     if options.best_of > 1:
         beside = best_of_rows(scene, roles.policy.model, held, items(held), judges, options.best_of)
@@ -173,10 +189,22 @@ def climb(scene: Scene, options: argparse.Namespace, folder: Path) -> dict[str, 
         judges["reward"],
         config,
         seed=options.seed,
-        stop_set=StopSet(items(held), looks.judge),
+        stop_set=StopSet(items(held), looks.judge, texts),
     )
     looks.trainer.train()
     return {"rows": looks.rows, "best_of": beside}
+
+
+def stop_texts(scene: Scene) -> list[dict[str, Any]]:
+    """The world's texts for early stopping; made again for workspaces that have none."""
+    path = scene.prepare / STOP_TEXTS
+    if not path.is_file():
+        with tempfile.TemporaryDirectory() as directory:
+            program = scene.program
+            world = program.world.model_copy(update={"corpus_documents": 1})
+            build_world(world, derive_seed(program.seed, "base", "prepare"), Path(directory))
+            return read_jsonl(Path(directory) / STOP_TEXTS)
+    return read_jsonl(path)
 
 
 def main() -> None:
@@ -197,7 +225,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5)
     parser.add_argument("--spoilt", type=float, default=1.0)
     parser.add_argument("--confirm", type=float, default=0.25)
-    parser.add_argument("--patience", type=int, default=2)
+    parser.add_argument("--patience", type=int, default=5)
+    parser.add_argument("--forgetting", type=float, default=StopConfig().forgetting)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--best-of", type=int, default=0, help="answers a prompt; 0 leaves it out")
     parser.add_argument("--out", type=Path, help="write everything there as JSON")
@@ -207,7 +236,7 @@ def main() -> None:
     scene = Scene(options.workspace.resolve(), options.version, 40)
     with tempfile.TemporaryDirectory() as directory:
         found = climb(scene, options, Path(directory))
-    found["stops"] = verdicts(found["rows"], options.patience, options.confirm)
+    found["stops"] = verdicts(found["rows"], options.patience, options.confirm, options.forgetting)
     for row in found["stops"]:
         print(json.dumps(row))
     if options.out is not None:

@@ -11,10 +11,11 @@ from pydantic.fields import FieldInfo
 from alignment.config.program import ProgramConfig
 from alignment.config.section import Overriding
 
-# 250, and ten since: the engine of every stage in one place (four), sharding, several machines,
+# 250, and twelve since: the engine of every stage in one place (four), sharding, several machines,
 # the reference of PPO, the weights of what a server drew, which papers switch off to compare, and
-# whether a version samples for fresh prompts, which those that began without it must do without
-MOST = 260
+# whether a version samples for fresh prompts, which those that began without it must do without,
+# and the texts that tell whether PPO forgets (two)
+MOST = 262
 
 
 def overrides(field: FieldInfo) -> bool:

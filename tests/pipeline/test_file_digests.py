@@ -53,12 +53,12 @@ def test_a_change_in_the_middle_is_noticed_whatever_the_times_say(
 def test_other_texts_make_ppo_run_again(tmp_path: Path, small_is_large: list[Path]) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text('{"text": "a"}\n')
-    given = {"workspace": str(tmp_path / "w"), "ppo.stop.texts": str(path)}
+    given = [f"workspace={tmp_path / 'w'}", f"ppo.stop.texts={path}"]
     program = load_program(DEMO, given)
     before = external_inputs.external_digest(program, "ppo")
     path.write_text('{"text": "another"}\n')
     assert external_inputs.external_digest(program, "ppo") != before
-    off = load_program(DEMO, given | {"ppo.stop.forgetting": None})
+    off = load_program(DEMO, [*given, "ppo.stop.forgetting=null"])
     assert external_inputs.external_digest(off, "ppo") is None
 
 

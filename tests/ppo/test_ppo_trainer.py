@@ -375,9 +375,9 @@ def test_the_loss_on_texts_is_that_of_transformers() -> None:
         logits = tiny_llama(10)(torch.tensor([text.ids])).logits[0, len(text.prompt) - 1 : -1]
         chosen = logits.log_softmax(-1)[range(len(text.response)), text.response]
         expected += (-chosen).tolist()
-    loss = trainer._text_loss(TEXTS)
-    assert loss == pytest.approx(np.mean(expected), rel=1e-5)
-    assert trainer._text_loss([]) is None
+    assert trainer.text_loss() is None
+    trainer.stop_set = StopSet(PROMPTS, None, TEXTS)
+    assert trainer.text_loss() == pytest.approx(np.mean(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])
@@ -403,7 +403,7 @@ def test_a_run_that_forgets_stops_and_keeps_the_weights_of_before(
     assert outcome.iterations == 2 * over
     assert outcome.kept == 2 * (over - 1)
     assert "forgetting" in str(outcome.stopped)
-    assert trainer._text_loss(TEXTS) == pytest.approx(losses[over - 1], rel=1e-6)
+    assert trainer.text_loss() == pytest.approx(losses[over - 1], rel=1e-6)
     again, same_outcome = run(tmp_path / "held", 8, forgetting=0.001)  # from its last checkpoint
     assert (same_outcome.kept, same_outcome.stopped) == (outcome.kept, outcome.stopped)
     assert same(weights(again), weights(trainer))

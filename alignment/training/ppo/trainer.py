@@ -209,7 +209,7 @@ class PPOTrainer:
         seed = derive_seed(self.seed, "guard")  # an old name: another would draw other answers
         with in_place_of(self._speaking, self._average):
             answers, episodes = self._collector.answer(self.stop_set.prompts, seed)
-            loss = self._text_loss(self.stop_set.texts)
+            loss = self.text_loss()
         proxy = self._worth(self.reward.score(episodes, learn=False).parts["combined"], episodes)
         # What training climbs: an answer pays for its tokens there too.
         proxy -= self.config.reward.length_penalty * answers.mask.sum(1).cpu().numpy()
@@ -226,10 +226,11 @@ class PPOTrainer:
             "look/tokens": float(answers.mask.sum() / len(episodes)),
         }
 
-    def _text_loss(self, texts: Sequence[Tokens]) -> float | None:
-        """Nats a token on held-out texts; None if there are none."""
-        if not texts:
+    def text_loss(self) -> float | None:
+        """The policy's loss on the stop set's texts, nats a token; None if there are none."""
+        if self.stop_set is None or not self.stop_set.texts:
             return None
+        texts = self.stop_set.texts
         role = self.roles.policy
         device = role.device
         limit = piece_of(self.config, role)
