@@ -103,6 +103,12 @@ class StopConfig(Section):
     keep: Literal["best", "last"] = "best"
     """Weights that are saved: of the best look at held-out prompts, or of the last iteration."""
 
+    @model_validator(mode="after")
+    def _texts_are_looked_at(self) -> StopConfig:
+        if self.texts is not None and not self.look_every:
+            raise ValueError("texts are read in looks only, and look_every: 0 never looks")
+        return self
+
 
 class PPOConfig(Section):
     """Reinforcement learning on the combined reward.

@@ -170,12 +170,13 @@ def decide(
 def keep(
     node: Node, program: ProgramConfig, plan: Sequence[Node], say: Callable[[str], None]
 ) -> None:
-    """Before a stage's attempt: settle its choice in the workspace, which the caller holds.
+    """Before a stage's attempt: settle its choice in the workspace, which the caller holds. Stages
+    in which no model can be split have none and run on any machine.
 
     Raises:
         ConfigError: as `decide`.
     """
-    if program.compute.sharding != "auto":
+    if program.compute.sharding != "auto" or node.module not in SHARDED:
         return
     with _lock:  # stages that run side by side have a thread each
         choice, note = decide(node, program, plan)
@@ -200,7 +201,8 @@ def outlook(program: ProgramConfig, plan: Sequence[Node], place: Place | None) -
 
 
 def check_sharding(program: ProgramConfig, nodes: Sequence[Node]) -> None:
-    """Check before a run that all its stages fit, with shards where `auto` would take them.
+    """Check before a run that its stages fit in which a model can be split, with shards where
+    `auto` would take them.
 
     Raises:
         ConfigError: as `decide`.
@@ -209,7 +211,8 @@ def check_sharding(program: ProgramConfig, nodes: Sequence[Node]) -> None:
         return
     plan = build_plan(program, Decisions.load(program))
     for node in nodes:
-        decide(node, for_version(program, node.version), plan)
+        if node.module in SHARDED:
+            decide(node, for_version(program, node.version), plan)
 
 
 def _here(node: Node, program: ProgramConfig) -> Place:
@@ -247,8 +250,8 @@ _LESS = {
 
 
 def _refuse_too_large(node: Node, program: ProgramConfig, choice: Choice) -> None:
-    """Raise a ConfigError if a stage does not fit, and shards have to do with it."""
-    if choice.fits or node.module not in SHARDED:
+    """Raise a ConfigError if a stage does not fit."""
+    if choice.fits:
         return
     count = program.compute.processes
     least = choice.split if choice.sharding == "full" else choice.whole

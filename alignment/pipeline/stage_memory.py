@@ -237,7 +237,10 @@ class _Model:
         parts["reward models"] = 0.0 if shares else self._frozen(2)
         if program.rewards.guard_share > 0 and ppo.stop.look_every:
             parts["guards"] = self._frozen(2)
-        best = ppo.stop.keep == "best" and ppo.stop.look_every > 0
+        stop = ppo.stop
+        texts = stop.texts is not None or program.base.source == "world"
+        forgets = stop.forgetting is not None and texts  # then `keep: last` holds weights too
+        best = stop.look_every > 0 and (stop.keep == "best" or forgets)
         copies = best + 2 * (ppo.ema is not None)
         if ppo.lora is None and copies:
             parts["best weights and averages"] = copies * 4 * self._size.parameters / self._split

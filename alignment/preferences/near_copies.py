@@ -45,5 +45,6 @@ def shingles(text: str) -> frozenset[tuple[str, ...]]:
 
 
 def question(conversation: Iterable[Mapping[str, Any]]) -> str:
-    """The `plain` text of a conversation's opening."""
-    return " ".join(opening(conversation)[1::2])
+    """The `plain` text of a conversation's first user turn. A system message before it, often the
+    same in a whole delivery, would make all its questions alike."""
+    return "".join(opening(conversation)[-1:])

@@ -195,7 +195,12 @@ def _stop_texts(ctx: StageContext, renderer: ChatRenderer, longest: int) -> list
     """Held-out texts whose loss tells whether the policy forgets: the user's, or the world's."""
     stop: StopConfig = ctx.config.ppo.stop
     own, path = stop.texts is not None, ctx.inputs["prepare"] / STOP_TEXTS
-    if stop.forgetting is None or not (own or path.is_file()):
+    if stop.forgetting is None:
+        return []
+    if not own and not path.is_file():
+        ctx.progress.say(
+            "early stopping has no texts to tell whether the policy forgets: ppo.stop.texts"
+        )
         return []
     every = read_texts(Path(stop.texts)) if stop.texts is not None else read_jsonl(path)
     texts = [_corpus_text(row["text"], renderer, longest) for row in every]
@@ -266,10 +271,14 @@ def _report(ctx: StageContext, outcome: Outcome, heldout: int) -> None:
         },
     )
     if outcome.kept == 0:
-        ctx.progress.say(
-            f"PPO kept the policy that it started from: no look in {outcome.iterations} iterations "
-            "was better. ppo.stop.keep: last would keep what was learned"
+        forgot = any(each.name == "forgets" and each.level != "ok" for each in outcome.verdicts)
+        why = (
+            "it forgot before any look was to be kept"
+            if forgot
+            else f"no look in {outcome.iterations} iterations was better. ppo.stop.keep: last would "
+            "keep what was learned"
         )
+        ctx.progress.say(f"PPO kept the policy that it started from: {why}")
     for verdict in outcome.verdicts:
         if verdict.level != "ok":
             ctx.progress.say(f"{verdict.message} {verdict.remedy}")

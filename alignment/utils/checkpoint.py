@@ -90,16 +90,22 @@ def save(directory: Path, step: int, state: TrainingState, keep: int = 1) -> Non
 
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    save_file({key: _alone(value.detach().cpu()) for key, value in tensors.items()}, path)
+    taken: set[int] = set()
+    save_file({key: _alone(value.detach().cpu(), taken) for key, value in tensors.items()}, path)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _alone(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, copied only where it is a part of something larger, which cannot be written: a
-    copy of weights and moments would be most of what a training holds."""
-    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
-    return tensor if whole else tensor.contiguous().clone()
+def _alone(tensor: torch.Tensor, taken: set[int]) -> torch.Tensor:
+    """The tensor, copied only where it is a part of something larger or shares its storage with one
+    of `taken`, which cannot be written: a copy of weights and moments would be most of what a
+    training holds."""
+    storage = tensor.untyped_storage()
+    whole = tensor.is_contiguous() and storage.nbytes() == tensor.nbytes
+    if not whole or storage.data_ptr() in taken:
+        return tensor.contiguous().clone()
+    taken.add(storage.data_ptr())
+    return tensor
 
 
 def _put_in_place(directory: Path, temporary: Path, step: int, keep: int) -> None:

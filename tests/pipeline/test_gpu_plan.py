@@ -150,6 +150,12 @@ def test_the_memory_of_ppo_by_hand(model: Path) -> None:
     assert alone["policy and critic"] == 2 * (12 + 2) * SEVEN
     assert alone["gradients"] == 4 * SEVEN, "of one at a time, beside later micro-batches"
     assert whole["sft/finetune"].memory.parts["rounded weights"] == 2 * SEVEN
+    best = "best weights and averages"
+    last = ("ppo.stop.keep=last", "ppo.ema=null")
+    assert best not in plans(model, "8xH100-80GB", *last)["rlhf-v5/ppo"].memory.parts
+    # Those of the last look that forgot nothing.
+    texts = plans(model, "8xH100-80GB", *last, "ppo.stop.texts=own.jsonl")["rlhf-v5/ppo"]
+    assert texts.memory.parts[best] == 4 * SEVEN / 8
 
 
 def test_the_memory_of_fine_tuning_by_hand(model: Path) -> None:

@@ -144,6 +144,19 @@ def test_without_anything_to_judge_by_it_is_refused(
         decide(nodes[FINETUNE], sft, plan)
 
 
+def test_stages_that_nothing_splits_run_anywhere_and_have_no_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, nodes = llama2(tmp_path)
+    plan, intake = list(nodes.values()), nodes["rlhf-v1/intake"]
+    monkeypatch.setattr(sharding_choice, "present", lambda _device: None)
+    keep(intake, for_version(program, "rlhf-v1"), plan, lambda line: None)
+    check_sharding(program, [intake])
+    assert not (program.workspace / KEPT).exists()
+    with pytest.raises(ConfigError, match="by the GPUs of this machine"):
+        check_sharding(program, [intake, nodes[PPO]])
+
+
 def test_a_gpu_is_known_by_its_drivers_name() -> None:
     names = {
         ("NVIDIA A100-SXM4-80GB", 79.3): "A100-80GB",

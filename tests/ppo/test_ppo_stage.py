@@ -42,6 +42,7 @@ from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
 from alignment.rewards.threshold import fitted, write_labelled
 from alignment.stages.context import StageContext
+from alignment.training.ppo.health import Verdict
 from alignment.training.ppo.roles import load_critic
 from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import Outcome
@@ -357,6 +358,19 @@ def test_it_says_where_nothing_that_was_learned_is_kept(tmp_path: Path, kept: in
     history = [{"score/mean": 1.0, "answer/tokens": 3.0}]
     stage._report(ctx, Outcome(4, None, kept, history, []), 0)
     assert any("kept the policy that it started from" in line for line in said) == (kept == 0)
+
+
+def test_it_does_not_advise_to_keep_what_forgot(tmp_path: Path) -> None:
+    said: list[str] = []
+    ctx = context(tmp_path, {}, "kept", stop={"keep": "last"})
+    ctx.progress = Telling(said)
+    history = [{"score/mean": 1.0, "answer/tokens": 3.0}]
+    forgets = Verdict("forgets", "warning", 0.03, 0.02, "It forgets.", "Less.")
+    stage._report(ctx, Outcome(4, "the loss rose", 0, history, [forgets]), 0)
+    assert said == [
+        "PPO kept the policy that it started from: it forgot before any look was to be kept",
+        "It forgets. Less.",
+    ]
 
 
 def test_a_reward_model_over_another_backbone_is_loaded_on_its_own(

@@ -380,6 +380,15 @@ def test_the_loss_on_texts_is_that_of_transformers() -> None:
     assert trainer.text_loss() == pytest.approx(np.mean(expected), rel=1e-5)
 
 
+def test_a_loss_on_texts_that_is_not_finite_is_refused() -> None:
+    trainer = build(None)
+    trainer.stop_set = StopSet(PROMPTS, None, TEXTS)
+    with torch.no_grad():
+        trainer.roles.policy.model.get_input_embeddings().weight[6] = float("nan")
+    with pytest.raises(StageError, match="texts of early stopping is not finite"):
+        trainer.text_loss()
+
+
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_a_run_that_forgets_stops_and_keeps_the_weights_of_before(
     tmp_path: Path, keep: str

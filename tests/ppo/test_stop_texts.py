@@ -30,10 +30,17 @@ def write(path: Path, texts: list[str]) -> None:
 
 
 def test_the_worlds_own_or_none(tmp_path: Path) -> None:
-    assert looked_at(tmp_path) == ([], [])
+    texts, (told,) = looked_at(tmp_path)
+    assert texts == []
+    assert "no texts to tell whether the policy forgets" in told
     write(tmp_path / STOP_TEXTS, ["1 2 3"])
     assert len(looked_at(tmp_path)[0]) == 1
     assert looked_at(tmp_path, forgetting=None) == ([], [])
+
+
+def test_texts_without_looks_are_refused() -> None:
+    with pytest.raises(ValueError, match="look_every: 0 never looks"):
+        PPOConfig.model_validate({"stop": {"texts": "own.jsonl", "look_every": 0}})
 
 
 def test_ones_own_are_cut_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from alignment.config.intake import IntakeConfig
 from alignment.preferences.identity import opening_key
 from alignment.preferences.intake import ingest
-from alignment.preferences.near_copies import near_copies, shingles
+from alignment.preferences.near_copies import near_copies, question, shingles
 from alignment.preferences.schema import plain
 from alignment.preferences.split import EarlierSplit
 from alignment.preferences.store import PreferenceStore
@@ -68,6 +68,16 @@ def test_one_word_more_of_many_is_near() -> None:
     long = "please tell me how I can best grow red tomatoes on a small balcony"
     assert near_copies([long.upper() + " today?"], [long])[0]  # 12 of 13 triples
     assert not near_copies(["grow tomatoes"], [long])[0]
+
+
+def test_a_system_message_that_all_share_makes_no_near_copies() -> None:
+    system = {"role": "system", "content": " ".join(f"rule {n} is kept" for n in range(30))}
+    bread, sky = (
+        question([system, {"role": "user", "content": text}, {"role": "assistant", "content": ""}])
+        for text in ("How do I bake bread?", "Why is the sky blue?")
+    )
+    assert (bread, question([])) == ("how do i bake bread", "")
+    assert not near_copies([bread], [sky])[0]
 
 
 @pytest.fixture

@@ -100,3 +100,18 @@ def test_no_pickle_is_written(tmp_path: Path) -> None:
         ".safetensors",
         ".json",
     }
+
+
+def test_what_two_names_share_is_written_under_both(tmp_path: Path) -> None:
+    one, other = (torch.nn.Linear(2, 2, bias=False) for _ in range(2))
+    other.weight = one.weight
+    whole = one.weight.detach()
+    tensors = {"as": whole, "turned": whole.view(4)}
+    modules: dict[str, torch.nn.Module] = {"one": one, "other": other}
+    checkpoint.save(tmp_path, 1, TrainingState(modules, tensors=tensors))
+    expected = whole.clone()
+    one.weight.data.zero_()
+    state = TrainingState(modules)
+    checkpoint.load(tmp_path, state)
+    assert torch.equal(other.weight, expected)
+    assert torch.equal(state.tensors["turned"], expected.view(4))

@@ -35,7 +35,7 @@ from alignment.training.ppo.roles import Roles
 from alignment.training.ppo.scoring import Episode, PromptItem, Reward
 from alignment.training.ppo.weight_average import average, in_place_of, learning, put, snapshot
 from alignment.utils import checkpoint, distributed, graceful_stop
-from alignment.utils.finite import stop_if_exploded
+from alignment.utils.finite import stop_if_exploded, stop_if_not_finite
 from alignment.utils.metrics_log import Series
 from alignment.utils.progress import Progress, SilentProgress
 from alignment.utils.seeds import derive_seed
@@ -227,7 +227,11 @@ class PPOTrainer:
         }
 
     def text_loss(self) -> float | None:
-        """The policy's loss on the stop set's texts, nats a token; None if there are none."""
+        """The policy's loss on the stop set's texts, nats a token; None if there are none.
+
+        Raises:
+            StageError: it is not finite.
+        """
         if self.stop_set is None or not self.stop_set.texts:
             return None
         texts = self.stop_set.texts
@@ -237,7 +241,12 @@ class PPOTrainer:
         found = passes(role, texts, temperature=1.0, limit=limit, device=device)
         longest = max(len(text.response) for text in texts)
         logprobs = table(found, len(texts), longest, device)
-        return -float(logprobs.sum()) / sum(len(text.response) for text in texts)
+        loss = -float(logprobs.sum()) / sum(len(text.response) for text in texts)
+        # NaN is above no bound: it would pass for a policy that forgets nothing.
+        stop_if_not_finite(
+            loss, "the loss on the texts of early stopping", remedy="lower ppo.learning_rate"
+        )
+        return loss
 
     def _worth(self, scores: np.ndarray, episodes: Sequence[Episode]) -> np.ndarray:
         """Scores (b,) in which, as in training, no cut answer outbids one that ended."""
