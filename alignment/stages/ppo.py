@@ -275,8 +275,8 @@ def _report(ctx: StageContext, outcome: Outcome, heldout: int) -> None:
         why = (
             "it forgot before any look was to be kept"
             if forgot
-            else f"no look in {outcome.iterations} iterations was better. ppo.stop.keep: last would "
-            "keep what was learned"
+            else f"no look in {outcome.iterations} iterations was better. "
+            "ppo.stop.keep: last would keep what was learned"
         )
         ctx.progress.say(f"PPO kept the policy that it started from: {why}")
     for verdict in outcome.verdicts:

@@ -150,7 +150,7 @@ def test_stages_that_nothing_splits_run_anywhere_and_have_no_choice(
     program, nodes = llama2(tmp_path)
     plan, intake = list(nodes.values()), nodes["rlhf-v1/intake"]
     monkeypatch.setattr(sharding_choice, "present", lambda _device: None)
-    keep(intake, for_version(program, "rlhf-v1"), plan, lambda line: None)
+    keep(intake, for_version(program, "rlhf-v1"), plan, print)
     check_sharding(program, [intake])
     assert not (program.workspace / KEPT).exists()
     with pytest.raises(ConfigError, match="by the GPUs of this machine"):
