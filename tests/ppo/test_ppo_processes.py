@@ -21,6 +21,7 @@ from test_ppo_stage import context, digests, make_inputs, other_policy
 
 import alignment.stages.ppo as stage
 from alignment.models.load import load_policy
+from alignment.preferences.stop_set import STOP_TEXTS
 
 LOOKS = {"look_every": 2, "heldout_prompts": 4, "keep": "last"}
 LIVE: dict[str, Any] = {
@@ -56,6 +57,8 @@ def run(
 )
 def test_two_processes_train_as_one(tmp_path: Path, changes: dict[str, Any]) -> None:
     inputs = make_inputs(tmp_path / "inputs")
+    text = '{"text": "one two three good"}\n'  # a single one: a process has none
+    (inputs["prepare"] / STOP_TEXTS).write_text(text)
     if "reference" in changes:
         start = inputs["policy"] / "model"
         inputs["reference"] = other_policy(tmp_path / "sft", start, adapter=True)
@@ -68,6 +71,8 @@ def test_two_processes_train_as_one(tmp_path: Path, changes: dict[str, Any]) -> 
         two = context(tmp_path, inputs, name, **changes)
         rows = list(zip(one.series.rows(), two.series.rows(), strict=True))
         assert len(rows) == 4
+        losses = [[row["look/text_loss"] for row in side[::2]] for side in zip(*rows, strict=True)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-4)
         for left, right in rows:
             assert left.keys() == right.keys()
         for figure, value in rows[1][0].items():
