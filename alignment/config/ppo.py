@@ -101,12 +101,14 @@ class StopConfig(Section):
     """Stop after so many looks in a row without a new best, if they are no better on average than
     as many before them; unset never stops."""
     keep: Literal["best", "last"] = "best"
-    """Weights that are saved: of the best look at held-out prompts, or of the last iteration."""
+    """Weights that are saved: of the best look at held-out prompts, or of the last iteration (where
+    the policy forgets, of the last look before)."""
 
     @model_validator(mode="after")
-    def _texts_are_looked_at(self) -> StopConfig:
-        if self.texts is not None and not self.look_every:
-            raise ValueError("texts are read in looks only, and look_every: 0 never looks")
+    def _read(self) -> StopConfig:
+        if self.texts is not None and (not self.look_every or self.forgetting is None):
+            lacking = "look_every above 0" if not self.look_every else "forgetting"
+            raise ValueError(f"texts are looked at with {lacking}")
         return self
 
 

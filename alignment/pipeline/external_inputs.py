@@ -54,9 +54,8 @@ def _locations(program: ProgramConfig) -> dict[str, list[str | None]]:
     student = program.finetune.student
     if student is not None:
         locations["student"] = [student.path]
-    locations["ppo"] = [source_of(part.function) for part in program.ppo.parts]
-    if program.ppo.stop.forgetting is not None:
-        locations["ppo"].append(program.ppo.stop.texts)
+    parts = [source_of(part.function) for part in program.ppo.parts]
+    locations["ppo"] = [*parts, program.ppo.stop.texts]
     if program.base.source == "path":
         locations["import_base"] = [program.base.path]
         locations["prepare"] = [program.intake.path, program.data.path, program.data.borderline]

@@ -152,7 +152,7 @@ def _check_version(program: ProgramConfig, version: str, contexts: dict[str, int
     for section, generation, context in generating:
         prompt_limit(context, generation, section=section)
     _check_steps(program, config, version)
-    if climbs and config.ppo.stop.texts is not None and config.ppo.stop.forgetting is not None:
+    if climbs and config.ppo.stop.texts is not None:
         read_texts(Path(config.ppo.stop.texts))
     for part in config.ppo.parts if climbs else ():
         load_callable(part.function, "ppo.parts")

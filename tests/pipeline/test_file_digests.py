@@ -58,8 +58,6 @@ def test_other_texts_make_ppo_run_again(tmp_path: Path, small_is_large: list[Pat
     before = external_inputs.external_digest(program, "ppo")
     path.write_text('{"text": "another"}\n')
     assert external_inputs.external_digest(program, "ppo") != before
-    off = load_program(DEMO, [*given, "ppo.stop.forgetting=null"])
-    assert external_inputs.external_digest(off, "ppo") is None
 
 
 def test_a_change_of_a_small_file_is_noticed_within_a_process(

@@ -11,7 +11,7 @@ import pytest
 from toys import renderer
 
 import alignment.stages.ppo as stage
-from alignment.config.ppo import PPOConfig
+from alignment.config.ppo import PPOConfig, StopConfig
 from alignment.preferences.stop_set import STOP_TEXTS
 
 
@@ -38,9 +38,10 @@ def test_the_worlds_own_or_none(tmp_path: Path) -> None:
     assert looked_at(tmp_path, forgetting=None) == ([], [])
 
 
-def test_texts_without_looks_are_refused() -> None:
-    with pytest.raises(ValueError, match="look_every: 0 never looks"):
-        PPOConfig.model_validate({"stop": {"texts": "own.jsonl", "look_every": 0}})
+@pytest.mark.parametrize("setting", [{"look_every": 0}, {"forgetting": None}])
+def test_texts_that_nothing_would_read_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="texts are looked at with"):
+        StopConfig(texts="texts.jsonl", **setting)
 
 
 def test_ones_own_are_cut_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
