@@ -224,13 +224,13 @@ def test_a_gain_that_the_looks_hardly_confirm_is_none() -> None:
 def test_it_stops_where_the_policy_forgets_and_keeps_what_did_not() -> None:
     looks = [(0, 0.0, 2.0), (5, 1.0, 1.98), (10, 2.0, 2.04), (15, 3.0, 2.0401)]
     for keep, kept in (("best", [True, True, True, False]), ("last", [True, True, True, False])):
-        stopping = EarlyStopping(StopConfig(keep=keep))
+        stopping = EarlyStopping(StopConfig(keep=keep, forgetting=0.02))
         for (iteration, score, loss), expected in zip(looks, kept, strict=True):
             assert stopping.reason(0.0) is None
             assert stopping.observe(iteration, score, 0.0, loss) is expected
         assert stopping.kept_iteration == 10
         assert "rose from 2.000 to 2.040" in str(stopping.reason(0.0))
-        again = EarlyStopping(StopConfig(keep=keep))
+        again = EarlyStopping(StopConfig(keep=keep, forgetting=0.02))
         again.restore(stopping.state())
         assert again.reason(0.0) == stopping.reason(0.0)
     off = EarlyStopping(StopConfig(forgetting=None))
