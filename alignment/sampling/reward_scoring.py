@@ -85,7 +85,9 @@ class RewardScorer:
         models = [
             RewardModel.of_stage(stage / "model", compute, cache) for stage in (helpfulness, safety)
         ]
-        return cls(models[0], models[1], fitted(config, safety))
+        if unidentified(models[1].card) is None:  # else no threshold applies, nor need it be found
+            config = fitted(config, safety)
+        return cls(models[0], models[1], config)
 
     @property
     def unidentified(self) -> str | None:

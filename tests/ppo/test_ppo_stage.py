@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -453,6 +454,13 @@ def test_the_threshold_is_fitted_to_held_out_answers(
     write_labelled(safety, np.array([False]), np.array([0.5]), np.array([0]))
     with pytest.raises(ConfigError, match="cannot be fitted"):
         fitted(combine, safety)
+    # Where P(safe) means nothing, no threshold is used, so none has to be found.
+    few = RewardModel.load(inputs["reward_safety"] / "model")
+    few.card = replace(few.card, labelled=3)
+    few.save(safety / "model")
+    ctx = context(tmp_path, {**inputs, "reward_safety": safety}, "few", iterations=1)
+    ctx.config.combine = combine  # type: ignore[attr-defined]
+    stage.run(ctx)
 
 
 def run_broken(root: str, described: str, wanted: int, delay: float) -> None:

@@ -178,6 +178,15 @@ def test_a_fitted_threshold_is_told_by_answers_it_was_not_fitted_to(
     assert any("that it was not fitted to it has precision" in line for line in lines)
     assert 0.39 < ctx.metrics["threshold"] < 0.42
     assert ctx.metrics["threshold_precision_low"] < ctx.metrics["threshold_precision"] < 1
+    # Of a model whose P(safe) means nothing no threshold is used, so none has to be found.
+    few = _with_card(safety, tmp_path / "few", labelled=3)
+    write_labelled(few, np.array([True]), np.array([0.5]), np.array([0]))
+    given = {"sample": ctx.inputs["sample"], "reward_safety": few}
+    ctx = make_context("select", where="few", select=relaxed, combine=fitted, inputs=given)
+    ctx.progress.say = lines.append
+    select.run(ctx)
+    assert any("thresholds on P(safe) are off" in line for line in lines)
+    assert "threshold" not in ctx.metrics
 
 
 def test_skipped_categories_are_not_sampled_for(

@@ -164,10 +164,12 @@ class Builder:
         reason = unidentified(safety.card)
         if reason is not None and combine.method == "piecewise":
             self.say(f"the piecewise reward routes by tags alone: {reason}")
+        if reason is None:  # else no threshold applies, nor need it be found
+            combine = fitted(combine, stages["safety"])
         return CombinedReward(
             ModelScorer(models["helpfulness"], renderer),
             ModelScorer(safety, renderer),
-            fitted(combine, stages["safety"]),
+            combine,
             probability=(
                 (lambda z: np.full_like(z, np.nan))
                 if reason is not None
