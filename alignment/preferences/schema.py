@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import string
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cached_property
@@ -94,20 +93,23 @@ def _spoken(conversation: Iterable[Mapping[str, Any]]) -> list[str]:
     return parts
 
 
-_BLANK = str.maketrans(dict.fromkeys(string.punctuation + string.whitespace, " "))
+_MARKS = "PZC"  # categories of punctuation, separators and control characters; not symbols
+_BLANK = str.maketrans(
+    {c: " " for c in map(chr, range(128)) if unicodedata.category(c)[0] in _MARKS}
+)
 
 
 def plain(text: str) -> str:
-    """A text without case, punctuation and surplus space, which make no other question of it.
+    """A text without case, punctuation and surplus space, which seldom make another question of it.
 
-    A text of nothing else is kept as it is: `?` and `!` are not one question.
+    Symbols stay (`5 + 3`, `C++`), and a text of nothing else is kept as it is: `?` and `!` are not
+    one question.
     """
     if text.isascii():
         words = text.lower().translate(_BLANK).split()
     else:
         folded = unicodedata.normalize("NFKC", text).casefold()
-        letters = (" " if unicodedata.category(c)[0] in "PZC" else c for c in folded)
-        words = "".join(letters).translate(_BLANK).split()
+        words = "".join(" " if unicodedata.category(c)[0] in _MARKS else c for c in folded).split()
     return " ".join(words) or composed(text)
 
 

@@ -49,7 +49,7 @@ def metrics(figures: dict[str, Any]) -> dict[str, float]:
     if figures["cut"]["answers"]:
         values["cut_scores_higher"] = figures["cut"]["higher"]
     near, far = (figures["near_copies"][name] for name in ("near", "far"))
-    values["near_copies"] = near["count"] / max(near["count"] + far["count"], 1)
+    values["near_copy_share"] = near["count"] / max(near["count"] + far["count"], 1)
     if near["count"] and far["count"]:
         values["accuracy_without_near_copies"] = far["accuracy"]
     if "before" in newest:

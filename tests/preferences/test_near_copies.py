@@ -38,9 +38,17 @@ def test_another_spelling_is_the_same_opening(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("a fox", "a box"), ("?", "!"), ("foxes", "fox es"), ("2 + 2 = 4 €", "2 + 2 = 4 £"),
-     ("कि", "की")],
-)  # fmt: skip
+    [
+        ("a fox", "a box"),
+        ("?", "!"),
+        ("5 + 3?", "5 - 3?"),
+        ("C++", "C#"),
+        ("é + 1", "é - 1"),
+        ("foxes", "fox es"),
+        ("2 + 2 = 4 €", "2 + 2 = 4 £"),
+        ("कि", "की"),
+    ],
+)
 def test_another_question_is_another_opening(one: str, other: str) -> None:
     assert plain(one) != plain(other)
 

@@ -168,7 +168,7 @@ def test_both_domains(tmp_path: Path, inputs: dict[str, Path]) -> None:
         assert "NaN" not in text
         assert str(tmp_path) not in text + (ctx.out / "model" / "config.json").read_text()
     helpful, safe = figures["helpfulness"], figures["safety"]
-    assert 0 < helpful["near_copies"] <= 1  # few words: most questions were asked in training
+    assert 0 < helpful["near_copy_share"] <= 1  # few words: most questions were asked in training
     assert helpful["accuracy/significantly"] > 0.85
     assert helpful["accuracy/negligibly"] < 0.8
     assert helpful["accuracy_low"] <= helpful["accuracy"] <= helpful["accuracy_high"]

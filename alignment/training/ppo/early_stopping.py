@@ -132,7 +132,5 @@ class EarlyStopping:
         self.best_iteration = state["best_iteration"]
         self.without_gain = state["without_gain"]
         self.recent = state["recent"]
-        # What checkpoints of before 0.2 do not hold.
-        self.kept_iteration = state.get("kept_iteration", self.best_iteration)
-        losses = state.get("losses")
-        self.losses = None if losses is None else (losses[0], losses[1])
+        self.kept_iteration = state["kept_iteration"]
+        self.losses = None if state["losses"] is None else tuple(state["losses"])
