@@ -7,6 +7,7 @@ import json
 import logging
 import pkgutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +113,35 @@ def test_off_measures_nothing(
 def test_what_counts_as_paying(monkeypatch: pytest.MonkeyPatch) -> None:
     def ways(fast: float, plain: float) -> Choice:
         one, other = (lambda: torch.ones(2)), (lambda: torch.ones(2))
-        monkeypatch.setattr(choice, "_seconds", lambda way: fast if way is one else plain)
+        monkeypatch.setattr(choice, "_seconds", lambda way, _clock: fast if way is one else plain)
         return measured(one, other)
 
     assert ways(1.0, 1.2) == Choice(True, 1.2)
     assert ways(1.0, 1.1) == Choice(False, 1.1, "the fast one gains too little here (1.1 times)")
     assert not ways(2.0, 1.0).fast
+
+
+@pytest.mark.parametrize(("threads", "load"), [(1, 0.0), (2, 1e3)])
+def test_a_busy_machine_does_not_decide(
+    threads: int, load: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Interrupted for four times its work, the fast way is still the fast one."""
+    monkeypatch.setattr(choice, "threads", lambda: threads)
+    monkeypatch.setattr(choice.os, "getloadavg", lambda: (load, 0.0, 0.0))
+
+    def works(seconds: float, *, interrupted: float = 0.0) -> torch.Tensor:
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+        time.sleep(interrupted)
+        return torch.ones(2)
+
+    found = measured(lambda: works(0.01, interrupted=0.04), lambda: works(0.02))
+    assert found.fast
+    assert found.gain == pytest.approx(2.0, abs=0.4)
+    monkeypatch.setattr(choice.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(choice, "threads", lambda: 2)  # idle: the time that people wait
+    assert not measured(lambda: works(0.01, interrupted=0.04), lambda: works(0.02)).fast
 
 
 def test_a_pass_that_fails_or_disagrees_is_not_taken() -> None:
