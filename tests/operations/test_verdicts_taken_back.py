@@ -59,7 +59,7 @@ def chosen(program: Any) -> dict[str, list[str]]:
         workspace=program.workspace,
         inputs_of=lambda _: {"rlhf-v1": done_stages(program)["rlhf-v1"]["intake"]},
     )
-    training, heldout, _ = reward._comparisons(ctx)  # type: ignore[arg-type]
+    training, heldout, *_ = reward._comparisons(ctx)  # type: ignore[arg-type]
     read: dict[str, list[str]] = {}
     for source in (*training, *heldout):
         turn = source.comparison.conversation[0]["content"]
