@@ -28,9 +28,10 @@ class SampleConfig(Section):
 
     prompts: int = Field(default=4096, ge=1)
     """How many prompts of the pool a version samples for; each version draws its own."""
-    fresh_prompts: bool = True
+    fresh_prompts: bool = False
     """Take first the prompts that the fewest earlier versions sampled for: those that a policy has
-    learned from say little about it. Else each version draws from the whole pool (release 0.1)."""
+    learned from say little about it. Else each version draws from the whole pool. In a program that
+    began without it, it makes the versions from the second on again."""
     skip_categories: tuple[str, ...] = ()
     """Prompts of these categories are left out, as where a delivery does not cover them. What the
     policy could do there may be forgotten; `bag: all` is the remedy (Llama 2 §3.2.3)."""

@@ -134,5 +134,5 @@ def test_fresh_prompts_are_those_that_no_standing_version_sampled_for() -> None:
     expected = [[], ["rlhf-v1"], ["rlhf-v1"], ["rlhf-v1", "rlhf-v3"]]
     approved = "promote.approval=person"
     assert earlier("sample.fresh_prompts=true", approved)[:4] == expected
-    # The demo draws anew, and so do programs of before that say so: their samples stay valid.
+    # Unless it is set versions draw anew: the samples of programs of before stay valid.
     assert not any(earlier(approved))
