@@ -14,7 +14,6 @@ from __future__ import annotations
 import multiprocessing
 import random
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -23,6 +22,8 @@ from typing import Any, Literal
 import psutil
 import torch
 
+from alignment.bench import limit
+from alignment.bench.clock import measured
 from alignment.bench.conditions import peak_rss_mb
 from alignment.config.generation import GenerationConfig
 from alignment.config.lora import LoraConfig
@@ -35,7 +36,14 @@ from alignment.rewards.adapter import inject
 from alignment.rewards.card import RewardCard
 from alignment.rewards.model import RewardModel
 from alignment.training.ppo.roles import Roles, full_copies
-from alignment.training.ppo.scoring import ModelScorer, PlainReward, PromptItem, Reward
+from alignment.training.ppo.scoring import (
+    Episode,
+    ModelScorer,
+    PlainReward,
+    PromptItem,
+    Reward,
+    Scores,
+)
 from alignment.training.ppo.setup import Builder
 from alignment.training.ppo.trainer import PPOTrainer
 
@@ -43,6 +51,7 @@ _TEXT = """once upon a time there was little girl boy named lily tom who liked t
 his her mom dad in the park big red ball dog cat one day they went and saw happy"""
 _WORDS = _TEXT.split()
 _MB = 2**20
+Sharing = Literal["four", "five", "shared"]
 
 
 def openings(tokenizer: Any, count: int, seed: int = 0) -> list[list[int]]:
@@ -64,7 +73,7 @@ def run(
     batch: int = 64,
     new_tokens: int = 48,
     epochs: int = 4,
-    roles: Literal["four", "five", "shared"] = "four",
+    roles: Sharing = "four",
     prompts: Sequence[Sequence[int]] | None = None,
     device: str = "auto",
     dtype: Dtype = "float32",
@@ -105,20 +114,20 @@ def run(
             taking_part, reward = build.roles(), build.reward(CombineConfig(), renderer)
     loaded = _memory(place) - before
     rows = openings(tokenizer, episodes) if prompts is None else prompts
+    counted = _Counted(reward)
     trainer = PPOTrainer(
         taking_part,
         renderer,
         [PromptItem(tuple(ids)) for ids in rows],
-        reward,
+        counted,
         config,
         seed=0,
         ends=(),
     )
-    began, cpu = time.perf_counter(), time.process_time()
-    outcome = trainer.train()
-    if place.type == "cuda":
-        torch.cuda.synchronize()
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    with measured(place) as clock:
+        outcome = trainer.train()
+    peak = peak_memory = peak_rss_mb()
+    seconds = clock.seconds
     done = outcome.iterations * batch
     weights = sum(path.stat().st_size for path in model.glob("*.safetensors"))
     figures: dict[str, Any] = {
@@ -128,17 +137,48 @@ def run(
         "episodes": done,
         "episodes_per_s": round(done / seconds, 3),
         "seconds": round(seconds, 3),
-        "cpu_seconds": round(cpu, 3),
-        "peak_rss_mb": round(peak_rss_mb(), 1),
+        "cpu_seconds": round(clock.cpu_seconds, 3),
+        "peak_rss_mb": round(peak_memory, 1),
         "weights_mb": round(weights / _MB, 1),
         "held_mb": round(loaded, 1),
         "device": str(place),
     }
-    peak = peak_rss_mb()
     if place.type == "cuda":
         peak = torch.cuda.max_memory_allocated() / _MB
         figures["peak_device_mb"] = round(peak, 1)
-    return {**figures, "peak_over_start_mb": round(peak - before, 1)}
+    figures["peak_over_start_mb"] = round(peak - before, 1)
+    policy = taking_part.policy.model
+    operations = sum(
+        _operations(limit.dimensions(policy), tokens, epochs, roles)
+        for tokens in counted.iterations
+    )
+    return figures | limit.beside(policy, operations, seconds)
+
+
+class _Counted(Reward):
+    """A reward that keeps the episodes of each iteration."""
+
+    def __init__(self, reward: Reward):
+        self._reward = reward
+        self.iterations: list[list[Tokens]] = []
+
+    def score(self, episodes: Sequence[Episode], *, learn: bool) -> Scores:
+        self.iterations.append([episode.tokens for episode in episodes])
+        return self._reward.score(episodes, learn=learn)
+
+
+def _operations(
+    sizes: limit.Dimensions, episodes: list[Tokens], epochs: int, roles: Sharing
+) -> float:
+    """Of an iteration: drawing the answers, the reference's and the reward models' reading, and the
+    steps of policy and critic. The critic's values are those of its first step."""
+    work = limit.answered([e.prompt for e in episodes], [e.response for e in episodes])
+    read = limit.forward(sizes, work.fed, work.draws)
+    scored = (1 if roles == "four" else 2) * limit.forward(sizes, work.whole)
+    frozen = roles == "shared"
+    step = limit.training(sizes, work.fed, work.draws, frozen=frozen)
+    step += limit.training(sizes, work.fed, frozen=frozen)
+    return 2 * read + scored + epochs * step
 
 
 def _four(

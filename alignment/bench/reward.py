@@ -1,8 +1,8 @@
 """`align bench reward`: speed and memory of full fine-tuning of a reward model on real pairs.
 
 Pairs are tokenised as TRL does (the whole transcript as text, then EOS), and those over
-`max_length` are left out. The time does not include tokenising. So the figures can be compared with
-TRL's RewardTrainer, as `tests/benchmarks/reward_vs_trl.py` does.
+`max_length` are left out. The time does not include tokenising, which `tokenising_seconds` has. So
+the figures can be compared with TRL's RewardTrainer, as `tests/benchmarks/reward_vs_trl.py` does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Any
 
 import torch
 
+from alignment.bench import limit
+from alignment.bench.clock import measured
 from alignment.bench.conditions import peak_rss_mb
+from alignment.bench.phases import phase
 from alignment.config.rewards import RewardsConfig
 from alignment.errors import DataError
 from alignment.models.chat_renderer import ChatRenderer
@@ -80,7 +83,9 @@ def run(
         max_tokens_per_micro_batch=tokens_per_batch,
     )
     tokenizer = load_tokenizer(model)
+    began = time.perf_counter()
     elements = read_pairs(data, tokenizer, pairs, max_length)
+    tokenising = time.perf_counter() - began
     torch.manual_seed(seed)
     reward = load_scalar(model, device=resolve_device(device))
     batcher = Batcher(
@@ -98,26 +103,38 @@ def run(
         min_lr_ratio=settings.min_lr_ratio,
     )
     losses = []
-    began = time.perf_counter()
-    for step in range(steps):
-        optimizer.zero_grad(set_to_none=True)
-        figures = backward(reward, elements[step * batch : (step + 1) * batch], batcher)
-        torch.nn.utils.clip_grad_norm_(reward.parameters(), settings.optimizer.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        losses.append(figures.loss)
-    seconds = time.perf_counter() - began
+    batches = [elements[start : start + batch] for start in range(0, pairs, batch)]
+    with measured(reward.device) as clock:
+        for elements in batches:
+            figures = backward(reward, elements, batcher)
+            with phase("optimiser"):
+                torch.nn.utils.clip_grad_norm_(
+                    reward.parameters(), settings.optimizer.max_grad_norm
+                )
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad(set_to_none=True)
+            losses.append(figures.loss)
+    peak_memory = peak_rss_mb()
+    sizes = limit.dimensions(reward)
+    operations = sum(
+        limit.training(sizes, limit.distinct(ids for e in elements for ids in e.sequences))
+        for elements in batches
+    )
     return {
         "bench": "reward",
         "implementation": "align",
-        "pairs_per_s": round(pairs / seconds, 3),
+        "pairs_per_s": round(pairs / clock.seconds, 3),
         "first_loss": losses[0],
         "last_loss": losses[-1],
-        "peak_rss_mb": round(peak_rss_mb(), 1),
+        "peak_rss_mb": round(peak_memory, 1),
         "pairs": pairs,
         "batch": batch,
         "max_length": max_length,
-        "seconds": round(seconds, 3),
+        "seconds": round(clock.seconds, 3),
+        "cpu_seconds": round(clock.cpu_seconds, 3),
+        "tokenising_seconds": round(tokenising, 3),
         "device": str(reward.device),
+        **limit.beside(reward, operations, clock.seconds),
         "layout": batcher.style.name,
     }

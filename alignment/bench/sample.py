@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from alignment.bench import limit
+from alignment.bench.clock import measured, wait_for
 from alignment.bench.conditions import peak_rss_mb
 from alignment.bench.ppo import openings
 from alignment.config.vocabulary import DOMAINS
@@ -61,22 +63,25 @@ def run(
     engine.sample(rows[:1], [seeds[0][:1]], SamplingSettings(max_new_tokens=1))
     for reward in rewards:
         reward.score([Tokens(rows[0], [renderer.eos])])
-    _wait(place)
+    wait_for(place)
     trial = time.perf_counter() - trial
-    began, cpu = time.perf_counter(), time.process_time()
-    samples = engine.sample(rows, seeds, settings)
-    _wait(place)
-    generated = time.perf_counter()
-    items = [
-        Tokens(row, sample.token_ids)
-        for row, group in zip(rows, samples, strict=True)
-        for sample in group
-    ]
-    calls = [lambda: rewards[0].score(items), lambda: rewards[1].score(items)]
-    side_by_side(calls, rewards[0].workers)
-    _wait(place)
-    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    with measured(place) as clock:
+        samples = engine.sample(rows, seeds, settings)
+        wait_for(place)
+        generating = time.perf_counter() - clock.began
+        items = [
+            Tokens(row, sample.token_ids)
+            for row, group in zip(rows, samples, strict=True)
+            for sample in group
+        ]
+        calls = [lambda: rewards[0].score(items), lambda: rewards[1].score(items)]
+        side_by_side(calls, rewards[0].workers)
+    peak_memory, seconds = peak_rss_mb(), clock.seconds
     tokens = sum(len(item.response) for item in items)
+    work = limit.answered([item.prompt for item in items], [item.response for item in items])
+    sizes = limit.dimensions(policy)
+    operations = limit.forward(sizes, work.fed, work.draws)
+    operations += len(rewards) * limit.forward(sizes, work.whole)
     return {
         "bench": "sample",
         "implementation": "align",
@@ -86,15 +91,11 @@ def run(
         "tokens": tokens,
         "seconds": round(seconds, 3),
         "trial_seconds": round(trial, 3),
-        "generate_seconds": round(generated - began, 3),
-        "score_seconds": round(began + seconds - generated, 3),
-        "cpu_seconds": round(cpu, 3),
+        "generate_seconds": round(generating, 3),
+        "score_seconds": round(seconds - generating, 3),
+        "cpu_seconds": round(clock.cpu_seconds, 3),
         "refereed": engine.refereed,
-        "peak_rss_mb": round(peak_rss_mb(), 1),
+        "peak_rss_mb": round(peak_memory, 1),
         "device": str(place),
+        **limit.beside(policy, operations, seconds),
     }
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
@@ -62,3 +63,12 @@ def given_by(variable: str) -> str | None:
         return expanded(value) if value else None
     except ValueError as error:
         raise ConfigError(str(error), where=f"the environment: {variable}") from None
+
+
+def user_cache() -> Path:
+    """Where what is made once for this machine is kept, for all programs: `$ALIGN_CACHE_DIR`, else
+    `$XDG_CACHE_HOME/align`, else `~/.cache/align`."""
+    own = given_by("ALIGN_CACHE_DIR")
+    if own:
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "align"

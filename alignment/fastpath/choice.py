@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from alignment.config.compute import ComputeConfig, FastCPU
-from alignment.config.location import given_by
+from alignment.config.location import user_cache
 from alignment.errors import LockedError
 from alignment.utils.files import atomic_write_json, read_json
 from alignment.utils.locks import file_lock
@@ -130,7 +130,7 @@ def pays(kind: str, model: Any, fast: Trial, plain: Trial) -> bool:
         if name not in setting.made:
             choice = _kept(setting.workspace, name)
             if choice is None:
-                choice = _keep(_machine(), name, measured(fast, plain))
+                choice = _keep(user_cache(), name, measured(fast, plain))
             if setting.workspace is not None:
                 choice = _keep(setting.workspace, name, choice)
             setting.made[name] = choice
@@ -200,17 +200,9 @@ def _agree(fast: Tensor, plain: Tensor) -> bool:
     return torch.allclose(fast, plain, rtol=0.0, atol=tolerance * scale)
 
 
-def _machine() -> Path:
-    """The directory of this machine's choices."""
-    own = given_by("ALIGN_CACHE_DIR")
-    if own:
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "align"
-
-
 def _kept(workspace: Path | None, name: str) -> Choice | None:
     """An earlier choice of this name; the workspace's takes precedence."""
-    for place in (workspace, _machine()):
+    for place in (workspace, user_cache()):
         if place is not None and (place / KEPT).is_file():
             values = read_json(place / KEPT).get(name)
             if values is not None:
@@ -230,7 +222,7 @@ def _keep(place: Path, name: str, choice: Choice) -> Choice:
                 return Choice(**stored[name])
             atomic_write_json(path, {**stored, name: asdict(choice)})
     except OSError as error:
-        if place != _machine():  # without a home the workspace keeps it
+        if place != user_cache():  # without a home the workspace keeps it
             raise
         log.info("the choice of passes is not kept in %s: %s", place, error.strerror)
     return choice

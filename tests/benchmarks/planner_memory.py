@@ -1,12 +1,11 @@
 """Measured memory of each training stage beside what `align plan` says, on a CPU.
 
-    python tests/benchmarks/planner_memory.py [--sizes 260k 25m] [--processes 1 2 4] [--stages ppo]
+    python tests/benchmarks/planner_memory.py [--sizes 260k 20m] [--processes 1 2 4] [--stages ppo]
 
 Trains a random Llama with tied embeddings in so many processes, sharded where they are several,
 and prints for each stage, size and number the planner's bytes of a process, by part, and the rise
 of the resident memory from just before the model is loaded to its peak, in MB: that of the process
-with most. What the C library keeps of freed memory is not in it, unless `--heap` is given. 260k is
-the small real model of the folder beside the checkout, or of $ALIGN_SHARED.
+with most. What the C library keeps of freed memory is not in it, unless `--heap` is given.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sharded_memory import SIZES, make
-from transformers import AutoTokenizer
 
+from alignment.bench.sizes import SHAPES, make
 from alignment.config.load import check_program
 from alignment.config.program import ProgramConfig
 from alignment.config.vocabulary import DOMAINS
@@ -41,7 +39,19 @@ from alignment.utils import distributed
 from alignment.utils.memory import give_back
 from alignment.utils.metrics_log import Series
 
-TOKENS = {"260k": 512, "25m": 512, "135m": 256}
+SIZES = {
+    **{size: SHAPES[size] for size in ("260k", "135m")},
+    # Of docs/scale.md's table.
+    "20m": {
+        "hidden_size": 384,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 8,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 6,
+        "vocab_size": 16000,
+    },
+}
+TOKENS = {"260k": 512, "20m": 512, "135m": 256}
 """Of a micro-batch: few for the large, so that the model dominates."""
 WINDOW = 128
 HELD = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "1000000"}
@@ -97,14 +107,9 @@ def program(model: Path, size: str, processes: int) -> ProgramConfig:
 
 
 def inputs(size: str, target: Path) -> Path:
-    """A policy and two reward models with the small model's tokenizer."""
-    shared = Path(os.environ.get("ALIGN_SHARED", Path(__file__).parents[3] / "shared"))
-    small, model = shared / "models" / "stories260k", target / "model"
-    if size == "260k":
-        shutil.copytree(small, model)
-    else:
-        make(size, model)
-        AutoTokenizer.from_pretrained(str(small)).save_pretrained(model)
+    """A policy and two reward models."""
+    model = target / "model"
+    make(SIZES[size], model)
     for number, domain in enumerate(DOMAINS):
         torch.manual_seed(number)
         scalar = RewardModel(load_scalar(model), load_tokenizer(model), RewardCard(domain))
@@ -252,7 +257,7 @@ def measured(
 def main() -> None:
     """Print a JSON line for each stage, size and number of processes."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", choices=sorted(SIZES), nargs="+", default=["260k", "25m"])
+    parser.add_argument("--sizes", choices=sorted(SIZES), nargs="+", default=["260k", "20m"])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--heap", action="store_true", help="leave the C library's heap as it is")
     parser.add_argument("--stages", choices=sorted(NODES), nargs="+", default=list(NODES))

@@ -20,31 +20,8 @@ from pathlib import Path
 import torch
 
 from alignment.bench.conditions import peak_rss_mb
+from alignment.bench.sizes import SHAPES, make
 from alignment.utils import distributed
-
-SIZES = {  # hidden, layers, heads, key-value heads, feed-forward, vocabulary
-    "260k": (64, 5, 8, 4, 172, 512),
-    "25m": (384, 8, 6, 6, 1024, 16000),
-    "135m": (576, 30, 9, 3, 1536, 49152),
-}
-
-
-def make(size: str, target: Path) -> None:
-    """Write a random Llama with tied embeddings."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    hidden, layers, heads, keys, middle, words = SIZES[size]
-    config = LlamaConfig(
-        vocab_size=words,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=keys,
-        intermediate_size=middle,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(target)
 
 
 def child(start: Path, target: Path) -> None:
@@ -85,11 +62,11 @@ def main() -> None:
     """Print a JSON line for each number of processes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--size", choices=sorted(SIZES), default="135m")
+    parser.add_argument("--size", choices=SHAPES, default="135m")
     parsed = parser.parse_args()
     alone = None
     with tempfile.TemporaryDirectory() as directory:
-        make(parsed.size, Path(directory) / "model")
+        make(SHAPES[parsed.size], Path(directory) / "model")
         for count in parsed.processes:
             arguments = ["-m", "alignment.execution.launcher", str(count), "sharded_memory"]
             paths = [str(Path(directory) / "model"), directory]
