@@ -26,6 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ from alignment.utils.threads import side_by_side
 
 _WORK = 2e8  # multiplications of a timed product: tens of milliseconds at most
 _TOKENS = (128, 4096)
-_SECONDS = 0.04  # for each shape and way
+_SECONDS = 0.04  # for each shape
 
 
 @dataclass(frozen=True)
@@ -159,36 +160,32 @@ def beside(model: Any, operations: float, seconds: float) -> dict[str, Any]:
 def peak(sizes: Dimensions, dtype: torch.dtype, device: torch.device) -> float:
     """Operations per second of products with the layers' matrices, in a short measurement.
 
-    On a CPU, the faster of one product on all threads and one product on each.
+    On a CPU every thread has products of its own, in its own time: other load does not count.
     """
     workers = torch.get_num_threads() if device.type == "cpu" else 1
     seconds = 0.0
     for (rows, columns), count in sizes.matrices.items():
         width = int(min(max(_WORK / (rows * columns), _TOKENS[0]), _TOKENS[1]))
-        ways = {_time(rows, columns, width, 1, dtype, device)}
-        if workers > 1:
-            ways.add(_time(rows, columns, width, workers, dtype, device) / workers)
-        seconds += count * min(ways) / width
-    return 2.0 * sizes.parameters / seconds
+        product = partial(_time, rows, columns, width, dtype, device)
+        seconds += count * max(side_by_side([product] * workers, workers)) / width
+    return 2.0 * workers * sizes.parameters / seconds
 
 
-def _time(
-    rows: int, columns: int, width: int, workers: int, dtype: torch.dtype, device: torch.device
-) -> float:
-    """Seconds of (rows, columns) · (columns, width), the best of some, on `workers` at once."""
+def _time(rows: int, columns: int, width: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Seconds of (rows, columns) · (columns, width), the best of some."""
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
     weight = torch.ones(rows, columns, dtype=dtype, device=device)
     states = torch.ones(columns, width, dtype=dtype, device=device)
+    target = torch.empty(rows, width, dtype=dtype, device=device)
 
-    def best() -> float:
-        target = torch.empty(rows, width, dtype=dtype, device=device)
+    def once() -> float:
+        began = clock()
         torch.mm(weight, states, out=target)
         wait_for(device)
-        found, started = float("inf"), time.perf_counter()
-        while time.perf_counter() - started < _SECONDS:
-            began = time.perf_counter()
-            torch.mm(weight, states, out=target)
-            wait_for(device)
-            found = min(found, time.perf_counter() - began)
-        return found
+        return clock() - began
 
-    return max(side_by_side([best] * workers, workers))
+    once()
+    found, started = once(), clock()
+    while clock() - started < _SECONDS:
+        found = min(found, once())
+    return found

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from alignment.bench import ppo, reward, sample
+from alignment.bench import limit, ppo, reward, sample
 from alignment.bench.clock import measured, watching
 from alignment.bench.conditions import under
 from alignment.bench.operators import InTurn, operators
@@ -58,8 +58,9 @@ def test_a_phase_within_a_phase_is_the_outer_ones() -> None:
 
 @pytest.mark.parametrize("kind", ["reward", "sample", "ppo"])
 def test_phases_add_up_to_the_measured_time(
-    kind: str, stories: Path, shared: Path, fast: str
+    kind: str, stories: Path, shared: Path, fast: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(limit, "_SECONDS", 1e-3)
     data = shared / "data" / "hh-rlhf" / "harmless.jsonl.gz"
     run, options, expected = {
         "reward": (
