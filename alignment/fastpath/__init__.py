@@ -30,6 +30,7 @@ __all__ = [
     "choices",
     "choosing",
     "is_off",
+    "keep_memory",
     "packing",
     "pays",
     "use_for_decoding",
@@ -121,21 +122,27 @@ def use_for_scoring(
 def use_for_training(body: Any) -> LeanBackbone | None:
     """For a decoder without its head; policy and critic then learn side by side (`Together`).
 
-    Where it is taken, the C library keeps freed memory from then on, in the whole process.
+    `keep_memory` holds from then on, whether it is taken or not.
     """
     if is_off():
         return None
     from alignment.fastpath import trials
-    from alignment.fastpath.malloc import keep_freed_memory
     from alignment.fastpath.training import LeanBackbone, why_not
 
+    keep_memory(body)
     if why_not(body) is not None:
         return None
     faster = pays("training", body, lambda: trials.train(body), lambda: trials.train_plainly(body))
-    if not faster:
-        return None
-    keep_freed_memory()
-    return LeanBackbone(body)
+    return LeanBackbone(body) if faster else None
+
+
+def keep_memory(model: Any) -> None:
+    """Before a small model learns on a CPU, which allocates the same sizes in every step: have the
+    C library keep freed memory, for good and in the whole process."""
+    if _is_small(model) and not is_off():
+        from alignment.fastpath.malloc import keep_freed_memory
+
+        keep_freed_memory()
 
 
 def packing() -> type[Packing] | None:
@@ -150,6 +157,10 @@ def packing() -> type[Packing] | None:
 
 def workers_for(model: Any) -> int:
     """How many threads to give work of their own: all, for a small model on a CPU."""
+    return torch.get_num_threads() if _is_small(model) and not is_off() else 1
+
+
+def _is_small(model: Any) -> bool:
+    """Whether it is a small model on a CPU."""
     small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    return torch.get_num_threads() if small and on_cpu and not is_off() else 1
+    return small and next(model.parameters()).device.type == "cpu"

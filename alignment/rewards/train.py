@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedModel
 
 from alignment.config.rewards import RewardsConfig
+from alignment.fastpath import keep_memory
 from alignment.models.enough_steps import check_steps
 from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
 from alignment.models.row_layout import Inputs, Row
@@ -165,6 +166,7 @@ def train(
         StageError: loss or gradient is not finite.
     """
     progress = progress or SilentProgress()
+    keep_memory(model)
     batcher = Batcher(
         model.eval(),
         pad=pad,
@@ -216,8 +218,7 @@ def train(
         if drops:  # seeded by step and process, so that checkpoints need no random states
             torch.manual_seed(derive_seed(seed, "dropout", step, distributed.rank()))
         part = backward(model, own, batcher, auxiliary_weight=auxiliary_weight, batch=len(batch))
-        figures = Figures(**distributed.totals(vars(part)))
-        distributed.sum_gradients(trained)
+        figures = Figures(**distributed.sum_gradients(trained, vars(part)))
         norm = clip_gradients(trained, settings.optimizer.max_grad_norm)
         for name, figure in (("loss", figures.loss), ("gradient", norm)):
             stop_if_not_finite(

@@ -141,10 +141,10 @@ def pretrain(
             loss = loss * (len(numbers) / config.batch)
             loss.backward()
             lost = loss.item()
-        distributed.sum_gradients(model.parameters())
+        lost = distributed.sum_gradients(model.parameters(), {"loss": lost})["loss"]
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.max_grad_norm)
         figures = {
-            "loss": distributed.total(lost),
+            "loss": lost,
             "grad_norm": norm.item(),
             "learning_rate": float(schedule.get_last_lr()[0]),
         }

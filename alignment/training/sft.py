@@ -35,6 +35,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from alignment.config.finetune import FinetuneConfig
 from alignment.errors import DataError
+from alignment.fastpath import keep_memory
 from alignment.models.chat_renderer import ChatRenderer, Message, Tokens
 from alignment.models.enough_steps import check_steps
 from alignment.models.load import context_length, quiet
@@ -192,6 +193,7 @@ def finetune(
     progress.begin("fine-tune", steps, "step")
     progress.advance(done)
     if done < steps:
+        keep_memory(model)
         with _settings_restored(model, renderer):
             trainer = _trainer(
                 model,

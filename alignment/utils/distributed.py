@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -296,30 +296,54 @@ def gather_rows(rows: Tensor, count: int) -> Tensor:
     return torch.cat([part[: len(share_of(count, n, size()))] for n, part in enumerate(parts)])
 
 
-def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its sum over all processes; it stays None if no process has one."""
+def sum_gradients(
+    parameters: Iterable[nn.Parameter], figures: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """Replace each gradient by its sum over all processes; it stays None if no process has one.
+
+    A small model's are one message: on some machines each takes milliseconds, whatever its size.
+
+    Args:
+        figures: to be summed too, in the gradients' precision; all processes use the same names.
+
+    Returns:
+        Their sums.
+    """
+    figures = dict(figures or {})
     if not _joined():
-        return
+        return figures
     import torch
 
     # Those of a sharded parameter are summed as the backward pass goes on.
     learning = [p for p in parameters if p.requires_grad and not is_shard(p)]
     if not learning:
-        return
-    device = learning[0].device
-    flags = torch.tensor([p.grad is not None for p in learning], dtype=torch.float32, device=device)
-    present = sum_over_all(flags).tolist()
-    chosen = [p for p, exists in zip(learning, present, strict=True) if exists]
-    while chosen:
-        # Buckets send many small tensors in one message without copying a whole large model.
-        bucket: list[nn.Parameter] = []
-        filled = 0
-        while chosen and (not bucket or filled + chosen[0].numel() <= _BUCKET):
-            filled += chosen[0].numel()
-            bucket.append(chosen.pop(0))
-        flat = torch.cat(
-            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket]
-        )
+        return totals(figures)
+    first = learning[0]
+    present = [float(p.grad is not None) for p in learning]
+    head = torch.tensor([*figures.values(), *present], dtype=first.dtype, device=first.device)
+    found: list[Tensor] = []
+    for number, bucket in enumerate(_buckets(learning)):
+        parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket]
+        flat = torch.cat(parts if number else [head, *parts])
         torch.distributed.all_reduce(flat)
-        for parameter, part in zip(bucket, flat.split([p.numel() for p in bucket]), strict=True):
-            parameter.grad = part.view_as(parameter).clone()
+        if number == 0:
+            head, flat = flat.split([len(head), len(flat) - len(head)])
+        found += flat.split([p.numel() for p in bucket])
+    sums = head.tolist()
+    for parameter, part, exists in zip(learning, found, sums[len(figures) :], strict=True):
+        parameter.grad = part.view_as(parameter).clone() if exists else None
+    return dict(zip(figures, sums, strict=False))
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """In order, in groups of a limited size, which send many small tensors in one message without
+    copying a whole large model."""
+    bucket: list[nn.Parameter] = []
+    filled = 0
+    for parameter in parameters:
+        if bucket and filled + parameter.numel() > _BUCKET:
+            yield bucket
+            bucket, filled = [], 0
+        bucket.append(parameter)
+        filled += parameter.numel()
+    yield bucket

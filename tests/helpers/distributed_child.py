@@ -28,11 +28,13 @@ def main(target: Path, mode: str) -> None:
     weights[0].grad = torch.full((2,), rank + 1.0)
     if rank == 1:
         weights[1].grad = torch.tensor([1.0, 2.0])
-    distributed.sum_gradients(weights)
+    distributed._BUCKET = 4  # three weights of 2 are two messages
+    figures = distributed.sum_gradients(weights, {"loss": rank + 0.5, "one": 1.0})
     found = {
         "size": distributed.size(),
         "shares": distributed.total(len(mine)),
         "rows": distributed.gather_rows(rows, 5).tolist(),
+        "figures": figures,
         "gradients": [None if w.grad is None else w.grad.tolist() for w in weights],
         # Each sees another of the items done: none may be left to nobody.
         "claimed": distributed.total(sum(distributed.claim([1, 2, 4, 8], [1, 2][rank].__eq__))),

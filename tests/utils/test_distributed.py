@@ -39,6 +39,7 @@ def test_shares_sums_and_gathers(tmp_path: Path) -> None:
         "size": 2,
         "shares": 5,
         "rows": [[i, i**2] for i in range(5)],
+        "figures": {"loss": 2.0, "one": 2.0},
         "gradients": [[3.0, 3.0], [1.0, 2.0], None],
         "claimed": 15,
         "differs": "the processes cut that differently",
