@@ -47,6 +47,7 @@ def conduct(runner: Runner, nodes: Sequence[Node]) -> None:
     """Run the program's flow against the server that this process is pointed at."""
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+    from flows.definitions.carried_out import carried_out
     from flows.definitions.dead_runs import close_dead_runs, flush
     from flows.definitions.program import program
     from flows.definitions.session import session
@@ -60,7 +61,8 @@ def conduct(runner: Runner, nodes: Sequence[Node]) -> None:
         close_dead_runs(str(runner.workspace.resolve()))
         with session(runner, nodes) as opened_session:
             try:
-                tagged(program, opened_session)(workspace=str(runner.workspace.resolve()))
+                run_of = tagged(program, opened_session)
+                carried_out(run_of, workspace=str(runner.workspace.resolve()))
             finally:
                 flush()
 

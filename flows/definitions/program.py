@@ -8,6 +8,7 @@ from prefect.states import Completed
 from alignment.pipeline.approval import Decisions, WaitingForDecision
 from alignment.pipeline.readiness import frontier
 from flows.definitions.approval import await_decision
+from flows.definitions.carried_out import carried_out
 from flows.definitions.iteration import iteration
 from flows.definitions.parameters import Config, Until, Workspace
 from flows.definitions.run_labels import PROCESS, deployed, remember, rename, this_process
@@ -52,6 +53,6 @@ def all_versions(session: Session, workspace: str, until: str) -> list[str]:
         if deployed():
             rename(f"{session.runner.program.name} {left[0]}–{left[-1]}")
         for version in left:
-            iteration(version, workspace)
+            carried_out(iteration, version, workspace)
             done.append(version)
     return done

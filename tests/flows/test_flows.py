@@ -77,6 +77,32 @@ def test_every_stage_once_then_cached(stages: Any, program: Any) -> None:
 
 
 @pytest.mark.usefixtures("server")
+def test_a_final_state_that_is_told_twice(
+    stages: Any, program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's answer to the second lacks what the flow returned."""
+    from prefect import flow_engine
+    from prefect.states import State
+
+    from flows.local_run import conduct
+
+    propose, twice = flow_engine.propose_state_sync, []
+
+    def late(client: Any, state: State, **named: Any) -> State:
+        answer = propose(client, state, **named)
+        if not answer.is_final():
+            return answer
+        twice.append(answer.name)
+        return State(type=answer.type, name=answer.name, message=answer.message)
+
+    monkeypatch.setattr(flow_engine, "propose_state_sync", late)
+    with Runner(program) as runner:
+        conduct(runner, runner.plan)
+        assert stages.ran == [node.key for node in runner.plan]
+    assert set(twice) == {"Completed"}
+
+
+@pytest.mark.usefixtures("server")
 def test_failure_comes_out_unchanged(
     stages: Any, program: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
