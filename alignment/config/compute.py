@@ -38,8 +38,8 @@ class ComputeConfig(Section):
     """Number format that models compute in. What learns has float32 master weights either way, and
     versions are stored in float32."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of torch in each process; unset leaves torch's choice. Results are repeatable for
-    one setting."""
+    """CPU threads of torch in each process; unset leaves torch's choice. Stages that run side by
+    side (`orchestration.parallel`) share them. Results are repeatable for one setting."""
     fast_cpu: FastCPU = Field(default_factory=_fast_cpu)
     """`auto`: hand-written passes for small Llamas on a CPU, wherever a moment's measurement on
     this machine shows that they pay; `off`: transformers and torch alone. Results differ by

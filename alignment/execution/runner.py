@@ -31,7 +31,7 @@ from alignment.pipeline.readiness import waits_for
 from alignment.pipeline.reasons import why_run
 from alignment.pipeline.records import Attempt, Manifest
 from alignment.pipeline.sharding_choice import chosen_before, keep, settled
-from alignment.pipeline.shared_stages import processes, side_by_side
+from alignment.pipeline.shared_stages import beside, processes, side_by_side
 from alignment.pipeline.workspace import keep_program, make_workspace
 from alignment.stages.context import ProgramView, StageContext
 from alignment.utils import distributed
@@ -250,7 +250,8 @@ class Runner:
             progress=progress,
         )
         context.out.mkdir(parents=True, exist_ok=True)
-        with _computing(config, module.READS):
+        at_once = 1 + len(beside(node, self.plan, config))
+        with _computing(config, module.READS, at_once):
             module.run(context)
         context.write_notes()
 
@@ -300,8 +301,8 @@ class Runner:
 
     def isolated(self, node: Node) -> bool:
         """Whether the node runs in one or more processes of its own."""
-        beside = self.parallel and side_by_side(node, self.fingerprints.config(node)) is not None
-        return beside or self.processes(node) > 1
+        apart = self.parallel and side_by_side(node, self.fingerprints.config(node)) is not None
+        return apart or self.processes(node) > 1
 
     @property
     def _has_forks(self) -> bool:
@@ -349,8 +350,14 @@ def _disk_full_as_error(program: ProgramConfig, node: Node) -> Iterator[None]:
         raise disk_full(program, node) from error
 
 
-def _computing(program: ProgramConfig, reads: Sequence[str]) -> AbstractContextManager[None]:
-    """How torch computes in a stage. A stage without models does not import torch."""
+def _computing(
+    program: ProgramConfig, reads: Sequence[str], at_once: int = 1
+) -> AbstractContextManager[None]:
+    """How torch computes in a stage. A stage without models does not import torch.
+
+    Args:
+        at_once: stages that run side by side share the threads.
+    """
     if "compute" not in reads:
         return nullcontext()
     import torch
@@ -358,5 +365,5 @@ def _computing(program: ProgramConfig, reads: Sequence[str]) -> AbstractContextM
     from alignment.fastpath import choosing
 
     if program.compute.threads is not None:
-        torch.set_num_threads(program.compute.threads)
+        torch.set_num_threads(max(1, program.compute.threads // at_once))
     return choosing(program.compute.fast_cpu, program.workspace)
