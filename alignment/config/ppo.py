@@ -84,7 +84,7 @@ class StopConfig(Section):
     heldout_prompts: int = Field(default=256, ge=1)
     """Prompts of the stop set for these looks, all if it has fewer. Preparation reserves a tenth of
     the pool, at most 512 prompts, which nothing else ever draws."""
-    forgetting: float | None = Field(default=0.04, gt=0)
+    forgetting: float | None = Field(default=0.05, gt=0)
     """Stop, and do not keep the weights, when the loss on held-out texts is above the start's by
     more than this share: a policy that exploits the reward models loses what it knew, which no
     guard that errs like them sees. Unset looks at no texts."""
