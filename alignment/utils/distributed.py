@@ -321,17 +321,21 @@ def sum_gradients(
     first = learning[0]
     present = [float(p.grad is not None) for p in learning]
     head = torch.tensor([*figures.values(), *present], dtype=first.dtype, device=first.device)
-    found: list[Tensor] = []
-    for number, bucket in enumerate(_buckets(learning)):
+    sums: list[float] = []
+    place = 0
+    for bucket in _buckets(learning):
         parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket]
-        flat = torch.cat(parts if number else [head, *parts])
+        flat = torch.cat(parts if sums else [head, *parts])
         torch.distributed.all_reduce(flat)
-        if number == 0:
-            head, flat = flat.split([len(head), len(flat) - len(head)])
-        found += flat.split([p.numel() for p in bucket])
-    sums = head.tolist()
-    for parameter, part, exists in zip(learning, found, sums[len(figures) :], strict=True):
-        parameter.grad = part.view_as(parameter).clone() if exists else None
+        if not sums:
+            sums, flat = flat[: len(head)].tolist(), flat[len(head) :]
+        exists = sums[len(figures) + place :]
+        # Each bucket is freed before the next: all together are another copy of the gradients.
+        for p, part, one in zip(
+            bucket, flat.split([p.numel() for p in bucket]), exists, strict=False
+        ):
+            p.grad = part.view_as(p).clone() if one else None
+        place += len(bucket)
     return dict(zip(figures, sums, strict=False))
 
 

@@ -15,7 +15,14 @@ def carried_out(flow: Any, *arguments: Any, **named: Any) -> None:
     Raises:
         Exception: what the flow raised, unchanged.
     """
+    completed: list[Any] = []
+
+    def note(_flow: Any, _run: Any, state: Any) -> None:
+        completed.append(state)
+
+    watched = flow.with_options(on_completion=[*flow.on_completion_hooks, note])
     try:
-        flow(*arguments, **named)
-    except MissingResult:  # raised for completed flows alone
-        return
+        watched(*arguments, **named)
+    except MissingResult:
+        if not completed:  # it is what the flow itself failed with
+            raise

@@ -103,6 +103,23 @@ def test_a_final_state_that_is_told_twice(
 
 
 @pytest.mark.usefixtures("server")
+def test_a_flow_that_fails_for_lack_of_a_result_is_not_done(
+    stages: Any, program: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.exceptions import MissingResult
+
+    from flows.local_run import conduct
+
+    def fails(*_given: Any) -> None:
+        raise MissingResult("not there")
+
+    monkeypatch.setattr("flows.definitions.iteration.carry_out", fails)
+    with Runner(program) as runner, pytest.raises(MissingResult, match="not there"):
+        conduct(runner, runner.plan)
+    assert stages.ran == []
+
+
+@pytest.mark.usefixtures("server")
 def test_failure_comes_out_unchanged(
     stages: Any, program: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
