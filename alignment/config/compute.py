@@ -47,8 +47,9 @@ class ComputeConfig(Section):
     workspace, so that later runs give the same bits. The default is what the environment's
     ALIGN_FAST_CPU says, else `auto`."""
     processes: int = Field(default=1, ge=1)
-    """Processes that share every stage that runs a model: one for each GPU, or several on a CPU
-    with many cores. What is drawn and scored is one process's; training equals it up to rounding
+    """Processes that share every stage that runs a model: one for each GPU, or on a CPU one for a
+    core or some, which stages that run side by side (`orchestration.parallel`) share unless models
+    are sharded. What is drawn and scored is one process's; training equals it up to rounding
     and the dropout of adapters, which each draws for itself. A server draws for one process, in PPO
     for all of its machine."""
     nodes: int = Field(default=1, ge=1)

@@ -22,7 +22,7 @@ from alignment.execution.isolated_stage import run_isolated
 from alignment.execution.observer import Observer, notify
 from alignment.execution.retries import SMALLER, Retries
 from alignment.execution.stage_log import Logged, log_to
-from alignment.execution.warm_start import begin_imports, can_fork
+from alignment.execution.warm_start import begin_imports, can_fork, on_cpu
 from alignment.pipeline.disk_space import check_space, disk_full
 from alignment.pipeline.fingerprints import Fingerprints
 from alignment.pipeline.ledger import Ledger, now
@@ -310,8 +310,13 @@ class Runner:
         return can_fork(self.program.compute) and any(self.isolated(node) for node in self.plan)
 
     def processes(self, node: Node) -> int:
-        """How many processes share the node's work."""
-        return processes(node, self.settings(node))
+        """How many processes share the node's work; on a CPU, stages that run side by side share
+        the processes, which stand for its cores."""
+        settings = self.settings(node)
+        count = processes(node, settings)
+        if settings.compute.sharding == "full" or not on_cpu(settings.compute):
+            return count
+        return max(1, count // (1 + len(beside(node, self.plan, settings))))
 
     def settings(self, node: Node) -> ProgramConfig:
         """The program with the settings of the node's version, and whether the node is sharded."""

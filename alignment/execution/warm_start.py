@@ -69,8 +69,12 @@ class Forked:
 
 def can_fork(compute: ComputeConfig) -> bool:
     """Whether stages of this program can be forks."""
-    on_cpu = compute.device == "cpu" or not any(path.exists() for path in _GPUS)
-    return sys.platform == "linux" and on_cpu and compute.launch is None
+    return sys.platform == "linux" and on_cpu(compute) and compute.launch is None
+
+
+def on_cpu(compute: ComputeConfig) -> bool:
+    """Whether models compute on CPUs, told without torch: no GPU is asked for, or none is here."""
+    return compute.device == "cpu" or not any(path.exists() for path in _GPUS)
 
 
 def fork_module(module: str, arguments: Sequence[str], processes: int, log: Path) -> Child:

@@ -21,6 +21,7 @@ from alignment.models.row_layout import Row
 from alignment.models.stepper import ModelStepper, Stepper
 
 if TYPE_CHECKING:
+    from alignment.fastpath.feature_major import Product
     from alignment.fastpath.packed_attention import Packing
     from alignment.fastpath.training import LeanBackbone
 
@@ -109,14 +110,14 @@ def use_for_scoring(
 
     if not LeanScorer.covers(model):
         return None
-    workers = workers_for(model)
+    workers, product = workers_for(model), _product(model)
     faster = pays(
         "scoring",
         model,
-        lambda: trials.score(model, workers),
+        lambda: trials.score(model, workers, product),
         lambda: trials.score_plainly(model, workers, plain),
     )
-    return partial(LeanScorer, model) if faster else None
+    return partial(LeanScorer, model, product=product) if faster else None
 
 
 def use_for_training(body: Any) -> LeanBackbone | None:
@@ -132,8 +133,32 @@ def use_for_training(body: Any) -> LeanBackbone | None:
     keep_memory(body)
     if why_not(body) is not None:
         return None
-    faster = pays("training", body, lambda: trials.train(body), lambda: trials.train_plainly(body))
-    return LeanBackbone(body) if faster else None
+    product = _product(body)
+    faster = pays(
+        "training",
+        body,
+        lambda: trials.train(body, product),
+        lambda: trials.train_plainly(body),
+    )
+    return LeanBackbone(body, product) if faster else None
+
+
+def _product(model: Any) -> Product:
+    """How the passes of training and scoring multiply matrices: by the faster of two libraries."""
+    from alignment.fastpath import trials
+    from alignment.fastpath.feature_major import product_of
+    from alignment.fastpath.packed_linear import packs
+
+    if not packs():
+        return torch.matmul
+    faster = pays(
+        "products by oneDNN",
+        model,
+        lambda: trials.multiply(model, product_of),
+        lambda: trials.multiply(model, torch.matmul),
+        margin=1.0,
+    )
+    return product_of if faster else torch.matmul
 
 
 def keep_memory(model: Any) -> None:

@@ -115,12 +115,13 @@ def choices() -> dict[str, str]:
     return {name.partition(":")[0]: str(choice) for name, choice in _now().made.items()}
 
 
-def pays(kind: str, model: Any, fast: Trial, plain: Trial) -> bool:
+def pays(kind: str, model: Any, fast: Trial, plain: Trial, *, margin: float = MARGIN) -> bool:
     """Whether `kind` of work with models like `model` is to be done the fast way.
 
     Args:
         fast, plain: the same piece of work both ways, for some tenths of a second; what they
             give must agree. Run only where the choice was never made. No random numbers are drawn.
+        margin: times the plain one that the fast one must reach.
     """
     setting = _now()
     if setting.mode == "off":
@@ -130,7 +131,7 @@ def pays(kind: str, model: Any, fast: Trial, plain: Trial) -> bool:
         if name not in setting.made:
             choice = _kept(setting.workspace, name)
             if choice is None:
-                choice = _keep(user_cache(), name, measured(fast, plain))
+                choice = _keep(user_cache(), name, measured(fast, plain, margin))
             if setting.workspace is not None:
                 choice = _keep(setting.workspace, name, choice)
             setting.made[name] = choice
@@ -152,7 +153,7 @@ def name_of(kind: str, model: Any) -> str:
     )
 
 
-def measured(fast: Trial, plain: Trial) -> Choice:
+def measured(fast: Trial, plain: Trial, margin: float = MARGIN) -> Choice:
     """Time the same work both ways: the best of a few runs each, alternating."""
     try:
         fast_result = fast()
@@ -172,7 +173,7 @@ def measured(fast: Trial, plain: Trial) -> Choice:
         if time.perf_counter() - started > _ENOUGH:
             break
     gain = round(best[plain] / best[fast], 2)
-    if gain < MARGIN:
+    if gain < margin:
         return Choice(False, gain, f"the fast one gains too little here ({gain} times)")
     return Choice(True, gain)
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from alignment.fastpath.feature_major import in_range, normed, product_of, turn
+from alignment.fastpath.feature_major import Product, in_range, normed, product_of, turn
 from alignment.fastpath.layers import LOG2E, Lean, Rotations, why_not
 from alignment.models.load import scalar_head
 from alignment.models.row_layout import Row
@@ -66,7 +66,10 @@ class Group:
 class _Map:
     """x ↦ W x + b of columns, with factors of W's columns (a norm's weight) in it."""
 
-    def __init__(self, parts: Sequence[tuple[Any, float]], gain: Tensor | None = None):
+    def __init__(
+        self, product: Product, parts: Sequence[tuple[Any, float]], gain: Tensor | None = None
+    ):
+        self._product = product
         weight = torch.cat([part.weight * factor for part, factor in parts])
         self._weight = weight if gain is None else weight * gain
         biases = [
@@ -77,23 +80,23 @@ class _Map:
         self._bias = bias[:, None] if bool(bias.any()) else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        product = product_of(self._weight, x)
+        product = self._product(self._weight, x)
         return product if self._bias is None else product.add_(self._bias)
 
 
 class _Layer:
     """A layer's weights: queries are scaled for exp2."""
 
-    def __init__(self, layer: Any):
+    def __init__(self, layer: Any, product: Product):
         attention, mlp = layer.self_attn, layer.mlp
         before, after = layer.input_layernorm, layer.post_attention_layernorm
         queries = (attention.q_proj, float(attention.scaling) * LOG2E)
         self._queries_keys_values = _Map(
-            [queries, (attention.k_proj, 1.0), (attention.v_proj, 1.0)], before.weight
+            product, [queries, (attention.k_proj, 1.0), (attention.v_proj, 1.0)], before.weight
         )
-        self._out = _Map([(attention.o_proj, 1.0)])
-        self._both = _Map([(mlp.gate_proj, 1.0), (mlp.up_proj, 1.0)], after.weight)
-        self._down = _Map([(mlp.down_proj, 1.0)])
+        self._out = _Map(product, [(attention.o_proj, 1.0)])
+        self._both = _Map(product, [(mlp.gate_proj, 1.0), (mlp.up_proj, 1.0)], after.weight)
+        self._down = _Map(product, [(mlp.down_proj, 1.0)])
         self._epsilons = before.variance_epsilon, after.variance_epsilon
 
     def project(self, x: Tensor) -> Tensor:
@@ -112,6 +115,7 @@ class LeanScorer:
 
     Args:
         longest: tokens of the longest answer that will come, prompt included.
+        product: how matrices are multiplied.
 
     Attributes:
         chunk: tokens of a forward pass: enough for long products, few enough for the processor's
@@ -120,12 +124,12 @@ class LeanScorer:
 
     chunk = 4096
 
-    def __init__(self, model: Any, longest: int):
+    def __init__(self, model: Any, longest: int, product: Product = product_of):
         config = model.config
         self._model = model
         self._heads = int(config.num_attention_heads)
         self._kv = int(config.num_key_value_heads)
-        self._layers = [_Layer(layer) for layer in model.model.layers]
+        self._layers = [_Layer(layer, product) for layer in model.model.layers]
         self._head = scalar_head(model)
         self._masks: dict[int, Tensor] = {}
         turns = Rotations(model, longest)[torch.arange(longest)]

@@ -3,7 +3,7 @@
 With a few hundred thousand parameters the matrix products take a third of a training step's time;
 attention kernels made for wide heads and elementwise passes take the rest. So here
 
-* products run through oneDNN, which uses wide registers on processors where MKL does not;
+* products run through whichever of oneDNN and MKL is faster here (`feature_major.Product`);
 * activations are [features, tokens], so that every pass runs over long rows, and rotary embedding
   writes queries and keys where attention reads them;
 * norm weights and the scaling of the scores are folded into the projections;
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from alignment.fastpath import feature_major
 from alignment.fastpath.choice import SMALL
-from alignment.fastpath.feature_major import in_range, product_of, turn
+from alignment.fastpath.feature_major import Product, in_range, product_of, turn
 from alignment.fastpath.layers import LOG2E, Rotations
 from alignment.fastpath.layers import why_not as why_not_lean
 
@@ -93,6 +93,7 @@ class _Shape:
     rows: int
     length: int
     tables: _Tables
+    product: Product
 
     @property
     def groups(self) -> int:
@@ -106,11 +107,13 @@ class LeanBackbone:
     Args:
         body: a decoder without its head, to which `why_not` has no objection; its parameters are
             used as they are at each call.
+        product: how matrices are multiplied.
     """
 
-    def __init__(self, body: Any):
+    def __init__(self, body: Any, product: Product = product_of):
         config = body.config
         self._body = body
+        self._product = product
         self._heads = int(config.num_attention_heads)
         self._kv = int(config.num_key_value_heads)
         self._dim = int(getattr(config, "head_dim", None) or config.hidden_size // self._heads)
@@ -136,21 +139,26 @@ class LeanBackbone:
 
     def _hidden(self, ids: Tensor, places: Tensor) -> Tensor:
         rows, length = ids.shape
-        shape = _Shape(self._heads, self._kv, self._dim, rows, length, self._made(length))
+        tables = self._made(length)
+        shape = _Shape(self._heads, self._kv, self._dim, rows, length, tables, self._product)
         base = self._body
         x = base.embed_tokens(ids.flatten()).t().contiguous()
         for layer in base.layers[:-1]:
-            x = _inner(_attention(x, layer, shape), layer)
+            x = _inner(_attention(x, layer, shape), layer, self._product)
         # Behind the last attention only the chosen places count.
-        x = _inner(_attention(x, base.layers[-1], shape)[:, places], base.layers[-1])
+        chosen = _attention(x, base.layers[-1], shape)[:, places]
+        x = _inner(chosen, base.layers[-1], self._product)
         normed: Tensor = _Norm.apply(x, base.norm.variance_epsilon)  # type: ignore[no-untyped-call]
         return (normed * base.norm.weight[:, None]).t()
 
-    @staticmethod
-    def token_logprobs(hidden: Tensor, head: Tensor, tokens: Tensor, temperature: float) -> Tensor:
+    def token_logprobs(
+        self, hidden: Tensor, head: Tensor, tokens: Tensor, temperature: float
+    ) -> Tensor:
         """log softmax(head · hidden / temperature) of tokens (n,), from hidden (n, d) and head
         (v, d)."""
-        log_probs: Tensor = TokenLogprobs.apply(hidden, head, tokens, temperature)  # type: ignore[no-untyped-call]
+        log_probs: Tensor = TokenLogprobs.apply(  # type: ignore[no-untyped-call]
+            hidden, head, tokens, temperature, self._product
+        )
         return log_probs
 
     def _made(self, length: int) -> _Tables:
@@ -184,11 +192,13 @@ def _attention(x: Tensor, layer: Any, shape: _Shape) -> Tensor:
     return output
 
 
-def _inner(h: Tensor, layer: Any) -> Tensor:
+def _inner(h: Tensor, layer: Any, product: Product) -> Tensor:
     """Second half of a layer: [d, N] → [d, N]."""
     mlp, norm = layer.mlp, layer.post_attention_layernorm
     both = _folded(norm.weight, [(mlp.gate_proj.weight, 1.0), (mlp.up_proj.weight, 1.0)])
-    output: Tensor = _Inner.apply(h, both, mlp.down_proj.weight, norm.variance_epsilon)  # type: ignore[no-untyped-call]
+    output: Tensor = _Inner.apply(  # type: ignore[no-untyped-call]
+        h, both, mlp.down_proj.weight, norm.variance_epsilon, product
+    )
     return output
 
 
@@ -222,26 +232,30 @@ class _Inner(torch.autograd.Function):
     """h + down(silu(gate) · up) of the normed h."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor, inner: Tensor, down: Tensor, epsilon: float) -> Tensor:
+    def forward(
+        ctx: Any, h: Tensor, inner: Tensor, down: Tensor, epsilon: float, product: Product
+    ) -> Tensor:
         normed, factor = feature_major.normed(h, epsilon)
-        both = product_of(inner, normed)
+        both = product(inner, normed)
         gate, up = both.chunk(2)
         active = torch.nn.functional.silu(gate)
-        product = active * up
-        ctx.save_for_backward(inner, down, normed, factor, both, active, product)
-        return product_of(down, product).add_(h)
+        passed = active * up
+        ctx.product = product
+        ctx.save_for_backward(inner, down, normed, factor, both, active, passed)
+        return product(down, passed).add_(h)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        inner, down, normed, factor, both, active, product = ctx.saved_tensors
+        inner, down, normed, factor, both, active, passed = ctx.saved_tensors
+        product: Product = ctx.product
         gate, up = both.chunk(2)
-        back = product_of(down.t(), grad)
+        back = product(down.t(), grad)
         both_back = torch.empty_like(both)
         gate_back, up_back = both_back.chunk(2)
         torch.mul(back, active, out=up_back)
         torch.ops.aten.silu_backward.grad_input(back.mul_(up), gate, grad_input=gate_back)
-        gradient = _normed_back(product_of(inner.t(), both_back), normed, factor).add_(grad)
-        return gradient, product_of(both_back, normed.t()), product_of(grad, product.t()), None
+        gradient = _normed_back(product(inner.t(), both_back), normed, factor).add_(grad)
+        return gradient, product(both_back, normed.t()), product(grad, passed.t()), None, None
 
 
 class _Attention(torch.autograd.Function):
@@ -252,7 +266,7 @@ class _Attention(torch.autograd.Function):
         ctx: Any, x: Tensor, projections: Tensor, out: Tensor, epsilon: float, shape: _Shape
     ) -> Tensor:
         normed, factor = feature_major.normed(x, epsilon)
-        projected = product_of(projections, normed)
+        projected = shape.product(projections, normed)
         keys, values = _keys_and_values(projected, shape)
         attended = torch.empty(shape.heads * shape.dim, x.shape[1])
         inverse = torch.empty(shape.heads, 1, x.shape[1])
@@ -273,7 +287,7 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(
             projections, out, normed, factor, keys, values, attended, inverse, *saved
         )
-        return product_of(out, attended).add_(x)
+        return shape.product(out, attended).add_(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -282,7 +296,7 @@ class _Attention(torch.autograd.Function):
         )
         shape: _Shape = ctx.shape
         # Of a quotient n/t: 1/t above, and −(n/t)/t below, summed over the head.
-        above = product_of(out.t(), grad).view(shape.heads, shape.dim, -1)
+        above = shape.product(out.t(), grad).view(shape.heads, shape.dim, -1)
         back = torch.empty(shape.heads, shape.dim + 1, grad.shape[1])
         torch.mul(above, inverse, out=back[:, :-1])
         along = back[:, :-1] * attended.view(above.shape)
@@ -300,10 +314,10 @@ class _Attention(torch.autograd.Function):
                 torch.bmm(keys[..., : block.end], scores_back), projected_back, shape, block
             )
         _keys_and_values_back(keys_back, values_back, projected_back, shape)
-        normed_back = product_of(projections.t(), projected_back)
+        normed_back = shape.product(projections.t(), projected_back)
         gradient = _normed_back(normed_back, normed, factor).add_(grad)
-        weight_back = product_of(projected_back, normed.t())
-        return gradient, weight_back, product_of(grad, attended.t()), None, None
+        weight_back = shape.product(projected_back, normed.t())
+        return gradient, weight_back, shape.product(grad, attended.t()), None, None
 
 
 def _apart(flat: Tensor, shape: _Shape, block: _Block) -> Tensor:
@@ -371,32 +385,39 @@ class TokenLogprobs(torch.autograd.Function):
         hidden: (n, d).
         head: (v, d).
         tokens: (n,) int64.
+        product: how matrices are multiplied.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, tokens: Tensor, temperature: float
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        tokens: Tensor,
+        temperature: float,
+        product: Product = product_of,
     ) -> Tensor:
         scaled = head * (LOG2E / temperature)
-        logits = product_of(scaled, hidden.t())
+        logits = product(scaled, hidden.t())
         chosen = logits.gather(0, tokens[None])[0]
         weights = logits.exp2_()
         total = weights.sum(0)
         if not in_range(total):
-            logits = product_of(scaled, hidden.t())
+            logits = product(scaled, hidden.t())
             highest = logits.amax(0)
             weights = logits.sub_(highest).exp2_()
             total = weights.sum(0)
             chosen = chosen - highest
-        ctx.temperature = temperature
+        ctx.temperature, ctx.product = temperature, product
         ctx.save_for_backward(hidden, head, tokens, weights, total)
         return (chosen - total.log2()).div_(LOG2E)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         hidden, head, tokens, weights, total = ctx.saved_tensors
+        product: Product = ctx.product
         grad = grad / ctx.temperature
         # In place: the graph is used once.
         back = weights.mul_(-grad / total)
         back.scatter_add_(0, tokens[None], grad[None])
-        return product_of(head.t(), back).t(), product_of(back, hidden), None, None
+        return product(head.t(), back).t(), product(back, hidden), None, None, None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from alignment.fastpath.feature_major import Product
 from alignment.fastpath.scoring import LeanScorer
 from alignment.fastpath.training import LeanBackbone
 from alignment.models.row_layout import Row
@@ -64,14 +65,27 @@ def decode(model: Any, way: Decoding) -> Tensor:
     return torch.cat(side_by_side([partial(part, where) for where in parts], way.workers))
 
 
-def score(model: Any, workers: int) -> Tensor:
+def multiply(model: Any, product: Product) -> Tensor:
+    """What a layer's weights are multiplied with, forward and backward, in the fast passes."""
+    layer = getattr(model, "model", model).layers[0]
+    weights = [weight.detach() for weight in layer.parameters() if weight.dim() == 2]
+    tokens = tokens_for(model, 6, least=96, most=1024)
+    results = []
+    for weight in weights:
+        x = torch.arange(weight.shape[1] * tokens).view(-1, tokens).sin()
+        y = product(weight, x)
+        results += [product(weight.t(), y).flatten(), product(y, x.t()).flatten()]
+    return torch.cat(results)
+
+
+def score(model: Any, workers: int, product: Product) -> Tensor:
     """Scores of the same answers by as many scorers as there are threads, at once: there are two
     reward models."""
     rows, longest = _answers(model, workers)
 
     def one() -> Tensor:
         with torch.inference_mode():
-            scores, numbers = LeanScorer(model, longest).score(rows)
+            scores, numbers = LeanScorer(model, longest, product).score(rows)
             return scores[torch.tensor(numbers).argsort()].clone()
 
     return torch.cat(side_by_side([one] * workers, workers))
@@ -97,9 +111,9 @@ def _answers(model: Any, times: int) -> tuple[list[Row], int]:
     return rows, prompt + answer
 
 
-def train(body: Any) -> Tensor | None:
+def train(body: Any, product: Product) -> Tensor | None:
     """Hidden states and gradients of two micro-batches side by side."""
-    lean = LeanBackbone(body)
+    lean = LeanBackbone(body, product)
     return _learn(body, Together(apart=True), lean.hidden)
 
 

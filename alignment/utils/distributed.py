@@ -6,7 +6,8 @@ every step. `deal` and `claim` hand out whole pieces of work instead, each done 
 would do it, so that its bits do not depend on the number of processes. Only the first process
 writes outputs. In a single process every function is the identity.
 
-`launcher` starts the processes; processes started by torchrun or accelerate can join too.
+`launcher` starts the processes; processes started by torchrun or accelerate can join too. On one
+machine's CPU small messages go through `shared_memory`, others through gloo or NCCL.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from alignment.utils.shared_memory import Board
+
 Item = TypeVar("Item")
 
 RENDEZVOUS = "ALIGNMENT_RENDEZVOUS"
@@ -33,6 +36,8 @@ RENDEZVOUS = "ALIGNMENT_RENDEZVOUS"
 # The launcher notices a dead peer; waiting for a slow one must never end in an error.
 _PATIENCE = timedelta(days=7)
 _BUCKET = 1 << 24
+
+_board: Board | None = None
 
 
 def _joined() -> bool:
@@ -105,6 +110,11 @@ def join(device: str = "auto") -> None:
         world_size=world,
         timeout=_PATIENCE,
     )
+    if backend == "gloo":
+        from alignment.utils.shared_memory import shared_board
+
+        global _board
+        _board = shared_board()
 
 
 def leave() -> None:
@@ -112,8 +122,10 @@ def leave() -> None:
     if _joined():
         import torch
 
-        torch.distributed.barrier()
+        barrier()
         torch.distributed.destroy_process_group()
+        global _board
+        _board = None
 
 
 def share(count: int) -> range:
@@ -215,10 +227,33 @@ def like(parameter: Any, rows: Tensor) -> Tensor:
 
 def barrier() -> None:
     """Wait until all processes are here."""
-    if _joined():
-        import torch
+    if not _joined():
+        return
+    import torch
 
+    if _told(torch.zeros(1)) is None:
         torch.distributed.barrier()
+
+
+def _told(message: Tensor) -> list[Tensor] | None:
+    """All processes' messages, through shared memory; None where it does not serve."""
+    if _board is None or message.device.type != "cpu":
+        return None
+    return _board.exchange(message)
+
+
+def _add_up(tensor: Tensor) -> Tensor:
+    """Replace it by the sum over all processes, the same to the bit in all of them."""
+    import torch
+
+    told = _told(tensor)
+    if told is None:
+        torch.distributed.all_reduce(tensor)
+        return tensor
+    torch.add(told[0], told[1], out=tensor)
+    for other in told[2:]:
+        tensor += other
+    return tensor
 
 
 def meet() -> None:
@@ -231,11 +266,7 @@ def sum_over_all(tensor: Tensor) -> Tensor:
     """The sum of this tensor over all processes; a new tensor if there are several."""
     if not _joined():
         return tensor
-    import torch
-
-    total = tensor.detach().clone()
-    torch.distributed.all_reduce(total)
-    return total
+    return _add_up(tensor.detach().clone())
 
 
 def merged(values: np.ndarray) -> np.ndarray:
@@ -270,6 +301,9 @@ def largest(figure: float) -> float:
     import torch
 
     maximum = torch.tensor(figure, dtype=torch.float64)
+    told = _told(maximum)
+    if told is not None:
+        return max(map(float, told))
     torch.distributed.all_reduce(maximum, torch.distributed.ReduceOp.MAX)
     return float(maximum)
 
@@ -291,8 +325,10 @@ def gather_rows(rows: Tensor, count: int) -> Tensor:
     longest = max(len(share_of(count, number, size())) for number in range(size()))
     padded = rows.new_zeros((longest, *rows.shape[1:]))
     padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in range(size())]
-    torch.distributed.all_gather(parts, padded)
+    parts = _told(padded)
+    if parts is None:
+        parts = [torch.empty_like(padded) for _ in range(size())]
+        torch.distributed.all_gather(parts, padded)
     return torch.cat([part[: len(share_of(count, n, size()))] for n, part in enumerate(parts)])
 
 
@@ -325,8 +361,7 @@ def sum_gradients(
     place = 0
     for bucket in _buckets(learning):
         parts = [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in bucket]
-        flat = torch.cat(parts if sums else [head, *parts])
-        torch.distributed.all_reduce(flat)
+        flat = _add_up(torch.cat(parts if sums else [head, *parts]))
         if not sums:
             sums, flat = flat[: len(head)].tolist(), flat[len(head) :]
         exists = sums[len(figures) + place :]
