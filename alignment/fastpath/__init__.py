@@ -30,6 +30,7 @@ __all__ = [
     "Scorer",
     "choices",
     "choosing",
+    "grouping",
     "is_off",
     "keep_memory",
     "packing",
@@ -64,6 +65,20 @@ class Scorer(Protocol):
 
     def score(self, rows: Sequence[Row]) -> tuple[Tensor, list[int]]:
         """A score for each answer, and the answers' numbers."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A pass over rows of answers.
+
+    Attributes:
+        longest: most tokens of an answer with its prompt.
+        hidden: (A, d) after the final norm, of each answer's last token, in the order of rows and
+            tails, with a gradient where that is enabled.
+    """
+
+    longest: int
+    hidden: Callable[[Sequence[Row]], Tensor]
 
 
 def use_for_decoding(model: Any) -> Decoding | None:
@@ -178,6 +193,27 @@ def packing() -> type[Packing] | None:
     from alignment.fastpath.packed_attention import Packing
 
     return Packing
+
+
+def grouping(body: Any) -> Grouping | None:
+    """For a decoder without its head: rows of answers, each with what it begins with, to hidden
+    states at the answers' ends. Whether it pays is for the caller to try, as with `packing`."""
+    if is_off():
+        return None
+    from alignment.fastpath.groups import of_rows
+    from alignment.fastpath.training import LONGEST, LeanBackbone, why_not
+
+    if why_not(body) is not None:
+        return None
+    lean = LeanBackbone(body, _product(body))
+
+    def hidden(rows: Sequence[Row]) -> Tensor:
+        layout = of_rows(rows, int(body.config.hidden_size))
+        found = lean.hidden_of(layout, layout.last)
+        assert found is not None, f"an answer is longer than {LONGEST}"
+        return found
+
+    return Grouping(LONGEST, hidden)
 
 
 def workers_for(model: Any) -> int:

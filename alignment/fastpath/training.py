@@ -8,8 +8,8 @@ attention kernels made for wide heads and elementwise passes take the rest. So h
   writes queries and keys where attention reads them;
 * norm weights and the scaling of the scores are folded into the projections;
 * queries are processed in blocks, each with the keys up to its end, so that less is masked;
-* weights are exp2 of the scores without subtracting the largest; a row of ones below the values
-  sums them in the same product. If a sum is out of range, transformers' own forward is used.
+* weights are exp2 of the scores without subtracting the largest, unless a sum is out of range; a
+  row of ones below the values sums them in the same product.
 
 The mathematics is the same, the rounding differs. `why_not` says why a model is not covered.
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -31,13 +32,14 @@ from torch import Tensor, nn
 from alignment.fastpath import feature_major
 from alignment.fastpath.choice import SMALL
 from alignment.fastpath.feature_major import Product, in_range, product_of, turn
+from alignment.fastpath.groups import Group, Layout, of_padded
 from alignment.fastpath.layers import LOG2E, Rotations
 from alignment.fastpath.layers import why_not as why_not_lean
 
 # Attention weights are kept: longer sequences would cost memory.
-_LONGEST = 512
+LONGEST = 512
 # Queries of a block: more save more masked scores, fewer make larger products.
-_BLOCK = 32
+_BLOCK = 128
 
 
 def why_not(model: Any) -> str | None:
@@ -61,44 +63,17 @@ def why_not(model: Any) -> str | None:
     return None
 
 
-class _OutOfRange(Exception):
-    """Attention scores too large or too small for this path."""
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Queries [start, end) and which of the keys there they see: [c, G·c]."""
-
-    start: int
-    end: int
-    seen: Tensor
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """What depends on the length alone: rotary tables [D/2, s] and the blocks of queries."""
-
-    cos: Tensor
-    sin: Tensor
-    blocks: tuple[_Block, ...]
-
-
 @dataclass(frozen=True)
 class _Shape:
-    """Sizes of a batch."""
+    """Sizes of heads, and what a pass needs of its layout: rotary tables [D/2, N] and groups."""
 
     heads: int
     kv: int
     dim: int
-    rows: int
-    length: int
-    tables: _Tables
+    cos: Tensor
+    sin: Tensor
+    groups: tuple[Group, ...]
     product: Product
-
-    @property
-    def groups(self) -> int:
-        """G, query heads to a key head."""
-        return self.heads // self.kv
 
 
 class LeanBackbone:
@@ -117,11 +92,11 @@ class LeanBackbone:
         self._heads = int(config.num_attention_heads)
         self._kv = int(config.num_key_value_heads)
         self._dim = int(getattr(config, "head_dim", None) or config.hidden_size // self._heads)
-        self._tables: dict[int, _Tables] = {}
+        self._turns: Rotations | None = None
 
     def hidden(self, ids: Tensor, places: Tensor) -> Tensor | None:
-        """Last hidden states, after the final norm, at chosen places; None where the model's own
-        forward has to serve, for sequences too long or attention scores out of range.
+        """Last hidden states, after the final norm, at chosen places; None where sequences are so
+        long that the model's own forward has to serve.
 
         Args:
             ids: (b, s) padded on the right.
@@ -130,19 +105,19 @@ class LeanBackbone:
         Returns:
             (n, d), with a gradient where that is enabled.
         """
-        if ids.shape[1] > _LONGEST:
-            return None
-        try:
-            return self._hidden(ids, places)
-        except _OutOfRange:
-            return None
+        return self.hidden_of(of_padded(ids), places)
 
-    def _hidden(self, ids: Tensor, places: Tensor) -> Tensor:
-        rows, length = ids.shape
-        tables = self._made(length)
-        shape = _Shape(self._heads, self._kv, self._dim, rows, length, tables, self._product)
+    def hidden_of(self, layout: Layout, places: Tensor) -> Tensor | None:
+        """The same for any layout of tokens; `places` among its N."""
+        if max(group.shared + group.longest for group in layout.groups) > LONGEST:
+            return None
+        return self._hidden(layout, places)
+
+    def _hidden(self, layout: Layout, places: Tensor) -> Tensor:
+        cos, sin = self._tables(layout.positions)
+        shape = _Shape(self._heads, self._kv, self._dim, cos, sin, layout.groups, self._product)
         base = self._body
-        x = base.embed_tokens(ids.flatten()).t().contiguous()
+        x = base.embed_tokens(layout.ids).t().contiguous()
         for layer in base.layers[:-1]:
             x = _inner(_attention(x, layer, shape), layer, self._product)
         # Behind the last attention only the chosen places count.
@@ -161,19 +136,12 @@ class LeanBackbone:
         )
         return log_probs
 
-    def _made(self, length: int) -> _Tables:
-        if length not in self._tables:
+    def _tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [D/2, N]."""
+        if self._turns is None:
             with torch.inference_mode(False), torch.no_grad():
-                turn = Rotations(SimpleNamespace(model=self._body), length)[torch.arange(length)]
-                count = math.ceil(length / _BLOCK)
-                edges = [length * i // count for i in range(count + 1)]
-                blocks = tuple(
-                    _Block(i, j, torch.ones(j - i, j - i).triu().repeat(1, self._heads // self._kv))
-                    for i, j in pairwise(edges)
-                )
-                cos, sin = turn.cos.t().contiguous(), turn.sin.t().contiguous()
-                self._tables[length] = _Tables(cos, sin, blocks)
-        return self._tables[length]
+                self._turns = Rotations(SimpleNamespace(model=self._body), LONGEST)
+        return self._turns.cos.t()[:, positions], self._turns.sin.t()[:, positions]
 
 
 def _attention(x: Tensor, layer: Any, shape: _Shape) -> Tensor:
@@ -267,115 +235,161 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         normed, factor = feature_major.normed(x, epsilon)
         projected = shape.product(projections, normed)
-        keys, values = _keys_and_values(projected, shape)
+        queries, memory = _turned(projected, shape)
         attended = torch.empty(shape.heads * shape.dim, x.shape[1])
         inverse = torch.empty(shape.heads, 1, x.shape[1])
         saved = []
-        for block in shape.tables.blocks:
-            queries = _queries(projected, shape, block)
-            weights = torch.bmm(keys[..., : block.end].transpose(1, 2), queries).exp2_()
-            weights[:, block.start :].mul_(block.seen)
-            sums = torch.bmm(values[..., : block.end], weights)
-            output = sums.view(shape.kv, shape.rows, shape.dim + 1, shape.groups, -1)
-            below = _apart(inverse, shape, block)
-            torch.reciprocal(output[:, :, -1:], out=below)
-            torch.mul(output[:, :, :-1], below, out=_apart(attended, shape, block))
-            saved += [queries, weights]
-        if not in_range(inverse):
-            raise _OutOfRange
+        for group in shape.groups:
+            keys, values = _memory_of(group, memory, shape)
+            saved += [keys, values]
+            for start, end in _blocks(group.longest):
+                asking = _of_block(queries, group, shape, start, end)
+                weights, sums = _weighed(asking, keys, values, group, start, end)
+                output = sums.view(shape.kv, len(group.lengths), shape.dim + 1, -1, end - start)
+                below = _apart(inverse, group, shape)[..., start:end]
+                torch.reciprocal(output[:, :, -1:], out=below)
+                target = _apart(attended, group, shape)[..., start:end]
+                torch.mul(output[:, :, :-1], below, out=target)
+                saved += [asking, weights]
         ctx.shape = shape
-        ctx.save_for_backward(
-            projections, out, normed, factor, keys, values, attended, inverse, *saved
-        )
+        ctx.save_for_backward(projections, out, normed, factor, attended, inverse, *saved)
         return shape.product(out, attended).add_(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        projections, out, normed, factor, keys, values, attended, inverse, *saved = (
-            ctx.saved_tensors
-        )
+        projections, out, normed, factor, attended, inverse, *saved = ctx.saved_tensors
         shape: _Shape = ctx.shape
+        left = iter(saved)
         # Of a quotient n/t: 1/t above, and −(n/t)/t below, summed over the head.
         above = shape.product(out.t(), grad).view(shape.heads, shape.dim, -1)
         back = torch.empty(shape.heads, shape.dim + 1, grad.shape[1])
         torch.mul(above, inverse, out=back[:, :-1])
         along = back[:, :-1] * attended.view(above.shape)
         torch.sum(along, 1, keepdim=True, out=back[:, -1:]).neg_()
-        projected_back = torch.empty(len(projections), grad.shape[1])
-        keys_back, values_back = torch.zeros_like(keys), torch.zeros_like(keys)
-        for number, block in enumerate(shape.tables.blocks):
-            queries, weights = saved[2 * number : 2 * number + 2]
-            block_back = _apart(back, shape, block).reshape(len(keys), shape.dim + 1, -1)
-            scores_back = torch.bmm(values[..., : block.end].transpose(1, 2), block_back)
-            scores_back.mul_(weights)
-            values_back[..., : block.end] += torch.bmm(block_back[:, :-1], weights.transpose(1, 2))
-            keys_back[..., : block.end] += torch.bmm(queries, scores_back.transpose(1, 2))
-            _queries_back(
-                torch.bmm(keys[..., : block.end], scores_back), projected_back, shape, block
-            )
-        _keys_and_values_back(keys_back, values_back, projected_back, shape)
+        queries_back = torch.empty(shape.heads, shape.dim, grad.shape[1])
+        memory_back = torch.zeros(shape.kv, 2 * shape.dim, grad.shape[1])
+        for group in shape.groups:
+            keys, values = next(left), next(left)
+            own_back = keys.new_zeros(len(keys), 2 * shape.dim, keys.shape[-1])
+            keys_back, values_back = own_back[:, : shape.dim], own_back[:, shape.dim :]
+            for start, end in _blocks(group.longest):
+                asking, weights = next(left), next(left)
+                until = group.shared + end
+                block_back = _of_block(back, group, shape, start, end)
+                scores_back = torch.bmm(values[..., :until].transpose(1, 2), block_back)
+                scores_back.mul_(weights)
+                values_back[..., :until] += torch.bmm(block_back[:, :-1], weights.transpose(1, 2))
+                keys_back[..., :until] += torch.bmm(asking, scores_back.transpose(1, 2))
+                asked = torch.bmm(keys[..., :until], scores_back)
+                target = _apart(queries_back, group, shape)[..., start:end]
+                target.copy_(asked.view(target.shape))
+            _add_memory(memory_back, group, own_back, shape)
+        projected_back = _turned_back(queries_back, memory_back, shape)
         normed_back = shape.product(projections.t(), projected_back)
         gradient = _normed_back(normed_back, normed, factor).add_(grad)
         weight_back = shape.product(projected_back, normed.t())
         return gradient, weight_back, shape.product(grad, attended.t()), None, None
 
 
-def _apart(flat: Tensor, shape: _Shape, block: _Block) -> Tensor:
-    """View of [H·n, N], for any n, as [K, b, n, G, c]."""
-    whole = flat.view(shape.kv, shape.groups, -1, shape.rows, shape.length)
-    return whole.permute(0, 3, 2, 1, 4)[..., block.start : block.end]
+def _blocks(length: int) -> list[tuple[int, int]]:
+    """Queries [start, end) of blocks of like size."""
+    count = math.ceil(length / _BLOCK)
+    return list(pairwise(length * number // count for number in range(count + 1)))
 
 
-def _query_part(projected: Tensor, shape: _Shape, block: _Block) -> Tensor:
-    """View of a block's queries in [(H + 2K)·D, N]: [K, b, 2, D/2, G, c]."""
-    own = projected[: shape.heads * shape.dim]
-    return _apart(own, shape, block).unflatten(2, (2, -1))
+@cache
+def _seen(size: int, groups: int) -> Tensor:
+    """[c, G·c]: 1 where a key does not come after the query."""
+    with torch.inference_mode(False):
+        return torch.ones(size, size).triu().repeat(1, groups)
 
 
-def _queries(projected: Tensor, shape: _Shape, block: _Block) -> Tensor:
-    """Turned queries of a block: [K·b, D, G·c]."""
-    source = _query_part(projected, shape, block)
-    queries = torch.empty(source.shape)
-    inside = slice(block.start, block.end)
-    cos, sin = shape.tables.cos[:, None, inside], shape.tables.sin[:, None, inside]
-    turn(source, queries, cos, sin, dim=2)
-    return queries.view(shape.kv * shape.rows, shape.dim, -1)
+def _weighed(
+    asking: Tensor, keys: Tensor, values: Tensor, group: Group, start: int, end: int
+) -> tuple[Tensor, Tensor]:
+    """Of a block of queries the attention weights [K·B, n, G·c], and their sums of values with the
+    sums of weights below [K·B, D + 1, G·c]."""
+    until = group.shared + end
+    seen = _seen(end - start, asking.shape[-1] // (end - start))
+    own, keys, values = slice(group.shared + start, until), keys[..., :until], values[..., :until]
+    # The largest score is not subtracted first, which saves two passes over the scores.
+    weights = torch.bmm(keys.transpose(1, 2), asking).exp2_()
+    weights[:, own].mul_(seen)
+    sums = torch.bmm(values, weights)
+    if in_range(sums[:, -1]):
+        return weights, sums
+    scores = torch.bmm(keys.transpose(1, 2), asking)
+    scores[:, own].masked_fill_(seen == 0, -math.inf)
+    scores.masked_fill_(values[:, -1, :, None] == 0, -math.inf)
+    weights = scores.sub_(scores.amax(1, keepdim=True)).exp2_()
+    return weights, torch.bmm(values, weights)
 
 
-def _queries_back(gradient: Tensor, projected: Tensor, shape: _Shape, block: _Block) -> None:
-    """The backward pass of `_queries`, into the gradient of `projected`."""
-    target = _query_part(projected, shape, block)
-    inside = slice(block.start, block.end)
+def _apart(flat: Tensor, group: Group, shape: _Shape) -> Tensor:
+    """View of a group in [H·n, N] or [H, n, N], for any n, as [K, B, n, G, L]."""
+    whole = flat.view(shape.kv, shape.heads // shape.kv, -1, flat.shape[-1])
+    return group.own(whole).permute(0, 3, 2, 1, 4)
+
+
+def _of_block(flat: Tensor, group: Group, shape: _Shape, start: int, end: int) -> Tensor:
+    """Queries [start, end) of a group out of [H, n, N]: [K·B, n, G·c]."""
+    block = _apart(flat, group, shape)[..., start:end]
+    return block.reshape(shape.kv * len(group.lengths), block.shape[2], -1)
+
+
+def _turned(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
+    """Turned queries [H, D, N]; turned keys, values and a row of ones [K, 2·D + 1, N]."""
+    heads, kv, dim = shape.heads, shape.kv, shape.dim
+    q, k, v = projected.view(heads + 2 * kv, dim, -1).split((heads, kv, kv))
+    queries, memory = torch.empty(q.shape), torch.empty(kv, 2 * dim + 1, q.shape[-1])
+    turn(_halves(q), _halves(queries), shape.cos, shape.sin, dim=1)
+    turn(_halves(k), _halves(memory[:, :dim]), shape.cos, shape.sin, dim=1)
+    memory[:, dim:-1] = v
+    memory[:, -1] = 1.0
+    return queries, memory
+
+
+def _turned_back(queries: Tensor, memory: Tensor, shape: _Shape) -> Tensor:
+    """The backward pass of `_turned`: the gradient of `projected`."""
+    heads, kv, dim = shape.heads, shape.kv, shape.dim
+    back = torch.empty(heads + 2 * kv, dim, queries.shape[-1])
     # Scores are powers of two: their derivative brings ln 2 = 1 / log₂e.
-    cos, sin = (t[:, None, inside] / LOG2E for t in (shape.tables.cos, shape.tables.sin))
-    turn(gradient.view(target.shape), target, cos, sin.neg_(), dim=2)
+    cos, sin = shape.cos / LOG2E, -shape.sin / LOG2E
+    turn(_halves(queries), _halves(back[:heads]), cos, sin, dim=1)
+    turn(_halves(memory[:, :dim]), _halves(back[heads : heads + kv]), cos, sin, dim=1)
+    back[heads + kv :] = memory[:, dim:]
+    return back.flatten(0, 1)
 
 
-def _key_parts(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
-    """Views of [(H + 2K)·D, N]: keys [K, b, 2, D/2, s], values [K, b, D, s]."""
-    heads, kv, dim, rows, length = shape.heads, shape.kv, shape.dim, shape.rows, shape.length
-    k = projected[heads * dim : (heads + kv) * dim].view(kv, 2, dim // 2, rows, length)
-    v = projected[(heads + kv) * dim :].view(kv, dim, rows, length)
-    return k.permute(0, 3, 1, 2, 4), v.permute(0, 2, 1, 3)
+def _halves(heads: Tensor) -> Tensor:
+    """View [n, 2, D/2, N] of [n, D, N]."""
+    return heads.unflatten(1, (2, -1))
 
 
-def _keys_and_values(projected: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
-    """Turned keys [K·b, D, s] and values with ones [K·b, D + 1, s]."""
-    k, v = _key_parts(projected, shape)
-    keys = torch.empty(k.shape)
-    turn(k, keys, shape.tables.cos, shape.tables.sin, dim=2)
-    values = torch.empty((*v.shape[:2], shape.dim + 1, shape.length))
-    values[:, :, :-1] = v
-    values[:, :, -1] = 1.0
-    batch = shape.kv * shape.rows
-    return keys.view(batch, shape.dim, -1), values.view(batch, shape.dim + 1, -1)
+def _memory_of(group: Group, memory: Tensor, shape: _Shape) -> tuple[Tensor, Tensor]:
+    """What a group's queries see: keys [K·B, D, P + L] and values with ones [K·B, D + 1, P + L].
+    Beside a shorter prefix there is nothing, of no weight."""
+    size, shared = len(group.lengths), group.shared
+    full = shared * size == sum(length for _, length in group.prefixes)
+    make = torch.empty if full else torch.zeros
+    seen = make(shape.kv, size, memory.shape[1], shared + group.longest)
+    seen[..., shared:] = group.own(memory).transpose(1, 2)
+    if shared:
+        for number in range(size):
+            prefix = memory[..., group.before(number)]
+            seen[:, number, :, : prefix.shape[-1]] = prefix
+    keys, values = seen.flatten(0, 1).split((shape.dim, shape.dim + 1), 1)
+    return keys, values
 
 
-def _keys_and_values_back(keys: Tensor, values: Tensor, projected: Tensor, shape: _Shape) -> None:
-    """The backward pass of `_keys_and_values`, into the gradient of `projected`."""
-    k, v = _key_parts(projected, shape)
-    turn(keys.view(k.shape), k, shape.tables.cos / LOG2E, -shape.tables.sin / LOG2E, dim=2)
-    v.copy_(values.view(v.shape))
+def _add_memory(flat: Tensor, group: Group, own: Tensor, shape: _Shape) -> None:
+    """Add the gradient of what a group's queries see, [K·B, 2·D, P + L], to [K, 2·D, N]."""
+    seen = own.unflatten(0, (shape.kv, -1))
+    group.own(flat).add_(seen[..., group.shared :].transpose(1, 2))
+    if group.shared:
+        for number in range(len(group.lengths)):
+            place = group.before(number)
+            flat[..., place] += seen[:, number, :, : place.stop - place.start]
 
 
 class TokenLogprobs(torch.autograd.Function):

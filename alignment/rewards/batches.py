@@ -1,16 +1,18 @@
 """Chooses a model's layout, and cuts work into forward passes.
 
-Three layouts give the same scores: `packed` (CPU; see `fastpath.packing`), `rows` (shared prefixes
-under a block mask) and `plain` (one answer per row; any architecture). `rows` is used if a trial
-shows that the model computes it correctly, `packed` if it is also faster. If prefixes are not
-shared, the reason is kept for the user.
+Four layouts give the same scores: `grouped` (small Llamas on a CPU; see `fastpath.grouping`),
+`packed` (CPU; see `fastpath.packing`), `rows` (shared prefixes under a block mask) and `plain` (one
+answer per row; any architecture). `rows` is used if a trial shows that the model computes it
+correctly, `packed` and `grouped` if they are also faster. If prefixes are not shared, the reason is
+kept for the user.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -18,13 +20,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from alignment.errors import ConfigError
-from alignment.fastpath import packing, pays
+from alignment.fastpath import grouping, packing, pays
 from alignment.models.load import backbone, context_length, scalar_head
 from alignment.models.padding import micro_batches
 from alignment.models.row_layout import Costs, Inputs, Row, assemble, common_prefix, rows_of
 from alignment.models.sharding import compute_format, inside, is_sharded
 
-Name = Literal["packed", "rows", "plain"]
+Name = Literal["grouped", "packed", "rows", "plain"]
+_BY_TOKENS = ("grouped", "packed")  # nothing is padded to the longest row of a pass
 
 # A trial of layouts: about how many floating-point operations it takes, and the number of
 # parameters from which gradients would take too much memory.
@@ -40,7 +43,15 @@ class Style:
     refusal: str | None = None
 
 
-def forward(model: PreTrainedModel, inputs: Inputs) -> Tensor:
+@dataclass(frozen=True)
+class GroupedInputs:
+    """Rows of a forward pass that lays them out itself; `answers` as in `Inputs`."""
+
+    hidden: Callable[[], Tensor]
+    answers: list[int]
+
+
+def forward(model: PreTrainedModel, inputs: Inputs | GroupedInputs) -> Tensor:
     """Scores (A,): the scalar head, in float32, on the hidden state of each answer's last token.
 
     In bfloat16 a score would have 8 bits, and answers of nearly the same worth would tie. The head
@@ -50,8 +61,10 @@ def forward(model: PreTrainedModel, inputs: Inputs) -> Tensor:
     return inside(model, _scores, model, inputs).squeeze(-1)
 
 
-def _scores(model: PreTrainedModel, inputs: Inputs) -> Tensor:
+def _scores(model: PreTrainedModel, inputs: Inputs | GroupedInputs) -> Tensor:
     """(A, 1)."""
+    if isinstance(inputs, GroupedInputs):
+        return _head(model, inputs.hidden())
     extra = {}
     if inputs.mask is not None:
         extra["attention_mask"] = inputs.mask
@@ -61,7 +74,11 @@ def _scores(model: PreTrainedModel, inputs: Inputs) -> Tensor:
     if inputs.plan is not None and packed is not None:
         packed.set_plan(inputs.plan)
     output = backbone(model)(input_ids=inputs.ids, use_cache=False, **extra)
-    last = output.last_hidden_state[inputs.row, inputs.column]
+    return _head(model, output.last_hidden_state[inputs.row, inputs.column])
+
+
+def _head(model: PreTrainedModel, last: Tensor) -> Tensor:
+    """(A, 1) from hidden states (A, d)."""
     with torch.autocast(last.device.type, enabled=False):
         scores: Tensor = scalar_head(model)(last.float())
     return scores
@@ -75,6 +92,7 @@ class Batcher:
         max_length: most tokens of an answer with its prompt.
         share: compute common prefixes once if the model can.
         amp: number format of autocast, if it differs from that of the weights.
+        recompute: activations are to be computed again in the backward pass.
         style: layout to use; None chooses one.
     """
 
@@ -87,6 +105,7 @@ class Batcher:
         max_length: int,
         share: bool = True,
         amp: torch.dtype | None = None,
+        recompute: bool = False,
         style: Name | None = None,
     ):
         self.model = model
@@ -96,8 +115,10 @@ class Batcher:
         if style is not None:
             self.style = Style(style)
         else:
-            self.style = choose_style(model, max_length) if share else Style("plain")
+            whole = amp is None and not recompute
+            self.style = choose_style(model, max_length, grouped=whole) if share else Style("plain")
         self.costs = costs_of(model) if self.style.name == "rows" else None
+        self._grouping = grouping(backbone(model)) if self.style.name == "grouped" else None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -112,7 +133,7 @@ class Batcher:
 
     def rows(self, sequences: Sequence[tuple[int, ...]], answers: Sequence[int]) -> list[Row]:
         """Rows for answers to one prompt."""
-        if self.style.name != "packed":
+        if self.style.name not in _BY_TOKENS:
             return rows_of(sequences, answers, self.costs)
         rows = []
         start = 0
@@ -133,7 +154,7 @@ class Batcher:
 
     def cut(self, units: Sequence[Sequence[Row]]) -> list[list[int]]:
         """For each forward pass, the numbers of its units (a unit's rows stay together)."""
-        if self.style.name != "packed":
+        if self.style.name not in _BY_TOKENS:
             lengths = [max(len(row) for row in unit) for unit in units]
             return micro_batches(lengths, self.tokens, sizes=[len(unit) for unit in units])
         batches: list[list[int]] = []
@@ -147,15 +168,20 @@ class Batcher:
             filled += length
         return batches
 
-    def inputs(self, rows: Sequence[Row]) -> Inputs:
-        """The tensors of one forward pass."""
+    def inputs(self, rows: Sequence[Row]) -> Inputs | GroupedInputs:
+        """What one forward pass takes."""
+        if self._grouping is not None:
+            return GroupedInputs(
+                partial(self._grouping.hidden, rows),
+                [answer for row in rows for answer in row.answers],
+            )
         packed = packing() if self.style.name == "packed" else None
         if packed is not None:
             return packed.pack(rows, device=self.model.device)
         dtype = self.amp or compute_format(self.model)
         return assemble(rows, pad=self.pad, device=self.model.device, dtype=dtype)
 
-    def nothing(self) -> Inputs:
+    def nothing(self) -> Inputs | GroupedInputs:
         """A pass that counts nothing, for a process that has no work while others have."""
         return self.inputs(self.rows([(0, 0)], [0]))
 
@@ -175,8 +201,11 @@ def costs_of(model: PreTrainedModel) -> Costs:
     )
 
 
-def choose_style(model: PreTrainedModel, max_length: int) -> Style:
+def choose_style(model: PreTrainedModel, max_length: int, *, grouped: bool = True) -> Style:
     """The fastest layout that gives this model's own scores.
+
+    Args:
+        grouped: whether the layout of that name may be chosen.
 
     The config tells whether attention windows are narrower than `max_length`. A trial up to that
     length detects all else: positions built from the mask, recurrent layers, attention kernels
@@ -194,15 +223,24 @@ def choose_style(model: PreTrainedModel, max_length: int) -> Style:
     general = Style("rows") if reason is None else Style("plain", reason)
     if model.device.type != "cpu" or packing() is None or is_sharded(model):
         return general
-    if _why_wrong(model, "packed", max_length) is not None:
-        return general
+    best = _faster(model, "packed", general, max_length)
+    lean = grouping(backbone(model)) if grouped else None
+    if lean is not None and max_length <= lean.longest:
+        best = _faster(model, "grouped", best, max_length)
+    return best
+
+
+def _faster(model: PreTrainedModel, name: Name, than: Style, max_length: int) -> Style:
+    """The layout of this name, if the model computes it correctly and it is the faster one."""
+    if _why_wrong(model, name, max_length) is not None:
+        return than
     faster = pays(
-        f"packed rows beside {general.name}",
+        f"{name} rows beside {than.name}",
         model,
-        lambda: _trial(model, "packed"),
-        lambda: _trial(model, general.name),
+        lambda: _trial(model, name),
+        lambda: _trial(model, than.name),
     )
-    return Style("packed") if faster else general
+    return Style(name) if faster else than
 
 
 def _trial(model: PreTrainedModel, name: Name) -> Tensor:

@@ -28,7 +28,7 @@ from alignment.models.row_layout import Inputs, Row
 from alignment.models.sharding import clip_gradients, rounds
 from alignment.models.update_share import UpdateShare, lost_updates
 from alignment.rewards.adapter import dropouts
-from alignment.rewards.batches import Batcher, forward
+from alignment.rewards.batches import Batcher, GroupedInputs, forward
 from alignment.rewards.examples import Element
 from alignment.rewards.losses import label_loss, ranking_loss
 from alignment.utils import checkpoint, distributed, graceful_stop
@@ -64,8 +64,8 @@ class Figures:
 
 def micro_batches(
     batcher: Batcher, elements: Sequence[Element]
-) -> Iterator[tuple[list[int], Inputs]]:
-    """Element numbers and tensors of each forward pass. An element is never split.
+) -> Iterator[tuple[list[int], Inputs | GroupedInputs]]:
+    """Element numbers and inputs of each forward pass. An element is never split.
 
     Answers are numbered through the elements of the micro-batch, in order.
     """
@@ -174,6 +174,7 @@ def train(
         max_length=settings.max_length,
         share=settings.prefix_sharing,
         amp=amp,
+        recompute=settings.gradient_checkpointing,
     )
     refusal = batcher.style.refusal
     if refusal:

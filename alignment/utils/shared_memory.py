@@ -15,6 +15,7 @@ import os
 import platform
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -103,7 +104,7 @@ def shared_board() -> Board | None:
     told[rank, 0], told[rank, 1] = os.getpid(), own
     torch.distributed.all_reduce(told)
     pids, first = [int(pid) for pid in told[:, 0]], int(told[0, 1])
-    memory = _mapped(f"/proc/{pids[0]}/fd/{first}", size) if able and first >= 0 else None
+    memory = _mapped(Path(f"/proc/{pids[0]}/fd/{first}"), size) if able and first >= 0 else None
     count = torch.tensor(float(memory is not None))
     torch.distributed.all_reduce(count)
     if own >= 0:
@@ -121,9 +122,9 @@ def _made(size: int) -> int:
     return descriptor
 
 
-def _mapped(path: str, size: int) -> mmap.mmap | None:
+def _mapped(path: Path, size: int) -> mmap.mmap | None:
     try:
-        with open(path, "r+b") as file:
+        with path.open("r+b") as file:
             return mmap.mmap(file.fileno(), size)
     except OSError:  # another user's, or in another container
         return None

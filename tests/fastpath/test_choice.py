@@ -166,7 +166,11 @@ def test_the_real_trials_agree_and_draw_nothing(
         fastpath.use_for_training(model.model)
         made = dict(choice._now().made)
     assert torch.equal(state, torch.get_rng_state())
-    assert sorted(name.partition(":")[0] for name in made) == ["decoding", "training"]
+    assert sorted(name.partition(":")[0] for name in made) == [
+        "decoding",
+        "products by oneDNN",
+        "training",
+    ]
     assert all(one.gain is not None for one in made.values()), made
     for kind in ("decoding", "training"):
         assert any(line.startswith(f"{kind}: ") for line in caplog.messages)

@@ -89,12 +89,20 @@ def test_changed_weights_are_seen() -> None:
     torch.testing.assert_close(after, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_scores_out_of_range_are_noticed() -> None:
-    whole = model()
+def test_scores_out_of_range_are_shifted() -> None:
+    """Beyond what exp2 can hold in float32, the largest score is taken off first."""
+    lean = model()
     with torch.no_grad():
-        whole.model.layers[0].self_attn.q_proj.weight.mul_(1e4)
+        lean.model.layers[0].self_attn.q_proj.weight.mul_(1e3)
+    plain = copy.deepcopy(lean).double()
     ids, row, column = batch()
-    assert LeanBackbone(whole.model).hidden(ids, row * 11 + column) is None
+    hidden = LeanBackbone(lean.model).hidden(ids, row * 11 + column)
+    expected = plain.model(input_ids=ids).last_hidden_state[row, column]
+    torch.testing.assert_close(hidden.double(), expected, atol=1e-4, rtol=1e-4)
+    hidden.square().sum().backward()
+    expected.square().sum().backward()
+    one, other = lean.model.layers[0].mlp.up_proj.weight, plain.model.layers[0].mlp.up_proj.weight
+    torch.testing.assert_close(one.grad.double(), other.grad, atol=1e-2, rtol=1e-3)
 
 
 def test_logits_out_of_range_are_normalised_all_the_same() -> None:

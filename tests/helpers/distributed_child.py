@@ -19,7 +19,9 @@ def main(target: Path, mode: str) -> None:
     rank = distributed.rank()
     if mode == "fail" and rank == 1:
         sys.exit(7)
-    if mode != "work":
+    if mode == "sockets":
+        distributed._board = None
+    elif mode != "work":
         Path(f"{target}.{rank}").write_text(str(os.getpid()))
         time.sleep(60)
     mine = distributed.share(5)
@@ -31,6 +33,8 @@ def main(target: Path, mode: str) -> None:
     distributed._BUCKET = 4  # three weights of 2 are two messages
     figures = distributed.sum_gradients(weights, {"loss": rank + 0.5, "one": 1.0})
     found = {
+        "shared": distributed._board is not None,
+        "largest": distributed.largest(rank - 0.5),
         "size": distributed.size(),
         "shares": distributed.total(len(mine)),
         "rows": distributed.gather_rows(rows, 5).tolist(),

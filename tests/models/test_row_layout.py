@@ -58,8 +58,15 @@ def test_rows_are_shared_only_where_it_pays() -> None:
     assert len(rows_of(long, range(4), Costs(1.0, 1.0))) == 4
 
 
-@pytest.mark.parametrize("style", ["packed", "rows"])
-@pytest.mark.parametrize("kind", sorted(CONFIGS))
+LEAN = ("llama",)
+"""Architectures that the grouped layout covers."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "style"),
+    [(kind, style) for kind in sorted(CONFIGS) for style in ("packed", "rows")]
+    + [(kind, "grouped") for kind in LEAN],
+)
 def test_sharing_equals_plain_rows(kind: str, style: str) -> None:
     """Loss within 1e-5 and gradients within 1e-4 for pairs and for rankings of four."""
     for answers in (2, 4):
@@ -86,7 +93,7 @@ def test_scores_are_those_of_transformers(kind: str) -> None:
     sequences = random_elements(1, seed=3, answers=3)[0].sequences
     with torch.no_grad():
         theirs = [model(torch.tensor([ids])).logits.item() for ids in sequences]
-        for style in ("packed", "rows", "plain"):
+        for style in ("packed", "rows", "plain", *(["grouped"] if kind in LEAN else [])):
             batcher = Batcher(model, pad=0, tokens_per_batch=500, max_length=64, style=style)
             batcher.costs = ALWAYS if style == "rows" else None
             rows = batcher.rows(sequences, range(3))
@@ -98,7 +105,10 @@ def test_scores_are_those_of_transformers(kind: str) -> None:
 
 def test_the_fastest_sound_layout_is_chosen(fast: str) -> None:
     for kind in CONFIGS:
-        assert choose_style(tiny(kind), 64).name == "packed"
+        lean = "grouped" if kind in LEAN else "packed"
+        assert choose_style(tiny(kind), 64).name == lean
+        assert choose_style(tiny(kind), 64, grouped=False).name == "packed"
+    assert choose_style(tiny(LEAN[0]), 600).name == "packed"  # longer than the lean pass takes
 
 
 def test_plan_equals_brute_force() -> None:
@@ -240,7 +250,7 @@ def test_architecture_that_builds_positions_from_the_mask_is_refused() -> None:
 def test_attention_is_the_models_own_again_afterwards(fast: str) -> None:
     model = tiny()
     before = model.config._attn_implementation
-    batcher = Batcher(model, pad=0, tokens_per_batch=150, max_length=64)
+    batcher = Batcher(model, pad=0, tokens_per_batch=150, max_length=64, style="packed")
     with batcher.running():
         assert model.config._attn_implementation != before
     assert model.config._attn_implementation == before

@@ -25,7 +25,7 @@ def test_first_step_equals_trl(shared: Path, stories: Path, tmp_path: Path, way:
     ours, theirs = load_scalar(stories), load_scalar(stories)
     theirs.load_state_dict(ours.state_dict())
     batcher = Batcher(ours, pad=2, tokens_per_batch=600, max_length=256)
-    assert batcher.style.name == ("packed" if way == "fast" else "rows")
+    assert batcher.style.name == ("grouped" if way == "fast" else "rows")
     loss = backward(ours, elements, batcher).loss
 
     rows = [

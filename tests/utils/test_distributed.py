@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 import torch
 
 from alignment.utils import distributed
@@ -31,11 +33,20 @@ def start(count: int, target: Path, mode: str) -> subprocess.Popen[bytes]:
     )
 
 
-def test_shares_sums_and_gathers(tmp_path: Path) -> None:
-    assert start(2, tmp_path / "found", "work").wait(120) == 0
+def able() -> bool:
+    """Whether two processes here talk through shared memory."""
+    one = sys.platform == "linux" and platform.machine() == "x86_64"
+    return one and len(os.sched_getaffinity(0)) > 1
+
+
+@pytest.mark.parametrize("way", ["work", "sockets"])
+def test_shares_sums_and_gathers(tmp_path: Path, way: str) -> None:
+    assert start(2, tmp_path / "found", way).wait(120) == 0
     found = [json.loads((tmp_path / f"found.{rank}").read_text()) for rank in (0, 1)]
     assert found[0] == found[1]
     assert found[0] == {
+        "shared": way == "work" and able(),
+        "largest": 0.5,
         "size": 2,
         "shares": 5,
         "rows": [[i, i**2] for i in range(5)],
