@@ -27,6 +27,7 @@ from typing_extensions import TypedDict  # pydantic accepts typing.TypedDict fro
 
 from alignment.errors import ConfigError, DataError
 from alignment.models.chat_template import HOLE, ChatTemplate
+from alignment.models.text_ids import encoder_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -110,6 +111,7 @@ class ChatRenderer:
         if self.template is not None and self.template.closing:
             self.end = cast(int, tokenizer.convert_tokens_to_ids(self.template.closing))
         self.ends = frozenset([self.eos, self.end])
+        self._ids_of = encoder_of(tokenizer)
         self._encoded: dict[str, list[int]] = {}
         self._special = _special_tokens(tokenizer, self.template)
         # The text between the prompt and the answer's first word. SentencePiece tokenizers add a
@@ -253,7 +255,7 @@ class ChatRenderer:
         if ids is None:
             if len(self._encoded) > 200_000:
                 self._encoded.clear()
-            ids = list(self.tokenizer.encode(text, add_special_tokens=False))
+            ids = self._ids_of(text)
             self._encoded[text] = ids
         return ids
 

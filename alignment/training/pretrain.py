@@ -20,6 +20,7 @@ from alignment.config.finetune import PretrainConfig
 from alignment.errors import DataError
 from alignment.fastpath import use_for_training
 from alignment.models.optimizer import make_optimizer, make_schedule, warmup_steps
+from alignment.models.text_ids import encoder_of
 from alignment.utils import checkpoint, distributed, graceful_stop
 from alignment.utils.finite import stop_if_not_finite
 from alignment.utils.metrics_log import Series
@@ -65,10 +66,10 @@ def rows_of(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: in
         DataError: the corpus is shorter than one row.
     """
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    end, ids_of = int(tokenizer.eos_token_id), encoder_of(tokenizer)
     stream: list[int] = []
     for text in texts:
-        stream += [*start, *tokenizer.encode(text, add_special_tokens=False)]
-        stream.append(int(tokenizer.eos_token_id))
+        stream += [*start, *ids_of(text), end]
     count = (len(stream) - 1) // length
     if count < 1:
         raise DataError(
