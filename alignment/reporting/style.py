@@ -46,9 +46,10 @@ def new_figure(
     return figure, list(axes[0])
 
 
-def _break_titles(figure: Figure) -> None:
-    """Break titles that reach beyond the figure or into the next panel."""
-    figure.draw_without_rendering()
+def _break_titles(figure: Figure) -> bool:
+    """Break titles of a laid-out figure that reach beyond it or into the next panel; whether any
+    did."""
+    broken = False
     for panel in figure.axes:
         title = panel.get_title(loc="left")
         artists = [one for one in panel.findobj(Text) if one.get_text() == title]
@@ -61,11 +62,16 @@ def _break_titles(figure: Figure) -> None:
         if wide > room > 0:
             width = max(8, int(0.95 * len(title) * room / wide))
             panel.set_title(textwrap.fill(title, width), loc="left")
+            broken = True
+    return broken
 
 
 def png(figure: Figure, dpi: int = 100) -> bytes:
     """The figure as PNG without date and library version; titles that are too wide are broken."""
-    _break_titles(figure)
+    figure.set_dpi(dpi)
+    figure.draw_without_rendering()  # lays it out
+    if not _break_titles(figure):
+        figure.set_layout_engine(None)  # or it would be laid out again, which takes longest
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
