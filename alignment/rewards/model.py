@@ -319,7 +319,7 @@ class RewardModel:
         return torch.from_numpy(self._score_rows(batch_rows, count, batcher, None)).float()
 
     def _cut_front(self, item: Tokens) -> Answer:
-        over = max(0, len(item) - (context_length(self.model.config) or len(item)))
+        over = max(0, len(item) - (self.renderer.context or len(item)))
         prompt = tuple(item.prompt[over:])
         answer = tuple(item.response[max(0, over - len(item.prompt)) :])
         return prompt, answer
