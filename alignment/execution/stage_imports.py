@@ -8,6 +8,7 @@ A process that imports it holds signals back, and ends without unloading anythin
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 
@@ -19,6 +20,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.
 import transformers.models.auto.modeling_auto
 import transformers.models.llama.modeling_llama
 import trl.trainer.sft_trainer
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import alignment.execution.stage_main
 import alignment.stages.collect
@@ -29,6 +31,13 @@ import alignment.stages.pretrain
 import alignment.stages.reward
 import alignment.stages.sample
 import alignment.stages.select
+
+# Before its first model every fork would compile a thousand patterns of parameters' names.
+get_checkpoint_conversion_mapping("llama")
+
+# No collection in a fork looks at what is here, nor copies its pages.
+gc.collect()
+gc.freeze()
 
 # These libraries take seconds to unload, and whoever reads the run's output would wait for it.
 _server = os.getpid()
