@@ -84,7 +84,7 @@ from alignment.utils import distributed
 from alignment.utils.files import atomic_write_bytes, atomic_write_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "23"
+CODE_VERSION = "24"
 # 4: the KL in other batches; 5: more figures; 6: the end of answers that templates write; 7: the
 # degenerate answers of scripts without spaces; 8: leaks in another spelling of accents; 9: the
 # interval of nothing but ties; 10: no rate at equal length where lengths cannot identify it; 11: a
@@ -95,10 +95,11 @@ CODE_VERSION = "23"
 # 19: refusals of earlier versions by today's phrases; 20: the rise of false refusals prompt by
 # prompt, ratios of lengths, and intervals over first questions where dialogues share them;
 # 21: openings without case and punctuation, near copies are counted; 22: the position bias of a
-# language-model judge; 23: near copies by what users ask, without the system's message
+# language-model judge; 23: near copies by what users ask, without the system's message;
+# 24: products by the faster library
 KEEPS = (
     "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19",
-    "20", "21", "22",
+    "20", "21", "22", "23",
 )  # fmt: skip
 READS = ("base", "world", "evaluate", "compute", "inference")
 

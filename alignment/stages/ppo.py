@@ -47,10 +47,29 @@ from alignment.utils.seeds import derive_seed
 # models read the prompt as they do elsewhere; 14: looks rate cut answers as training does; 15: and
 # take the length penalty off; 16: it stops later, and calls less a fall; 17: float32 masters under
 # bfloat16, in which small steps were lost; 18: vLLM draws for several processes and adapters too;
-# 19: fitted thresholds keep what they promise; 20: it stops where the policy forgets.
-CODE_VERSION = "20"
-KEEPS = ("4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19")
-BFLOAT16_KEEPS = ("17", "18", "19")
+# 19: fitted thresholds keep what they promise; 20: it stops where the policy forgets;
+# 21: products by the faster library.
+CODE_VERSION = "21"
+KEEPS = (
+    "4",
+    "5",
+    "6",
+    "7",
+    "8",
+    "9",
+    "10",
+    "11",
+    "12",
+    "13",
+    "14",
+    "15",
+    "16",
+    "17",
+    "18",
+    "19",
+    "20",
+)
+BFLOAT16_KEEPS = ("17", "18", "19", "20")
 READS = ("ppo", "combine", "compute", "inference")
 PTX_TOKENS = 512  # longer texts of PPO-ptx and early stopping are cut
 MOST_TEXTS = 256  # that early stopping looks at

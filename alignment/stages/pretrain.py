@@ -15,10 +15,10 @@ from alignment.utils.files import sha256_file
 from alignment.utils.json_lines import read_jsonl
 from alignment.world.tokenizer import train_tokenizer
 
-CODE_VERSION = "6"
+CODE_VERSION = "7"
 # 3: start weights of a deviation that goes with the width; 4: shared by several processes; 6: with
-# hand-written passes where they pay
-KEEPS = ("2", "3", "4", "5")
+# hand-written passes where they pay; 7: which multiply by the faster library
+KEEPS = ("2", "3", "4", "5", "6")
 READS = ("base", "compute")
 
 

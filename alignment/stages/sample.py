@@ -32,12 +32,13 @@ from alignment.utils import distributed, graceful_stop
 from alignment.utils.files import atomic_write_json, digest_json, read_json
 from alignment.utils.seeds import derive_seed
 
-CODE_VERSION = "9"
+CODE_VERSION = "10"
 # Since 4 templates with an end other than EOS differ; since 5 temperature searches of programs that
 # fine-tune on unfinished answers, since 6 again, since 7 those
 # with prompts that the context cuts; 8: answers are drawn in shards by all processes; 9: fresh
-# prompts, of which the inputs tell, and fitted thresholds that keep what they promise.
-KEEPS = ("4", "5", "6", "7", "8")
+# prompts, of which the inputs tell, and fitted thresholds that keep what they promise;
+# 10: products by the faster library.
+KEEPS = ("4", "5", "6", "7", "8", "9")
 READS = ("sample", "combine", "compute", "inference")
 SEARCHED = "temperature.json"  # in the scratch directory: a search that is done
 
