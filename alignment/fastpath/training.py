@@ -298,10 +298,10 @@ def _blocks(length: int) -> list[tuple[int, int]]:
 
 
 @cache
-def _seen(size: int, groups: int) -> Tensor:
-    """[c, G·c]: 1 where a key does not come after the query."""
+def _triangle() -> Tensor:
+    """(c, 1, c) of a whole block: 1 where a key does not come after the query."""
     with torch.inference_mode(False):
-        return torch.ones(size, size).triu().repeat(1, groups)
+        return torch.ones(_BLOCK, _BLOCK).triu()[:, None]
 
 
 def _weighed(
@@ -309,17 +309,21 @@ def _weighed(
 ) -> tuple[Tensor, Tensor]:
     """Of a block of queries the attention weights [K·B, n, G·c], and their sums of values with the
     sums of weights below [K·B, D + 1, G·c]."""
-    until = group.shared + end
-    seen = _seen(end - start, asking.shape[-1] // (end - start))
-    own, keys, values = slice(group.shared + start, until), keys[..., :until], values[..., :until]
+    until, size = group.shared + end, end - start
+    keys, values = keys[..., :until], values[..., :until]
+    seen = _triangle()[:size, :, :size]
+
+    def own(scores: Tensor) -> Tensor:
+        return scores[:, group.shared + start :].unflatten(-1, (-1, size))
+
     # The largest score is not subtracted first, which saves two passes over the scores.
     weights = torch.bmm(keys.transpose(1, 2), asking).exp2_()
-    weights[:, own].mul_(seen)
+    own(weights).mul_(seen)
     sums = torch.bmm(values, weights)
     if in_range(sums[:, -1]):
         return weights, sums
     scores = torch.bmm(keys.transpose(1, 2), asking)
-    scores[:, own].masked_fill_(seen == 0, -math.inf)
+    own(scores).masked_fill_(seen == 0, -math.inf)
     scores.masked_fill_(values[:, -1, :, None] == 0, -math.inf)
     weights = scores.sub_(scores.amax(1, keepdim=True)).exp2_()
     return weights, torch.bmm(values, weights)
