@@ -39,6 +39,12 @@ def normed(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     return x * factor, factor
 
 
+def normed_back(grad: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
+    """Gradient before the norm, from the one after it."""
+    along = (grad * normed).sum(0).mul_(-1.0 / len(grad))
+    return torch.addcmul(grad, normed, along).mul_(factor)
+
+
 def turn(source: Tensor, target: Tensor, cos: Tensor, sin: Tensor, *, dim: int) -> None:
     """Rotary embedding of a tensor whose dimension `dim` holds the two halves of a head, into a
     target of the same shape."""
