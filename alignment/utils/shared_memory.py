@@ -26,8 +26,8 @@ from alignment.utils.processes import runs
 _ROOM = 4 << 20  # bytes of a message; larger ones take their time in any case
 _MARK = 64  # bytes before it
 _LOOK, _YIELD = 0.002, 0.02  # seconds of looking alone, and of letting others go first
-_PAUSE = 0.001  # seconds of sleep between looks after that, at first
-_ALIVE = 1.0  # seconds after which to ask whether the others still run
+_PAUSES = 0.001, 0.02  # seconds of sleep between looks after that, and after `_ALIVE`
+_ALIVE = 1.0  # seconds after which to ask, each time, whether the others still run
 
 
 class Board:
@@ -75,7 +75,7 @@ class Board:
         if mark[0] >= self._number:
             return
         began = time.perf_counter()
-        pause, asked = _PAUSE, 0.0
+        asked = 0.0
         while mark[0] < self._number:
             waited = time.perf_counter() - began
             if waited < _LOOK:
@@ -87,8 +87,7 @@ class Board:
                 asked = waited
                 if not runs(self._pids[rank], None):
                     raise RuntimeError(f"remote process exited: rank {rank}")
-            time.sleep(pause)
-            pause = min(2 * pause, 0.05)
+            time.sleep(_PAUSES[waited > _ALIVE])
 
 
 def shared_board() -> Board | None:
