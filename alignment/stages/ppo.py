@@ -8,10 +8,11 @@ Outputs: `model/` (the policy), `critic/` (the trained critic), `series.jsonl`, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -234,7 +235,7 @@ def _stop_texts(ctx: StageContext, renderer: ChatRenderer, longest: int) -> list
 
 def _texts(
     ctx: StageContext, config: PPOConfig, renderer: ChatRenderer, longest: int
-) -> list[Tokens]:
+) -> Sequence[Tokens]:
     """Texts of PPO-ptx, at most `longest` tokens each."""
     name = config.ptx.source
     path = ctx.inputs["prepare"] / f"{name}.jsonl"
@@ -244,17 +245,42 @@ def _texts(
             where="ppo.ptx.source",
             remedy="set ppo.ptx.source to demonstrations, or ppo.ptx.coefficient to 0",
         )
-    texts = []
-    for row in read_jsonl(path):
-        if name == "corpus":
-            tokens = _corpus_text(row["text"], renderer, longest)
-        else:
-            tokens = renderer.tokens(row["messages"], row["response"])
-        room = longest - len(tokens.prompt)
-        if room > 0 and tokens.response:
-            texts.append(Tokens(tokens.prompt, tokens.response[:room]))
+    rows = read_jsonl(path)
+    texts: Sequence[Tokens]
+    if name == "corpus":
+        texts = _CorpusTexts([row["text"] for row in rows], renderer, longest)
+    else:
+        every = [renderer.tokens(row["messages"], row["response"]) for row in rows]
+        texts = [
+            Tokens(tokens.prompt, tokens.response[:room])
+            for tokens in every
+            if (room := longest - len(tokens.prompt)) > 0 and tokens.response
+        ]
     ctx.dataset(f"ptx_{name}", sha256_file(path), len(texts), "training")
     return texts
+
+
+class _CorpusTexts(Sequence[Tokens]):
+    """Texts of the world's corpus, tokenised when they are read: a run reads a part of them."""
+
+    def __init__(self, texts: Sequence[str], renderer: ChatRenderer, longest: int):
+        self._texts = [text for text in texts if text.strip()]
+        self._renderer = renderer
+        self._longest = longest
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    @overload
+    def __getitem__(self, place: int) -> Tokens: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Tokens]: ...
+
+    def __getitem__(self, place: int | slice) -> Tokens | list[Tokens]:
+        if isinstance(place, slice):
+            return [self[number] for number in range(len(self))[place]]
+        return _corpus_text(self._texts[place], self._renderer, self._longest)
 
 
 def _corpus_text(text: str, renderer: ChatRenderer, longest: int) -> Tokens:

@@ -39,7 +39,7 @@ class Learner:
         self._roles = roles
         self._config = config
         self._seed = seed
-        self._ptx = list(ptx)
+        self._ptx = ptx
         self._together = together
         policy, critic = roles.policy, roles.critic
         self.optimizers = {
