@@ -134,7 +134,9 @@ def _alike(
 def language(text: str) -> tuple[str, str | None]:
     """(script, language) of a text: the script of most letters (empty without letters), and for
     Latin letters the language of most function words, None where they do not decide."""
-    scripts = Counter(_script(letter) for letter in text if letter.isalpha())
+    scripts: Counter[str] = Counter()
+    for letter, count in Counter(filter(str.isalpha, text)).items():
+        scripts[_script(letter)] += count
     if not scripts:
         return "", None
     script = "JAPANESE" if scripts["JAPANESE"] else scripts.most_common(1)[0][0]

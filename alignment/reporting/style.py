@@ -69,7 +69,8 @@ def _break_titles(figure: Figure) -> bool:
 def png(figure: Figure, dpi: int = 100) -> bytes:
     """The figure as PNG without date and library version; titles that are too wide are broken."""
     figure.set_dpi(dpi)
-    figure.draw_without_rendering()  # lays it out
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()  # lays it out
     if not _break_titles(figure):
         figure.set_layout_engine(None)  # or it would be laid out again, which takes longest
     buffer = io.BytesIO()
