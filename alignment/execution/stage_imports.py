@@ -8,6 +8,7 @@ A process that imports it holds signals back, and ends without unloading anythin
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import signal
@@ -20,7 +21,6 @@ signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.
 import transformers.models.auto.modeling_auto
 import transformers.models.llama.modeling_llama
 import trl.trainer.sft_trainer
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import alignment.execution.stage_main
 import alignment.stages.collect
@@ -32,8 +32,12 @@ import alignment.stages.reward
 import alignment.stages.sample
 import alignment.stages.select
 
-# Before its first model every fork would compile a thousand patterns of parameters' names.
-get_checkpoint_conversion_mapping("llama")
+# Before its first model every fork would compile a thousand patterns of parameters' names. It is no
+# public function: where it has gone, forks do what they do.
+with contextlib.suppress(ImportError):
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("llama")
 
 # No collection in a fork looks at what is here, nor copies its pages.
 gc.collect()

@@ -5,6 +5,7 @@ import re
 
 import matplotlib as mpl
 import pytest
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from rich.console import Console
 
 from alignment.evaluation.degenerate import DEGENERATE
@@ -235,6 +236,21 @@ def test_titles_of_panels_do_not_meet():
         )
     assert all(titles_within(figure))
     assert panels[0].get_title(loc="left").count("\n") >= 1
+
+
+@pytest.mark.parametrize(("title", "times"), [("short", 1), ("long " * 30, 2)])
+def test_a_picture_is_laid_out_again_only_for_a_broken_title(monkeypatch, title, times):
+    laid_out = []
+    execute = ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(
+        ConstrainedLayoutEngine,
+        "execute",
+        lambda engine, figure: laid_out.append(figure) or execute(engine, figure),
+    )
+    figure, panels = styled_figure(7, 2)
+    panels[0].set_title(loc="left", label=title)
+    png(figure)
+    assert len(laid_out) == times
 
 
 def test_what_the_gate_bounds_is_shown(series):
