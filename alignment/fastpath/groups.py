@@ -20,8 +20,8 @@ from torch import Tensor
 from alignment.models.row_layout import Row
 
 _MOST = 64  # sequences of a group
-_GROUP = 128
-"""A group's operations cost about as much as so many tokens of a small model."""
+_GROUP = 128 * 64**2
+"""A group's operations cost about as much as so many tokens / width² of the model."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,11 @@ def of_rows(rows: Sequence[Row], width: int) -> Layout:
     return Layout(torch.tensor(ids), torch.tensor(positions), tuple(groups), last)
 
 
+def group_cost(width: int) -> int:
+    """What a group costs by itself, in pairs of tokens that attend."""
+    return 4 * _GROUP // width
+
+
 def _alike(sizes: Sequence[tuple[int, int]], width: int) -> list[list[int]]:
     """Numbers of sequences by group, so that padding and the groups themselves cost least; sizes
     are the sequences' lengths and those of their prefixes.
@@ -129,6 +134,7 @@ def _alike(sizes: Sequence[tuple[int, int]], width: int) -> list[list[int]]:
     Groups are neighbours in the order of lengths: the best cut before each is found in turn.
     """
     order = sorted(range(len(sizes)), key=lambda n: sizes[n])
+    group = group_cost(width)
     least, cuts = [0], [0]
     for end in range(1, len(order) + 1):
         longest, shared = sizes[order[end - 1]][0], 0
@@ -136,7 +142,7 @@ def _alike(sizes: Sequence[tuple[int, int]], width: int) -> list[list[int]]:
         for start in range(end - 1, max(-1, end - 1 - _MOST), -1):
             shared = max(shared, sizes[order[start]][1])
             tokens = (end - start) * longest
-            cost = least[start] + tokens * (4 * width + shared + longest) + _GROUP * 4 * width
+            cost = least[start] + tokens * (4 * width + shared + longest) + group
             if cost < best:
                 best, cut = cost, start
         least.append(int(best))

@@ -33,6 +33,7 @@ _BY_TOKENS = ("grouped", "packed")  # nothing is padded to the longest row of a 
 # parameters from which gradients would take too much memory.
 _WORK = 8e9
 _GRADIENTS_BELOW = 500_000_000
+_SMALL = 50_000_000  # parameters up to which a trial has three prompts, whatever it takes
 
 
 @dataclass(frozen=True)
@@ -260,9 +261,13 @@ def _trial(model: PreTrainedModel, name: Name) -> Tensor:
             batcher.running(),
         ):
             rows: list[Row] = []
-            for number in range(int(min(6, max(1, _WORK / (size * 6 * 5 * length))))):
-                ids = tuple((3 + 7 * (i + 31 * number)) % vocabulary for i in range(4 * length))
-                answers = (ids[: 3 * length], ids[:length] + ids[3 * length - number :])
+            least = 1 if size > _SMALL else 3
+            prompts = int(min(6, max(least, _WORK / (size * 6 * 5 * length))))
+            for number in range(prompts):
+                # Of unlike lengths, as they come: to pad them costs one layout more than another.
+                own = max(1, length * (prompts - number) // prompts)
+                ids = tuple((3 + 7 * (i + 31 * number)) % vocabulary for i in range(4 * own))
+                answers = (ids[: 3 * own], ids[:own] + ids[3 * own - number :])
                 rows += batcher.rows(answers, [2 * number, 2 * number + 1])
             inputs = batcher.inputs(rows)
             scores = forward(model, inputs)
