@@ -49,6 +49,12 @@ class Group:
         return max(length for _, length in self.prefixes)
 
     @property
+    def farthest(self) -> int:
+        """Tokens of the longest sequence with its prefix."""
+        pairs = zip(self.lengths, self.prefixes, strict=True)
+        return max(length + before for length, (_, before) in pairs)
+
+    @property
     def end(self) -> int:
         """The first place after the group."""
         return self.first + len(self.lengths) * self.longest
@@ -68,7 +74,7 @@ class Layout:
     """The tokens of a pass.
 
     Attributes:
-        ids, positions: (N,) int64; padding repeats a sequence's last token.
+        ids, positions: (N,) int64; padding repeats a sequence's last ones.
         groups: of all sequences, prefixes first.
         last: (A,) place of each answer's last token.
     """
@@ -102,8 +108,10 @@ def of_rows(rows: Sequence[Row], width: int) -> Layout:
     def put(sequences: list[tuple[int, ...]], prefixes: list[tuple[int, int]]) -> Group:
         group = Group(len(ids), tuple(map(len, sequences)), tuple(prefixes))
         for sequence, (_, before) in zip(sequences, prefixes, strict=True):
-            ids.extend(sequence + sequence[-1:] * (group.longest - len(sequence)))
-            positions.extend(range(before, before + group.longest))
+            places = range(before, before + len(sequence))
+            short = group.longest - len(sequence)
+            ids.extend((*sequence, *sequence[-1:] * short))
+            positions.extend((*places, *[places[-1]] * short))
         groups.append(group)
         return group
 

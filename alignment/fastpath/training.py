@@ -88,7 +88,7 @@ class LeanBackbone:
 
     def hidden_of(self, layout: Layout, places: Tensor) -> Tensor | None:
         """The same for any layout of tokens; `places` among its N."""
-        if max(group.shared + group.longest for group in layout.groups) > LONGEST:
+        if max(group.farthest for group in layout.groups) > LONGEST:
             return None
         return self._hidden(layout, places)
 

@@ -41,6 +41,18 @@ def test_every_answer_is_found_behind_its_prefix() -> None:
     assert layout.groups[-1].end == len(layout.ids) == len(layout.positions)
 
 
+def test_padding_takes_no_sequence_beyond_its_length() -> None:
+    """A long tail beside a long prefix: padded, each is as long as both together."""
+    rows = [
+        Row(tuple(range(40)), (tuple(range(9)), tuple(range(10))), (0, 1)),
+        Row((1,), (tuple(range(12)), tuple(range(11))), (2, 3)),
+    ]
+    layout = of_rows(rows, width=8)
+    assert max(group.shared + group.longest for group in layout.groups) == 52
+    assert max(group.farthest for group in layout.groups) == 50
+    assert int(layout.positions.max()) == 49
+
+
 def test_padded_rows_are_one_group() -> None:
     layout = of_padded(torch.tensor([[1, 2, 3], [4, 5, 6]]))
     assert layout.ids.tolist() == [1, 2, 3, 4, 5, 6]

@@ -8,8 +8,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from alignment.fastpath import training
 from alignment.fastpath.feature_major import product_of
+from alignment.fastpath.groups import of_rows
 from alignment.fastpath.training import LeanBackbone, TokenLogprobs, why_not
+from alignment.models.row_layout import Row
 
 
 def model(heads: int = 4, kv: int = 2, layers: int = 3) -> LlamaForCausalLM:
@@ -73,6 +76,27 @@ def test_padding_changes_nothing() -> None:
         left = lean.hidden(ids, row * 11 + column)
         right = lean.hidden(wide, row * 15 + column)
     torch.testing.assert_close(left, right, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_as_long_as_may_be_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the longest tail and the longest prefix of a group are together."""
+    monkeypatch.setattr(training, "LONGEST", 50)
+    whole = model()
+    rows = [
+        Row(tuple(range(1, 41)), (tuple(range(9)), tuple(range(10))), (0, 1)),
+        Row((1,), (tuple(range(12)), tuple(range(11))), (2, 3)),
+    ]
+    layout = of_rows(rows, 8)
+    with torch.no_grad():
+        found = LeanBackbone(whole.model).hidden_of(layout, layout.last)
+        expected = [
+            whole.model(input_ids=torch.tensor([row.prefix + tail])).last_hidden_state[0, -1]
+            for row in rows
+            for tail in row.tails
+        ]
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=1e-5)
+    longer = of_rows([Row((), ((*range(49), 1, 1),), (0,))], 8)
+    assert LeanBackbone(whole.model).hidden_of(longer, longer.last) is None
 
 
 def test_changed_weights_are_seen() -> None:
