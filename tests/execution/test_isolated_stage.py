@@ -185,7 +185,8 @@ def test_the_launcher_tells_who_was_killed_not_who_lost_him(tmp_path: Path) -> N
 def test_what_runs_side_by_side_has_a_process_of_its_own(tmp_path: Path) -> None:
     versions = "[{name: rlhf-v1, set: {inference.engine: vllm}}, {name: rlhf-v2}]"
     demo = Path(__file__).parents[2] / "configs" / "demo.yaml"
-    program = load_program(demo, [f"workspace={tmp_path}", f"versions={versions}"])
+    alone = "compute.processes=1"  # else all that run a model have processes of their own
+    program = load_program(demo, [f"workspace={tmp_path}", f"versions={versions}", alone])
     assert program.orchestration.parallel
     runner = Runner(program)
     found = {node.key for node in runner.plan if runner.isolated(node)}
