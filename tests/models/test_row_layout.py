@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from reward_helpers import CONFIGS, random_elements, tiny
 
 from alignment.errors import ConfigError
@@ -109,6 +110,21 @@ def test_the_fastest_sound_layout_is_chosen(fast: str) -> None:
         assert choose_style(tiny(kind), 64).name == lean
         assert choose_style(tiny(kind), 64, grouped=False).name == "packed"
     assert choose_style(tiny(LEAN[0]), 600).name == "packed"  # longer than the lean pass takes
+
+
+def test_what_the_lean_pass_cannot_do_is_left_to_others(fast: str) -> None:
+    """It computes in float32, keeps all activations, and knows no adapters."""
+
+    def chosen(model: torch.nn.Module, **how: object) -> str:
+        batcher = Batcher(model, pad=0, tokens_per_batch=150, max_length=64, **how)  # type: ignore[arg-type]
+        return batcher.style.name
+
+    assert chosen(tiny(LEAN[0])) == "grouped"
+    assert chosen(tiny(LEAN[0]), amp=torch.bfloat16) == "packed"
+    assert chosen(tiny(LEAN[0]), recompute=True) == "packed"
+    assert chosen(tiny(LEAN[0]).to(torch.bfloat16)) != "grouped"
+    adapted = get_peft_model(tiny(LEAN[0]), LoraConfig(r=2, target_modules=["q_proj"]))
+    assert chosen(adapted.base_model.model) != "grouped"
 
 
 def test_plan_equals_brute_force() -> None:
